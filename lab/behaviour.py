@@ -1,0 +1,95 @@
+"""What the kernel in front of us makes of packets out of the window, found by asking it.
+
+Vendors carry changes back, so the version's number proves nothing. The questions are other packets than any trial's:
+no expectation is made by the trial that it judges.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from ipaddress import ip_interface, ip_network
+from typing import Final
+
+from lab.conntrack.witness import Judgement
+from lab.errors import LabError
+from lab.fabric import Lab
+from lab.stage import CLIENT_PORT, Cast, Stage
+from lab.topology.model import End, Family, Host, Link, Route, Topology
+from lab.wire.packet import SocketAddress
+
+
+class Behaviour(StrEnum):
+    """The known ways in which kernels judge (net/netfilter/nf_conntrack_proto_tcp.c, tcp_in_window)."""
+
+    #: Up to Linux 6.0: whatever is out of the window is INVALID.
+    STRICT = "strict"
+    #: From Linux 6.1 on (6e250dcbff1d "ignore overly delayed tcp packets"): what is late, or beyond by no more than a
+    #: window, is ignored: let through and translated.
+    IGNORES_LATE = "ignores-late"
+
+    @property
+    def words(self) -> str:
+        """What it means, in a line."""
+        if self is Behaviour.STRICT:
+            return "every packet out of the window is INVALID (as in Linux up to 6.0)"
+        return "late packets are ignored, those far beyond the window are INVALID (as in Linux from 6.1 on)"
+
+
+class UnknownBehaviourError(LabError):
+    """The kernel fits no known behaviour: a discovery to explain, not an expectation to make."""
+
+
+# What each behaviour answers to: late by half the sequence window's reach, far beyond, beyond by half a window.
+_ANSWERS: Final = {
+    (Judgement.INVALID, Judgement.INVALID, Judgement.INVALID): Behaviour.STRICT,
+    (Judgement.IGNORED, Judgement.INVALID, Judgement.IGNORED): Behaviour.IGNORES_LATE,
+}
+
+
+def _topology(family: Family) -> Topology:
+    network = "10.9.{}.{}/24" if family is Family.IPV4 else "fd09:{}::{}/64"
+    interfaces = {
+        (link, host): ip_interface(network.format(link, host)) for link in (1, 2) for host in (1, 2)
+    }
+    everywhere = ip_network("0.0.0.0/0" if family is Family.IPV4 else "::/0")
+    return Topology(
+        name="behaviour",
+        hosts=(
+            Host("client", routes=(Route(everywhere, interfaces[1, 1].ip),)),
+            Host("node", forwarding=True),
+            Host("server", routes=(Route(everywhere, interfaces[2, 1].ip),)),
+        ),
+        links=tuple(
+            Link((End(host, "eth0", (interfaces[link, 2],)), End("node", host, (interfaces[link, 1],))))
+            for link, host in ((1, "client"), (2, "server"))
+        ),
+    )
+
+
+async def ask(family: Family) -> Behaviour:
+    """Ask the running kernel, with three packets in a lab without any address translation.
+
+    :raises UnknownBehaviourError: the answers fit no known behaviour; names them.
+    """
+    topology = _topology(family)
+    client, server = (str(topology.addresses(host)[0]) for host in ("client", "server"))
+    cast = Cast(
+        "client", "node", "server", SocketAddress(client, CLIENT_PORT), SocketAddress(server, 80), None
+    )
+    answers = []
+    with Lab(topology, family=family) as lab:
+        stage = Stage(lab, cast, family)
+        await stage.establish(by_service=False)
+        window = stage.client.window
+        # In this order: a small overshoot moves conntrack's idea of the sender's end (6.1 on), the others do not.
+        for offset in (-3 * window, 2**30, window + window // 2):
+            await stage.inject(offset, b"")
+            answers.append(stage.judgement())
+        stage.finish()
+    try:
+        return _ANSWERS[tuple(answers)]
+    except KeyError:
+        told = ", ".join(answers)
+        raise UnknownBehaviourError(
+            f"this kernel fits no known behaviour: late, far beyond and just beyond the window gave {told}"
+        ) from None

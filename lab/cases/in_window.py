@@ -1,0 +1,32 @@
+"""The control that must not show the bug: the same injection, inside the window."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lab.behaviour import Behaviour
+from lab.cases.case import Case, always
+from lab.conntrack.witness import Judgement
+from lab.stage import Stage
+from lab.verdict import Outcome
+
+
+async def _play(stage: Stage) -> None:
+    await stage.establish()
+    # The very bytes that the server sends next, so the client may take them and the stream still holds.
+    await stage.inject(0, stage.next_bytes(100))
+    await stage.go_on()
+
+
+CASE: Final = Case(
+    name="in-window",
+    title="control: the same injection, with the bytes that the server sends next",
+    story=(
+        "The injected segment is the one that the client waits for, so conntrack accepts it and the node translates it"
+        " back. The client takes its bytes, and again when the server sends them itself. Were this connection to die,"
+        " the injection would be the culprit and not the window."
+    ),
+    threads=("kubernetes/kubernetes#74839",),
+    play=_play,
+    expectations=dict.fromkeys(Behaviour, always(Judgement.ACCEPTED, Outcome.DELIVERED)),
+)

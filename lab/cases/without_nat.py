@@ -1,0 +1,39 @@
+"""The control without address translation: the report's virtual machines without Kubernetes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lab.behaviour import Behaviour
+from lab.cases.beyond_window import FAR
+from lab.cases.case import Case, Expectation, Protection
+from lab.conntrack.witness import Judgement
+from lab.stage import Stage
+from lab.verdict import Outcome
+
+
+async def _play(stage: Stage) -> None:
+    await stage.establish(by_service=False)
+    await stage.inject(FAR, b"far off")
+    await stage.go_on()
+
+
+CASE: Final = Case(
+    name="without-nat",
+    title="control: the same data beyond the window, but the client talks to the pod's address",
+    story=(
+        "Conntrack calls the segment INVALID here as well. But there is nothing to translate back: the client sees it"
+        " come from the address that it talks to, finds it out of its window and answers with an acknowledgement. So the"
+        " bug needs both, an INVALID packet and address translation, and virtual machines without Kubernetes never had it."
+    ),
+    threads=("kubernetes/kubernetes#74839",),
+    play=_play,
+    expectations=dict.fromkeys(
+        Behaviour,
+        {
+            Protection.NOTHING: Expectation(Judgement.INVALID, Outcome.DELIVERED),
+            Protection.DROP: Expectation(Judgement.INVALID, Outcome.DROPPED),
+            Protection.LIBERAL: Expectation(Judgement.ACCEPTED, Outcome.DELIVERED),
+        },
+    ),
+)

@@ -1,0 +1,126 @@
+"""What the kernel logs about packets of one namespace: nfnetlink_log.
+
+Two groups are read by one socket, so their records stay in the order in which the kernel wrote them:
+group 0 has conntrack's own words about packets that it does not like, group 1 the lab's witness.
+Message formats: include/uapi/linux/netfilter/nfnetlink_log.h.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from lab.errors import MissingError
+from lab.netns import Namespace
+from lab.wire.packet import Packet, decode
+
+REASON_GROUP: Final = 0  # where the kernel itself logs to
+WITNESS_GROUP: Final = 1
+
+_NETLINK_NETFILTER: Final = 12
+_SUBSYSTEM: Final = 4 << 8  # NFNL_SUBSYS_ULOG
+_MSG_PACKET, _MSG_CONFIG = _SUBSYSTEM | 0, _SUBSYSTEM | 1
+_CFG_CMD, _CFG_MODE, _CFG_QTHRESH = 1, 2, 5
+_CMD_BIND, _COPY_PACKET = 1, 2
+_ULA_TIMESTAMP, _ULA_PAYLOAD, _ULA_PREFIX = 3, 9, 10
+_COPIED: Final = 512  # bytes of a packet; headers are all that is looked at
+_BUFFER: Final = 4 * 1024 * 1024
+_NETLINK_ERROR, _REQUEST, _ACK = 2, 0x1, 0x4
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One logged packet.
+
+    ``time`` is the packet's arrival in nanoseconds (microsecond steps), None where the kernel gave none.
+    """
+
+    group: int
+    words: str
+    time: int | None
+    data: bytes
+    packet: Packet | None
+
+
+class PacketLog:
+    """Both log groups of one namespace, with the kernel told to say why a packet is INVALID.
+
+    :raises MissingError: the kernel lacks nfnetlink_log.
+    """
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._socket = namespace.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        self._socket.setblocking(True)
+        for group in (REASON_GROUP, WITNESS_GROUP):
+            self._configure(group, _CFG_CMD, struct.pack("=B", _CMD_BIND))
+            self._configure(group, _CFG_MODE, struct.pack("!IBx", _COPIED, _COPY_PACKET))
+            # One by one: the default gathers records for up to a second.
+            self._configure(group, _CFG_QTHRESH, struct.pack("!I", 1))
+        self._socket.setblocking(False)
+        # Bound first, named second: a logger without a listener would lose the first records.
+        namespace.set_sysctls(
+            {f"net/netfilter/nf_log/{family}": "nfnetlink_log" for family in _FAMILIES.values()}
+            | {"net/netfilter/nf_conntrack_log_invalid": 255}
+        )
+
+    def _configure(self, group: int, attribute: int, value: bytes) -> None:
+        body = struct.pack("!BBH", 0, 0, group)
+        body += struct.pack("=HH", 4 + len(value), attribute) + value + bytes(-len(value) % 4)
+        self._socket.send(struct.pack("=IHHII", 16 + len(body), _MSG_CONFIG, _REQUEST | _ACK, 0, 0) + body)
+        answer = self._socket.recv(4096)
+        _length, kind, _flags, _sequence, _port, code = struct.unpack_from("=IHHIIi", answer)
+        if kind != _NETLINK_ERROR or code != 0:
+            raise MissingError("the kernel has no nfnetlink_log", "modprobe nfnetlink_log (NETFILTER_NETLINK_LOG)")
+
+    def fileno(self) -> int:
+        """Return the descriptor, readable when records wait."""
+        return self._socket.fileno()
+
+    def read(self) -> list[Record]:
+        """Return the records that wait, in the kernel's order.
+
+        :raises OSError: ENOBUFS: the kernel had to throw some away.
+        """
+        records: list[Record] = []
+        while True:
+            try:
+                data = self._socket.recv(65536)
+            except BlockingIOError:
+                return records
+            offset = 0
+            while offset < len(data):
+                length, kind = struct.unpack_from("=IH", data, offset)
+                if kind == _MSG_PACKET:
+                    records.append(_record(data[offset + 16 : offset + length]))
+                offset += (length + 3) & ~3
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def _record(body: bytes) -> Record:
+    (group,) = struct.unpack_from("!H", body, 2)
+    words, time, data = "", None, b""
+    for kind, value in _attributes(body[4:]):
+        if kind == _ULA_PREFIX:
+            words = value.rstrip(b"\0").decode(errors="replace").strip()
+        elif kind == _ULA_TIMESTAMP:
+            seconds, microseconds = struct.unpack("!QQ", value)
+            time = seconds * 1_000_000_000 + microseconds * 1000
+        elif kind == _ULA_PAYLOAD:
+            data = value
+    return Record(group, words, time, data, decode(data))
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    offset = 0
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
+        yield kind & 0x7FFF, data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3

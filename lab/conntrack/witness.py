@@ -1,0 +1,101 @@
+"""The witness: what conntrack made of every packet, told by rules that only count and log.
+
+A reason in the kernel's log never means INVALID by itself: from Linux 6.1 on, packets that are ignored
+(let through and translated) are logged with a reason too. The state that rules see is the verdict.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from lab.conntrack.nflog import REASON_GROUP, WITNESS_GROUP, Record
+from lab.netns import Nft
+from lab.wire.packet import Packet
+
+
+class Judgement(StrEnum):
+    """What conntrack made of one packet."""
+
+    ACCEPTED = "accepted"
+    IGNORED = "ignored"  # let through and translated, though the window check did not like it
+    INVALID = "INVALID"
+    NEW = "NEW"
+    UNTRACKED = "UNTRACKED"
+
+
+_STATES: Final = ("new", "established", "related", "invalid", "untracked")
+_TABLE: Final = "lab_witness"
+
+# After conntrack (-200) and before mangle (-150) and DNAT (-100): nf_ip_hook_priorities.
+_PRIORITY: Final = -190
+
+
+def script() -> str:
+    """Return the nftables script that sets the witness up in a namespace."""
+    lines = [f"table inet {_TABLE} {{"]
+    lines += [f"counter {state} {{\n}}" for state in _STATES]
+    for hook in ("prerouting", "output"):
+        lines += [f"chain {hook} {{", f"type filter hook {hook} priority {_PRIORITY}; policy accept;"]
+        lines += [
+            f'ct state {state} counter name "{state}" log prefix "{state}" group {WITNESS_GROUP}'
+            for state in _STATES
+        ]
+        lines.append("}")
+    return "\n".join([*lines, "}", ""])
+
+
+def counters(nft: Nft) -> dict[str, int]:
+    """Return how many packets the witness counted in each state."""
+    listing = json.loads(nft.run(f"list counters table inet {_TABLE}", json=True))
+    return {
+        item["counter"]["name"]: item["counter"]["packets"] for item in listing["nftables"] if "counter" in item
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One packet as it came to the node, what conntrack made of it, and the kernel's reason if it gave one."""
+
+    time: int | None
+    packet: Packet
+    state: str
+    reason: str
+
+    @property
+    def judgement(self) -> Judgement:
+        """The judgement in the lab's words."""
+        if self.state == "invalid":
+            return Judgement.INVALID
+        if self.state == "new":
+            return Judgement.NEW
+        if self.state == "untracked":
+            return Judgement.UNTRACKED
+        return Judgement.IGNORED if self.reason else Judgement.ACCEPTED
+
+
+class Pairing:
+    """Joins the kernel's reason for a packet with the witness's word on it: they are logged in this order."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[bytes, str] = {}
+
+    def take(self, records: Iterable[Record]) -> list[Judged]:
+        """Return the packets that the records judge."""
+        judged = []
+        for record in records:
+            if record.group == REASON_GROUP:
+                self._reasons[record.data] = record.words
+            elif record.packet is not None:
+                reason = _tidy(self._reasons.pop(record.data, ""))
+                judged.append(Judged(record.time, record.packet, record.words, reason))
+        return judged
+
+
+def _tidy(reason: str) -> str:
+    # The kernel writes "nf_ct_proto_6: SEQ is over ... "; the number is the protocol's.
+    _prefix, found, rest = reason.partition(": ")
+    return (rest if found and reason.startswith("nf_ct_proto_") else reason).strip()

@@ -1,0 +1,287 @@
+"""From a topology to a running lab, and its end.
+
+Namespaces first, then the rules of the nodes are started on their way (loading them is a program's work) while the
+links are built; what is left is to wait until every link carries packets.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Final, Self, TypeVar
+
+from lab.errors import LabError, MissingError
+from lab.kubeproxy import ProxyOptions, iptables
+from lab.netns import Namespace, Nft, Program, RouteSocket, Xtables
+from lab.netns import nfacct
+from lab.netns.reaper import Closable, close_later
+from lab.netns.rtnetlink import LOOPBACK_INDEX, Message, VethEnd, address, link_up, neighbour, route, veth
+from lab.topology.model import Backend, End, Family, Host, ProxyMode, Topology
+from lab.wire.craft import Injector
+
+Kept = TypeVar("Kept", bound=Closable)
+
+#: Whose rules a node has that names no version: the last one with the bug, and the first with nftables mode in beta.
+DEFAULT_VERSIONS: Final = {ProxyMode.IPTABLES: "v1.14", ProxyMode.NFTABLES: "v1.31"}
+_ROUNDS: Final = 100_000  # questions for a link's state before giving up; the first is answered with "up"
+
+
+@dataclass(frozen=True)
+class NodeChange:
+    """What a fix changes on every node.
+
+    :param sysctls: set before kube-proxy starts, keys with slashes below ``/proc/sys``.
+    :param iptables: an iptables-restore input that is loaded after kube-proxy's rules.
+    :param nftables: an nft script that is loaded with kube-proxy's rules; TABLE stands for their table.
+    """
+
+    sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    iptables: str = ""
+    nftables: str = ""
+
+
+class RunningHost:
+    """One host of a running lab: a namespace with its links."""
+
+    def __init__(self, host: Host, number: int) -> None:
+        self.host = host
+        self.name = host.name
+        self.namespace = Namespace.create()
+        self._number = number
+        self.routes = RouteSocket(self.namespace)
+        self.interfaces: dict[str, VethEnd] = {}
+        self._nft: Nft | None = None
+        self._xtables: Xtables | None = None
+
+    def add_interface(self, name: str) -> VethEnd:
+        """Choose index and hardware address of the next interface, so that nobody has to ask for them."""
+        index = LOOPBACK_INDEX + 1 + len(self.interfaces)
+        # A locally administered address (IEEE 802, bit 1 of the first byte).
+        mac = b"\x02\x00" + self._number.to_bytes(2, "big") + index.to_bytes(2, "big")
+        self.interfaces[name] = VethEnd(name, index, mac)
+        return self.interfaces[name]
+
+    @property
+    def nft(self) -> Nft:
+        """nftables of this host."""
+        if self._nft is None:
+            self._nft = Nft(self.namespace)
+        return self._nft
+
+    @property
+    def xtables(self) -> Xtables:
+        """iptables of this host, by its backend."""
+        if self._xtables is None:
+            self._xtables = Xtables(self.namespace, self.host.backend)
+        return self._xtables
+
+    def run(self, *command: str, text: str = "") -> str:
+        """Run a program on this host and return what it prints.
+
+        :raises ProgramError: its exit code was not 0.
+        """
+        return Program(self.namespace, command, text=text).finish()
+
+    def parts(self) -> list[Closable]:
+        """List what has to be closed for the namespace to go."""
+        return [part for part in (self._nft, self._xtables, self.routes, self.namespace) if part is not None]
+
+
+class Lab:
+    """A topology, running. It ends with :meth:`close`, with its block, or with its process.
+
+    :param family: build this family alone; both when None.
+    :param change: what a fix changes on every node.
+    :raises MissingError: a program or a kernel feature is not there.
+    :raises LabError: the kernel refused a part of it.
+    """
+
+    def __init__(
+        self, topology: Topology, *, family: Family | None = None, change: NodeChange | None = None
+    ) -> None:
+        self.topology = topology
+        self.families = tuple(Family) if family is None else (family,)
+        self._kept: list[Closable] = []
+        self.hosts: dict[str, RunningHost] = {}
+        try:
+            self._build(change or NodeChange())
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self, change: NodeChange) -> None:
+        for number, host in enumerate(self.topology.hosts):
+            running = self.hosts[host.name] = RunningHost(host, number)
+            running.namespace.set_sysctls(_sysctls(host, self.families))
+        for node in self.topology.nodes:
+            if change.sysctls:
+                _load_conntrack(self.hosts[node.name])
+                self.hosts[node.name].namespace.set_sysctls(dict(change.sysctls))
+        loading = {node.name: self._start_rules(node, change) for node in self.topology.nodes}
+        self._build_links()
+        for node in self.topology.nodes:
+            self._finish_rules(node, loading[node.name], change)
+
+    def _options(self, node: Host, family: Family, change: NodeChange) -> ProxyOptions:
+        liberal = change.sysctls.get("net/netfilter/nf_conntrack_tcp_be_liberal", "0") != "0"
+        return ProxyOptions(
+            family=family,
+            version=node.proxy_version or DEFAULT_VERSIONS[node.proxy_mode or ProxyMode.IPTABLES],
+            cluster_cidrs=tuple(str(cidr) for cidr in node.cluster_cidrs),
+            masquerade_all=node.masquerade_all,
+            node_name=node.name,
+            conntrack_tcp_be_liberal=liberal,
+        )
+
+    def _start_rules(self, node: Host, change: NodeChange) -> list[tuple[Family, str, Program]]:
+        started = []
+        if node.proxy_mode is ProxyMode.IPTABLES:
+            for family in self.families:
+                options = self._options(node, family, change)
+                for account in options.accounts:
+                    nfacct.create(self.hosts[node.name].namespace, account)
+                rules = iptables.render(self.topology.services, self.topology.endpoint_slices, options)
+                program = self.hosts[node.name].xtables.start_restore(family.version, rules.restore)
+                started.append((family, rules.jumps + change.iptables, program))
+        return started
+
+    def _finish_rules(
+        self, node: Host, started: Sequence[tuple[Family, str, Program]], change: NodeChange
+    ) -> None:
+        running = self.hosts[node.name]
+        for family, jumps, program in started:
+            program.finish()
+            running.xtables.start_restore(family.version, jumps).finish()
+        if node.proxy_mode is ProxyMode.NFTABLES:
+            from lab.kubeproxy import nftables
+
+            for family in self.families:
+                rules = nftables.render(
+                    self.topology.services, self.topology.endpoint_slices, self._options(node, family, change)
+                )
+                table = "ip kube-proxy" if family is Family.IPV4 else "ip6 kube-proxy"
+                running.nft.run(rules + change.nftables.replace("TABLE", table))
+
+    def _build_links(self) -> None:
+        first: dict[str, list[Message]] = {name: [link_up(LOOPBACK_INDEX, f"{name}: lo")] for name in self.hosts}
+        second: dict[str, list[Message]] = {name: [] for name in self.hosts}
+        ends: dict[tuple[str, str], VethEnd] = {}
+        for link in self.topology.links:
+            near, far = link.ends
+            for end in link.ends:
+                ends[end.host, end.interface] = self.hosts[end.host].add_interface(end.interface)
+            first[near.host].append(
+                veth(
+                    ends[near.host, near.interface],
+                    ends[far.host, far.interface],
+                    self.hosts[far.host].namespace,
+                )
+            )
+            for end, other in (link.ends, link.ends[::-1]):
+                second[end.host] += self._end_messages(
+                    end, ends[end.host, end.interface], other, ends[other.host, other.interface].mac
+                )
+        for host in self.topology.hosts:
+            second[host.name] += [
+                route(entry.network, entry.via, host.name)
+                for entry in host.routes
+                if Family.of(entry.via) in self.families
+            ]
+        for batch in (first, second):
+            for name, messages in batch.items():
+                if messages:
+                    _applied(self.hosts[name].routes, messages)
+        for running in self.hosts.values():
+            for interface in running.interfaces.values():
+                _await_link(running, interface)
+
+    def _end_messages(self, end: End, device: VethEnd, other: End, other_mac: bytes) -> list[Message]:
+        place = f"{end.host}: {end.interface}"
+        return [
+            link_up(device.index, place),
+            *(address(device.index, own, place) for own in end.addresses if Family.of(own) in self.families),
+            *(
+                neighbour(device.index, own.ip, other_mac, place)
+                for own in other.addresses
+                if Family.of(own) in self.families
+            ),
+        ]
+
+    def injector(self, host: str, interface: str | None = None) -> Injector:
+        """Make a socket that sends ready packets from a host's link, as if its own stack had.
+
+        :param interface: the link; the host's first when None.
+        """
+        end = next(end for end in self.topology.ends(host) if interface in (None, end.interface))
+        peer = self.topology.peer(end)
+        destination = self.hosts[peer.host].interfaces[peer.interface].mac
+        source = self.hosts[host].interfaces[end.interface].mac
+        return self.keep(Injector(self.hosts[host].namespace, end.interface, destination + source))
+
+    def keep(self, thing: Kept) -> Kept:
+        """Close ``thing`` together with the lab."""
+        self._kept.append(thing)
+        return thing
+
+    def close(self) -> None:
+        """End the lab: everything is given up at once, and the kernel clears it away."""
+        parts = [*self._kept, *(part for running in self.hosts.values() for part in running.parts())]
+        self._kept = []
+        self.hosts = {}
+        if parts:
+            close_later(parts)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _sysctls(host: Host, families: Sequence[Family]) -> dict[str, str | int]:
+    values: dict[str, str | int] = {
+        # A fresh namespace copies these from the machine; the lab must not depend on them.
+        "net/ipv4/conf/all/rp_filter": 0,
+        "net/ipv4/conf/default/rp_filter": 0,
+        "net/ipv4/ip_forward": int(host.forwarding),
+        # An orphaned socket with undeliverable data holds its namespace for minutes otherwise.
+        "net/ipv4/tcp_orphan_retries": 1,
+    }
+    if Family.IPV6 in families:
+        if not Path("/proc/sys/net/ipv6").exists():
+            raise MissingError("the kernel has no IPv6", "boot without ipv6.disable=1, or use --family ipv4")
+        values |= {
+            "net/ipv6/conf/all/forwarding": int(host.forwarding),
+            # No link-local address and no duplicate address detection: addresses work at once.
+            "net/ipv6/conf/default/addr_gen_mode": 1,
+            "net/ipv6/conf/default/accept_dad": 0,
+            "net/ipv6/conf/default/disable_ipv6": 0,
+        }
+    return values
+
+
+def _load_conntrack(node: RunningHost) -> None:
+    """Have the kernel load conntrack, whose sysctls a fix sets: on a fresh machine no rule has asked for it yet."""
+    if not Path("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal").exists():
+        node.nft.run("table inet lab_loads_conntrack {\nchain state {\nct state new\n}\n}\n")
+        node.nft.run("delete table inet lab_loads_conntrack\n")
+
+
+def _applied(routes: RouteSocket, messages: list[Message]) -> None:
+    try:
+        routes.apply(messages)
+    except OSError as error:
+        raise LabError(f"the kernel refused: {error.strerror}") from error
+
+
+def _await_link(running: RunningHost, interface: VethEnd) -> None:
+    for _ in range(_ROUNDS):
+        if running.routes.is_running(interface.index):
+            return
+        os.sched_yield()
+    raise LabError(f"{running.name}: {interface.name} did not come up")

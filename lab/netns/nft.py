@@ -1,0 +1,71 @@
+"""nftables' rules in a namespace, by libnftables with a context that is kept.
+
+Opening and closing a context waits for the kernel (12 ms); a kept one loads a ruleset in 0.3 ms. A context
+belongs to the namespace in which it was made. The Python module of the nftables project comes with the
+distribution's own Python only, hence these few lines of ctypes (libnftables(3)).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+from functools import cache
+from typing import Final
+
+from lab.errors import LabError, MissingError
+from lab.netns.namespace import Namespace
+
+_OUTPUT_JSON: Final = 1 << 4  # NFT_CTX_OUTPUT_JSON
+
+
+class NftError(LabError):
+    """libnftables refused a command: its own words, with the place marked."""
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL("libnftables.so.1")
+    except OSError:
+        raise MissingError("libnftables is not installed", "apt install libnftables1") from None
+    library.nft_ctx_new.restype = ctypes.c_void_p
+    for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
+        getattr(library, name).restype = ctypes.c_char_p
+        getattr(library, name).argtypes = [ctypes.c_void_p]
+    for name in ("nft_ctx_buffer_output", "nft_ctx_buffer_error", "nft_ctx_free"):
+        getattr(library, name).argtypes = [ctypes.c_void_p]
+    library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
+    library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    return library
+
+
+class Nft:
+    """nftables of one namespace.
+
+    :raises MissingError: libnftables is not installed.
+    """
+
+    def __init__(self, namespace: Namespace) -> None:
+        library = _library()
+        with namespace.entered():
+            self._context = ctypes.c_void_p(library.nft_ctx_new(0))
+        library.nft_ctx_buffer_output(self._context)
+        library.nft_ctx_buffer_error(self._context)
+
+    def run(self, script: str, *, json: bool = False) -> str:
+        """Run a script as one transaction and return what it prints.
+
+        :raises NftError: it was refused as a whole.
+        """
+        library = _library()
+        library.nft_ctx_output_set_flags(self._context, _OUTPUT_JSON if json else 0)
+        failed = library.nft_run_cmd_from_buffer(self._context, script.encode())
+        output: bytes = library.nft_ctx_get_output_buffer(self._context)
+        words: bytes = library.nft_ctx_get_error_buffer(self._context)
+        if failed:
+            raise NftError(f"nftables refused the rules: {words.decode(errors='replace').strip()}")
+        return output.decode(errors="replace")
+
+    def close(self) -> None:
+        """Free the context; this waits for the kernel's next grace period after rules were deleted."""
+        _library().nft_ctx_free(self._context)

@@ -1,0 +1,217 @@
+"""Building links at the kernel's own speed: rtnetlink messages, a batch a namespace.
+
+A library's call a message forks or waits for each acknowledgement; here one buffer holds all messages
+of a namespace, and only the last asks for an acknowledgement (errors are always sent back).
+Message formats: include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h, neighbour.h, veth.h.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import Final
+
+from lab.netns.namespace import Namespace
+
+LOOPBACK_INDEX: Final = 1  # every namespace is born with it
+
+_NLM_F_REQUEST: Final = 0x1
+_NLM_F_ACK: Final = 0x4
+_NLM_F_CREATE_EXCL: Final = 0x600
+_NLMSG_ERROR: Final = 2
+_NLM_F_ACK_TLVS: Final = 0x200
+
+_RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_NEWROUTE, _RTM_NEWNEIGH = 16, 18, 20, 24, 28
+
+_IFF_UP, _IFF_RUNNING, _IFF_LOWER_UP = 0x1, 0x40, 0x10000
+_READY: Final = _IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP
+_IFA_F_NODAD: Final = 0x02
+_NUD_PERMANENT: Final = 0x80
+_MAXIMUM_BATCH: Final = 64 * 1024  # bytes; well below the default send buffer of 208 KiB
+
+type_of_address = IPv4Address | IPv6Address
+
+
+def _attribute(kind: int, payload: bytes) -> bytes:
+    length = 4 + len(payload)
+    return struct.pack("=HH", length, kind) + payload + bytes(-length % 4)
+
+
+def _number(kind: int, value: int) -> bytes:
+    return _attribute(kind, struct.pack("=I", value))
+
+
+def _family(address: type_of_address | IPv4Network | IPv6Network) -> int:
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One request, with the words that an error about it is told in."""
+
+    kind: int
+    flags: int
+    body: bytes
+    purpose: str
+
+
+def link_up(index: int, purpose: str) -> Message:
+    """Set interface ``index`` up."""
+    return Message(
+        _RTM_NEWLINK, 0, struct.pack("=BxHiII", 0, 0, index, _IFF_UP, _IFF_UP), f"set {purpose} up"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class VethEnd:
+    """One end of a veth pair: its name, interface index and hardware address in its namespace."""
+
+    name: str
+    index: int
+    mac: bytes
+
+
+def veth(near: VethEnd, far: VethEnd, far_namespace: Namespace) -> Message:
+    """Make a veth pair whose far end is born in ``far_namespace``: moving a link later costs 20 ms."""
+
+    def end(side: VethEnd, extra: bytes) -> bytes:
+        return (
+            struct.pack("=BxHiII", 0, 0, side.index, 0, 0)
+            + _attribute(3, side.name.encode() + b"\0")  # IFLA_IFNAME
+            + _attribute(1, side.mac)  # IFLA_ADDRESS
+            + extra
+        )
+
+    peer = end(far, _number(28, far_namespace.fileno()))  # IFLA_NET_NS_FD
+    information = _attribute(1, b"veth\0") + _attribute(2, _attribute(1, peer))  # KIND, DATA{VETH_INFO_PEER}
+    body = end(near, _attribute(18, information))  # IFLA_LINKINFO
+    return Message(_RTM_NEWLINK, _NLM_F_CREATE_EXCL, body, f"make the veth pair {near.name} - {far.name}")
+
+
+def address(index: int, interface: IPv4Interface | IPv6Interface, purpose: str) -> Message:
+    """Give interface ``index`` an address, at once usable (no duplicate address detection)."""
+    packed = interface.ip.packed
+    body = struct.pack(
+        "=BBBBi", _family(interface.ip), interface.network.prefixlen, _IFA_F_NODAD, 0, index
+    ) + _attribute(2, packed)  # IFA_LOCAL
+    body += _attribute(1, packed)  # IFA_ADDRESS
+    return Message(_RTM_NEWADDR, _NLM_F_CREATE_EXCL, body, f"give {purpose} the address {interface}")
+
+
+def neighbour(index: int, target: type_of_address, mac: bytes, purpose: str) -> Message:
+    """Tell interface ``index`` for good where ``target`` is: no ARP, no first datagram lost to it."""
+    body = (
+        struct.pack("=BxHiHBB", _family(target), 0, index, _NUD_PERMANENT, 0, 0)
+        + _attribute(1, target.packed)  # NDA_DST
+        + _attribute(2, mac)  # NDA_LLADDR
+    )
+    return Message(_RTM_NEWNEIGH, _NLM_F_CREATE_EXCL, body, f"tell {purpose} of its neighbour {target}")
+
+
+def route(to: IPv4Network | IPv6Network, via: type_of_address, purpose: str) -> Message:
+    """Route ``to`` by the gateway ``via``. A default route is ``0.0.0.0/0`` or ``::/0``."""
+    table_main, protocol_static, scope_universe, type_unicast = 254, 4, 0, 1
+    body = struct.pack(
+        "=BBBBBBBBI",
+        *(_family(to), to.prefixlen, 0, 0, table_main, protocol_static, scope_universe, type_unicast),
+        0,
+    )
+    if to.prefixlen:
+        body += _attribute(1, to.network_address.packed)  # RTA_DST
+    body += _attribute(5, via.packed)  # RTA_GATEWAY
+    return Message(_RTM_NEWROUTE, _NLM_F_CREATE_EXCL, body, f"route {to} by {via} on {purpose}")
+
+
+class RouteSocket:
+    """An rtnetlink socket that stays in the namespace it was opened in."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._socket = namespace.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket.setblocking(True)
+        for option in (10, 11):  # NETLINK_CAP_ACK, NETLINK_EXT_ACK: the kernel's own sentence with an error
+            self._socket.setsockopt(socket.SOL_NETLINK if hasattr(socket, "SOL_NETLINK") else 270, option, 1)
+        self._sequence = 0
+
+    def apply(self, messages: list[Message]) -> None:
+        """Send the messages in order; return when the kernel has done them all.
+
+        :raises OSError: the first one that it refused, named by its purpose and the kernel's words.
+        """
+        batch = bytearray()
+        pending: list[Message] = []
+        for message in messages:
+            pending.append(message)
+            last = message is messages[-1] or len(batch) > _MAXIMUM_BATCH
+            self._sequence += 1
+            flags = _NLM_F_REQUEST | message.flags | (_NLM_F_ACK if last else 0)
+            header = struct.pack("=IHHII", 16 + len(message.body), message.kind, flags, self._sequence, 0)
+            batch += header + message.body + bytes(-len(message.body) % 4)
+            if last:
+                self._socket.send(batch)
+                self._await_acknowledgement(pending)
+                batch.clear()
+                pending = []
+
+    def _await_acknowledgement(self, pending: list[Message]) -> None:
+        first = self._sequence - len(pending) + 1
+        failure: OSError | None = None
+        while True:
+            for kind, flags, sequence, body in _split(self._socket.recv(65536)):
+                if kind != _NLMSG_ERROR:
+                    continue
+                code = -struct.unpack_from("=i", body)[0]
+                if code and failure is None:
+                    words = _extended(body) if flags & _NLM_F_ACK_TLVS else ""
+                    what = pending[sequence - first].purpose
+                    failure = OSError(code, f"cannot {what}: {os.strerror(code)}" + (f" ({words})" if words else ""))
+                if sequence == self._sequence:
+                    if failure:
+                        raise failure
+                    return
+
+    def is_running(self, index: int) -> bool:
+        """Ask whether interface ``index`` can carry packets. The question also makes the kernel activate it."""
+        self._sequence += 1
+        body = struct.pack("=BxHiII", 0, 0, index, 0, 0) + _number(29, 0)  # IFLA_EXT_MASK: no statistics
+        self._socket.send(struct.pack("=IHHII", 16 + len(body), _RTM_GETLINK, _NLM_F_REQUEST, self._sequence, 0) + body)
+        for kind, _flags, _sequence, answer in _split(self._socket.recv(65536)):
+            if kind == _NLMSG_ERROR:
+                code = -struct.unpack_from("=i", answer)[0]
+                raise OSError(code, f"cannot ask for interface {index}: {os.strerror(code)}")
+            flags: int = struct.unpack_from("=BxHiII", answer)[3]
+            return flags & _READY == _READY
+        return False
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def _split(data: bytes) -> list[tuple[int, int, int, bytes]]:
+    messages = []
+    offset = 0
+    while offset < len(data):
+        length, kind, flags, sequence, _port = struct.unpack_from("=IHHII", data, offset)
+        messages.append((kind, flags, sequence, data[offset + 16 : offset + length]))
+        offset += (length + 3) & ~3
+    return messages
+
+
+def _extended(body: bytes) -> str:
+    """Return the sentence of an extended acknowledgement (NLMSGERR_ATTR_MSG); the request is capped to its header."""
+    offset = 4 + 16
+    while offset + 4 <= len(body):
+        length, kind = struct.unpack_from("=HH", body, offset)
+        if length < 4:
+            break
+        if kind == 1:
+            return body[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
+        offset += (length + 3) & ~3
+    return ""

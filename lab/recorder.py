@@ -1,0 +1,95 @@
+"""All instruments of a running lab in one event loop: captures on every host, conntrack's word on every node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from lab.conntrack.netlink import ConntrackEvents, EntryEvent
+from lab.conntrack.nflog import PacketLog
+from lab.conntrack.witness import Judged, Pairing, script
+from lab.errors import LabError
+from lab.fabric import Lab
+from lab.wire.capture import Capture, Sighting
+
+_BOUND = 10.0  # seconds; a generous end to waits that an event ends within a millisecond
+
+
+class UnseenError(LabError):
+    """What was waited for did not happen within the bound."""
+
+
+class _Instrument(Protocol):
+    def fileno(self) -> int: ...
+
+
+class Recorder:
+    """Records from the moment on at which it is made; must be made inside the running event loop.
+
+    :param node: the host whose conntrack judges.
+    """
+
+    def __init__(self, lab: Lab, node: str) -> None:
+        self.sightings: list[Sighting] = []
+        self.judged: list[Judged] = []
+        self.entry_events: list[EntryEvent] = []
+        self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._loop = asyncio.get_running_loop()
+        self._instruments: list[_Instrument] = []
+        self._listeners: list[Callable[[Sighting], None]] = []
+        host = lab.hosts[node]
+        self._pairing = Pairing()
+        self._log = lab.keep(PacketLog(host.namespace))
+        self._events = lab.keep(ConntrackEvents(host.namespace))
+        host.nft.run(script())
+        self._captures = [lab.keep(Capture(name, running.namespace)) for name, running in lab.hosts.items()]
+        for instrument in (self._log, self._events, *self._captures):
+            self._loop.add_reader(instrument.fileno(), self.read)
+            self._instruments.append(instrument)
+
+    def on_sighting(self, listener: Callable[[Sighting], None]) -> None:
+        """Call ``listener`` with every packet that is seen from now on."""
+        self._listeners.append(listener)
+
+    def read(self) -> None:
+        """Take in whatever the instruments hold."""
+        for capture in self._captures:
+            for sighting in capture.read():
+                self.sightings.append(sighting)
+                for listener in self._listeners:
+                    listener(sighting)
+        self.judged += self._pairing.take(self._log.read())
+        self.entry_events += self._events.read()
+        for waiter in list(self._waiting):
+            condition, future = waiter
+            if condition():
+                self._waiting.remove(waiter)
+                if not future.done():
+                    future.set_result(None)
+
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until ``condition`` holds, asked again whenever something was seen.
+
+        :raises UnseenError: it did not within ten seconds; says ``what`` was waited for.
+        """
+        self.read()
+        if condition():
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append((condition, future))
+        try:
+            await asyncio.wait_for(future, _BOUND)
+        except TimeoutError:
+            raise UnseenError(f"waited {_BOUND:.0f} s for {what}") from None
+
+    def lost(self) -> int:
+        """Return how many packets the captures could not take in."""
+        return sum(capture.lost() for capture in self._captures)
+
+    def stop(self) -> None:
+        """Take in the last of it and leave the event loop."""
+        self.read()
+        for instrument in self._instruments:
+            self._loop.remove_reader(instrument.fileno())
+        self._instruments.clear()

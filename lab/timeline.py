@@ -1,0 +1,90 @@
+"""What was seen in one trial, in order and as plain data. Verdicts and reports are made from it, anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lab.conntrack.netlink import Entry, EntryEvent
+from lab.conntrack.witness import Judged
+from lab.wire.capture import Sighting
+from lab.wire.packet import Packet, SocketAddress
+
+
+@dataclass(frozen=True)
+class SocketEnd:
+    """How one socket of the connection ended.
+
+    :param error: the name of its errno, such as ECONNRESET; None where it never failed.
+    :param intact: whether all bytes that it received are the bytes that were sent, in order.
+    """
+
+    host: str
+    address: SocketAddress
+    error: str | None
+    sent: int
+    received: int
+    intact: bool
+
+
+@dataclass(frozen=True)
+class Injected:
+    """The forged packet: where it was put on the wire, and where it lies in the server's stream.
+
+    :param offset: its sequence number minus the next one that the server would send.
+    :param window: the largest window that the receiver had offered, in bytes.
+    """
+
+    host: str
+    packet: Packet
+    offset: int
+    window: int
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What the node had counted at the end.
+
+    :param states: the witness's packets by conntrack state.
+    :param statistics: as ``conntrack -S``, summed over the processors.
+    :param dropped: packets that rules dropped for being INVALID; None where the node has no such rule.
+    """
+
+    states: dict[str, int]
+    statistics: dict[str, int]
+    dropped: int | None
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """One trial's evidence.
+
+    :param target: the address that the client connected to: the VIP, or the pod's own.
+    :param first_numbers: each side's initial sequence number.
+    :param complete: the stream and the client's answer went through to the last byte.
+    :param faults: what is wrong with the instruments themselves; not empty means that nothing can be concluded.
+    """
+
+    client: str
+    node: str
+    server: str
+    target: SocketAddress
+    client_address: SocketAddress
+    server_address: SocketAddress
+    first_numbers: dict[str, int]
+    injected: Injected | None
+    sightings: tuple[Sighting, ...]
+    judged: tuple[Judged, ...]
+    entry_events: tuple[EntryEvent, ...]
+    entries: tuple[Entry, ...]
+    counters: Counters
+    ends: tuple[SocketEnd, ...]
+    complete: bool
+    faults: tuple[str, ...] = ()
+
+    def end_of(self, host: str) -> SocketEnd | None:
+        """Return how the socket of ``host`` ended, None where it never was."""
+        return next((end for end in self.ends if end.host == host), None)
+
+    def judgement_of(self, packet: Packet) -> Judged | None:
+        """Return what conntrack made of a packet, None where it never reached the node."""
+        return next((judged for judged in self.judged if judged.packet.likeness == packet.likeness), None)

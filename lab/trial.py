@@ -1,0 +1,129 @@
+"""One case with one fix, mode and address family, in a lab of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from lab.behaviour import Behaviour
+from lab.cases import Case, Expectation, Protection
+from lab.errors import InputError
+from lab.fabric import DEFAULT_VERSIONS, Lab
+from lab.fixes import Fix
+from lab.kubeproxy import ProxyOptions
+from lab.kubeproxy.services import service_ports
+from lab.stage import CLIENT_PORT, Cast, Stage
+from lab.timeline import Timeline
+from lab.topology.model import Backend, Family, ProxyMode, Topology
+from lab.verdict import Verdict, decide
+from lab.wire.packet import SocketAddress
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a case is tried.
+
+    :param topology: with the proxy mode, version and backend that its nodes have.
+    """
+
+    case: Case
+    fix: Fix
+    topology: Topology
+    family: Family
+
+    @property
+    def protection(self) -> Protection:
+        """What stands between an INVALID packet and the client, by the fix or by kube-proxy's version."""
+        node = self.topology.nodes[0]
+        options = ProxyOptions(
+            family=self.family,
+            version=node.proxy_version or DEFAULT_VERSIONS[node.proxy_mode or ProxyMode.IPTABLES],
+            conntrack_tcp_be_liberal=self.fix.be_liberal,
+        )
+        if self.fix.be_liberal:
+            return Protection.LIBERAL
+        by_version = node.proxy_mode is ProxyMode.IPTABLES and options.drops_invalid
+        return Protection.DROP if self.fix.drops_invalid or by_version else Protection.NOTHING
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one trial, beside what should have come of it."""
+
+    setting: Setting
+    behaviour: Behaviour
+    expected: Expectation
+    timeline: Timeline
+    verdict: Verdict
+
+    @property
+    def as_expected(self) -> bool:
+        """True when kernel and rules did what they were expected to, and no two witnesses disagree."""
+        seen = Expectation(self.verdict.judgement, self.verdict.outcome) if self.verdict.judgement else None
+        return seen == self.expected and not self.verdict.disagreements
+
+
+def with_proxy(
+    topology: Topology, mode: ProxyMode | None, version: str | None, backend: Backend | None
+) -> Topology:
+    """Return the topology with other settings for the kube-proxy of its nodes; None keeps what the file says."""
+
+    def changed(host_mode: ProxyMode | None) -> dict[str, object]:
+        if host_mode is None:
+            return {}
+        wanted: dict[str, object] = {}
+        if mode is not None and mode is not host_mode:
+            wanted |= {"proxy_mode": mode, "proxy_version": None, "backend": Backend.NFT}
+        if version is not None:
+            wanted["proxy_version"] = version
+        if backend is not None:
+            wanted["backend"] = backend
+        return wanted
+
+    hosts = tuple(dataclasses.replace(host, **changed(host.proxy_mode)) for host in topology.hosts)
+    return dataclasses.replace(topology, hosts=hosts)
+
+
+def cast(topology: Topology, family: Family) -> Cast:
+    """Choose who plays in a topology: its first client, its first node, and the first endpoint of its first service.
+
+    :raises InputError: someone is missing.
+    """
+    if not topology.clients or not topology.nodes:
+        raise InputError(
+            f"{topology.name}: a trial needs a client and a node with proxy-mode",
+            cure="take one from `lab list`",
+        )
+    client, node = topology.clients[0].name, topology.nodes[0].name
+    own = next(iter(topology.addresses(client, family)), None)
+    for port in service_ports(topology.services, topology.endpoint_slices, ProxyOptions(family=family)):
+        for target in port.endpoints.reachable if port.protocol == "tcp" and own else ():
+            server = topology.host_of(target.address)
+            if server is not None:
+                return Cast(
+                    client,
+                    node,
+                    server.name,
+                    SocketAddress(str(own), CLIENT_PORT),
+                    SocketAddress(target.address, target.port),
+                    SocketAddress(port.cluster_ip, port.port),
+                )
+    raise InputError(
+        f"{topology.name}: no TCP service with an {family} endpoint that a host has",
+        cure="add a Service and an EndpointSlice of this family, or take the other --family",
+    )
+
+
+async def run(setting: Setting, behaviour: Behaviour) -> Result:
+    """Build the lab, play the case, decide.
+
+    :param behaviour: what this kernel is known to do (:func:`lab.behaviour.ask`).
+    :raises LabError: the trial could not be run; says why.
+    """
+    players = cast(setting.topology, setting.family)
+    with Lab(setting.topology, family=setting.family, change=setting.fix.change) as lab:
+        stage = Stage(lab, players, setting.family)
+        await setting.case.play(stage)
+        timeline = stage.finish()
+    expected = setting.case.expectations[behaviour][setting.protection]
+    return Result(setting, behaviour, expected, timeline, decide(timeline))

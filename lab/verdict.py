@@ -1,0 +1,140 @@
+"""What became of a trial, decided from its timeline alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lab.conntrack.witness import Judgement
+from lab.timeline import Timeline
+from lab.wire.capture import Sighting
+from lab.wire.packet import RST, TCP
+
+
+class Outcome(StrEnum):
+    """What became of the connection and of the packet that was to disturb it."""
+
+    RESET = "reset"  # the server's socket was reset by the client's answer to a packet that leaked
+    DROPPED = "dropped"  # the packet did not reach the client, and the connection lives
+    DELIVERED = "delivered"  # the packet reached the client from the address that it talks to, and the connection lives
+    LEAKED = "leaked"  # the packet reached the client from the pod's address, and the connection lives all the same
+    REFUSED = "refused"  # there was no connection at all
+    STALLED = "stalled"  # the connection neither went on nor ended
+    LOST = "lost"  # the connection ended with an error that no packet explains
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome, and what decided it.
+
+    :param judgement: what conntrack made of the injected packet; None where it never came to the node.
+    :param reason: the kernel's own words about it; empty where it had none.
+    :param because: the evidence, a sentence each.
+    :param disagreements: where two witnesses contradict each other; not empty means: do not believe the outcome.
+    """
+
+    outcome: Outcome
+    judgement: Judgement | None
+    reason: str
+    because: tuple[str, ...]
+    disagreements: tuple[str, ...]
+
+
+def leaked(timeline: Timeline) -> Sighting | None:
+    """Return the injected packet as it came to the client from an address that the client does not talk to."""
+    arrival = _arrival(timeline)
+    return arrival if arrival is not None and arrival.packet.source != timeline.target else None
+
+
+def resets(timeline: Timeline) -> tuple[Sighting, ...]:
+    """Return the resets from the client that came to the server, as they came."""
+    return tuple(
+        sighting
+        for sighting in timeline.sightings
+        if sighting.host == timeline.server
+        and not sighting.outgoing
+        and sighting.packet.tcp is not None
+        and sighting.packet.tcp.flags & RST
+        and sighting.packet.source == timeline.client_address
+    )
+
+
+def _arrival(timeline: Timeline) -> Sighting | None:
+    if timeline.injected is None:
+        return None
+    likeness = timeline.injected.packet.likeness
+    return next(
+        (
+            sighting
+            for sighting in timeline.sightings
+            if sighting.host == timeline.client
+            and not sighting.outgoing
+            and sighting.packet.likeness == likeness
+        ),
+        None,
+    )
+
+
+def decide(timeline: Timeline) -> Verdict:
+    """Decide what became of the trial."""
+    judged = timeline.judgement_of(timeline.injected.packet) if timeline.injected else None
+    outcome, because = _outcome(timeline)
+    return Verdict(
+        outcome,
+        judged.judgement if judged else None,
+        judged.reason if judged else "",
+        because,
+        _disagreements(timeline, outcome, judged.judgement if judged else None),
+    )
+
+
+def _outcome(timeline: Timeline) -> tuple[Outcome, tuple[str, ...]]:
+    server, client = timeline.end_of(timeline.server), timeline.end_of(timeline.client)
+    if server is None or client is None:
+        return Outcome.REFUSED, ("there was no connection",)
+    arrival, rst = _arrival(timeline), resets(timeline)
+    if not timeline.complete:
+        errors = f"server socket: {server.error or 'no error'}; client socket: {client.error or 'no error'}"
+        if server.error in ("ECONNRESET", "EPIPE") and rst:
+            because = f"the client answered {rst[0].packet.destination} with a RST; {errors}"
+            return Outcome.RESET, (because,)
+        return (Outcome.LOST if server.error or client.error else Outcome.STALLED), (errors,)
+    whole = f"all {client.received} bytes of the stream arrived"
+    if arrival is None:
+        where = f", {timeline.counters.dropped} dropped by rule" if timeline.counters.dropped else ""
+        return Outcome.DROPPED, (f"the packet did not reach the client{where}", whole)
+    if arrival.packet.source != timeline.target:
+        return Outcome.LEAKED, (f"the packet reached the client from {arrival.packet.source}", whole)
+    return Outcome.DELIVERED, (f"the packet reached the client from {arrival.packet.source}", whole)
+
+
+def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | None) -> tuple[str, ...]:
+    found = list(timeline.faults)
+    if timeline.injected is not None and judgement is None:
+        found.append("the node's witness never saw the injected packet")
+    for end in timeline.ends:
+        if not end.intact:
+            found.append(f"{end.host} received bytes that were not sent")
+    logged = sum(judged.state == "invalid" for judged in timeline.judged)
+    counted = timeline.counters.states.get("invalid", 0)
+    if logged != counted:
+        found.append(f"the witness logged {logged} INVALID packets and counted {counted}")
+    logged_tcp = sum(
+        judged.state == "invalid" and judged.packet.protocol == TCP for judged in timeline.judged
+    )
+    statistics = timeline.counters.statistics.get("invalid", 0)
+    if logged_tcp != statistics:
+        found.append(f"the witness logged {logged_tcp} INVALID packets, conntrack's statistics say {statistics}")
+    translated = timeline.target != timeline.server_address
+    escaped = leaked(timeline) is not None
+    if escaped and judgement in (Judgement.ACCEPTED, Judgement.IGNORED):
+        found.append(f"conntrack's word is {judgement}, and yet the packet was not translated back")
+    if translated and judgement is Judgement.INVALID and outcome is Outcome.DELIVERED:
+        found.append("conntrack's word is INVALID, and yet the packet was translated back")
+    if timeline.counters.dropped and judgement is not Judgement.INVALID:
+        found.append(f"a rule dropped {timeline.counters.dropped} INVALID packets, the injected one was {judgement}")
+    if outcome is Outcome.DROPPED and timeline.counters.dropped == 0:
+        found.append("the packet did not reach the client, but no rule counted a drop")
+    if outcome is not Outcome.RESET and resets(timeline):
+        found.append("a reset reached the server, and yet the connection went on")
+    return tuple(found)

@@ -1,0 +1,3 @@
+"""Packets: following a live connection's numbers, crafting, injecting and capturing."""
+
+from __future__ import annotations

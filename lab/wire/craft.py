@@ -1,0 +1,77 @@
+"""Crafting packets with scapy, and sending them where a host's own stack would send them.
+
+Importing scapy takes a third of a second, so it is imported by the first packet that is crafted.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from lab.netns import Namespace
+from lab.wire.packet import SocketAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A TCP segment to be made. Numbers are absolute; ``flags`` as scapy writes them, such as ``PA``."""
+
+    source: SocketAddress
+    destination: SocketAddress
+    sequence: int
+    acknowledgement: int
+    flags: str
+    window: int
+    payload: bytes = b""
+    timestamps: tuple[int, int] | None = None
+
+
+def craft(segment: Segment) -> bytes:
+    """Return the IP packet with its checksums."""
+    from scapy.layers.inet import IP, TCP
+    from scapy.packet import Raw
+
+    if ":" in segment.source.address:
+        from scapy.layers.inet6 import IPv6
+
+        network = IPv6(src=segment.source.address, dst=segment.destination.address)
+    else:
+        network = IP(src=segment.source.address, dst=segment.destination.address)
+    options = [] if segment.timestamps is None else [("NOP", None), ("NOP", None), ("Timestamp", segment.timestamps)]
+    transport = TCP(
+        sport=segment.source.port,
+        dport=segment.destination.port,
+        seq=segment.sequence % 2**32,
+        ack=segment.acknowledgement % 2**32,
+        flags=segment.flags,
+        window=segment.window,
+        options=options,
+    )
+    return bytes(network / transport / Raw(segment.payload) if segment.payload else network / transport)
+
+
+class Injector:
+    """An AF_PACKET socket that puts ready frames on one host's link, past its own stack.
+
+    :param namespace: the host's.
+    :param interface: the link's name there.
+    :param frame_header: destination and source hardware address, without the protocol.
+    """
+
+    def __init__(self, namespace: Namespace, interface: str, frame_header: bytes) -> None:
+        self._interface = interface
+        self._header = frame_header
+        # Protocol 0: it never receives.
+        self._socket = namespace.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+
+    def send(self, packet: bytes) -> None:
+        """Send one IP packet.
+
+        :raises OSError: ENETDOWN, EMSGSIZE: the link does not carry it.
+        """
+        protocol = b"\x86\xdd" if packet[0] >> 4 == 6 else b"\x08\x00"
+        self._socket.sendto(self._header + protocol + packet, (self._interface, 0))
+
+    def close(self) -> None:
+        """Close the socket; this waits for the kernel's next grace period."""
+        self._socket.close()

@@ -1,0 +1,174 @@
+"""A packet as it was seen: addresses, TCP header and options, decoded from the bytes of an IP packet.
+
+Header formats: RFC 791, RFC 8200, RFC 9293, RFC 7323 (timestamps, window scale), RFC 2018 (SACK), RFC 768.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+TCP: Final = 6
+UDP: Final = 17
+
+FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
+_FLAG_NAMES: Final = ((SYN, "SYN"), (FIN, "FIN"), (RST, "RST"), (PSH, "PSH"), (ACK, "ACK"), (0x20, "URG"))
+
+SEQUENCE_SPACE: Final = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class SocketAddress:
+    """An address and a port, as one end of a connection."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class TcpHeader:
+    """The fields of a TCP header that a trial looks at.
+
+    ``window`` is as sent, not scaled. ``timestamps`` are (TSval, TSecr).
+    """
+
+    sequence: int
+    acknowledgement: int
+    flags: int
+    window: int
+    window_scale: int | None = None
+    sack_permitted: bool = False
+    sack_blocks: tuple[tuple[int, int], ...] = ()
+    timestamps: tuple[int, int] | None = None
+
+    @property
+    def flag_names(self) -> str:
+        """The flags in words, such as ``SYN,ACK``."""
+        return ",".join(name for bit, name in _FLAG_NAMES if self.flags & bit) or "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One IP packet. ``tcp`` is None for other protocols; ports are 0 where the protocol has none."""
+
+    source: SocketAddress
+    destination: SocketAddress
+    protocol: int
+    identification: int
+    payload_length: int
+    tcp: TcpHeader | None = None
+
+    @property
+    def end(self) -> int:
+        """The sequence number after the segment: SYN and FIN count one each (RFC 9293, 3.4)."""
+        assert self.tcp is not None
+        length = self.payload_length + bool(self.tcp.flags & SYN) + bool(self.tcp.flags & FIN)
+        return (self.tcp.sequence + length) % SEQUENCE_SPACE
+
+    @property
+    def likeness(self) -> tuple[object, ...]:
+        """What address translation leaves as it is: two sightings of one packet agree in it."""
+        return (self.protocol, self.identification, self.payload_length, self.tcp)
+
+
+def decode(data: bytes | memoryview) -> Packet | None:
+    """Decode an IP packet; None where it is none, is a later fragment, or is cut within its headers."""
+    try:
+        if data[0] >> 4 == 4:
+            return _decode_ipv4(data)
+        if data[0] >> 4 == 6:
+            return _decode_ipv6(data)
+    except (struct.error, IndexError):
+        pass
+    return None
+
+
+def _decode_ipv4(data: bytes | memoryview) -> Packet | None:
+    header_length = (data[0] & 0x0F) * 4
+    total, identification, fragment = struct.unpack_from("!HHH", data, 2)
+    if fragment & 0x1FFF:
+        return None
+    source, destination = struct.unpack_from("!4s4s", data, 12)
+    return _decode_transport(
+        data,
+        header_length,
+        total,
+        data[9],
+        identification,
+        str(IPv4Address(source)),
+        str(IPv4Address(destination)),
+    )
+
+
+def _decode_ipv6(data: bytes | memoryview) -> Packet | None:
+    (payload,) = struct.unpack_from("!H", data, 4)
+    source, destination = struct.unpack_from("!16s16s", data, 8)
+    return _decode_transport(
+        data, 40, 40 + payload, data[6], 0, str(IPv6Address(source)), str(IPv6Address(destination))
+    )
+
+
+def _decode_transport(
+    data: bytes | memoryview,
+    offset: int,
+    total: int,
+    protocol: int,
+    identification: int,
+    source: str,
+    destination: str,
+) -> Packet:
+    if protocol == TCP:
+        source_port, destination_port, sequence, acknowledgement, length, flags, window = struct.unpack_from(
+            "!HHIIBBH", data, offset
+        )
+        header_length = (length >> 4) * 4
+        options = bytes(data[offset + 20 : offset + header_length])
+        tcp = TcpHeader(sequence, acknowledgement, flags & 0x3F, window, **_decode_options(options))
+        return Packet(
+            SocketAddress(source, source_port),
+            SocketAddress(destination, destination_port),
+            protocol,
+            identification,
+            max(0, total - offset - header_length),
+            tcp,
+        )
+    ports = struct.unpack_from("!HH", data, offset) if protocol == UDP else (0, 0)
+    return Packet(
+        SocketAddress(source, ports[0]),
+        SocketAddress(destination, ports[1]),
+        protocol,
+        identification,
+        max(0, total - offset - (8 if protocol == UDP else 0)),
+    )
+
+
+def _decode_options(options: bytes) -> dict[str, object]:
+    found: dict[str, object] = {}
+    offset = 0
+    while offset < len(options):
+        kind = options[offset]
+        if kind == 0:
+            break
+        if kind == 1:
+            offset += 1
+            continue
+        length = options[offset + 1]
+        if length < 2:
+            break
+        body = options[offset + 2 : offset + length]
+        if kind == 3:
+            found["window_scale"] = body[0]
+        elif kind == 4:
+            found["sack_permitted"] = True
+        elif kind == 5:
+            numbers = struct.unpack(f"!{len(body) // 4}I", body)
+            found["sack_blocks"] = tuple(zip(numbers[::2], numbers[1::2], strict=True))
+        elif kind == 8:
+            found["timestamps"] = struct.unpack("!II", body)
+        offset += length
+    return found
