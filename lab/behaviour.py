@@ -6,7 +6,6 @@ no expectation is made by the trial that it judges.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from ipaddress import ip_interface, ip_network
 from typing import Final
 
@@ -14,32 +13,16 @@ from lab.conntrack.witness import Judgement
 from lab.errors import LabError
 from lab.fabric import Lab
 from lab.stage import CLIENT_PORT, Cast, Stage
-from lab.topology.model import End, Family, Host, Link, Route, Topology
+from lab.topology.model import End, Host, Link, Route, Topology
 from lab.wire.packet import SocketAddress
-
-
-class Behaviour(StrEnum):
-    """The known ways in which kernels judge (net/netfilter/nf_conntrack_proto_tcp.c, tcp_in_window)."""
-
-    #: Up to Linux 6.0: whatever is out of the window is INVALID.
-    STRICT = "strict"
-    #: From Linux 6.1 on (6e250dcbff1d "ignore overly delayed tcp packets"): what is late, or beyond by no more than a
-    #: window, is ignored: let through and translated.
-    IGNORES_LATE = "ignores-late"
-
-    @property
-    def words(self) -> str:
-        """What it means, in a line."""
-        if self is Behaviour.STRICT:
-            return "every packet out of the window is INVALID (as in Linux up to 6.0)"
-        return "late packets are ignored, those far beyond the window are INVALID (as in Linux from 6.1 on)"
+from lab.words import Behaviour, Family
 
 
 class UnknownBehaviourError(LabError):
     """The kernel fits no known behaviour: a discovery to explain, not an expectation to make."""
 
 
-# What each behaviour answers to: late by half the sequence window's reach, far beyond, beyond by half a window.
+# What each behaviour answers to: three windows late, far beyond, beyond by half a window.
 _ANSWERS: Final = {
     (Judgement.INVALID, Judgement.INVALID, Judgement.INVALID): Behaviour.STRICT,
     (Judgement.IGNORED, Judgement.INVALID, Judgement.IGNORED): Behaviour.IGNORES_LATE,

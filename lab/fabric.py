@@ -19,8 +19,9 @@ from lab.netns import Namespace, Nft, Program, RouteSocket, Xtables
 from lab.netns import nfacct
 from lab.netns.reaper import Closable, close_later
 from lab.netns.rtnetlink import LOOPBACK_INDEX, Message, VethEnd, address, link_up, neighbour, route, veth
-from lab.topology.model import Backend, End, Family, Host, ProxyMode, Topology
+from lab.topology.model import End, Host, Topology
 from lab.wire.craft import Injector
+from lab.words import Family, ProxyMode
 
 Kept = TypeVar("Kept", bound=Closable)
 
@@ -125,27 +126,15 @@ class Lab:
         for node in self.topology.nodes:
             self._finish_rules(node, loading[node.name], change)
 
-    def _options(self, node: Host, family: Family, change: NodeChange) -> ProxyOptions:
-        liberal = change.sysctls.get("net/netfilter/nf_conntrack_tcp_be_liberal", "0") != "0"
-        return ProxyOptions(
-            family=family,
-            version=node.proxy_version or DEFAULT_VERSIONS[node.proxy_mode or ProxyMode.IPTABLES],
-            cluster_cidrs=tuple(str(cidr) for cidr in node.cluster_cidrs),
-            masquerade_all=node.masquerade_all,
-            node_name=node.name,
-            conntrack_tcp_be_liberal=liberal,
-        )
-
     def _start_rules(self, node: Host, change: NodeChange) -> list[tuple[Family, str, Program]]:
         started = []
         if node.proxy_mode is ProxyMode.IPTABLES:
+            running = self.hosts[node.name]
             for family in self.families:
-                options = self._options(node, family, change)
-                for account in options.accounts:
-                    nfacct.create(self.hosts[node.name].namespace, account)
-                rules = iptables.render(self.topology.services, self.topology.endpoint_slices, options)
-                program = self.hosts[node.name].xtables.start_restore(family.version, rules.restore)
-                started.append((family, rules.jumps + change.iptables, program))
+                for account in _proxy_options(self.topology, node, family, change).accounts:
+                    nfacct.create(running.namespace, account)
+                restore, jumps = render_rules(self.topology, node, family, change)
+                started.append((family, jumps, running.xtables.start_restore(family.version, restore)))
         return started
 
     def _finish_rules(
@@ -156,14 +145,8 @@ class Lab:
             program.finish()
             running.xtables.start_restore(family.version, jumps).finish()
         if node.proxy_mode is ProxyMode.NFTABLES:
-            from lab.kubeproxy import nftables
-
             for family in self.families:
-                rules = nftables.render(
-                    self.topology.services, self.topology.endpoint_slices, self._options(node, family, change)
-                )
-                table = "ip kube-proxy" if family is Family.IPV4 else "ip6 kube-proxy"
-                running.nft.run(rules + change.nftables.replace("TABLE", table))
+                running.nft.run("".join(render_rules(self.topology, node, family, change)))
 
     def _build_links(self) -> None:
         first: dict[str, list[Message]] = {name: [link_up(LOOPBACK_INDEX, f"{name}: lo")] for name in self.hosts}
@@ -243,6 +226,35 @@ class Lab:
         self.close()
 
 
+def _proxy_options(topology: Topology, node: Host, family: Family, change: NodeChange) -> ProxyOptions:
+    return ProxyOptions(
+        family=family,
+        version=node.proxy_version or DEFAULT_VERSIONS[node.proxy_mode or ProxyMode.IPTABLES],
+        cluster_cidrs=tuple(str(cidr) for cidr in node.cluster_cidrs),
+        masquerade_all=node.masquerade_all,
+        node_name=node.name,
+        node_addresses=tuple(str(address) for address in topology.addresses(node.name)),
+        conntrack_tcp_be_liberal=change.sysctls.get("net/netfilter/nf_conntrack_tcp_be_liberal", "0") != "0",
+    )
+
+
+def render_rules(topology: Topology, node: Host, family: Family, change: NodeChange) -> tuple[str, ...]:
+    """Return what a node is given, in the order in which it is loaded.
+
+    :returns: in iptables mode two inputs of iptables-restore, kube-proxy's rules and the jumps to them; in nftables
+        mode one script. What ``change`` adds comes last.
+    """
+    options = _proxy_options(topology, node, family, change)
+    if node.proxy_mode is ProxyMode.IPTABLES:
+        rules = iptables.render(topology.services, topology.endpoint_slices, options)
+        return rules.restore, rules.jumps + change.iptables
+    from lab.kubeproxy import nftables
+
+    table = "ip kube-proxy" if family is Family.IPV4 else "ip6 kube-proxy"
+    script = nftables.render(topology.services, topology.endpoint_slices, options)
+    return (script + change.nftables.replace("TABLE", table),)
+
+
 def _sysctls(host: Host, families: Sequence[Family]) -> dict[str, str | int]:
     values: dict[str, str | int] = {
         # A fresh namespace copies these from the machine; the lab must not depend on them.
@@ -252,8 +264,9 @@ def _sysctls(host: Host, families: Sequence[Family]) -> dict[str, str | int]:
         # An orphaned socket with undeliverable data holds its namespace for minutes otherwise.
         "net/ipv4/tcp_orphan_retries": 1,
     }
+    has_ipv6 = Path("/proc/sys/net/ipv6").exists()
     if Family.IPV6 in families:
-        if not Path("/proc/sys/net/ipv6").exists():
+        if not has_ipv6:
             raise MissingError("the kernel has no IPv6", "boot without ipv6.disable=1, or use --family ipv4")
         values |= {
             "net/ipv6/conf/all/forwarding": int(host.forwarding),
@@ -262,6 +275,8 @@ def _sysctls(host: Host, families: Sequence[Family]) -> dict[str, str | int]:
             "net/ipv6/conf/default/accept_dad": 0,
             "net/ipv6/conf/default/disable_ipv6": 0,
         }
+    elif has_ipv6:
+        values["net/ipv6/conf/default/disable_ipv6"] = 1
     return values
 
 

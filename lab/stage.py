@@ -17,7 +17,7 @@ from lab.errors import InputError
 from lab.fabric import Lab
 from lab.recorder import Recorder, UnseenError
 from lab.timeline import Counters, Injected, SocketEnd, Timeline
-from lab.topology.model import Family
+from lab.words import Family
 from lab.traffic.stream import FAREWELL, REQUEST, TcpEnd, connect, datagram_socket, listen, stream
 from lab.wire.capture import Sighting
 from lab.wire.craft import Segment, craft

@@ -5,25 +5,25 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from lab.behaviour import Behaviour
-from lab.cases import Case, Expectation, Protection
+from lab.cases import Case, Protection
 from lab.errors import InputError
 from lab.fabric import DEFAULT_VERSIONS, Lab
 from lab.fixes import Fix
 from lab.kubeproxy import ProxyOptions
 from lab.kubeproxy.services import service_ports
 from lab.stage import CLIENT_PORT, Cast, Stage
-from lab.timeline import Timeline
-from lab.topology.model import Backend, Family, ProxyMode, Topology
-from lab.verdict import Verdict, decide
+from lab.result import Result, Trial
+from lab.topology.model import Topology
+from lab.verdict import decide
 from lab.wire.packet import SocketAddress
+from lab.words import Backend, Behaviour, Family, ProxyMode
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a case is tried.
+    """A case, a fix, and where to try them.
 
-    :param topology: with the proxy mode, version and backend that its nodes have.
+    :param topology: with the proxy mode, version and backend that its nodes are to have.
     """
 
     case: Case
@@ -32,35 +32,38 @@ class Setting:
     family: Family
 
     @property
-    def protection(self) -> Protection:
-        """What stands between an INVALID packet and the client, by the fix or by kube-proxy's version."""
-        node = self.topology.nodes[0]
-        options = ProxyOptions(
-            family=self.family,
-            version=node.proxy_version or DEFAULT_VERSIONS[node.proxy_mode or ProxyMode.IPTABLES],
-            conntrack_tcp_be_liberal=self.fix.be_liberal,
+    def trial(self) -> Trial:
+        """What is tried, as plain data.
+
+        :raises InputError: the topology has no node.
+        """
+        node = self.topology.nodes[0] if self.topology.nodes else None
+        if node is None or node.proxy_mode is None:
+            raise InputError(
+                f"{self.topology.name}: a trial needs a node", cure="give a host proxy-mode, or see `lab list`"
+            )
+        mode = node.proxy_mode
+        return Trial(
+            self.case.name,
+            self.fix.name,
+            self.topology.name,
+            mode,
+            node.proxy_version or DEFAULT_VERSIONS[mode],
+            node.backend if mode is ProxyMode.IPTABLES else None,
+            self.family,
         )
-        if self.fix.be_liberal:
-            return Protection.LIBERAL
-        by_version = node.proxy_mode is ProxyMode.IPTABLES and options.drops_invalid
-        return Protection.DROP if self.fix.drops_invalid or by_version else Protection.NOTHING
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of one trial, beside what should have come of it."""
-
-    setting: Setting
-    behaviour: Behaviour
-    expected: Expectation
-    timeline: Timeline
-    verdict: Verdict
 
     @property
-    def as_expected(self) -> bool:
-        """True when kernel and rules did what they were expected to, and no two witnesses disagree."""
-        seen = Expectation(self.verdict.judgement, self.verdict.outcome) if self.verdict.judgement else None
-        return seen == self.expected and not self.verdict.disagreements
+    def protection(self) -> Protection:
+        """What stands between an INVALID packet and the client, by the fix or by kube-proxy's version."""
+        trial = self.trial
+        if self.fix.be_liberal:
+            return Protection.LIBERAL
+        by_version = (
+            trial.proxy_mode is ProxyMode.IPTABLES
+            and ProxyOptions(family=self.family, version=trial.proxy_version).drops_invalid
+        )
+        return Protection.DROP if self.fix.drops_invalid or by_version else Protection.NOTHING
 
 
 def with_proxy(
@@ -126,4 +129,5 @@ async def run(setting: Setting, behaviour: Behaviour) -> Result:
         await setting.case.play(stage)
         timeline = stage.finish()
     expected = setting.case.expectations[behaviour][setting.protection]
-    return Result(setting, behaviour, expected, timeline, decide(timeline))
+    return Result(setting.trial, behaviour, expected, timeline, decide(timeline))
+

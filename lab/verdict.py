@@ -39,6 +39,11 @@ class Verdict:
     because: tuple[str, ...]
     disagreements: tuple[str, ...]
 
+    @property
+    def decided_by(self) -> str:
+        """What decided it, in a few words for a table."""
+        return f"{self.judgement or 'not judged'}, {self.because[0]}"
+
 
 def leaked(timeline: Timeline) -> Sighting | None:
     """Return the injected packet as it came to the client from an address that the client does not talk to."""
@@ -94,18 +99,18 @@ def _outcome(timeline: Timeline) -> tuple[Outcome, tuple[str, ...]]:
         return Outcome.REFUSED, ("there was no connection",)
     arrival, rst = _arrival(timeline), resets(timeline)
     if not timeline.complete:
-        errors = f"server socket: {server.error or 'no error'}; client socket: {client.error or 'no error'}"
+        errors = f"server socket {server.error or 'without error'}, client socket {client.error or 'without error'}"
         if server.error in ("ECONNRESET", "EPIPE") and rst:
-            because = f"the client answered {rst[0].packet.destination} with a RST; {errors}"
-            return Outcome.RESET, (because,)
+            return Outcome.RESET, (f"leaked, RST, {server.error}", errors)
         return (Outcome.LOST if server.error or client.error else Outcome.STALLED), (errors,)
     whole = f"all {client.received} bytes of the stream arrived"
     if arrival is None:
-        where = f", {timeline.counters.dropped} dropped by rule" if timeline.counters.dropped else ""
-        return Outcome.DROPPED, (f"the packet did not reach the client{where}", whole)
+        by_rule = f"{timeline.counters.dropped} dropped by rule" if timeline.counters.dropped else "never arrived"
+        return Outcome.DROPPED, (by_rule, whole)
+    where = f"came from {arrival.packet.source.address}"
     if arrival.packet.source != timeline.target:
-        return Outcome.LEAKED, (f"the packet reached the client from {arrival.packet.source}", whole)
-    return Outcome.DELIVERED, (f"the packet reached the client from {arrival.packet.source}", whole)
+        return Outcome.LEAKED, (where, whole)
+    return Outcome.DELIVERED, (where, whole)
 
 
 def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | None) -> tuple[str, ...]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases import beyond_window, in_window, upstream_regression, without_nat
-from lab.cases.case import Case, Expectation, Protection
+from lab.cases.case import Case, Protection
+from lab.result import Expectation
 from lab.errors import InputError
 
-__all__ = ["CASES", "HEADLINE", "Case", "Expectation", "Protection", "find"]
+__all__ = ["CASES", "HEADLINE", "Case", "Protection", "find"]
 
 HEADLINE: Final = beyond_window.CASE
 CASES: Final = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lab.behaviour import Behaviour
+from lab.words import Behaviour
 from lab.cases.case import INVALID_UNLESS_LIBERAL, Case
 from lab.stage import Stage
 

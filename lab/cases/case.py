@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lab.behaviour import Behaviour
+from lab.words import Behaviour
 from lab.conntrack.witness import Judgement
+from lab.result import Expectation
 from lab.stage import Stage
 from lab.verdict import Outcome
 
@@ -18,14 +19,6 @@ class Protection(StrEnum):
     NOTHING = "nothing"
     DROP = "drop"
     LIBERAL = "liberal"
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """What should become of a trial."""
-
-    judgement: Judgement
-    outcome: Outcome
 
 
 #: By kernel behaviour, then by protection.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from lab.behaviour import Behaviour
-from lab.cases.case import INVALID_UNLESS_LIBERAL, Case, Expectation, Protection
+from lab.words import Behaviour
+from lab.cases.case import INVALID_UNLESS_LIBERAL, Case, Protection
+from lab.result import Expectation
 from lab.conntrack.witness import Judgement
 from lab.stage import Stage
 from lab.verdict import Outcome

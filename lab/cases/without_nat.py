@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from lab.behaviour import Behaviour
+from lab.words import Behaviour
 from lab.cases.beyond_window import FAR
-from lab.cases.case import Case, Expectation, Protection
+from lab.cases.case import Case, Protection
+from lab.result import Expectation
 from lab.conntrack.witness import Judgement
 from lab.stage import Stage
 from lab.verdict import Outcome

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from lab.topology.model import ProxyMode
+from lab.words import ProxyMode
 
 if TYPE_CHECKING:
     from lab.fabric import RunningHost

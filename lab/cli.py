@@ -1,0 +1,248 @@
+"""The command. Thin: it parses, calls and prints; and it imports the rooms only when a command needs them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from lab.errors import InputError, LabError
+from lab.words import Backend, Family, ProxyMode
+
+if TYPE_CHECKING:
+    from lab.cases import Case
+    from lab.fixes import Fix
+    from lab.result import Report
+    from lab.topology.model import Topology
+
+INTERRUPTED = 128 + 2  # as a shell tells of SIGINT
+
+app = typer.Typer(
+    name="lab",
+    help="Reproduce, explain and judge kube-proxy's and conntrack's subtleties on the kernel in front of you.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+topology_app = typer.Typer(help="Help with writing topology files.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(topology_app, name="topology")
+
+
+def _complete(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
+
+
+def _case_names() -> Iterable[str]:
+    from lab.cases import CASES
+
+    return CASES
+
+
+def _fix_names() -> Iterable[str]:
+    from lab.fixes import FIXES
+
+    return FIXES
+
+
+def _topology_names() -> Iterable[str]:
+    from lab.topology.reader import shipped
+
+    return [name for name, _path in shipped()]
+
+
+ModeOption = Annotated[
+    ProxyMode | None, typer.Option("--proxy-mode", help="kube-proxy's mode, instead of the topology's.")
+]
+VersionOption = Annotated[
+    str | None, typer.Option("--proxy-version", help="Whose rules, such as v1.14, instead of the topology's.")
+]
+BackendOption = Annotated[
+    Backend | None, typer.Option("--backend", help="In iptables mode, which program loads the rules.")
+]
+FamilyOption = Annotated[Family, typer.Option("--family", help="The address family.")]
+
+
+@app.command(
+    epilog="""Examples:  lab run  |  lab run beyond-window --fix none --family ipv6  |
+lab run --proxy-mode nftables --json result.json  |  lab run beyond-window --repeat 1000 --no-timeline
+
+Exit code: 0 when every trial gave what this kernel is expected to give, 1 when one did not or could not be run,
+2 for an error in what was given, 130 for Ctrl-C."""
+)
+def run(
+    cases: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CASE]...", help="Cases from `lab list`; all when none is named.", autocompletion=_complete(_case_names)
+        ),
+    ] = None,
+    fix: Annotated[
+        list[str] | None,
+        typer.Option(help="A fix from `lab list`; may be repeated. All when none is named.", autocompletion=_complete(_fix_names)),
+    ] = None,
+    topology: Annotated[
+        str,
+        typer.Option(help="A topology by name or file, - for stdin.", autocompletion=_complete(_topology_names)),
+    ] = "kube-proxy",
+    proxy_mode: ModeOption = None,
+    proxy_version: VersionOption = None,
+    backend: BackendOption = None,
+    family: FamilyOption = Family.IPV4,
+    repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Run every trial N times.")] = 1,
+    json: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write the results as JSON, with every timeline; - for stdout.")
+    ] = None,
+    timeline: Annotated[
+        bool, typer.Option("--timeline/--no-timeline", help="Print the first trial's packets, one by one.")
+    ] = True,
+) -> None:
+    """Break real connections on purpose, each in a lab of its own, and judge what this kernel makes of it."""
+    from lab import cases as catalogue
+    from lab import fixes
+
+    chosen_cases = [catalogue.find(name) for name in dict.fromkeys(cases or catalogue.CASES)]
+    chosen_fixes = [fixes.find(name) for name in dict.fromkeys(fix or fixes.FIXES)]
+    built = _topology(topology, proxy_mode, proxy_version, backend)
+    output = _open_for_json(json)
+    report = _run(chosen_cases, chosen_fixes, built, family, repeat)
+    if output is not None:
+        from lab.result import to_json
+
+        print(to_json(report), file=output)
+        output.close()
+    if json != "-":
+        _print_report(report, timeline=timeline)
+    raise typer.Exit(0 if report.good else 1)
+
+
+def _topology(
+    reference: str, mode: ProxyMode | None, version: str | None, backend: Backend | None
+) -> Topology:
+    from lab.kubeproxy.versions import find_version
+    from lab.topology.reader import load
+    from lab.trial import with_proxy
+
+    if version is not None:
+        find_version(version)
+    return with_proxy(load(reference), mode, version, backend)
+
+
+def _open_for_json(path: str | None) -> TextIO | None:
+    """Open the file before the trials, so that a mistyped path costs none of them."""
+    if path is None:
+        return None
+    if path == "-":
+        return sys.stdout
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _run(
+    cases: list[Case], fixes: list[Fix], topology: Topology, family: Family, repeat: int
+) -> Report:
+    import asyncio
+
+    from lab import campaign
+    from lab.netns import userns
+
+    userns.ensure()
+    try:
+        return asyncio.run(campaign.run(cases, fixes, topology, family, repeat))
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _print_report(report: Report, *, timeline: bool) -> None:
+    from rich.console import Console
+
+    from lab.report import terminal
+
+    console = Console(highlight=False)
+    first = next((tally.sample for tally in report.tallies if tally.sample is not None), None)
+    if timeline and first is not None:
+        console.print(terminal.heading(first), soft_wrap=True)
+        for line in terminal.timeline_lines(first.timeline):
+            console.print(line, soft_wrap=True)
+        console.print()
+    for family, behaviour in report.behaviours.items():
+        console.print(f"Linux {report.kernel}, {family}: {behaviour.words}.", soft_wrap=True)
+    console.print(terminal.table(report.tallies))
+    for line in terminal.conclusion(report):
+        console.print(line, soft_wrap=True)
+
+
+@app.command("list")
+def list_() -> None:
+    """List the cases, the fixes and the topologies that come along, each in a line."""
+    from lab.cases import CASES
+    from lab.fixes import FIXES
+    from lab.topology.reader import load, shipped
+
+    sections = {
+        "cases": {case.name: case.title for case in CASES.values()},
+        "fixes": {fix.name: fix.summary for fix in FIXES.values()},
+        "topologies": {name: load(path).description for name, path in shipped()},
+    }
+    width = max(len(name) for section in sections.values() for name in section)
+    for title, section in sections.items():
+        print(f"{title}:")
+        for name, summary in section.items():
+            print(f"  {name:{width}}  {summary}")
+
+
+@topology_app.command("schema")
+def topology_schema() -> None:
+    """Print the JSON Schema of topology files, for editors."""
+    import json
+
+    from lab.topology.reader import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+@app.command(epilog="Examples:  lab rules  |  lab rules kube-proxy --proxy-version v1.15 --family ipv6")
+def rules(
+    topology: Annotated[
+        str,
+        typer.Argument(help="A topology by name or file, - for stdin.", autocompletion=_complete(_topology_names)),
+    ] = "kube-proxy",
+    proxy_mode: ModeOption = None,
+    proxy_version: VersionOption = None,
+    backend: BackendOption = None,
+    family: FamilyOption = Family.IPV4,
+) -> None:
+    """Print what the nodes of a topology are given: the input of iptables-restore, or of nft."""
+    from lab.fabric import NodeChange, render_rules
+
+    built = _topology(topology, proxy_mode, proxy_version, backend)
+    if not built.nodes:
+        raise InputError(f"{topology}: no host has proxy-mode, so there are no rules")
+    for node in built.nodes:
+        print(f"# {node.name}: kube-proxy {family}")
+        for text in render_rules(built, node, family, NodeChange()):
+            print(text, end="")
+
+
+def main() -> None:
+    """Run the command; errors that a user can cure are one line each."""
+    try:
+        app()
+    except InputError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        sys.exit(2)
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read the output has enough; Python would complain once more when it flushes.
+        sys.stdout = None  # type: ignore[assignment]
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

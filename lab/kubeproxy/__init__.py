@@ -1,0 +1,14 @@
+"""kube-proxy's rules as text: Services and EndpointSlices in, the input of iptables-restore or nft out.
+
+Pure: nothing here knows a kernel or loads a rule. One module a mode: :func:`lab.kubeproxy.iptables.render`,
+:func:`lab.kubeproxy.nftables.render`.
+"""
+
+from __future__ import annotations
+
+from lab.kubeproxy import iptables, nftables
+from lab.kubeproxy.options import ProxyOptions
+from lab.kubeproxy.tables import IptablesRules
+from lab.kubeproxy.versions import VERSIONS, Version
+
+__all__ = ["VERSIONS", "IptablesRules", "ProxyOptions", "Version", "iptables", "nftables"]

@@ -1,0 +1,319 @@
+"""iptables mode: the text that kube-proxy gives to iptables-restore.
+
+The chains are those of ``pkg/proxy/iptables/proxier.go`` since v1.29; v1.14 and v1.15 have their own module,
+:mod:`lab.kubeproxy.iptables_xlb`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lab.kubeproxy import iptables_xlb
+from lab.kubeproxy.options import INVALID_ACCOUNT, LOCALHOST_ACCOUNT, MASQUERADE_MARK, ProxyOptions
+from lab.kubeproxy.services import ServicePort, Target, hashed, service_ports
+from lab.kubeproxy.tables import IptablesRules, Tables, balance, chain, jumps_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from lab.topology.kubernetes import EndpointSlice, Service
+
+MANY_ENDPOINTS = 1000
+"""With more endpoints than this in all services, rules of endpoints carry no comments."""
+
+NODE_PORTS_COMMENT = '"kubernetes service nodeports; NOTE: this must be the last rule in this chain"'
+
+_NEW = "-m conntrack --ctstate NEW "
+_PORTALS = '-m comment --comment "kubernetes service portals"'
+_EXTERNAL = _NEW + '-m comment --comment "kubernetes externally-visible service portals"'
+_FIREWALL = _NEW + '-m comment --comment "kubernetes load balancer firewall"'
+_JUMPS = (
+    ("filter", "KUBE-EXTERNAL-SERVICES", "INPUT", _EXTERNAL),
+    ("filter", "KUBE-EXTERNAL-SERVICES", "FORWARD", _EXTERNAL),
+    ("filter", "KUBE-NODEPORTS", "INPUT", '-m comment --comment "kubernetes health check service ports"'),
+    ("filter", "KUBE-SERVICES", "FORWARD", _NEW + _PORTALS),
+    ("filter", "KUBE-SERVICES", "OUTPUT", _NEW + _PORTALS),
+    ("filter", "KUBE-FORWARD", "FORWARD", '-m comment --comment "kubernetes forwarding rules"'),
+    ("filter", "KUBE-PROXY-FIREWALL", "INPUT", _FIREWALL),
+    ("filter", "KUBE-PROXY-FIREWALL", "OUTPUT", _FIREWALL),
+    ("filter", "KUBE-PROXY-FIREWALL", "FORWARD", _FIREWALL),
+    ("nat", "KUBE-SERVICES", "OUTPUT", _PORTALS),
+    ("nat", "KUBE-SERVICES", "PREROUTING", _PORTALS),
+    ("nat", "KUBE-POSTROUTING", "POSTROUTING", '-m comment --comment "kubernetes postrouting rules"'),
+    # The kubelet's chain, which kube-proxy makes as well; its jumps have no comment.
+    ("filter", "KUBE-FIREWALL", "INPUT", ""),
+    ("filter", "KUBE-FIREWALL", "OUTPUT", ""),
+)
+_CANARIES = tuple((table, "KUBE-PROXY-CANARY") for table in ("mangle", "nat", "filter"))
+
+
+def render(
+    services: Iterable[Service], endpoint_slices: Iterable[EndpointSlice], options: ProxyOptions
+) -> IptablesRules:
+    """Write all rules, as kube-proxy does in its first sync.
+
+    The nfacct objects that ``options.accounts`` names have to exist when the rules are loaded.
+
+    :raises InputError: for an unknown version, and for services that claim the same address and port.
+    """
+    ports = service_ports(services, endpoint_slices, options)
+    if options.release.xlb_chains:
+        return iptables_xlb.render(ports, options)
+    tables = _Writer(options, ports).write(ports, {port.service for port in ports})
+    note = ""
+    if options.release.invalid_only:
+        note = (
+            f"# kube-proxy {options.version}: only its handling of INVALID packets is modelled, "
+            "its chains are those of v1.29\n"
+        )
+    chains = _CANARIES if options.localhost_opened else (*_CANARIES, ("filter", "KUBE-FIREWALL"))
+    return IptablesRules(note + tables.text(), jumps_text(_JUMPS, chains))
+
+
+class _Writer:
+    """Writes the lines of one sync."""
+
+    def __init__(self, options: ProxyOptions, ports: Sequence[ServicePort]) -> None:
+        self._options = options
+        self._comments = sum(port.endpoints.total for port in ports) <= MANY_ENDPOINTS
+        cidr = options.cluster_cidr
+        self._from_pods = f"-s {cidr}" if cidr else None
+        self._counts_localhost = LOCALHOST_ACCOUNT in options.accounts
+        self._tables = Tables()
+
+    def write(self, ports: Sequence[ServicePort], changed: set[str]) -> Tables:
+        """Write what is common and the entries of all ports, and the chains of the changed services."""
+        self._head()
+        for port in ports:
+            names = _Names(port)
+            self._entries(port, names)
+            if port.service in changed:
+                self._chains(port, names)
+        self._tail()
+        return self._tables
+
+    def _head(self) -> None:
+        tables = self._tables
+        names = ("SERVICES", "EXTERNAL-SERVICES", "FORWARD", "NODEPORTS", "PROXY-FIREWALL")
+        tables.filter_chains += [chain(f"KUBE-{name}") for name in names]
+        tables.nat_chains += [
+            chain(f"KUBE-{name}") for name in ("SERVICES", "NODEPORTS", "POSTROUTING", "MARK-MASQ")
+        ]
+        mark = MASQUERADE_MARK
+        tables.nat_rules += [
+            f"-A KUBE-POSTROUTING -m mark ! --mark {mark}/{mark} -j RETURN",
+            f"-A KUBE-POSTROUTING -j MARK --xor-mark {mark}",
+            (
+                '-A KUBE-POSTROUTING -m comment --comment "kubernetes service traffic requiring SNAT"'
+                " -j MASQUERADE --random-fully"
+            ),
+            f"-A KUBE-MARK-MASQ -j MARK --or-mark {mark}",
+        ]
+        if self._options.localhost_opened:
+            tables.filter_chains.append(chain("KUBE-FIREWALL"))
+            tables.filter_rules.append(
+                '-A KUBE-FIREWALL -m comment --comment "block incoming localnet connections" -d 127.0.0.0/8'
+                " ! -s 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"
+            )
+
+    def _entries(self, port: ServicePort, names: _Names) -> None:
+        """Write the rules that catch a port's traffic, or refuse it."""
+        filter_rules, nat_rules = self._tables.filter_rules, self._tables.nat_rules
+        name, protocol = port.name, port.protocol
+        match = f"-m {protocol} -p {protocol}"
+        exist = port.endpoints.exist
+        cluster_ip = f"{match} -d {port.cluster_ip} --dport {port.port}"
+        if names.internal_reachable:
+            nat_rules.append(
+                f'-A KUBE-SERVICES -m comment --comment "{name} cluster IP" {cluster_ip} -j {names.internal}'
+            )
+        else:
+            filter_rules.append(f"-A KUBE-SERVICES {names.refusal[0]} {cluster_ip} -j {names.refusal[1]}")
+        if not port.externally_accessible:
+            return
+        comment, verdict = names.refusal
+        for ip in port.external_ips:
+            destination = f"{match} -d {ip} --dport {port.port}"
+            if exist:
+                nat_rules.append(
+                    f'-A KUBE-SERVICES -m comment --comment "{name} external IP" {destination}'
+                    f" -j {names.external}"
+                )
+            if not names.external_reachable:
+                filter_rules.append(f"-A KUBE-EXTERNAL-SERVICES {comment} {destination} -j {verdict}")
+        for ip in port.load_balancer_ips:
+            destination = f"{match} -d {ip} --dport {port.port}"
+            if exist:
+                target = names.firewall if names.has_firewall else names.external
+                nat_rules.append(
+                    f'-A KUBE-SERVICES -m comment --comment "{name} loadbalancer IP" {destination}'
+                    f" -j {target}"
+                )
+            if names.has_firewall:
+                filter_rules.append(
+                    f'-A KUBE-PROXY-FIREWALL -m comment --comment "{name} traffic not accepted by'
+                    f' {names.firewall}" {destination} -j DROP'
+                )
+        if not names.external_reachable:
+            filter_rules += [
+                f"-A KUBE-EXTERNAL-SERVICES {comment} {match} -d {ip} --dport {port.port} -j {verdict}"
+                for ip in port.load_balancer_ips
+            ]
+        if port.node_port:
+            self._node_port(port, names, match)
+        if port.health_check_node_port:
+            filter_rules.append(
+                f'-A KUBE-NODEPORTS -m comment --comment "{name} health check node port" -m tcp -p tcp'
+                f" --dport {port.health_check_node_port} -j ACCEPT"
+            )
+
+    def _node_port(self, port: ServicePort, names: _Names, match: str) -> None:
+        if port.endpoints.exist:
+            comment = f"-m comment --comment {port.name}"
+            if self._counts_localhost:
+                self._tables.nat_rules.append(
+                    f"-A KUBE-NODEPORTS {comment} {match} -d 127.0.0.0/8 --dport {port.node_port}"
+                    f" -m nfacct --nfacct-name {LOCALHOST_ACCOUNT} -j {names.external}"
+                )
+            self._tables.nat_rules.append(
+                f"-A KUBE-NODEPORTS {comment} {match} --dport {port.node_port} -j {names.external}"
+            )
+        if not names.external_reachable:
+            comment, verdict = names.refusal
+            self._tables.filter_rules.append(
+                f"-A KUBE-EXTERNAL-SERVICES {comment} -m addrtype --dst-type LOCAL {match}"
+                f" --dport {port.node_port} -j {verdict}"
+            )
+
+    def _chains(self, port: ServicePort, names: _Names) -> None:
+        """Write a port's own chains."""
+        nat_chains, nat_rules = self._tables.nat_chains, self._tables.nat_rules
+        endpoints = port.endpoints
+        if names.internal_reachable and (self._options.masquerade_all or self._from_pods):
+            # Traffic to a cluster IP from outside of the cluster: the endpoint may be on another node.
+            sources = "" if self._options.masquerade_all else f" ! {self._from_pods}"
+            nat_rules.append(
+                f'-A {names.internal} -m comment --comment "{port.name} cluster IP" -m {port.protocol}'
+                f" -p {port.protocol} -d {port.cluster_ip} --dport {port.port}{sources} -j KUBE-MARK-MASQ"
+            )
+        if endpoints.exist and port.externally_accessible:
+            nat_chains.append(chain(names.external))
+            self._external(port, names)
+            if names.has_firewall:
+                nat_chains.append(chain(names.firewall))
+                self._firewall(port, names)
+        chain_names = {
+            target.text: "KUBE-SEP-" + hashed(f"{port.name}{port.protocol}{target.text}", 16)
+            for target in endpoints.reachable
+        }
+        if endpoints.cluster:
+            nat_chains.append(chain(names.cluster))
+            self._balance(port, names.cluster, endpoints.cluster, chain_names)
+        if endpoints.local:
+            nat_chains.append(chain(names.local))
+            self._balance(port, names.local, endpoints.local, chain_names)
+        comment = f" -m comment --comment {port.name}" if self._comments else ""
+        for target in endpoints.reachable:
+            name = chain_names[target.text]
+            recent = f" -m recent --name {name} --set" if port.affinity_seconds else ""
+            nat_chains.append(f":{name} - [0:0]")
+            nat_rules.append(f"-A {name}{comment} -s {target.address} -j KUBE-MARK-MASQ")
+            nat_rules.append(
+                f"-A {name}{comment}{recent} -m {port.protocol} -p {port.protocol}"
+                f" -j DNAT --to-destination {target.text}"
+            )
+
+    def _external(self, port: ServicePort, names: _Names) -> None:
+        """Write the chain of what comes by node port, load balancer or external IP."""
+        nat_rules, name = self._tables.nat_rules, port.name
+        start, outside = f"-A {names.external} -m comment --comment", f"for {name} external destinations"
+        if not port.external_local:
+            nat_rules.append(f'{start} "masquerade traffic {outside}" -j KUBE-MARK-MASQ')
+        else:
+            if self._from_pods:
+                nat_rules.append(f'{start} "pod traffic {outside}" {self._from_pods} -j {names.cluster}')
+            local = "-m addrtype --src-type LOCAL"
+            nat_rules += [
+                f'{start} "masquerade LOCAL traffic {outside}" {local} -j KUBE-MARK-MASQ',
+                f'{start} "route LOCAL traffic {outside}" {local} -j {names.cluster}',
+            ]
+        if names.external_reachable:
+            policy = names.local if port.external_local else names.cluster
+            nat_rules.append(f"-A {names.external} -j {policy}")
+
+    def _firewall(self, port: ServicePort, names: _Names) -> None:
+        """Write the chain that lets a load balancer's source ranges through."""
+        start = f'-A {names.firewall} -m comment --comment "{port.name} loadbalancer IP"'
+        sources = [*port.source_ranges]
+        if self._options.inside(port.source_ranges):
+            # A balancer's address is often the node's own too: then its requests come from that very address.
+            sources += port.load_balancer_ips
+        self._tables.nat_rules += [f"{start} -s {source} -j {names.external}" for source in sources]
+        self._tables.nat_rules.append(
+            f'-A {names.firewall} -m comment --comment "other traffic to {port.name} will be dropped by'
+            ' KUBE-PROXY-FIREWALL"'
+        )
+
+    def _balance(
+        self, port: ServicePort, name: str, targets: tuple[Target, ...], chain_names: dict[str, str]
+    ) -> None:
+        """Write the rules that choose an endpoint: the one that the client had before, else any."""
+        comments = (
+            [f' -m comment --comment "{port.name} -> {target.text}"' for target in targets]
+            if self._comments
+            else [""] * len(targets)
+        )
+        names = [chain_names[target.text] for target in targets]
+        if port.affinity_seconds:
+            self._tables.nat_rules += [
+                f"-A {name}{comment} -m recent --name {endpoint} --rcheck --seconds {port.affinity_seconds}"
+                f" --reap -j {endpoint}"
+                for comment, endpoint in zip(comments, names, strict=True)
+            ]
+        self._tables.nat_rules += [
+            f"-A {name}{comment}{match} -j {endpoint}"
+            for comment, match, endpoint in zip(comments, balance(targets, 10), names, strict=True)
+        ]
+
+    def _tail(self) -> None:
+        options, tables = self._options, self._tables
+        start = f"-A KUBE-SERVICES -m comment --comment {NODE_PORTS_COMMENT}"
+        if options.node_port_ips is None:
+            closed = "" if options.localhost_opened else f" ! -d {options.loopback}"
+            tables.nat_rules.append(f"{start} -m addrtype --dst-type LOCAL{closed} -j KUBE-NODEPORTS")
+        else:
+            tables.nat_rules += [f"{start} -d {ip} -j KUBE-NODEPORTS" for ip in options.node_port_ips]
+        if options.drops_invalid:
+            count = (
+                f" -m nfacct --nfacct-name {INVALID_ACCOUNT}" if INVALID_ACCOUNT in options.accounts else ""
+            )
+            tables.filter_rules.append(f"-A KUBE-FORWARD -m conntrack --ctstate INVALID{count} -j DROP")
+        mark = MASQUERADE_MARK
+        tables.filter_rules += [
+            (
+                '-A KUBE-FORWARD -m comment --comment "kubernetes forwarding rules"'
+                f" -m mark --mark {mark}/{mark} -j ACCEPT"
+            ),
+            (
+                '-A KUBE-FORWARD -m comment --comment "kubernetes forwarding conntrack rule" -m conntrack'
+                " --ctstate RELATED,ESTABLISHED -j ACCEPT"
+            ),
+        ]
+
+
+class _Names:
+    """A port's chain names, and what they are used for."""
+
+    def __init__(self, port: ServicePort) -> None:
+        code = hashed(port.name + port.protocol, 16)
+        endpoints = port.endpoints
+        self.cluster = f"KUBE-SVC-{code}"
+        self.local = f"KUBE-SVL-{code}"
+        self.external = f"KUBE-EXT-{code}"
+        self.firewall = f"KUBE-FW-{code}"
+        self.internal = self.local if port.internal_local else self.cluster
+        self.internal_reachable = endpoints.exist and (bool(endpoints.local) or not port.internal_local)
+        self.external_reachable = endpoints.exist and (bool(endpoints.local) or not port.external_local)
+        self.has_firewall = endpoints.exist and bool(port.load_balancer_ips and port.source_ranges)
+        reason, verdict = ("local endpoints", "DROP") if endpoints.exist else ("endpoints", "REJECT")
+        self.refusal = (f'-m comment --comment "{port.name} has no {reason}"', verdict)

@@ -1,0 +1,128 @@
+"""Results: what was tried, what came of it, and what should have. Plain data, the same on any machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lab.conntrack.witness import Judgement
+from lab.timeline import Timeline
+from lab.verdict import Outcome, Verdict
+from lab.words import Backend, Behaviour, Family, ProxyMode
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is tried: one case with one fix on one kind of node, in one address family.
+
+    :param backend: None in nftables mode, which has no choice of programs.
+    """
+
+    case: str
+    fix: str
+    topology: str
+    proxy_mode: ProxyMode
+    proxy_version: str
+    backend: Backend | None
+    family: Family
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What should become of a trial."""
+
+    judgement: Judgement
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one trial, beside what should have come of it on a kernel of this behaviour."""
+
+    trial: Trial
+    behaviour: Behaviour
+    expected: Expectation
+    timeline: Timeline
+    verdict: Verdict
+
+    @property
+    def as_expected(self) -> bool:
+        """True when kernel and rules did what they were expected to, and no two witnesses disagree."""
+        verdict = self.verdict
+        return (verdict.judgement, verdict.outcome, verdict.disagreements) == (
+            self.expected.judgement,
+            self.expected.outcome,
+            (),
+        )
+
+
+@dataclass(frozen=True)
+class Tally:
+    """One trial, run once or many times.
+
+    :param outcomes: how often each outcome came.
+    :param sample: the first result that was not as expected, the last one where all were; None where no run came to
+        its end.
+    :param failure: why the trial could not be run (to its end); empty where it could.
+    """
+
+    trial: Trial
+    runs: int = 0
+    as_expected: int = 0
+    outcomes: tuple[tuple[Outcome, int], ...] = ()
+    sample: Result | None = None
+    failure: str = ""
+
+    def and_then(self, result: Result) -> Tally:
+        """Return the tally with one more result."""
+        counts = dict(self.outcomes)
+        counts[result.verdict.outcome] = counts.get(result.verdict.outcome, 0) + 1
+        keep = self.sample is not None and not self.sample.as_expected
+        return Tally(
+            self.trial,
+            self.runs + 1,
+            self.as_expected + result.as_expected,
+            tuple(counts.items()),
+            self.sample if keep else result,
+            self.failure,
+        )
+
+    @property
+    def good(self) -> bool:
+        """True when it was run and every run was as expected."""
+        return self.runs > 0 and self.as_expected == self.runs and not self.failure
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that one call found out.
+
+    :param kernel: its release, as ``uname -r``.
+    :param behaviours: what the kernel does with packets out of the window, by family; decided by asking it.
+    """
+
+    lab: str
+    kernel: str
+    behaviours: dict[Family, Behaviour]
+    tallies: tuple[Tally, ...]
+
+    @property
+    def good(self) -> bool:
+        """True when every trial gave what this kernel is expected to give."""
+        return all(tally.good for tally in self.tallies)
+
+
+def to_json(report: Report) -> str:
+    """Return the report as JSON."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Report).dump_json(report, indent=2).decode()
+
+
+def from_json(text: str) -> Report:
+    """Return the report that :func:`to_json` wrote.
+
+    :raises ValueError: the text is no such report.
+    """
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Report).validate_json(text)

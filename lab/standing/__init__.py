@@ -1,0 +1,1 @@
+"""Labs that stay: each owned by one small process, with namespaces that ``ip netns`` sees by name."""

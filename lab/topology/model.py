@@ -1,0 +1,305 @@
+"""A topology: hosts, the links between them, and the Kubernetes objects that its nodes serve.
+
+The fields of :class:`Host`, :class:`Route` and :class:`End` carry their file names and descriptions, because
+the topology file and its JSON Schema are made of these very classes. Made in Python instead::
+
+    Topology(
+        name="pair",
+        hosts=(Host("a"), Host("b")),
+        links=(Link((End("a", "eth0", (ip_interface("10.0.0.1/24"),)),
+                     End("b", "eth0", (ip_interface("10.0.0.2/24"),)))),),
+    )
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+    ip_network,
+)
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from pydantic import ConfigDict, FailFast, Field, PlainValidator, Strict, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from lab.topology.errors import found
+from lab.words import Backend, Family, ProxyMode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lab.topology.kubernetes import EndpointSlice, Service
+
+IPAddress: TypeAlias = IPv4Address | IPv6Address
+IPInterface: TypeAlias = IPv4Interface | IPv6Interface
+IPNetwork: TypeAlias = IPv4Network | IPv6Network
+
+_STRICT_KEYS = ConfigDict(extra="forbid")
+
+
+def refused(message: str, cure: str) -> PydanticCustomError:
+    """Make the error that a validator raises: what is wrong, and what to write instead."""
+    return PydanticCustomError("refused", "{message}", {"message": message, "cure": cure})
+
+
+def _address(value: Any) -> IPAddress:  # noqa: ANN401 - anything may stand in a file
+    if isinstance(value, IPv4Address | IPv6Address):
+        return value
+    try:
+        return ip_address(_plain(value))
+    except ValueError:
+        raise refused(f"{found(value)} is no IP address", "write it as 10.0.0.1 or fd00::1") from None
+
+
+def _interface(value: Any) -> IPInterface:  # noqa: ANN401
+    if isinstance(value, IPv4Interface | IPv6Interface):
+        return value
+    cure = "write it with its subnet's prefix length, as 10.0.0.1/24 or fd00::1/64"
+    try:
+        address, _, length = _plain(value).partition("/")
+        if length.isdecimal():
+            return ip_interface(f"{address}/{length}")
+        message = f"{found(value)} has no prefix length" if not length else None
+        ip_address(address)
+    except ValueError:
+        message = None
+    raise refused(message or f"{found(value)} is no address with a prefix length", cure)
+
+
+def _network(value: Any) -> IPNetwork:  # noqa: ANN401
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    try:
+        wide = ip_network(_plain(value), strict=False)
+        exact = ip_interface(value)
+    except ValueError:
+        raise refused(f"{found(value)} is no CIDR", "write it as 10.0.0.0/24 or fd00::/64") from None
+    if exact.ip != wide.network_address:
+        raise refused(f"{found(value)} has bits set beyond its prefix", f"write {wide}")
+    return wide
+
+
+def _plain(value: Any) -> str:  # noqa: ANN401
+    """Refuse what :mod:`ipaddress` takes besides text: numbers, zones, and netmasks of any length."""
+    if not isinstance(value, str) or len(value) > 60 or "%" in value:
+        raise ValueError
+    return value
+
+
+def _destination(value: Any) -> IPNetwork | Literal["default"]:  # noqa: ANN401
+    return "default" if value == "default" else _network(value)
+
+
+_TEXT = {"type": "string"}
+FileAddress = Annotated[IPAddress, PlainValidator(_address), WithJsonSchema(_TEXT)]
+FileInterface = Annotated[IPInterface, PlainValidator(_interface), WithJsonSchema(_TEXT)]
+FileNetwork = Annotated[IPNetwork, PlainValidator(_network), WithJsonSchema(_TEXT)]
+FileDestination = Annotated[
+    IPNetwork | Literal["default"], PlainValidator(_destination), WithJsonSchema(_TEXT)
+]
+NAME = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+"""A DNS label (RFC 1123 section 2.1), as Kubernetes names things."""
+INTERFACE = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$"
+"""An interface name that the kernel takes (``dev_valid_name`` in net/core/dev.c: at most 15 bytes, no slash, colon
+or space) and that no program mistakes for an option or a pattern."""
+VERSION = r"^v1\.(0|[1-9][0-9]?)$"
+"""A minor version of Kubernetes, as ``v1.14``."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route of a host, by a gateway on one of its links."""
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    to: Annotated[FileDestination, Field(description="Where to: a CIDR, or default (of the gateway's family).")]
+    via: Annotated[FileAddress, Field(description="The gateway: an address at the other end of one of the host's links.")]
+
+    @property
+    def network(self) -> IPNetwork:
+        """The destination as a network; ``default`` is 0.0.0.0/0 or ::/0, as the gateway's family says."""
+        if self.to != "default":
+            return self.to
+        return ip_network("0.0.0.0/0" if self.via.version == 4 else "::/0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostOptions:
+    """What a host does besides having links. Nothing: a pod."""
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    routes: Annotated[
+        tuple[Route, ...], FailFast(), Field(description="Routes besides those to its own subnets.")
+    ] = ()
+    forwarding: Annotated[
+        bool, Strict(), Field(description="Whether it forwards packets of both families, as nodes and routers do.")
+    ] = False
+    proxy_mode: Annotated[
+        ProxyMode | None, Field(alias="proxy-mode", description="Makes it a node with kube-proxy's rules of this mode.")
+    ] = None
+    proxy_version: Annotated[
+        str | None,
+        Field(
+            alias="proxy-version",
+            description="Which kube-proxy's rules, such as v1.14.",
+            json_schema_extra={"pattern": VERSION},
+        ),
+    ] = None
+    backend: Annotated[
+        Backend, Field(description="In iptables mode, which program loads the rules: iptables-nft or iptables-legacy.")
+    ] = Backend.NFT
+    cluster_cidrs: Annotated[
+        tuple[FileNetwork, ...],
+        Field(
+            alias="cluster-cidrs",
+            description="kube-proxy's --cluster-cidr, at most one a family: what comes from elsewhere is masqueraded.",
+        ),
+    ] = ()
+    masquerade_all: Annotated[
+        bool,
+        Strict(),
+        Field(alias="masquerade-all", description="kube-proxy's --masquerade-all: masquerade whatever goes to a VIP."),
+    ] = False
+
+
+@dataclass(frozen=True)
+class Host(HostOptions):
+    """One network namespace of a lab: client pod, node, server pod, router."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of a link: an interface of a host."""
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    host: Annotated[str, Field(description="The host that has this interface.")]
+    interface: Annotated[
+        str, Field(description="The interface's name in that host.", json_schema_extra={"pattern": INTERFACE})
+    ]
+    addresses: Annotated[
+        tuple[FileInterface, ...],
+        FailFast(),
+        Field(description="Addresses with their subnet's prefix length, such as 10.0.0.1/24 and fd00::1/64."),
+    ] = ()
+
+
+@dataclass(frozen=True)
+class Link:
+    """A veth pair."""
+
+    ends: tuple[End, End]
+
+
+@dataclass(frozen=True)
+class Topology:
+    """What to build. Always valid: making one refuses what no lab could be built from.
+
+    :param name: a DNS label.
+    :param services: and ``endpoint_slices``: what kube-proxy would see of the API server, on every node.
+    :raises lab.topology.errors.TopologyError: with the path of the first thing wrong (see :mod:`lab.topology.rules`).
+    """
+
+    name: str
+    hosts: tuple[Host, ...]
+    links: tuple[Link, ...] = ()
+    services: tuple[Service, ...] = ()
+    endpoint_slices: tuple[EndpointSlice, ...] = ()
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        from lab.topology.rules import check
+
+        check(self)
+
+    def host(self, name: str) -> Host:
+        """Find a host by its name.
+
+        :raises KeyError: where there is none.
+        """
+        return self._hosts[name]
+
+    def ends(self, host: str) -> tuple[End, ...]:
+        """List the interfaces of a host, in the order of the links."""
+        return self._ends.get(host, ())
+
+    def peer(self, end: End) -> End:
+        """Give the other end of an end's link."""
+        return self._peers[end.host, end.interface]
+
+    def addresses(self, host: str, family: Family | None = None) -> tuple[IPAddress, ...]:
+        """List the addresses of a host, of one family or of both, in the order of the links."""
+        return tuple(
+            address.ip
+            for end in self.ends(host)
+            for address in end.addresses
+            if family is None or address.version == family.version
+        )
+
+    def host_of(self, address: IPAddress | str) -> Host | None:
+        """Tell which host has an address (no VIP: nodes only rewrite those); None where no host has it."""
+        owner = self._owners.get(str(address))
+        return None if owner is None else self._hosts[owner]
+
+    @property
+    def nodes(self) -> tuple[Host, ...]:
+        """The hosts with kube-proxy's rules."""
+        return tuple(host for host in self.hosts if host.proxy_mode is not None)
+
+    @cached_property
+    def servers(self) -> tuple[Host, ...]:
+        """The hosts that have an endpoint's address."""
+        names = {self._owners.get(address) for address in self.endpoint_addresses}
+        return tuple(host for host in self.hosts if host.name in names)
+
+    @property
+    def clients(self) -> tuple[Host, ...]:
+        """The hosts that only ask: neither node nor router nor server."""
+        others = {host.name for host in (*self.nodes, *self.servers)}
+        return tuple(host for host in self.hosts if host.name not in others and not host.forwarding)
+
+    @property
+    def endpoint_addresses(self) -> Iterable[str]:
+        """The addresses of all endpoints, in their usual form, each as often as it occurs."""
+        return (
+            address
+            for piece in self.endpoint_slices
+            if piece.address_type != "FQDN"
+            for endpoint in piece.endpoints
+            for address in endpoint.addresses
+        )
+
+    @cached_property
+    def _hosts(self) -> dict[str, Host]:
+        return {host.name: host for host in self.hosts}
+
+    @cached_property
+    def _ends(self) -> dict[str, tuple[End, ...]]:
+        ends: dict[str, list[End]] = {}
+        for link in self.links:
+            for end in link.ends:
+                ends.setdefault(end.host, []).append(end)
+        return {host: tuple(found) for host, found in ends.items()}
+
+    @cached_property
+    def _peers(self) -> dict[tuple[str, str], End]:
+        pairs = [pair for link in self.links for pair in (link.ends, link.ends[::-1])]
+        return {(end.host, end.interface): peer for end, peer in pairs}
+
+    @cached_property
+    def _owners(self) -> dict[str, str]:
+        return {
+            str(address.ip): end.host for link in self.links for end in link.ends for address in end.addresses
+        }

@@ -1,0 +1,270 @@
+"""Topology files: a YAML stream of the topology and, after it, Kubernetes objects as kubectl prints them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+
+from lab.errors import InputError
+from lab.topology import stream
+from lab.topology.errors import Path, TopologyError, first_error, found, nearest, spell
+from lab.topology.kubernetes import EndpointSlice, ObjectList, Service, parse_objects
+from lab.topology.model import NAME, End, Host, HostOptions, Link, Topology, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_MAX_BYTES = 256 << 20  # ten times 10,000 services with 10 endpoints each
+_MAX_TOPOLOGY = 1 << 20  # characters of the first document, some 4,000 hosts: any error there comes soon
+_KUBERNETES_KEYS = {"apiVersion", "kind", "metadata", "items", "spec"}
+
+
+def _two_ends(ends: tuple[End, ...]) -> tuple[End, ...]:
+    if len(ends) != 2:
+        message = f"a link has two ends, not {len(ends)}"
+        raise refused(message, "write it as two items, each with host, interface and addresses")
+    return ends
+
+
+FileLink = Annotated[
+    tuple[End, ...],
+    FailFast(),
+    AfterValidator(_two_ends),
+    Field(json_schema_extra={"minItems": 2, "maxItems": 2}),
+]
+
+
+@dataclass(frozen=True)
+class TopologyDocument:
+    """The first document of a topology file."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", title="Topology")
+
+    topology: Annotated[str, Field(description="Its name.", json_schema_extra={"pattern": NAME})]
+    hosts: Annotated[
+        dict[str, HostOptions | None],
+        Field(description="The network namespaces by their names: pods, nodes, routers."),
+    ]
+    description: Annotated[str, Field(description="What it shows, in a sentence.")] = ""
+    links: Annotated[
+        tuple[FileLink, ...],
+        FailFast(),
+        Field(description="The veth pairs between hosts, each as its two ends."),
+    ] = ()
+
+
+_TOPOLOGY = TypeAdapter(TopologyDocument)
+_OBJECTS: TypeAdapter[Any] = TypeAdapter(Service | EndpointSlice | ObjectList)
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The Kubernetes objects of a stream, in its order."""
+
+    services: tuple[Service, ...]
+    endpoint_slices: tuple[EndpointSlice, ...]
+
+
+def load(reference: str | FilePath) -> Topology:
+    """Read a topology.
+
+    :param reference: a shipped topology's name such as ``kube-proxy``, a path, or ``-`` for standard input.
+    :raises InputError: with file, line and cure, for the first thing wrong.
+    """
+    return parse(*_read(reference))
+
+
+def parse(text: str, source: str = "<inline>") -> Topology:
+    """Read a topology from a YAML text.
+
+    :param source: what to call the text in errors.
+    :raises InputError: with line and cure, for the first thing wrong.
+    """
+    file = _File(text, source)
+    documents = enumerate(stream.documents(text, source, _first_keys(text, source)))
+    _, first = next(documents, (0, None))
+    if first is None:
+        cure = "begin with 'topology: NAME'"
+        raise InputError("empty: there is no topology in it", source=source, cure=cure)
+    document = file.topology(first)
+    services, slices = file.objects(documents)
+    try:
+        return Topology(
+            name=document.topology,
+            hosts=tuple(
+                Host(name, **vars(options or HostOptions())) for name, options in document.hosts.items()
+            ),
+            links=tuple(Link((first_end, second_end)) for first_end, second_end in document.links),
+            services=tuple(service for service, _ in services),
+            endpoint_slices=tuple(piece for piece, _ in slices),
+            description=document.description,
+        )
+    except TopologyError as error:
+        match error.path:
+            case ("services", int(index), *rest):
+                place = services[index][1]
+            case ("endpoint_slices", int(index), *rest):
+                place = slices[index][1]
+            case rest:
+                place = _Place(0, ())
+        raise file.refusal(error, place.document, (*place.path, *rest)) from None
+
+
+def load_objects(reference: str | FilePath) -> Objects:
+    """Read the Kubernetes objects of a YAML stream, with or without a topology before them.
+
+    :param reference: as for :func:`load`.
+    :raises InputError: with file, line and cure, for the first thing wrong.
+    """
+    text, source = _read(reference)
+    documents = stream.documents(text, source)
+    first = next(documents, None)
+    if first is None:
+        cure = "write what 'kubectl get services,endpointslices -o yaml' prints"
+        raise InputError("empty: there are no objects in it", source=source, cure=cure)
+    if "topology" in first:
+        topology = parse(text, source)
+        return Objects(topology.services, topology.endpoint_slices)
+    services, slices = _File(text, source).objects(enumerate(chain([first], documents)))
+    return Objects(tuple(service for service, _ in services), tuple(piece for piece, _ in slices))
+
+
+def shipped() -> tuple[tuple[str, FilePath], ...]:
+    """List the topologies that come with the lab, by name.
+
+    They lie beside ``lab/`` in a checkout, and inside it when installed.
+    """
+    package = FilePath(__file__).parents[1]
+    for directory in (package / "topologies", package.parent / "topologies"):
+        if directory.is_dir():
+            return tuple((path.stem, path) for path in sorted(directory.glob("*.yaml")))
+    return ()
+
+
+def json_schema() -> dict[str, Any]:
+    """Give the JSON Schema of each document of a topology file: a topology, or a Kubernetes object."""
+    places, definitions = TypeAdapter.json_schemas(
+        [
+            ("topology", "validation", _TOPOLOGY),
+            ("objects", "validation", _OBJECTS),
+        ]
+    )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A document of a topology file",
+        "if": {"required": ["apiVersion"]},
+        "then": places["objects", "validation"],
+        "else": places["topology", "validation"],
+        "$defs": definitions["$defs"],
+    }
+
+
+def _read(reference: str | FilePath) -> tuple[str, str]:
+    """Read what a reference means, and name it for errors."""
+    if reference == "-":
+        return stream.text_of(sys.stdin.buffer.read(_MAX_BYTES), "<stdin>"), "<stdin>"
+    names = dict(shipped())
+    path = names.get(str(reference), FilePath(reference)) if isinstance(reference, str) else reference
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES)
+    except FileNotFoundError:
+        cure = nearest(str(reference), names) if re.fullmatch(NAME, str(reference)) else None
+        raise InputError("there is no such file or topology", source=path, cure=cure) from None
+    except IsADirectoryError:
+        raise InputError("is a directory", source=path, cure="name a file in it") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"cannot be read: {reason}", source=repr(str(path))) from None
+    if len(data) == _MAX_BYTES:
+        raise InputError(f"is larger than {_MAX_BYTES >> 20} MiB", source=path)
+    return stream.text_of(data, str(path)), str(path)
+
+
+def _first_keys(text: str, source: str) -> stream.CheckKey:
+    """Refuse a first document by its first wrong key, however much follows."""
+    known = set(TopologyDocument.__dataclass_fields__)
+
+    def check(key: str, line: int) -> None:
+        if key in _KUBERNETES_KEYS:
+            cure = "put the topology before it, and '---' between them"
+            raise InputError("the first document must be the topology", source=source, line=line, cure=cure)
+        if key not in known:
+            raise InputError(f"unknown key {found(key)}", source=source, line=line, cure=nearest(key, known))
+        end = text.find("\n---")
+        if (len(text) if end < 0 else end) > _MAX_TOPOLOGY:
+            cure = "put '---' between it and the Kubernetes objects"
+            raise InputError("the topology is larger than 1 MiB", source=source, line=line, cure=cure)
+
+    return check
+
+
+class _Place(NamedTuple):
+    """Where an object stands: in which document, and by which path in it."""
+
+    document: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class _File:
+    """Validates the documents of a text, and gives errors their lines in it."""
+
+    text: str
+    source: str
+
+    def topology(self, value: Any) -> TopologyDocument:  # noqa: ANN401 - anything may stand in a file
+        try:
+            return _TOPOLOGY.validate_python(value)
+        except ValidationError as invalid:
+            error = first_error(invalid, value, _TOPOLOGY.json_schema())
+            raise self.refusal(error, 0, error.path) from None
+
+    def objects(
+        self, documents: Iterable[tuple[int, dict[str, Any]]]
+    ) -> tuple[list[tuple[Service, _Place]], list[tuple[EndpointSlice, _Place]]]:
+        """Validate numbered documents as Kubernetes objects, and remember where each one stands."""
+        services: list[tuple[Service, _Place]] = []
+        slices: list[tuple[EndpointSlice, _Place]] = []
+        for number, document in documents:
+            if "topology" in document:
+                line = stream.line_of(self.text, number, ("topology",))
+                raise InputError(
+                    "a second topology", source=self.source, line=line, cure="give it a file of its own"
+                )
+            for item, path in self._flatten(document, number, ()):
+                if isinstance(item, Service):
+                    services.append((item, _Place(number, path)))
+                else:
+                    slices.append((item, _Place(number, path)))
+        return services, slices
+
+    def _flatten(
+        self,
+        value: Any,  # noqa: ANN401
+        number: int,
+        path: Path,
+    ) -> Iterator[tuple[Service | EndpointSlice, Path]]:
+        """Validate an object, or a List's objects one by one, so that the first wrong one ends it."""
+        items = value.get("items") if isinstance(value, dict) and value.get("kind") == "List" else None
+        shell = value if not isinstance(items, list) else {**value, "items": []}
+        try:
+            yield from ((item, path) for item in parse_objects(shell))
+        except ValidationError as invalid:
+            error = first_error(invalid, value, _OBJECTS.json_schema())
+            raise self.refusal(error, number, (*path, *error.path)) from None
+        if isinstance(items, list):
+            for index, item in enumerate(items):
+                yield from self._flatten(item, number, (*path, "items", index))
+
+    def refusal(self, error: TopologyError, document: int, path: Path) -> InputError:
+        """Give an error its place: the path in one of the file's documents."""
+        message = f"{spell(path)}: {error.problem}" if path else error.problem
+        line = stream.line_of(self.text, document, path)
+        return InputError(message, source=self.source, line=line, cure=error.cure)
