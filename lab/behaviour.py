@@ -23,7 +23,7 @@ class UnknownBehaviourError(LabError):
 
 
 # What each behaviour answers to: three windows late, far beyond, beyond by half a window.
-_ANSWERS: Final = {
+_ANSWERS: Final[dict[tuple[Judgement, ...], Behaviour]] = {
     (Judgement.INVALID, Judgement.INVALID, Judgement.INVALID): Behaviour.STRICT,
     (Judgement.IGNORED, Judgement.INVALID, Judgement.IGNORED): Behaviour.IGNORES_LATE,
 }
@@ -31,9 +31,7 @@ _ANSWERS: Final = {
 
 def _topology(family: Family) -> Topology:
     network = "10.9.{}.{}/24" if family is Family.IPV4 else "fd09:{}::{}/64"
-    interfaces = {
-        (link, host): ip_interface(network.format(link, host)) for link in (1, 2) for host in (1, 2)
-    }
+    interfaces = {(link, host): ip_interface(network.format(link, host)) for link in (1, 2) for host in (1, 2)}
     everywhere = ip_network("0.0.0.0/0" if family is Family.IPV4 else "::/0")
     return Topology(
         name="behaviour",
@@ -56,9 +54,7 @@ async def ask(family: Family) -> Behaviour:
     """
     topology = _topology(family)
     client, server = (str(topology.addresses(host)[0]) for host in ("client", "server"))
-    cast = Cast(
-        "client", "node", "server", SocketAddress(client, CLIENT_PORT), SocketAddress(server, 80), None
-    )
+    cast = Cast("client", "node", "server", SocketAddress(client, CLIENT_PORT), SocketAddress(server, 80), None)
     answers = []
     with Lab(topology, family=family) as lab:
         stage = Stage(lab, cast, family)

@@ -13,12 +13,10 @@ from lab.fixes import Fix
 from lab.result import Report, Tally
 from lab.topology.model import Topology
 from lab.trial import Setting
-from lab.words import Family
+from lab.words import Behaviour, Family
 
 
-async def run(
-    cases: Sequence[Case], fixes: Sequence[Fix], topology: Topology, family: Family, repeat: int
-) -> Report:
+async def run(cases: Sequence[Case], fixes: Sequence[Fix], topology: Topology, family: Family, repeat: int) -> Report:
     """Ask the kernel what it does, then try every case with every fix ``repeat`` times, with progress on stderr.
 
     :raises InputError: the topology cannot play these cases.
@@ -41,7 +39,7 @@ async def run(
     return Report(__version__, os.uname().release, {family: answer}, tuple(tallies.values()))
 
 
-async def _once(tally: Tally, setting: Setting, answer: behaviour.Behaviour) -> Tally:
+async def _once(tally: Tally, setting: Setting, answer: Behaviour) -> Tally:
     try:
         return tally.and_then(await trial.run(setting, answer))
     except InputError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, TextIO
@@ -53,6 +54,14 @@ def _topology_names() -> Iterable[str]:
     return [name for name, _path in shipped()]
 
 
+def _lab_names() -> Iterable[str]:
+    from lab.standing.record import labs
+
+    with contextlib.suppress(LabError):
+        return [lab.name for lab in labs()]
+    return ()
+
+
 ModeOption = Annotated[
     ProxyMode | None, typer.Option("--proxy-mode", help="kube-proxy's mode, instead of the topology's.")
 ]
@@ -63,6 +72,12 @@ BackendOption = Annotated[
     Backend | None, typer.Option("--backend", help="In iptables mode, which program loads the rules.")
 ]
 FamilyOption = Annotated[Family, typer.Option("--family", help="The address family.")]
+LabOption = Annotated[
+    str | None,
+    typer.Option("--lab", metavar="NAME", help="Which lab, where several stand.", autocompletion=_complete(_lab_names)),
+]
+HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="A host of the lab.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command(
@@ -76,12 +91,17 @@ def run(
     cases: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[CASE]...", help="Cases from `lab list`; all when none is named.", autocompletion=_complete(_case_names)
+            metavar="[CASE]...",
+            help="Cases from `lab list`; all when none is named.",
+            autocompletion=_complete(_case_names),
         ),
     ] = None,
     fix: Annotated[
         list[str] | None,
-        typer.Option(help="A fix from `lab list`; may be repeated. All when none is named.", autocompletion=_complete(_fix_names)),
+        typer.Option(
+            help="A fix from `lab list`; may be repeated. All when none is named.",
+            autocompletion=_complete(_fix_names),
+        ),
     ] = None,
     topology: Annotated[
         str,
@@ -93,7 +113,8 @@ def run(
     family: FamilyOption = Family.IPV4,
     repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Run every trial N times.")] = 1,
     json: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write the results as JSON, with every timeline; - for stdout.")
+        str | None,
+        typer.Option(metavar="FILE", help="Write the results as JSON, with every timeline; - for stdout."),
     ] = None,
     timeline: Annotated[
         bool, typer.Option("--timeline/--no-timeline", help="Print the first trial's packets, one by one.")
@@ -118,9 +139,7 @@ def run(
     raise typer.Exit(0 if report.good else 1)
 
 
-def _topology(
-    reference: str, mode: ProxyMode | None, version: str | None, backend: Backend | None
-) -> Topology:
+def _topology(reference: str, mode: ProxyMode | None, version: str | None, backend: Backend | None) -> Topology:
     from lab.kubeproxy.versions import find_version
     from lab.topology.reader import load
     from lab.trial import with_proxy
@@ -142,9 +161,7 @@ def _open_for_json(path: str | None) -> TextIO | None:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _run(
-    cases: list[Case], fixes: list[Fix], topology: Topology, family: Family, repeat: int
-) -> Report:
+def _run(cases: list[Case], fixes: list[Fix], topology: Topology, family: Family, repeat: int) -> Report:
     import asyncio
 
     from lab import campaign
@@ -217,15 +234,122 @@ def rules(
     family: FamilyOption = Family.IPV4,
 ) -> None:
     """Print what the nodes of a topology are given: the input of iptables-restore, or of nft."""
-    from lab.fabric import NodeChange, render_rules
+    from lab.fabric import NodeChange, proxy_options, render_rules
 
     built = _topology(topology, proxy_mode, proxy_version, backend)
     if not built.nodes:
         raise InputError(f"{topology}: no host has proxy-mode, so there are no rules")
     for node in built.nodes:
         print(f"# {node.name}: kube-proxy {family}")
-        for text in render_rules(built, node, family, NodeChange()):
+        options = proxy_options(built, node, family, NodeChange())
+        for text in render_rules(built, options, NodeChange(), node.proxy_mode or ProxyMode.IPTABLES):
             print(text, end="")
+
+
+@app.command(epilog="Examples:  lab up kube-proxy  |  lab up kube-proxy --name fixed --fix drop-forward")
+def up(
+    topology: Annotated[
+        str,
+        typer.Argument(help="A topology by name or file, - for stdin.", autocompletion=_complete(_topology_names)),
+    ],
+    name: Annotated[str | None, typer.Option(help="The lab's name, instead of the topology's.")] = None,
+    fix: Annotated[str, typer.Option(help="A fix from `lab list`.", autocompletion=_complete(_fix_names))] = "none",
+    proxy_mode: ModeOption = None,
+    proxy_version: VersionOption = None,
+    backend: BackendOption = None,
+    family: Annotated[Family | None, typer.Option(help="Build one address family, not both.")] = None,
+) -> None:
+    """Build a lab that stays until `lab down`, with servers at its endpoints and names for `ip netns`.
+
+    It needs root.
+    """
+    from lab.fixes import find
+    from lab.standing.up import suggestions
+    from lab.standing.up import up as build
+
+    built = _topology(topology, proxy_mode, proxy_version, backend)
+    try:
+        lab = build(built, name=name, family=family, fix=find(fix).name)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    print(f"The lab {lab.name} stands, owned by process {lab.owner}. Try:")
+    for command in suggestions(built, lab, family):
+        print(f"  {command}")
+
+
+@app.command()
+def status(json: JsonFlag = False) -> None:
+    """List the labs that stand, with their hosts, and those whose owner is dead."""
+    from lab.standing.commands import status_json, status_lines
+    from lab.standing.record import labs
+
+    if json:
+        print(status_json(labs()))
+    else:
+        print(*status_lines(labs()), sep="\n")
+
+
+@app.command(
+    "exec",
+    context_settings={"allow_interspersed_args": False},
+    epilog="Examples:  lab exec client -- curl http://192.168.0.2  |  lab exec --lab fixed node -- ip address",
+)
+def exec_(
+    host: HostArgument,
+    command: Annotated[list[str], typer.Argument(metavar="CMD", help="What to run there.")],
+    lab: LabOption = None,
+) -> None:
+    """Run a program in a host of a lab that stands; its exit code is passed on."""
+    from lab.standing.commands import choose, enter
+
+    chosen = choose(lab)
+    enter(chosen, chosen.host(host), command[1:] if command[0] == "--" else command)
+
+
+@app.command()
+def shell(host: HostArgument, lab: LabOption = None) -> None:
+    """Open a shell in a host of a lab that stands; its prompt names the host."""
+    from lab.standing.commands import choose
+    from lab.standing.commands import shell as open_shell
+
+    chosen = choose(lab)
+    open_shell(chosen, chosen.host(host))
+
+
+@app.command()
+def down(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Which, where several stand.", autocompletion=_complete(_lab_names)),
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every lab that stands.")] = False,
+) -> None:
+    """End a lab that stands, or remove what one with a dead owner has left."""
+    from lab.standing.commands import choose
+    from lab.standing.commands import down as end
+    from lab.standing.record import labs
+
+    if all_ and name is not None:
+        raise InputError("a name and --all", cure="give one of them")
+    for lab in labs() if all_ else (choose(name),):
+        end(lab)
+        print(f"The lab {lab.name} is gone.")
+
+
+@app.command()
+def doctor(json: JsonFlag = False) -> None:
+    """Say what this machine has and lacks for a lab, and whether it is itself a node with the bug.
+
+    Nothing is changed. Exit code: 0 when a lab can run here, 1 when something necessary is missing.
+    """
+    from lab.doctor import examine, lines, to_json
+
+    diagnosis = examine()
+    if json:
+        print(to_json(diagnosis))
+    else:
+        print(*lines(diagnosis), sep="\n")
+    raise typer.Exit(0 if diagnosis.ready else 1)
 
 
 def main() -> None:
@@ -240,7 +364,7 @@ def main() -> None:
         sys.exit(1)
     except BrokenPipeError:
         # Whoever read the output has enough; Python would complain once more when it flushes.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         sys.exit(141)
 
 

@@ -19,7 +19,12 @@ class InputError(LabError):
     """
 
     def __init__(
-        self, message: str, *, source: str | Path | None = None, line: int | None = None, cure: str | None = None
+        self,
+        message: str,
+        *,
+        source: str | Path | None = None,
+        line: int | None = None,
+        cure: str | None = None,
     ) -> None:
         self.message = message
         self.source = None if source is None else str(source)

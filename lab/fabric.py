@@ -6,6 +6,7 @@ links are built; what is left is to wait until every link carries packets.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +15,9 @@ from types import MappingProxyType, TracebackType
 from typing import Final, Self, TypeVar
 
 from lab.errors import LabError, MissingError
-from lab.kubeproxy import ProxyOptions, iptables
-from lab.netns import Namespace, Nft, Program, RouteSocket, Xtables
-from lab.netns import nfacct
-from lab.netns.reaper import Closable, close_later
+from lab.kubeproxy import ProxyOptions, iptables, nftables
+from lab.netns import Namespace, Nft, Program, RouteSocket, Xtables, nfacct
+from lab.netns.reaper import Closable, close_all
 from lab.netns.rtnetlink import LOOPBACK_INDEX, Message, VethEnd, address, link_up, neighbour, route, veth
 from lab.topology.model import End, Host, Topology
 from lab.wire.craft import Injector
@@ -54,6 +54,7 @@ class RunningHost:
         self._number = number
         self.routes = RouteSocket(self.namespace)
         self.interfaces: dict[str, VethEnd] = {}
+        self.rules: list[str] = []  # what it was given, in the order in which it was loaded
         self._nft: Nft | None = None
         self._xtables: Xtables | None = None
 
@@ -67,14 +68,14 @@ class RunningHost:
 
     @property
     def nft(self) -> Nft:
-        """nftables of this host."""
+        """Nftables of this host."""
         if self._nft is None:
             self._nft = Nft(self.namespace)
         return self._nft
 
     @property
     def xtables(self) -> Xtables:
-        """iptables of this host, by its backend."""
+        """Iptables of this host, by its backend."""
         if self._xtables is None:
             self._xtables = Xtables(self.namespace, self.host.backend)
         return self._xtables
@@ -100,15 +101,16 @@ class Lab:
     :raises LabError: the kernel refused a part of it.
     """
 
-    def __init__(
-        self, topology: Topology, *, family: Family | None = None, change: NodeChange | None = None
-    ) -> None:
+    def __init__(self, topology: Topology, *, family: Family | None = None, change: NodeChange | None = None) -> None:
         self.topology = topology
         self.families = tuple(Family) if family is None else (family,)
         self._kept: list[Closable] = []
         self.hosts: dict[str, RunningHost] = {}
         try:
             self._build(change or NodeChange())
+        except OSError as error:
+            self.close()
+            raise LabError(f"the kernel refused to build {topology.name}: {error}") from error
         except BaseException:
             self.close()
             raise
@@ -131,22 +133,23 @@ class Lab:
         if node.proxy_mode is ProxyMode.IPTABLES:
             running = self.hosts[node.name]
             for family in self.families:
-                for account in _proxy_options(self.topology, node, family, change).accounts:
-                    nfacct.create(running.namespace, account)
-                restore, jumps = render_rules(self.topology, node, family, change)
+                options = _prepare_node(running.namespace, proxy_options(self.topology, node, family, change))
+                restore, jumps = render_rules(self.topology, options, change)
+                running.rules.append(restore)
                 started.append((family, jumps, running.xtables.start_restore(family.version, restore)))
         return started
 
-    def _finish_rules(
-        self, node: Host, started: Sequence[tuple[Family, str, Program]], change: NodeChange
-    ) -> None:
+    def _finish_rules(self, node: Host, started: Sequence[tuple[Family, str, Program]], change: NodeChange) -> None:
         running = self.hosts[node.name]
         for family, jumps, program in started:
             program.finish()
             running.xtables.start_restore(family.version, jumps).finish()
+            running.rules.append(jumps)
         if node.proxy_mode is ProxyMode.NFTABLES:
             for family in self.families:
-                running.nft.run("".join(render_rules(self.topology, node, family, change)))
+                options = proxy_options(self.topology, node, family, change)
+                running.rules += render_rules(self.topology, options, change, ProxyMode.NFTABLES)
+                running.nft.run(running.rules[-1])
 
     def _build_links(self) -> None:
         first: dict[str, list[Message]] = {name: [link_up(LOOPBACK_INDEX, f"{name}: lo")] for name in self.hosts}
@@ -176,7 +179,7 @@ class Lab:
         for batch in (first, second):
             for name, messages in batch.items():
                 if messages:
-                    _applied(self.hosts[name].routes, messages)
+                    self.hosts[name].routes.apply(messages)
         for running in self.hosts.values():
             for interface in running.interfaces.values():
                 _await_link(running, interface)
@@ -215,7 +218,7 @@ class Lab:
         self._kept = []
         self.hosts = {}
         if parts:
-            close_later(parts)
+            close_all(parts)
 
     def __enter__(self) -> Self:
         return self
@@ -226,7 +229,8 @@ class Lab:
         self.close()
 
 
-def _proxy_options(topology: Topology, node: Host, family: Family, change: NodeChange) -> ProxyOptions:
+def proxy_options(topology: Topology, node: Host, family: Family, change: NodeChange) -> ProxyOptions:
+    """Return the settings of a node's kube-proxy."""
     return ProxyOptions(
         family=family,
         version=node.proxy_version or DEFAULT_VERSIONS[node.proxy_mode or ProxyMode.IPTABLES],
@@ -238,21 +242,32 @@ def _proxy_options(topology: Topology, node: Host, family: Family, change: NodeC
     )
 
 
-def render_rules(topology: Topology, node: Host, family: Family, change: NodeChange) -> tuple[str, ...]:
+def render_rules(
+    topology: Topology, options: ProxyOptions, change: NodeChange, mode: ProxyMode = ProxyMode.IPTABLES
+) -> tuple[str, ...]:
     """Return what a node is given, in the order in which it is loaded.
 
     :returns: in iptables mode two inputs of iptables-restore, kube-proxy's rules and the jumps to them; in nftables
         mode one script. What ``change`` adds comes last.
     """
-    options = _proxy_options(topology, node, family, change)
-    if node.proxy_mode is ProxyMode.IPTABLES:
+    if mode is ProxyMode.IPTABLES:
         rules = iptables.render(topology.services, topology.endpoint_slices, options)
         return rules.restore, rules.jumps + change.iptables
-    from lab.kubeproxy import nftables
-
-    table = "ip kube-proxy" if family is Family.IPV4 else "ip6 kube-proxy"
+    table = "ip kube-proxy" if options.family is Family.IPV4 else "ip6 kube-proxy"
     script = nftables.render(topology.services, topology.endpoint_slices, options)
     return (script + change.nftables.replace("TABLE", table),)
+
+
+def _prepare_node(namespace: Namespace, options: ProxyOptions) -> ProxyOptions:
+    """Do what kube-proxy does before it loads rules; return its settings as this kernel lets them be."""
+    if options.localhost_opened:
+        namespace.set_sysctls({"net/ipv4/conf/all/route_localnet": 1})
+    try:
+        for account in options.accounts:
+            nfacct.create(namespace, account)
+    except MissingError:
+        return dataclasses.replace(options, nfacct=False)  # and then its rules do not count by name
+    return options
 
 
 def _sysctls(host: Host, families: Sequence[Family]) -> dict[str, str | int]:
@@ -285,13 +300,6 @@ def _load_conntrack(node: RunningHost) -> None:
     if not Path("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal").exists():
         node.nft.run("table inet lab_loads_conntrack {\nchain state {\nct state new\n}\n}\n")
         node.nft.run("delete table inet lab_loads_conntrack\n")
-
-
-def _applied(routes: RouteSocket, messages: list[Message]) -> None:
-    try:
-        routes.apply(messages)
-    except OSError as error:
-        raise LabError(f"the kernel refused: {error.strerror}") from error
 
 
 def _await_link(running: RunningHost, interface: VethEnd) -> None:

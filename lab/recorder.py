@@ -36,7 +36,6 @@ class Recorder:
         self.entry_events: list[EntryEvent] = []
         self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._loop = asyncio.get_running_loop()
-        self._instruments: list[_Instrument] = []
         self._listeners: list[Callable[[Sighting], None]] = []
         host = lab.hosts[node]
         self._pairing = Pairing()
@@ -44,9 +43,9 @@ class Recorder:
         self._events = lab.keep(ConntrackEvents(host.namespace))
         host.nft.run(script())
         self._captures = [lab.keep(Capture(name, running.namespace)) for name, running in lab.hosts.items()]
-        for instrument in (self._log, self._events, *self._captures):
+        self._instruments: list[_Instrument] = [self._log, self._events, *self._captures]
+        for instrument in self._instruments:
             self._loop.add_reader(instrument.fileno(), self.read)
-            self._instruments.append(instrument)
 
     def on_sighting(self, listener: Callable[[Sighting], None]) -> None:
         """Call ``listener`` with every packet that is seen from now on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,16 +14,16 @@ from typing import Final
 from lab.conntrack.dropped import dropped_as_invalid
 from lab.conntrack.netlink import ConntrackTable
 from lab.conntrack.witness import Judgement, counters
-from lab.errors import InputError
+from lab.errors import InputError, LabError
 from lab.fabric import Lab
 from lab.recorder import Recorder, UnseenError
 from lab.timeline import Counters, Injected, SocketEnd, Timeline
-from lab.words import Family
 from lab.traffic.stream import FAREWELL, REQUEST, TcpEnd, connect, datagram_socket, listen, stream
 from lab.wire.capture import Sighting
 from lab.wire.craft import Segment, craft
 from lab.wire.follow import Connection, Side
-from lab.wire.packet import UDP, SocketAddress, decode
+from lab.wire.packet import TCP, UDP, SocketAddress, decode
+from lab.words import Family
 
 CLIENT_PORT: Final = 34567  # the figure's
 _BARRIER_PORT: Final = 7  # echo, RFC 862
@@ -42,6 +43,10 @@ class Cast:
     service_address: SocketAddress | None
 
 
+class RefusedError(LabError):
+    """The client's connection was refused or had no way: the case ends before it began."""
+
+
 class Stage:
     """One connection in one lab. Made inside the running event loop."""
 
@@ -56,6 +61,7 @@ class Stage:
         self._ends: tuple[TcpEnd, TcpEnd] | None = None
         self._injected: Injected | None = None
         self._forged: set[tuple[object, ...]] = set()
+        self._refusal: str | None = None
         self._complete = False
         self._faults: list[str] = []
         self._barriers = 0
@@ -84,6 +90,7 @@ class Stage:
         """Connect the client, by the VIP or straight to the pod; move the first bytes; wait until nothing is in flight.
 
         :raises InputError: by the VIP, where the topology has no service of this family.
+        :raises RefusedError: there is no connection; the client's kernel says why.
         """
         if by_service:
             if self.cast.service_address is None:
@@ -97,6 +104,9 @@ class Stage:
                 (self.cast.server, listener),
                 self._target,
             )
+        except OSError as error:
+            self._refusal = errno.errorcode.get(error.errno or 0, str(error))
+            raise RefusedError(f"no connection to {self._target}: {self._refusal}") from None
         finally:
             listener.close()
         await client.send(REQUEST)
@@ -212,10 +222,8 @@ class Stage:
         node = self.lab.hosts[self.cast.node]
         if lost := self.recorder.lost():
             self._faults.append(f"the captures lost {lost} packets")
-        counted = Counters(
-            counters(node.nft), self._table.statistics(), dropped_as_invalid(node, self.family.version)
-        )
-        entries = tuple(entry for entry in self._table.entries() if entry.tcp_state is not None)
+        counted = Counters(counters(node.nft), self._table.statistics(), dropped_as_invalid(node, self.family.version))
+        entry = self._table.entry(TCP, self.cast.client_address, self._target)
         ends = tuple(self._end(end) for end in self._ends or ())
         for end in self._ends or ():
             end.close()
@@ -232,9 +240,10 @@ class Stage:
             tuple(sorted(self.recorder.sightings, key=lambda sighting: sighting.time)),
             tuple(self.recorder.judged),
             tuple(self.recorder.entry_events),
-            entries,
+            entry,
             counted,
             ends,
+            self._refusal,
             self._complete,
             tuple(self._faults),
         )

@@ -60,6 +60,8 @@ class Timeline:
 
     :param target: the address that the client connected to: the VIP, or the pod's own.
     :param first_numbers: each side's initial sequence number.
+    :param entry: the connection's conntrack entry at the end, None where it was gone.
+    :param refusal: the client's errno where there never was a connection.
     :param complete: the stream and the client's answer went through to the last byte.
     :param faults: what is wrong with the instruments themselves; not empty means that nothing can be concluded.
     """
@@ -75,9 +77,10 @@ class Timeline:
     sightings: tuple[Sighting, ...]
     judged: tuple[Judged, ...]
     entry_events: tuple[EntryEvent, ...]
-    entries: tuple[Entry, ...]
+    entry: Entry | None
     counters: Counters
     ends: tuple[SocketEnd, ...]
+    refusal: str | None
     complete: bool
     faults: tuple[str, ...] = ()
 

@@ -72,9 +72,7 @@ def _arrival(timeline: Timeline) -> Sighting | None:
         (
             sighting
             for sighting in timeline.sightings
-            if sighting.host == timeline.client
-            and not sighting.outgoing
-            and sighting.packet.likeness == likeness
+            if sighting.host == timeline.client and not sighting.outgoing and sighting.packet.likeness == likeness
         ),
         None,
     )
@@ -96,7 +94,7 @@ def decide(timeline: Timeline) -> Verdict:
 def _outcome(timeline: Timeline) -> tuple[Outcome, tuple[str, ...]]:
     server, client = timeline.end_of(timeline.server), timeline.end_of(timeline.client)
     if server is None or client is None:
-        return Outcome.REFUSED, ("there was no connection",)
+        return Outcome.REFUSED, (f"no connection: {timeline.refusal}",)
     arrival, rst = _arrival(timeline), resets(timeline)
     if not timeline.complete:
         errors = f"server socket {server.error or 'without error'}, client socket {client.error or 'without error'}"
@@ -124,9 +122,7 @@ def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | 
     counted = timeline.counters.states.get("invalid", 0)
     if logged != counted:
         found.append(f"the witness logged {logged} INVALID packets and counted {counted}")
-    logged_tcp = sum(
-        judged.state == "invalid" and judged.packet.protocol == TCP for judged in timeline.judged
-    )
+    logged_tcp = sum(judged.state == "invalid" and judged.packet.protocol == TCP for judged in timeline.judged)
     statistics = timeline.counters.statistics.get("invalid", 0)
     if logged_tcp != statistics:
         found.append(f"the witness logged {logged_tcp} INVALID packets, conntrack's statistics say {statistics}")

@@ -21,9 +21,7 @@ class Family(StrEnum):
         return 4 if self is Family.IPV4 else 6
 
     @classmethod
-    def of(
-        cls, thing: IPv4Address | IPv6Address | IPv4Interface | IPv6Interface | IPv4Network | IPv6Network
-    ) -> Family:
+    def of(cls, thing: IPv4Address | IPv6Address | IPv4Interface | IPv6Interface | IPv4Network | IPv6Network) -> Family:
         """Tell the family of an address, an interface address or a network."""
         return cls.IPV4 if thing.version == 4 else cls.IPV6
 

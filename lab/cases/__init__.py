@@ -6,15 +6,12 @@ from typing import Final
 
 from lab.cases import beyond_window, in_window, upstream_regression, without_nat
 from lab.cases.case import Case, Protection
-from lab.result import Expectation
 from lab.errors import InputError
 
 __all__ = ["CASES", "HEADLINE", "Case", "Protection", "find"]
 
 HEADLINE: Final = beyond_window.CASE
-CASES: Final = {
-    case.name: case for case in (HEADLINE, in_window.CASE, without_nat.CASE, upstream_regression.CASE)
-}
+CASES: Final = {case.name: case for case in (HEADLINE, in_window.CASE, without_nat.CASE, upstream_regression.CASE)}
 
 
 def find(name: str) -> Case:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from lab.words import Behaviour
 from lab.cases.case import INVALID_UNLESS_LIBERAL, Case
 from lab.stage import Stage
+from lab.words import Behaviour
 
 #: Beyond every window that scaling allows to ask for twice (RFC 7323, 2.3: 2^30), and below 2^31, where "before" and
 #: "after" change places. From Linux 6.1 on an overshoot of less than a window would only be ignored.

@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lab.words import Behaviour
 from lab.conntrack.witness import Judgement
 from lab.result import Expectation
 from lab.stage import Stage
 from lab.verdict import Outcome
+from lab.words import Behaviour
 
 
 class Protection(StrEnum):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from lab.words import Behaviour
 from lab.cases.case import Case, always
 from lab.conntrack.witness import Judgement
 from lab.stage import Stage
 from lab.verdict import Outcome
+from lab.words import Behaviour
 
 
 async def _play(stage: Stage) -> None:

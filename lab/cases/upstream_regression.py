@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from lab.words import Behaviour
 from lab.cases.case import INVALID_UNLESS_LIBERAL, Case, Protection
-from lab.result import Expectation
 from lab.conntrack.witness import Judgement
+from lab.result import Expectation
 from lab.stage import Stage
 from lab.verdict import Outcome
+from lab.words import Behaviour
 
 #: test/images/regression-issue-74839 of kubernetes: seq = the client's acknowledgement - 100000, 7 bytes.
 _BEHIND: Final = -100_000

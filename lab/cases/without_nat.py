@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from lab.words import Behaviour
 from lab.cases.beyond_window import FAR
 from lab.cases.case import Case, Protection
-from lab.result import Expectation
 from lab.conntrack.witness import Judgement
+from lab.result import Expectation
 from lab.stage import Stage
 from lab.verdict import Outcome
+from lab.words import Behaviour
 
 
 async def _play(stage: Stage) -> None:
@@ -19,22 +19,21 @@ async def _play(stage: Stage) -> None:
     await stage.go_on()
 
 
+_EXPECTED: Final = {
+    Protection.NOTHING: Expectation(Judgement.INVALID, Outcome.DELIVERED),
+    Protection.DROP: Expectation(Judgement.INVALID, Outcome.DROPPED),
+    Protection.LIBERAL: Expectation(Judgement.ACCEPTED, Outcome.DELIVERED),
+}
+
 CASE: Final = Case(
     name="without-nat",
     title="control: the same data beyond the window, but the client talks to the pod's address",
     story=(
         "Conntrack calls the segment INVALID here as well. But there is nothing to translate back: the client sees it"
-        " come from the address that it talks to, finds it out of its window and answers with an acknowledgement. So the"
-        " bug needs both, an INVALID packet and address translation, and virtual machines without Kubernetes never had it."
+        " come from the address that it talks to, finds it out of its window and answers with an acknowledgement."
+        " The bug needs both, an INVALID packet and address translation, so machines without Kubernetes never had it."
     ),
     threads=("kubernetes/kubernetes#74839",),
     play=_play,
-    expectations=dict.fromkeys(
-        Behaviour,
-        {
-            Protection.NOTHING: Expectation(Judgement.INVALID, Outcome.DELIVERED),
-            Protection.DROP: Expectation(Judgement.INVALID, Outcome.DROPPED),
-            Protection.LIBERAL: Expectation(Judgement.ACCEPTED, Outcome.DELIVERED),
-        },
-    ),
+    expectations=dict.fromkeys(Behaviour, _EXPECTED),
 )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lab.fabric import RunningHost
 
 _IPTABLES_RULE: Final = re.compile(r"^\[(\d+):\d+\] -A \S+ .*--ctstate INVALID\b.* -j DROP$", re.MULTILINE)
+_LOADED: Final = re.compile(r"INVALID\b.*-j DROP|ct state invalid counter drop")
 _NFTABLES_RULE: Final = re.compile(r"ct state invalid counter packets (\d+) bytes \d+ drop")
 
 
@@ -19,6 +20,8 @@ def dropped_as_invalid(node: RunningHost, version: int) -> int | None:
 
     :param version: 4 or 6, the IP version.
     """
+    if not any(_LOADED.search(rules) for rules in node.rules):
+        return None  # reading them would cost as much as loading them did
     if node.host.proxy_mode is ProxyMode.IPTABLES:
         found = _IPTABLES_RULE.findall(node.xtables.save(version, "filter"))
     else:

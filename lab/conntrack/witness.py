@@ -41,8 +41,7 @@ def script() -> str:
     for hook in ("prerouting", "output"):
         lines += [f"chain {hook} {{", f"type filter hook {hook} priority {_PRIORITY}; policy accept;"]
         lines += [
-            f'ct state {state} counter name "{state}" log prefix "{state}" group {WITNESS_GROUP}'
-            for state in _STATES
+            f'ct state {state} counter name "{state}" log prefix "{state}" group {WITNESS_GROUP}' for state in _STATES
         ]
         lines.append("}")
     return "\n".join([*lines, "}", ""])
@@ -51,9 +50,7 @@ def script() -> str:
 def counters(nft: Nft) -> dict[str, int]:
     """Return how many packets the witness counted in each state."""
     listing = json.loads(nft.run(f"list counters table inet {_TABLE}", json=True))
-    return {
-        item["counter"]["name"]: item["counter"]["packets"] for item in listing["nftables"] if "counter" in item
-    }
+    return {item["counter"]["name"]: item["counter"]["packets"] for item in listing["nftables"] if "counter" in item}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from lab.kubeproxy import iptables_xlb
 from lab.kubeproxy.options import INVALID_ACCOUNT, LOCALHOST_ACCOUNT, MASQUERADE_MARK, ProxyOptions
-from lab.kubeproxy.services import ServicePort, Target, hashed, service_ports
-from lab.kubeproxy.tables import IptablesRules, Tables, balance, chain, jumps_text
+from lab.kubeproxy.services import ServicePort, Target, changed_services, hashed, service_ports
+from lab.kubeproxy.tables import NODE_PORTS_COMMENT, IptablesRules, Tables, balance, chain, delete, jumps_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 MANY_ENDPOINTS = 1000
 """With more endpoints than this in all services, rules of endpoints carry no comments."""
-
-NODE_PORTS_COMMENT = '"kubernetes service nodeports; NOTE: this must be the last rule in this chain"'
 
 _NEW = "-m conntrack --ctstate NEW "
 _PORTALS = '-m comment --comment "kubernetes service portals"'
@@ -59,7 +57,7 @@ def render(
     ports = service_ports(services, endpoint_slices, options)
     if options.release.xlb_chains:
         return iptables_xlb.render(ports, options)
-    tables = _Writer(options, ports).write(ports, {port.service for port in ports})
+    tables = _Writer(options, ports).write(ports, {port.service for port in ports}, ())
     note = ""
     if options.release.invalid_only:
         note = (
@@ -68,6 +66,32 @@ def render(
         )
     chains = _CANARIES if options.localhost_opened else (*_CANARIES, ("filter", "KUBE-FIREWALL"))
     return IptablesRules(note + tables.text(), jumps_text(_JUMPS, chains))
+
+
+def sync(before: Sequence[ServicePort], after: Sequence[ServicePort], options: ProxyOptions) -> str:
+    """Write what kube-proxy gives to iptables-restore when services or endpoints change.
+
+    Its partial sync: the entries of all ports, the chains of the services that changed, and the end of the
+    chains that are left over. v1.14 and v1.15 write everything anew.
+
+    :param before: the ports that the loaded rules are for, of :func:`~lab.kubeproxy.services.service_ports`.
+    :param after: the ports that there are now.
+    """
+    if options.release.xlb_chains:
+        return iptables_xlb.sync(before, after, options)
+    changed = changed_services(before, after)
+    kept = set(_chains_of(after, changed, options))
+    gone = [line for line in _chains_of(before, changed, options) if line not in kept]
+    return _Writer(options, after).write(after, changed, gone).text()
+
+
+def _chains_of(ports: Sequence[ServicePort], services: set[str], options: ProxyOptions) -> list[str]:
+    """Return the declarations of the chains that belong to some services."""
+    writer = _Writer(options, ports)
+    for port in ports:
+        if port.service in services:
+            writer.write_chains(port, _Names(port))
+    return writer.tables.nat_chains
 
 
 class _Writer:
@@ -79,26 +103,28 @@ class _Writer:
         cidr = options.cluster_cidr
         self._from_pods = f"-s {cidr}" if cidr else None
         self._counts_localhost = LOCALHOST_ACCOUNT in options.accounts
-        self._tables = Tables()
+        self.tables = Tables()
 
-    def write(self, ports: Sequence[ServicePort], changed: set[str]) -> Tables:
-        """Write what is common and the entries of all ports, and the chains of the changed services."""
+    def write(self, ports: Sequence[ServicePort], changed: set[str], gone: Sequence[str]) -> Tables:
+        """Write what is common and the entries of all ports, and the chains of the changed services.
+
+        :param gone: declarations of the chains to delete.
+        """
         self._head()
         for port in ports:
             names = _Names(port)
             self._entries(port, names)
             if port.service in changed:
-                self._chains(port, names)
+                self.write_chains(port, names)
+        delete(self.tables, gone)
         self._tail()
-        return self._tables
+        return self.tables
 
     def _head(self) -> None:
-        tables = self._tables
+        tables = self.tables
         names = ("SERVICES", "EXTERNAL-SERVICES", "FORWARD", "NODEPORTS", "PROXY-FIREWALL")
         tables.filter_chains += [chain(f"KUBE-{name}") for name in names]
-        tables.nat_chains += [
-            chain(f"KUBE-{name}") for name in ("SERVICES", "NODEPORTS", "POSTROUTING", "MARK-MASQ")
-        ]
+        tables.nat_chains += [chain(f"KUBE-{name}") for name in ("SERVICES", "NODEPORTS", "POSTROUTING", "MARK-MASQ")]
         mark = MASQUERADE_MARK
         tables.nat_rules += [
             f"-A KUBE-POSTROUTING -m mark ! --mark {mark}/{mark} -j RETURN",
@@ -118,7 +144,7 @@ class _Writer:
 
     def _entries(self, port: ServicePort, names: _Names) -> None:
         """Write the rules that catch a port's traffic, or refuse it."""
-        filter_rules, nat_rules = self._tables.filter_rules, self._tables.nat_rules
+        filter_rules, nat_rules = self.tables.filter_rules, self.tables.nat_rules
         name, protocol = port.name, port.protocol
         match = f"-m {protocol} -p {protocol}"
         exist = port.endpoints.exist
@@ -136,8 +162,7 @@ class _Writer:
             destination = f"{match} -d {ip} --dport {port.port}"
             if exist:
                 nat_rules.append(
-                    f'-A KUBE-SERVICES -m comment --comment "{name} external IP" {destination}'
-                    f" -j {names.external}"
+                    f'-A KUBE-SERVICES -m comment --comment "{name} external IP" {destination} -j {names.external}'
                 )
             if not names.external_reachable:
                 filter_rules.append(f"-A KUBE-EXTERNAL-SERVICES {comment} {destination} -j {verdict}")
@@ -146,8 +171,7 @@ class _Writer:
             if exist:
                 target = names.firewall if names.has_firewall else names.external
                 nat_rules.append(
-                    f'-A KUBE-SERVICES -m comment --comment "{name} loadbalancer IP" {destination}'
-                    f" -j {target}"
+                    f'-A KUBE-SERVICES -m comment --comment "{name} loadbalancer IP" {destination} -j {target}'
                 )
             if names.has_firewall:
                 filter_rules.append(
@@ -171,23 +195,23 @@ class _Writer:
         if port.endpoints.exist:
             comment = f"-m comment --comment {port.name}"
             if self._counts_localhost:
-                self._tables.nat_rules.append(
+                self.tables.nat_rules.append(
                     f"-A KUBE-NODEPORTS {comment} {match} -d 127.0.0.0/8 --dport {port.node_port}"
                     f" -m nfacct --nfacct-name {LOCALHOST_ACCOUNT} -j {names.external}"
                 )
-            self._tables.nat_rules.append(
+            self.tables.nat_rules.append(
                 f"-A KUBE-NODEPORTS {comment} {match} --dport {port.node_port} -j {names.external}"
             )
         if not names.external_reachable:
             comment, verdict = names.refusal
-            self._tables.filter_rules.append(
+            self.tables.filter_rules.append(
                 f"-A KUBE-EXTERNAL-SERVICES {comment} -m addrtype --dst-type LOCAL {match}"
                 f" --dport {port.node_port} -j {verdict}"
             )
 
-    def _chains(self, port: ServicePort, names: _Names) -> None:
+    def write_chains(self, port: ServicePort, names: _Names) -> None:
         """Write a port's own chains."""
-        nat_chains, nat_rules = self._tables.nat_chains, self._tables.nat_rules
+        nat_chains, nat_rules = self.tables.nat_chains, self.tables.nat_rules
         endpoints = port.endpoints
         if names.internal_reachable and (self._options.masquerade_all or self._from_pods):
             # Traffic to a cluster IP from outside of the cluster: the endpoint may be on another node.
@@ -225,7 +249,7 @@ class _Writer:
 
     def _external(self, port: ServicePort, names: _Names) -> None:
         """Write the chain of what comes by node port, load balancer or external IP."""
-        nat_rules, name = self._tables.nat_rules, port.name
+        nat_rules, name = self.tables.nat_rules, port.name
         start, outside = f"-A {names.external} -m comment --comment", f"for {name} external destinations"
         if not port.external_local:
             nat_rules.append(f'{start} "masquerade traffic {outside}" -j KUBE-MARK-MASQ')
@@ -248,15 +272,13 @@ class _Writer:
         if self._options.inside(port.source_ranges):
             # A balancer's address is often the node's own too: then its requests come from that very address.
             sources += port.load_balancer_ips
-        self._tables.nat_rules += [f"{start} -s {source} -j {names.external}" for source in sources]
-        self._tables.nat_rules.append(
+        self.tables.nat_rules += [f"{start} -s {source} -j {names.external}" for source in sources]
+        self.tables.nat_rules.append(
             f'-A {names.firewall} -m comment --comment "other traffic to {port.name} will be dropped by'
             ' KUBE-PROXY-FIREWALL"'
         )
 
-    def _balance(
-        self, port: ServicePort, name: str, targets: tuple[Target, ...], chain_names: dict[str, str]
-    ) -> None:
+    def _balance(self, port: ServicePort, name: str, targets: tuple[Target, ...], chain_names: dict[str, str]) -> None:
         """Write the rules that choose an endpoint: the one that the client had before, else any."""
         comments = (
             [f' -m comment --comment "{port.name} -> {target.text}"' for target in targets]
@@ -265,18 +287,18 @@ class _Writer:
         )
         names = [chain_names[target.text] for target in targets]
         if port.affinity_seconds:
-            self._tables.nat_rules += [
+            self.tables.nat_rules += [
                 f"-A {name}{comment} -m recent --name {endpoint} --rcheck --seconds {port.affinity_seconds}"
                 f" --reap -j {endpoint}"
                 for comment, endpoint in zip(comments, names, strict=True)
             ]
-        self._tables.nat_rules += [
+        self.tables.nat_rules += [
             f"-A {name}{comment}{match} -j {endpoint}"
             for comment, match, endpoint in zip(comments, balance(targets, 10), names, strict=True)
         ]
 
     def _tail(self) -> None:
-        options, tables = self._options, self._tables
+        options, tables = self._options, self.tables
         start = f"-A KUBE-SERVICES -m comment --comment {NODE_PORTS_COMMENT}"
         if options.node_port_ips is None:
             closed = "" if options.localhost_opened else f" ! -d {options.loopback}"
@@ -284,9 +306,7 @@ class _Writer:
         else:
             tables.nat_rules += [f"{start} -d {ip} -j KUBE-NODEPORTS" for ip in options.node_port_ips]
         if options.drops_invalid:
-            count = (
-                f" -m nfacct --nfacct-name {INVALID_ACCOUNT}" if INVALID_ACCOUNT in options.accounts else ""
-            )
+            count = f" -m nfacct --nfacct-name {INVALID_ACCOUNT}" if INVALID_ACCOUNT in options.accounts else ""
             tables.filter_rules.append(f"-A KUBE-FORWARD -m conntrack --ctstate INVALID{count} -j DROP")
         mark = MASQUERADE_MARK
         tables.filter_rules += [

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING
 
 from lab.kubeproxy.options import MASQUERADE_MARK, ProxyOptions
 from lab.kubeproxy.services import ServicePort, Target, hashed
-from lab.kubeproxy.tables import IptablesRules, Tables, balance, chain, jumps_text
-from lab.topology.model import Family
+from lab.kubeproxy.tables import NODE_PORTS_COMMENT, IptablesRules, Tables, balance, chain, delete, jumps_text
+from lab.words import Family
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MARK = f"{MASQUERADE_MARK}/{MASQUERADE_MARK}"
 _DROP_MARK = "0x00008000/0x00008000"  # the kubelet's, bit 15
-_NODE_PORTS_COMMENT = '"kubernetes service nodeports; NOTE: this must be the last rule in this chain"'
 _NEW = "-m conntrack --ctstate NEW "
 _PORTALS = '-m comment --comment "kubernetes service portals"'
 _EXTERNAL = _NEW + '-m comment --comment "kubernetes externally-visible service portals"'
@@ -39,6 +38,20 @@ _KUBELET_JUMPS = (("filter", "KUBE-FIREWALL", "OUTPUT", ""), ("filter", "KUBE-FI
 
 def render(ports: Sequence[ServicePort], options: ProxyOptions) -> IptablesRules:
     """Write all rules; with a KUBE-MARK-DROP among them, the kubelet's two chains as well."""
+    tables = _write(ports, options)
+    drops = chain("KUBE-MARK-DROP") in tables.nat_chains
+    return IptablesRules(tables.text(), jumps_text((*_JUMPS, *(_KUBELET_JUMPS if drops else ()))))
+
+
+def sync(before: Sequence[ServicePort], after: Sequence[ServicePort], options: ProxyOptions) -> str:
+    """Write all rules anew, and the end of the chains that are left over."""
+    tables = _write(after, options)
+    kept = {*tables.nat_chains, chain("KUBE-MARK-DROP")}  # the kubelet's stays
+    delete(tables, [line for line in _write(before, options).nat_chains if line not in kept])
+    return tables.text()
+
+
+def _write(ports: Sequence[ServicePort], options: ProxyOptions) -> Tables:
     tables = Tables(
         filter_chains=[chain(f"KUBE-{name}") for name in ("SERVICES", "EXTERNAL-SERVICES", "FORWARD")],
         nat_chains=[chain(f"KUBE-{name}") for name in ("SERVICES", "NODEPORTS", "POSTROUTING", "MARK-MASQ")],
@@ -53,8 +66,7 @@ def render(ports: Sequence[ServicePort], options: ProxyOptions) -> IptablesRules
     for port in ports:
         _service(port, tables, options)
     _tail(tables, options)
-    drops = any(rule.endswith(" -j KUBE-MARK-DROP") for rule in tables.nat_rules)
-    if drops:
+    if any(rule.endswith(" -j KUBE-MARK-DROP") for rule in tables.nat_rules):
         tables.filter_chains.append(chain("KUBE-FIREWALL"))
         tables.filter_rules.append(
             '-A KUBE-FIREWALL -m comment --comment "kubernetes firewall for dropping marked packets"'
@@ -62,7 +74,7 @@ def render(ports: Sequence[ServicePort], options: ProxyOptions) -> IptablesRules
         )
         tables.nat_chains.append(chain("KUBE-MARK-DROP"))
         tables.nat_rules.append(f"-A KUBE-MARK-DROP -j MARK --set-xmark {_DROP_MARK}")
-    return IptablesRules(tables.text(), jumps_text((*_JUMPS, *(_KUBELET_JUMPS if drops else ()))))
+    return tables
 
 
 def _service(port: ServicePort, tables: Tables, options: ProxyOptions) -> None:
@@ -91,8 +103,7 @@ def _service(port: ServicePort, tables: Tables, options: ProxyOptions) -> None:
     nat_rules.append(f"{cluster_ip} -j {service}")
     for ip in port.external_ips:
         external = (
-            f'-A KUBE-SERVICES -m comment --comment "{name} external IP" {match} -d {ip}{host}'
-            f" --dport {port.port}"
+            f'-A KUBE-SERVICES -m comment --comment "{name} external IP" {match} -d {ip}{host} --dport {port.port}'
         )
         nat_rules += [
             f"{external} -j KUBE-MARK-MASQ",
@@ -130,12 +141,8 @@ def _service(port: ServicePort, tables: Tables, options: ProxyOptions) -> None:
 def _refuse(port: ServicePort, tables: Tables, match: str, host: str) -> None:
     comment = f'-m comment --comment "{port.name} has no endpoints"'
     catches = [("KUBE-SERVICES", f"{match} -d {port.cluster_ip}{host} --dport {port.port}")]
-    catches += [
-        ("KUBE-EXTERNAL-SERVICES", f"{match} -d {ip}{host} --dport {port.port}") for ip in port.external_ips
-    ]
-    catches += [
-        ("KUBE-SERVICES", f"{match} -d {ip}{host} --dport {port.port}") for ip in port.load_balancer_ips
-    ]
+    catches += [("KUBE-EXTERNAL-SERVICES", f"{match} -d {ip}{host} --dport {port.port}") for ip in port.external_ips]
+    catches += [("KUBE-SERVICES", f"{match} -d {ip}{host} --dport {port.port}") for ip in port.load_balancer_ips]
     if port.node_port:
         node_port = f"-m addrtype --dst-type LOCAL {match} --dport {port.node_port}"
         catches.append(("KUBE-EXTERNAL-SERVICES", node_port))
@@ -146,9 +153,7 @@ def _endpoint_chain(port: ServicePort, target: Target) -> str:
     return "KUBE-SEP-" + hashed(f"{port.name}{port.protocol}{target.text}", 16)
 
 
-def _endpoints(
-    port: ServicePort, service: str, targets: tuple[Target, ...], tables: Tables, host: str
-) -> None:
+def _endpoints(port: ServicePort, service: str, targets: tuple[Target, ...], tables: Tables, host: str) -> None:
     names = [_endpoint_chain(port, target) for target in targets]
     tables.nat_chains += [chain(name) for name in names]
     if port.affinity_seconds:
@@ -192,7 +197,7 @@ def _local(port: ServicePort, local: str, service: str, tables: Tables, options:
 
 
 def _tail(tables: Tables, options: ProxyOptions) -> None:
-    start = f"-A KUBE-SERVICES -m comment --comment {_NODE_PORTS_COMMENT}"
+    start = f"-A KUBE-SERVICES -m comment --comment {NODE_PORTS_COMMENT}"
     if options.node_port_ips is None:
         tables.nat_rules.append(f"{start} -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS")
     else:

@@ -7,16 +7,17 @@ without affinity, and one set of connections that come back to where they starte
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lab.errors import InputError
 from lab.kubeproxy.options import MASQUERADE_MARK, ProxyOptions
-from lab.kubeproxy.services import ServicePort, Target, hashed, service_ports
+from lab.kubeproxy.services import ServicePort, Target, changed_services, hashed, service_ports
 from lab.kubeproxy.versions import VERSIONS
-from lab.topology.model import Family
+from lab.words import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from lab.topology.kubernetes import EndpointSlice, Service
 
@@ -26,9 +27,7 @@ _NAME_LENGTH = 240
 """Longest name without its prefix (``chainNameBaseLengthMax``): nft takes 256, the prefix may have 16."""
 
 
-def render(
-    services: Iterable[Service], endpoint_slices: Iterable[EndpointSlice], options: ProxyOptions
-) -> str:
+def render(services: Iterable[Service], endpoint_slices: Iterable[EndpointSlice], options: ProxyOptions) -> str:
     """Write all rules as one transaction, as kube-proxy does in its first sync.
 
     It can be loaded where the table exists already: what is in it is replaced, but affinities stay, and
@@ -41,7 +40,54 @@ def render(
         first = next(version.name for version in VERSIONS.values() if version.nftables)
         message = f"kube-proxy {options.version} has no nftables mode that is known here"
         raise InputError(message, cure=f"take {first} or later")
-    return _Writer(options).write(service_ports(services, endpoint_slices, options))
+    ports = service_ports(services, endpoint_slices, options)
+    writer = _Writer(options)
+    writer.write_setup()
+    for port in ports:
+        writer.write_port(port)
+    return writer.text()
+
+
+@dataclass(frozen=True)
+class NftablesChange:
+    """What kube-proxy gives to nft when services or endpoints change.
+
+    :param script: one transaction; chains that are left over lose their rules.
+    :param afterwards: deletes those chains; empty where there are none. kube-proxy does so in the first sync
+        that is a second later: before Linux 6.2 the kernel takes a moment to see that no map leads to them.
+    """
+
+    script: str
+    afterwards: str
+
+
+def sync(before: Sequence[ServicePort], after: Sequence[ServicePort], options: ProxyOptions) -> NftablesChange:
+    """Write kube-proxy's partial sync: the chains of the services that changed, and the elements that differ.
+
+    :param before: the ports that the loaded rules are for, of :func:`~lab.kubeproxy.services.service_ports`.
+    :param after: the ports that there are now.
+    """
+    changed = changed_services(before, after)
+    old, new = _Writer(options), _Writer(options)
+    for writer, ports in ((old, before), (new, after)):
+        for port in ports:
+            writer.write_port(port, chains=port.service in changed)
+    table, lines = new.table, [line for line in new.lines if line.split(" ", 2)[1] != "element"]
+    for container, elements in new.elements.items():
+        loaded = old.elements.get(container, {})
+        for key, element in elements.items():
+            if loaded.get(key) != element:
+                if key in loaded:
+                    lines.append(f"delete element {table} {container} {{ {key} }}")
+                lines.append(f"add element {table} {container} {{ {element} }}")
+    stale = [name for name in old.chains if name not in new.chains]
+    lines += [f"flush chain {table} {name}" for name in stale]
+    lines += [f"delete set {table} {name}" for name in old.affinities if name not in new.affinities]
+    for container, elements in old.elements.items():
+        left = new.elements.get(container, {})
+        lines += [f"delete element {table} {container} {{ {key} }}" for key in elements if key not in left]
+    afterwards = [f"delete chain {table} {name}" for name in stale]
+    return NftablesChange("\n".join([*lines, ""]), "\n".join([*afterwards, ""]) if afterwards else "")
 
 
 class _Writer:
@@ -53,45 +99,44 @@ class _Writer:
         ipv4 = options.family is Family.IPV4
         self._ip = "ip" if ipv4 else "ip6"
         self._address = "ipv4_addr" if ipv4 else "ipv6_addr"
-        self._table = f"{self._ip} {TABLE}"
-        self._lines: list[str] = []
-        self._elements_seen: set[str] = set()
+        self.table = f"{self._ip} {TABLE}"
+        self.lines: list[str] = []
+        # What was written, for a sync to compare with: elements by container and key, the rest by name.
+        self.elements: dict[str, dict[str, str]] = {}
+        self.chains: dict[str, None] = {}
+        self.affinities: dict[str, None] = {}
         # From v1.36 the mark is set where the jump to the chain was.
         self._mark = (
-            f"mark set mark or {MASQUERADE_MARK}"
-            if self._release.endpoint_maps
-            else "jump mark-for-masquerade"
+            f"mark set mark or {MASQUERADE_MARK}" if self._release.endpoint_maps else "jump mark-for-masquerade"
         )
         cidr = options.cluster_cidr
         self._from_pods = f"{self._ip} saddr {cidr}" if cidr else None
         self._from_elsewhere = f"{self._ip} saddr != {cidr}" if cidr else None
 
-    def write(self, ports: list[ServicePort]) -> str:
-        self._setup()
-        for port in ports:
-            self._port(port)
-        return "\n".join([*self._lines, ""])
+    def text(self) -> str:
+        return "\n".join([*self.lines, ""])
 
     def _rule(self, chain: str, rule: str, comment: str | None = None) -> None:
         said = f' comment "{comment}"' if comment else ""
-        self._lines.append(f"add rule {self._table} {chain} {rule}{said}")
+        self.lines.append(f"add rule {self.table} {chain} {rule}{said}")
 
     def _chain(self, name: str) -> None:
-        self._lines += [f"add chain {self._table} {name}", f"flush chain {self._table} {name}"]
+        self.chains[name] = None
+        self.lines += [f"add chain {self.table} {name}", f"flush chain {self.table} {name}"]
 
     def _container(self, kind: str, name: str, contents: str, comment: str) -> None:
-        self._lines.append(f'add {kind} {self._table} {name} {{ type {contents} ; comment "{comment}" ; }}')
-        self._lines.append(f"flush {kind} {self._table} {name}")
+        self.lines.append(f'add {kind} {self.table} {name} {{ type {contents} ; comment "{comment}" ; }}')
+        self.lines.append(f"flush {kind} {self.table} {name}")
 
-    def _element(self, container: str, element: str) -> None:
-        line = f"add element {self._table} {container} {{ {element} }}"
-        if line not in self._elements_seen:  # ports share a cluster IP, services share endpoints
-            self._elements_seen.add(line)
-            self._lines.append(line)
+    def _element(self, container: str, key: str, value: str = "", comment: str = "") -> None:
+        known = self.elements.setdefault(container, {})
+        if key not in known:  # ports share a cluster IP, services share endpoints
+            known[key] = f"{key}{comment}{value and f' : {value}'}"
+            self.lines.append(f"add element {self.table} {container} {{ {known[key]} }}")
 
-    def _setup(self) -> None:
+    def write_setup(self) -> None:
         """Write what is the same for all services."""
-        lines, table = self._lines, self._table
+        lines, table = self.lines, self.table
         lines.append(f'add table {table} {{ comment "rules for kube-proxy" ; }}')
         base_chains, jumps = _layout(after_dnat=self._release.filters_after_dnat)
         for name, _, _, _ in base_chains:  # made anew, as a base chain's priority cannot be changed
@@ -107,9 +152,7 @@ class _Writer:
         self._cluster_ips()
         self._endpoints_checks()
         verdicts = f"{self._address} . inet_proto . inet_service : verdict"
-        self._container(
-            "map", "firewall-ips", verdicts, "destinations that are subject to LoadBalancerSourceRanges"
-        )
+        self._container("map", "firewall-ips", verdicts, "destinations that are subject to LoadBalancerSourceRanges")
         self._rule("firewall-check", f"{self._ip} daddr . meta l4proto . th dport vmap @firewall-ips")
         self._container("map", "service-ips", verdicts, "ClusterIP, ExternalIP and LoadBalancer IP traffic")
         self._container("map", "service-nodeports", "inet_proto . inet_service : verdict", "NodePort traffic")
@@ -123,18 +166,14 @@ class _Writer:
                 self._rule("services", f"{match} {self._mark}", comment)
         self._rule("services", f"{self._ip} daddr . meta l4proto . th dport vmap @service-ips")
         local = "" if self._node_port_ips() is not None else "fib daddr type local "
-        self._rule(
-            "services", f"{local}{self._node_ports_match()} meta l4proto . th dport vmap @service-nodeports"
-        )
+        self._rule("services", f"{local}{self._node_ports_match()} meta l4proto . th dport vmap @service-nodeports")
 
     def _masquerading(self) -> None:
         mark = MASQUERADE_MARK
         if self._release.endpoint_maps:
             connection = f"{self._address} . {self._address} . inet_proto . inet_service"
             self._container("set", "hairpin-connections", connection, "service hairpin connections")
-            self._rule(
-                "masquerading", f"mark and {mark} != 0 mark set mark xor {mark} masquerade fully-random"
-            )
+            self._rule("masquerading", f"mark and {mark} != 0 mark set mark xor {mark} masquerade fully-random")
             self._rule(
                 "masquerading",
                 f"ct status dnat {self._ip} saddr . {self._ip} daddr . meta l4proto . th dport"
@@ -163,10 +202,10 @@ class _Writer:
             )
 
     def _endpoints_checks(self) -> None:
-        table, addresses = self._table, self._node_port_ips()
+        table, addresses = self.table, self._node_port_ips()
         self._container("set", "nodeport-ips", self._address, "IPs that accept NodePort traffic")
         if addresses is None:
-            self._lines.append(f"delete set {table} nodeport-ips")
+            self.lines.append(f"delete set {table} nodeport-ips")
         else:
             for address in addresses:
                 self._element("nodeport-ips", address)
@@ -183,8 +222,8 @@ class _Writer:
             "vmap to drop or reject packets to service nodeports with no endpoints",
         )
         comment = "helper for @no-endpoint-services / @no-endpoint-nodeports"
-        self._lines.append(f'add chain {table} reject-chain {{ comment "{comment}" ; }}')
-        self._lines.append(f"flush chain {table} reject-chain")
+        self.lines.append(f'add chain {table} reject-chain {{ comment "{comment}" ; }}')
+        self.lines.append(f"flush chain {table} reject-chain")
         self._rule("reject-chain", "reject")
         self._rule(
             "service-endpoints-check",
@@ -209,12 +248,23 @@ class _Writer:
             return f"{self._ip} daddr @nodeport-ips"
         return f"{self._ip} daddr != {'127.0.0.0/8' if self._ip == 'ip' else '::1'}"
 
-    def _port(self, port: ServicePort) -> None:
-        """Write the chains and elements of one service port."""
+    def write_port(self, port: ServicePort, *, chains: bool = True) -> None:
+        """Write the elements of one service port, and its chains if wanted."""
         names = _Names(port)
+        if chains:
+            self._port_chains(port, names)
+        self._port_elements(port, names)
+        if chains:
+            self._port_rules(port, names)
+
+    def _chained(self, port: ServicePort) -> tuple[Target, ...]:
+        """Return the endpoints that have chains of their own."""
+        chained = port.affinity_seconds or not self._release.endpoint_maps
+        return port.endpoints.reachable if chained else ()
+
+    def _port_chains(self, port: ServicePort, names: _Names) -> None:
         endpoints = port.endpoints
-        chained = endpoints.reachable if port.affinity_seconds or not self._release.endpoint_maps else ()
-        for target in chained:
+        for target in self._chained(port):
             self._chain(f"endpoint-{names.endpoint(target)}")
         if endpoints.cluster:
             self._chain(names.cluster)
@@ -224,14 +274,40 @@ class _Writer:
             self._chain(names.external)
         if port.load_balancer_ips and port.source_ranges:
             self._chain(names.firewall)
+
+    def _port_elements(self, port: ServicePort, names: _Names) -> None:
+        """Write the elements that send a port's traffic on its way, or refuse it."""
+        exist, said = port.endpoints.exist, f' comment "{port.name}"'
         if self._release.endpoint_maps:
-            for target in endpoints.reachable:
+            for target in port.endpoints.reachable:
                 if target.local:
-                    address = target.address
-                    self._element(
-                        "hairpin-connections", f"{address} . {address} . {port.protocol} . {target.port}"
-                    )
-        self._elements(port, names)
+                    ip = target.address
+                    self._element("hairpin-connections", f"{ip} . {ip} . {port.protocol} . {target.port}")
+        self._element("cluster-ips", port.cluster_ip)
+        key = f"{port.cluster_ip} . {port.protocol} . {port.port}"
+        if names.internal_reachable:
+            self._element("service-ips", key, f"goto {names.internal}")
+        else:
+            self._element("no-endpoint-services", key, names.refusal, said)
+        for ip in (*port.external_ips, *port.load_balancer_ips):
+            key = f"{ip} . {port.protocol} . {port.port}"
+            if exist:
+                self._element("service-ips", key, f"goto {names.external}")
+            if not names.external_reachable:
+                self._element("no-endpoint-services", key, names.refusal, said)
+        if port.source_ranges:
+            for ip in port.load_balancer_ips:
+                key = f"{ip} . {port.protocol} . {port.port}"
+                self._element("firewall-ips", key, f"goto {names.firewall}")
+        if port.node_port:
+            key = f"{port.protocol} . {port.node_port}"
+            if exist:
+                self._element("service-nodeports", key, f"goto {names.external}")
+            if not names.external_reachable:
+                self._element("no-endpoint-nodeports", key, names.refusal, said)
+
+    def _port_rules(self, port: ServicePort, names: _Names) -> None:
+        endpoints = port.endpoints
         if names.internal_reachable and not self._release.endpoint_maps:
             self._internal(port, names)
         if endpoints.exist and port.externally_accessible:
@@ -241,43 +317,19 @@ class _Writer:
             if self._options.inside(port.source_ranges):
                 sources += port.load_balancer_ips
             self._rule(names.firewall, f"{self._ip} saddr != {{ {' , '.join(sources)} }} drop")
-        if port.affinity_seconds:
-            for target in endpoints.reachable:
-                self._lines.append(
-                    f"add set {self._table} affinity-{names.endpoint(target)} {{ type {self._address} ;"
-                    f" flags dynamic,timeout ; timeout {port.affinity_seconds}s ; }}"
-                )
+        for target in endpoints.reachable if port.affinity_seconds else ():
+            affinity = f"affinity-{names.endpoint(target)}"
+            self.affinities[affinity] = None
+            self.lines.append(
+                f"add set {self.table} {affinity} {{ type {self._address} ;"
+                f" flags dynamic,timeout ; timeout {port.affinity_seconds}s ; }}"
+            )
         if endpoints.cluster:
             self._balance(port, names, names.cluster, endpoints.cluster)
         if endpoints.local:
             self._balance(port, names, names.local, endpoints.local)
-        for target in chained:
+        for target in self._chained(port):
             self._endpoint(port, names, target)
-
-    def _elements(self, port: ServicePort, names: _Names) -> None:
-        """Write the map elements that send a port's traffic on its way, or refuse it."""
-        exist, said = port.endpoints.exist, f'comment "{port.name}"'
-        self._element("cluster-ips", port.cluster_ip)
-        key = f"{port.cluster_ip} . {port.protocol} . {port.port}"
-        if names.internal_reachable:
-            self._element("service-ips", f"{key} : goto {names.internal}")
-        else:
-            self._element("no-endpoint-services", f"{key} {said} : {names.refusal}")
-        for ip in dict.fromkeys((*port.external_ips, *port.load_balancer_ips)):
-            key = f"{ip} . {port.protocol} . {port.port}"
-            if exist:
-                self._element("service-ips", f"{key} : goto {names.external}")
-            if not names.external_reachable:
-                self._element("no-endpoint-services", f"{key} {said} : {names.refusal}")
-        if port.source_ranges:
-            for ip in port.load_balancer_ips:
-                self._element("firewall-ips", f"{ip} . {port.protocol} . {port.port} : goto {names.firewall}")
-        if port.node_port:
-            key = f"{port.protocol} . {port.node_port}"
-            if exist:
-                self._element("service-nodeports", f"{key} : goto {names.external}")
-            if not names.external_reachable:
-                self._element("no-endpoint-nodeports", f"{key} {said} : {names.refusal}")
 
     def _internal(self, port: ServicePort, names: _Names) -> None:
         """Masquerade what comes to the cluster IP from outside of the cluster; up to v1.35."""
@@ -295,13 +347,9 @@ class _Writer:
             self._rule(names.external, self._mark)
         else:
             if self._from_pods:
-                self._rule(
-                    names.external, f"{self._from_pods} goto {names.cluster}", "short-circuit pod traffic"
-                )
+                self._rule(names.external, f"{self._from_pods} goto {names.cluster}", "short-circuit pod traffic")
             self._rule(names.external, f"fib saddr type local {self._mark}", "masquerade local traffic")
-            self._rule(
-                names.external, f"fib saddr type local goto {names.cluster}", "short-circuit local traffic"
-            )
+            self._rule(names.external, f"fib saddr type local goto {names.cluster}", "short-circuit local traffic")
         if names.external_reachable:
             self._rule(names.external, f"goto {names.local if port.external_local else names.cluster}")
 
@@ -364,9 +412,7 @@ def _named(text: str) -> str:
     return name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 3] + "..."
 
 
-def _layout(
-    *, after_dnat: bool
-) -> tuple[tuple[tuple[str, str, str, int], ...], tuple[tuple[str, str, str], ...]]:
+def _layout(*, after_dnat: bool) -> tuple[tuple[tuple[str, str, str, int], ...], tuple[tuple[str, str, str], ...]]:
     """Return base chains (name, type, hook, priority) and jumps (from, to, condition)."""
     new = "ct state new "
     nat = (

@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from lab.kubeproxy.versions import Version, find_version
-from lab.topology.model import Family
+from lab.words import Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,9 +26,8 @@ class ProxyOptions:
 
     :param family: the address family that the rules are for.
     :param version: the kube-proxy release, such as ``v1.29``.
-    :param cluster_cidrs: the pods' address ranges, one a family. With one, what comes from elsewhere to a
-        cluster IP is masqueraded (``--cluster-cidr``, ``detectLocalMode: ClusterCIDR``); without, no source is
-        local.
+    :param cluster_cidrs: the pods' address ranges, one a family (``--cluster-cidr``). With one, what comes
+        from elsewhere to a cluster IP is masqueraded; without, no source is taken as a local pod.
     :param service_cidrs: the ranges that cluster IPs come from; nftables mode drops what goes to unused ones.
     :param masquerade_all: masquerade all traffic to cluster IPs.
     :param node_name: the node's name, by which endpoints are found to be local.

@@ -11,7 +11,7 @@ import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from lab.errors import InputError
-from lab.topology.model import Family
+from lab.words import Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -111,9 +111,7 @@ def service_ports(
         if key in keys:
             raise InputError(f"there are two Services {key}", cure="keep one of them")
         keys.add(key)
-        if service.spec.type == "ExternalName" or any(
-            label in service.metadata.labels for label in _NOT_OURS
-        ):
+        if service.spec.type == "ExternalName" or any(label in service.metadata.labels for label in _NOT_OURS):
             continue
         cluster_ip = next((ip for ip in service.spec.all_cluster_ips if options.of_family(ip)), "None")
         if cluster_ip != "None":
@@ -162,9 +160,7 @@ def _ports(
 ) -> Iterable[ServicePort]:
     spec = service.spec
     ingress = service.status.load_balancer.ingress
-    balancers = tuple(
-        one.ip for one in ingress if one.ip and one.ip_mode != "Proxy" and options.of_family(one.ip)
-    )
+    balancers = tuple(one.ip for one in ingress if one.ip and one.ip_mode != "Proxy" and options.of_family(one.ip))
     external_ips = tuple(ip for ip in spec.external_ips if options.of_family(ip))
     ranges = tuple(cidr for cidr in spec.load_balancer_source_ranges if options.of_family(cidr))
     if any(cidr.endswith("/0") for cidr in ranges):  # "any" is the same as no range
@@ -215,6 +211,18 @@ def _usable(targets: list[Target]) -> tuple[Target, ...]:
     """Return the ready ones, or those that still serve while terminating where none is ready."""
     ready = tuple([target for target in targets if target.ready])
     return ready or tuple([target for target in targets if target.fallback])
+
+
+def changed_services(before: Iterable[ServicePort], after: Iterable[ServicePort]) -> set[str]:
+    """Return the names of the services of which any port, or its endpoints, differs."""
+    old = {(port.name, port.protocol): port for port in before}
+    new = {(port.name, port.protocol): port for port in after}
+    return {
+        port.service
+        for ports, others in ((old, new), (new, old))
+        for key, port in ports.items()
+        if others.get(key) != port
+    }
 
 
 def _refuse_conflicts(ports: Sequence[ServicePort]) -> None:

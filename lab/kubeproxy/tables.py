@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from lab.kubeproxy.services import Target
 
 
+NODE_PORTS_COMMENT = '"kubernetes service nodeports; NOTE: this must be the last rule in this chain"'
+
+
 @dataclass(frozen=True)
 class IptablesRules:
     """What kube-proxy gives to iptables, as two inputs for ``iptables-restore --noflush --counters``.
@@ -54,6 +57,13 @@ def chain(name: str) -> str:
     return f":{name} - [0:0]"
 
 
+def delete(tables: Tables, declarations: Iterable[str]) -> None:
+    """Delete chains of the nat table: declaring one deletes its rules, without which it could not go."""
+    for declaration in declarations:
+        tables.nat_chains.append(declaration)
+        tables.nat_rules.append(f"-X {declaration.split()[0].removeprefix(':')}")
+
+
 def jumps_text(jumps: Iterable[tuple[str, str, str, str]], chains: Iterable[tuple[str, str]] = ()) -> str:
     """Write the jumps' input.
 
@@ -73,6 +83,4 @@ def jumps_text(jumps: Iterable[tuple[str, str, str, str]], chains: Iterable[tupl
 def balance(targets: tuple[Target, ...], decimals: int) -> list[str]:
     """Return each balancing rule's match: the i-th of n has probability 1/(n-i), the last has none."""
     count = len(targets)
-    return [
-        f" -m statistic --mode random --probability {1 / left:.{decimals}f}" for left in range(count, 1, -1)
-    ] + [""]
+    return [f" -m statistic --mode random --probability {1 / left:.{decimals}f}" for left in range(count, 1, -1)] + [""]

@@ -31,5 +31,5 @@ def create(namespace: Namespace, name: str) -> None:
     if code:
         raise MissingError(
             f"the kernel has no nfacct ({os.strerror(code)})",
-            "modprobe nfnetlink_acct (NETFILTER_NETLINK_ACCT), or take a proxy-version before v1.31",
+            "modprobe nfnetlink_acct (NETFILTER_NETLINK_ACCT)",
         )

@@ -45,6 +45,8 @@ class Nft:
     :raises MissingError: libnftables is not installed.
     """
 
+    slow_to_close = True
+
     def __init__(self, namespace: Namespace) -> None:
         library = _library()
         with namespace.entered():

@@ -1,35 +1,45 @@
 """Closing what is slow to close, off the caller's thread.
 
-Closing a packet socket or an nftables context waits for the kernel's grace period (8 to 15 ms each). A lab
-is over when its owner says so; the kernel may take its time.
+Closing a packet socket or an nftables context waits for the kernel's grace period (8 to 15 ms). A lab is over when
+its owner says so; the kernel may take its time.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final, Protocol
 
-# Labs whose end is still under way; more would only pile up descriptors. Eight keep pace with 1,000 trials a minute.
-_under_way: Final = threading.BoundedSemaphore(8)
+# More would only pile up descriptors; these keep pace with a hundred labs a second.
+_under_way: Final = threading.BoundedSemaphore(64)
 
 
 class Closable(Protocol):
-    """Anything with a descriptor to give up."""
+    """Anything with a descriptor to give up.
+
+    It is slow where closing waits for the kernel: a class says so by ``slow_to_close``.
+    """
 
     def close(self) -> None:
         """Give it up."""
 
 
-def close_later(things: Sequence[Closable]) -> None:
-    """Close all of them in their order, in a thread of their own. Waits only where too much is left to close."""
-    _under_way.acquire()
-    threading.Thread(target=_close, args=(things,), name="reaper").start()
+def close_all(things: Iterable[Closable]) -> None:
+    """Close all of them, the slow ones each in a thread of its own.
 
-
-def _close(things: Sequence[Closable]) -> None:
-    try:
-        for thing in things:
+    A thread each, so that every descriptor leaves the process's table at once. A program that is started while one is
+    still waiting its turn would inherit it, be the last to close it, and wait for the kernel before it begins.
+    """
+    for thing in things:
+        if getattr(thing, "slow_to_close", False):
+            _under_way.acquire()
+            threading.Thread(target=_close, args=(thing,), name="reaper").start()
+        else:
             thing.close()
+
+
+def _close(thing: Closable) -> None:
+    try:
+        thing.close()
     finally:
         _under_way.release()

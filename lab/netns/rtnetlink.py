@@ -60,9 +60,7 @@ class Message:
 
 def link_up(index: int, purpose: str) -> Message:
     """Set interface ``index`` up."""
-    return Message(
-        _RTM_NEWLINK, 0, struct.pack("=BxHiII", 0, 0, index, _IFF_UP, _IFF_UP), f"set {purpose} up"
-    )
+    return Message(_RTM_NEWLINK, 0, struct.pack("=BxHiII", 0, 0, index, _IFF_UP, _IFF_UP), f"set {purpose} up")
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ _OUTCOME_STYLES: Final = {
     Outcome.LEAKED: "yellow",
 }
 
+_LIVES: Final = (Outcome.DROPPED, Outcome.DELIVERED)
+
 # Which packets bring an entry into which state (net/netfilter/nf_conntrack_proto_tcp.c, tcp_conntracks).
 _CAUSES: Final = {
     "SYN_SENT": SYN,
@@ -175,13 +177,9 @@ def timeline_lines(timeline: Timeline) -> list[Text]:
         if note is not None and note.reason:
             lines.append(Text(f"{indent}kernel: {note.reason}", _OOPS if note.state == "invalid" else "yellow"))
         if is_leak:
-            lines.append(
-                Text(f"{indent}OOPS: from the pod's address; the client only knows {timeline.target}", _OOPS)
-            )
-        if (
-            number == "(5)"
-            and crossing.arriving is not None
-            or (packet.tcp is not None and packet.tcp.flags & RST and crossing.arriving is not None)
+            lines.append(Text(f"{indent}OOPS: from the pod's address; the client only knows {timeline.target}", _OOPS))
+        if (number == "(5)" and crossing.arriving is not None) or (
+            packet.tcp is not None and packet.tcp.flags & RST and crossing.arriving is not None
         ):
             lines += _socket_line(timeline, crossing, indent)
     lines += _ending(timeline)
@@ -223,8 +221,9 @@ def _ending(timeline: Timeline) -> list[Text]:
     )
     lines.append(Text(ends, "green" if timeline.complete else _OOPS))
     invalid = timeline.counters.statistics.get("invalid", 0)
-    entry = ", ".join(f"{entry.tcp_state}, {entry.timeout} s left" for entry in timeline.entries) or "none"
-    lines.append(Text(f"{timeline.node} counted {invalid} INVALID; conntrack entries: {entry}"))
+    entry = timeline.entry
+    left = f"{entry.tcp_state}, {entry.timeout:,} s left" if entry else "gone"
+    lines.append(Text(f"{timeline.node} counted {invalid} INVALID; conntrack entry: {left}"))
     return lines
 
 
@@ -268,7 +267,7 @@ def table(tallies: Sequence[Tally]) -> Table:
     cases = list(dict.fromkeys(tally.trial.case for tally in tallies))
     cells = {(tally.trial.case, tally.trial.fix): tally for tally in tallies}
     drawn = Table(show_lines=True, highlight=False)
-    drawn.add_column("case")
+    drawn.add_column("case", no_wrap=True)
     for fix in fixes:
         drawn.add_column(f"fix: {fix}")
     for case in cases:
@@ -293,7 +292,7 @@ def _cell(tally: Tally | None) -> Text:
             for disagreement in result.verdict.disagreements:
                 text.append(f"\n{disagreement}", _OOPS)
     if tally.failure:
-        text.append(("\n" if result else "") + f"NOT RUN: {tally.failure}", _OOPS)
+        text.append("\nthen NOT RUN" if result else "NOT RUN", _OOPS)
     return text
 
 
@@ -304,33 +303,36 @@ def conclusion(report: Report) -> list[Text]:
     outcomes = {fix: tally.sample.verdict.outcome for fix, tally in headline.items() if tally.sample}
     if NO_FIX in outcomes:
         trial = headline[NO_FIX].trial
-        node = f"a node of kube-proxy {trial.proxy_version} in {trial.proxy_mode} mode on Linux {report.kernel}"
+        node = f"on Linux {report.kernel}, a node of kube-proxy {trial.proxy_version} in {trial.proxy_mode} mode"
         if outcomes[NO_FIX] is Outcome.RESET:
-            helps = [fix for fix, outcome in outcomes.items() if outcome in (Outcome.DROPPED, Outcome.DELIVERED)]
-            text = Text(f"{node} is affected: one packet far beyond the window resets a healthy connection; ", "bold")
-            text.append(f"what helps here: {' or '.join(helps)}." if helps else "no fix that was tried helps.", "bold")
-        else:
-            text = Text(f"{node} is not affected: the connection was {outcomes[NO_FIX]}, not reset.", "bold")
-        text.plain = text.plain[0].upper() + text.plain[1:]
-        lines.append(text)
+            helps = [fix for fix, outcome in outcomes.items() if outcome in _LIVES]
+            cure = f"{' or '.join(helps)} prevents it" if helps else "no fix was tried that prevents it"
+            lines.append(Text(f"AFFECTED: {node} lets one packet reset a healthy connection; {cure}.", _OOPS))
+        elif outcomes[NO_FIX] in _LIVES:
+            lines.append(Text(f"NOT AFFECTED: {node} keeps the connection alive.", "bold green"))
     for tally in report.tallies:
         if tally.trial.case == REGRESSION and tally.trial.fix == NO_FIX and tally.sample is not None:
             lines.append(_on_regression(tally.sample))
+    for failure in dict.fromkeys(tally.failure for tally in report.tallies if tally.failure):
+        cells = [f"{tally.trial.case} with {tally.trial.fix}" for tally in report.tallies if tally.failure == failure]
+        lines.append(Text(f"not run: {', '.join(cells)}: {failure}", _OOPS))
     if not report.good:
         bad = sum(not tally.good for tally in report.tallies)
         lines.append(
-            Text(f"{bad} of {len(report.tallies)} trials did not give what this kernel is expected to give.", _OOPS)
+            Text(
+                f"{bad} of {len(report.tallies)} trials did not give what this kernel is expected to give.",
+                _OOPS,
+            )
         )
     return lines
 
 
 def _on_regression(result: Result) -> Text:
-    if result.verdict.judgement is Judgement.INVALID:
-        return Text(
-            "Kubernetes' own regression packet (100,000 bytes behind) is INVALID on this kernel,"
-            " so upstream's test means what it says here."
-        )
+    packet = "Kubernetes' own regression packet (100,000 bytes behind)"
+    judgement = result.verdict.judgement
+    if judgement is Judgement.INVALID:
+        return Text(f"{packet} is INVALID on this kernel, so upstream's test means what it says here.")
     return Text(
-        f"Kubernetes' own regression packet (100,000 bytes behind) is not INVALID on this kernel but {result.verdict.judgement}"
-        " (let through and translated), so upstream's test passes here with every fix off: it proves nothing."
+        f"{packet} is not INVALID on this kernel but {judgement}: let through and translated."
+        " So upstream's test passes here with every fix off, and proves nothing."
     )

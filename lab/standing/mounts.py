@@ -1,13 +1,16 @@
-"""Mounts, as mount(2) and umount2(2) make them: for the names of namespaces, and for a host's own ``/sys``."""
+"""mount(2) and umount2(2): for the names of namespaces, and for a host's own ``/sys``."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # include/uapi/linux/mount.h
+READ_ONLY: Final = 1
 BIND: Final = 0x1000
 RECURSIVE: Final = 0x4000
 SLAVE: Final = 0x8_0000
@@ -20,6 +23,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def mount(source: str | Path, target: str | Path, flags: int, kind: str = "none") -> None:
     """Mount ``source`` on ``target``; with SHARED or SLAVE, change how the mount there is passed on.
+
+    :param kind: of file system.
 
     :raises OSError: EINVAL where a change is asked of what is no mount.
     """

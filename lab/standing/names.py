@@ -1,22 +1,25 @@
-"""Names of namespaces: files in ``/run/netns`` on which they are mounted, as ``ip netns`` has them (ip-netns(8)).
+"""Names of namespaces: files in ``/run/netns`` on which they are mounted (ip-netns(8)).
 
-The directory is prepared as ``ip netns add`` does (iproute2, ip/ipnetns.c): a mount of its own that is shared, so
-that a name taken away is gone in every mount namespace. That changes the mount table of the machine; a note says
-that it was done here, and whoever takes the last name away undoes it.
+The directory is prepared as ``ip netns add`` does (iproute2, ip/ipnetns.c): a mount of its own, and shared,
+so that a name taken away is gone in every mount namespace. That changes the mount table of the machine; a
+note says that it was done here, and whoever takes the last name away undoes it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from lab.errors import InputError
-from lab.netns import Namespace
 from lab.standing.mounts import BIND, DETACH, RECURSIVE, SHARED, mount, unmount
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lab.netns import Namespace
 
 DIRECTORY: Final = Path("/run/netns")
 

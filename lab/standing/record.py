@@ -1,8 +1,8 @@
-"""The records of the labs that stand: one file each in ``/run/lab``, locked by the lab's owner as long as it lives.
+"""The records of the labs that stand: a file each in ``/run/lab``, locked by its owner while that lives.
 
-The kernel drops the lock with its holder, and tells everyone who asks which process that is (fcntl(2), F_GETLK). So a
-dead owner is never taken for a living one, whichever process has its number by now. What changes the directory is
-done under a lock of the whole of it.
+The kernel drops the lock with its holder, and tells everyone who asks which process that is (fcntl(2),
+F_GETLK). So a dead owner is never taken for a living one, whichever process has its number by now. What
+changes the directory is done under a lock of the whole of it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ import fcntl
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from lab.errors import InputError, MissingError
-from lab.netns import Namespace
 from lab.standing import names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from lab.netns import Namespace
 
 DIRECTORY: Final = Path("/run/lab")
 _ENDING: Final = ".json"
@@ -45,7 +48,6 @@ class StandingLab:
     """A lab that stays, as its record tells.
 
     :param since: when it was ready, in seconds since the epoch.
-    :param services: their addresses, as ``192.168.0.2:80/tcp``.
     :param owner: the process that serves it; None where that is dead.
     """
 
@@ -53,7 +55,6 @@ class StandingLab:
     topology: str
     since: float
     hosts: tuple[StandingHost, ...]
-    services: tuple[str, ...] = ()
     owner: int | None = None
 
     def host(self, name: str) -> StandingHost:
@@ -79,10 +80,8 @@ class StandingLab:
 
     @classmethod
     def _from_json(cls, data: dict[str, Any]) -> Self:
-        hosts = tuple(
-            StandingHost(host["name"], host["namespace"], tuple(host["addresses"])) for host in data["hosts"]
-        )
-        return cls(**{**data, "hosts": hosts, "services": tuple(data["services"])})
+        hosts = tuple(StandingHost(host["name"], host["namespace"], tuple(host["addresses"])) for host in data["hosts"])
+        return cls(**{**data, "hosts": hosts})
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -111,7 +110,7 @@ def labs() -> tuple[StandingLab, ...]:
     except FileNotFoundError:
         return ()
     except PermissionError:
-        raise _needs_root() from None
+        raise needs_root() from None
     found = (StandingLab.read(DIRECTORY / file) for file in files if file.endswith(_ENDING))
     return tuple(lab for lab in found if lab is not None)
 
@@ -127,9 +126,7 @@ def standing(lab: StandingLab, namespaces: Mapping[str, Namespace]) -> Iterator[
     with _directory():
         before = StandingLab.read(lab.path)
         if before is not None and before.owner is not None:
-            raise InputError(
-                f"a lab {lab.name} stands already", cure=f"`lab down {lab.name}`, or take another --name"
-            )
+            raise InputError(f"a lab {lab.name} stands already", cure=f"`lab down {lab.name}`, or take another --name")
         if before is not None:
             _remove(before)
         # From here on this process opens its record no second time: closing that would drop the lock.
@@ -139,9 +136,11 @@ def standing(lab: StandingLab, namespaces: Mapping[str, Namespace]) -> Iterator[
             os.write(record, json.dumps(asdict(lab)).encode())
             names.prepare(_NOTE)
             names.give({host.namespace: namespaces[host.name] for host in lab.hosts})
-        except BaseException:
+        except BaseException as error:
             lab.path.unlink()
             os.close(record)
+            if isinstance(error, PermissionError):  # root of a user namespace must not mount here
+                raise needs_root() from None
             raise
     try:
         yield
@@ -170,7 +169,7 @@ def _directory() -> Iterator[None]:
             DIRECTORY.mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except PermissionError:
-            raise _needs_root() from None
+            raise needs_root() from None
         except FileNotFoundError:
             continue
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -201,5 +200,6 @@ def _holder(descriptor: int) -> int | None:
     return None if kind == fcntl.F_UNLCK else int(process)
 
 
-def _needs_root() -> MissingError:
+def needs_root() -> MissingError:
+    """Make the error for a caller who is not root."""
     return MissingError("a lab that stays needs root", "run it with sudo (`lab run` needs none)")

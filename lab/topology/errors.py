@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import InputError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 Path = tuple[str | int, ...]
 """Keys and indices that lead to a value of a document, as in ``("hosts", "node", "routes", 0, "via")``."""
 
+_WORD = re.compile(r"[A-Za-z0-9_./-]{1,80}")
 _UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
 _MISSING = {"missing", "missing_argument"}
 _WANTED = {
@@ -43,8 +45,13 @@ class TopologyError(InputError):
 
 
 def spell(path: Path) -> str:
-    """Write a path as people do: ``hosts.node.routes[0].via``."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    """Write a path as people do: ``hosts.node.routes[0].via``; a strange key is quoted."""
+    text = ""
+    for part in path:
+        if isinstance(part, str) and _WORD.fullmatch(part):
+            text += f".{part}"
+        else:
+            text += f"[{part if isinstance(part, int) else found(part)}]"
     return text.removeprefix(".")
 
 

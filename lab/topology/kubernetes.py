@@ -103,9 +103,7 @@ def _cluster_ip(text: str) -> str:
 def _target_port(value: int | str) -> int | str:
     if isinstance(value, str):
         if not _PORT_NAME.fullmatch(value):
-            raise ValueError(
-                "must be a port number, or a name of a-z, 0-9 and '-', at most 15, with a letter"
-            )
+            raise ValueError("must be a port number, or a name of a-z, 0-9 and '-', at most 15, with a letter")
     elif not 1 <= value <= 65535:
         raise ValueError("must be between 1 and 65535")
     return value
@@ -193,12 +191,8 @@ class ServiceSpec(_Object):
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"] = "ClusterIP"
     cluster_ip: ClusterIp = Field(default="", alias="clusterIP")
-    cluster_ips: Annotated[tuple[ClusterIp, ...], FromList, Field(max_length=2)] = Field(
-        default=(), alias="clusterIPs"
-    )
-    ip_families: Annotated[tuple[IpFamily, ...], FromList, Field(max_length=2)] = Field(
-        default=(), alias="ipFamilies"
-    )
+    cluster_ips: Annotated[tuple[ClusterIp, ...], FromList, Field(max_length=2)] = Field(default=(), alias="clusterIPs")
+    ip_families: Annotated[tuple[IpFamily, ...], FromList, Field(max_length=2)] = Field(default=(), alias="ipFamilies")
     ip_family_policy: Literal["SingleStack", "PreferDualStack", "RequireDualStack"] | None = Field(
         default=None, alias="ipFamilyPolicy"
     )
@@ -215,9 +209,7 @@ class ServiceSpec(_Object):
     load_balancer_source_ranges: Annotated[tuple[Cidr, ...], FromList] = Field(
         default=(), alias="loadBalancerSourceRanges"
     )
-    allocate_load_balancer_node_ports: bool | None = Field(
-        default=None, alias="allocateLoadBalancerNodePorts"
-    )
+    allocate_load_balancer_node_ports: bool | None = Field(default=None, alias="allocateLoadBalancerNodePorts")
     health_check_node_port: OptionalPort = Field(default=0, alias="healthCheckNodePort")
     publish_not_ready_addresses: bool = Field(default=False, alias="publishNotReadyAddresses")
     traffic_distribution: str | None = Field(default=None, alias="trafficDistribution")
@@ -250,9 +242,7 @@ class ServiceSpec(_Object):
             if addresses:
                 refusals.add(("clusterIP",), "may not be set for type ExternalName", self.cluster_ip)
             if not re.fullmatch(_SUBDOMAIN[1:-1], self.external_name.removesuffix(".")):
-                refusals.add(
-                    ("externalName",), "must be a DNS name for type ExternalName", self.external_name
-                )
+                refusals.add(("externalName",), "must be a DNS name for type ExternalName", self.external_name)
             return
         if self.cluster_ips and self.cluster_ips[0] != self.cluster_ip:
             refusals.add(("clusterIPs", 0), "must be the same as clusterIP", self.cluster_ips[0])
@@ -268,12 +258,12 @@ class ServiceSpec(_Object):
                 refusals.add(("clusterIPs", 1), "must be of the other IP family than the first", addresses[1])
         if len(set(self.ip_families)) < len(self.ip_families):
             refusals.add(("ipFamilies", 1), "duplicate family", self.ip_families[1])
+        elif "None" not in addresses and len(addresses) < len(self.ip_families):
+            refusals.add(("ipFamilies",), "has more families than there are cluster IPs", self.ip_families)
         for index, (address, family) in enumerate(zip(addresses, self.ip_families, strict=False)):
             if address not in {"", "None"} and is_ipv6(address) != (family == "IPv6"):
                 path: Location = ("clusterIPs", index) if self.cluster_ips else ("clusterIP",)
                 refusals.add(path, f"must be an {family} address, as ipFamilies[{index}] says", address)
-        if "None" not in addresses and len(addresses) < len(self.ip_families):
-            refusals.add(("ipFamilies",), "has more families than there are cluster IPs", self.ip_families)
         if "" in self.cluster_ips:
             refusals.add(("clusterIPs", self.cluster_ips.index("")), "must be an IP address or None", "")
 
@@ -315,9 +305,7 @@ class ServiceSpec(_Object):
             text = "may only be used for type LoadBalancer"
             refusals.add(("loadBalancerSourceRanges",), text, self.load_balancer_source_ranges)
         if self.load_balancer_class is not None and not balanced:
-            refusals.add(
-                ("loadBalancerClass",), "may only be used for type LoadBalancer", self.load_balancer_class
-            )
+            refusals.add(("loadBalancerClass",), "may only be used for type LoadBalancer", self.load_balancer_class)
         if self.allocate_load_balancer_node_ports is not None and not balanced:
             refusals.add(("allocateLoadBalancerNodePorts",), "may only be used for type LoadBalancer")
         if self.health_check_node_port and not (balanced and self.external_traffic_policy == "Local"):

@@ -103,14 +103,12 @@ _TEXT = {"type": "string"}
 FileAddress = Annotated[IPAddress, PlainValidator(_address), WithJsonSchema(_TEXT)]
 FileInterface = Annotated[IPInterface, PlainValidator(_interface), WithJsonSchema(_TEXT)]
 FileNetwork = Annotated[IPNetwork, PlainValidator(_network), WithJsonSchema(_TEXT)]
-FileDestination = Annotated[
-    IPNetwork | Literal["default"], PlainValidator(_destination), WithJsonSchema(_TEXT)
-]
+FileDestination = Annotated[IPNetwork | Literal["default"], PlainValidator(_destination), WithJsonSchema(_TEXT)]
 NAME = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 """A DNS label (RFC 1123 section 2.1), as Kubernetes names things."""
 INTERFACE = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$"
-"""An interface name that the kernel takes (``dev_valid_name`` in net/core/dev.c: at most 15 bytes, no slash, colon
-or space) and that no program mistakes for an option or a pattern."""
+"""An interface name that the kernel takes (``dev_valid_name`` in net/core/dev.c: at most 15 bytes, no slash,
+colon or space) and that no program mistakes for an option or a pattern."""
 VERSION = r"^v1\.(0|[1-9][0-9]?)$"
 """A minor version of Kubernetes, as ``v1.14``."""
 
@@ -122,7 +120,9 @@ class Route:
     __pydantic_config__ = _STRICT_KEYS
 
     to: Annotated[FileDestination, Field(description="Where to: a CIDR, or default (of the gateway's family).")]
-    via: Annotated[FileAddress, Field(description="The gateway: an address at the other end of one of the host's links.")]
+    via: Annotated[
+        FileAddress, Field(description="The gateway: an address at the other end of one of the host's links.")
+    ]
 
     @property
     def network(self) -> IPNetwork:
@@ -138,37 +138,39 @@ class HostOptions:
 
     __pydantic_config__ = _STRICT_KEYS
 
-    routes: Annotated[
-        tuple[Route, ...], FailFast(), Field(description="Routes besides those to its own subnets.")
-    ] = ()
+    routes: Annotated[tuple[Route, ...], FailFast(), Field(description="Routes besides those to its own subnets.")] = ()
     forwarding: Annotated[
-        bool, Strict(), Field(description="Whether it forwards packets of both families, as nodes and routers do.")
+        bool,
+        Strict(),
+        Field(description="Whether it forwards packets of both families, as nodes and routers do."),
     ] = False
     proxy_mode: Annotated[
-        ProxyMode | None, Field(alias="proxy-mode", description="Makes it a node with kube-proxy's rules of this mode.")
+        ProxyMode | None,
+        Field(alias="proxy-mode", description="Makes it a node with kube-proxy's rules of this mode."),
     ] = None
     proxy_version: Annotated[
         str | None,
         Field(
             alias="proxy-version",
-            description="Which kube-proxy's rules, such as v1.14.",
+            description="Which kube-proxy's rules. Left out: v1.14 in iptables mode, v1.31 in nftables mode.",
             json_schema_extra={"pattern": VERSION},
         ),
     ] = None
-    backend: Annotated[
-        Backend, Field(description="In iptables mode, which program loads the rules: iptables-nft or iptables-legacy.")
-    ] = Backend.NFT
+    backend: Backend = Backend.NFT
     cluster_cidrs: Annotated[
         tuple[FileNetwork, ...],
         Field(
             alias="cluster-cidrs",
-            description="kube-proxy's --cluster-cidr, at most one a family: what comes from elsewhere is masqueraded.",
+            description="kube-proxy's --cluster-cidr, one a family: what comes from outside is masqueraded.",
         ),
     ] = ()
     masquerade_all: Annotated[
         bool,
         Strict(),
-        Field(alias="masquerade-all", description="kube-proxy's --masquerade-all: masquerade whatever goes to a VIP."),
+        Field(
+            alias="masquerade-all",
+            description="kube-proxy's --masquerade-all: masquerade whatever goes to a VIP.",
+        ),
     ] = False
 
 
@@ -209,7 +211,7 @@ class Topology:
 
     :param name: a DNS label.
     :param services: and ``endpoint_slices``: what kube-proxy would see of the API server, on every node.
-    :raises lab.topology.errors.TopologyError: with the path of the first thing wrong (see :mod:`lab.topology.rules`).
+    :raises lab.topology.errors.TopologyError: for the first thing wrong (see :mod:`lab.topology.rules`).
     """
 
     name: str
@@ -300,6 +302,4 @@ class Topology:
 
     @cached_property
     def _owners(self) -> dict[str, str]:
-        return {
-            str(address.ip): end.host for link in self.links for end in link.ends for address in end.addresses
-        }
+        return {str(address.ip): end.host for link in self.links for end in link.ends for address in end.addresses}

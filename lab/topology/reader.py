@@ -97,9 +97,7 @@ def parse(text: str, source: str = "<inline>") -> Topology:
     try:
         return Topology(
             name=document.topology,
-            hosts=tuple(
-                Host(name, **vars(options or HostOptions())) for name, options in document.hosts.items()
-            ),
+            hosts=tuple(Host(name, **vars(options or HostOptions())) for name, options in document.hosts.items()),
             links=tuple(Link((first_end, second_end)) for first_end, second_end in document.links),
             services=tuple(service for service, _ in services),
             endpoint_slices=tuple(piece for piece, _ in slices),
@@ -235,9 +233,7 @@ class _File:
         for number, document in documents:
             if "topology" in document:
                 line = stream.line_of(self.text, number, ("topology",))
-                raise InputError(
-                    "a second topology", source=self.source, line=line, cure="give it a file of its own"
-                )
+                raise InputError("a second topology", source=self.source, line=line, cure="give it a file of its own")
             for item, path in self._flatten(document, number, ()):
                 if isinstance(item, Service):
                     services.append((item, _Place(number, path)))

@@ -10,7 +10,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from lab.topology.errors import Path, TopologyError, found, nearest
-from lab.topology.model import INTERFACE, NAME, VERSION, Backend, Family, ProxyMode
+from lab.topology.model import INTERFACE, NAME, VERSION
+from lab.words import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
     from lab.topology.model import Host, IPAddress, IPInterface, IPNetwork, Topology
@@ -130,9 +131,7 @@ def _usable(address: IPInterface, path: Path) -> None:
     if network.prefixlen < network.max_prefixlen - 1:
         if address.ip == network.network_address:
             # In IPv6 it is the anycast address of the subnet's routers (RFC 4291 section 2.6.1).
-            raise TopologyError(
-                path, f"{address.ip} is the address of the subnet {network}", f"take {network[1]}"
-            )
+            raise TopologyError(path, f"{address.ip} is the address of the subnet {network}", f"take {network[1]}")
         if address.version == 4 and address.ip == network.broadcast_address:
             message = f"{address.ip} is the broadcast address of {network}"
             raise TopologyError(path, message, f"take {network[-2]}")
@@ -179,12 +178,8 @@ def _subnets(topology: Topology) -> None:
 
 def _routes(topology: Topology) -> None:
     for host in topology.hosts:
-        taken: set[IPNetwork] = {
-            address.network for end in topology.ends(host.name) for address in end.addresses
-        }
-        gateways = {
-            address.ip for end in topology.ends(host.name) for address in topology.peer(end).addresses
-        }
+        taken: set[IPNetwork] = {address.network for end in topology.ends(host.name) for address in end.addresses}
+        gateways = {address.ip for end in topology.ends(host.name) for address in topology.peer(end).addresses}
         for index, route in enumerate(host.routes):
             path: Path = ("hosts", host.name, "routes", index)
             if route.network.version != route.via.version:
@@ -192,11 +187,7 @@ def _routes(topology: Topology) -> None:
                 raise TopologyError((*path, "via"), message, "give each family its own route")
             if route.via not in gateways:
                 same = sorted(str(gateway) for gateway in gateways if gateway.version == route.via.version)
-                cure = (
-                    f"its neighbours are {', '.join(same[:5])}"
-                    if same
-                    else "add a link, or an address to one"
-                )
+                cure = f"its neighbours are {', '.join(same[:5])}" if same else "add a link, or an address to one"
                 raise TopologyError((*path, "via"), f"{route.via} is on no link of {host.name}", cure)
             if route.network in taken:
                 message = f"{host.name} has a route to {route.network} already"

@@ -39,6 +39,8 @@ class Capture:
     :raises OSError: EPERM without CAP_NET_RAW in the namespace.
     """
 
+    slow_to_close = True
+
     def __init__(self, host: str, namespace: Namespace) -> None:
         self.host = host
         self._socket = namespace.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
@@ -55,7 +57,7 @@ class Capture:
 
     def read(self) -> list[Sighting]:
         """Return the packets that wait, in the order in which they passed."""
-        seen = []
+        seen: list[Sighting] = []
         view = memoryview(self._room)
         while True:
             try:

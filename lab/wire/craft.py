@@ -58,6 +58,8 @@ class Injector:
     :param frame_header: destination and source hardware address, without the protocol.
     """
 
+    slow_to_close = True
+
     def __init__(self, namespace: Namespace, interface: str, frame_header: bytes) -> None:
         self._interface = interface
         self._header = frame_header

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lab.wire.packet import ACK, SEQUENCE_SPACE, SYN, SocketAddress, Packet
+from lab.wire.packet import ACK, SEQUENCE_SPACE, SYN, Packet, SocketAddress
 
 
 def distance(first: int, second: int) -> int:
@@ -82,6 +82,4 @@ class Connection:
     def quiet(self) -> bool:
         """True when each side has acknowledged all that the other sent: nothing is in flight."""
         sides = list(self._sides.values())
-        return len(sides) == 2 and all(
-            side.acknowledged == other.sent for side, other in (sides, reversed(sides))
-        )
+        return len(sides) == 2 and all(side.acknowledged == other.sent for side, other in (sides, reversed(sides)))

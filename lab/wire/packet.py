@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
+from typing import Any, Final
 
 TCP: Final = 6
 UDP: Final = 17
@@ -147,8 +147,8 @@ def _decode_transport(
     )
 
 
-def _decode_options(options: bytes) -> dict[str, object]:
-    found: dict[str, object] = {}
+def _decode_options(options: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     offset = 0
     while offset < len(options):
         kind = options[offset]

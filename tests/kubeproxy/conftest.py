@@ -8,11 +8,11 @@ import subprocess
 import pytest
 
 from lab.topology.kubernetes import parse_objects
-from lab.topology.model import Family
+from lab.words import Family
 
 
 class World:
-    """Objects of one address family, made by short words. Endpoint 1 and 2 are pod addresses, by their last part."""
+    """Objects of one address family; pods, VIPs and addresses outside are numbers."""
 
     def __init__(self, family=Family.IPV4):
         self.family = family
@@ -20,9 +20,7 @@ class World:
         self.endpoint_slices = []
 
     def _address(self, ipv4, ipv6, number):
-        return (
-            f"{ipv4}.{number // 256}.{number % 256}" if self.family is Family.IPV4 else f"{ipv6}::{number:x}"
-        )
+        return f"{ipv4}.{number // 256}.{number % 256}" if self.family is Family.IPV4 else f"{ipv6}::{number:x}"
 
     def vip(self, number):
         return self._address("10.96", "fd00:96", number)
@@ -69,9 +67,7 @@ class World:
             },
             "addressType": "IPv4" if self.family is Family.IPV4 else "IPv6",
             "endpoints": made,
-            "ports": [
-                {"name": p.get("name", ""), "protocol": p.get("protocol", "TCP"), "port": 8080} for p in ports
-            ],
+            "ports": [{"name": p.get("name", ""), "protocol": p.get("protocol", "TCP"), "port": 8080} for p in ports],
         }
         self.endpoint_slices += parse_objects(document)
 
@@ -108,9 +104,7 @@ def everything(family):
     world.add("sticky", [1, 2], sessionAffinity="ClientIP")
     world.add("port", [1], type="NodePort", ports=node_port(1))
     local = {"externalTrafficPolicy": "Local"}
-    world.add(
-        "port-local", [1, away], type="NodePort", ports=node_port(2), sessionAffinity="ClientIP", **local
-    )
+    world.add("port-local", [1, away], type="NodePort", ports=node_port(2), sessionAffinity="ClientIP", **local)
     world.add("port-away", [away], type="NodePort", ports=node_port(3), **local)
     world.add("port-none", type="NodePort", ports=node_port(4))
     balancer = {"type": "LoadBalancer"}

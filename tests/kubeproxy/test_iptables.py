@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from lab.kubeproxy import ProxyOptions, iptables
-from lab.topology.model import Family
+from lab.kubeproxy.services import service_ports
+from lab.words import Family
 
 OPTIONS = ProxyOptions(Family.IPV4, version="v1.29", node_name="node", cluster_cidrs=("10.244.0.0/16",))
 
@@ -29,9 +30,7 @@ def test_a_cluster_ip_with_three_endpoints(world):
     lines = restore(world)
     (entry,) = (rule for rule in rules(lines, "KUBE-SERVICES") if "cluster IP" in rule)
     head, service = entry.rsplit(" ", 1)
-    assert (
-        head == '-m comment --comment "default/web:http cluster IP" -m tcp -p tcp -d 10.96.0.1 --dport 80 -j'
-    )
+    assert head == '-m comment --comment "default/web:http cluster IP" -m tcp -p tcp -d 10.96.0.1 --dport 80 -j'
     *balancing, last = rules(lines, service)
     assert balancing[0] == (
         '-m comment --comment "default/web:http cluster IP" -m tcp -p tcp -d 10.96.0.1 --dport 80'
@@ -118,9 +117,7 @@ def test_without_nfacct_the_drop_does_not_count(world):
 
 
 def test_accounts_that_have_to_exist():
-    accounts = {
-        name: dataclasses.replace(OPTIONS, version=name).accounts for name in ("v1.30", "v1.31", "v1.32")
-    }
+    accounts = {name: dataclasses.replace(OPTIONS, version=name).accounts for name in ("v1.30", "v1.31", "v1.32")}
     assert accounts == {
         "v1.30": (),
         "v1.31": ("ct_state_invalid_dropped_pkts",),
@@ -130,9 +127,7 @@ def test_accounts_that_have_to_exist():
 
 @pytest.mark.parametrize("version", ["v1.16", "v1.28"])
 def test_a_version_of_which_only_invalid_is_known_says_so_first(world, version):
-    assert restore(world, version=version)[0].startswith(
-        f"# kube-proxy {version}: only its handling of INVALID"
-    )
+    assert restore(world, version=version)[0].startswith(f"# kube-proxy {version}: only its handling of INVALID")
 
 
 @pytest.mark.parametrize("version", ["v1.14", "v1.15", "v1.29", "v1.36"])
@@ -186,9 +181,7 @@ def test_a_load_balancer_with_source_ranges(world):
     lines = restore(world, node_addresses=("192.0.2.7",))
     *sources, other = rules(lines, "KUBE-FW-")
     assert [rule.split(" -s ")[1].split()[0] for rule in sources] == [*ranges, "203.0.113.1"]
-    assert (
-        other == '-m comment --comment "other traffic to default/web will be dropped by KUBE-PROXY-FIREWALL"'
-    )
+    assert other == '-m comment --comment "other traffic to default/web will be dropped by KUBE-PROXY-FIREWALL"'
     (drop,) = rules(lines, "KUBE-PROXY-FIREWALL", "filter")
     assert drop.endswith("-m tcp -p tcp -d 203.0.113.1 --dport 80 -j DROP")
     lines = restore(world, node_addresses=("192.0.3.7",))
@@ -222,19 +215,14 @@ def test_node_ports_are_caught_last_by_every_local_address(world):
     assert rules(lines, "KUBE-SERVICES")[-1].endswith("! -d 127.0.0.0/8 -j KUBE-NODEPORTS")
     assert not any("KUBE-FIREWALL" in line for line in lines)
     chosen = {"node_port_addresses": ("192.168.0.0/16",), "node_addresses": ("10.0.0.1", "192.168.0.1")}
-    (rule,) = (
-        rule for rule in rules(restore(world, **chosen), "KUBE-SERVICES") if rule.endswith("NODEPORTS")
-    )
+    (rule,) = (rule for rule in rules(restore(world, **chosen), "KUBE-SERVICES") if rule.endswith("NODEPORTS"))
     assert rule.endswith(" -d 192.168.0.1 -j KUBE-NODEPORTS")
 
 
 def test_counted_localhost_node_ports(world):
     world.add("web", [1], type="NodePort", ports=[{"port": 80, "nodePort": 30000}])
     counted, plain = rules(restore(world, version="v1.32"), "KUBE-NODEPORTS")
-    assert (
-        " -d 127.0.0.0/8 --dport 30000 -m nfacct --nfacct-name localhost_nps_accepted_pkts -j KUBE-EXT-"
-        in counted
-    )
+    assert " -d 127.0.0.0/8 --dport 30000 -m nfacct --nfacct-name localhost_nps_accepted_pkts -j KUBE-EXT-" in counted
     assert "nfacct" not in plain
 
 
@@ -253,3 +241,28 @@ def test_jumps_stand_in_kube_proxys_order(world):
     assert forward[::-1] == ["KUBE-PROXY-FIREWALL", "KUBE-FORWARD", "KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES"]
     assert [line for line in jumps if line.startswith("*")] == ["*mangle", "*nat", "*filter"]
     assert jumps.count(":KUBE-PROXY-CANARY - [0:0]") == 3
+
+
+def test_a_sync_writes_the_chains_of_changed_services_alone(world):
+    world.add("same", [1]).add("less", [1, 2]).add("gone", [3])
+    before = service_ports(world.services, world.endpoint_slices, OPTIONS)
+    kept = [piece for piece in world.endpoint_slices if piece.service_key == "default/same"]
+    world.endpoint_slices = kept
+    world.slice("less", [1])
+    after = service_ports(world.services[:2], world.endpoint_slices, OPTIONS)
+    text = iptables.sync(before, after, OPTIONS).splitlines()
+    deleted = [line.split()[1] for line in text if line.startswith("-X ")]
+    assert [name[:8] for name in deleted] == ["KUBE-SEP", "KUBE-SVC", "KUBE-SEP"]
+    assert all(f":{name} - [0:0]" in text for name in deleted)
+    written = {line.split()[1] for line in text if line.startswith("-A KUBE-S")} - {"KUBE-SERVICES"}
+    assert len(written) == 2
+    assert not any("default/same" in line and "cluster IP" not in line for line in text)
+    assert sum("cluster IP" in line for line in rules(text, "KUBE-SERVICES")) == 2
+
+
+def test_a_sync_of_nothing_writes_no_chain_of_a_service(world):
+    world.add("web", [1])
+    ports = service_ports(world.services, world.endpoint_slices, OPTIONS)
+    text = iptables.sync(ports, ports, OPTIONS)
+    assert "-A KUBE-SERVICES" in text
+    assert ":KUBE-SVC" not in text

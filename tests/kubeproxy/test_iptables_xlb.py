@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lab.kubeproxy import ProxyOptions, iptables
-from lab.topology.model import Family
+from lab.words import Family
 
 
 def rules(world, chain, **changes):
@@ -40,15 +40,15 @@ def test_the_whole_input_for_one_service(world):
         ),
         f"-A KUBE-MARK-MASQ -j MARK --set-xmark {mark}",
         (
-            '-A KUBE-SERVICES -m comment --comment "default/web cluster IP" -m tcp -p tcp -d 10.96.0.1/32 --dport 80'
-            f" -j {service}"
+            '-A KUBE-SERVICES -m comment --comment "default/web cluster IP" -m tcp -p tcp -d 10.96.0.1/32'
+            f" --dport 80 -j {service}"
         ),
         f"-A {service} -j {endpoint}",
         f"-A {endpoint} -s 10.244.0.1/32 -j KUBE-MARK-MASQ",
         f"-A {endpoint} -m tcp -p tcp -j DNAT --to-destination 10.244.0.1:8080",
         (
-            '-A KUBE-SERVICES -m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule in'
-            ' this chain" -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS'
+            '-A KUBE-SERVICES -m comment --comment "kubernetes service nodeports; NOTE: this must be the last'
+            ' rule in this chain" -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS'
         ),
         "COMMIT",
     ]
@@ -77,9 +77,7 @@ def test_probabilities_have_five_decimals(world):
 def test_a_cluster_cidr_masquerades_and_forwards(world):
     world.add("web", [1])
     cidr = {"cluster_cidrs": ("10.244.0.0/16",)}
-    assert rules(world, "KUBE-SERVICES", **cidr)[0].endswith(
-        "--dport 80 ! -s 10.244.0.0/16 -j KUBE-MARK-MASQ"
-    )
+    assert rules(world, "KUBE-SERVICES", **cidr)[0].endswith("--dport 80 ! -s 10.244.0.0/16 -j KUBE-MARK-MASQ")
     assert len(rules(world, "KUBE-FORWARD", **cidr)) == 3
 
 

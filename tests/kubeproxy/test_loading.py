@@ -7,7 +7,7 @@ import re
 import pytest
 
 from lab.kubeproxy import ProxyOptions, iptables, nftables
-from lab.topology.model import Family
+from lab.words import Family
 
 pytestmark = pytest.mark.kernel
 
@@ -50,7 +50,5 @@ def test_nft(everything, in_namespace, family, version):
     # Two lines a base chain and one a container are not rules.
     bodies = re.findall(r"^\tchain \S+ \{\n(.*?)^\t\}", listing, re.DOTALL | re.MULTILINE)
     heads = ("type ", 'comment "helper')
-    listed = [
-        line for body in bodies for line in body.split("\n") if line and not line.strip().startswith(heads)
-    ]
+    listed = [line for body in bodies for line in body.split("\n") if line and not line.strip().startswith(heads)]
     assert len(listed) == script.count("\nadd rule ")

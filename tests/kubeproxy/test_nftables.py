@@ -8,7 +8,8 @@ import pytest
 
 from lab.errors import InputError
 from lab.kubeproxy import ProxyOptions, nftables
-from lab.topology.model import Family
+from lab.kubeproxy.services import service_ports
+from lab.words import Family
 
 OPTIONS = ProxyOptions(
     Family.IPV4,
@@ -54,18 +55,15 @@ def test_names_of_endpoints(make_world):
     assert len(nftables._named("x" * 300)) == 240
     world = make_world(Family.IPV6)
     world.add("web", [1])
-    (chain,) = (
-        line.split()[-1] for line in lines(world) if line.startswith("add chain ip6 kube-proxy endpoint-")
-    )
+    (chain,) = (line.split()[-1] for line in lines(world) if line.startswith("add chain ip6 kube-proxy endpoint-"))
     assert chain.endswith("-default/web/tcp/__fd00.244..1/8080")
 
 
 def test_an_endpoint_up_to_v1_35(world):
     world.add("web", [1, 2], sessionAffinity="ClientIP")
     text = lines(world)
-    *asked, choice = rules(
-        text, next(line.split()[4] for line in text if "chain ip kube-proxy service-" in line)
-    )[1:]
+    service = elements(text, "service-ips")[0].split("goto ")[1]
+    *asked, choice = rules(text, service)[1:]
     first, second = (rule.split("goto ")[1] for rule in asked)
     assert [rule.split(" goto ")[0] for rule in asked] == [
         f"ip saddr @{name.replace('endpoint-', 'affinity-')}" for name in (first, second)
@@ -98,7 +96,7 @@ def test_a_cluster_ip_from_v1_36(world):
     )
     assert rules(text, "masquerading") == [
         "mark and 0x00004000 != 0 mark set mark xor 0x00004000 masquerade fully-random",
-        "ct status dnat ip saddr . ip daddr . meta l4proto . th dport @hairpin-connections masquerade fully-random",
+        ("ct status dnat ip saddr . ip daddr . meta l4proto . th dport @hairpin-connections masquerade fully-random"),
     ]
     assert not any("mark-for-masquerade" in line or " endpoint-" in line for line in text)
 
@@ -147,10 +145,7 @@ def test_undefined_ports_and_unused_addresses(world, version):
 def test_node_ports_on_the_primary_address_alone(world, version):
     text = lines(world, version=version, node_addresses=("192.168.0.2", "192.168.1.2"))
     assert elements(text, "nodeport-ips") == ["192.168.0.2"]
-    assert (
-        rules(text, "services")[-1]
-        == "ip daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports"
-    )
+    assert rules(text, "services")[-1] == "ip daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports"
     text = lines(world, version=version, node_port_addresses=("0.0.0.0/0",))
     assert rules(text, "services")[-1] == (
         "fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport vmap @service-nodeports"
@@ -173,9 +168,7 @@ def test_source_ranges(world, version):
 @SHAPES
 def test_external_local_policy(world, version):
     ports = [{"port": 80, "nodePort": 30000}]
-    world.add(
-        "web", [1, {"n": 2, "nodeName": "other"}], type="NodePort", ports=ports, externalTrafficPolicy="Local"
-    )
+    world.add("web", [1, {"n": 2, "nodeName": "other"}], type="NodePort", ports=ports, externalTrafficPolicy="Local")
     text = lines(world, version=version)
     chain = elements(text, "service-nodeports")[0].split("goto ")[1]
     name = chain.removeprefix("external-")
@@ -191,7 +184,7 @@ def test_external_local_policy(world, version):
 def test_filters_moved_behind_dnat_in_v1_34(world):
     def bases(version):
         found = [line.split() for line in lines(world, version=version) if " hook " in line]
-        return {words[4]: int(words[10]) for words in found if words[4].startswith("filter")}
+        return {words[4]: int(words[words.index("priority") + 1]) for words in found if words[4].startswith("filter")}
 
     assert bases("v1.33") == {
         "filter-prerouting": -110,
@@ -211,9 +204,7 @@ def test_filters_moved_behind_dnat_in_v1_34(world):
 
 def test_masquerade_all(world):
     world.add("web", [1])
-    (rule,) = (
-        line for line in lines(world, version="v1.33", masquerade_all=True) if "daddr 10.96.0.1" in line
-    )
+    (rule,) = (line for line in lines(world, version="v1.33", masquerade_all=True) if "daddr 10.96.0.1" in line)
     assert rule.endswith("ip daddr 10.96.0.1 tcp dport 80 jump mark-for-masquerade")
     assert rules(lines(world, version="v1.36", masquerade_all=True), "services")[0].startswith(
         "ip daddr @cluster-ips mark set mark or 0x00004000"
@@ -234,3 +225,48 @@ def test_no_element_twice(world):
 def test_a_version_without_nftables_mode(world):
     with pytest.raises(InputError, match=r"v1.30 has no nftables mode.*v1.31 or later"):
         lines(world, version="v1.30")
+
+
+def test_a_sync_writes_what_differs_alone(world):
+    options = dataclasses.replace(OPTIONS, version="v1.36")
+    world.add("same", [1]).add("less", [1, 2])
+    before = service_ports(world.services, world.endpoint_slices, options)
+    world.endpoint_slices = [piece for piece in world.endpoint_slices if piece.service_key == "default/same"]
+    world.slice("less", [1])
+    after = service_ports(world.services, world.endpoint_slices, options)
+    change = nftables.sync(before, after, options)
+    add, flush, rule, delete, end = change.script.split("\n")
+    assert add.startswith("add chain ip kube-proxy service-")
+    assert flush == add.replace("add", "flush", 1)
+    assert rule.endswith("mod 1 map { 0 : 10.244.0.1 . 8080 }")
+    # The endpoint that both services have stays in the set.
+    hairpin = "10.244.0.2 . 10.244.0.2 . tcp . 8080"
+    assert delete == f"delete element ip kube-proxy hairpin-connections {{ {hairpin} }}"
+    assert (end, change.afterwards) == ("", "")
+
+
+@SHAPES
+def test_a_sync_empties_stale_chains_and_deletes_them_later(world, version):
+    options = dataclasses.replace(OPTIONS, version=version)
+    world.add("web", [1], sessionAffinity="ClientIP")
+    before = service_ports(world.services, world.endpoint_slices, options)
+    change = nftables.sync(before, [], options)
+    stale = [line.split()[-1] for line in change.afterwards.splitlines()]
+    assert [name.split("-")[0] for name in stale] == ["endpoint", "service"]
+    assert change.script.splitlines()[:2] == [f"flush chain ip kube-proxy {name}" for name in stale]
+    assert "delete set ip kube-proxy affinity-" in change.script
+    assert "delete element ip kube-proxy cluster-ips { 10.96.0.1 }" in change.script
+
+
+@SHAPES
+def test_a_sync_replaces_a_verdict(world, version):
+    options = dataclasses.replace(OPTIONS, version=version)
+    world.add("web", internalTrafficPolicy="Local")
+    before = service_ports(world.services, world.endpoint_slices, options)
+    world.slice("web", [{"n": 1, "nodeName": "other"}])
+    after = service_ports(world.services, world.endpoint_slices, options)
+    key = "10.96.0.1 . tcp . 80"
+    assert nftables.sync(before, after, options).script.splitlines() == [
+        f"delete element ip kube-proxy no-endpoint-services {{ {key} }}",
+        f'add element ip kube-proxy no-endpoint-services {{ {key} comment "default/web" : drop }}',
+    ]

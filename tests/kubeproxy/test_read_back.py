@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from lab.kubeproxy import ProxyOptions, iptables, nftables
-from lab.topology.model import Family
+from lab.kubeproxy.services import service_ports
+from lab.words import Family
 
-CONDITIONS = st.fixed_dictionaries(
-    {}, optional={name: st.booleans() for name in ("ready", "serving", "terminating")}
-)
+CONDITIONS = st.fixed_dictionaries({}, optional={name: st.booleans() for name in ("ready", "serving", "terminating")})
 ENDPOINTS = st.lists(
     st.fixed_dictionaries(
         {"n": st.integers(1, 5), "nodeName": st.sampled_from(["node", "other"]), "conditions": CONDITIONS}
@@ -55,7 +54,7 @@ def expected(world, number, kind):
     if not internal:
         internal = "DROP" if usable or local else "REJECT"
     result = {(world.vip(number), protocol, 80): internal}
-    # With Local policy the node's own traffic and pods' go to all endpoints, what comes from outside to the local.
+    # With Local policy what the node itself and pods send goes to all endpoints, the rest to the local ones.
     external = texts([*usable, *(local if kind["externalTrafficPolicy"] == "Local" else [])]) or "REJECT"
     if kind["external"]:
         result[world.outside(number), protocol, 80] = external
@@ -93,7 +92,7 @@ SETS = st.lists(KINDS, min_size=1, max_size=5)
 
 
 def iptables_back(text):
-    """Read iptables rules: for each destination the endpoints that it can reach, or the word that refuses it."""
+    """Read iptables rules: for each destination the endpoints that it can reach, or what refuses it."""
     rules = {}
     for table, body in re.findall(r"^\*(\w+)\n(.*?)^COMMIT", text, re.DOTALL | re.MULTILINE):
         for chain, rule in re.findall(r"^-A (\S+) (.*)$", body, re.MULTILINE):
@@ -136,9 +135,7 @@ def nft_back(text):
         maps.setdefault(name, []).append(body)
     for name, rule in re.findall(r"^add rule ip6? kube-proxy (\S+) (.*)$", text, re.MULTILINE):
         chains.setdefault(name, []).append(rule)
-    for kind, name, body in re.findall(
-        r"^\t(map|chain) (\S+) \{\n(.*?)^\t\}", text, re.DOTALL | re.MULTILINE
-    ):
+    for kind, name, body in re.findall(r"^\t(map|chain) (\S+) \{\n(.*?)^\t\}", text, re.DOTALL | re.MULTILINE):
         if kind == "chain":
             chains[name] = [line.strip() for line in body.splitlines()]
         elif found := re.search(r"elements = \{(.*)\}", body, re.DOTALL):
@@ -168,10 +165,12 @@ def nft_back(text):
     return result
 
 
+# A failure in the kernel is shown as it was found: making it smaller would take minutes.
+IN_KERNEL = settings(max_examples=5, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+
+
 def options(family, version):
-    return ProxyOptions(
-        family, version=version, node_name="node", node_addresses=("10.0.0.1", "fd00::1"), nfacct=False
-    )
+    return ProxyOptions(family, version=version, node_name="node", node_addresses=("10.0.0.1", "fd00::1"), nfacct=False)
 
 
 SOME = given(family=st.sampled_from(list(Family)), kinds=SETS)
@@ -197,7 +196,7 @@ def test_nft_text(make_world, version, family, kinds):
 @pytest.mark.kernel
 @pytest.mark.parametrize("backend", ["nft", "legacy"])
 @SOME
-@settings(max_examples=5, deadline=None)
+@IN_KERNEL
 def test_iptables_in_the_kernel(make_world, in_namespace, backend, family, kinds):
     world, wanted = worlds(make_world, family, kinds)
     rules = iptables.render(world.services, world.endpoint_slices, options(family, "v1.29"))
@@ -211,8 +210,63 @@ def test_iptables_in_the_kernel(make_world, in_namespace, backend, family, kinds
 @pytest.mark.kernel
 @pytest.mark.parametrize("version", ["v1.31", "v1.36"])
 @SOME
-@settings(max_examples=5, deadline=None)
+@IN_KERNEL
 def test_nft_in_the_kernel(make_world, in_namespace, version, family, kinds):
     world, wanted = worlds(make_world, family, kinds)
     script = nftables.render(world.services, world.endpoint_slices, options(family, version))
     assert nft_back(in_namespace("nft -f rules; nft -f rules; nft list ruleset", rules=script)) == wanted
+
+
+def nat_chains(text):
+    return sorted(re.findall(r"^:(KUBE-\S+)", text[text.index("*nat") :], re.MULTILINE))
+
+
+TWO = given(family=st.sampled_from(list(Family)), change=st.tuples(SETS, SETS))
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("version", ["v1.14", "v1.29"])
+@TWO
+@IN_KERNEL
+def test_iptables_after_a_change(make_world, in_namespace, version, family, change):
+    (old, _), (new, wanted) = (worlds(make_world, family, kinds) for kinds in change)
+    proxy = options(family, version)
+    first, last = (iptables.render(w.services, w.endpoint_slices, proxy) for w in (old, new))
+    before, after = (service_ports(w.services, w.endpoint_slices, proxy) for w in (old, new))
+    program = f"ip{'6' if family is Family.IPV6 else ''}tables-nft"
+    load = f"{program}-restore --noflush --counters"
+    saved = in_namespace(
+        f"{load} <restore; {load} <jumps; {load} <change; {program}-save",
+        restore=first.restore,
+        jumps=first.jumps,
+        change=iptables.sync(before, after, proxy),
+    )
+    if version == "v1.29":
+        assert iptables_back(saved) == wanted
+    assert iptables_back(saved) == iptables_back(last.restore)
+    kept = {"KUBE-PROXY-CANARY", "KUBE-MARK-DROP"}
+    assert set(nat_chains(saved)) - kept == set(nat_chains(last.restore)) - kept
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("version", ["v1.31", "v1.36"])
+@TWO
+@IN_KERNEL
+def test_nft_after_a_change(make_world, in_namespace, version, family, change):
+    (old, _), (new, wanted) = (worlds(make_world, family, kinds) for kinds in change)
+    proxy = options(family, version)
+    first, last = (nftables.render(w.services, w.endpoint_slices, proxy) for w in (old, new))
+    before, after = (service_ports(w.services, w.endpoint_slices, proxy) for w in (old, new))
+    synced = nftables.sync(before, after, proxy)
+    show = "nft list ruleset"
+    script = f"nft -f first; nft -f change; nft -f stale; {show} >found; nft flush ruleset; nft -f last"
+    listed = in_namespace(
+        f"{script}; {show} >wanted; cat found; echo ======; cat wanted",
+        first=first,
+        change=synced.script,
+        stale=synced.afterwards,
+        last=last,
+    )
+    found, fresh = listed.split("======\n")
+    assert nft_back(found) == wanted
+    assert sorted(re.split(r"[\s,]+", found)) == sorted(re.split(r"[\s,]+", fresh))

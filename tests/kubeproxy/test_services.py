@@ -7,7 +7,7 @@ import pytest
 from lab.errors import InputError
 from lab.kubeproxy import VERSIONS, ProxyOptions
 from lab.kubeproxy.services import hashed, service_ports
-from lab.topology.model import Family
+from lab.words import Family
 
 IPV4 = ProxyOptions(Family.IPV4, version="v1.29", node_name="node")
 
@@ -35,7 +35,14 @@ def test_hash_is_kube_proxys(text, name):
 
 def test_endpoints_of_all_slices_are_sorted_by_text_and_not_repeated(world):
     world.add("web", [10, 9]).slice("web", [9, 1])
-    assert names(one(world).endpoints.cluster) == [world.target(1), world.target(10), world.target(9)]
+    # As text "10.244.0.10:" is before "10.244.0.1:".
+    assert names(one(world).endpoints.cluster) == [world.target(10), world.target(1), world.target(9)]
+
+
+def test_an_endpoint_is_local_if_any_slice_says_so(world):
+    world.add("web", [1, {"n": 2, "nodeName": "other"}], internalTrafficPolicy="Local")
+    world.slice("web", [{"n": 1, "nodeName": "other"}, 2])
+    assert names(one(world).endpoints.local) == [world.target(1), world.target(2)]
 
 
 def test_endpoints_belong_to_the_port_of_their_name_and_protocol(world):

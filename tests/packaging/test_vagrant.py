@@ -14,9 +14,7 @@ VAGRANTFILE = Path(__file__).resolve().parents[2] / "vagrant/Vagrantfile"
 
 def validate(tmp_path: Path, provider: str, text: str, **environ: str) -> subprocess.CompletedProcess[str]:
     if shutil.which("vagrant") is None:
-        pytest.skip(
-            "Vagrant is not installed: apt-get install --no-install-recommends vagrant vagrant-libvirt"
-        )
+        pytest.skip("Vagrant is not installed: apt-get install --no-install-recommends vagrant vagrant-libvirt")
     # Vagrant loads VirtualBox's rules where this program tells a version it knows; validating asks no more.
     (tmp_path / "VBoxManage").write_text("#!/bin/sh\necho 7.0.20r163906\n")
     (tmp_path / "VBoxManage").chmod(0o755)
@@ -40,9 +38,7 @@ def validate(tmp_path: Path, provider: str, text: str, **environ: str) -> subpro
 
 @pytest.mark.parametrize("provider", ["libvirt", "virtualbox"])
 def test_provider_accepts_its_block(tmp_path: Path, provider: str) -> None:
-    done = validate(
-        tmp_path, provider, VAGRANTFILE.read_text(), LAB_BOX="some/box", LAB_MEMORY="4096", LAB_CPUS="4"
-    )
+    done = validate(tmp_path, provider, VAGRANTFILE.read_text(), LAB_BOX="some/box", LAB_MEMORY="4096", LAB_CPUS="4")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

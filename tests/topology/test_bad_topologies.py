@@ -517,9 +517,7 @@ def test_whole_file_wrong(tmp_path: Path, content: bytes, place: str, says: str)
 
 
 def test_missing_file_suggests_a_shipped_topology() -> None:
-    with pytest.raises(
-        InputError, match=re.escape("there is no such file or topology (did you mean 'kube-proxy'?)")
-    ):
+    with pytest.raises(InputError, match=re.escape("there is no such file or topology (did you mean 'kube-proxy'?)")):
         load("kube-prxy")
 
 

@@ -8,8 +8,9 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from lab.topology.errors import TopologyError
-from lab.topology.model import End, Family, Host, Link, Route, Topology
+from lab.topology.model import End, Host, Link, Route, Topology
 from lab.topology.reader import load
+from lab.words import Family
 
 
 def link(first: str, second: str, number: int) -> Link:
@@ -98,14 +99,10 @@ def test_default_route_takes_the_family_of_its_gateway() -> None:
     assert Route(ip_network("10.9.0.0/16"), ip_address("10.0.0.1")).network == ip_network("10.9.0.0/16")
 
 
-@pytest.mark.parametrize(
-    ("family", "version", "text"), [(Family.IPV4, 4, "10.0.0.1"), (Family.IPV6, 6, "fd00::1")]
-)
+@pytest.mark.parametrize(("family", "version", "text"), [(Family.IPV4, 4, "10.0.0.1"), (Family.IPV6, 6, "fd00::1")])
 def test_family(family: Family, version: int, text: str) -> None:
     assert family.version == version
-    assert (
-        Family.of(ip_address(text)) is Family.of(ip_interface(text)) is Family.of(ip_network(text)) is family
-    )
+    assert Family.of(ip_address(text)) is Family.of(ip_interface(text)) is Family.of(ip_network(text)) is family
 
 
 def test_unknown_host() -> None:
@@ -141,11 +138,17 @@ def test_nested_subnets_are_found_in_either_order(order: tuple[int, int]) -> Non
     assert raised.value.path[:2] == ("links", 1)
 
 
+def test_a_subnet_is_found_in_the_wider_of_two_of_one_link() -> None:
+    pairs = [("10.0.0.1/24", "10.0.0.3/8"), ("10.0.0.2/24", "10.0.0.4/8")]
+    ends = [End(host, "e", tuple(map(ip_interface, pair))) for host, pair in zip("ab", pairs, strict=True)]
+    links = (Link((ends[0], ends[1])), link("a", "b", 77))
+    with pytest.raises(TopologyError, match=r"10\.0\.77\.0/24 overlaps 10\.0\.0\.0/8 of links\[0\]"):
+        Topology("pair", hosts=(Host("a"), Host("b")), links=links)
+
+
 def test_subnets_of_one_link_may_nest() -> None:
     addresses = [("10.0.0.1/8", "10.1.0.1/24"), ("10.0.0.2/8", "10.1.0.2/24")]
-    ends = [
-        End(host, "e", tuple(map(ip_interface, pair))) for host, pair in zip("ab", addresses, strict=True)
-    ]
+    ends = [End(host, "e", tuple(map(ip_interface, pair))) for host, pair in zip("ab", addresses, strict=True)]
     topology = Topology("pair", hosts=(Host("a"), Host("b")), links=(Link((ends[0], ends[1])),))
     assert len(topology.addresses("a")) == 2
 

@@ -1,0 +1,408 @@
+"""What this machine has and lacks for a lab, found by asking; and whether it is itself a node with the bug.
+
+The machine is only read. Kernel features are tried in a scratch namespace, as a lab would use them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import re
+import socket
+import subprocess
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from lab.errors import LabError, MissingError
+from lab.netns import Namespace, Nft, NftError, RouteSocket, Xtables, nfacct, userns
+from lab.netns.program import find
+from lab.netns.rtnetlink import VethEnd, veth
+from lab.words import Backend, Family
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class State(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    MISSING = "missing"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    :param necessary: no lab can run without it.
+    :param cure: what brings it, where it is missing.
+    """
+
+    name: str
+    state: State
+    detail: str
+    cure: str = ""
+    necessary: bool = False
+
+
+class Exposure(StrEnum):
+    """Whether this machine is a node whose connections can be reset."""
+
+    AFFECTED = "affected"
+    PROTECTED = "protected"
+    NO_NODE = "no-node"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All that was found.
+
+    :param sysctls: of the machine, by name; None where it has none of that name.
+    :param conclusion: what ``exposure`` means, in a sentence.
+    """
+
+    checks: tuple[Check, ...]
+    sysctls: dict[str, str | None]
+    exposure: Exposure
+    conclusion: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether a lab can run here."""
+        return all(check.state is State.OK for check in self.checks if check.necessary)
+
+
+_LIBERAL: Final = "net.netfilter.nf_conntrack_tcp_be_liberal"
+_SYSCTLS: Final = (
+    _LIBERAL,
+    "net.netfilter.nf_conntrack_max",
+    "net.netfilter.nf_conntrack_count",
+    "net.netfilter.nf_log_all_netns",
+    "net.ipv4.conf.all.rp_filter",
+    "net.ipv4.ip_forward",
+    "net.ipv6.conf.all.forwarding",
+    "user.max_net_namespaces",
+    "user.max_user_namespaces",
+)
+
+
+def examine() -> Diagnosis:
+    """Look at everything. An ordinary user's process becomes root of a user namespace of its own by it."""
+    sysctls = {name: _sysctl(name) for name in _SYSCTLS}
+    is_privileged = userns.privileged()
+    checks = [_kernel(), _privileges(is_privileged), _user_namespaces(), *_programs()]
+    try:
+        userns.ensure()
+    except MissingError as error:
+        checks.append(Check("kernel features", State.UNKNOWN, error.what, error.cure, necessary=True))
+    else:
+        checks += [*_features(), *_backends(), *(_behaviour(family) for family in Family)]
+    # The modules that reading rules may ask for are loaded by now.
+    exposure, conclusion = (
+        expose() if is_privileged else (Exposure.UNKNOWN, "Only root can read its rules: `sudo lab doctor`.")
+    )
+    return Diagnosis(tuple(checks), sysctls, exposure, conclusion)
+
+
+def to_json(diagnosis: Diagnosis) -> str:
+    """Write a diagnosis as JSON."""
+    return json.dumps({"ready": diagnosis.ready, **asdict(diagnosis)}, indent=2)
+
+
+def lines(diagnosis: Diagnosis) -> Iterator[str]:
+    """Tell a diagnosis in words, for a terminal."""
+    width = max(len(check.name) for check in diagnosis.checks)
+    for check in diagnosis.checks:
+        cure = f" ({check.cure})" if check.cure else ""
+        yield f"{check.state:8} {check.name:{width}}  {check.detail}{cure}"
+    yield ""
+    width = max(map(len, diagnosis.sysctls))
+    for name, value in diagnosis.sysctls.items():
+        yield f"{name:{width}}  {'-' if value is None else value}"
+    yield ""
+    yield f"A lab {'can' if diagnosis.ready else 'cannot'} run here."
+    yield f"Is this machine a node with the bug? {diagnosis.conclusion}"
+
+
+def _sysctl(name: str) -> str | None:
+    try:
+        return Path("/proc/sys", *name.split(".")).read_text().strip()
+    except OSError:
+        return None
+
+
+def _kernel() -> Check:
+    return Check("kernel", State.OK, f"Linux {platform.release()} {platform.machine()}")
+
+
+def _privileges(is_privileged: bool) -> Check:
+    if is_privileged and os.geteuid() == 0:
+        return Check("privileges", State.OK, "root: labs may also stay, and have names")
+    if is_privileged:
+        return Check("privileges", State.OK, "the capabilities that a lab needs")
+    return Check("privileges", State.UNKNOWN, "an ordinary user: labs run in a user namespace, and do not stay", "sudo")
+
+
+def _user_namespaces() -> Check:
+    """Try in a child process: whoever enters a user namespace cannot leave it."""
+    ours, its = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            userns.enter()
+            told = ""
+        except BaseException as error:  # whatever it is, this process must not go on as a second parent
+            told = error.cure if isinstance(error, MissingError) else repr(error)
+        os.write(its, told.encode())
+        os._exit(0)
+    os.close(its)
+    with open(ours) as stream:
+        cure = stream.read()
+    os.waitpid(child, 0)
+    if cure:
+        return Check("user namespaces", State.MISSING, "labs need root here", cure)
+    return Check("user namespaces", State.OK, "labs also run without root")
+
+
+_PROGRAMS: Final = (
+    ("iptables-nft-restore", True),
+    ("ip6tables-nft-restore", True),
+    ("iptables-legacy-restore", False),
+    ("ip6tables-legacy-restore", False),
+    ("nft", False),
+    ("ip", False),
+)
+
+
+def _programs() -> Iterator[Check]:
+    for name, necessary in _PROGRAMS:
+        yield _check(name, lambda name=name: _version(name), necessary=necessary)  # type: ignore[misc]
+
+
+def _version(name: str) -> str:
+    path = find(name)
+    asked = subprocess.run([path, "-V"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if asked.returncode != 0:
+        raise LabError(f"{path} -V: {asked.stderr.strip()}")
+    return f"{path}: {asked.stdout.splitlines()[0]}"
+
+
+def _check(name: str, trial: Callable[[], str], cure: str = "", *, necessary: bool = True) -> Check:
+    """Make a check of a trial that returns what it found, or raises."""
+    try:
+        return Check(name, State.OK, trial(), necessary=necessary)
+    except MissingError as error:
+        return Check(name, State.MISSING, error.what, error.cure, necessary=necessary)
+    except (LabError, OSError) as error:
+        return Check(name, State.MISSING, str(error), cure, necessary=necessary)
+
+
+def _features() -> Iterator[Check]:
+    try:
+        first, second = Namespace.create(), Namespace.create()
+    except OSError as error:
+        cure = "raise the sysctl user.max_net_namespaces, or build the kernel with CONFIG_NET_NS"
+        yield Check("network namespaces", State.MISSING, str(error), cure, necessary=True)
+        return
+    yield Check("network namespaces", State.OK, "made", necessary=True)
+    try:
+        yield _check("veth", lambda: _veth(first, second), "modprobe veth (CONFIG_VETH)")
+        yield _check("AF_PACKET", lambda: _packet_socket(first), "modprobe af_packet (CONFIG_PACKET)")
+        yield _check("libnftables, nf_tables", lambda: _nf_tables(first), "modprobe nf_tables (CONFIG_NF_TABLES)")
+        yield _check("conntrack", lambda: _conntrack(first), "modprobe nft_ct nf_conntrack (CONFIG_NFT_CT)")
+        yield _check("ctnetlink", lambda: _ctnetlink(first), "modprobe nf_conntrack_netlink (CONFIG_NF_CT_NETLINK)")
+        yield _check("nfnetlink_log", lambda: _log(first), "modprobe nfnetlink_log (CONFIG_NETFILTER_NETLINK_LOG)")
+        yield _check("IPv6", _ipv6, "boot without ipv6.disable=1, or use --family ipv4", necessary=False)
+        yield _check("nfacct", lambda: _nfacct(first), necessary=False)
+    finally:
+        first.close()
+        second.close()
+
+
+def _veth(first: Namespace, second: Namespace) -> str:
+    routes = RouteSocket(first)
+    try:
+        near, far = (VethEnd("doctor", 2, bytes((2, 0, 0, 0, 0, side))) for side in (1, 2))
+        routes.apply([veth(near, far, second)])
+    finally:
+        routes.close()
+    return "a pair was made"
+
+
+def _packet_socket(namespace: Namespace) -> str:
+    namespace.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
+    return "a socket was opened"
+
+
+def _nf_tables(namespace: Namespace) -> str:
+    return _load(namespace, "table inet doctor { }", "a table was made")
+
+
+def _conntrack(namespace: Namespace) -> str:
+    chain = "chain forward { type filter hook forward priority 0; ct state invalid drop; }"
+    _load(namespace, f"table inet doctor_ct {{ {chain}; }}", "")
+    liberal = namespace.sysctl(_LIBERAL.replace(".", "/"))
+    return f"ct state is known, and be_liberal of a fresh namespace is {liberal}"
+
+
+def _load(namespace: Namespace, rules: str, found: str) -> str:
+    nft = Nft(namespace)
+    try:
+        nft.run(rules)
+    finally:
+        nft.close()
+    return found
+
+
+def _ctnetlink(namespace: Namespace) -> str:
+    from lab.conntrack.netlink import ConntrackTable
+
+    table = ConntrackTable(namespace)
+    try:
+        table.statistics()
+    finally:
+        table.close()
+    return "statistics were read"
+
+
+def _log(namespace: Namespace) -> str:
+    from lab.conntrack.nflog import PacketLog
+
+    PacketLog(namespace).close()
+    return "the reasons for INVALID can be listened to"
+
+
+def _ipv6() -> str:
+    if not Path("/proc/sys/net/ipv6").exists():
+        raise LabError("the kernel has none, or was told to do without")
+    return "there"
+
+
+def _nfacct(namespace: Namespace) -> str:
+    nfacct.create(namespace, "doctor")
+    return "a counter was made"
+
+
+# One rule for each match and target of kube-proxy's usual rules. They stay in the scratch namespace.
+_RULES: Final = """*nat
+:DOCTOR - [0:0]
+-A PREROUTING -m comment --comment doctor -m addrtype --dst-type LOCAL -j DOCTOR
+-A DOCTOR -p tcp -m statistic --mode random --probability 0.5 -j DNAT --to-destination {target}
+-A DOCTOR -j MARK --set-xmark 0x4000/0x4000
+-A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE
+COMMIT
+*filter
+-A FORWARD -m conntrack --ctstate INVALID -j DROP
+-A INPUT -p tcp -j REJECT
+COMMIT
+"""
+_RULE_MODULES: Final = (
+    "xt_comment xt_addrtype xt_statistic xt_nat xt_mark xt_MASQUERADE xt_conntrack ipt_REJECT ip6t_REJECT"
+)
+
+
+def _backends() -> Iterator[Check]:
+    for backend in Backend:
+        tables = "nft_compat nft_chain_nat" if backend is Backend.NFT else "iptable_nat ip6table_nat"
+        for family in Family:
+            yield _check(
+                f"iptables-{backend}, {family}",
+                lambda backend=backend, family=family: _restore(backend, family),  # type: ignore[misc]
+                f"modprobe -a {tables} {_RULE_MODULES}",
+                necessary=backend is Backend.NFT and family is Family.IPV4,
+            )
+
+
+def _restore(backend: Backend, family: Family) -> str:
+    target = "192.0.2.1:80" if family is Family.IPV4 else "[2001:db8::1]:80"
+    namespace = Namespace.create()
+    xtables = Xtables(namespace, backend)
+    try:
+        xtables.start_restore(family.version, _RULES.format(target=target)).finish()
+    finally:
+        xtables.close()
+        namespace.close()
+    return "rules like kube-proxy's were loaded"
+
+
+def _behaviour(family: Family) -> Check:
+    from lab import behaviour
+
+    # Only the IPv4 answer is what the first `lab run` needs.
+    return _check(
+        f"behaviour, {family}",
+        lambda: asyncio.run(behaviour.ask(family)).words,
+        "see the checks above; a kernel that is none of the known ones is worth a report",
+        necessary=family is Family.IPV4,
+    )
+
+
+def expose() -> tuple[Exposure, str]:
+    """Tell whether the namespace that this is called in looks like a node whose connections can be reset.
+
+    Only reads: by nftables' own dump, and from iptables-legacy only what the kernel lists as there already
+    (asking for a table makes it).
+
+    :returns: the conclusion, in a word and in a sentence.
+    """
+    try:
+        chains = _forward_chains()
+    except (LabError, OSError) as error:
+        return Exposure.UNKNOWN, f"Unknown: its rules cannot be read: {error}"
+    if not chains:
+        return Exposure.NO_NODE, "No: there are no rules of kube-proxy."
+    if _sysctl(_LIBERAL) == "1":
+        return (
+            Exposure.PROTECTED,
+            "It is a node, and be_liberal keeps conntrack from calling packets INVALID by window.",
+        )
+    open_chains = [place for place, rules in chains.items() if not _DROPS_INVALID.search(rules)]
+    if open_chains:
+        sentence = (
+            f"Yes: {' and '.join(open_chains)} lets INVALID packets pass untranslated; clients reset. "
+            f"Take a kube-proxy from v1.15 on in iptables mode, or set the sysctl {_LIBERAL}=1."
+        )
+        return Exposure.AFFECTED, sentence
+    # kubernetes #117924
+    sentence = (
+        "It is a node, and kube-proxy drops INVALID packets that are forwarded. Clients in its own network "
+        "namespace and masqueraded ones are not protected by that."
+    )
+    return Exposure.PROTECTED, sentence
+
+
+# As nft tells of a rule (of iptables-nft's too, with or without its translation), and iptables-legacy-save.
+_DROPS_INVALID: Final = re.compile(r"(invalid|conntrack).*\bdrop\b", re.IGNORECASE)
+
+
+def _forward_chains() -> dict[str, str]:
+    """Read the chains in which kube-proxy drops INVALID packets, if it does, by their places."""
+    chains = {}
+    here = Namespace.open("/proc/thread-self/ns/net")
+    nft = Nft(here)
+    xtables = Xtables(here, Backend.LEGACY)
+    try:
+        for family in ("ip", "ip6"):
+            for place in (f"{family} filter KUBE-FORWARD", f"{family} kube-proxy filter-forward"):
+                try:
+                    chains[place] = nft.run(f"list chain {place}")
+                except NftError as error:
+                    if "No such file" not in str(error):
+                        raise
+        for version, prefix in ((4, "ip"), (6, "ip6")):
+            tables = Path(f"/proc/thread-self/net/{prefix}_tables_names")
+            if tables.exists() and "filter" in tables.read_text().split():
+                rules = re.findall(r"-A KUBE-FORWARD .*", xtables.save(version, "filter"))
+                if rules:
+                    chains[f"{prefix}tables-legacy KUBE-FORWARD"] = "\n".join(rules)
+    finally:
+        xtables.close()
+        nft.close()
+        here.close()
+    return chains

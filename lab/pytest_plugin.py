@@ -1,0 +1,682 @@
+"""pytest's door to the lab: fixtures, markers and options for tests that run on the kernel in front of you.
+
+A test of one's own, in any project that has this distribution installed::
+
+    def test_reset(trial):
+        assert trial("beyond-window").verdict.outcome == "reset"
+
+    @pytest.mark.topology("kube-proxy", proxy_mode="nftables", family="ipv6")
+    def test_rules(lab):
+        assert "kube-proxy" in lab.run("node", "nft", "list", "tables")
+
+``lab`` is a fresh running lab; ``trial`` tries cases, each in a lab of its own. The marker ``topology`` says
+what to build, for a test, a class or a module. What it leaves open is as the ``--lab-...`` options say, then
+as the topology itself does.
+
+**Without root**, pytest's own process becomes root of a user namespace when the first test that needs a lab
+is set up, and not before: it leaves the machine's network for good, and has a loopback and nothing else from
+then on, in every later test. A process that runs threads cannot enter (unshare(2), EINVAL). xdist's workers
+always run some, so xdist's controller enters before it makes them where the project's ``required_plugins`` (a
+setting of pytest's) names kube-proxy-lab. ``unshare -Urn pytest`` decides it from outside.
+
+A test whose need is missing is skipped, and the last lines of the run say which and why.
+
+pytest loads this module in every run of everybody who has the distribution: importing it costs next to
+nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import pytest
+
+from lab.errors import InputError, LabError, MissingError
+from lab.words import Backend, Family, ProxyMode
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Generator, Iterator, Mapping
+    from enum import StrEnum
+
+    from lab.cases import Case
+    from lab.fabric import RunningHost
+    from lab.fixes import Fix
+    from lab.result import Result
+    from lab.stage import Stage
+    from lab.timeline import Timeline
+    from lab.topology.model import Topology
+    from lab.verdict import Verdict
+    from lab.words import Behaviour
+
+Word = TypeVar("Word", bound="StrEnum")
+
+_MARKERS: Final = {
+    "topology": "topology(reference, *, proxy_mode, proxy_version, backend, family, fix): what `lab` and"
+    " `trial` build. The reference is a shipped topology's name, a file beside the test, YAML text or a"
+    " Topology.",
+    "kernel": "kernel: the test makes namespaces. Tests that use `lab` or `trial` have it by themselves.",
+    "kernel_feature": "kernel_feature(name, ...): the test needs these modules or CONFIG_ options.",
+    "needs_tool": "needs_tool(name, ...): the test needs these programs.",
+    "needs_root": "needs_root: the test needs root of the machine; root of a user namespace will not do.",
+}
+
+#: The vocabulary of topology files and of the command: what each word means, and its values where they are few.
+_WORDS: Final = {
+    "proxy_mode": ("kube-proxy's mode", list(ProxyMode)),
+    "proxy_version": ("whose rules, such as v1.14", None),
+    "backend": ("in iptables mode, which program loads the rules", list(Backend)),
+    "family": ("the address family", list(Family)),
+    "fix": ("the change to the nodes", None),
+}
+
+# The modules that the lab uses, and the options that bring them (the Makefiles below net/ and drivers/net/).
+_MODULES: Final = {
+    "ip_tables": "CONFIG_IP_NF_IPTABLES",
+    "ip6_tables": "CONFIG_IP6_NF_IPTABLES",
+    "ipv6": "CONFIG_IPV6",
+    "nf_conntrack": "CONFIG_NF_CONNTRACK",
+    "nf_conntrack_netlink": "CONFIG_NF_CT_NETLINK",
+    "nf_tables": "CONFIG_NF_TABLES",
+    "nfnetlink_acct": "CONFIG_NETFILTER_NETLINK_ACCT",
+    "nfnetlink_log": "CONFIG_NETFILTER_NETLINK_LOG",
+    "sctp": "CONFIG_IP_SCTP",
+    "veth": "CONFIG_VETH",
+}
+
+_NAMESPACE_FIXTURE: Final = "_lab_namespace"
+_SKIPPED: Final = "not run by the lab: "  # marks our skips among all others; survives xdist's serialising
+
+_ENTERED: Final = pytest.StashKey[bool]()  # of the session's config: in a user namespace of our own
+_BEHAVIOURS: Final = pytest.StashKey["dict[Family, Behaviour]"]()
+_KEPT: Final = pytest.StashKey["list[tuple[str, LabUnderTest]]"]()
+_LABS: Final = pytest.StashKey["list[LabUnderTest]"]()  # of an item: the labs that its evidence is in
+_FAILED: Final = pytest.StashKey[bool]()
+
+
+class LabUnderTest:
+    """What the fixture ``lab`` gives: a running lab, with the few words that a test needs.
+
+    :ivar topology: what was built.
+    :ivar family: the address family that :meth:`play` talks in: the one asked for, else ipv4.
+    :ivar fix: the change that its nodes have.
+    :ivar timeline: what was seen in :meth:`play`.
+    """
+
+    def __init__(self, topology: Topology, family: Family | None, fix: Fix) -> None:
+        from lab.fabric import Lab
+
+        self.topology = topology
+        self.family = family or Family.IPV4
+        self.fix = fix
+        self.timeline: Timeline | None = None
+        self._lab = Lab(topology, family=family, change=fix.change)
+        self._played = False
+
+    @property
+    def hosts(self) -> Mapping[str, RunningHost]:
+        """The running hosts by name, for what has no word here: their namespaces, nftables, iptables."""
+        return self._lab.hosts
+
+    def run(self, host: str, *command: str, text: str = "") -> str:
+        """Run a program on a host and return what it prints.
+
+        :param text: its standard input.
+        :raises InputError: the topology has no such host.
+        :raises ProgramError: its exit code was not 0.
+        """
+        if host not in self.hosts:
+            raise InputError(f"there is no host {host!r}", cure=f"one of: {', '.join(self.hosts)}")
+        return self.hosts[host].run(*command, text=text)
+
+    def play(self, play: Callable[[Stage], Awaitable[None]]) -> Verdict:
+        """Let a connection run through the lab, disturbed as ``play`` says, and decide what became of it.
+
+        Once a lab, for the instruments are its own. What was seen is in :attr:`timeline`, also on failure.
+
+        :param play: what a case's ``play`` is: it takes a :class:`lab.stage.Stage` and awaits its words.
+        :raises LabError: nothing can be played in this topology, or something was waited for in vain.
+        """
+        import asyncio
+
+        from lab.verdict import decide
+
+        if self._played:
+            raise LabError("this lab was played in already: a lab holds one play, take a fresh one")
+        self._played = True
+        return decide(asyncio.run(self._play(play)))
+
+    async def _play(self, play: Callable[[Stage], Awaitable[None]]) -> Timeline:
+        from lab.stage import Stage
+        from lab.trial import cast
+
+        stage = Stage(self._lab, cast(self.topology, self.family), self.family)
+        try:
+            await play(stage)
+        finally:
+            self.timeline = stage.finish()
+        return self.timeline
+
+    def describe(self) -> str:
+        """Tell the hosts with their links and addresses, and what the nodes are."""
+        from lab.fabric import DEFAULT_VERSIONS
+
+        width = max(len(host.name) for host in self.topology.hosts)
+        lines = []
+        for host in self.topology.hosts:
+            parts = []
+            for end in self.topology.ends(host.name):
+                built = (str(own) for own in end.addresses if Family.of(own) in self._lab.families)
+                parts.append(" ".join((end.interface, *built)))
+            if host.proxy_mode is not None:
+                version = host.proxy_version or DEFAULT_VERSIONS[host.proxy_mode]
+                backend = f", backend {host.backend}" if host.proxy_mode is ProxyMode.IPTABLES else ""
+                parts.append(f"kube-proxy {version} in {host.proxy_mode} mode{backend}, fix {self.fix.name}")
+            lines.append(f"{host.name:{width}}  {'; '.join(parts)}")
+        return "\n".join(lines)
+
+    def rules(self) -> str:
+        """Return the nodes' rules as the kernel has them now, with its counters where it counts."""
+        texts = []
+        for node in self.topology.nodes:
+            running = self.hosts[node.name]
+            for family in self._lab.families:
+                if node.proxy_mode is ProxyMode.NFTABLES:
+                    table = "ip" if family is Family.IPV4 else "ip6"
+                    text = running.nft.run(f"list table {table} kube-proxy")
+                else:
+                    text = running.xtables.save(family.version)
+                texts.append(f"# {node.name}: {family}\n{text.rstrip()}")
+        return "\n".join(texts)
+
+    def ways_in(self, *, from_outside: bool) -> list[str]:
+        """Return the command that enters each host, by the descriptor that this process holds.
+
+        :param from_outside: of the user namespace that this process has entered.
+        """
+        process = f"/proc/{os.getpid()}"
+        user = f"--user={process}/ns/user --preserve-credentials " if from_outside else ""
+        width = max(len(name) for name in self.hosts)
+        return [
+            f"{name:{width}}  nsenter {user}--net={process}/fd/{host.namespace.fileno()}"
+            for name, host in self.hosts.items()
+        ]
+
+    def shell(self) -> None:
+        """Open a shell on the first node, or on the first host where there is none, and wait for its end."""
+        import subprocess
+
+        host = next(iter(self.topology.nodes or self.topology.hosts))
+        print(f"\na shell on {host.name}; leave it to go on. The way to each host:")
+        print("\n".join(self.ways_in(from_outside=False)), flush=True)
+        with self.hosts[host.name].namespace.entered():
+            shell = subprocess.Popen([os.environ.get("SHELL") or "/bin/sh"])
+        shell.wait()
+
+    def close(self) -> None:
+        """End the lab."""
+        self._lab.close()
+
+
+class TrialRunner:
+    """What the fixture ``trial`` gives: call it with a case, and it returns the result.
+
+    The last trial's lab lives until the test's end, for a look at it where the test fails.
+    """
+
+    def __init__(self, item: pytest.Item) -> None:
+        self._item = item
+        self._labs: list[LabUnderTest] = []
+
+    def __call__(
+        self,
+        case: str | Case,
+        *,
+        fix: str | Fix | None = None,
+        proxy_mode: str | None = None,
+        proxy_version: str | None = None,
+        backend: str | None = None,
+        family: str | None = None,
+    ) -> Result:
+        """Try a case in a fresh lab; what is not said here is as the marker ``topology`` says.
+
+        :param case: a name from ``lab list``, or a case of one's own.
+        :param fix: likewise; the node as kube-proxy leaves it where nobody says.
+        :raises InputError: there is no such case, fix, mode, ...
+        :raises LabError: the trial could not be run; says why.
+        """
+        from lab import cases
+        from lab.result import Result
+        from lab.trial import Setting
+
+        said = {
+            "fix": fix,
+            "proxy_mode": proxy_mode,
+            "proxy_version": proxy_version,
+            "backend": backend,
+            "family": family,
+        }
+        words = _words(self._item) | {word: value for word, value in said.items() if value is not None}
+        topology, asked, change = _understood(words, self._item.path.parent)
+        setting = Setting(cases.find(case) if isinstance(case, str) else case, change, topology, asked or Family.IPV4)
+        with _missing_is_skipped():
+            behaviour = _behaviour(self._item.config, setting.family)
+            self.close()
+            lab = _build(self._item, topology, setting.family, change)
+        self._labs.append(lab)
+        verdict = lab.play(setting.case.play)
+        assert lab.timeline is not None
+        expected = setting.case.expectations[behaviour][setting.protection]
+        return Result(setting.trial, behaviour, expected, lab.timeline, verdict)
+
+    def close(self) -> None:
+        """End the last trial's lab."""
+        for lab in self._labs:
+            _end(self._item, lab)
+        self._labs.clear()
+
+
+# --- fixtures -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session", name=_NAMESPACE_FIXTURE)
+def _namespace_fixture(pytestconfig: pytest.Config) -> None:
+    with _missing_is_skipped():
+        _enter(pytestconfig)
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest, _lab_namespace: None) -> Iterator[LabUnderTest]:
+    """A fresh running lab: of the topology that the marker ``topology`` names, or of kube-proxy.yaml."""
+    item = request.node
+    try:
+        wanted = _understood(_words(item), item.path.parent)
+        with _missing_is_skipped():
+            running = _build(item, *wanted)
+    except LabError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+    yield running
+    _end(item, running)
+
+
+@pytest.fixture
+def trial(request: pytest.FixtureRequest, _lab_namespace: None) -> Iterator[TrialRunner]:
+    """Tries a case in a lab of its own: ``trial("beyond-window", fix="none").verdict.outcome == "reset"``."""
+    runner = TrialRunner(request.node)
+    yield runner
+    runner.close()
+
+
+def _build(item: pytest.Item, topology: Topology, family: Family | None, fix: Fix) -> LabUnderTest:
+    built = LabUnderTest(topology, family, fix)
+    item.stash.setdefault(_LABS, []).append(built)
+    return built
+
+
+def _end(item: pytest.Item, running: LabUnderTest) -> None:
+    item.stash[_LABS].remove(running)
+    if item.config.getoption("lab_keep") and item.stash.get(_FAILED, False):
+        item.config.stash.setdefault(_KEPT, []).append((item.nodeid, running))
+    else:
+        running.close()
+
+
+def _behaviour(config: pytest.Config, family: Family) -> Behaviour:
+    """Ask the kernel once a session and family."""
+    import asyncio
+
+    from lab.behaviour import ask
+
+    known = config.stash.setdefault(_BEHAVIOURS, {})
+    if family not in known:
+        known[family] = asyncio.run(ask(family))
+    return known[family]
+
+
+@contextlib.contextmanager
+def _missing_is_skipped() -> Iterator[None]:
+    try:
+        yield
+    except MissingError as error:
+        pytest.skip(f"{_SKIPPED}{error}")
+
+
+# --- what to build --------------------------------------------------------------------------------
+
+
+def _words(item: pytest.Item) -> dict[str, object]:
+    """Collect what the options and the markers say, the nearest marker last."""
+    words: dict[str, object] = {word: item.config.getoption(f"lab_{word}") for word in _WORDS}
+    words["topology"] = "kube-proxy"
+    for marker in reversed(list(item.iter_markers("topology"))):
+        words |= marker.kwargs
+        if marker.args:
+            words["topology"] = marker.args[0]
+    return words
+
+
+def _understood(words: Mapping[str, object], directory: Path) -> tuple[Topology, Family | None, Fix]:
+    """Turn words into what a lab is built from.
+
+    :raises InputError: for the first word that means nothing.
+    """
+    from lab import fixes
+    from lab.kubeproxy.versions import find_version
+    from lab.trial import with_proxy
+
+    fix = words["fix"] or fixes.NONE
+    version = words["proxy_version"]
+    topology = with_proxy(
+        _topology(words["topology"], directory),
+        _choice(ProxyMode, words, "proxy_mode"),
+        None if version is None else find_version(str(version)).name,
+        _choice(Backend, words, "backend"),
+    )
+    chosen = fix if isinstance(fix, fixes.Fix) else fixes.find(str(fix))
+    return topology, _choice(Family, words, "family"), chosen
+
+
+def _choice(kind: type[Word], words: Mapping[str, object], word: str) -> Word | None:
+    value = words[word]
+    if value is None or value in list(kind):
+        return None if value is None else kind(str(value))
+    raise InputError(f"there is no {word.replace('_', ' ')} {value!r}", cure=f"one of: {', '.join(kind)}")
+
+
+def _topology(reference: object, directory: Path) -> Topology:
+    from lab.topology.model import Topology
+
+    if isinstance(reference, Topology):
+        return reference
+    if isinstance(reference, str | Path):
+        return _read(reference, directory)
+    raise InputError(f"no topology: {reference!r}", cure="give a name, a file, YAML text or a Topology")
+
+
+@cache
+def _read(reference: str | Path, directory: Path) -> Topology:
+    from lab.topology.reader import load, parse, shipped
+
+    if isinstance(reference, str) and "\n" in reference:
+        return parse(reference)
+    path = directory / reference
+    if reference in dict(shipped()) or not (path.exists() or path.suffix):
+        return load(str(reference))
+    return load(path)
+
+
+# --- what a test needs ----------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Check the markers' arguments, and mark whatever uses the fixtures."""
+    for item in items:
+        # Other projects may have a fixture `lab` and a marker `topology` of their own: only ours need this.
+        if _NAMESPACE_FIXTURE in getattr(item, "fixturenames", ()):
+            item.add_marker("kernel")
+            for marker in item.iter_markers("topology"):
+                _check(item, marker, len(marker.args) <= 1, _WORDS.keys())
+        for marker in item.iter_markers("needs_tool"):
+            _check(item, marker, bool(marker.args))
+        for marker in item.iter_markers("kernel_feature"):
+            known = (name in _MODULES or name.startswith("CONFIG_") for name in marker.args)
+            _check(item, marker, bool(marker.args) and all(known))
+
+
+def _check(item: pytest.Item, marker: pytest.Mark, good: bool, words: Collection[str] = ()) -> None:
+    """Refuse a marker whose positional arguments are not good, or that has keywords besides ``words``."""
+    if good and marker.kwargs.keys() <= set(words):
+        return
+    given = [repr(value) for value in marker.args]
+    given += [f"{word}={value!r}" for word, value in marker.kwargs.items()]
+    modules = f" Modules: {', '.join(_MODULES)}." if marker.name == "kernel_feature" else ""
+    raise pytest.UsageError(
+        f"{item.nodeid}: {marker.name}({', '.join(given)}) cannot be. {_MARKERS[marker.name]}{modules}"
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose tool, kernel feature or right is missing; enter a user namespace if it needs one."""
+    with _missing_is_skipped():
+        if item.get_closest_marker("needs_root") and not _is_root():
+            raise MissingError("needs root of the machine", "run it with sudo")
+        for marker in item.iter_markers("needs_tool"):
+            from lab.netns.program import find
+
+            for name in marker.args:
+                find(name)
+        for marker in item.iter_markers("kernel_feature"):
+            for name in marker.args:
+                _require_feature(name)
+        if item.get_closest_marker("kernel"):
+            _enter(item.config)
+
+
+def _is_root() -> bool:
+    # user_namespaces(7): only the initial user namespace maps every number to itself.
+    mapped = Path("/proc/self/uid_map").read_text().split()
+    return os.geteuid() == 0 and mapped == ["0", "0", "4294967295"]
+
+
+def _require_feature(name: str) -> None:
+    """Refuse a kernel that is known to lack a module or an option. Where nothing tells, the test will.
+
+    :raises MissingError: names the option that brings it.
+    """
+    options = _kernel_options()
+    option = _MODULES.get(name, name)
+    if options and option not in options:
+        raise MissingError(f"the kernel was built without {name}", f"boot one with {option}=y or =m")
+    if options.get(option) == "m" and name in _MODULES and not Path("/sys/module", name).exists():
+        release = os.uname().release
+        index = Path(f"/lib/modules/{release}/modules.dep")
+        if not index.exists() or f"/{name}.ko" not in index.read_text():
+            raise MissingError(f"the kernel's module {name} is missing", f"install the modules of {release}")
+
+
+@cache
+def _kernel_options() -> Mapping[str, str]:
+    """Read what the kernel was built with, from wherever a distribution puts it; empty where nobody did."""
+    import gzip
+
+    release = os.uname().release
+    for place in ("/proc/config.gz", f"/boot/config-{release}", f"/lib/modules/{release}/config"):
+        try:
+            data = Path(place).read_bytes()
+        except OSError:
+            continue
+        text = (gzip.decompress(data) if place.endswith(".gz") else data).decode()
+        return dict(line.split("=", 1) for line in text.splitlines() if line.startswith("CONFIG_"))
+    return {}
+
+
+# --- without root ---------------------------------------------------------------------------------
+
+
+def _enter(config: pytest.Config) -> None:
+    """Become able to make namespaces; the process stays where it is if it may already, or may not at all.
+
+    :raises MissingError: see :func:`lab.netns.userns.enter`.
+    """
+    import getpass
+
+    from lab.netns import Namespace, RouteSocket, userns
+    from lab.netns.rtnetlink import LOOPBACK_INDEX, link_up
+
+    if userns.privileged():
+        return
+    _try_in_child(userns.enter)
+    # Where no variable names the user, getpass (and so tmp_path) goes by the number, and that will be 0.
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = "unknown"  # as tmp_path calls him
+    os.environ.setdefault("LOGNAME", name)
+    userns.enter()
+    config.stash[_ENTERED] = True
+    home = Namespace.open("/proc/thread-self/ns/net")
+    routes = RouteSocket(home)
+    routes.apply([link_up(LOOPBACK_INDEX, "lo")])
+    routes.close()
+    home.close()
+
+
+def _try_in_child(enter: Callable[[], None]) -> None:
+    """Enter in a child first: some systems let a process in and take its rights away there, for good."""
+    if len(os.listdir("/proc/self/task")) > 1:
+        return  # the kernel refuses at once, and nothing has changed
+    answer = os.memfd_create("answer")
+    try:
+        child = os.fork()
+        if child == 0:
+            try:
+                enter()
+            except MissingError as error:
+                os.write(answer, f"{error.what}\n{error.cure}".encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        told = os.pread(answer, 4096, 0).decode()
+    finally:
+        os.close(answer)
+    if told:
+        raise MissingError(*told.split("\n", 1))
+
+
+# --- options and the run --------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the ``--lab-...`` options."""
+    group = parser.getgroup("lab", "kube-proxy-lab (for what a test's marker `topology` leaves open)")
+    for word, (meaning, choices) in _WORDS.items():
+        group.addoption(f"--lab-{word.replace('_', '-')}", choices=choices, help=meaning)
+    group.addoption(
+        "--lab-keep",
+        action="store_true",
+        help="failing tests' labs stay until Enter is pressed after the run",
+    )
+    group.addoption(
+        "--lab-shell-on-failure", action="store_true", help="open a shell on the lab's node when a test fails"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers, check the options, and enter the user namespace where xdist's workers cannot."""
+    for description in _MARKERS.values():
+        config.addinivalue_line("markers", description)
+    try:
+        _check_options(config.getoption("lab_proxy_version"), config.getoption("lab_fix"))
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from None
+    if config.getoption("dist", "no") == "no":
+        return
+    if config.getoption("lab_keep") or config.getoption("lab_shell_on_failure"):
+        raise pytest.UsageError("--lab-keep and --lab-shell-on-failure want one process: leave out -n")
+    if _is_required(config):
+        with contextlib.suppress(MissingError):  # the workers will say so for each test
+            _enter(config)
+
+
+def _check_options(version: str | None, fix: str | None) -> None:
+    if version is not None:
+        from lab.kubeproxy.versions import find_version
+
+        find_version(version)
+    if fix is not None:
+        from lab.fixes import find
+
+        find(fix)
+
+
+def _is_required(config: pytest.Config) -> bool:
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    required = (Requirement(line).name for line in config.getini("required_plugins"))
+    return any(canonicalize_name(name) == "kube-proxy-lab" for name in required)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put the evidence into the report of a failure."""
+    report = yield
+    if report.failed and call.when != "teardown":
+        item.stash[_FAILED] = True
+        for running in item.stash.get(_LABS, []):
+            report.sections += _evidence(running)
+    return report
+
+
+def _evidence(running: LabUnderTest) -> Iterator[tuple[str, str]]:
+    yield "lab: hosts", running.describe()
+    try:
+        yield "lab: rules", running.rules()
+    except LabError as error:
+        yield "lab: rules", str(error)
+    if running.timeline is not None:
+        from lab.report.terminal import timeline_text
+
+        yield "lab: timeline", timeline_text(running.timeline)
+
+
+def pytest_exception_interact(
+    node: pytest.Item | pytest.Collector, report: pytest.CollectReport | pytest.TestReport
+) -> None:
+    """Open a shell in the labs of a test that failed, if asked to."""
+    if node.config.getoption("lab_shell_on_failure"):
+        for running in node.stash.get(_LABS, []):
+            with _standard_streams(node.config):
+                print(f"\n{node.nodeid}\n{report.longreprtext}")
+                running.shell()
+
+
+@contextlib.contextmanager
+def _standard_streams(config: pytest.Config) -> Iterator[None]:
+    """Give standard input and output back to the user, as pytest's own debugger does."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    capture.suspend(in_=True)
+    try:
+        yield
+    finally:
+        capture.resume()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say aloud which tests were not run for want of something."""
+    tests_by_reason: dict[str, list[str]] = {}
+    for report in terminalreporter.getreports("skipped"):
+        _path, _line, reason = report.longrepr
+        _before, ours, missing = reason.partition(_SKIPPED)
+        if ours:
+            tests_by_reason.setdefault(missing, []).append(report.nodeid)
+    if tests_by_reason:
+        count = sum(len(tests) for tests in tests_by_reason.values())
+        tests_were = "test was" if count == 1 else "tests were"
+        terminalreporter.section(f"{count} {tests_were} not run", yellow=True, bold=True)
+        for reason, tests in tests_by_reason.items():
+            terminalreporter.line(reason, yellow=True)
+            for test in tests:
+                terminalreporter.line(f"    {test}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Show the ways into the labs that were kept, and end them when the user has seen enough."""
+    kept = config.stash.get(_KEPT, [])
+    if not kept:
+        return
+    with _standard_streams(config), contextlib.suppress(KeyboardInterrupt):
+        for test, running in kept:
+            print(f"\nthe lab of {test} stands; enter a host by")
+            print("\n".join(running.ways_in(from_outside=config.stash.get(_ENTERED, False))))
+        print("\npress Enter to end", "it" if len(kept) == 1 else "them", flush=True)
+        sys.stdin.readline()
+    for _test, running in kept:
+        running.close()

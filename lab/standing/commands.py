@@ -1,0 +1,134 @@
+"""What can be done with labs that stand: choose one, go into its hosts, end it, print them all."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from lab.errors import InputError, LabError
+from lab.netns import Namespace
+from lab.netns.program import find
+from lab.netns.syscalls import CLONE_NEWNET, CLONE_NEWNS, setns, unshare
+from lab.standing import names
+from lab.standing.mounts import READ_ONLY, RECURSIVE, SLAVE, mount
+from lab.standing.record import StandingHost, StandingLab, forget, labs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_PATIENCE: Final = 10.0  # seconds; an owner ends within a few hundredths of one
+
+
+def choose(name: str | None) -> StandingLab:
+    """Find the lab that is meant: the one of this name, or the only one.
+
+    :raises InputError: there is none, or there are several and no name was given.
+    :raises MissingError: the caller is not root.
+    """
+    found = labs()
+    if not found:
+        raise InputError("no lab stands", cure="`lab up TOPOLOGY`; `lab list` shows the topologies")
+    known = ", ".join(lab.name for lab in found)
+    if name is None:
+        if len(found) > 1:
+            raise InputError("several labs stand, so one must be named", cure=f"one of: {known}")
+        return found[0]
+    for lab in found:
+        if lab.name == name:
+            return lab
+    raise InputError(f"no lab {name!r} stands", cure=f"one of: {known}")
+
+
+def enter(lab: StandingLab, host: StandingHost, command: Sequence[str]) -> NoReturn:
+    """Become a program in a host of a lab.
+
+    As `ip netns exec` does it, the program has a mount namespace of its own in which ``/sys`` is the host's,
+    so that it sees the host's links there. iptables locks a file of the lab's instead of the machine's
+    ``/run/xtables.lock``.
+
+    :raises MissingError: there is no such program.
+    :raises LabError: the owner of the lab is dead.
+    """
+    if lab.owner is None:
+        raise LabError(f"the owner of the lab {lab.name} is dead: `lab down {lab.name}`, then `lab up` again")
+    program = find(command[0])
+    namespace = Namespace.open(names.DIRECTORY / host.namespace)
+    # By this descriptor all programs in the lab find the same file, and none makes it anew when it is gone.
+    lock = os.open(lab.path, os.O_RDONLY)
+    os.set_inheritable(lock, True)
+    read_only = READ_ONLY if os.statvfs("/sys").f_flag & os.ST_RDONLY else 0
+    unshare(CLONE_NEWNS)
+    mount("", "/", SLAVE | RECURSIVE)
+    setns(namespace.fileno(), CLONE_NEWNET)
+    mount(host.namespace, "/sys", read_only, "sysfs")
+    os.execve(program, list(command), {**os.environ, "XTABLES_LOCKFILE": f"/proc/self/fd/{lock}"})  # noqa: S606
+
+
+def shell(lab: StandingLab, host: StandingHost) -> NoReturn:
+    """Become an interactive shell in a host of a lab, with a prompt that names it.
+
+    :raises LabError: the owner of the lab is dead.
+    """
+    prompt = f"[{lab.name}/{host.name}] "
+    if shutil.which("bash") is None:
+        os.environ["PS1"] = prompt
+        enter(lab, host, ["sh", "-i"])
+    settings = os.memfd_create("bashrc", 0)
+    os.write(settings, f"[ ! -r ~/.bashrc ] || . ~/.bashrc\nPS1='{prompt}\\w\\$ '\n".encode())
+    enter(lab, host, ["bash", "--rcfile", f"/proc/self/fd/{settings}", "-i"])
+
+
+def down(lab: StandingLab) -> None:
+    """End a lab: its owner takes everything down; what a dead one has left is removed.
+
+    :raises MissingError: the caller is not root.
+    """
+    with suppress(ProcessLookupError):  # it has just ended by itself
+        _end(lab)
+    forget(lab.name)
+
+
+def _end(lab: StandingLab) -> None:
+    if lab.owner is None:
+        return
+    process = os.pidfd_open(lab.owner)
+    try:
+        # The descriptor is the owner's if the owner still lives: numbers of the dead are given to others.
+        now = StandingLab.read(lab.path)
+        if now is None or now.owner != lab.owner:
+            return
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            signal.pidfd_send_signal(process, number)
+            if select.select([process], [], [], _PATIENCE)[0]:
+                return
+        raise LabError(f"the owner of the lab {lab.name}, process {lab.owner}, does not end")
+    finally:
+        os.close(process)
+
+
+def status_json(found: Sequence[StandingLab]) -> str:
+    """Write standing labs as JSON: a list of their records, each with its owner (null: dead)."""
+    return json.dumps([asdict(lab) for lab in found], indent=2)
+
+
+def status_lines(found: Sequence[StandingLab]) -> Iterator[str]:
+    """Tell of standing labs in words, for a terminal."""
+    if not found:
+        yield "no lab stands"
+    for lab in found:
+        since = datetime.fromtimestamp(lab.since).astimezone().isoformat(" ", "seconds")
+        if lab.owner is None:
+            state = f"its owner is dead: `lab down {lab.name}` removes what it left"
+        else:
+            state = f"process {lab.owner}"
+        yield f"{lab.name}: topology {lab.topology or 'unknown'}, since {since}, {state}"
+        width = max((len(host.name) for host in lab.hosts), default=0)
+        for host in lab.hosts:
+            yield f"  {host.name:{width}}  {'  '.join(host.addresses)}"

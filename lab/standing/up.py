@@ -1,0 +1,108 @@
+"""Starting a lab that stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+
+from lab.errors import InputError, LabError
+from lab.kubeproxy import ProxyOptions
+from lab.kubeproxy.services import service_ports
+from lab.netns import userns
+from lab.standing.owner import Order
+from lab.standing.record import StandingLab, labs, needs_root
+from lab.topology.model import NAME, Topology
+from lab.wire.packet import SocketAddress
+from lab.words import Family, ProxyMode
+
+
+def up(topology: Topology, *, name: str | None = None, family: Family | None = None, fix: str = "none") -> StandingLab:
+    """Build a lab that stays, and return when its endpoints answer and its namespaces have their names.
+
+    :param name: of the lab; the topology's when None.
+    :param family: build this family alone; both when None.
+    :param fix: a fix by its name, on every node.
+    :raises InputError: a lab of this name stands already, or the name is none.
+    :raises MissingError: the caller is not root, or what the lab needs is not there.
+    :raises LabError: the lab could not be built.
+    """
+    name = topology.name if name is None else name
+    if not re.fullmatch(NAME, name):
+        raise InputError(f"{name!r} is no name for a lab", cure="at most 63 of a-z, 0-9 and '-', no '-' at its ends")
+    if not userns.privileged():
+        raise needs_root()
+    owner, its_end = socket.socketpair()
+    with owner:
+        try:
+            with its_end:
+                _start(Order(name, topology, family, fix), its_end)
+            _agree(owner)
+        except BaseException:
+            # An owner that gets no answer takes everything down again, and then its end is closed.
+            with suppress(OSError):
+                owner.shutdown(socket.SHUT_WR)
+                while owner.recv(4096):
+                    pass
+            raise
+    for lab in labs():
+        if lab.name == name:
+            return lab
+    raise LabError(f"the lab {name} was ready, and taken down at once by somebody else")
+
+
+def _start(order: Order, its_end: socket.socket) -> None:
+    # -P: a directory named lab where the user happens to be is not this package.
+    subprocess.run(
+        [sys.executable, "-P", "-m", "lab.standing.owner", str(its_end.fileno())],
+        input=pickle.dumps(order),
+        stdout=subprocess.DEVNULL,
+        pass_fds=(its_end.fileno(),),
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+
+
+def _agree(owner: socket.socket) -> None:
+    """Hear how it went, and let the owner go on alone."""
+    with owner.makefile("rb") as told:
+        line = told.readline()
+        if not line:
+            raise LabError("the owner of the lab ended before the lab was ready; its last words stand above")
+        if error := json.loads(line).get("error"):
+            raise (InputError if json.loads(line)["input"] else LabError)(error)
+        owner.sendall(b"\n")
+        told.read()  # until it has let go of this terminal
+
+
+def suggestions(topology: Topology, lab: StandingLab, family: Family | None = None) -> tuple[str, ...]:
+    """List commands to try in a lab, the most telling first.
+
+    :param family: as it was built with.
+    """
+    chosen = "" if len(labs()) == 1 else f"--lab {lab.name} "
+    found = []
+    if topology.clients:
+        options = ProxyOptions(family=family or Family.IPV4)
+        ports = service_ports(topology.services, topology.endpoint_slices, options)
+        for port in [port for port in ports if port.protocol == "tcp"][:1]:
+            url = f"http://{SocketAddress(port.cluster_ip, port.port)}".removesuffix(":80")
+            # In quotes where shells would take the brackets for a pattern.
+            found.append(f"lab exec {chosen}{topology.clients[0].name} -- curl {shlex.quote(url)}")
+    for node in topology.nodes[:1]:
+        program = "nft list ruleset" if node.proxy_mode is ProxyMode.NFTABLES else f"iptables-{node.backend}-save"
+        found.append(f"lab exec {chosen}{node.name} -- {program}")
+    first = lab.hosts[0]
+    return (
+        *found,
+        f"lab shell {chosen}{first.name}",
+        f"ip netns exec {first.namespace} ip address",
+        f"lab down {lab.name}",
+    )

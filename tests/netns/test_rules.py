@@ -1,0 +1,100 @@
+import os
+import threading
+
+import pytest
+
+from lab.errors import MissingError
+from lab.netns import Namespace, Nft, NftError, ProgramError, Xtables
+from lab.netns.program import Program, find
+from lab.netns.reaper import close_all
+
+TABLE = "*filter\n:LAB - [0:0]\n-A LAB -m comment --comment mine -j ACCEPT\nCOMMIT\n"
+
+
+@pytest.fixture
+def namespace():
+    made = Namespace.create()
+    yield made
+    made.close()
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("backend", ["nft", "legacy"])
+def test_what_is_restored_is_saved_and_what_was_there_stays(namespace, backend, version):
+    xtables = Xtables(namespace, backend)
+    xtables.start_restore(version, TABLE).finish()
+    xtables.start_restore(version, TABLE.replace("LAB", "OTHER")).finish()
+    saved = xtables.save(version, "filter")
+    assert "-A LAB -m comment --comment mine -j ACCEPT" in saved
+    assert "-A OTHER -m comment --comment mine -j ACCEPT" in saved
+    xtables.close()
+
+
+@pytest.mark.kernel
+def test_a_refused_input_tells_the_programs_words(namespace):
+    with pytest.raises(ProgramError, match=r"iptables-nft-restore .* exit code 1: .*line 2 failed"):
+        Xtables(namespace, "nft").start_restore(4, "*filter\n-A NOWHERE -j ACCEPT\nCOMMIT\n").finish()
+
+
+@pytest.mark.kernel
+def test_nft_loads_lists_and_refuses_as_a_whole(namespace):
+    nft = Nft(namespace)
+    nft.run("table ip mine {\nchain one {\n}\n}\n")
+    with pytest.raises(NftError, match="No such file"):
+        nft.run("table ip mine {\nchain two {\n}\n}\nadd rule ip mine three accept\n")
+    listed = nft.run("list ruleset")
+    assert "chain one" in listed
+    assert "chain two" not in listed
+    assert '"nftables"' in nft.run("list ruleset", json=True)
+    nft.close()
+
+
+@pytest.mark.kernel
+def test_programs_run_inside_with_their_input(namespace):
+    printed = Program(namespace, ("sh", "-c", "readlink /proc/self/ns/net; cat"), text="given").finish()
+    assert printed == f"net:[{namespace.inode}]\ngiven"
+
+
+@pytest.mark.kernel
+def test_a_program_that_fails_keeps_its_words(namespace):
+    with pytest.raises(ProgramError, match=r"sh -c .* exit code 3: on stdout\non stderr"):
+        Program(namespace, ("sh", "-c", "echo on stdout; echo on stderr >&2; exit 3")).finish()
+
+
+def test_a_missing_program_names_its_package(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("lab.netns.program._EXTRA_PATH", ())
+    with pytest.raises(MissingError, match="iptables-legacy-restore is not installed: apt install iptables"):
+        find("iptables-legacy-restore")
+
+
+def test_slow_things_are_closed_at_once_and_off_the_callers_thread():
+    begun, may_end = threading.Barrier(3), threading.Event()
+
+    class Slow:
+        slow_to_close = True
+
+        def close(self):
+            begun.wait(10)  # both of them, or this breaks
+            may_end.wait(10)
+
+    class Fast:
+        closed_by = None
+
+        def close(self):
+            self.closed_by = threading.get_ident()
+
+    fast = Fast()
+    close_all([Slow(), Slow(), fast])
+    begun.wait(10)
+    assert fast.closed_by == threading.get_ident()
+    may_end.set()
+
+
+@pytest.mark.kernel
+def test_the_lock_of_the_machine_is_left_alone(namespace):
+    before = os.stat("/run/xtables.lock") if os.path.exists("/run/xtables.lock") else None
+    Xtables(namespace, "legacy").start_restore(4, TABLE).finish()
+    after = os.stat("/run/xtables.lock") if os.path.exists("/run/xtables.lock") else None
+    assert after == before

@@ -1,0 +1,174 @@
+"""The road itself, on the kernel: every case with every fix, in both families, both modes and both backends."""
+
+import asyncio
+import dataclasses
+
+import pytest
+
+from lab import behaviour, stage, trial
+from lab.cases import CASES, HEADLINE
+from lab.conntrack.witness import Judgement
+from lab.fixes import BE_LIBERAL, DROP_FORWARD, FIXES, NONE
+from lab.result import Expectation, Report, Tally, from_json, to_json
+from lab.topology.reader import load
+from lab.trial import Setting
+from lab.verdict import Outcome, leaked, resets
+from lab.words import Backend, Behaviour, Family, ProxyMode
+
+pytestmark = pytest.mark.kernel
+
+KINDS = {
+    "iptables-nft": (ProxyMode.IPTABLES, None, Backend.NFT),
+    "iptables-legacy": (ProxyMode.IPTABLES, None, Backend.LEGACY),
+    "nftables": (ProxyMode.NFTABLES, None, None),
+    "nftables-v1.36": (ProxyMode.NFTABLES, "v1.36", None),
+}
+
+
+@pytest.fixture(scope="module")
+def answers():
+    return {}
+
+
+def ask(answers, family):
+    if family not in answers:
+        answers[family] = asyncio.run(behaviour.ask(family))
+    return answers[family]
+
+
+def run(case, fix, family, answer, kind="iptables-nft"):
+    topology = trial.with_proxy(load("kube-proxy"), *KINDS[kind])
+    return asyncio.run(trial.run(Setting(case, fix, topology, family), answer))
+
+
+@pytest.mark.parametrize("family", list(Family))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fix", FIXES.values(), ids=lambda fix: fix.name)
+@pytest.mark.parametrize("case", CASES.values(), ids=lambda case: case.name)
+def test_every_trial_gives_what_this_kernel_is_expected_to_give(case, fix, kind, family, answers):
+    result = run(case, fix, family, ask(answers, family), kind)
+    assert result.verdict.disagreements == ()
+    assert (result.verdict.judgement, result.verdict.outcome) == (
+        result.expected.judgement,
+        result.expected.outcome,
+    )
+    assert result.as_expected
+
+
+def test_the_figure_is_in_the_headlines_timeline(answers):
+    timeline = run(HEADLINE, NONE, Family.IPV4, ask(answers, Family.IPV4)).timeline
+    seen = {(s.host, s.interface, str(s.packet.source), str(s.packet.destination)) for s in timeline.sightings}
+    assert ("client", "eth0", "10.0.0.2:34567", "192.168.0.2:80") in seen  # (1)
+    assert ("server", "eth0", "10.0.0.2:34567", "10.0.1.2:80") in seen  # (2)
+    leak = leaked(timeline)
+    assert (str(leak.packet.source), str(leak.packet.destination)) == (
+        "10.0.1.2:80",
+        "10.0.0.2:34567",
+    )  # (3), (4)
+    [reset] = resets(timeline)
+    assert (str(reset.packet.source), str(reset.packet.destination)) == (
+        "10.0.0.2:34567",
+        "10.0.1.2:80",
+    )  # (5)
+    assert reset.packet.tcp.sequence == timeline.injected.packet.tcp.acknowledgement
+    assert reset.time > leak.time
+    assert timeline.end_of("server").error == "ECONNRESET"
+    assert timeline.end_of("client").error == "ECONNRESET"
+    assert timeline.counters.statistics["invalid"] == timeline.counters.states["invalid"] == 2
+
+
+def test_the_kernel_gives_its_reason(answers):
+    verdict = run(HEADLINE, NONE, Family.IPV4, ask(answers, Family.IPV4)).verdict
+    assert verdict.reason.startswith("SEQ is over")
+
+
+def test_the_drop_is_counted_by_the_rule_itself(answers):
+    for kind in KINDS:
+        result = run(HEADLINE, DROP_FORWARD, Family.IPV4, ask(answers, Family.IPV4), kind)
+        assert result.timeline.counters.dropped == 1
+    assert run(HEADLINE, BE_LIBERAL, Family.IPV4, ask(answers, Family.IPV4)).timeline.counters.dropped is None
+
+
+def test_the_entry_passes_through_its_states(answers):
+    timeline = run(HEADLINE, NONE, Family.IPV4, ask(answers, Family.IPV4)).timeline
+    states = [event.entry.tcp_state for event in timeline.entry_events if event.entry.tcp_state]
+    assert states[:3] == ["SYN_SENT", "SYN_RECV", "ESTABLISHED"]
+    assert timeline.entry.original == (timeline.client_address, timeline.target)
+    assert timeline.entry.reply == (timeline.server_address, timeline.client_address)
+
+
+@pytest.mark.parametrize(
+    ("version", "outcome"), [("v1.14", Outcome.RESET), ("v1.15", Outcome.DROPPED), ("v1.31", Outcome.DROPPED)]
+)
+def test_a_version_with_the_rule_needs_no_fix(version, outcome, answers):
+    topology = trial.with_proxy(load("kube-proxy"), None, version, None)
+    result = asyncio.run(trial.run(Setting(HEADLINE, NONE, topology, Family.IPV4), ask(answers, Family.IPV4)))
+    assert result.verdict.outcome is outcome
+    assert result.as_expected
+
+
+def test_another_expectation_is_not_met(answers):
+    """A test of the tests: what is believed beforehand decides, not what comes."""
+    wrong = Expectation(Judgement.INVALID, Outcome.DROPPED)
+    case = dataclasses.replace(
+        HEADLINE, expectations=dict.fromkeys(Behaviour, dict.fromkeys(("nothing", "drop", "liberal"), wrong))
+    )
+    assert not run(case, NONE, Family.IPV4, ask(answers, Family.IPV4)).as_expected
+
+
+def test_a_blind_witness_is_no_pass(answers, monkeypatch):
+    monkeypatch.setattr(
+        "lab.recorder.script",
+        lambda: (
+            "table inet lab_witness {\n"
+            + "".join(
+                f"counter {state} {{\n}}\n" for state in ("new", "established", "related", "invalid", "untracked")
+            )
+            + "}\n"
+        ),
+    )
+    result = run(HEADLINE, NONE, Family.IPV4, ask(answers, Family.IPV4))
+    assert not result.as_expected
+    assert "the node's witness never saw the injected packet" in result.verdict.disagreements
+    assert "the witness on the node missed the barrier datagram" in result.verdict.disagreements
+
+
+def test_a_blind_capture_is_no_pass(answers, monkeypatch):
+    from lab.wire.capture import Capture
+
+    see = Capture.read
+    monkeypatch.setattr(Capture, "read", lambda self: [] if self.host == "client" else see(self))
+    result = run(CASES["in-window"], NONE, Family.IPV4, ask(answers, Family.IPV4))
+    assert not result.as_expected
+    assert "the capture on client missed the barrier datagram" in result.verdict.disagreements
+
+
+def test_a_trigger_that_does_not_trigger_is_no_pass(answers, monkeypatch):
+    monkeypatch.setattr("lab.wire.craft.Injector.send", lambda self, packet: None)
+    assert not run(HEADLINE, DROP_FORWARD, Family.IPV4, ask(answers, Family.IPV4)).as_expected
+
+
+def test_a_connection_that_is_refused_is_an_outcome(answers, monkeypatch):
+    monkeypatch.setattr(stage, "listen", lambda namespace, own: namespace.socket(2, 1))
+    result = run(HEADLINE, NONE, Family.IPV4, ask(answers, Family.IPV4))
+    assert (result.verdict.outcome, result.verdict.because) == (
+        Outcome.REFUSED,
+        ("no connection: ECONNREFUSED",),
+    )
+    assert not result.as_expected
+
+
+def test_the_kernel_answers_the_same_in_both_families():
+    assert asyncio.run(behaviour.ask(Family.IPV4)) is asyncio.run(behaviour.ask(Family.IPV6))
+
+
+def test_a_kernel_that_fits_nothing_known_is_said_to(monkeypatch):
+    monkeypatch.setattr(behaviour, "_ANSWERS", {})
+    with pytest.raises(behaviour.UnknownBehaviourError, match=r"fits no known behaviour: .*INVALID"):
+        asyncio.run(behaviour.ask(Family.IPV4))
+
+
+def test_results_survive_being_written_down(answers):
+    result = run(HEADLINE, NONE, Family.IPV6, ask(answers, Family.IPV6))
+    report = Report("0", "6", {Family.IPV6: result.behaviour}, (Tally(result.trial).and_then(result),))
+    assert from_json(to_json(report)) == report
