@@ -32,6 +32,11 @@ topology_app = typer.Typer(help="Help with writing topology files.", no_args_is_
 app.add_typer(topology_app, name="topology")
 
 
+def _examples(*commands: str) -> str:
+    # The first character keeps the help's formatter from filling the lines.
+    return "\n".join(("\b", "Examples:", *(f"  {command}" for command in commands)))
+
+
 def _complete(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
 
@@ -77,21 +82,30 @@ LabOption = Annotated[
     typer.Option("--lab", metavar="NAME", help="Which lab, where several stand.", autocompletion=_complete(_lab_names)),
 ]
 HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="A host of the lab.")]
+TopologyArgument = Annotated[
+    str, typer.Argument(help="A topology by name or file, - for stdin.", autocompletion=_complete(_topology_names))
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command(
-    epilog="""Examples:  lab run  |  lab run beyond-window --fix none --family ipv6  |
-lab run --proxy-mode nftables --json result.json  |  lab run beyond-window --repeat 1000 --no-timeline
+    short_help="Break real connections and judge what this kernel makes of it.",
+    epilog=_examples(
+        "lab run",
+        "lab run beyond-window --fix none --family ipv6",
+        "lab run --proxy-mode nftables --json result.json",
+        "lab run beyond-window --repeat 1000 --no-timeline",
+    )
+    + """
 
 Exit code: 0 when every trial gave what this kernel is expected to give, 1 when one did not or could not be run,
-2 for an error in what was given, 130 for Ctrl-C."""
+2 for an error in what was given, 130 for Ctrl-C.""",
 )
 def run(
     cases: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[CASE]...",
+            metavar="CASE",
             help="Cases from `lab list`; all when none is named.",
             autocompletion=_complete(_case_names),
         ),
@@ -193,7 +207,7 @@ def _print_report(report: Report, *, timeline: bool) -> None:
         console.print(line, soft_wrap=True)
 
 
-@app.command("list")
+@app.command("list", short_help="List cases, fixes and topologies.")
 def list_() -> None:
     """List the cases, the fixes and the topologies that come along, each in a line."""
     from lab.cases import CASES
@@ -212,7 +226,7 @@ def list_() -> None:
             print(f"  {name:{width}}  {summary}")
 
 
-@topology_app.command("schema")
+@topology_app.command("schema", epilog=_examples("lab topology schema > topology.schema.json"))
 def topology_schema() -> None:
     """Print the JSON Schema of topology files, for editors."""
     import json
@@ -222,12 +236,12 @@ def topology_schema() -> None:
     print(json.dumps(json_schema(), indent=2))
 
 
-@app.command(epilog="Examples:  lab rules  |  lab rules kube-proxy --proxy-version v1.15 --family ipv6")
+@app.command(
+    short_help="Print the rules that the nodes of a topology get.",
+    epilog=_examples("lab rules", "lab rules kube-proxy --proxy-version v1.15 --family ipv6"),
+)
 def rules(
-    topology: Annotated[
-        str,
-        typer.Argument(help="A topology by name or file, - for stdin.", autocompletion=_complete(_topology_names)),
-    ] = "kube-proxy",
+    topology: TopologyArgument = "kube-proxy",
     proxy_mode: ModeOption = None,
     proxy_version: VersionOption = None,
     backend: BackendOption = None,
@@ -246,12 +260,12 @@ def rules(
             print(text, end="")
 
 
-@app.command(epilog="Examples:  lab up kube-proxy  |  lab up kube-proxy --name fixed --fix drop-forward")
+@app.command(
+    short_help="Build a lab that stays until `lab down`.",
+    epilog=_examples("lab up kube-proxy", "lab up kube-proxy --name fixed --fix drop-forward"),
+)
 def up(
-    topology: Annotated[
-        str,
-        typer.Argument(help="A topology by name or file, - for stdin.", autocompletion=_complete(_topology_names)),
-    ],
+    topology: TopologyArgument,
     name: Annotated[str | None, typer.Option(help="The lab's name, instead of the topology's.")] = None,
     fix: Annotated[str, typer.Option(help="A fix from `lab list`.", autocompletion=_complete(_fix_names))] = "none",
     proxy_mode: ModeOption = None,
@@ -277,8 +291,11 @@ def up(
         print(f"  {command}")
 
 
-@app.command()
-def status(json: JsonFlag = False) -> None:
+@app.command(short_help="List the labs that stand.", epilog=_examples("lab status", "lab status --json"))
+def status(json: TopologyArgument = Annotated[
+    str, typer.Argument(help="A topology by name or file, - for stdin.", autocompletion=_complete(_topology_names))
+]
+JsonFlag = False) -> None:
     """List the labs that stand, with their hosts, and those whose owner is dead."""
     from lab.standing.commands import status_json, status_lines
     from lab.standing.record import labs
@@ -291,8 +308,9 @@ def status(json: JsonFlag = False) -> None:
 
 @app.command(
     "exec",
+    short_help="Run a program in a host of a lab that stands.",
     context_settings={"allow_interspersed_args": False},
-    epilog="Examples:  lab exec client -- curl http://192.168.0.2  |  lab exec --lab fixed node -- ip address",
+    epilog=_examples("lab exec client -- curl http://192.168.0.2", "lab exec --lab fixed node -- ip address"),
 )
 def exec_(
     host: HostArgument,
@@ -306,7 +324,10 @@ def exec_(
     enter(chosen, chosen.host(host), command[1:] if command[0] == "--" else command)
 
 
-@app.command()
+@app.command(
+    short_help="Open a shell in a host of a lab that stands.",
+    epilog=_examples("lab shell node", "lab shell --lab fixed client"),
+)
 def shell(host: HostArgument, lab: LabOption = None) -> None:
     """Open a shell in a host of a lab that stands; its prompt names the host."""
     from lab.standing.commands import choose
@@ -316,7 +337,9 @@ def shell(host: HostArgument, lab: LabOption = None) -> None:
     open_shell(chosen, chosen.host(host))
 
 
-@app.command()
+@app.command(
+    short_help="End a lab that stands.", epilog=_examples("lab down", "lab down fixed", "lab down --all")
+)
 def down(
     name: Annotated[
         str | None,
@@ -336,8 +359,13 @@ def down(
         print(f"The lab {lab.name} is gone.")
 
 
-@app.command()
-def doctor(json: JsonFlag = False) -> None:
+@app.command(
+    short_help="Say what this machine has and lacks for a lab.", epilog=_examples("lab doctor", "lab doctor --json")
+)
+def doctor(json: TopologyArgument = Annotated[
+    str, typer.Argument(help="A topology by name or file, - for stdin.", autocompletion=_complete(_topology_names))
+]
+JsonFlag = False) -> None:
     """Say what this machine has and lacks for a lab, and whether it is itself a node with the bug.
 
     Nothing is changed. Exit code: 0 when a lab can run here, 1 when something necessary is missing.

@@ -115,7 +115,7 @@ def to_json(report: Report) -> str:
     """Return the report as JSON."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Report).dump_json(report, indent=2).decode()
+    return TypeAdapter(Report).dump_json(report).decode()
 
 
 def from_json(text: str) -> Report:

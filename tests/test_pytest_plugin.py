@@ -142,7 +142,8 @@ def test_five_lines_are_enough(project, start):
         # And what the process is left with: its name, its files, and a loopback.
         def test_afterwards(tmp_path):
             import socket
-            socket.create_server(("127.0.0.1", 0)).close()
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                socket.create_connection(server.getsockname()).close()
             (tmp_path / "file").write_text("")
             assert tmp_path.parents[1].name == "pytest-of-" + NAME
         """
@@ -268,6 +269,7 @@ def test_options_fill_in_what_tests_leave_open(project):
 def test_a_connection_of_ones_own(project):
     project.makepyfile(
         """
+        import os, threading
         import pytest
         from lab.errors import InputError, LabError
 
@@ -291,17 +293,30 @@ def test_a_connection_of_ones_own(project):
                 lab.play(disturb)
             assert lab.timeline is None
 
-        def test_nothing_is_left():
-            import os, threading
+        def test_refused(lab):
+            async def play(stage):
+                lab.run("server", "ip", "link", "set", "eth0", "down")
+                await stage.establish()
+            assert lab.play(play).outcome == "refused"
+
+        def namespaces():
             for thread in threading.enumerate():
                 if thread.name == "reaper":
                     thread.join()
             links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
-            open_ = [os.readlink(link) for link in links if os.path.lexists(link)]
-            assert not [name for name in open_ if name.startswith("net:")]
+            names = [os.readlink(link) for link in links if os.path.lexists(link)]
+            return sum(name.startswith("net:") for name in names)
+
+        def test_the_last_trials_lab_lives(trial):
+            for _ in range(3):
+                trial("beyond-window")
+            assert namespaces() == 3
+
+        def test_nothing_is_left():
+            assert namespaces() == 0
         """
     )
-    run(project).assert_outcomes(passed=3)
+    run(project).assert_outcomes(passed=5)
 
 
 # --- failures -------------------------------------------------------------------------------------
@@ -364,6 +379,7 @@ def test_keep_leaves_the_failing_lab_until_enter(project, start):
         assert "::test_fails" in title
         ways = {words[0]: words[1:] for line in lines if (words := line.split())[1:2] == ["nsenter"]}
         assert list(ways) == ["client", "node", "server"]
+        assert ("--user=" in " ".join(ways["node"])) == bool(start)
         inside = subprocess.check_output([*ways["node"], "cat", "/proc/net/dev"], text=True)
         assert "client:" in inside
         assert "server:" in inside

@@ -1,0 +1,130 @@
+"""The reports are made from results alone, so these tests need no kernel: the results come from a file."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lab.report.terminal import conclusion, heading, table, timeline_text
+from lab.result import Tally, from_json, to_json
+from lab.verdict import Outcome
+
+RESULTS = Path(__file__).parent / "results.json"  # `lab run beyond-window upstream-regression --json`, on Linux 6.18
+
+
+@pytest.fixture(scope="module")
+def report():
+    return from_json(RESULTS.read_text())
+
+
+def tally(report, case, fix):
+    return next(one for one in report.tallies if (one.trial.case, one.trial.fix) == (case, fix))
+
+
+def printed(thing):
+    console = Console(width=160, force_terminal=False)
+    with console.capture() as capture:
+        console.print(thing)
+    return capture.get()
+
+
+def changed(report, case, fix, **verdict):
+    """Return the report with another verdict for one trial."""
+
+    def other(one):
+        if (one.trial.case, one.trial.fix) != (case, fix):
+            return one
+        result = dataclasses.replace(one.sample, verdict=dataclasses.replace(one.sample.verdict, **verdict))
+        return Tally(one.trial).and_then(result)
+
+    return dataclasses.replace(report, tallies=tuple(map(other, report.tallies)))
+
+
+def test_the_figure_can_be_read_off_the_timeline(report):
+    lines = timeline_text(tally(report, "beyond-window", "none").sample.timeline).splitlines()
+    numbered = {line[-3:]: line for line in lines if line.endswith((")",)) and line[-3] == "("}
+    assert "10.0.0.2:34567 > 192.168.0.2:80" in numbered["(1)"]
+    assert "10.0.0.2:34567 > 10.0.1.2:80" in numbered["(2)"]
+    assert "10.0.1.2:80 > 10.0.0.2:34567" in numbered["(3)"]
+    assert "INVALID" in numbered["(3)"]
+    assert "node client > client eth0  10.0.1.2:80 > 10.0.0.2:34567" in numbered["(4)"]
+    assert "10.0.0.2:34567 > 10.0.1.2:80" in numbered["(5)"]
+    assert "RST seq 16" in numbered["(5)"]
+    after_leak = lines[lines.index(numbered["(4)"]) + 1]
+    assert after_leak.strip() == "OOPS: from the pod's address; the client only knows 192.168.0.2:80"
+    assert "             kernel: SEQ is over upper bound" in "\n".join(lines)
+    assert "             server's socket: ECONNRESET" in lines
+    assert "             client's socket: ECONNRESET" in lines
+
+
+def test_every_sighting_of_the_connection_is_in_the_timeline(report):
+    timeline = tally(report, "beyond-window", "drop-forward").sample.timeline
+    text = timeline_text(timeline)
+    places = [line.split("ms  ")[1].split("  ")[0] for line in text.splitlines() if " ms  " in line]
+    ends = [place.strip() for place in places for place in place.split(" > ")]
+    tcp = [sighting for sighting in timeline.sightings if sighting.packet.tcp]
+    assert len([end for end in ends if end != "?"]) == len(tcp)
+    assert "the injected packet did not leave node: a rule for INVALID packets dropped 1" in text
+
+
+def test_numbers_are_relative_and_states_are_named(report):
+    text = timeline_text(tally(report, "beyond-window", "none").sample.timeline)
+    assert "SYN seq 0  NEW, entry SYN_SENT" in text
+    assert "SYN,ACK seq 0 ack 1  ESTABLISHED, entry SYN_RECV" in text
+    assert "ACK seq 1 ack 1  ESTABLISHED, entry ESTABLISHED" in text
+    assert "seq 536871913 len 7 ack 16" in text  # 2^29 beyond the 1,000 bytes that were sent
+
+
+def test_the_table_has_every_verdict_and_what_decided_it(report):
+    text = printed(table(report.tallies))
+    assert "INVALID, leaked, RST, ECONNRESET" in text
+    assert "INVALID, 1 dropped by rule" in text
+    assert "ignored, came from 192.168.0.2" in text
+    assert "NOT AS EXPECTED" not in text
+
+
+def test_the_last_words_name_what_helps(report):
+    first, second = (line.plain for line in conclusion(report))
+    assert first.startswith("AFFECTED: ")
+    assert first.endswith("lets one packet reset a healthy connection; drop-forward or be-liberal prevents it.")
+    assert "is not INVALID on this kernel but ignored" in second
+    assert second.endswith("passes here with every fix off, and proves nothing.")
+
+
+def test_a_node_that_is_not_affected(report):
+    [first, *_] = conclusion(changed(report, "beyond-window", "none", outcome=Outcome.DROPPED))
+    assert first.plain.startswith("NOT AFFECTED: ")
+
+
+def test_what_was_not_expected_is_said_in_table_and_end(report):
+    wrong = changed(report, "beyond-window", "be-liberal", outcome=Outcome.LEAKED, disagreements=("a b c",))
+    text = printed(table(wrong.tallies))
+    assert "NOT AS EXPECTED: accepted," in text
+    assert "a b c" in text
+    assert conclusion(wrong)[-1].plain == "1 of 6 trials did not give what this kernel is expected to give."
+    assert not wrong.good
+
+
+def test_what_could_not_be_run_is_named(report):
+    failed = Tally(tally(report, "beyond-window", "none").trial, failure="x is not installed: apt install y")
+    only = dataclasses.replace(report, tallies=(failed,))
+    assert "NOT RUN" in printed(table(only.tallies))
+    lines = [line.plain for line in conclusion(only)]
+    assert "not run: beyond-window with none: x is not installed: apt install y" in lines
+
+
+def test_the_heading(report):
+    assert heading(tally(report, "beyond-window", "none").sample).plain == "beyond-window, fix none: reset"
+
+
+def test_json_is_the_whole_of_it(report):
+    assert from_json(to_json(report)) == report
+
+
+def test_a_tally_keeps_the_first_result_that_was_not_expected(report):
+    good = tally(report, "beyond-window", "none").sample
+    bad = dataclasses.replace(good, verdict=dataclasses.replace(good.verdict, outcome=Outcome.STALLED))
+    counted = Tally(good.trial).and_then(good).and_then(bad).and_then(good)
+    assert (counted.runs, counted.as_expected, counted.sample, counted.good) == (3, 2, bad, False)
+    assert dict(counted.outcomes) == {Outcome.RESET: 2, Outcome.STALLED: 1}

@@ -1,0 +1,170 @@
+"""The command as people call it: what it prints, what it exits with, and what it says to mistakes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from lab.words import Backend, Family, ProxyMode
+
+
+def lab(*arguments, given="", **environment):
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "lab.cli", *arguments],
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "COLUMNS": "120", **environment},
+    )
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("run",), ("list",), ("rules",), ("topology",), ("topology", "schema")], ids=" ".join
+)
+def test_help(command):
+    done = lab(*command, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage: ")
+    assert done.stderr == ""
+
+
+def test_help_of_run_has_examples_and_exit_codes():
+    text = lab("run", "--help").stdout
+    assert "lab run beyond-window --fix none --family ipv6" in text
+    assert "Exit code: 0 when every trial" in text
+
+
+def test_help_imports_nothing_slow():
+    code = (
+        "import sys; sys.argv = ['lab', '--help']\n"
+        "from lab.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print([m for m in ('scapy', 'pyroute2', 'pydantic', 'yaml', 'asyncio') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_list_names_everything_in_a_line_each():
+    lines = lab("list").stdout.splitlines()
+    for name in (
+        "beyond-window",
+        "upstream-regression",
+        "none",
+        "drop-forward",
+        "be-liberal",
+        "kube-proxy",
+        "endpoints",
+    ):
+        [line] = [line for line in lines if line.startswith(f"  {name} ")]
+        assert len(line.split(None, 1)[1]) > 10
+
+
+def test_rules_are_what_kube_proxy_writes():
+    text = lab("rules", "--proxy-version", "v1.15").stdout
+    assert "-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP" in text
+    assert "--ctstate INVALID" not in lab("rules").stdout
+    assert "-j DNAT --to-destination [fd00:10:0:1::2]:80" in lab("rules", "--family", "ipv6").stdout
+    assert "add table ip kube-proxy" in lab("rules", "--proxy-mode", "nftables").stdout
+
+
+def test_the_schema_is_json():
+    assert json.loads(lab("topology", "schema").stdout)["$schema"].startswith("https://json-schema.org/")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "no-such-case"), "there is no case 'no-such-case' (one of: beyond-window, "),
+        (("run", "--fix", "prayer"), "there is no fix 'prayer' (one of: none, drop-forward, be-liberal)"),
+        (("run", "--topology", "nowhere"), "nowhere"),
+        (("run", "--proxy-version", "v9.9"), "no kube-proxy version 'v9.9' is known"),
+        (("run", "--proxy-mode", "nftables", "--proxy-version", "v1.14"), "nftables mode"),
+        (("run", "--proxy-mode", "nftables", "--backend", "legacy"), "backend"),
+        (("run", "--proxy-mode", "ebpf"), "ebpf"),
+        (("run", "--family", "ipx"), "ipx"),
+        (("run", "--repeat", "0"), "0 is not in the range"),
+        (("run", "--json", "/no/such/folder/x.json"), "cannot write /no/such/folder/x.json: No such file"),
+        (("run", "--what"), "No such option"),
+        (("rules", "/dev/null"), "/dev/null"),
+        (("nonsense",), "No such command"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_mistake_is_one_clear_error(arguments, words):
+    done = lab(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_topology_that_cannot_play_is_an_input_error():
+    given = "topology: alone\nhosts: {client: {}, node: {proxy-mode: iptables, forwarding: true}}\n"
+    done = lab("run", "--topology", "-", given=given)
+    assert done.returncode == 2
+    assert "no TCP service with an ipv4 endpoint" in done.stderr
+
+
+def test_the_options_are_the_words_of_the_topology_file():
+    text = lab("run", "--help").stdout
+    for words in (ProxyMode, Backend, Family):
+        assert f"[{'|'.join(words)}]" in text
+
+
+@pytest.mark.kernel
+class TestRun:
+    def test_everything_as_expected_is_exit_code_0(self):
+        done = lab("run")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "OOPS: from the pod's address" in done.stdout
+        assert "AFFECTED: on Linux" in done.stdout
+        assert done.stdout.count(" ms  ") > 10
+
+    def test_json_and_the_rest_of_the_options(self, tmp_path):
+        path = tmp_path / "results.json"
+        done = lab(
+            *("run", "beyond_window", "--fix", "drop-forward", "--fix", "be_liberal", "--family", "ipv6"),
+            *("--proxy-mode", "nftables", "--repeat", "2", "--no-timeline", "--json", str(path)),
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert " ms  " not in done.stdout
+        tallies = json.loads(path.read_text())["tallies"]
+        assert [(one["trial"]["fix"], one["runs"], one["as_expected"]) for one in tallies] == [
+            ("drop-forward", 2, 2),
+            ("be-liberal", 2, 2),
+        ]
+        assert {one["trial"]["proxy_mode"] for one in tallies} == {"nftables"}
+
+    def test_json_on_stdout_is_all_there_is(self):
+        done = lab("run", "in-window", "--fix", "none", "--json", "-")
+        assert json.loads(done.stdout)["tallies"][0]["sample"]["verdict"]["outcome"] == "delivered"
+        assert done.returncode == 0
+
+    def test_a_tool_that_is_missing_is_named_and_only_what_needs_it_is_not_run(self, tmp_path):
+        only_nft = tmp_path / "bin"
+        only_nft.mkdir()
+        code = (
+            "import sys, lab.netns.program as program; program._EXTRA_PATH = ()\n"
+            "sys.argv = ['lab', 'run', 'in-window', '--fix', 'none']\n"
+            "from lab.cli import main; main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env={"PATH": str(only_nft)}, check=False
+        )
+        assert done.returncode == 1
+        assert "not run: in-window with none: iptables-nft-restore is not installed: apt install iptables" in (
+            done.stdout.replace("\n", " ")
+        )
+
+    def test_a_reader_that_goes_away_is_no_error(self):
+        done = subprocess.run(
+            ["sh", "-c", f"{sys.executable} -m lab.cli run | head -1"], capture_output=True, text=True, check=False
+        )
+        assert "Traceback" not in done.stderr
+        assert done.stdout.startswith("beyond-window, fix none: reset")

@@ -1,0 +1,124 @@
+"""Verdicts are decided from plain data: what would be seen is written down here, and no kernel is asked."""
+
+import dataclasses
+
+import pytest
+
+from lab.conntrack.witness import Judged, Judgement
+from lab.timeline import Counters, Injected, SocketEnd, Timeline
+from lab.verdict import Outcome, decide
+from lab.wire.capture import Sighting
+from lab.wire.packet import ACK, PSH, RST, TCP, Packet, SocketAddress, TcpHeader
+
+CLIENT, POD, VIP = SocketAddress("10.0.0.2", 34567), SocketAddress("10.0.1.2", 80), SocketAddress("192.168.0.2", 80)
+
+
+def packet(source, destination, flags, sequence=5000, acknowledgement=16, length=0):
+    return Packet(source, destination, TCP, 1, length, TcpHeader(sequence, acknowledgement, flags, 64))
+
+
+FORGED = packet(POD, CLIENT, PSH | ACK, length=7)
+LEAKED = Sighting(30, "client", "eth0", False, FORGED)
+TRANSLATED = Sighting(30, "client", "eth0", False, dataclasses.replace(FORGED, source=VIP))
+RESET = Sighting(50, "server", "eth0", False, packet(CLIENT, POD, RST, sequence=16))
+
+
+def timeline(*sightings, state="invalid", reason="SEQ is over", dropped=None, errors=(None, None), **changes):
+    server, client = errors
+    judged = [Judged(20, FORGED, state, reason)]
+    if RESET in sightings:
+        judged.append(Judged(45, RESET.packet, "invalid", "invalid new"))
+    invalid = sum(word.state == "invalid" for word in judged)
+    whole = Timeline(
+        client="client",
+        node="node",
+        server="server",
+        target=VIP,
+        client_address=CLIENT,
+        server_address=POD,
+        first_numbers={"client": 0, "server": 0},
+        injected=Injected("server", FORGED, 2**29, 64512),
+        sightings=(Sighting(10, "server", "eth0", True, FORGED), *sightings),
+        judged=tuple(judged),
+        entry_events=(),
+        entry=None,
+        counters=Counters({"invalid": invalid}, {"invalid": invalid}, dropped),
+        ends=(SocketEnd("client", CLIENT, client, 25, 5000, True), SocketEnd("server", POD, server, 5000, 25, True)),
+        refusal=None,
+        complete=errors == (None, None),
+    )
+    return dataclasses.replace(whole, **changes)
+
+
+RESET_TIMELINE = timeline(LEAKED, RESET, errors=("ECONNRESET", "ECONNRESET"))
+
+
+@pytest.mark.parametrize(
+    ("seen", "outcome", "judgement"),
+    [
+        (RESET_TIMELINE, Outcome.RESET, Judgement.INVALID),
+        (timeline(LEAKED, RESET, errors=("EPIPE", None)), Outcome.RESET, Judgement.INVALID),
+        (timeline(dropped=1), Outcome.DROPPED, Judgement.INVALID),
+        (timeline(LEAKED), Outcome.LEAKED, Judgement.INVALID),
+        (timeline(TRANSLATED, state="established", reason=""), Outcome.DELIVERED, Judgement.ACCEPTED),
+        (timeline(TRANSLATED, state="established", reason="late"), Outcome.DELIVERED, Judgement.IGNORED),
+        (timeline(LEAKED, target=POD), Outcome.DELIVERED, Judgement.INVALID),
+        (timeline(LEAKED, complete=False), Outcome.STALLED, Judgement.INVALID),
+        (timeline(LEAKED, errors=("ETIMEDOUT", None)), Outcome.LOST, Judgement.INVALID),
+    ],
+    ids=["reset", "reset-epipe", "dropped", "leaked", "accepted", "ignored", "no-nat", "stalled", "lost"],
+)
+def test_outcomes(seen, outcome, judgement):
+    verdict = decide(seen)
+    assert (verdict.outcome, verdict.judgement, verdict.disagreements) == (outcome, judgement, ())
+
+
+def test_no_connection():
+    verdict = decide(
+        timeline(ends=(), injected=None, refusal="ECONNREFUSED", judged=(), counters=Counters({}, {}, None))
+    )
+    assert (verdict.outcome, verdict.judgement, verdict.disagreements) == (Outcome.REFUSED, None, ())
+    assert verdict.because == ("no connection: ECONNREFUSED",)
+
+
+def test_a_server_that_was_reset_by_nobody_seen_is_lost():
+    assert decide(timeline(LEAKED, errors=("ECONNRESET", None))).outcome is Outcome.LOST
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (timeline(dropped=1, faults=("the captures lost 3 packets",)), "the captures lost 3 packets"),
+        (timeline(dropped=1, judged=()), "the node's witness never saw the injected packet"),
+        (
+            timeline(dropped=1, counters=Counters({"invalid": 2}, {"invalid": 1}, 1)),
+            "the witness logged 1 INVALID packets and counted 2",
+        ),
+        (
+            timeline(dropped=1, counters=Counters({"invalid": 1}, {"invalid": 0}, 1)),
+            "the witness logged 1 INVALID packets, conntrack's statistics say 0",
+        ),
+        (
+            timeline(LEAKED, state="established"),
+            "conntrack's word is ignored, and yet the packet was not translated back",
+        ),
+        (timeline(TRANSLATED), "conntrack's word is INVALID, and yet the packet was translated back"),
+        (
+            timeline(TRANSLATED, state="established", reason="", dropped=1),
+            "a rule dropped 1 INVALID packets, the injected one was accepted",
+        ),
+        (timeline(dropped=0), "the packet did not reach the client, but no rule counted a drop"),
+        (timeline(LEAKED, RESET), "a reset reached the server, and yet the connection went on"),
+        (
+            timeline(dropped=1, ends=(SocketEnd("client", CLIENT, None, 25, 5000, False),) + timeline().ends[1:]),
+            "client received bytes that were not sent",
+        ),
+    ],
+)
+def test_witnesses_that_contradict_each_other(seen, words):
+    assert words in decide(seen).disagreements
+
+
+def test_what_decided_it_in_a_few_words():
+    assert decide(RESET_TIMELINE).decided_by == "INVALID, leaked, RST, ECONNRESET"
+    assert decide(timeline(dropped=1)).decided_by == "INVALID, 1 dropped by rule"
