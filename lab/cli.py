@@ -292,10 +292,7 @@ def up(
 
 
 @app.command(short_help="List the labs that stand.", epilog=_examples("lab status", "lab status --json"))
-def status(json: TopologyArgument = Annotated[
-    str, typer.Argument(help="A topology by name or file, - for stdin.", autocompletion=_complete(_topology_names))
-]
-JsonFlag = False) -> None:
+def status(json: JsonFlag = False) -> None:
     """List the labs that stand, with their hosts, and those whose owner is dead."""
     from lab.standing.commands import status_json, status_lines
     from lab.standing.record import labs
@@ -337,9 +334,7 @@ def shell(host: HostArgument, lab: LabOption = None) -> None:
     open_shell(chosen, chosen.host(host))
 
 
-@app.command(
-    short_help="End a lab that stands.", epilog=_examples("lab down", "lab down fixed", "lab down --all")
-)
+@app.command(short_help="End a lab that stands.", epilog=_examples("lab down", "lab down fixed", "lab down --all"))
 def down(
     name: Annotated[
         str | None,
@@ -362,10 +357,7 @@ def down(
 @app.command(
     short_help="Say what this machine has and lacks for a lab.", epilog=_examples("lab doctor", "lab doctor --json")
 )
-def doctor(json: TopologyArgument = Annotated[
-    str, typer.Argument(help="A topology by name or file, - for stdin.", autocompletion=_complete(_topology_names))
-]
-JsonFlag = False) -> None:
+def doctor(json: JsonFlag = False) -> None:
     """Say what this machine has and lacks for a lab, and whether it is itself a node with the bug.
 
     Nothing is changed. Exit code: 0 when a lab can run here, 1 when something necessary is missing.

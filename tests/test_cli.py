@@ -44,23 +44,15 @@ def test_help_imports_nothing_slow():
         "import sys; sys.argv = ['lab', '--help']\n"
         "from lab.cli import main\n"
         "try: main()\n"
-        "except SystemExit: print([m for m in ('scapy', 'pyroute2', 'pydantic', 'yaml', 'asyncio') if m in sys.modules])"
+        "except SystemExit: print({'scapy', 'pyroute2', 'pydantic', 'yaml', 'asyncio'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 def test_list_names_everything_in_a_line_each():
     lines = lab("list").stdout.splitlines()
-    for name in (
-        "beyond-window",
-        "upstream-regression",
-        "none",
-        "drop-forward",
-        "be-liberal",
-        "kube-proxy",
-        "endpoints",
-    ):
+    for name in ("beyond-window", "upstream-regression", "none", "drop-forward", "kube-proxy", "endpoints"):
         [line] = [line for line in lines if line.startswith(f"  {name} ")]
         assert len(line.split(None, 1)[1]) > 10
 
@@ -88,7 +80,7 @@ def test_the_schema_is_json():
         (("run", "--proxy-mode", "nftables", "--backend", "legacy"), "backend"),
         (("run", "--proxy-mode", "ebpf"), "ebpf"),
         (("run", "--family", "ipx"), "ipx"),
-        (("run", "--repeat", "0"), "0 is not in the range"),
+        (("run", "--repeat", "0"), "--repeat"),
         (("run", "--json", "/no/such/folder/x.json"), "cannot write /no/such/folder/x.json: No such file"),
         (("run", "--what"), "No such option"),
         (("rules", "/dev/null"), "/dev/null"),
@@ -114,7 +106,7 @@ def test_a_topology_that_cannot_play_is_an_input_error():
 def test_the_options_are_the_words_of_the_topology_file():
     text = lab("run", "--help").stdout
     for words in (ProxyMode, Backend, Family):
-        assert f"[{'|'.join(words)}]" in text
+        assert "|".join(words) in text
 
 
 @pytest.mark.kernel

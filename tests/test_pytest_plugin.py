@@ -293,9 +293,13 @@ def test_a_connection_of_ones_own(project):
                 lab.play(disturb)
             assert lab.timeline is None
 
+        REFUSE = '''table inet refuse {
+            chain forward { type filter hook forward priority 0; meta l4proto tcp reject with tcp reset; }
+        }'''
+
         def test_refused(lab):
             async def play(stage):
-                lab.run("server", "ip", "link", "set", "eth0", "down")
+                lab.hosts["node"].nft.run(REFUSE)
                 await stage.establish()
             assert lab.play(play).outcome == "refused"
 

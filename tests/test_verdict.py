@@ -110,7 +110,7 @@ def test_a_server_that_was_reset_by_nobody_seen_is_lost():
         (timeline(dropped=0), "the packet did not reach the client, but no rule counted a drop"),
         (timeline(LEAKED, RESET), "a reset reached the server, and yet the connection went on"),
         (
-            timeline(dropped=1, ends=(SocketEnd("client", CLIENT, None, 25, 5000, False),) + timeline().ends[1:]),
+            timeline(dropped=1, ends=(SocketEnd("client", CLIENT, None, 25, 5000, False), *timeline().ends[1:])),
             "client received bytes that were not sent",
         ),
     ],
