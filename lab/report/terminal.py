@@ -306,7 +306,10 @@ def conclusion(report: Report) -> list[Text]:
         node = f"on Linux {report.kernel}, a node of kube-proxy {trial.proxy_version} in {trial.proxy_mode} mode"
         if outcomes[NO_FIX] is Outcome.RESET:
             helps = [fix for fix, outcome in outcomes.items() if outcome in _LIVES]
-            cure = f"{' or '.join(helps)} prevents it" if helps else "no fix was tried that prevents it"
+            if helps:
+                cure = f"{' or '.join(helps)} prevents it"
+            else:
+                cure = "no fix that was tried prevents it" if len(outcomes) > 1 else "no fix was tried"
             lines.append(Text(f"AFFECTED: {node} lets one packet reset a healthy connection; {cure}.", _OOPS))
         elif outcomes[NO_FIX] in _LIVES:
             lines.append(Text(f"NOT AFFECTED: {node} keeps the connection alive.", "bold green"))

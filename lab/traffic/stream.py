@@ -42,6 +42,9 @@ class TcpEnd:
     """One end of a connection: what it sent and received, and the error that ended it."""
 
     def __init__(self, host: str, sock: socket.socket) -> None:
+        # It ends with a reset, by SIGKILL too: an orphan with undelivered data would hold its namespace for as long
+        # as TCP's retransmission timer has grown (tcp_orphan_retries only counts).
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.host = host
         self.socket = sock
         self.sent = 0
@@ -87,8 +90,7 @@ class TcpEnd:
         return self.error
 
     def close(self) -> None:
-        """Close at once with a reset: an orphaned socket would hold its namespace."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        """Close at once with a reset."""
         self.socket.close()
 
 

@@ -5,8 +5,11 @@ Importing scapy takes a third of a second, so it is imported by the first packet
 
 from __future__ import annotations
 
+import importlib
+import os
 import socket
 from dataclasses import dataclass
+from functools import cache
 
 from lab.netns import Namespace
 from lab.wire.packet import SocketAddress
@@ -26,8 +29,23 @@ class Segment:
     timestamps: tuple[int, int] | None = None
 
 
+@cache
+def _import_scapy() -> None:
+    """Import scapy without the files that it would leave in the home (``_probe_xdg_folder`` in scapy/main.py)."""
+    places = {name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
+    os.environ.update(dict.fromkeys(places, "/dev/null/none"))  # where no folder can be made, scapy does without
+    try:
+        importlib.import_module("scapy.layers.inet6")
+    finally:
+        for name, value in places.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
+
+
 def craft(segment: Segment) -> bytes:
     """Return the IP packet with its checksums."""
+    _import_scapy()
     from scapy.layers.inet import IP, TCP
     from scapy.packet import Raw
 

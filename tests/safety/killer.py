@@ -126,7 +126,7 @@ def kill_one(command: tuple[str, ...], moment: float, directories: list[str]) ->
     files = files_in(directories)
     following = subprocess.run(NEXT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     return {
-        "command": " ".join(command[3:]),
+        "command": " ".join(command[2:]),
         "moment": moment,
         "held_namespaces": held,
         "processes_gone_after": processes,
@@ -140,6 +140,7 @@ def kill_one(command: tuple[str, ...], moment: float, directories: list[str]) ->
 def kills(seed: int, count: int, directory: str) -> Iterator[dict[str, object]]:
     chance = random.Random(seed)
     directories = [*PRIVATE, directory]
+    assert not files_in(directories), "not empty to begin with"
     for number in range(count):
         command = IN_FLIGHT if number % 2 else RUNS[number // 2 % len(RUNS)]
         yield kill_one(command, chance.uniform(0, LONGEST), directories)
@@ -162,7 +163,7 @@ def limit_holds() -> bool:
 if __name__ == "__main__":
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     for place in PRIVATE:
-        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
+        subprocess.run(["mount", "--no-mtab", "-t", "tmpfs", "tmpfs", place], check=True)
     assert limit_holds(), "the kernel does not count network namespaces"
     for outcome in kills(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]):
         print(json.dumps(outcome), flush=True)

@@ -1,7 +1,4 @@
-"""A lab with data in flight that can never arrive; says "in flight", and then waits to be killed.
-
-One connection is the lab's own kind, the other of sockets that a user opened without a thought.
-"""
+"""A lab with data in flight that can never arrive, both ways; says "in flight", and then waits to be killed."""
 
 from __future__ import annotations
 
@@ -32,11 +29,7 @@ async def connected(lab: Lab) -> list[socket.socket]:
     client, server = lab.hosts["client"].namespace, lab.hosts["server"].namespace
     listener = listen(server, SERVER)
     ends = await connect(("client", client, CLIENT), ("server", listener), SERVER)
-    plain = client.socket(socket.AF_INET, socket.SOCK_STREAM)
-    loop = asyncio.get_running_loop()
-    await loop.sock_connect(plain, (SERVER.address, SERVER.port))
-    accepted, _address = await loop.sock_accept(listener)
-    return [*(end.socket for end in ends), plain, accepted]
+    return [end.socket for end in ends]
 
 
 def fill(sock: socket.socket) -> None:
