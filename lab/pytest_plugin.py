@@ -36,21 +36,19 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import pytest
 
+from lab import features
 from lab.errors import InputError, LabError, MissingError
 from lab.words import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Generator, Iterator, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterator, Mapping
     from enum import StrEnum
 
     from lab.cases import Case
-    from lab.fabric import RunningHost
     from lab.fixes import Fix
     from lab.result import Result
-    from lab.stage import Stage
-    from lab.timeline import Timeline
     from lab.topology.model import Topology
-    from lab.verdict import Verdict
+    from lab.under_test import LabUnderTest
     from lab.words import Behaviour
 
 Word = TypeVar("Word", bound="StrEnum")
@@ -74,20 +72,6 @@ _WORDS: Final = {
     "fix": ("the change to the nodes", None),
 }
 
-# The modules that the lab uses, and the options that bring them (the Makefiles below net/ and drivers/net/).
-_MODULES: Final = {
-    "ip_tables": "CONFIG_IP_NF_IPTABLES",
-    "ip6_tables": "CONFIG_IP6_NF_IPTABLES",
-    "ipv6": "CONFIG_IPV6",
-    "nf_conntrack": "CONFIG_NF_CONNTRACK",
-    "nf_conntrack_netlink": "CONFIG_NF_CT_NETLINK",
-    "nf_tables": "CONFIG_NF_TABLES",
-    "nfnetlink_acct": "CONFIG_NETFILTER_NETLINK_ACCT",
-    "nfnetlink_log": "CONFIG_NETFILTER_NETLINK_LOG",
-    "sctp": "CONFIG_IP_SCTP",
-    "veth": "CONFIG_VETH",
-}
-
 _NAMESPACE_FIXTURE: Final = "_lab_namespace"
 _SKIPPED: Final = "not run by the lab: "  # marks our skips among all others; survives xdist's serialising
 
@@ -96,131 +80,6 @@ _BEHAVIOURS: Final = pytest.StashKey["dict[Family, Behaviour]"]()
 _KEPT: Final = pytest.StashKey["list[tuple[str, LabUnderTest]]"]()
 _LABS: Final = pytest.StashKey["list[LabUnderTest]"]()  # of an item: the labs that its evidence is in
 _FAILED: Final = pytest.StashKey[bool]()
-
-
-class LabUnderTest:
-    """What the fixture ``lab`` gives: a running lab, with the few words that a test needs.
-
-    :ivar topology: what was built.
-    :ivar family: the address family that :meth:`play` talks in: the one asked for, else ipv4.
-    :ivar fix: the change that its nodes have.
-    :ivar timeline: what was seen in :meth:`play`.
-    """
-
-    def __init__(self, topology: Topology, family: Family | None, fix: Fix) -> None:
-        from lab.fabric import Lab
-
-        self.topology = topology
-        self.family = family or Family.IPV4
-        self.fix = fix
-        self.timeline: Timeline | None = None
-        self._lab = Lab(topology, family=family, change=fix.change)
-        self._played = False
-
-    @property
-    def hosts(self) -> Mapping[str, RunningHost]:
-        """The running hosts by name, for what has no word here: their namespaces, nftables, iptables."""
-        return self._lab.hosts
-
-    def run(self, host: str, *command: str, text: str = "") -> str:
-        """Run a program on a host and return what it prints.
-
-        :param text: its standard input.
-        :raises InputError: the topology has no such host.
-        :raises ProgramError: its exit code was not 0.
-        """
-        if host not in self.hosts:
-            raise InputError(f"there is no host {host!r}", cure=f"one of: {', '.join(self.hosts)}")
-        return self.hosts[host].run(*command, text=text)
-
-    def play(self, play: Callable[[Stage], Awaitable[None]]) -> Verdict:
-        """Let a connection run through the lab, disturbed as ``play`` says, and decide what became of it.
-
-        Once a lab, for the instruments are its own. What was seen is in :attr:`timeline`, also on failure.
-
-        :param play: what a case's ``play`` is: it takes a :class:`lab.stage.Stage` and awaits its words.
-        :raises LabError: nothing can be played in this topology, or something was waited for in vain.
-        """
-        import asyncio
-
-        from lab.verdict import decide
-
-        if self._played:
-            raise LabError("this lab was played in already: a lab holds one play, take a fresh one")
-        self._played = True
-        return decide(asyncio.run(self._play(play)))
-
-    async def _play(self, play: Callable[[Stage], Awaitable[None]]) -> Timeline:
-        from lab.stage import RefusedError, Stage
-        from lab.trial import cast
-
-        stage = Stage(self._lab, cast(self.topology, self.family), self.family)
-        try:
-            with contextlib.suppress(RefusedError):  # an outcome like others
-                await play(stage)
-        finally:
-            self.timeline = stage.finish()
-        return self.timeline
-
-    def describe(self) -> str:
-        """Tell the hosts with their links and addresses, and what the nodes are."""
-        from lab.fabric import DEFAULT_VERSIONS
-
-        width = max(len(host.name) for host in self.topology.hosts)
-        lines = []
-        for host in self.topology.hosts:
-            parts = []
-            for end in self.topology.ends(host.name):
-                built = (str(own) for own in end.addresses if Family.of(own) in self._lab.families)
-                parts.append(" ".join((end.interface, *built)))
-            if host.proxy_mode is not None:
-                version = host.proxy_version or DEFAULT_VERSIONS[host.proxy_mode]
-                backend = f", backend {host.backend}" if host.proxy_mode is ProxyMode.IPTABLES else ""
-                parts.append(f"kube-proxy {version} in {host.proxy_mode} mode{backend}, fix {self.fix.name}")
-            lines.append(f"{host.name:{width}}  {'; '.join(parts)}")
-        return "\n".join(lines)
-
-    def rules(self) -> str:
-        """Return the nodes' rules as the kernel has them now, with its counters where it counts."""
-        texts = []
-        for node in self.topology.nodes:
-            running = self.hosts[node.name]
-            for family in self._lab.families:
-                if node.proxy_mode is ProxyMode.NFTABLES:
-                    table = "ip" if family is Family.IPV4 else "ip6"
-                    text = running.nft.run(f"list table {table} kube-proxy")
-                else:
-                    text = running.xtables.save(family.version)
-                texts.append(f"# {node.name}: {family}\n{text.rstrip()}")
-        return "\n".join(texts)
-
-    def ways_in(self, *, from_outside: bool) -> list[str]:
-        """Return the command that enters each host, by the descriptor that this process holds.
-
-        :param from_outside: of the user namespace that this process has entered.
-        """
-        process = f"/proc/{os.getpid()}"
-        user = f"--user={process}/ns/user --preserve-credentials " if from_outside else ""
-        width = max(len(name) for name in self.hosts)
-        return [
-            f"{name:{width}}  nsenter {user}--net={process}/fd/{host.namespace.fileno()}"
-            for name, host in self.hosts.items()
-        ]
-
-    def shell(self) -> None:
-        """Open a shell on the first node, or on the first host where there is none, and wait for its end."""
-        import subprocess
-
-        host = next(iter(self.topology.nodes or self.topology.hosts))
-        print(f"\na shell on {host.name}; leave it to go on. The way to each host:")
-        print("\n".join(self.ways_in(from_outside=False)), flush=True)
-        with self.hosts[host.name].namespace.entered():
-            shell = subprocess.Popen([os.environ.get("SHELL") or "/bin/sh"])
-        shell.wait()
-
-    def close(self) -> None:
-        """End the lab."""
-        self._lab.close()
 
 
 class TrialRunner:
@@ -251,8 +110,7 @@ class TrialRunner:
         :raises LabError: the trial could not be run; says why.
         """
         from lab import cases
-        from lab.result import Result
-        from lab.trial import Setting
+        from lab.trial import Setting, judge
 
         said = {
             "fix": fix,
@@ -269,10 +127,9 @@ class TrialRunner:
             self.close()
             lab = _build(self._item, topology, setting.family, change)
         self._labs.append(lab)
-        verdict = lab.play(setting.case.play)
+        lab.play(setting.case.play)
         assert lab.timeline is not None
-        expected = setting.case.expectations[behaviour][setting.protection]
-        return Result(setting.trial, behaviour, expected, lab.timeline, verdict)
+        return judge(setting, behaviour, lab.timeline)
 
     def close(self) -> None:
         """End the last trial's lab."""
@@ -313,6 +170,8 @@ def trial(request: pytest.FixtureRequest, _lab_namespace: None) -> Iterator[Tria
 
 
 def _build(item: pytest.Item, topology: Topology, family: Family | None, fix: Fix) -> LabUnderTest:
+    from lab.under_test import LabUnderTest
+
     built = LabUnderTest(topology, family, fix)
     item.stash.setdefault(_LABS, []).append(built)
     return built
@@ -425,7 +284,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker in item.iter_markers("needs_tool"):
             _check(item, marker, bool(marker.args))
         for marker in item.iter_markers("kernel_feature"):
-            known = (name in _MODULES or name.startswith("CONFIG_") for name in marker.args)
+            known = (name in features.MODULES or name.startswith("CONFIG_") for name in marker.args)
             _check(item, marker, bool(marker.args) and all(known))
 
 
@@ -435,7 +294,7 @@ def _check(item: pytest.Item, marker: pytest.Mark, good: bool, words: Collection
         return
     given = [repr(value) for value in marker.args]
     given += [f"{word}={value!r}" for word, value in marker.kwargs.items()]
-    modules = f" Modules: {', '.join(_MODULES)}." if marker.name == "kernel_feature" else ""
+    modules = f" Modules: {', '.join(features.MODULES)}." if marker.name == "kernel_feature" else ""
     raise pytest.UsageError(
         f"{item.nodeid}: {marker.name}({', '.join(given)}) cannot be. {_MARKERS[marker.name]}{modules}"
     )
@@ -453,7 +312,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 find(name)
         for marker in item.iter_markers("kernel_feature"):
             for name in marker.args:
-                _require_feature(name)
+                features.require(name)
         if item.get_closest_marker("kernel"):
             _enter(item.config)
 
@@ -462,38 +321,6 @@ def _is_root() -> bool:
     # user_namespaces(7): only the initial user namespace maps every number to itself.
     mapped = Path("/proc/self/uid_map").read_text().split()
     return os.geteuid() == 0 and mapped == ["0", "0", "4294967295"]
-
-
-def _require_feature(name: str) -> None:
-    """Refuse a kernel that is known to lack a module or an option. Where nothing tells, the test will.
-
-    :raises MissingError: names the option that brings it.
-    """
-    options = _kernel_options()
-    option = _MODULES.get(name, name)
-    if options and option not in options:
-        raise MissingError(f"the kernel was built without {name}", f"boot one with {option}=y or =m")
-    if options.get(option) == "m" and name in _MODULES and not Path("/sys/module", name).exists():
-        release = os.uname().release
-        index = Path(f"/lib/modules/{release}/modules.dep")
-        if not index.exists() or f"/{name}.ko" not in index.read_text():
-            raise MissingError(f"the kernel's module {name} is missing", f"install the modules of {release}")
-
-
-@cache
-def _kernel_options() -> Mapping[str, str]:
-    """Read what the kernel was built with, from wherever a distribution puts it; empty where nobody did."""
-    import gzip
-
-    release = os.uname().release
-    for place in ("/proc/config.gz", f"/boot/config-{release}", f"/lib/modules/{release}/config"):
-        try:
-            data = Path(place).read_bytes()
-        except OSError:
-            continue
-        text = (gzip.decompress(data) if place.endswith(".gz") else data).decode()
-        return dict(line.split("=", 1) for line in text.splitlines() if line.startswith("CONFIG_"))
-    return {}
 
 
 # --- without root ---------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ class Recorder:
         self._loop = asyncio.get_running_loop()
         self._listeners: list[Callable[[Sighting], None]] = []
         host = lab.hosts[node]
+        lab.keep(self)  # first, so that it leaves the loop before what it listens to is closed
         self._pairing = Pairing()
         self._log = lab.keep(PacketLog(host.namespace))
         self._events = lab.keep(ConntrackEvents(host.namespace))
@@ -89,6 +90,10 @@ class Recorder:
     def stop(self) -> None:
         """Take in the last of it and leave the event loop."""
         self.read()
+        self.close()
+
+    def close(self) -> None:
+        """Leave the event loop, with or without the last of it: a trial that was cancelled or failed ends here."""
         for instrument in self._instruments:
             self._loop.remove_reader(instrument.fileno())
         self._instruments.clear()

@@ -109,6 +109,8 @@ class Stage:
             raise RefusedError(f"no connection to {self._target}: {self._refusal}") from None
         finally:
             listener.close()
+        for end in self._ends:
+            self.lab.keep(end)
         await client.send(REQUEST)
         await server.receive(len(REQUEST))
         await server.send(stream(0, _FIRST_PART))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from lab.cases import Case, Protection
@@ -14,6 +15,7 @@ from lab.kubeproxy import ProxyOptions
 from lab.kubeproxy.services import service_ports
 from lab.result import Result, Trial
 from lab.stage import CLIENT_PORT, Cast, RefusedError, Stage
+from lab.timeline import Timeline
 from lab.topology.model import Host, Topology
 from lab.verdict import decide
 from lab.wire.packet import SocketAddress
@@ -112,6 +114,18 @@ def cast(topology: Topology, family: Family) -> Cast:
     )
 
 
+async def act(play: Callable[[Stage], Awaitable[None]], stage: Stage) -> None:
+    """Let a case play on a stage. A connection that is refused is an outcome like others, and ends it."""
+    with contextlib.suppress(RefusedError):
+        await play(stage)
+
+
+def judge(setting: Setting, behaviour: Behaviour, timeline: Timeline) -> Result:
+    """Decide what became of a trial, and lay it beside what a kernel of this behaviour should have done."""
+    expected = setting.case.expectations[behaviour][setting.protection]
+    return Result(setting.trial, behaviour, expected, timeline, decide(timeline))
+
+
 async def run(setting: Setting, behaviour: Behaviour) -> Result:
     """Build the lab, play the case, decide.
 
@@ -121,8 +135,6 @@ async def run(setting: Setting, behaviour: Behaviour) -> Result:
     players = cast(setting.topology, setting.family)
     with Lab(setting.topology, family=setting.family, change=setting.fix.change) as lab:
         stage = Stage(lab, players, setting.family)
-        with contextlib.suppress(RefusedError):  # an outcome like others
-            await setting.case.play(stage)
+        await act(setting.case.play, stage)
         timeline = stage.finish()
-    expected = setting.case.expectations[behaviour][setting.protection]
-    return Result(setting.trial, behaviour, expected, timeline, decide(timeline))
+    return judge(setting, behaviour, timeline)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import pytest_plugin
+from lab import features, pytest_plugin
 from lab.errors import MissingError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -66,7 +66,7 @@ def run(project, *arguments, start=(), **more):
 def test_loading_it_imports_next_to_nothing():
     script = "import sys, pytest; old = set(sys.modules); import lab.pytest_plugin; print(*set(sys.modules) - old)"
     done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, check=True)
-    assert set(done.stdout.split()) == {"lab", "lab.errors", "lab.words", "lab.pytest_plugin"}
+    assert set(done.stdout.split()) == {"lab", "lab.errors", "lab.features", "lab.words", "lab.pytest_plugin"}
 
 
 def test_other_projects_keep_their_names(project):
@@ -443,9 +443,9 @@ def test_what_is_missing_is_skipped_and_said_aloud(project, monkeypatch):
     monkeypatch.setattr(sys, "executable", sys.executable)
     project.makeconftest(
         """
-        import lab.netns.program, lab.pytest_plugin
+        import lab.features, lab.netns.program
         lab.netns.program._EXTRA_PATH = ()
-        lab.pytest_plugin._kernel_options = lambda: {"CONFIG_NET": "y", "CONFIG_NF_CONNTRACK": "y"}
+        lab.features._kernel_options = lambda: {"CONFIG_NET": "y", "CONFIG_NF_CONNTRACK": "y"}
         """
     )
     project.makepyfile(NEEDY)
@@ -476,14 +476,14 @@ def test_what_is_missing_is_skipped_and_said_aloud(project, monkeypatch):
     ],
 )
 def test_features_are_known_by_the_kernels_options(monkeypatch, options, name, missing):
-    monkeypatch.setattr(pytest_plugin, "_kernel_options", lambda: options)
+    monkeypatch.setattr(features, "_kernel_options", lambda: options)
     monkeypatch.setattr(os, "uname", lambda: type("Uname", (), {"release": "0.0-nobodys"}))
     monkeypatch.setattr(Path, "exists", lambda path: False)
     if missing is None:
-        pytest_plugin._require_feature(name)
+        features.require(name)
     else:
         with pytest.raises(MissingError, match=missing):
-            pytest_plugin._require_feature(name)
+            features.require(name)
 
 
 @pytest.mark.kernel

@@ -1,0 +1,57 @@
+"""What the kernel was built with: modules and CONFIG_ options that a test can ask for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from lab.errors import MissingError
+
+# The modules that the lab uses, and the options that bring them (the Makefiles below net/ and drivers/net/).
+MODULES: Final = {
+    "ip_tables": "CONFIG_IP_NF_IPTABLES",
+    "ip6_tables": "CONFIG_IP6_NF_IPTABLES",
+    "ipv6": "CONFIG_IPV6",
+    "nf_conntrack": "CONFIG_NF_CONNTRACK",
+    "nf_conntrack_netlink": "CONFIG_NF_CT_NETLINK",
+    "nf_tables": "CONFIG_NF_TABLES",
+    "nfnetlink_acct": "CONFIG_NETFILTER_NETLINK_ACCT",
+    "nfnetlink_log": "CONFIG_NETFILTER_NETLINK_LOG",
+    "sctp": "CONFIG_IP_SCTP",
+    "veth": "CONFIG_VETH",
+}
+
+
+def require(name: str) -> None:
+    """Refuse a kernel that is known to lack a module or an option. Where nothing tells, the test will.
+
+    :raises MissingError: names the option that brings it.
+    """
+    options = _kernel_options()
+    option = MODULES.get(name, name)
+    if options and option not in options:
+        raise MissingError(f"the kernel was built without {name}", f"boot one with {option}=y or =m")
+    if options.get(option) == "m" and name in MODULES and not Path("/sys/module", name).exists():
+        release = os.uname().release
+        index = Path(f"/lib/modules/{release}/modules.dep")
+        if not index.exists() or f"/{name}.ko" not in index.read_text():
+            raise MissingError(f"the kernel's module {name} is missing", f"install the modules of {release}")
+
+
+@cache
+def _kernel_options() -> Mapping[str, str]:
+    """Read what the kernel was built with, from wherever a distribution puts it; empty where nobody did."""
+    release = os.uname().release
+    for place in ("/proc/config.gz", f"/boot/config-{release}", f"/lib/modules/{release}/config"):
+        try:
+            data = Path(place).read_bytes()
+        except OSError:
+            continue
+        import gzip
+
+        text = (gzip.decompress(data) if place.endswith(".gz") else data).decode()
+        return dict(line.split("=", 1) for line in text.splitlines() if line.startswith("CONFIG_"))
+    return {}
