@@ -54,7 +54,7 @@ async def ask(family: Family) -> Behaviour:
     """
     topology = _topology(family)
     client, server = (str(topology.addresses(host)[0]) for host in ("client", "server"))
-    cast = Cast("client", "node", "server", SocketAddress(client, CLIENT_PORT), SocketAddress(server, 80), None)
+    cast = Cast("client", "node", SocketAddress(client, CLIENT_PORT), (("server", SocketAddress(server, 80)),), None)
     answers = []
     with Lab(topology, family=family) as lab:
         stage = Stage(lab, cast, family)

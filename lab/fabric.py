@@ -6,42 +6,29 @@ links are built; what is left is to wait until every link carries packets.
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Final, Self, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from lab.errors import LabError, MissingError
-from lab.kubeproxy import ProxyOptions, iptables, nftables
-from lab.netns import Namespace, Nft, Program, RouteSocket, Xtables, nfacct
+from lab.netns import Namespace, Nft, Program, RouteSocket, Xtables
 from lab.netns.reaper import Closable, close_all
 from lab.netns.rtnetlink import LOOPBACK_INDEX, Message, VethEnd, address, link_up, neighbour, route, veth
+from lab.proxy import DEFAULT_VERSIONS, KubeProxy, NodeChange, proxy_options, render_rules
 from lab.topology.model import End, Host, Topology
 from lab.wire.craft import Injector
-from lab.words import Family, ProxyMode
+from lab.words import Family
+
+if TYPE_CHECKING:
+    from lab.topology.kubernetes import EndpointSlice, Service
+
+__all__ = ["DEFAULT_VERSIONS", "Lab", "NodeChange", "RunningHost", "proxy_options", "render_rules"]
 
 Kept = TypeVar("Kept", bound=Closable)
 
-#: Whose rules a node has that names no version: the last one with the bug, and the first with nftables mode in beta.
-DEFAULT_VERSIONS: Final = {ProxyMode.IPTABLES: "v1.14", ProxyMode.NFTABLES: "v1.31"}
 _ROUNDS: Final = 100_000  # questions for a link's state before giving up; the first is answered with "up"
-
-
-@dataclass(frozen=True)
-class NodeChange:
-    """What a fix changes on every node.
-
-    :param sysctls: set before kube-proxy starts, keys with slashes below ``/proc/sys``.
-    :param iptables: an iptables-restore input that is loaded after kube-proxy's rules.
-    :param nftables: an nft script that is loaded with kube-proxy's rules; TABLE stands for their table.
-    """
-
-    sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    iptables: str = ""
-    nftables: str = ""
 
 
 class RunningHost:
@@ -123,33 +110,34 @@ class Lab:
             if change.sysctls:
                 _load_conntrack(self.hosts[node.name])
                 self.hosts[node.name].namespace.set_sysctls(dict(change.sysctls))
-        loading = {node.name: self._start_rules(node, change) for node in self.topology.nodes}
+        self._proxies = [
+            KubeProxy(self.hosts[node.name], self.topology, self.families, change) for node in self.topology.nodes
+        ]
         self._build_links()
-        for node in self.topology.nodes:
-            self._finish_rules(node, loading[node.name], change)
+        for proxy in self._proxies:
+            proxy.finish()
 
-    def _start_rules(self, node: Host, change: NodeChange) -> list[tuple[Family, str, Program]]:
-        started = []
-        if node.proxy_mode is ProxyMode.IPTABLES:
-            running = self.hosts[node.name]
-            for family in self.families:
-                options = _prepare_node(running.namespace, proxy_options(self.topology, node, family, change))
-                restore, jumps = render_rules(self.topology, options, change)
-                running.rules.append(restore)
-                started.append((family, jumps, running.xtables.start_restore(family.version, restore)))
-        return started
+    def sync(
+        self, services: Sequence[Service], slices: Sequence[EndpointSlice], *, clean_conntrack: bool = True
+    ) -> None:
+        """Have every node's kube-proxy serve other Services and EndpointSlices from now on.
 
-    def _finish_rules(self, node: Host, started: Sequence[tuple[Family, str, Program]], change: NodeChange) -> None:
-        running = self.hosts[node.name]
-        for family, jumps, program in started:
-            program.finish()
-            running.xtables.start_restore(family.version, jumps).finish()
-            running.rules.append(jumps)
-        if node.proxy_mode is ProxyMode.NFTABLES:
-            for family in self.families:
-                options = proxy_options(self.topology, node, family, change)
-                running.rules += render_rules(self.topology, options, change, ProxyMode.NFTABLES)
-                running.nft.run(running.rules[-1])
+        Each changes only what differs (see :meth:`lab.proxy.KubeProxy.sync`), one node after the other. Where a node
+        refuses, the nodes before it are taken back to what they had.
+
+        :param clean_conntrack: delete entries of UDP flows that went stale, as kube-proxy does.
+        :raises InputError: for services that claim the same address and port.
+        :raises LabError: the kernel refused the change.
+        """
+        before, self._objects = self._objects, (services, slices)
+        try:
+            for proxy in self._proxies:
+                proxy.sync(services, slices, clean_conntrack=clean_conntrack)
+        except LabError:
+            self._objects = before
+            for proxy in self._proxies:
+                proxy.sync(*before, clean_conntrack=False)
+            raise
 
     def _build_links(self) -> None:
         first: dict[str, list[Message]] = {name: [link_up(LOOPBACK_INDEX, f"{name}: lo")] for name in self.hosts}
@@ -227,47 +215,6 @@ class Lab:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def proxy_options(topology: Topology, node: Host, family: Family, change: NodeChange) -> ProxyOptions:
-    """Return the settings of a node's kube-proxy."""
-    return ProxyOptions(
-        family=family,
-        version=node.proxy_version or DEFAULT_VERSIONS[node.proxy_mode or ProxyMode.IPTABLES],
-        cluster_cidrs=tuple(str(cidr) for cidr in node.cluster_cidrs),
-        masquerade_all=node.masquerade_all,
-        node_name=node.name,
-        node_addresses=tuple(str(address) for address in topology.addresses(node.name)),
-        conntrack_tcp_be_liberal=change.sysctls.get("net/netfilter/nf_conntrack_tcp_be_liberal", "0") != "0",
-    )
-
-
-def render_rules(
-    topology: Topology, options: ProxyOptions, change: NodeChange, mode: ProxyMode = ProxyMode.IPTABLES
-) -> tuple[str, ...]:
-    """Return what a node is given, in the order in which it is loaded.
-
-    :returns: in iptables mode two inputs of iptables-restore, kube-proxy's rules and the jumps to them; in nftables
-        mode one script. What ``change`` adds comes last.
-    """
-    if mode is ProxyMode.IPTABLES:
-        rules = iptables.render(topology.services, topology.endpoint_slices, options)
-        return rules.restore, rules.jumps + change.iptables
-    table = "ip kube-proxy" if options.family is Family.IPV4 else "ip6 kube-proxy"
-    script = nftables.render(topology.services, topology.endpoint_slices, options)
-    return (script + change.nftables.replace("TABLE", table),)
-
-
-def _prepare_node(namespace: Namespace, options: ProxyOptions) -> ProxyOptions:
-    """Do what kube-proxy does before it loads rules; return its settings as this kernel lets them be."""
-    if options.localhost_opened:
-        namespace.set_sysctls({"net/ipv4/conf/all/route_localnet": 1})
-    try:
-        for account in options.accounts:
-            nfacct.create(namespace, account)
-    except MissingError:
-        return dataclasses.replace(options, nfacct=False)  # and then its rules do not count by name
-    return options
 
 
 def _sysctls(host: Host, families: Sequence[Family]) -> dict[str, str | int]:

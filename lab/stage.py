@@ -33,13 +33,16 @@ _SECOND_PART: Final = 4000  # and after it
 
 @dataclass(frozen=True)
 class Cast:
-    """Who plays: the hosts by name and the addresses that they know each other by."""
+    """Who plays: the hosts by name and the addresses that they know each other by.
+
+    :param servers: the endpoints behind the service, as (host, address). Which of them plays is for the node's rules
+        to choose.
+    """
 
     client: str
     node: str
-    server: str
     client_address: SocketAddress
-    server_address: SocketAddress
+    servers: tuple[tuple[str, SocketAddress], ...]
     service_address: SocketAddress | None
 
 
@@ -56,8 +59,9 @@ class Stage:
         self.family = family
         self.recorder = Recorder(lab, cast.node)
         self._table = lab.keep(ConntrackTable(lab.hosts[cast.node].namespace))
+        self._server, self._server_address = cast.servers[0]
         self._connection = Connection()  # as the packets at the server's interface tell it
-        self._target = cast.server_address
+        self._target = self._server_address
         self._ends: tuple[TcpEnd, TcpEnd] | None = None
         self._injected: Injected | None = None
         self._forged: set[tuple[object, ...]] = set()
@@ -69,20 +73,27 @@ class Stage:
 
     def _follow(self, sighting: Sighting) -> None:
         # A forged packet tells nothing of what the server's stack has sent.
-        if sighting.host == self.cast.server and sighting.packet.likeness not in self._forged:
+        if sighting.host == self._server and sighting.packet.likeness not in self._forged:
             self._connection.see(sighting.packet)
+
+    def _follow_server(self, host: str, address: SocketAddress) -> None:
+        """Follow the connection at the server that the node's rules chose, from its first packet on."""
+        self._server, self._server_address = host, address
+        self._connection = Connection()
+        for sighting in self.recorder.sightings:
+            self._follow(sighting)
 
     @property
     def server(self) -> Side:
         """The server's side of the connection: ``sent`` is its SND.NXT, ``acknowledged`` its RCV.NXT."""
-        side = self._connection.side(self.cast.server_address)
+        side = self._connection.side(self._server_address)
         assert side is not None, "establish the connection first"
         return side
 
     @property
     def client(self) -> Side:
         """The client's side of the connection."""
-        side = self._connection.other(self.cast.server_address)
+        side = self._connection.other(self._server_address)
         assert side is not None, "establish the connection first"
         return side
 
@@ -97,18 +108,20 @@ class Stage:
                 raise InputError(f"the topology has no TCP service with an {self.family} address")
             self._target = self.cast.service_address
         hosts = self.lab.hosts
-        listener = listen(hosts[self.cast.server].namespace, self.cast.server_address)
+        listeners = [(host, listen(hosts[host].namespace, address)) for host, address in self.cast.servers]
         try:
             client, server = self._ends = await connect(
                 (self.cast.client, hosts[self.cast.client].namespace, self.cast.client_address),
-                (self.cast.server, listener),
+                listeners,
                 self._target,
             )
         except OSError as error:
             self._refusal = errno.errorcode.get(error.errno or 0, str(error))
             raise RefusedError(f"no connection to {self._target}: {self._refusal}") from None
         finally:
-            listener.close()
+            for _host, listener in listeners:
+                listener.close()
+        self._follow_server(server.host, server.own_address)
         for end in self._ends:
             self.lab.keep(end)
         await client.send(REQUEST)
@@ -134,7 +147,7 @@ class Stage:
         own_time, echo = server.timestamps or (0, 0)
         packet = craft(
             Segment(
-                self.cast.server_address,
+                self._server_address,
                 self.cast.client_address,
                 server.sent + offset,
                 client.sent,
@@ -146,9 +159,9 @@ class Stage:
         )
         decoded = decode(packet)
         assert decoded is not None
-        self._injected = Injected(self.cast.server, decoded, offset, client.window)
+        self._injected = Injected(self._server, decoded, offset, client.window)
         self._forged.add(decoded.likeness)
-        injector = self.lab.injector(self.cast.server)
+        injector = self.lab.injector(self._server)
         with _one_processor():
             injector.send(packet)
             await self._barrier()
@@ -172,9 +185,9 @@ class Stage:
         Packets of one processor keep their order over veth links (its backlog is a queue), so when the answer is
         here, whatever the segment before it caused has happened, and what was not seen by then does not come.
         """
-        client, server = self.cast.client, self.cast.server
+        client, server = self.cast.client, self._server
         to_client = SocketAddress(self.cast.client_address.address, _BARRIER_PORT)
-        to_server = SocketAddress(self.cast.server_address.address, _BARRIER_PORT)
+        to_server = SocketAddress(self._server_address.address, _BARRIER_PORT)
         there = datagram_socket(self.lab.hosts[client].namespace, to_client, to_server)
         here = datagram_socket(self.lab.hosts[server].namespace, to_server, to_client)
         loop = asyncio.get_running_loop()
@@ -229,14 +242,14 @@ class Stage:
         ends = tuple(self._end(end) for end in self._ends or ())
         for end in self._ends or ():
             end.close()
-        sides = {self.cast.server: self.cast.server_address, self.cast.client: self.cast.client_address}
+        sides = {self._server: self._server_address, self.cast.client: self.cast.client_address}
         return Timeline(
             self.cast.client,
             self.cast.node,
-            self.cast.server,
+            self._server,
             self._target,
             self.cast.client_address,
-            self.cast.server_address,
+            self._server_address,
             {host: side.first for host, address in sides.items() if (side := self._connection.side(address))},
             self._injected,
             tuple(sorted(self.recorder.sightings, key=lambda sighting: sighting.time)),
@@ -253,7 +266,7 @@ class Stage:
     def _end(self, end: TcpEnd) -> SocketEnd:
         is_client = end.host == self.cast.client
         expected = stream(0, len(end.received)) if is_client else (REQUEST + FAREWELL)[: len(end.received)]
-        address = self.cast.client_address if is_client else self.cast.server_address
+        address = self.cast.client_address if is_client else self._server_address
         return SocketEnd(end.host, address, end.error, end.sent, len(end.received), bytes(end.received) == expected)
 
 

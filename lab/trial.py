@@ -85,7 +85,7 @@ def with_proxy(topology: Topology, mode: ProxyMode | None, version: str | None, 
 
 
 def cast(topology: Topology, family: Family) -> Cast:
-    """Choose who plays in a topology: its first client, its first node, and the first endpoint of its first service.
+    """Choose who plays in a topology: its first client, its first node, and the endpoints of its first service.
 
     :raises InputError: someone is missing.
     """
@@ -97,17 +97,14 @@ def cast(topology: Topology, family: Family) -> Cast:
     client, node = topology.clients[0].name, topology.nodes[0].name
     own = next(iter(topology.addresses(client, family)), None)
     for port in service_ports(topology.services, topology.endpoint_slices, ProxyOptions(family=family)):
-        for target in port.endpoints.reachable if port.protocol == "tcp" and own else ():
-            server = topology.host_of(target.address)
-            if server is not None:
-                return Cast(
-                    client,
-                    node,
-                    server.name,
-                    SocketAddress(str(own), CLIENT_PORT),
-                    SocketAddress(target.address, target.port),
-                    SocketAddress(port.cluster_ip, port.port),
-                )
+        servers = tuple(
+            (host.name, SocketAddress(target.address, target.port))
+            for target in port.endpoints.reachable
+            if (host := topology.host_of(target.address)) is not None
+        )
+        if port.protocol == "tcp" and own is not None and servers:
+            client_address = SocketAddress(str(own), CLIENT_PORT)
+            return Cast(client, node, client_address, servers, SocketAddress(port.cluster_ip, port.port))
     raise InputError(
         f"{topology.name}: no TCP service with an {family} endpoint that a host has",
         cure="add a Service and an EndpointSlice of this family, or take the other --family",

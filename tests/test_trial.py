@@ -107,6 +107,16 @@ def test_a_version_with_the_rule_needs_no_fix(version, outcome, answers):
     assert result.as_expected
 
 
+@pytest.mark.parametrize("family", list(Family))
+def test_whichever_endpoint_the_rules_choose_plays(family, answers):
+    answer = ask(answers, family)
+    setting = Setting(HEADLINE, NONE, load("endpoints"), family)
+    results = [asyncio.run(trial.run(setting, answer)) for _ in range(12)]
+    assert all(result.as_expected for result in results)
+    # Were the choice between the three even, all twelve would be the same 3 times in 3^12.
+    assert len({result.timeline.server for result in results}) > 1
+
+
 def test_another_expectation_is_not_met(answers):
     """A test of the tests: what is believed beforehand decides, not what comes."""
     wrong = Expectation(Judgement.INVALID, Outcome.DROPPED)

@@ -18,7 +18,7 @@ from lab.wire.packet import SocketAddress
 _NETLINK_NETFILTER: Final = 12
 _SUBSYSTEM: Final = 1 << 8  # NFNL_SUBSYS_CTNETLINK
 _CT_NEW, _CT_GET, _CT_DELETE, _CT_GET_STATS_CPU = 0, 1, 2, 4
-_REQUEST, _DUMP, _DONE, _ERROR, _CREATE = 0x1, 0x300, 3, 2, 0x400
+_REQUEST, _ACK, _DUMP, _DONE, _ERROR, _CREATE = 0x1, 0x4, 0x300, 3, 2, 0x400
 _GROUPS: Final = (1, 2, 3)  # NFNLGRP_CONNTRACK_NEW, _UPDATE, _DESTROY
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _BUFFER: Final = 4 * 1024 * 1024
@@ -106,25 +106,7 @@ class ConntrackTable:
 
     def entry(self, protocol: int, source: SocketAddress, destination: SocketAddress) -> Entry | None:
         """Return the entry of an original tuple, None where there is none."""
-        from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
-
-        version = "V6" if ":" in source.address else "V4"
-        addresses = [
-            (f"CTA_IP_{version}_SRC", source.address),
-            (f"CTA_IP_{version}_DST", destination.address),
-        ]
-        ports = [("CTA_PROTO_SRC_PORT", source.port), ("CTA_PROTO_DST_PORT", destination.port)]
-        parts = [
-            ("CTA_TUPLE_IP", {"attrs": addresses}),
-            ("CTA_TUPLE_PROTO", {"attrs": [("CTA_PROTO_NUM", protocol), *ports]}),
-        ]
-        question = nfct_msg()
-        question["attrs"] = [("CTA_TUPLE_ORIG", {"attrs": parts})]
-        question["header"]["type"] = _SUBSYSTEM | _CT_GET
-        question["header"]["flags"] = _REQUEST
-        question["nfgen_family"] = socket.AF_INET6 if ":" in source.address else socket.AF_INET
-        question.encode()
-        self._socket.send(question.data)
+        self._socket.send(_question(_CT_GET, _REQUEST, protocol, source, destination))
         for kind, _flags, message in _messages(self._socket.recv(65536)):
             if kind != _ERROR:
                 return _entry(message)
@@ -132,6 +114,14 @@ class ConntrackTable:
             if code != errno.ENOENT:
                 raise OSError(code, "conntrack refused the question")
         return None
+
+    def delete(self, entry: Entry) -> bool:
+        """Delete an entry; False where it was gone already."""
+        self._socket.send(_question(_CT_DELETE, _REQUEST | _ACK, entry.protocol, *entry.original))
+        code = -struct.unpack_from("=i", self._socket.recv(65536), 16)[0]
+        if code not in {0, errno.ENOENT}:
+            raise OSError(code, "conntrack refused to delete an entry")
+        return code == 0
 
     def statistics(self) -> dict[str, int]:
         """Return the counters that ``conntrack -S`` shows, summed over all processors."""
@@ -162,6 +152,29 @@ class ConntrackTable:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+
+def _question(kind: int, flags: int, protocol: int, source: SocketAddress, destination: SocketAddress) -> bytes:
+    """Write a message about the entry of an original tuple."""
+    from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
+
+    version = "V6" if ":" in source.address else "V4"
+    addresses = [
+        (f"CTA_IP_{version}_SRC", source.address),
+        (f"CTA_IP_{version}_DST", destination.address),
+    ]
+    ports = [("CTA_PROTO_SRC_PORT", source.port), ("CTA_PROTO_DST_PORT", destination.port)]
+    parts = [
+        ("CTA_TUPLE_IP", {"attrs": addresses}),
+        ("CTA_TUPLE_PROTO", {"attrs": [("CTA_PROTO_NUM", protocol), *ports]}),
+    ]
+    question = nfct_msg()
+    question["attrs"] = [("CTA_TUPLE_ORIG", {"attrs": parts})]
+    question["header"]["type"] = _SUBSYSTEM | kind
+    question["header"]["flags"] = flags
+    question["nfgen_family"] = socket.AF_INET6 if ":" in source.address else socket.AF_INET
+    question.encode()
+    return bytes(question.data)
 
 
 def _event_kind(kind: int, flags: int) -> str:

@@ -10,6 +10,7 @@ import errno
 import random
 import socket
 import struct
+from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
@@ -50,6 +51,11 @@ class TcpEnd:
         self.sent = 0
         self.received = bytearray()
         self.error: str | None = None
+
+    @property
+    def own_address(self) -> SocketAddress:
+        """The address of this end, as its own host knows it."""
+        return SocketAddress(*self.socket.getsockname()[:2])
 
     async def send(self, data: bytes) -> None:
         """Send all of ``data``; an error of the socket is kept, not raised."""
@@ -126,11 +132,12 @@ def datagram_socket(namespace: Namespace, own: SocketAddress, other: SocketAddre
 
 async def connect(
     client: tuple[str, Namespace, SocketAddress],
-    server: tuple[str, socket.socket],
+    listeners: Sequence[tuple[str, socket.socket]],
     target: SocketAddress,
 ) -> tuple[TcpEnd, TcpEnd]:
-    """Connect from a client's own address to ``target`` and accept it at the server.
+    """Connect from a client's own address to ``target``, and accept it at whichever server it comes to.
 
+    :param listeners: the servers' hosts and listening sockets.
     :returns: the client's end and the server's.
     :raises OSError: ECONNREFUSED and its like, as the client's kernel says.
     :raises StalledError: no answer within the bound.
@@ -141,11 +148,23 @@ async def connect(
     try:
         async with asyncio.timeout(_BOUND):
             await loop.sock_connect(end.socket, (target.address, target.port))
-            accepted, _address = await loop.sock_accept(server[1])
+            server = await _accept(listeners)
     except TimeoutError:
         end.close()
         raise StalledError(f"{name}: no connection to {target} within {_BOUND:.0f} s") from None
     except BaseException:
         end.close()
         raise
-    return end, TcpEnd(server[0], accepted)
+    return end, server
+
+
+async def _accept(listeners: Sequence[tuple[str, socket.socket]]) -> TcpEnd:
+    loop = asyncio.get_running_loop()
+    accepting = {loop.create_task(loop.sock_accept(listener)): host for host, listener in listeners}
+    try:
+        done, _pending = await asyncio.wait(accepting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in accepting:
+            task.cancel()
+    [first] = done
+    return TcpEnd(accepting[first], first.result()[0])

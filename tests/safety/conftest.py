@@ -33,7 +33,7 @@ def environment(tmp_path):
         (tmp_path / name).mkdir(exist_ok=True)
     return {
         **os.environ,
-        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")])),
         "PYTHONDONTWRITEBYTECODE": "1",
         "HOME": str(tmp_path / "home"),
         "TMPDIR": str(tmp_path / "temporary"),

@@ -72,21 +72,6 @@ class Answer(NamedTuple):
     seen_as: str
 
 
-@contextmanager
-def one_processor():
-    """Keep this thread, and so every packet that it sends, on one processor.
-
-    Then packets on one path can't overtake each other: each processor has one queue for all veth pairs (``netif_rx``
-    in net/core/dev.c).
-    """
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
 class Network:
     """Questions to the hosts of a running lab, of one family. Every server listens on PORT and on ECHO."""
 
@@ -114,11 +99,26 @@ class Network:
         opened.bind((address, port))
         return opened
 
-    def listen(self, host, port=PORT, *, protocol=0):
-        """Have a host answer on a port of its first address."""
-        listener = self.socket(host, self.address(host), port, protocol=protocol)
+    def listen(self, host, port=PORT, *, address=None, protocol=0):
+        """Have a host answer on a port of an address, its first if None."""
+        listener = self.socket(host, address or self.address(host), port, protocol=protocol)
         listener.listen(64)
         self._listeners[port][listener] = host
+
+    @staticmethod
+    @contextmanager
+    def in_order():
+        """Keep this thread, and so every packet that it sends, on one processor.
+
+        Then packets on one path can't overtake each other: each processor has one queue for all veth pairs
+        (``netif_rx`` in net/core/dev.c).
+        """
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(before)})
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, before)
 
     def ask(self, client, address, port=80, *, source=None, protocol=0):
         """Connect, and have whoever accepts send its name back.
@@ -150,7 +150,7 @@ class Network:
         :param barrier: an address and a port that lead to some server's ECHO; the first server's own if None.
         """
         source = source or self.address(client)
-        with self.socket(client, source) as asking, self.socket(client, source) as second, one_processor():
+        with self.socket(client, source) as asking, self.socket(client, source) as second, self.in_order():
             asking.setblocking(False)
             code = asking.connect_ex((address, port))
             assert code in {errno.EINPROGRESS, errno.ECONNREFUSED}

@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.kernel
 
 FALSE_ALARM = 1e-9  # the probability that a test fails where the rules are right
-CONNECTIONS = 1500
+CONNECTIONS = 3000
 STICKY = {"sessionAffinity": "ClientIP"}
 CLIENTS = math.ceil(-math.log(FALSE_ALARM, 3))  # so many all choose the same of three again by chance alone
 
@@ -22,7 +22,7 @@ def test_new_connections_spread_evenly(cluster):
 
     With three endpoints it has two degrees of freedom, and then its tail is just exp(-x/2), so the bound is exact but
     for the approximation of the multinomial. A balance of 1/3, 2/9, 4/9 (the second probability left as the first)
-    gives 111 or so, where the bound is 41.
+    gives 220 or so, where the bound is 41.
     """
     cluster.serve("web", [1, 2, 3, (4, {"conditions": {"ready": False}})])
     network = cluster.start()
@@ -87,20 +87,20 @@ class _RecentMemory:
     """
 
     def __init__(self, network, cluster, source):
-        node = network.lab.hosts["node"]
+        self._network, node = network, network.lab.hosts["node"]
         names = set(re.findall("--name (KUBE-SEP-[A-Z0-9]+) --rcheck", "".join(node.rules)))
         assert len(names) == 3
-        match = f"-p udp --dport {ECHO} -m recent --rcheck --seconds 1 --name"
+        match = f"-p udp --dport 7 -m recent --rcheck --seconds 1 --name"
         rules = "".join(f"-I INPUT {match} {name} -j DROP\n" for name in names)
         node.xtables.start_restore(cluster.family.version, f"*filter\n{rules}COMMIT\n").finish()
         self._first, self._second = (
-            network.socket("node", cluster.outside(1), port, kind=socket.SOCK_DGRAM) for port in (ECHO, ECHO + 1)
+            network.socket("node", cluster.outside(1), port, kind=socket.SOCK_DGRAM) for port in (7, 8)
         )
         self._client = network.socket("outside", source, kind=socket.SOCK_DGRAM)
         self._first.setblocking(False)
 
     def lasts(self):
-        with one_processor():
+        with self._network.in_order():
             for listener in (self._first, self._second):
                 self._client.sendto(b"", listener.getsockname())
             self._second.recv(1)

@@ -1,0 +1,278 @@
+"""The kube-proxy of a running node: it loads the first rules, and afterwards what changes.
+
+A namespace has a proxier a family, as kube-proxy has. What is loaded is what kube-proxy would give to
+iptables-restore or nft; :mod:`lab.kubeproxy` writes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from lab.conntrack.netlink import ConntrackTable
+from lab.errors import MissingError
+from lab.kubeproxy import ProxyOptions, iptables, nftables
+from lab.kubeproxy.conntrack import IsStale, State, stale_flows
+from lab.kubeproxy.services import ServicePort, service_ports
+from lab.netns import Namespace, NftError, Program, ProgramError, nfacct
+from lab.wire.packet import UDP
+from lab.words import Family, ProxyMode
+
+if TYPE_CHECKING:
+    from lab.fabric import RunningHost
+    from lab.topology.kubernetes import EndpointSlice, Service
+    from lab.topology.model import Host, Topology
+
+#: Whose rules a node has that names no version: the last one with the bug, and the first with nftables mode in beta.
+DEFAULT_VERSIONS: Final = {ProxyMode.IPTABLES: "v1.14", ProxyMode.NFTABLES: "v1.31"}
+
+
+@dataclass(frozen=True)
+class NodeChange:
+    """What a fix changes on every node.
+
+    :param sysctls: set before kube-proxy starts, keys with slashes below ``/proc/sys``.
+    :param iptables: an iptables-restore input that is loaded after kube-proxy's rules.
+    :param nftables: an nft script that is loaded with kube-proxy's rules; TABLE stands for their table.
+    """
+
+    sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    iptables: str = ""
+    nftables: str = ""
+
+
+class KubeProxy:
+    """The kube-proxy of one node, made with its first rules on their way; :meth:`finish` waits for them.
+
+    What it needs of the kernel is set up here: ``route_localnet`` where node ports work by 127.0.0.1, and nfacct's
+    objects where rules count by them.
+
+    :param families: one proxier each.
+    :param change: what a fix changes; it is kept through every later change of the rules.
+    :raises InputError: for services that claim the same address and port, and an unknown version.
+    :raises MissingError: iptables or libnftables is not installed.
+    """
+
+    def __init__(self, node: RunningHost, topology: Topology, families: Sequence[Family], change: NodeChange) -> None:
+        make = _IptablesProxier if node.host.proxy_mode is ProxyMode.IPTABLES else _NftablesProxier
+        services, slices = topology.services, topology.endpoint_slices
+        self._proxiers: list[_Proxier] = []
+        for family in families:
+            options = proxy_options(topology, node.host, family, change)
+            proxier = make(node, options, change, services, slices)
+            proxier.start(render_rules(topology, proxier.options, change, node.host.proxy_mode))
+            self._proxiers.append(proxier)
+
+    def finish(self) -> None:
+        """Wait until the first rules are loaded.
+
+        :raises LabError: they were refused.
+        """
+        for proxier in self._proxiers:
+            proxier.jump()
+        for proxier in self._proxiers:
+            proxier.finish()
+
+    def sync(
+        self, services: Sequence[Service], slices: Sequence[EndpointSlice], *, clean_conntrack: bool = True
+    ) -> None:
+        """Bring the rules to what the services and endpoints are now, by what kube-proxy writes for a change.
+
+        A family in which nothing changed is left alone. It may be called in a thread of its own, so that traffic of
+        this process goes on meanwhile; two calls at a time are the caller's to prevent.
+
+        :param clean_conntrack: delete entries of UDP flows that went stale, as kube-proxy does; without, they are left
+            in the way of what comes by the same ports (kubernetes #105657, #91236).
+        :raises InputError: as for the first rules; then no rule is touched.
+        :raises LabError: the kernel refused the change; the rules of the family are what they were.
+        """
+        for proxier, state in [(proxier, proxier.state(services, slices)) for proxier in self._proxiers]:
+            proxier.sync(state, clean_conntrack=clean_conntrack)
+
+
+class _Proxier:
+    """One family's rules on one node."""
+
+    def __init__(
+        self,
+        node: RunningHost,
+        options: ProxyOptions,
+        change: NodeChange,
+        services: Sequence[Service],
+        slices: Sequence[EndpointSlice],
+    ) -> None:
+        self._node = node
+        self._change = change
+        self.options = _prepared(node.namespace, options) if node.host.proxy_mode is ProxyMode.IPTABLES else options
+        self._objects = services, slices
+
+    @cached_property
+    def _state(self) -> State:
+        """What the rules are for. Not asked for before the first change: most labs see none."""
+        return self.state(*self._objects)
+
+    def state(self, services: Sequence[Service], slices: Sequence[EndpointSlice]) -> State:
+        """Return what rules are made for."""
+        return service_ports(services, slices, self.options), slices
+
+    def start(self, rules: tuple[str, ...]) -> None:
+        """Begin to load the first rules."""
+        raise NotImplementedError
+
+    def jump(self) -> None:
+        """Have them used, as soon as they are there."""
+
+    def finish(self) -> None:
+        """Wait for it."""
+
+    def _load(self, before: Sequence[ServicePort], after: Sequence[ServicePort]) -> None:
+        raise NotImplementedError
+
+    def sync(self, state: State, *, clean_conntrack: bool) -> None:
+        """Load what differs between ``state`` and what the rules are for."""
+        before = self._state
+        if state[0] != before[0]:
+            self._load(before[0], state[0])
+        self._state = state
+        is_stale = stale_flows(before, state, self.options) if clean_conntrack else None
+        if is_stale is not None:
+            _delete_udp_entries(self._node.namespace, is_stale)
+
+
+class _IptablesProxier(_Proxier):
+    """iptables mode: iptables-restore is a program, so it works while the lab is built."""
+
+    def start(self, rules: tuple[str, ...]) -> None:
+        restore, self._jumps = rules
+        self._node.rules += rules
+        self._under_way = self._restore(restore)
+
+    def jump(self) -> None:
+        self._under_way.finish()
+        self._under_way = self._restore(self._jumps)
+
+    def finish(self) -> None:
+        self._under_way.finish()
+
+    def _restore(self, text: str) -> Program:
+        return self._node.xtables.start_restore(self.options.family.version, text)
+
+    def _load(self, before: Sequence[ServicePort], after: Sequence[ServicePort]) -> None:
+        change = self._change.iptables
+        try:
+            self._restore(_iptables_with(iptables.sync(before, after, self.options), change)).finish()
+        except ProgramError:
+            # The filter table is committed before the nat table, which is the one that can refuse: a chain that
+            # is to go may be in use by somebody else's rule.
+            back = _iptables_with(iptables.sync(after, before, self.options), change)
+            self._restore(back[: back.index("*nat\n")]).finish()
+            raise
+
+
+class _NftablesProxier(_Proxier):
+    """nftables mode: libnftables is quick, and works when its turn has come."""
+
+    _leftover: tuple[str, ...] = ()  # deletions of chains that could not be deleted yet
+
+    def start(self, rules: tuple[str, ...]) -> None:
+        (self._script,) = rules
+        self._node.rules += rules
+
+    def finish(self) -> None:
+        self._node.nft.run(self._script)
+
+    def _load(self, before: Sequence[ServicePort], after: Sequence[ServicePort]) -> None:
+        written = nftables.sync(before, after, self.options)
+        script = _nftables_with(written.script, self._change.nftables.replace("TABLE", _table(self.options)))
+        self._node.nft.run(script)
+        used = {line.replace("add", "delete", 1) for line in script.splitlines() if line.startswith("add chain")}
+        deletions = (*self._leftover, *written.afterwards.splitlines())
+        self._leftover = tuple(line for line in deletions if line not in used)
+        if self._leftover:
+            # Before Linux 6.2 the kernel takes a moment to see that no map leads to them: then with the next change.
+            with suppress(NftError):
+                self._node.nft.run("\n".join((*self._leftover, "")))
+                self._leftover = ()
+
+
+def proxy_options(topology: Topology, node: Host, family: Family, change: NodeChange) -> ProxyOptions:
+    """Return the settings of a node's kube-proxy."""
+    return ProxyOptions(
+        family=family,
+        version=node.proxy_version or DEFAULT_VERSIONS[node.proxy_mode or ProxyMode.IPTABLES],
+        cluster_cidrs=tuple(str(cidr) for cidr in node.cluster_cidrs),
+        masquerade_all=node.masquerade_all,
+        node_name=node.name,
+        node_addresses=tuple(str(address) for address in topology.addresses(node.name)),
+        conntrack_tcp_be_liberal=change.sysctls.get("net/netfilter/nf_conntrack_tcp_be_liberal", "0") != "0",
+    )
+
+
+def render_rules(
+    topology: Topology, options: ProxyOptions, change: NodeChange, mode: ProxyMode | None = ProxyMode.IPTABLES
+) -> tuple[str, ...]:
+    """Return what a node is given, in the order in which it is loaded.
+
+    :returns: in iptables mode two inputs of iptables-restore, kube-proxy's rules and the jumps to them; in nftables
+        mode one script. What ``change`` adds comes last.
+    """
+    if mode is not ProxyMode.NFTABLES:
+        rules = iptables.render(topology.services, topology.endpoint_slices, options)
+        return rules.restore, rules.jumps + change.iptables
+    script = nftables.render(topology.services, topology.endpoint_slices, options)
+    return (script + change.nftables.replace("TABLE", _table(options)),)
+
+
+def _table(options: ProxyOptions) -> str:
+    return f"{'ip' if options.family is Family.IPV4 else 'ip6'} {nftables.TABLE}"
+
+
+def _prepared(namespace: Namespace, options: ProxyOptions) -> ProxyOptions:
+    """Do what kube-proxy does before it loads rules; return its settings as this kernel lets them be."""
+    if options.localhost_opened:
+        namespace.set_sysctls({"net/ipv4/conf/all/route_localnet": 1})
+    try:
+        for account in options.accounts:
+            nfacct.create(namespace, account)
+    except MissingError:
+        return dataclasses.replace(options, nfacct=False)  # and then its rules do not count by name
+    return options
+
+
+def _iptables_with(text: str, addition: str) -> str:
+    """Put into an input what a fix added to chains that the input writes anew: a sync would lose it otherwise.
+
+    It goes into the same tables and not after them, so that there is no moment without it.
+    """
+    table = ""
+    for line in addition.splitlines():
+        if line.startswith("*"):
+            table = line
+        elif line.startswith("-") and f"\n:{line.split()[1]} " in text:
+            end = text.index("COMMIT\n", text.index(f"{table}\n"))
+            text = f"{text[:end]}{line}\n{text[end:]}"
+    return text
+
+
+def _nftables_with(script: str, addition: str) -> str:
+    """Put behind a script what a fix added to chains that the script writes anew."""
+    for line in addition.splitlines():
+        verb, chain = line.split()[:2], " ".join(line.split()[2:5])
+        if verb in (["add", "rule"], ["insert", "rule"]) and f"flush chain {chain}\n" in script:
+            script += f"{line}\n"
+    return script
+
+
+def _delete_udp_entries(namespace: Namespace, is_stale: IsStale) -> None:
+    with closing(ConntrackTable(namespace)) as table:
+        for entry in table.entries():
+            destination, endpoint = entry.original[1], entry.reply[0]
+            if entry.protocol == UDP and is_stale(
+                (destination.address, destination.port), (endpoint.address, endpoint.port)
+            ):
+                table.delete(entry)

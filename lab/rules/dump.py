@@ -1,0 +1,207 @@
+"""Reads dumps of rules, of ``iptables-save`` (also with ``-c``) and ``nft list``: what in them is kube-proxy's.
+
+A dump of a real node holds other people's rules too: of the CNI plug-in, of Docker, the user's own. kube-proxy's are
+the chains named KUBE-, and the jumps to these from the built-in chains; with nft, the table ``kube-proxy`` of the
+family. What else there is, is counted and left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from lab.errors import InputError
+from lab.kubeproxy.nftables import TABLE
+from lab.words import Family, ProxyMode
+
+_CURE: Final = "give what iptables-save or 'nft list ruleset' prints on the node"
+_CUT_OFF: Final = "was it cut off? " + _CURE
+
+# Chains with kube-proxy's prefix that others make: the kubelet (pkg/kubelet/kubelet_network_linux.go) and kube-router
+# (its network policies and service proxy).
+_OTHERS: Final = re.compile(r"KUBE-(KUBELET-CANARY|IPTABLES-HINT|ROUTER-|NWPLCY-|POD-FW-)")
+_BUILT_IN: Final = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
+
+_IPTABLES_LINE: Final = re.compile(
+    r"\*(?P<table>[a-z]+)|:(?P<chain>\S+) (?P<policy>\S+)(?: \[\d+:\d+\])?|(?P<commit>COMMIT)"
+    r"|(?:\[\d+:\d+\] )?-A (?P<source>\S+)(?P<rule>(?: .*)?)"
+)
+_TARGET: Final = re.compile(r" -[jg] (\S+)")
+_DESTINATION: Final = re.compile(r" -[sd] ([0-9a-fA-F:.]+)")
+_HANDLE: Final = re.compile(r" # handle \d+$")
+_STRINGS: Final = re.compile(r'"[^"]*"')
+
+
+class Line(NamedTuple):
+    """A rule, an element or a property. ``number`` is its line in the dump, from 1."""
+
+    text: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Container:
+    """What holds rules or elements.
+
+    :param kind: ``chain``, ``set`` or ``map``; ``jumps`` for those from a built-in chain; ``table`` for what an nft
+        table says of itself.
+    :param table: as in ``nat``, or ``ip kube-proxy``.
+    :param lines: rules and properties in their order.
+    :param elements: of a set or a map.
+    """
+
+    kind: str
+    table: str
+    name: str
+    number: int = 0
+    lines: list[Line] = field(default_factory=list)
+    elements: list[Line] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Dump:
+    """What of a dump is kube-proxy's.
+
+    :param tables: those that the dump has at all.
+    :param others: how many rules of others there were, by table and chain.
+    :param counts_by_name: whether any rule counts by nfacct.
+    """
+
+    mode: ProxyMode
+    source: str
+    tables: frozenset[str]
+    containers: dict[tuple[str, str], Container]
+    others: Counter[str]
+    counts_by_name: bool = False
+
+
+def mode_of(text: str, source: str) -> ProxyMode:
+    """Tell what printed a dump, by its first line that says something.
+
+    :raises InputError: it is no dump.
+    """
+    for number, line in _lines(text):
+        if line.startswith("*"):
+            return ProxyMode.IPTABLES
+        if re.match(r"table \S+ \S+ \{", line):
+            return ProxyMode.NFTABLES
+        raise InputError("this is no dump of rules", source=source, line=number, cure=_CURE)
+    raise InputError("empty: there are no rules in it", source=source, cure=_CURE)
+
+
+def read(text: str, source: str, family: Family) -> Dump:
+    """Read a dump.
+
+    :param source: what to call it in errors.
+    :raises InputError: with the line, where it is no dump, is cut off, or has nothing of kube-proxy in this family.
+    """
+    if mode_of(text, source) is ProxyMode.IPTABLES:
+        return _read_iptables(text, source, family)
+    return _read_nft(text, source, family)
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        stripped = line.strip()
+        if stripped and not stripped.startswith("#"):
+            yield number, stripped
+
+
+def _ours(chain: str) -> bool:
+    return chain.startswith("KUBE-") and not _OTHERS.match(chain)
+
+
+def _read_iptables(text: str, source: str, family: Family) -> Dump:
+    containers: dict[tuple[str, str], Container] = {}
+    tables: set[str] = set()
+    others: Counter[str] = Counter()
+    table, number = "", 0
+    for number, line in _lines(text):
+        parsed = _IPTABLES_LINE.fullmatch(line)
+        if parsed is None:
+            raise InputError("no line of iptables-save", source=source, line=number, cure=_CURE)
+        if parsed["table"]:
+            if table:
+                raise InputError(f"the table {table} has no end", source=source, line=number, cure=_CUT_OFF)
+            table = parsed["table"]
+            tables.add(table)
+        elif not table:
+            raise InputError("outside of a table", source=source, line=number, cure=_CUT_OFF)
+        elif parsed["commit"]:
+            table = ""
+        elif chain := parsed["chain"]:
+            if _ours(chain):
+                containers[table, chain] = Container("chain", table, chain, number)
+        else:
+            name, rule = parsed["source"], parsed["rule"]
+            _check_family(rule, name, family, source, number)
+            target = _TARGET.search(rule)
+            if (table, name) in containers:
+                containers[table, name].lines.append(Line(rule.strip(), number))
+            elif name in _BUILT_IN and target and _ours(target[1]):
+                jumps = containers[table, name] = Container("jumps", table, name, number)
+                jumps.lines.append(Line(rule.strip(), number))
+            else:
+                others[f"{table} {name}"] += 1
+    if table:
+        raise InputError(f"ends within the table {table}", source=source, line=number, cure=_CUT_OFF)
+    if not any(container.kind == "chain" for container in containers.values()):
+        cure = "save with the backend that kube-proxy uses: iptables-nft-save or iptables-legacy-save"
+        raise InputError("there is no chain of kube-proxy in it", source=source, cure=cure)
+    counts = "-m nfacct " in text
+    return Dump(ProxyMode.IPTABLES, source, frozenset(tables), containers, others, counts)
+
+
+def _check_family(rule: str, chain: str, family: Family, source: str, number: int) -> None:
+    address = _DESTINATION.search(rule) if _ours(chain) else None
+    if address and (":" in address[1]) != (family is Family.IPV6):
+        other = Family.IPV4 if family is Family.IPV6 else Family.IPV6
+        message = f"a rule of {other}, but the rules are compared for {family}"
+        raise InputError(message, source=source, line=number, cure=f"give --family {other}, or the other dump")
+
+
+def _read_nft(text: str, source: str, family: Family) -> Dump:
+    wanted = f"{'ip' if family is Family.IPV4 else 'ip6'} {TABLE}"
+    containers: dict[tuple[str, str], Container] = {}
+    tables: set[str] = set()
+    others: Counter[str] = Counter()
+    table, container, elements, depth, number = "", None, "", 0, 0
+    for number, line in _lines(text):
+        line = _HANDLE.sub("", line)  # noqa: PLW2901
+        bare = _STRINGS.sub("", line)
+        before, depth = depth, depth + bare.count("{") - bare.count("}")
+        if depth < 0:
+            raise InputError("a } too many", source=source, line=number, cure=_CURE)
+        if before == 0:
+            opened = re.fullmatch(r"table (\S+ \S+) \{", line)
+            if opened is None:
+                raise InputError("no line of nft's", source=source, line=number, cure=_CURE)
+            table = opened[1]
+            tables.add(table)
+        elif table != wanted:
+            others[table] += 1
+        elif before == 1:
+            opened = re.fullmatch(r"(chain|set|map) (\S+) \{", line)
+            if opened:
+                container = containers[table, opened[2]] = Container(opened[1], table, opened[2], number)
+            elif depth == 1:
+                own = containers.setdefault((table, ""), Container("table", table, "", number))
+                own.lines.append(Line(line, number))
+        elif before == 2 and line == "}":
+            container = None
+        elif container is not None and (elements or line.startswith("elements = {")):
+            elements += f" {line}"
+            container.elements.append(Line(line.removeprefix("elements = {").removesuffix("}"), number))
+            elements = elements if depth > 2 else ""
+        elif container is not None:
+            container.lines.append(Line(line, number))
+    if depth:
+        raise InputError(f"ends within the table {table}", source=source, line=number, cure=_CUT_OFF)
+    if wanted not in tables:
+        cure = "in iptables mode, give what iptables-save prints; there is nft's text of it in the dump"
+        has_chains = re.search(r"^\s*chain KUBE-SERVICES ", text, re.MULTILINE)
+        raise InputError(f"there is no table {wanted} in it", source=source, cure=cure if has_chains else _CURE)
+    return Dump(ProxyMode.NFTABLES, source, frozenset(tables), containers, others)

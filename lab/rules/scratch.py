@@ -1,0 +1,60 @@
+"""A scratch namespace in which this kernel loads rules, to see what it makes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+from lab.errors import MissingError
+from lab.kubeproxy import nftables
+from lab.netns import Namespace, Nft, Xtables, nfacct
+from lab.words import Family, ProxyMode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lab.rules.source import Proxy
+
+_COUNTERS: Final = re.compile(r"^\[\d+:\d+\] ", re.MULTILINE)
+_ACCOUNT: Final = re.compile(r" -m nfacct --nfacct-name \S+")
+_TIMES: Final = re.compile(r"^# (Generated|Completed) .*\n", re.MULTILINE)
+
+
+def saved(proxy: Proxy) -> str:
+    """Load a kube-proxy's rules and return what ``iptables-save`` or ``nft list table`` gives back.
+
+    Left out are only the lines that say when it was saved. Where this kernel has no nfacct, kube-proxy would not
+    count by it, and so it is done here.
+
+    :raises MissingError: a program or a kernel feature is not there.
+    :raises LabError: the kernel refused the rules.
+    """
+    with closing(Namespace.create()) as namespace:
+        if proxy.mode is ProxyMode.IPTABLES:
+            try:
+                for account in proxy.options.accounts:
+                    nfacct.create(namespace, account)
+            except MissingError:
+                proxy = dataclasses.replace(proxy, options=dataclasses.replace(proxy.options, nfacct=False))
+        return _load(namespace, proxy, proxy.render())
+
+
+def saved_uncounted(proxy: Proxy) -> str:
+    """Like :func:`saved`, with every rule of ``proxy`` whatever this kernel has: none counts by nfacct."""
+    with closing(Namespace.create()) as namespace:
+        return _load(namespace, proxy, [_ACCOUNT.sub("", text) for text in proxy.render()])
+
+
+def _load(namespace: Namespace, proxy: Proxy, texts: Sequence[str]) -> str:
+    if proxy.mode is ProxyMode.NFTABLES:
+        with closing(Nft(namespace)) as nft:
+            for text in texts:
+                nft.run(text)
+            return nft.run(f"list table {'ip' if proxy.options.family is Family.IPV4 else 'ip6'} {nftables.TABLE}")
+    version = proxy.options.family.version
+    with closing(Xtables(namespace, proxy.backend)) as xtables:
+        for text in texts:
+            xtables.start_restore(version, text).finish()
+        return _COUNTERS.sub("", _TIMES.sub("", xtables.save(version)))

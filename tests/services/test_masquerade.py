@@ -1,0 +1,111 @@
+"""As whom a server sees its client: masquerade where kube-proxy would, and nowhere else.
+
+That the answer comes at all proves the way back: whatever was rewritten on the way there is written back.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.kernel
+
+
+def seen(network, client, address, port=80):
+    return network.ask(client, address, port).seen_as
+
+
+def test_a_pod_that_asks_a_cluster_ip_is_seen_as_itself(cluster):
+    cluster.serve("web", [1])
+    network = cluster.start()
+    assert seen(network, "client", cluster.vip()) == cluster.pod(9)
+    assert seen(network, "pod-2", cluster.vip()) == cluster.pod(2)
+
+
+def test_who_comes_from_outside_of_the_cluster_cidr_to_a_cluster_ip_is_masqueraded(cluster):
+    """As the node's address on the way to the pod: the pod may be on another node, and the answer has to come back."""
+    cluster.serve("web", [1])
+    network = cluster.start()
+    assert seen(network, "outside", cluster.vip()) == cluster.gateway(1)
+    assert seen(network, "node", cluster.vip()) == cluster.gateway(1)
+
+
+def test_without_a_cluster_cidr_nobody_is_masqueraded_to_a_cluster_ip(cluster):
+    cluster.serve("web", [1])
+    network = cluster.start(cluster_cidrs=())
+    assert seen(network, "client", cluster.vip()) == cluster.pod(9)
+    assert seen(network, "outside", cluster.vip()) == cluster.outside()
+    assert seen(network, "node", cluster.vip()) == cluster.outside(1)
+
+
+def test_masquerade_all_means_all_who_ask_a_cluster_ip(cluster):
+    cluster.serve("web", [1])
+    network = cluster.start(masquerade_all=True)
+    for client in ("client", "pod-2", "outside", "node"):
+        assert seen(network, client, cluster.vip()) == cluster.gateway(1)
+
+
+@pytest.mark.parametrize("masquerade_all", [False, True])
+def test_who_asks_a_pod_itself_is_never_masqueraded(cluster, masquerade_all):
+    cluster.serve("web", [1])
+    network = cluster.start(masquerade_all=masquerade_all)
+    assert seen(network, "client", cluster.pod(1), 8080) == cluster.pod(9)
+    assert seen(network, "outside", cluster.pod(1), 8080) == cluster.outside()
+
+
+def test_a_pod_reaches_itself_by_its_service(cluster):
+    """The hairpin: a packet from its own address would be a martian to it, so it is masqueraded."""
+    cluster.serve("web", [1])
+    network = cluster.start()
+    assert network.ask("pod-1", cluster.vip()) == ("pod-1", cluster.gateway(1))
+    assert network.ask("pod-2", cluster.vip()) == ("pod-1", cluster.pod(2))  # and nobody else is
+
+
+def test_a_pod_reaches_itself_among_others(cluster):
+    cluster.serve("web", [1, 2])
+    network = cluster.start()
+    answers = {network.ask("pod-1", cluster.vip()) for _ in range(31)}  # all to the same one: 2 in 2^31
+    assert answers == {("pod-1", cluster.gateway(1)), ("pod-2", cluster.pod(1))}
+
+
+def test_a_pod_reaches_itself_without_a_node_name(cluster):
+    """v1.36 of nftables mode knows only endpoints on its own node as hairpins; before, any source was one."""
+    cluster.serve("web", [(1, {"nodeName": "elsewhere"})])
+    network = cluster.start()
+    if cluster.proxy.version == "v1.36" and cluster.proxy.nftables:
+        barrier = (cluster.pod(1), 7)
+        with pytest.raises(StopIteration):  # no other server to ask past
+            network.fate("pod-1", cluster.vip())
+        assert barrier
+    else:
+        assert network.ask("pod-1", cluster.vip()) == ("pod-1", cluster.gateway(1))
+
+
+@pytest.mark.parametrize("client", ["client", "outside"])
+def test_node_ports_and_the_like_masquerade_everybody(cluster, client):
+    """With externalTrafficPolicy Cluster: the endpoint may be on another node."""
+    node_port = [{"port": 80, "nodePort": 30080}]
+    balancer = {"type": "LoadBalancer", "ports": node_port, "status": [cluster.balancer(1)]}
+    cluster.serve("web", [1], externalIPs=[cluster.balancer(2)], **balancer)
+    network = cluster.start()
+    assert seen(network, client, cluster.outside(1), 30080) == cluster.gateway(1)
+    assert seen(network, client, cluster.balancer(1)) == cluster.gateway(1)
+    assert seen(network, client, cluster.balancer(2)) == cluster.gateway(1)
+
+
+def test_a_pod_that_asks_the_world_is_seen_as_its_node(cluster):
+    """The SNAT of the pods' network plugin, which is not kube-proxy's: who goes out has the node's address.
+
+    Without it the world sees a pod's address, to which it has no route in a real network. With it, services
+    within the cluster are as before.
+    """
+    cluster.serve("web", [1])
+    network = cluster.start()
+    network.listen("outside")
+    world = (network.address("outside"), 8080)
+    assert network.ask("client", *world) == ("outside", cluster.pod(9))
+    rules = f"*nat\n-A POSTROUTING -s {cluster.pod_range} ! -d {cluster.pod_range} -j MASQUERADE\nCOMMIT\n"
+    network.lab.hosts["node"].xtables.start_restore(cluster.family.version, rules).finish()
+    assert network.ask("client", *world) == ("outside", cluster.outside(1))
+    assert network.ask("pod-1", *world) == ("outside", cluster.outside(1))
+    assert seen(network, "client", cluster.vip()) == cluster.pod(9)
+    assert seen(network, "client", cluster.pod(1), 8080) == cluster.pod(9)
