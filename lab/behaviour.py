@@ -29,7 +29,8 @@ _ANSWERS: Final[dict[tuple[Judgement, ...], Behaviour]] = {
 }
 
 
-def _topology(family: Family) -> Topology:
+def topology(family: Family) -> Topology:
+    """Return the plainest lab with a node: no kube-proxy and no address translation."""
     network = "10.9.{}.{}/24" if family is Family.IPV4 else "fd09:{}::{}/64"
     interfaces = {(link, host): ip_interface(network.format(link, host)) for link in (1, 2) for host in (1, 2)}
     everywhere = ip_network("0.0.0.0/0" if family is Family.IPV4 else "::/0")
@@ -52,11 +53,11 @@ async def ask(family: Family) -> Behaviour:
 
     :raises UnknownBehaviourError: the answers fit no known behaviour; names them.
     """
-    topology = _topology(family)
-    client, server = (str(topology.addresses(host)[0]) for host in ("client", "server"))
+    plain = topology(family)
+    client, server = (str(plain.addresses(host)[0]) for host in ("client", "server"))
     cast = Cast("client", "node", SocketAddress(client, CLIENT_PORT), (("server", SocketAddress(server, 80)),), None)
     answers = []
-    with Lab(topology, family=family) as lab:
+    with Lab(plain, family=family) as lab:
         stage = Stage(lab, cast, family)
         await stage.establish(by_service=False)
         window = stage.client.window

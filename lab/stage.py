@@ -162,7 +162,7 @@ class Stage:
         self._injected = Injected(self._server, decoded, offset, client.window)
         self._forged.add(decoded.likeness)
         injector = self.lab.injector(self._server)
-        with _one_processor():
+        with one_processor():
             injector.send(packet)
             await self._barrier()
         self._ends[1].pending_error()
@@ -271,7 +271,7 @@ class Stage:
 
 
 @contextmanager
-def _one_processor() -> Iterator[None]:
+def one_processor() -> Iterator[None]:
     """Keep this process on the processor it is on: its packets then share one queue and keep their order."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {ctypes.CDLL(None).sched_getcpu()})

@@ -118,7 +118,7 @@ class ConntrackTable:
     def delete(self, entry: Entry) -> bool:
         """Delete an entry; False where it was gone already."""
         self._socket.send(_question(_CT_DELETE, _REQUEST | _ACK, entry.protocol, *entry.original))
-        code = -struct.unpack_from("=i", self._socket.recv(65536), 16)[0]
+        code: int = -struct.unpack_from("=i", self._socket.recv(65536), 16)[0]
         if code not in {0, errno.ENOENT}:
             raise OSError(code, "conntrack refused to delete an entry")
         return code == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,7 +18,7 @@ from lab.wire.packet import SocketAddress
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A TCP segment to be made. Numbers are absolute; ``flags`` as scapy writes them, such as ``PA``."""
+    """A TCP segment to be made. Numbers are absolute; ``flags`` and ``options`` as scapy writes them."""
 
     source: SocketAddress
     destination: SocketAddress
@@ -27,6 +28,7 @@ class Segment:
     window: int
     payload: bytes = b""
     timestamps: tuple[int, int] | None = None
+    options: Sequence[tuple[str, object]] = ()
 
 
 @cache
@@ -55,7 +57,9 @@ def craft(segment: Segment) -> bytes:
         network = IPv6(src=segment.source.address, dst=segment.destination.address)
     else:
         network = IP(src=segment.source.address, dst=segment.destination.address)
-    options = [] if segment.timestamps is None else [("NOP", None), ("NOP", None), ("Timestamp", segment.timestamps)]
+    options = list(segment.options)
+    if segment.timestamps is not None:
+        options += [("NOP", None), ("NOP", None), ("Timestamp", segment.timestamps)]
     transport = TCP(
         sport=segment.source.port,
         dport=segment.destination.port,

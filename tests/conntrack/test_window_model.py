@@ -1,0 +1,215 @@
+"""The model of the window check against the kernel: random segments, verdict by verdict, and not one may differ.
+
+Both ends are scripted, with addresses that no host has, so no kernel answers and only conntrack's own state moves.
+"""
+
+import asyncio
+import os
+import random
+from ipaddress import ip_address
+
+import pytest
+
+from lab import behaviour
+from lab.conntrack.window import ACCEPTED, Prediction, SideWindow, Tracker
+from lab.conntrack.witness import Judgement
+from lab.fabric import Lab
+from lab.netns.rtnetlink import neighbour
+from lab.recorder import Recorder
+from lab.stage import one_processor
+from lab.wire.craft import Segment, craft
+from lab.wire.packet import TCP, SocketAddress, decode
+from lab.words import Behaviour, Family
+
+SEGMENTS = int(os.environ.get("LAB_SEGMENTS", "250"))  # for each kind of connection
+TOP = 2**32
+GHOSTS = {
+    Family.IPV4: (SocketAddress("10.9.1.77", 1024), SocketAddress("10.9.2.77", 80)),
+    Family.IPV6: (SocketAddress("fd09:1::77", 1024), SocketAddress("fd09:2::77", 80)),
+}
+NOBODY = b"\x02\xff\xff\xff\xff\xff"
+
+
+class Script:
+    """Two ends that no kernel owns, and a node that judges what they say."""
+
+    def __init__(self, lab, family, answer):
+        self.lab, self.answer = lab, answer
+        self.ends = GHOSTS[family]
+        self.recorder = Recorder(lab, "node")
+        self.injectors = [lab.injector("client"), lab.injector("server")]
+        node = lab.hosts["node"]
+        for end, interface in zip(self.ends, ("client", "server"), strict=True):
+            index = node.interfaces[interface].index
+            node.routes.apply([neighbour(index, ip_address(end.address), NOBODY, "node")])
+        self.said = 0
+
+    def begin(self, port):
+        self.ends = (SocketAddress(self.ends[0].address, port), self.ends[1])
+        self.tracker = Tracker(self.ends[0], self.answer)
+
+    def say(self, side, sequence, acknowledgement, flags, *, window=500, payload=b"", options=()):
+        """Send a segment from one side; return what was predicted and what it was predicted for."""
+        segment = Segment(
+            self.ends[side], self.ends[1 - side], sequence, acknowledgement, flags, window, payload, options=options
+        )
+        data = craft(segment)
+        packet = decode(data)
+        prediction, self.tracker = self.tracker.judge(packet)
+        self.injectors[side].send(data)
+        self.said += 1
+        return prediction, packet
+
+    async def heard(self):
+        """Return the node's word on everything that was said, in order."""
+        words = lambda: [word for word in self.recorder.judged if word.packet.protocol == TCP]  # noqa: E731
+        await self.recorder.until(lambda: len(words()) >= self.said, "the node's word on every segment")
+        assert len(words()) == self.said
+        return words()
+
+
+def near(rng, number):
+    """Choose a number at or around another, or anywhere."""
+    kind = rng.random()
+    if kind < 0.6:
+        return number + rng.randint(-3, 3)
+    if kind < 0.9:
+        return number + rng.choice((-1, 1)) * rng.randint(0, 300_000)
+    return rng.randrange(TOP)
+
+
+async def differences(script, rng, port, scales, selects):
+    """Talk at random over one connection; return where kernel and model differ."""
+    script.begin(port)
+    start = script.said
+    # Close below the wrap, so that half of the connections cross it.
+    first = [TOP - rng.randint(1, 100_000) if rng.random() < 0.5 else rng.randrange(TOP) for _ in range(2)]
+    opened = [
+        [*([("WScale", scale)] if scale is not None else []), *([("SAckOK", b"")] if selects else [])]
+        for scale in scales
+    ]
+    predicted = [
+        script.say(0, first[0], 0, "S", window=64240, options=opened[0]),
+        script.say(1, first[1], first[0] + 1, "SA", window=65160, options=opened[1]),
+        script.say(0, first[0] + 1, first[1] + 1, "A", window=500),
+    ]
+    for _ in range(SEGMENTS // 10):
+        side = rng.randrange(2)
+        own, other = script.tracker.original, script.tracker.reply
+        if side:
+            own, other = other, own
+        length = rng.choice((0, 1, 7, 1400))
+        edges = (
+            own.limit,
+            own.limit + other.window - length,
+            own.end - other.window - length,
+            own.end,
+            own.end - length,
+        )
+        oldest = other.end - max(66000, own.window)
+        acknowledgement = near(rng, rng.choice((other.end, other.end, other.end, oldest)))
+        options = []
+        if selects and rng.random() < 0.3:
+            left = near(rng, other.end) % TOP
+            options = [("SAck", (left, (left + rng.randint(1, 2000)) % TOP))]
+        predicted.append(
+            script.say(
+                *(side, near(rng, rng.choice(edges)), acknowledgement, rng.choice(("A", "PA"))),
+                window=rng.choice((0, 1, 60, 500, 65535)),
+                payload=b"x" * length,
+                options=options,
+            )
+        )
+    heard = (await script.heard())[start:]
+    found = []
+    for number, ((prediction, packet), word) in enumerate(zip(predicted, heard, strict=True)):
+        assert word.packet == packet
+        judgement = Judgement.NEW if number == 0 else prediction.judgement
+        if word.judgement is not judgement:
+            found.append((port, number, str(prediction), str(word.judgement), word.reason, packet.tcp))
+    return found, [prediction for prediction, _packet in predicted]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("family", list(Family))
+@pytest.mark.parametrize(
+    ("scales", "selects"),
+    [((10, 7), True), ((None, None), False), ((14, None), True), ((0, 3), False)],
+    ids=["scaled-sack", "plain", "one-scales-sack", "scaled"],
+)
+def test_the_model_and_the_kernel_agree(scales, selects, family):
+    async def talk():
+        answer = await behaviour.ask(family)
+        rng = random.Random(f"{scales} {selects} {family}")
+        found, seen = [], set()
+        with Lab(behaviour.topology(family), family=family) as lab:
+            script = Script(lab, family, answer)
+            with one_processor():
+                for port in range(1024, 1034):
+                    more, predictions = await differences(script, rng, port, scales, selects)
+                    found += more
+                    seen |= {(one.judgement, one.condition) for one in predictions}
+            script.recorder.stop()
+        return answer, found, seen
+
+    answer, found, seen = asyncio.run(talk())
+    assert found == []
+    # The segments must have come to every corner, or their agreement proves nothing.
+    mild = Judgement.INVALID if answer is Behaviour.STRICT else Judgement.IGNORED
+    assert {(Judgement.ACCEPTED, ""), (Judgement.INVALID, "I"), (Judgement.INVALID, "III"), (mild, "II")} <= seen
+
+
+CLIENT, SERVER = SocketAddress("10.0.0.2", 9), SocketAddress("10.0.1.2", 80)
+WINDOW = 64512
+
+
+def established(answer, **more):
+    """A fresh connection, nothing in flight: both sides at 1,000, the client's window of 63 scaled by 10."""
+    return Tracker(
+        CLIENT,
+        answer,
+        original=SideWindow(1000, 1000 + 65160, WINDOW, 10, True, True),
+        reply=SideWindow(1000, 1000 + WINDOW, 65160, 7, True, True),
+        **more,
+    )
+
+
+def from_server(sequence, acknowledgement=1000, payload=b"", options=()):
+    return decode(craft(Segment(SERVER, CLIENT, sequence, acknowledgement, "PA", 500, payload, options=options)))
+
+
+LATE = -100_000 % TOP
+
+
+@pytest.mark.parametrize(
+    ("packet", "strict", "lenient"),
+    [
+        # The table of consequences for A = 1000 and W = 64512, from the kernel's source.
+        (from_server(1000 + WINDOW), "accepted", "accepted"),
+        (from_server(1001 + WINDOW), "INVALID by condition I: 1 byte", "ignored by condition I: 1 byte"),
+        (from_server(999 + 2 * WINDOW), "INVALID by condition I", "ignored by condition I: 64,511 bytes"),
+        (from_server(1000 + 2 * WINDOW), "INVALID by condition I", "INVALID by condition I: 64,512 bytes"),
+        (from_server(1000 + 2**29), "INVALID by condition I", "INVALID by condition I: 536,806,400 bytes"),
+        (from_server(1000 + LATE), "INVALID by condition II", "ignored by condition II: 35,488 bytes"),
+        (from_server(1000, 1001), "INVALID by condition III: 1 byte", "INVALID by condition III: 1 byte"),
+        (from_server(1000, 1000 - 66_001), "INVALID by condition IV: 1 byte", "ignored by condition IV: 1 byte"),
+        (
+            from_server(1000, options=[("SAck", (1000, 1500))]),
+            "INVALID by condition III: 500 bytes",
+            "INVALID by condition III: 500 bytes",
+        ),
+    ],
+)
+def test_each_condition_at_its_edge(packet, strict, lenient):
+    for answer, words in ((Behaviour.STRICT, strict), (Behaviour.IGNORES_LATE, lenient)):
+        prediction, after = established(answer).judge(packet)
+        assert str(prediction).startswith(f"expected {words}")
+        followed = words.startswith("ignored by condition I:")
+        if words != "accepted":
+            assert (after != established(answer)) == followed
+    assert established(Behaviour.STRICT, liberal=True).judge(packet)[0] is ACCEPTED
+
+
+def test_a_prediction_in_words():
+    assert str(ACCEPTED) == "expected accepted"
+    assert str(Prediction(Judgement.INVALID, "I", 2)) == "expected INVALID by condition I: 2 bytes out of it"
