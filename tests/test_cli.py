@@ -13,7 +13,7 @@ def lab(*arguments, given="", **environment):
     import os
 
     return subprocess.run(
-        [sys.executable, "-m", "lab.cli", *arguments],
+        [sys.executable, "-m", "lab", *arguments],
         input=given,
         capture_output=True,
         text=True,
@@ -42,7 +42,7 @@ def test_help_of_run_has_examples_and_exit_codes():
 def test_help_imports_nothing_slow():
     code = (
         "import sys; sys.argv = ['lab', '--help']\n"
-        "from lab.cli import main\n"
+        "from lab.__main__ import main\n"
         "try: main()\n"
         "except SystemExit: print({'scapy', 'pyroute2', 'pydantic', 'yaml', 'asyncio'} & set(sys.modules))"
     )
@@ -144,7 +144,7 @@ class TestRun:
         code = (
             "import sys, lab.netns.program as program; program._EXTRA_PATH = ()\n"
             "sys.argv = ['lab', 'run', 'in-window', '--fix', 'none']\n"
-            "from lab.cli import main; main()"
+            "from lab.__main__ import main; main()"
         )
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, env={"PATH": str(only_nft)}, check=False
@@ -156,7 +156,7 @@ class TestRun:
 
     def test_a_reader_that_goes_away_is_no_error(self):
         done = subprocess.run(
-            ["sh", "-c", f"{sys.executable} -m lab.cli run | head -1"], capture_output=True, text=True, check=False
+            ["sh", "-c", f"{sys.executable} -m lab run | head -1"], capture_output=True, text=True, check=False
         )
         assert "Traceback" not in done.stderr
         assert done.stdout.startswith("beyond-window, fix none: reset")

@@ -29,7 +29,7 @@ def asked():
     machine = Namespace.create()
     with machine.entered():
         before = state()
-        command = [sys.executable, "-m", "lab.cli", "doctor", "--json"]
+        command = [sys.executable, "-m", "lab", "doctor", "--json"]
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
         after = state()
     machine.close()

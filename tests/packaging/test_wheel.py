@@ -47,7 +47,7 @@ def test_wheel_brings_the_command_and_the_plugin(wheel: zipfile.ZipFile) -> None
     points = ConfigParser()
     (path,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
     points.read_string(wheel.read(path).decode())
-    assert dict(points["console_scripts"]) == {"lab": "lab.cli:main"}
+    assert dict(points["console_scripts"]) == {"lab": "lab.__main__:main"}
     assert dict(points["pytest11"]) == {"lab": "lab.pytest_plugin"}
 
 

@@ -61,7 +61,7 @@ def start(environment, tmp_path):
 def start_lab(start):
     """Starts the command ``lab``, as it is in this checkout."""
     return lambda *arguments, prefix=(), **more: start(
-        *prefix, sys.executable, "-P", "-m", "lab.cli", *arguments, **more
+        *prefix, sys.executable, "-P", "-m", "lab", *arguments, **more
     )
 
 

@@ -34,7 +34,7 @@ BOUND = 30  # seconds; what is not gone by then never goes
 LONGEST = 0.3  # seconds from the first namespace, or from data in flight, to the latest kill: a dozen trials
 PRIVATE = ("/run", "/dev/shm", "/var/tmp")
 
-LAB = (sys.executable, "-P", "-m", "lab.cli", "run", "beyond-window")
+LAB = (sys.executable, "-P", "-m", "lab", "run", "beyond-window")
 RUNS = (
     (*LAB, "--repeat", "1000"),
     (*LAB, "--repeat", "1000", "--backend", "legacy"),
@@ -104,9 +104,7 @@ def files_in(directories: list[str]) -> list[str]:
 
 
 def kill_one(command: tuple[str, ...], moment: float, directories: list[str]) -> dict[str, object]:
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process.stdout:
         if command == IN_FLIGHT:

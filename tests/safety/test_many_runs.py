@@ -25,9 +25,7 @@ def busy_core():
 
 def verdicts(output):
     """Count by fix how many runs there were, and how many of them were as expected."""
-    return {
-        tally["trial"]["fix"]: (tally["runs"], tally["as_expected"]) for tally in json.loads(output)["tallies"]
-    }
+    return {tally["trial"]["fix"]: (tally["runs"], tally["as_expected"]) for tally in json.loads(output)["tallies"]}
 
 
 def test_every_verdict_is_right_beside_a_busy_core(run_lab, at_full_length):

@@ -28,7 +28,7 @@ table inet hole {
 async def connected(lab: Lab) -> list[socket.socket]:
     client, server = lab.hosts["client"].namespace, lab.hosts["server"].namespace
     listener = listen(server, SERVER)
-    ends = await connect(("client", client, CLIENT), ("server", listener), SERVER)
+    ends = await connect(("client", client, CLIENT), [("server", listener)], SERVER)
     return [end.socket for end in ends]
 
 

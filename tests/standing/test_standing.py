@@ -32,7 +32,7 @@ def topology():
 
 def lab_command(*arguments, text=""):
     return subprocess.run(
-        [sys.executable, "-m", "lab.cli", *arguments], input=text, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "lab", *arguments], input=text, capture_output=True, text=True, check=False
     )
 
 
