@@ -63,7 +63,7 @@ async def ask(family: Family) -> Behaviour:
         window = stage.client.window
         # In this order: a small overshoot moves conntrack's idea of the sender's end (6.1 on), the others do not.
         for offset in (-3 * window, 2**30, window + window // 2):
-            await stage.inject(offset, b"")
+            await stage.inject(stage.from_server(offset))
             answers.append(stage.judgement())
         stage.finish()
     try:

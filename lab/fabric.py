@@ -1,17 +1,19 @@
 """From a topology to a running lab, and its end.
 
 Namespaces first, then the rules of the nodes are started on their way (loading them is a program's work) while the
-links are built; what is left is to wait until every link carries packets.
+links are built; what is left is to wait until every link carries packets and every address takes them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
+from lab.endpoints import Endpoints
 from lab.errors import LabError, MissingError
 from lab.netns import Namespace, Nft, Program, RouteSocket, Xtables
 from lab.netns.reaper import Closable, close_all
@@ -84,6 +86,7 @@ class Lab:
 
     :param family: build this family alone; both when None.
     :param change: what a fix changes on every node.
+    :ivar services: and ``endpoint_slices``: what the nodes serve now; at first the topology's.
     :raises MissingError: a program or a kernel feature is not there.
     :raises LabError: the kernel refused a part of it.
     """
@@ -91,6 +94,7 @@ class Lab:
     def __init__(self, topology: Topology, *, family: Family | None = None, change: NodeChange | None = None) -> None:
         self.topology = topology
         self.families = tuple(Family) if family is None else (family,)
+        self.services, self.endpoint_slices = topology.services, topology.endpoint_slices
         self._kept: list[Closable] = []
         self.hosts: dict[str, RunningHost] = {}
         try:
@@ -118,7 +122,7 @@ class Lab:
             proxy.finish()
 
     def sync(
-        self, services: Sequence[Service], slices: Sequence[EndpointSlice], *, clean_conntrack: bool = True
+        self, services: tuple[Service, ...], slices: tuple[EndpointSlice, ...], *, clean_conntrack: bool = True
     ) -> None:
         """Have every node's kube-proxy serve other Services and EndpointSlices from now on.
 
@@ -129,12 +133,12 @@ class Lab:
         :raises InputError: for services that claim the same address and port.
         :raises LabError: the kernel refused the change.
         """
-        before, self._objects = self._objects, (services, slices)
+        before, self.services, self.endpoint_slices = (self.services, self.endpoint_slices), services, slices
         try:
             for proxy in self._proxies:
                 proxy.sync(services, slices, clean_conntrack=clean_conntrack)
         except LabError:
-            self._objects = before
+            self.services, self.endpoint_slices = before
             for proxy in self._proxies:
                 proxy.sync(*before, clean_conntrack=False)
             raise
@@ -170,7 +174,9 @@ class Lab:
                     self.hosts[name].routes.apply(messages)
         for running in self.hosts.values():
             for interface in running.interfaces.values():
-                _await_link(running, interface)
+                _await(partial(running.routes.is_running, interface.index), f"{running.name}: {interface.name}")
+            for own in self.topology.addresses(running.name, Family.IPV6) if Family.IPV6 in self.families else ():
+                _await(partial(running.routes.is_local, own), f"{running.name}: {own}")
 
     def _end_messages(self, end: End, device: VethEnd, other: End, other_mac: bytes) -> list[Message]:
         place = f"{end.host}: {end.interface}"
@@ -183,6 +189,11 @@ class Lab:
                 if Family.of(own) in self.families
             ),
         ]
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """The endpoints of the Services: to be added, removed and drained while traffic runs."""
+        return Endpoints(self)
 
     def injector(self, host: str, interface: str | None = None) -> Injector:
         """Make a socket that sends ready packets from a host's link, as if its own stack had.
@@ -249,9 +260,9 @@ def _load_conntrack(node: RunningHost) -> None:
         node.nft.run("delete table inet lab_loads_conntrack\n")
 
 
-def _await_link(running: RunningHost, interface: VethEnd) -> None:
+def _await(is_up: Callable[[], bool], what: str) -> None:
     for _ in range(_ROUNDS):
-        if running.routes.is_running(interface.index):
+        if is_up():
             return
         os.sched_yield()
-    raise LabError(f"{running.name}: {interface.name} did not come up")
+    raise LabError(f"{what} did not come up")

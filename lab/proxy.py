@@ -83,8 +83,12 @@ class KubeProxy:
     ) -> None:
         """Bring the rules to what the services and endpoints are now, by what kube-proxy writes for a change.
 
-        A family in which nothing changed is left alone. It may be called in a thread of its own, so that traffic of
-        this process goes on meanwhile; two calls at a time are the caller's to prevent.
+        A family in which nothing changed is left alone. There is no moment without rules; but see in nftables mode that
+        the kernel itself loses some packet in thousands of changes, where it works on several processors: a packet that
+        began its way through the old rules finds the elements of their vmap gone when it comes there.
+
+        It may be called in a thread of its own, so that traffic of this process goes on meanwhile; two calls at a time
+        are the caller's to prevent.
 
         :param clean_conntrack: delete entries of UDP flows that went stale, as kube-proxy does; without, they are left
             in the way of what comes by the same ports (kubernetes #105657, #91236).
@@ -188,9 +192,9 @@ class _NftablesProxier(_Proxier):
 
     def _load(self, before: Sequence[ServicePort], after: Sequence[ServicePort]) -> None:
         written = nftables.sync(before, after, self.options)
-        script = _nftables_with(written.script, self._change.nftables.replace("TABLE", _table(self.options)))
-        self._node.nft.run(script)
-        used = {line.replace("add", "delete", 1) for line in script.splitlines() if line.startswith("add chain")}
+        self._node.nft.run(written.script)  # it leaves the base chains alone, and so what a fix added to them
+        lines = written.script.splitlines()
+        used = {line.replace("add", "delete", 1) for line in lines if line.startswith("add chain")}
         deletions = (*self._leftover, *written.afterwards.splitlines())
         self._leftover = tuple(line for line in deletions if line not in used)
         if self._leftover:
@@ -257,15 +261,6 @@ def _iptables_with(text: str, addition: str) -> str:
             end = text.index("COMMIT\n", text.index(f"{table}\n"))
             text = f"{text[:end]}{line}\n{text[end:]}"
     return text
-
-
-def _nftables_with(script: str, addition: str) -> str:
-    """Put behind a script what a fix added to chains that the script writes anew."""
-    for line in addition.splitlines():
-        verb, chain = line.split()[:2], " ".join(line.split()[2:5])
-        if verb in (["add", "rule"], ["insert", "rule"]) and f"flush chain {chain}\n" in script:
-            script += f"{line}\n"
-    return script
 
 
 def _delete_udp_entries(namespace: Namespace, is_stale: IsStale) -> None:

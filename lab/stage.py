@@ -6,13 +6,14 @@ import asyncio
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from lab.conntrack.dropped import dropped_as_invalid
 from lab.conntrack.netlink import ConntrackTable
+from lab.conntrack.window import Prediction, Tracker
 from lab.conntrack.witness import Judgement, counters
 from lab.errors import InputError, LabError
 from lab.fabric import Lab
@@ -21,14 +22,17 @@ from lab.timeline import Counters, Injected, SocketEnd, Timeline
 from lab.traffic.stream import FAREWELL, REQUEST, TcpEnd, connect, datagram_socket, listen, stream
 from lab.wire.capture import Sighting
 from lab.wire.craft import Segment, craft
-from lab.wire.follow import Connection, Side
-from lab.wire.packet import TCP, UDP, SocketAddress, decode
-from lab.words import Family
+from lab.wire.follow import Connection, Side, distance
+from lab.wire.packet import TCP, UDP, Packet, SocketAddress, decode
+from lab.words import Behaviour, Family
 
 CLIENT_PORT: Final = 34567  # the figure's
 _BARRIER_PORT: Final = 7  # echo, RFC 862
 _FIRST_PART: Final = 1000  # bytes of the stream before the case disturbs the connection
 _SECOND_PART: Final = 4000  # and after it
+_WORD: Final = 500  # bytes that the server says where the case is about its own next segment
+
+BE_LIBERAL: Final = "net/netfilter/nf_conntrack_tcp_be_liberal"
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,14 @@ class RefusedError(LabError):
 
 
 class Stage:
-    """One connection in one lab. Made inside the running event loop."""
+    """One connection in one lab. Made inside the running event loop.
 
-    def __init__(self, lab: Lab, cast: Cast, family: Family) -> None:
+    :param behaviour: what this kernel does with packets out of the window; the stage then predicts what it will do.
+    """
+
+    def __init__(self, lab: Lab, cast: Cast, family: Family, behaviour: Behaviour | None = None) -> None:
         self.lab = lab
+        self.behaviour = behaviour
         self.cast = cast
         self.family = family
         self.recorder = Recorder(lab, cast.node)
@@ -135,37 +143,80 @@ class Stage:
         assert self._ends is not None
         return stream(self._ends[1].sent, length)
 
-    async def inject(self, offset: int, payload: bytes) -> None:
-        """Put a segment on the server's link that its own stack never made, and wait until its effect is over.
+    def from_server(self, offset: int = 0, payload: bytes = b"", *, acknowledge: int = 0, **more: object) -> Segment:
+        """Return a segment as the server's own stack would send it next, but for what is said otherwise.
 
-        :param offset: of its sequence number from the next one that the server would send. It acknowledges exactly
-            what the server has received, for the client's reset copies that number, and RFC 5961 (3.2) lets a
-            reset through only where it is exact.
+        :param offset: added to its sequence number.
+        :param acknowledge: added to its acknowledgement. Left at 0 it acknowledges exactly what the server has
+            received: the client's reset copies that number, and RFC 5961 (3.2) lets a reset through only where it is
+            exact.
+        :param more: other fields of :class:`lab.wire.craft.Segment`, such as flags and options.
         """
-        assert self._ends is not None
-        server, client = self.server, self.client
-        own_time, echo = server.timestamps or (0, 0)
-        packet = craft(
-            Segment(
-                self._server_address,
-                self.cast.client_address,
-                server.sent + offset,
-                client.sent,
-                "PA",
-                server.last_window_field,
-                payload,
-                (own_time, echo) if server.timestamps else None,
-            )
-        )
-        decoded = decode(packet)
-        assert decoded is not None
-        self._injected = Injected(self._server, decoded, offset, client.window)
-        self._forged.add(decoded.likeness)
-        injector = self.lab.injector(self._server)
+        addresses = (self._server_address, self.cast.client_address)
+        return _segment(self.server, self.client, addresses, offset, payload, acknowledge, more)
+
+    def from_client(self, offset: int = 0, payload: bytes = b"", *, acknowledge: int = 0, **more: object) -> Segment:
+        """Return a segment as the client's own stack would send it next, but for what is said otherwise."""
+        addresses = (self.cast.client_address, self._target)
+        return _segment(self.client, self.server, addresses, offset, payload, acknowledge, more)
+
+    async def inject(self, segment: Segment) -> None:
+        """Put a segment on its sender's link that the sender's stack never made, and wait until its effect is over."""
+        data = craft(segment)
+        packet = decode(data)
+        assert packet is not None
+        self._forged.add(packet.likeness)
+        self._await_judgement(packet, forged=True, of_window=_is_plain(segment))
+        injector = self.lab.injector(self._injected_from)
         with one_processor():
-            injector.send(packet)
+            injector.send(data)
             await self._barrier()
-        self._ends[1].pending_error()
+        self._take_errors()
+
+    async def speak(self) -> None:
+        """Let the server's own stack send a segment, the one to be judged, and wait until its effect is over."""
+        assert self._ends is not None
+        seen = len(self.recorder.sightings)
+        with one_processor():
+            await self._ends[1].send(stream(self._ends[1].sent, _WORD))
+            await self._barrier()
+        sent = (sighting for sighting in self.recorder.sightings[seen:] if sighting.host == self._server)
+        packet = next(one.packet for one in sent if one.outgoing and one.packet.payload_length and one.packet.tcp)
+        self._await_judgement(packet, forged=False, of_window=False)
+        self._take_errors()
+
+    def _await_judgement(self, packet: Packet, *, forged: bool, of_window: bool) -> None:
+        from_server = packet.source == self._server_address
+        sender, receiver = (self.server, self.client) if from_server else (self.client, self.server)
+        hosts = (self._server, self.cast.client) if from_server else (self.cast.client, self._server)
+        assert packet.tcp is not None
+        offset = distance(sender.sent, packet.tcp.sequence) if forged else 0
+        predicted = self._predict(packet) if of_window else None
+        self._injected = Injected(*hosts, packet, forged, offset, receiver.window, receiver.sent, predicted)
+
+    @property
+    def _injected_from(self) -> str:
+        assert self._injected is not None
+        return self._injected.host
+
+    def window_at_node(self) -> Tracker:
+        """Return what the node's conntrack knows of the connection, by the model, from all packets that it judged.
+
+        :raises InputError: nobody has asked this kernel what it makes of packets out of the window.
+        """
+        if self.behaviour is None:
+            raise InputError("the kernel's behaviour is not known on this stage", cure="give it to the Stage")
+        liberal = self.lab.hosts[self.cast.node].namespace.sysctl(BE_LIBERAL) != "0"
+        tracker = Tracker(self.cast.client_address, self.behaviour, liberal)
+        self.recorder.read()
+        return tracker.after(judged.packet for judged in self.recorder.judged if judged.packet.protocol == TCP)
+
+    def _predict(self, packet: Packet) -> Prediction | None:
+        return None if self.behaviour is None else self.window_at_node().judge(packet)[0]
+
+    def _take_errors(self) -> None:
+        for end in self._ends or ():
+            end.pending_error()
 
     def judgement(self) -> Judgement:
         """Return what conntrack made of the packet injected last.
@@ -268,6 +319,25 @@ class Stage:
         expected = stream(0, len(end.received)) if is_client else (REQUEST + FAREWELL)[: len(end.received)]
         address = self.cast.client_address if is_client else self._server_address
         return SocketEnd(end.host, address, end.error, end.sent, len(end.received), bytes(end.received) == expected)
+
+
+def _segment(
+    sender: Side,
+    receiver: Side,
+    addresses: tuple[SocketAddress, SocketAddress],
+    offset: int,
+    payload: bytes,
+    acknowledge: int,
+    more: Mapping[str, object],
+) -> Segment:
+    fields: dict[str, Any] = {"flags": "PA" if payload else "A", "timestamps": sender.timestamps, **more}
+    numbers = (sender.sent + offset, receiver.sent + acknowledge)
+    return Segment(*addresses, *numbers, window=sender.last_window_field, payload=payload, **fields)
+
+
+def _is_plain(segment: Segment) -> bool:
+    """Tell whether it is for the window check alone to judge a segment."""
+    return segment.flags in ("A", "PA") and segment.checksum is None and segment.header_words is None
 
 
 @contextmanager

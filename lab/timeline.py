@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lab.conntrack.netlink import Entry, EntryEvent
+from lab.conntrack.window import Prediction
 from lab.conntrack.witness import Judged
 from lab.wire.capture import Sighting
 from lab.wire.packet import Packet, SocketAddress
@@ -28,16 +29,25 @@ class SocketEnd:
 
 @dataclass(frozen=True)
 class Injected:
-    """The forged packet: where it was put on the wire, and where it lies in the server's stream.
+    """The packet that is to disturb the connection.
 
-    :param offset: its sequence number minus the next one that the server would send.
+    :param host: whose link it was put on.
+    :param receiver: the host that it is for.
+    :param forged: whether the lab made it; a real one was sent by the host's own stack.
+    :param offset: its sequence number minus the next one that its sender would send.
     :param window: the largest window that the receiver had offered, in bytes.
+    :param exact: the acknowledgement that is exact: the next number that its sender waits for.
+    :param predicted: what the model of the window check expects of the kernel; None where the window decides nothing.
     """
 
     host: str
+    receiver: str
     packet: Packet
+    forged: bool
     offset: int
     window: int
+    exact: int
+    predicted: Prediction | None = None
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ async def run(setting: Setting, behaviour: Behaviour) -> Result:
     """
     players = cast(setting.topology, setting.family)
     with Lab(setting.topology, family=setting.family, change=setting.fix.change) as lab:
-        stage = Stage(lab, players, setting.family)
+        stage = Stage(lab, players, setting.family, behaviour)
         await act(setting.case.play, stage)
         timeline = stage.finish()
     return judge(setting, behaviour, timeline)

@@ -48,7 +48,9 @@ class Verdict:
 def leaked(timeline: Timeline) -> Sighting | None:
     """Return the injected packet as it came to the client from an address that the client does not talk to."""
     arrival = _arrival(timeline)
-    return arrival if arrival is not None and arrival.packet.source != timeline.target else None
+    if arrival is None or arrival.host != timeline.client or arrival.packet.source == timeline.target:
+        return None
+    return arrival
 
 
 def resets(timeline: Timeline) -> tuple[Sighting, ...]:
@@ -64,6 +66,12 @@ def resets(timeline: Timeline) -> tuple[Sighting, ...]:
     )
 
 
+def _is_exact(timeline: Timeline, reset: Sighting) -> bool:
+    """Tell whether a reset has the one number that ends the connection (RFC 5961, 3.2)."""
+    assert reset.packet.tcp is not None
+    return timeline.injected is not None and reset.packet.tcp.sequence == timeline.injected.exact
+
+
 def _arrival(timeline: Timeline) -> Sighting | None:
     if timeline.injected is None:
         return None
@@ -72,7 +80,9 @@ def _arrival(timeline: Timeline) -> Sighting | None:
         (
             sighting
             for sighting in timeline.sightings
-            if sighting.host == timeline.client and not sighting.outgoing and sighting.packet.likeness == likeness
+            if sighting.host == timeline.injected.receiver
+            and not sighting.outgoing
+            and sighting.packet.likeness == likeness
         ),
         None,
     )
@@ -106,7 +116,7 @@ def _outcome(timeline: Timeline) -> tuple[Outcome, tuple[str, ...]]:
         by_rule = f"{timeline.counters.dropped} dropped by rule" if timeline.counters.dropped else "never arrived"
         return Outcome.DROPPED, (by_rule, whole)
     where = f"came from {arrival.packet.source.address}"
-    if arrival.packet.source != timeline.target:
+    if leaked(timeline):
         return Outcome.LEAKED, (where, whole)
     return Outcome.DELIVERED, (where, whole)
 
@@ -118,6 +128,9 @@ def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | 
     for end in timeline.ends:
         if not end.intact:
             found.append(f"{end.host} received bytes that were not sent")
+    predicted = timeline.injected.predicted if timeline.injected else None
+    if predicted is not None and predicted.judgement is not judgement:
+        found.append(f"by the model of the window check {predicted}, conntrack's word is {judgement}")
     logged = sum(judged.state == "invalid" for judged in timeline.judged)
     counted = timeline.counters.states.get("invalid", 0)
     if logged != counted:
@@ -136,6 +149,6 @@ def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | 
         found.append(f"a rule dropped {timeline.counters.dropped} INVALID packets, the injected one was {judgement}")
     if outcome is Outcome.DROPPED and timeline.counters.dropped == 0:
         found.append("the packet did not reach the client, but no rule counted a drop")
-    if outcome is not Outcome.RESET and resets(timeline):
-        found.append("a reset reached the server, and yet the connection went on")
+    if outcome is not Outcome.RESET and any(_is_exact(timeline, reset) for reset in resets(timeline)):
+        found.append("a reset with the exact number reached the server, and yet the connection went on")
     return tuple(found)

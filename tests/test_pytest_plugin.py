@@ -275,7 +275,7 @@ def test_a_connection_of_ones_own(project):
 
         async def disturb(stage):
             await stage.establish()
-            await stage.inject(2**29, b"forged")
+            await stage.inject(stage.from_server(2**29, b"forged"))
             await stage.go_on()
 
         def test_play(lab):

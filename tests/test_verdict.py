@@ -37,7 +37,7 @@ def timeline(*sightings, state="invalid", reason="SEQ is over", dropped=None, er
         client_address=CLIENT,
         server_address=POD,
         first_numbers={"client": 0, "server": 0},
-        injected=Injected("server", FORGED, 2**29, 64512),
+        injected=Injected("server", "client", FORGED, True, 2**29, 64512, 16),
         sightings=(Sighting(10, "server", "eth0", True, FORGED), *sightings),
         judged=tuple(judged),
         entry_events=(),
@@ -108,7 +108,7 @@ def test_a_server_that_was_reset_by_nobody_seen_is_lost():
             "a rule dropped 1 INVALID packets, the injected one was accepted",
         ),
         (timeline(dropped=0), "the packet did not reach the client, but no rule counted a drop"),
-        (timeline(LEAKED, RESET), "a reset reached the server, and yet the connection went on"),
+        (timeline(LEAKED, RESET), "a reset with the exact number reached the server, and yet the connection went on"),
         (
             timeline(dropped=1, ends=(SocketEnd("client", CLIENT, None, 25, 5000, False), *timeline().ends[1:])),
             "client received bytes that were not sent",

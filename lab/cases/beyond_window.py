@@ -16,7 +16,7 @@ _PAYLOAD: Final = b"far off"
 
 async def _play(stage: Stage) -> None:
     await stage.establish()
-    await stage.inject(FAR, _PAYLOAD)
+    await stage.inject(stage.from_server(FAR, _PAYLOAD))
     await stage.go_on()
 
 

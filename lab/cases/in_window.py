@@ -14,7 +14,7 @@ from lab.words import Behaviour
 async def _play(stage: Stage) -> None:
     await stage.establish()
     # The very bytes that the server sends next, so the client may take them and the stream still holds.
-    await stage.inject(0, stage.next_bytes(100))
+    await stage.inject(stage.from_server(0, stage.next_bytes(100)))
     await stage.go_on()
 
 

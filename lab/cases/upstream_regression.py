@@ -18,7 +18,7 @@ _PAYLOAD: Final = b"boom!!!"
 
 async def _play(stage: Stage) -> None:
     await stage.establish()
-    await stage.inject(_BEHIND, _PAYLOAD)
+    await stage.inject(stage.from_server(_BEHIND, _PAYLOAD))
     await stage.go_on()
 
 

