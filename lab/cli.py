@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lab.fixes import Fix
     from lab.result import Report
     from lab.rules.source import Choice, NodeSettings
+    from lab.standing.control import Word
     from lab.topology.model import Topology
 
 app = typer.Typer(
@@ -29,6 +30,10 @@ app = typer.Typer(
 )
 topology_app = typer.Typer(help="Help with writing topology files.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(topology_app, name="topology")
+endpoints_app = typer.Typer(
+    help="Change the endpoints of a lab that stands, while traffic runs.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(endpoints_app, name="endpoints")
 
 
 def _examples(*commands: str) -> str:
@@ -85,6 +90,17 @@ TopologyArgument = Annotated[
     str, typer.Argument(help="A topology by name or file, - for stdin.", autocompletion=_complete(_topology_names))
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ServiceArgument = Annotated[
+    str, typer.Argument(metavar="SERVICE", help="A Service: its name, or namespace/name where several have it.")
+]
+AddressArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="An address of a host of the lab.")]
+KeepConntrackFlag = Annotated[
+    bool,
+    typer.Option(
+        "--keep-conntrack",
+        help="Leave stale conntrack entries of UDP flows where they are, which kube-proxy would delete.",
+    ),
+]
 
 
 @app.command(
@@ -434,6 +450,65 @@ def down(
     for lab in labs() if all_ else (choose(name),):
         end(lab)
         print(f"The lab {lab.name} is gone.")
+
+
+@endpoints_app.command("list", epilog=_examples("lab endpoints list", "lab endpoints list --json"))
+def endpoints_list(lab: LabOption = None, json: JsonFlag = False) -> None:
+    """List the endpoints of a lab that stands: ready, draining (on their way out, but serving), unready."""
+    from dataclasses import asdict
+    from json import dumps
+
+    from lab.standing.commands import choose
+    from lab.standing.control import endpoints, lines
+
+    found = endpoints(choose(lab))
+    if json:
+        print(dumps([asdict(known) for known in found], indent=2))
+    else:
+        print(*lines(found), sep="\n")
+
+
+@endpoints_app.command(
+    "add",
+    epilog=_examples("lab endpoints add web 10.0.1.2", "lab endpoints add default/web fd00:10:0:1::2 --lab fixed"),
+)
+def endpoints_add(
+    service: ServiceArgument, address: AddressArgument, lab: LabOption = None, keep_conntrack: KeepConntrackFlag = False
+) -> None:
+    """Add a ready endpoint to a Service, or make one ready again that drains.
+
+    Every pod of the lab answers at the Service's ports, so any may become an endpoint.
+    """
+    _change_endpoints("add", service, address, lab, keep_conntrack)
+
+
+@endpoints_app.command(
+    "remove",
+    epilog=_examples("lab endpoints remove web 10.0.1.2", "lab endpoints remove dns 10.0.1.2 --keep-conntrack"),
+)
+def endpoints_remove(
+    service: ServiceArgument, address: AddressArgument, lab: LabOption = None, keep_conntrack: KeepConntrackFlag = False
+) -> None:
+    """Take an endpoint away from a Service: nothing new goes there, and what is connected goes on."""
+    _change_endpoints("remove", service, address, lab, keep_conntrack)
+
+
+@endpoints_app.command("drain", epilog=_examples("lab endpoints drain web 10.0.1.2"))
+def endpoints_drain(
+    service: ServiceArgument, address: AddressArgument, lab: LabOption = None, keep_conntrack: KeepConntrackFlag = False
+) -> None:
+    """Mark an endpoint as Kubernetes marks that of a pod on its way out: terminating, not ready, but serving.
+
+    What is connected goes on; new connections come only while no endpoint of the Service is ready.
+    """
+    _change_endpoints("drain", service, address, lab, keep_conntrack)
+
+
+def _change_endpoints(word: Word, service: str, address: str, lab: str | None, keep_conntrack: bool) -> None:
+    from lab.standing.commands import choose
+    from lab.standing.control import change, lines
+
+    print(*lines(change(choose(lab), word, service, address, clean_conntrack=not keep_conntrack)), sep="\n")
 
 
 @app.command(

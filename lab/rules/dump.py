@@ -17,8 +17,8 @@ from lab.errors import InputError
 from lab.kubeproxy.nftables import TABLE
 from lab.words import Family, ProxyMode
 
-_CURE: Final = "give what iptables-save or 'nft list ruleset' prints on the node"
-_CUT_OFF: Final = "was it cut off? " + _CURE
+CURE: Final = "give what iptables-save or 'nft list ruleset' prints on the node"
+_CUT_OFF: Final = "was it cut off? " + CURE
 
 # Chains with kube-proxy's prefix that others make: the kubelet (pkg/kubelet/kubelet_network_linux.go) and kube-router
 # (its network policies and service proxy).
@@ -29,10 +29,11 @@ _IPTABLES_LINE: Final = re.compile(
     r"\*(?P<table>[a-z]+)|:(?P<chain>\S+) (?P<policy>\S+)(?: \[\d+:\d+\])?|(?P<commit>COMMIT)"
     r"|(?:\[\d+:\d+\] )?-A (?P<source>\S+)(?P<rule>(?: .*)?)"
 )
-_TARGET: Final = re.compile(r" -[jg] (\S+)")
-_DESTINATION: Final = re.compile(r" -[sd] ([0-9a-fA-F:.]+)")
+_TARGET: Final = re.compile(r"(?:^| )-[jg] (\S+)")
+_ADDRESS: Final = re.compile(r"(?:^| )-[sd] ([0-9a-fA-F:.]+)")
 _HANDLE: Final = re.compile(r" # handle \d+$")
 _STRINGS: Final = re.compile(r'"[^"]*"')
+_BETWEEN: Final = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')  # commas outside of strings
 
 
 class Line(NamedTuple):
@@ -71,7 +72,6 @@ class Dump:
     """
 
     mode: ProxyMode
-    source: str
     tables: frozenset[str]
     containers: dict[tuple[str, str], Container]
     others: Counter[str]
@@ -88,8 +88,8 @@ def mode_of(text: str, source: str) -> ProxyMode:
             return ProxyMode.IPTABLES
         if re.match(r"table \S+ \S+ \{", line):
             return ProxyMode.NFTABLES
-        raise InputError("this is no dump of rules", source=source, line=number, cure=_CURE)
-    raise InputError("empty: there are no rules in it", source=source, cure=_CURE)
+        raise InputError("this is no dump of rules", source=source, line=number, cure=CURE)
+    raise InputError("empty: there are no rules in it", source=source, cure=CURE)
 
 
 def read(text: str, source: str, family: Family) -> Dump:
@@ -122,7 +122,7 @@ def _read_iptables(text: str, source: str, family: Family) -> Dump:
     for number, line in _lines(text):
         parsed = _IPTABLES_LINE.fullmatch(line)
         if parsed is None:
-            raise InputError("no line of iptables-save", source=source, line=number, cure=_CURE)
+            raise InputError("no line of iptables-save", source=source, line=number, cure=CURE)
         if parsed["table"]:
             if table:
                 raise InputError(f"the table {table} has no end", source=source, line=number, cure=_CUT_OFF)
@@ -136,27 +136,33 @@ def _read_iptables(text: str, source: str, family: Family) -> Dump:
             if _ours(chain):
                 containers[table, chain] = Container("chain", table, chain, number)
         else:
-            name, rule = parsed["source"], parsed["rule"]
-            _check_family(rule, name, family, source, number)
-            target = _TARGET.search(rule)
-            if (table, name) in containers:
-                containers[table, name].lines.append(Line(rule.strip(), number))
-            elif name in _BUILT_IN and target and _ours(target[1]):
-                jumps = containers[table, name] = Container("jumps", table, name, number)
-                jumps.lines.append(Line(rule.strip(), number))
-            else:
+            name, rule = parsed["source"], parsed["rule"].strip()
+            if not _ours(name) and not (name in _BUILT_IN and _jumps_to_ours(rule)):
                 others[f"{table} {name}"] += 1
+                continue
+            if name in _BUILT_IN:
+                containers.setdefault((table, name), Container("jumps", table, name, number))
+            elif (table, name) not in containers:
+                message = f"a rule of the chain {name}, which is not declared"
+                raise InputError(message, source=source, line=number, cure=_CUT_OFF)
+            _check_family(rule, family, source, number)
+            containers[table, name].lines.append(Line(rule, number))
     if table:
         raise InputError(f"ends within the table {table}", source=source, line=number, cure=_CUT_OFF)
     if not any(container.kind == "chain" for container in containers.values()):
         cure = "save with the backend that kube-proxy uses: iptables-nft-save or iptables-legacy-save"
         raise InputError("there is no chain of kube-proxy in it", source=source, cure=cure)
     counts = "-m nfacct " in text
-    return Dump(ProxyMode.IPTABLES, source, frozenset(tables), containers, others, counts)
+    return Dump(ProxyMode.IPTABLES, frozenset(tables), containers, others, counts)
 
 
-def _check_family(rule: str, chain: str, family: Family, source: str, number: int) -> None:
-    address = _DESTINATION.search(rule) if _ours(chain) else None
+def _jumps_to_ours(rule: str) -> bool:
+    target = _TARGET.search(rule)
+    return target is not None and _ours(target[1])
+
+
+def _check_family(rule: str, family: Family, source: str, number: int) -> None:
+    address = _ADDRESS.search(rule)
     if address and (":" in address[1]) != (family is Family.IPV6):
         other = Family.IPV4 if family is Family.IPV6 else Family.IPV6
         message = f"a rule of {other}, but the rules are compared for {family}"
@@ -168,40 +174,39 @@ def _read_nft(text: str, source: str, family: Family) -> Dump:
     containers: dict[tuple[str, str], Container] = {}
     tables: set[str] = set()
     others: Counter[str] = Counter()
-    table, container, elements, depth, number = "", None, "", 0, 0
+    table, container, depth, number = "", None, 0, 0
     for number, line in _lines(text):
-        line = _HANDLE.sub("", line)  # noqa: PLW2901
         bare = _STRINGS.sub("", line)
         before, depth = depth, depth + bare.count("{") - bare.count("}")
         if depth < 0:
-            raise InputError("a } too many", source=source, line=number, cure=_CURE)
+            raise InputError("a } too many", source=source, line=number, cure=CURE)
+        said = _HANDLE.sub("", line)
         if before == 0:
-            opened = re.fullmatch(r"table (\S+ \S+) \{", line)
-            if opened is None:
-                raise InputError("no line of nft's", source=source, line=number, cure=_CURE)
-            table = opened[1]
+            table = _table(said, source, number)
             tables.add(table)
         elif table != wanted:
-            others[table] += 1
-        elif before == 1:
-            opened = re.fullmatch(r"(chain|set|map) (\S+) \{", line)
-            if opened:
-                container = containers[table, opened[2]] = Container(opened[1], table, opened[2], number)
-            elif depth == 1:
-                own = containers.setdefault((table, ""), Container("table", table, "", number))
-                own.lines.append(Line(line, number))
-        elif before == 2 and line == "}":
-            container = None
-        elif container is not None and (elements or line.startswith("elements = {")):
-            elements += f" {line}"
-            container.elements.append(Line(line.removeprefix("elements = {").removesuffix("}"), number))
-            elements = elements if depth > 2 else ""
-        elif container is not None:
-            container.lines.append(Line(line, number))
+            others[table] += before >= 2 and said != "}"
+        elif opened := re.fullmatch(r"(chain|set|map) (\S+) \{", said) if before == 1 else None:
+            container = containers[table, opened[2]] = Container(opened[1], table, opened[2], number)
+        elif before == 1 and said != "}":
+            container = containers.setdefault((table, ""), Container("table", table, "", number))
+            container.lines.append(Line(said, number))
+        elif container is not None and (before == 3 or said.startswith("elements = {")):
+            elements = _BETWEEN.split(said.removeprefix("elements = {").removesuffix("}"))
+            container.elements.extend(Line(element.strip(), number) for element in elements if element.strip())
+        elif container is not None and said != "}":
+            container.lines.append(Line(said, number))
     if depth:
         raise InputError(f"ends within the table {table}", source=source, line=number, cure=_CUT_OFF)
     if wanted not in tables:
-        cure = "in iptables mode, give what iptables-save prints; there is nft's text of it in the dump"
-        has_chains = re.search(r"^\s*chain KUBE-SERVICES ", text, re.MULTILINE)
-        raise InputError(f"there is no table {wanted} in it", source=source, cure=cure if has_chains else _CURE)
-    return Dump(ProxyMode.NFTABLES, source, frozenset(tables), containers, others)
+        of_iptables = re.search(r"^\s*chain KUBE-SERVICES ", text, re.MULTILINE)
+        cure = "this node is in iptables mode: give what iptables-save prints" if of_iptables else CURE
+        raise InputError(f"there is no table {wanted} in it", source=source, cure=cure)
+    return Dump(ProxyMode.NFTABLES, frozenset(tables), containers, others)
+
+
+def _table(line: str, source: str, number: int) -> str:
+    opened = re.fullmatch(r"table (\S+ \S+) \{", line)
+    if opened is None:
+        raise InputError("no line of nft list", source=source, line=number, cure=CURE)
+    return opened[1]

@@ -59,7 +59,7 @@ class NodeSettings:
             "--service-cidr": (self.service_cidrs, "it is for files of Services and EndpointSlices alone"),
             "--masquerade-all": (self.masquerade_all, "write the host's masquerade-all"),
         }
-        return {option: cure for option, (value, cure) in places.items() if value}
+        return {option: place for option, (value, place) in places.items() if value}
 
 
 def _check(kind: Callable[[str], object], option: str, values: Iterable[str], cure: str) -> None:
@@ -111,16 +111,23 @@ class Proxy:
         return (nftables.render(self.services, self.endpoint_slices, self.options),)
 
 
-def proxies(reference: str, family: Family, choice: Choice, node: NodeSettings) -> tuple[Proxy, ...]:
+def proxies(
+    reference: str,
+    family: Family,
+    choice: Choice,
+    node: NodeSettings,
+    default_mode: ProxyMode = ProxyMode.IPTABLES,
+) -> tuple[Proxy, ...]:
     """Return the kube-proxies that a file is about.
 
     :param reference: a topology by name or file, or a YAML file of Services and EndpointSlices; ``-`` for stdin.
+    :param default_mode: of objects without a topology, where none is chosen.
     :raises InputError: with file, line and cure, for the first thing wrong.
     """
     given = load(reference)
     if isinstance(given, Topology):
         return _of_topology(reference, given, family, choice, node)
-    mode = choice.mode or ProxyMode.IPTABLES
+    mode = choice.mode or default_mode
     if mode is ProxyMode.NFTABLES and choice.backend is not None:
         raise InputError("--backend is for iptables mode", cure="leave it out")
     options = ProxyOptions(
@@ -139,8 +146,9 @@ def proxies(reference: str, family: Family, choice: Choice, node: NodeSettings) 
 def _of_topology(
     reference: str, topology: Topology, family: Family, choice: Choice, node: NodeSettings
 ) -> tuple[Proxy, ...]:
-    for option, cure in node.given.items():
-        raise InputError(f"{option}: the topology {topology.name} decides that", cure=cure)
+    if node.given:
+        option, place = next(iter(node.given.items()))
+        raise InputError(f"{option}: the topology {topology.name} decides that", cure=place)
     topology = with_proxy(topology, choice.mode, choice.version, choice.backend)
     if not topology.nodes:
         raise InputError(f"{reference}: no host has proxy-mode, so there are no rules")

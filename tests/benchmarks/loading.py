@@ -1,7 +1,8 @@
-"""How long loading takes, beside the same text given to iptables-restore or nft by hand.
+"""How long rules take to load, beside the same text given to iptables-restore or nft by hand.
 
-Run it as root: ``python tests/benchmarks/bench_loading.py``. It prints the least of some runs, each in a fresh
-namespace, and the ratio; it judges nothing. The bar is a ratio of 1.2.
+    python tests/benchmarks/loading.py
+
+Each load is into a fresh namespace. The bar is a ratio of 1.2; nothing is judged here.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-import time
 from contextlib import closing
 from pathlib import Path
+
+from measure import interleaved, machine, milliseconds, told
 
 from lab.kubeproxy import ProxyOptions, iptables, nftables
 from lab.netns import Namespace, Nft, Xtables
@@ -48,30 +50,37 @@ def objects(count):
     return services, slices
 
 
-def seconds(work):
-    """Time one run in a fresh namespace."""
+def loaded(work):
+    """Time one load in a fresh namespace; return milliseconds."""
     with closing(Namespace.create()) as namespace:
-        begin = time.perf_counter()
-        kept = work(namespace)
-        taken = time.perf_counter() - begin
-        if kept is not None:
-            kept.close()
+        kept = []
+        taken = milliseconds(lambda: kept.append(work(namespace)))
+        for one in kept:
+            if one is not None:
+                one.close()
     return taken
 
 
-def compare(title, runs, lab, by_hand):
-    """Time both, turn by turn, so that a slow moment of the machine meets either."""
-    times = [(seconds(lab), seconds(by_hand)) for _ in range(runs)]
-    ours, theirs = (min(column) for column in zip(*times, strict=True))
-    print(f"{title:42} lab {ours:8.3f} s   by hand {theirs:8.3f} s   ratio {ours / theirs:.2f}", flush=True)
+def compare(title, rounds, lab, by_hand):
+    """Print what both take, and the ratio of their minima: what is more is another program's turn."""
+    times = interleaved(rounds, {"lab": lambda: loaded(lab), "by hand": lambda: loaded(by_hand)})
+    print(f"{title}: ratio {min(times['lab']) / min(times['by hand']):.2f}")
+    for name, taken in times.items():
+        print(f"  {name:8} {told(taken)}", flush=True)
 
 
 def run(command, path, namespace, lock):
     with namespace.entered(), path.open() as stream:
-        subprocess.run(command, stdin=stream, check=True, env={**os.environ, "XTABLES_LOCKFILE": str(lock)})
+        subprocess.run(
+            command,
+            stdin=stream,
+            check=True,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "XTABLES_LOCKFILE": str(lock)},
+        )
 
 
-def with_iptables(folder, count, backend, runs):
+def with_iptables(folder, count, backend, rounds):
     text = iptables.render(*objects(count), ProxyOptions(Family.IPV4, version="v1.29", nfacct=False)).restore
     path, lock = folder / "restore", folder / "lock"
     path.write_text(text)
@@ -82,11 +91,11 @@ def with_iptables(folder, count, backend, runs):
         xtables.start_restore(4, text).finish()
         return xtables
 
-    title = f"{count:6,} services, iptables-{backend}-restore"
-    compare(title, runs, lab, lambda namespace: run(command, path, namespace, lock))
+    title = f"{count:,} services, iptables-{backend}-restore"
+    compare(title, rounds, lab, lambda namespace: run(command, path, namespace, lock))
 
 
-def with_nft(folder, count, version, runs):
+def with_nft(folder, count, version, rounds):
     text = nftables.render(*objects(count), ProxyOptions(Family.IPV4, version=version))
     path, lock = folder / "script", folder / "lock"
     path.write_text(text)
@@ -96,11 +105,12 @@ def with_nft(folder, count, version, runs):
         nft.run(text)
         return nft
 
-    title = f"{count:6,} services, nft, {version}"
-    compare(title, runs, lab, lambda namespace: run(["nft", "-f", "-"], path, namespace, lock))
+    title = f"{count:,} services, nft, {version}"
+    compare(title, rounds, lab, lambda namespace: run(["nft", "-f", "-"], path, namespace, lock))
 
 
 def main():
+    print(machine())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with_iptables(folder, 1_000, Backend.NFT, 3)

@@ -1,0 +1,50 @@
+"""Holds a node's rules against those of a kube-proxy."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.errors import InputError
+from lab.rules import dump
+from lab.rules.diff import Comparison, compare
+from lab.rules.scratch import saved_uncounted
+
+if TYPE_CHECKING:
+    from lab.rules.source import Proxy
+
+
+def read_text(path: str) -> str:
+    """Read a dump's file; ``-`` is standard input.
+
+    :raises InputError: it cannot be read, or is no text.
+    """
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError("not a text file", source=path, line=line, cure=dump.CURE) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"cannot be read: {reason}", source=path) from None
+
+
+def check(proxy: Proxy, text: str, source: str) -> Comparison:
+    """Compare a dump with what this kernel gives back of a kube-proxy's rules.
+
+    Whether rules count by nfacct depends on the node's kernel, not on kube-proxy's options, so the dump decides.
+
+    :param source: what to call the dump in errors.
+    :raises InputError: it is no dump of this mode and family, with the line.
+    :raises LabError: this kernel refused kube-proxy's rules.
+    """
+    found = dump.read(text, source, proxy.options.family)
+    if found.mode is not proxy.mode:
+        message = f"a dump of a node in {found.mode} mode, but kube-proxy's rules are for {proxy.mode} mode"
+        raise InputError(message, source=source, cure=f"give --proxy-mode {found.mode}")
+    options = dataclasses.replace(proxy.options, nfacct=found.counts_by_name)
+    expected = saved_uncounted(dataclasses.replace(proxy, options=options))
+    return compare(dump.read(expected, "kube-proxy's rules", options.family), found)

@@ -1,0 +1,94 @@
+"""Objects of every sort that dumps differ in, and dumps of them made by this kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.rules.scratch import saved
+from lab.rules.source import Choice, NodeSettings, proxies
+from lab.words import Backend, Family, ProxyMode
+
+OBJECTS = Path(__file__).with_name("objects.yaml")
+NODE = NodeSettings(
+    name="worker-1",
+    addresses=("192.0.2.9", "2001:db8:1::9"),
+    cluster_cidrs=("10.244.0.0/16", "fd00:244::/64"),
+    service_cidrs=("10.96.0.0/16", "fd00:96::/112"),
+)
+IPTABLES = {
+    f"{version}-{backend}": Choice(ProxyMode.IPTABLES, version, backend)
+    for version in ("v1.14", "v1.29", "v1.32")
+    for backend in Backend
+}
+SHAPES = {
+    **IPTABLES,
+    **{version: Choice(ProxyMode.NFTABLES, version) for version in ("v1.31", "v1.34", "v1.36")},
+}
+
+
+@pytest.fixture
+def objects():
+    return OBJECTS
+
+
+@pytest.fixture
+def make_proxy():
+    def make(choice, family=Family.IPV4, reference=OBJECTS, node=NODE):
+        [proxy] = proxies(str(reference), family, choice, node)
+        return proxy
+
+    return make
+
+
+@pytest.fixture(params=SHAPES.values(), ids=SHAPES)
+def choice(request):
+    return request.param
+
+
+@pytest.fixture(params=IPTABLES.values(), ids=IPTABLES)
+def iptables_choice(request):
+    return request.param
+
+
+@pytest.fixture(params=list(Family), ids=str)
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def proxy(make_proxy, choice, family):
+    return make_proxy(choice, family)
+
+
+@pytest.fixture
+def own_save(proxy):
+    """What this kernel gives back of the rules, as text."""
+    return saved(proxy)
+
+
+@pytest.fixture
+def lab_rules():
+    """Run `lab rules` as people do."""
+
+    def run(*arguments, given="", code):
+        done = subprocess.run(
+            [sys.executable, "-m", "lab", "rules", *map(str, arguments)],
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "COLUMNS": "120"},
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        done.json = lambda: json.loads(done.stdout)
+        return done
+
+    return run

@@ -1,0 +1,149 @@
+"""`lab rules` as people call it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+
+import pytest
+
+NODE = ("--node-name", "worker-1", "--node-address", "192.0.2.9", "--cluster-cidr", "10.244.0.0/16")
+
+
+def test_a_list_from_stdin(lab_rules, objects):
+    text = lab_rules("-", "--proxy-version", "v1.29", *NODE, given=objects.read_text(), code=0).stdout
+    assert text.startswith("# worker-1: kube-proxy ipv4\n*filter\n")
+    assert "! -s 10.244.0.0/16 -j KUBE-MARK-MASQ" in text
+    assert text.count("--to-destination") == 11
+    ipv6 = lab_rules(objects, "--family", "ipv6", code=0).stdout
+    assert ipv6.startswith("# kube-proxy ipv6\n")
+    assert "--to-destination [fd00:244::1]:8080" in ipv6
+    assert "add table ip kube-proxy" in lab_rules(objects, "--proxy-mode", "nftables", code=0).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("kube-proxy", "--cluster-cidr", "10.0.0.0/8"), "--cluster-cidr: the topology kube-proxy decides that"),
+        (("kube-proxy", "--json"), "--json is for differences (give --diff FILE too)"),
+        (("kube-proxy", "--saved", "--diff", "x"), "--diff and --saved (give one of them)"),
+        (("-", "--diff", "-"), "both the objects and the node's rules from stdin"),
+        (("kube-proxy", "--diff", "/no/such"), "/no/such: cannot be read: No such file or directory"),
+        (("kube-proxy", "--diff", "/dev/null"), "/dev/null: empty: there are no rules in it"),
+        (("kube-proxy", "--diff", __file__), f"{__file__}:1: this is no dump of rules"),
+        (("kube-proxy", "--node-name", "other"), "no host with proxy-mode is named 'other'"),
+        (("OBJECTS", "--proxy-mode", "nftables", "--backend", "nft"), "--backend is for iptables mode"),
+        (("OBJECTS", "--proxy-mode", "nftables", "--proxy-version", "v1.20"), "has no nftables mode"),
+        (("OBJECTS", "--node-address", "here"), "--node-address: 'here'"),
+    ],
+)
+def test_mistakes_are_one_line(lab_rules, objects, arguments, words):
+    done = lab_rules(*(objects if one == "OBJECTS" else one for one in arguments), code=2)
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_a_malformed_object_is_refused_by_its_path(lab_rules, objects):
+    given = objects.read_text().replace("port: 8080", "port: 80800", 1)
+    done = lab_rules("-", given=given, code=2)
+    line = given[: given.index("port: 80800")].count("\n") + 1
+    assert done.stderr.startswith(f"lab: <stdin>:{line}: items[1].ports[0].port: ")
+    assert done.stdout == ""
+
+
+@pytest.mark.kernel
+class TestKernel:
+    @pytest.fixture(params=[("--proxy-version", "v1.29"), ("--proxy-mode", "nftables", "--proxy-version", "v1.36")])
+    def options(self, request):
+        return (*request.param, *NODE)
+
+    def test_saved(self, lab_rules, objects):
+        text = lab_rules(objects, "--saved", "--proxy-version", "v1.29", *NODE, code=0).stdout
+        assert re.findall(r"^\*\w+", text, re.MULTILINE) == ["*mangle", "*filter", "*nat"]
+        assert "--probability 0.33333333349" in text  # as the kernel keeps it
+        assert not re.search(r"\[(?!0:0\])\d+:\d+\]|^\[|^# Generated", text, re.MULTILINE)
+
+    def test_saved_by_nft(self, lab_rules, objects):
+        text = lab_rules(objects, "--saved", "--proxy-mode", "nftables", *NODE, code=0).stdout
+        assert text.startswith("# worker-1: kube-proxy ipv4\ntable ip kube-proxy {\n")
+
+    def test_the_same(self, lab_rules, objects, options):
+        text = lab_rules(objects, "--saved", *options, code=0).stdout
+        done = lab_rules(objects, "--diff", "-", *options, given=text, code=0)
+        assert done.stdout.startswith("<stdin> has the rules of kube-proxy v1.")
+        assert lab_rules(objects, "--diff", "-", "--json", *options, given=text, code=0).json()["differences"] == []
+
+    def test_the_dump_chooses_the_mode(self, lab_rules, objects):
+        text = lab_rules(objects, "--saved", "--proxy-mode", "nftables", code=0).stdout
+        lab_rules(objects, "--diff", "-", given=text, code=0)
+        done = lab_rules(objects, "--diff", "-", "--proxy-mode", "iptables", given=text, code=2)
+        assert "give --proxy-mode nftables" in done.stderr
+
+    def test_another_version(self, lab_rules, tmp_path):
+        """The bug itself: a node without the INVALID drop."""
+        node = tmp_path / "node.txt"
+        node.write_text(lab_rules("--saved", "--proxy-version", "v1.14", code=0).stdout)
+        done = lab_rules("--diff", node, "--proxy-version", "v1.15", code=1)
+        heading, row, verdict = done.stdout.splitlines()
+        assert heading.split() == ["chain", "rule"]
+        assert row.split(None, 3) == ["missing", "filter", "KUBE-FORWARD", "-m conntrack --ctstate INVALID -j DROP"]
+        assert verdict == f"{node} differs from the rules of kube-proxy v1.15 (iptables, ipv4): 1 missing."
+
+    def test_json_of_differences(self, lab_rules, objects, tmp_path):
+        node = tmp_path / "node.txt"
+        options = ("--proxy-version", "v1.29", *NODE)
+        text = lab_rules(objects, "--saved", *options, code=0).stdout
+        node.write_text(text.replace("--to-destination 10.244.1.4:53", "--to-destination 10.244.9.9:53", 1))
+        answer = lab_rules(objects, "--diff", node, "--json", *options, code=1).json()
+        [difference] = answer["differences"]
+        assert (answer["same"], answer["mode"], answer["version"]) == (False, "iptables", "v1.29")
+        assert difference["kind"] == "different"
+        assert difference["table"] == "nat"
+        assert difference["found"] == difference["expected"].replace("10.244.1.4:53", "10.244.9.9:53")
+        assert difference["found"] in node.read_text().splitlines()[difference["line"] - 1]
+
+    def test_a_dump_that_is_cut_off(self, lab_rules, objects, options):
+        text = lab_rules(objects, "--saved", *options, code=0).stdout
+        given = text[: int(len(text) * 0.9)].rpartition("\n")[0]
+        done = lab_rules(objects, "--diff", "-", *options, given=given, code=2)
+        assert "was it cut off?" in done.stderr
+        assert f"<stdin>:{given.count(chr(10)) + 1}: ends within the table" in done.stderr
+
+    def test_several_nodes_want_a_name(self, lab_rules, tmp_path):
+        two = tmp_path / "two.yaml"
+        two.write_text("topology: pair\nhosts: {a: {proxy-mode: iptables}, b: {proxy-mode: iptables}}\n")
+        text = lab_rules(two, "--saved", "--node-name", "a", code=0).stdout
+        done = lab_rules(two, "--diff", "-", given=text, code=2)
+        assert "has several nodes: a, b (say by --node-name whose rules these are)" in done.stderr
+        lab_rules(two, "--diff", "-", "--node-name", "b", given=text, code=0)
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+    def test_saved_without_root(self, lab_rules, objects, tmp_path):
+        if shutil.which("setpriv") is None:
+            pytest.skip("setpriv is not installed")
+        import subprocess
+        import sys
+
+        nobody = (
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--inh-caps=-all",
+            "--bounding-set=-all",
+        )
+        done = subprocess.run(
+            [*nobody, sys.executable, "-m", "lab", "rules", "-", "--saved"],
+            input=objects.read_text(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env={**os.environ, "HOME": str(tmp_path)},
+        )
+        if "user namespace" in done.stderr:
+            pytest.skip(done.stderr)
+        assert done.returncode == 0, done.stderr
+        assert ":KUBE-SERVICES - [0:0]" in done.stdout
