@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
 
 import typer
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from lab.rules.source import Choice, NodeSettings
     from lab.standing.control import Word
     from lab.topology.model import Topology
+
+Chosen = TypeVar("Chosen")
 
 app = typer.Typer(
     name="lab",
@@ -109,6 +111,7 @@ KeepConntrackFlag = Annotated[
         "lab run",
         "lab run beyond-window --fix none --family ipv6",
         "lab run --proxy-mode nftables --json result.json",
+        "lab run --all --no-timeline",
         "lab run beyond-window --repeat 1000 --no-timeline",
     )
     + """
@@ -121,14 +124,14 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="CASE",
-            help="Cases from `lab list`; all when none is named.",
+            help="Cases from `lab list`, instead of the bug and its controls.",
             autocompletion=_complete(_case_names),
         ),
     ] = None,
     fix: Annotated[
         list[str] | None,
         typer.Option(
-            help="A fix from `lab list`; may be repeated. All when none is named.",
+            help="A fix from `lab list`; may be repeated. Else: none, drop-forward, be-liberal.",
             autocompletion=_complete(_fix_names),
         ),
     ] = None,
@@ -140,6 +143,7 @@ def run(
     proxy_version: VersionOption = None,
     backend: BackendOption = None,
     family: FamilyOption = Family.IPV4,
+    all_: Annotated[bool, typer.Option("--all", help="Every case, and every fix.")] = False,
     repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Run every trial N times.")] = 1,
     json: Annotated[
         str | None,
@@ -153,8 +157,8 @@ def run(
     from lab import cases as catalogue
     from lab import fixes
 
-    chosen_cases = [catalogue.find(name) for name in dict.fromkeys(cases or catalogue.CASES)]
-    chosen_fixes = [fixes.find(name) for name in dict.fromkeys(fix or fixes.FIXES)]
+    chosen_cases = _chosen(cases, catalogue.find, catalogue.CASES.values() if all_ else catalogue.DEFAULT_CASES)
+    chosen_fixes = _chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES)
     built = _topology(topology, proxy_mode, proxy_version, backend)
     output = _open_for_json(json)
     report = _run(chosen_cases, chosen_fixes, built, family, repeat)
@@ -176,6 +180,10 @@ def _topology(reference: str, mode: ProxyMode | None, version: str | None, backe
     if version is not None:
         find_version(version)
     return with_proxy(load(reference), mode, version, backend)
+
+
+def _chosen(names: list[str] | None, find: Callable[[str], Chosen], otherwise: Iterable[Chosen]) -> list[Chosen]:
+    return [find(name) for name in dict.fromkeys(names)] if names else list(otherwise)
 
 
 def _open_for_json(path: str | None) -> TextIO | None:
@@ -236,6 +244,22 @@ def list_() -> None:
         print(f"{title}:")
         for name, summary in section.items():
             print(f"  {name:{width}}  {summary}")
+
+
+@app.command(
+    short_help="Tell a case's story, and what is expected of it.",
+    epilog=_examples("lab show beyond-window", "lab show upstream-regression"),
+)
+def show(case: Annotated[str, typer.Argument(help="From `lab list`.", autocompletion=_complete(_case_names))]) -> None:
+    """Tell a case's story, where people met it, and what is expected of it by kernel behaviour and fix."""
+    from rich.console import Console
+
+    from lab.cases import find
+    from lab.report.catalogue import story
+
+    console = Console(highlight=False)
+    for part in story(find(case)):
+        console.print(part)
 
 
 @topology_app.command("schema", epilog=_examples("lab topology schema > topology.schema.json"))
@@ -452,7 +476,11 @@ def down(
         print(f"The lab {lab.name} is gone.")
 
 
-@endpoints_app.command("list", epilog=_examples("lab endpoints list", "lab endpoints list --json"))
+@endpoints_app.command(
+    "list",
+    short_help="List the endpoints of a lab that stands.",
+    epilog=_examples("lab endpoints list", "lab endpoints list --json"),
+)
 def endpoints_list(lab: LabOption = None, json: JsonFlag = False) -> None:
     """List the endpoints of a lab that stands: ready, draining (on their way out, but serving), unready."""
     from dataclasses import asdict
@@ -470,6 +498,7 @@ def endpoints_list(lab: LabOption = None, json: JsonFlag = False) -> None:
 
 @endpoints_app.command(
     "add",
+    short_help="Add a ready endpoint to a Service.",
     epilog=_examples("lab endpoints add web 10.0.1.2", "lab endpoints add default/web fd00:10:0:1::2 --lab fixed"),
 )
 def endpoints_add(
@@ -484,6 +513,7 @@ def endpoints_add(
 
 @endpoints_app.command(
     "remove",
+    short_help="Take an endpoint away.",
     epilog=_examples("lab endpoints remove web 10.0.1.2", "lab endpoints remove dns 10.0.1.2 --keep-conntrack"),
 )
 def endpoints_remove(
@@ -493,7 +523,9 @@ def endpoints_remove(
     _change_endpoints("remove", service, address, lab, keep_conntrack)
 
 
-@endpoints_app.command("drain", epilog=_examples("lab endpoints drain web 10.0.1.2"))
+@endpoints_app.command(
+    "drain", short_help="Have an endpoint on its way out.", epilog=_examples("lab endpoints drain web 10.0.1.2")
+)
 def endpoints_drain(
     service: ServiceArgument, address: AddressArgument, lab: LabOption = None, keep_conntrack: KeepConntrackFlag = False
 ) -> None:

@@ -18,15 +18,13 @@ from lab.errors import LabError, MissingError
 from lab.netns import Namespace, Nft, Program, RouteSocket, Xtables
 from lab.netns.reaper import Closable, close_all
 from lab.netns.rtnetlink import LOOPBACK_INDEX, Message, VethEnd, address, link_up, neighbour, route, veth
-from lab.proxy import DEFAULT_VERSIONS, KubeProxy, NodeChange, proxy_options, render_rules
+from lab.proxy import KubeProxy, NodeChange
 from lab.topology.model import End, Host, Topology
 from lab.wire.craft import Injector
 from lab.words import Family
 
 if TYPE_CHECKING:
     from lab.topology.kubernetes import EndpointSlice, Service
-
-__all__ = ["DEFAULT_VERSIONS", "Lab", "NodeChange", "RunningHost", "proxy_options", "render_rules"]
 
 Kept = TypeVar("Kept", bound=Closable)
 

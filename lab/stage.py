@@ -199,6 +199,10 @@ class Stage:
         assert self._injected is not None
         return self._injected.host
 
+    def set_node_sysctl(self, key: str, value: str | int) -> None:
+        """Set a sysctl of the node's namespace, named with slashes below ``/proc/sys``."""
+        self.lab.hosts[self.cast.node].namespace.set_sysctls({key: value})
+
     def window_at_node(self) -> Tracker:
         """Return what the node's conntrack knows of the connection, by the model, from all packets that it judged.
 

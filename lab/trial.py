@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from lab.cases import Case, Protection
 from lab.errors import InputError
-from lab.fabric import DEFAULT_VERSIONS, Lab
+from lab.fabric import Lab
 from lab.fixes import Fix
 from lab.kubeproxy import ProxyOptions
 from lab.kubeproxy.services import service_ports
+from lab.proxy import DEFAULT_VERSIONS
 from lab.result import Result, Trial
 from lab.stage import CLIENT_PORT, Cast, RefusedError, Stage
 from lab.timeline import Timeline
@@ -61,13 +62,14 @@ class Setting:
     def protection(self) -> Protection:
         """What stands between an INVALID packet and the client, by the fix or by kube-proxy's version."""
         trial = self.trial
-        if self.fix.be_liberal:
-            return Protection.LIBERAL
-        by_version = (
-            trial.proxy_mode is ProxyMode.IPTABLES
-            and ProxyOptions(family=self.family, version=trial.proxy_version).drops_invalid
+        options = ProxyOptions(
+            family=self.family, version=trial.proxy_version, conntrack_tcp_be_liberal=self.fix.be_liberal
         )
-        return Protection.DROP if self.fix.drops_invalid or by_version else Protection.NOTHING
+        by_version = trial.proxy_mode is ProxyMode.IPTABLES and options.drops_invalid
+        drops = self.fix.drops_invalid or by_version
+        if self.fix.be_liberal:
+            return Protection.BOTH if drops else Protection.LIBERAL
+        return Protection.DROP if drops else Protection.NOTHING
 
 
 def with_proxy(topology: Topology, mode: ProxyMode | None, version: str | None, backend: Backend | None) -> Topology:

@@ -7,9 +7,11 @@ import os
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping
 
+from lab.endpoints import Endpoints
 from lab.errors import InputError, LabError
-from lab.fabric import DEFAULT_VERSIONS, Lab, RunningHost
+from lab.fabric import Lab, RunningHost
 from lab.fixes import Fix
+from lab.proxy import DEFAULT_VERSIONS
 from lab.stage import Stage
 from lab.timeline import Timeline
 from lab.topology.model import Topology
@@ -39,6 +41,11 @@ class LabUnderTest:
     def hosts(self) -> Mapping[str, RunningHost]:
         """The running hosts by name, for what has no word here: their namespaces, nftables, iptables."""
         return self._lab.hosts
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """The endpoints of the Services: to be added, removed and drained while traffic runs."""
+        return self._lab.endpoints
 
     def run(self, host: str, *command: str, text: str = "") -> str:
         """Run a program on a host and return what it prints.

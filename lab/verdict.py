@@ -145,8 +145,8 @@ def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | 
         found.append(f"conntrack's word is {judgement}, and yet the packet was not translated back")
     if translated and judgement is Judgement.INVALID and outcome is Outcome.DELIVERED:
         found.append("conntrack's word is INVALID, and yet the packet was translated back")
-    if timeline.counters.dropped and judgement is not Judgement.INVALID:
-        found.append(f"a rule dropped {timeline.counters.dropped} INVALID packets, the injected one was {judgement}")
+    if (timeline.counters.dropped or 0) > counted:
+        found.append(f"rules dropped {timeline.counters.dropped} INVALID packets, the witness counted {counted}")
     if outcome is Outcome.DROPPED and timeline.counters.dropped == 0:
         found.append("the packet did not reach the client, but no rule counted a drop")
     if outcome is not Outcome.RESET and any(_is_exact(timeline, reset) for reset in resets(timeline)):

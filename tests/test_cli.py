@@ -57,6 +57,14 @@ def test_list_names_everything_in_a_line_each():
         assert len(line.split(None, 1)[1]) > 10
 
 
+def test_show_tells_the_story_and_what_is_expected():
+    text = lab("show", "upstream_regression").stdout
+    assert "The regression test waits for a reset that no such kernel sends" in " ".join(text.split())
+    assert "torvalds/linux 6e250dcbff1d" in text
+    assert "INVALID, reset" in text
+    assert "ignored, delivered" in text
+
+
 def test_rules_are_what_kube_proxy_writes():
     text = lab("rules", "--proxy-version", "v1.15").stdout
     assert "-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP" in text
@@ -72,8 +80,8 @@ def test_the_schema_is_json():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("run", "no-such-case"), "there is no case 'no-such-case' (one of: beyond-window, "),
-        (("run", "--fix", "prayer"), "there is no fix 'prayer' (one of: none, drop-forward, be-liberal)"),
+        (("run", "no-such-case"), "there is no case 'no-such-case' (see `lab list`)"),
+        (("run", "--fix", "prayer"), "there is no fix 'prayer' (one of: none, drop-forward, be-liberal, "),
         (("run", "--topology", "nowhere"), "nowhere"),
         (("run", "--proxy-version", "v9.9"), "no kube-proxy version 'v9.9' is known"),
         (("run", "--proxy-mode", "nftables", "--proxy-version", "v1.14"), "nftables mode"),

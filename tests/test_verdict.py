@@ -105,7 +105,7 @@ def test_a_server_that_was_reset_by_nobody_seen_is_lost():
         (timeline(TRANSLATED), "conntrack's word is INVALID, and yet the packet was translated back"),
         (
             timeline(TRANSLATED, state="established", reason="", dropped=1),
-            "a rule dropped 1 INVALID packets, the injected one was accepted",
+            "rules dropped 1 INVALID packets, the witness counted 0",
         ),
         (timeline(dropped=0), "the packet did not reach the client, but no rule counted a drop"),
         (timeline(LEAKED, RESET), "a reset with the exact number reached the server, and yet the connection went on"),

@@ -4,14 +4,63 @@ from __future__ import annotations
 
 from typing import Final
 
-from lab.cases import beyond_window, in_window, upstream_regression, without_nat
+from lab.cases import (
+    ack_above,
+    ack_below,
+    bad_checksum,
+    bad_checksum_unchecked,
+    beyond_window,
+    beyond_window_without_data,
+    far_behind,
+    first_invalid_byte,
+    in_window,
+    last_ignored_byte,
+    no_ack_flag,
+    reset_behind,
+    reset_inexact,
+    reset_out_of_window,
+    sack_beyond,
+    syn_ack_again,
+    syn_fin,
+    syn_from_server,
+    truncated_header,
+    upstream_regression,
+    without_nat,
+)
 from lab.cases.case import Case, Protection
 from lab.errors import InputError
 
-__all__ = ["CASES", "HEADLINE", "Case", "Protection", "find"]
+__all__ = ["CASES", "DEFAULT_CASES", "HEADLINE", "Case", "Protection", "find"]
 
 HEADLINE: Final = beyond_window.CASE
-CASES: Final = {case.name: case for case in (HEADLINE, in_window.CASE, without_nat.CASE, upstream_regression.CASE)}
+
+#: What `lab run` shows unless it is told what to run: the bug, its two controls, and upstream's own test.
+DEFAULT_CASES: Final = (HEADLINE, in_window.CASE, without_nat.CASE, upstream_regression.CASE)
+
+_OUT_OF_THE_WINDOW: Final = (
+    beyond_window_without_data.CASE,
+    first_invalid_byte.CASE,
+    last_ignored_byte.CASE,
+    far_behind.CASE,
+    ack_above.CASE,
+    ack_below.CASE,
+    sack_beyond.CASE,
+)
+_NOT_A_WINDOW_MATTER: Final = (
+    bad_checksum.CASE,
+    bad_checksum_unchecked.CASE,
+    syn_fin.CASE,
+    no_ack_flag.CASE,
+    truncated_header.CASE,
+    syn_from_server.CASE,
+    syn_ack_again.CASE,
+    reset_out_of_window.CASE,
+    reset_behind.CASE,
+    reset_inexact.CASE,
+)
+
+#: Every case by its name.
+CASES: Final = {case.name: case for case in (*DEFAULT_CASES, *_OUT_OF_THE_WINDOW, *_NOT_A_WINDOW_MATTER)}
 
 
 def find(name: str) -> Case:
@@ -22,4 +71,4 @@ def find(name: str) -> Case:
     try:
         return CASES[name.replace("_", "-")]
     except KeyError:
-        raise InputError(f"there is no case {name!r}", cure=f"one of: {', '.join(CASES)}") from None
+        raise InputError(f"there is no case {name!r}", cure="see `lab list`") from None

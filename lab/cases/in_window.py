@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from lab.cases.case import Case, always
-from lab.conntrack.witness import Judgement
+from lab.cases.case import ACCEPTED_ALWAYS, Case, on_every_kernel
 from lab.stage import Stage
-from lab.verdict import Outcome
-from lab.words import Behaviour
 
 
 async def _play(stage: Stage) -> None:
@@ -28,5 +25,5 @@ CASE: Final = Case(
     ),
     threads=("kubernetes/kubernetes#74839",),
     play=_play,
-    expectations=dict.fromkeys(Behaviour, always(Judgement.ACCEPTED, Outcome.DELIVERED)),
+    expectations=on_every_kernel(ACCEPTED_ALWAYS),
 )

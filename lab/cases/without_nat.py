@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.beyond_window import FAR
-from lab.cases.case import Case, Protection
+from lab.cases.case import ACCEPTED, DROPPED, Case, on_every_kernel, row
 from lab.conntrack.witness import Judgement
 from lab.result import Expectation
 from lab.stage import Stage
 from lab.verdict import Outcome
-from lab.words import Behaviour
 
 
 async def _play(stage: Stage) -> None:
@@ -19,11 +18,8 @@ async def _play(stage: Stage) -> None:
     await stage.go_on()
 
 
-_EXPECTED: Final = {
-    Protection.NOTHING: Expectation(Judgement.INVALID, Outcome.DELIVERED),
-    Protection.DROP: Expectation(Judgement.INVALID, Outcome.DROPPED),
-    Protection.LIBERAL: Expectation(Judgement.ACCEPTED, Outcome.DELIVERED),
-}
+#: INVALID, but from the address that the client talks to.
+_UNTRANSLATED: Final = Expectation(Judgement.INVALID, Outcome.DELIVERED)
 
 CASE: Final = Case(
     name="without-nat",
@@ -35,5 +31,5 @@ CASE: Final = Case(
     ),
     threads=("kubernetes/kubernetes#74839",),
     play=_play,
-    expectations=dict.fromkeys(Behaviour, _EXPECTED),
+    expectations=on_every_kernel(row(_UNTRANSLATED, DROPPED, ACCEPTED)),
 )

@@ -51,7 +51,9 @@ def _by_change(before: State, after: State, options: ProxyOptions) -> IsStale:
     blackholes: set[str | int] = {port.cluster_ip for port in _udp(before[0]) if port.name not in new}
     gone: set[tuple[str | int, str]] = set()
     for port in _udp(after[0]):
-        destinations = [*_addresses(port), port.node_port] if port.node_port else _addresses(port)
+        destinations: list[str | int] = [*_addresses(port)]
+        if port.node_port:
+            destinations.append(port.node_port)
         was, now = old.get(port.name, set()), new[port.name]
         if now and not was:
             blackholes.update(destinations)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import os
 from functools import cache
 from typing import Final
 
 from lab.errors import LabError, MissingError
 from lab.netns.namespace import Namespace
 
+_FD_SETSIZE: Final = 1024  # select(2); above it the C library ends the process
 _OUTPUT_JSON: Final = 1 << 4  # NFT_CTX_OUTPUT_JSON
 
 
@@ -43,12 +45,17 @@ class Nft:
     """nftables of one namespace.
 
     :raises MissingError: libnftables is not installed.
+    :raises LabError: too many descriptors are open for it.
     """
 
     slow_to_close = True
 
     def __init__(self, namespace: Namespace) -> None:
         library = _library()
+        lowest = os.dup(namespace.fileno())  # the kernel gives out the lowest free number
+        os.close(lowest)
+        if lowest >= _FD_SETSIZE:
+            raise LabError(f"{lowest} descriptors are open, and libnftables waits by select(2): {_FD_SETSIZE} at most")
         with namespace.entered():
             self._context = ctypes.c_void_p(library.nft_ctx_new(0))
         library.nft_ctx_buffer_output(self._context)

@@ -24,7 +24,8 @@ _NLM_F_CREATE_EXCL: Final = 0x600
 _NLMSG_ERROR: Final = 2
 _NLM_F_ACK_TLVS: Final = 0x200
 
-_RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_NEWROUTE, _RTM_NEWNEIGH = 16, 18, 20, 24, 28
+_RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_NEWROUTE, _RTM_GETROUTE, _RTM_NEWNEIGH = 16, 18, 20, 24, 26, 28
+_RTN_LOCAL: Final = 2  # include/uapi/linux/rtnetlink.h
 
 _IFF_UP, _IFF_RUNNING, _IFF_LOWER_UP = 0x1, 0x40, 0x10000
 _READY: Final = _IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP
@@ -182,6 +183,24 @@ class RouteSocket:
             flags: int = struct.unpack_from("=BxHiII", answer)[3]
             return flags & _READY == _READY
         return False
+
+    def is_local(self, target: type_of_address) -> bool:
+        """Ask whether what comes for ``target`` is taken in.
+
+        An IPv6 address is not when it has been given: its local route is made by a worker of the kernel a moment later,
+        also without duplicate address detection (``addrconf_dad_start`` and ``addrconf_dad_work`` in
+        net/ipv6/addrconf.c). What comes before that is thrown away.
+        """
+        self._sequence += 1
+        body = struct.pack("=BBBBBBBBI", _family(target), target.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+        body += _attribute(1, target.packed)  # RTA_DST
+        header = struct.pack("=IHHII", 16 + len(body), _RTM_GETROUTE, _NLM_F_REQUEST, self._sequence, 0)
+        self._socket.send(header + body)
+        # No route at all is an error, ENETUNREACH.
+        return any(
+            kind == _RTM_NEWROUTE and answer[7] == _RTN_LOCAL
+            for kind, _flags, _sequence, answer in _split(self._socket.recv(65536))
+        )
 
     def fileno(self) -> int:
         """Return the descriptor."""

@@ -9,8 +9,8 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from lab.errors import InputError
-from lab.fabric import DEFAULT_VERSIONS, NodeChange, proxy_options
 from lab.kubeproxy import ProxyOptions, iptables, nftables
+from lab.proxy import DEFAULT_VERSIONS, NodeChange, proxy_options
 from lab.topology import reader, stream
 from lab.topology.errors import nearest
 from lab.topology.model import Topology

@@ -1,4 +1,4 @@
-"""The servers of a lab that stays: every endpoint of its Services answers.
+"""The servers of a lab that stays: every endpoint of its Services answers, and every pod that may become one.
 
 TCP ports speak enough HTTP for ``curl`` (RFC 9112), and say which pod answered whom. UDP ports send back what
 they get.
@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Self
 
+from lab.endpoints import endpoint_ports
+from lab.errors import InputError
 from lab.traffic.stream import address_family, listen
 from lab.wire.packet import SocketAddress
 from lab.words import Family
@@ -26,17 +29,39 @@ if TYPE_CHECKING:
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
 
-def endpoints(topology: Topology) -> Iterator[tuple[str, str, SocketAddress]]:
-    """List every endpoint, ready or not, each once: its host, protocol (``TCP``, ``UDP``) and address."""
+def servers(topology: Topology) -> Iterator[tuple[str, str, SocketAddress]]:
+    """List what answers, each once: host, protocol (``TCP``, ``UDP``) and address.
+
+    Those are the endpoints, ready or not, and the other pods at the same ports: any may become an endpoint.
+    """
     seen = set()
+    for address, protocol, port in (*_endpoints(topology), *_others(topology)):
+        host = topology.host_of(address)
+        if host is not None and (address, protocol, port) not in seen:
+            seen.add((address, protocol, port))
+            yield host.name, protocol, SocketAddress(address, port)
+
+
+def _endpoints(topology: Topology) -> Iterator[tuple[str, str, int]]:
     for piece in topology.endpoint_slices:
         for address in (address for endpoint in piece.endpoints for address in endpoint.addresses):
-            host = topology.host_of(address)
-            for port in piece.ports if host is not None else ():
-                if port.port is not None and (address, port.protocol, port.port) not in seen:
-                    seen.add((address, port.protocol, port.port))
-                    assert host is not None
-                    yield host.name, port.protocol, SocketAddress(address, port.port)
+            for port in piece.ports:
+                if port.port is not None:
+                    yield address, port.protocol, port.port
+
+
+def _others(topology: Topology) -> Iterator[tuple[str, str, int]]:
+    ports: set[tuple[str, int]] = set()
+    for service in topology.services:
+        with suppress(InputError):  # whose ports nothing tells: it can have no endpoint
+            ports |= {
+                (port.protocol, port.port) for port in endpoint_ports(service, topology.endpoint_slices) if port.port
+            }
+    for host in topology.hosts:
+        if host.proxy_mode is None and not host.forwarding:
+            for address in topology.addresses(host.name):
+                for protocol, port in sorted(ports):
+                    yield str(address), protocol, port
 
 
 class Servers:
@@ -50,7 +75,7 @@ class Servers:
 
     async def __aenter__(self) -> Self:
         """Open all sockets: from here on every endpoint answers."""
-        for host, protocol, own in endpoints(self._lab.topology):
+        for host, protocol, own in servers(self._lab.topology):
             if Family.of(ip_address(own.address)) not in self._lab.families:
                 continue
             namespace = self._lab.hosts[host].namespace

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 from lab import fixes
 from lab.errors import InputError, LabError
 from lab.fabric import Lab
+from lab.standing.control import Control
 from lab.standing.endpoints import Servers
 from lab.standing.record import StandingHost, StandingLab, standing
 from lab.words import Family
@@ -73,11 +74,12 @@ async def _own(lab: Lab, order: Order, starter: socket.socket) -> None:
     async with Servers(lab):
         record = _describe(lab, order)
         with standing(record, {name: host.namespace for name, host in lab.hosts.items()}):
-            _tell(starter, {})
-            if _agreed(starter):
-                _detach(record)
-                starter.close()
-                await ended.wait()
+            async with Control(lab, record.socket):
+                _tell(starter, {})
+                if _agreed(starter):
+                    _detach(record)
+                    starter.close()
+                    await ended.wait()
 
 
 def _describe(lab: Lab, order: Order) -> StandingLab:

@@ -74,6 +74,11 @@ class StandingLab:
         return DIRECTORY / f"{self.name}.log"
 
     @property
+    def socket(self) -> Path:
+        """Where the owner takes questions (see :mod:`lab.standing.control`)."""
+        return DIRECTORY / f"{self.name}.sock"
+
+    @property
     def path(self) -> Path:
         """The record."""
         return DIRECTORY / f"{self.name}{_ENDING}"
@@ -190,6 +195,7 @@ def _remove(lab: StandingLab) -> None:
     for host in lab.hosts:
         names.take(host.namespace)
     lab.log.unlink(missing_ok=True)
+    lab.socket.unlink(missing_ok=True)
     lab.path.unlink(missing_ok=True)
 
 

@@ -48,6 +48,19 @@ def test_a_pair_is_built_as_asked_and_carries_packets(pair):
     assert "02:00:00:00:00:02" in neighbours
 
 
+def test_an_address_is_local_where_it_was_given_and_nowhere_else(pair):
+    (_near, far), (routes, _) = pair
+    own = ip_interface("10.0.0.1/24"), ip_interface("fd00::1/64")
+    others = ip_address("10.0.0.2"), ip_address("fd00::2"), ip_address("10.9.9.9"), ip_address("fd09::1")
+    messages = [veth(NEAR, FAR, far), link_up(2, "near"), *(address(2, one, "near") for one in own)]
+    assert not any(routes.is_local(one.ip) for one in own)
+    routes.apply(messages)
+    for one in own:
+        while not routes.is_local(one.ip):
+            pass
+    assert not any(routes.is_local(other) for other in others)
+
+
 def test_an_error_names_what_was_asked_and_the_kernels_reason(pair):
     (_near, far), (routes, _) = pair
     messages = [

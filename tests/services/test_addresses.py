@@ -30,7 +30,9 @@ def test_a_node_port_by_localhost(cluster):
     network = cluster.start()
     localhost = "127.0.0.1" if cluster.family is Family.IPV4 else "::1"
     fate = network.fate("node", localhost, 30080, source=localhost, barrier=_local_barrier(network, localhost))
-    if cluster.proxy.nftables or cluster.family is Family.IPV6:
+    if cluster.proxy.old and cluster.family is Family.IPV6:
+        assert fate == "silence"  # v1.14 catches it all the same, and what comes from ::1 cannot leave the node
+    elif cluster.proxy.nftables or cluster.family is Family.IPV6:
         assert fate == "refused"
     else:
         assert fate == ("pod-1", cluster.gateway(1))

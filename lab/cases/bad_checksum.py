@@ -1,0 +1,31 @@
+"""Invalid for its checksum: it leaks, and nobody answers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, on_every_kernel
+from lab.stage import Stage
+
+
+async def _play(stage: Stage) -> None:
+    await stage.establish()
+    await stage.inject(stage.from_server(0, b"broken", checksum=0x0BAD))
+    await stage.go_on()
+
+
+CASE: Final = Case(
+    name="bad-checksum",
+    title="the next segment with a wrong checksum",
+    story=(
+        "Conntrack checks TCP's checksum before it looks at the window, so being liberal does not help: the "
+        "packet is INVALID and leaks under either. The client checks it as well, drops it and says nothing. "
+        "Only the drop rule keeps the pod's address from showing."
+    ),
+    threads=(
+        "kubernetes/kubernetes#74839",
+        "net/netfilter/nf_conntrack_proto_tcp.c, tcp_error",
+    ),
+    play=_play,
+    expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
+)

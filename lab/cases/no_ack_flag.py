@@ -1,0 +1,31 @@
+"""A segment that acknowledges nothing cannot kill."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, on_every_kernel
+from lab.stage import Stage
+
+
+async def _play(stage: Stage) -> None:
+    await stage.establish()
+    await stage.inject(stage.from_server(0, b"no ack", flags="P"))
+    await stage.go_on()
+
+
+CASE: Final = Case(
+    name="no-ack-flag",
+    title="data without the ACK flag",
+    story=(
+        "In an established connection every segment has the ACK flag, and conntrack refuses one without it. "
+        "It leaks, and the client answers a segment without acknowledgement by a RST with number 0. That is "
+        "not what the server waits for, so nothing happens."
+    ),
+    threads=(
+        "net/netfilter/nf_conntrack_proto_tcp.c, tcp_valid_flags",
+        "RFC 9293, 3.10.7.1",
+    ),
+    play=_play,
+    expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
+)

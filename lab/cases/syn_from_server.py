@@ -1,0 +1,28 @@
+"""The server begins anew in the middle of a connection."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, on_every_kernel
+from lab.stage import Stage
+
+
+async def _play(stage: Stage) -> None:
+    await stage.establish()
+    await stage.inject(stage.from_server(flags="S", acknowledge=0))
+    await stage.go_on()
+
+
+CASE: Final = Case(
+    name="syn-from-server",
+    title="a SYN from the server's port in the established connection",
+    story=(
+        "In the direction of the answer a SYN has no place in an established connection, so it is INVALID by "
+        "conntrack's table of states, and being liberal changes nothing. The client answers the stranger's "
+        "SYN with a RST of number 0. The server waits for another number, and lives."
+    ),
+    threads=("net/netfilter/nf_conntrack_proto_tcp.c, tcp_conntracks",),
+    play=_play,
+    expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
+)

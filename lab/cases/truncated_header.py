@@ -1,0 +1,28 @@
+"""A header that claims to be longer than the packet."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, on_every_kernel
+from lab.stage import Stage
+
+
+async def _play(stage: Stage) -> None:
+    await stage.establish()
+    await stage.inject(stage.from_server(header_words=15, timestamps=None))
+    await stage.go_on()
+
+
+CASE: Final = Case(
+    name="truncated-header",
+    title="a segment of 20 bytes whose header claims 60",
+    story=(
+        "The data offset points beyond the packet's end, so conntrack cannot read the header and calls the "
+        "packet INVALID, without giving a reason. It leaks. The client cannot read it either and drops it in "
+        "silence."
+    ),
+    threads=("net/netfilter/nf_conntrack_proto_tcp.c, nf_conntrack_tcp_packet",),
+    play=_play,
+    expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
+)
