@@ -30,6 +30,7 @@ CLIENT_PORT: Final = 34567  # the figure's
 _BARRIER_PORT: Final = 7  # echo, RFC 862
 _FIRST_PART: Final = 1000  # bytes of the stream before the case disturbs the connection
 _SECOND_PART: Final = 4000  # and after it
+QUESTION: Final = b"are you there?\n"
 _WORD: Final = 500  # bytes that the server says where the case is about its own next segment
 
 BE_LIBERAL: Final = "net/netfilter/nf_conntrack_tcp_be_liberal"
@@ -73,6 +74,7 @@ class Stage:
         self._ends: tuple[TcpEnd, TcpEnd] | None = None
         self._injected: Injected | None = None
         self._forged: set[tuple[object, ...]] = set()
+        self._client_says = REQUEST
         self._refusal: str | None = None
         self._complete = False
         self._faults: list[str] = []
@@ -173,17 +175,62 @@ class Stage:
             await self._barrier()
         self._take_errors()
 
-    async def speak(self) -> None:
-        """Let the server's own stack send a segment, the one to be judged, and wait until its effect is over."""
+    async def server_speaks(self) -> None:
+        """Let the server's own stack send its next bytes, to be judged, and wait until their effect is over."""
         assert self._ends is not None
+        await self._speak(self._ends[1], stream(self._ends[1].sent, _WORD))
+
+    async def client_speaks(self) -> None:
+        """Let the client's own stack send something, to be judged, and wait until its effect is over."""
+        assert self._ends is not None
+        self._client_says += QUESTION
+        await self._speak(self._ends[0], QUESTION)
+
+    async def _speak(self, end: TcpEnd, words: bytes) -> None:
         seen = len(self.recorder.sightings)
         with one_processor():
-            await self._ends[1].send(stream(self._ends[1].sent, _WORD))
+            await end.send(words)
             await self._barrier()
-        sent = (sighting for sighting in self.recorder.sightings[seen:] if sighting.host == self._server)
+        sent = (sighting for sighting in self.recorder.sightings[seen:] if sighting.host == end.host)
         packet = next(one.packet for one in sent if one.outgoing and one.packet.payload_length and one.packet.tcp)
         self._await_judgement(packet, forged=False, of_window=False)
         self._take_errors()
+
+    def forget_entry(self) -> None:
+        """Delete the connection's entry at the node, as `conntrack -D` does."""
+        entry = self._table.entry(TCP, self.cast.client_address, self._target)
+        assert entry is not None, "establish the connection first"
+        self._table.delete(entry)
+
+    @property
+    def unheard(self) -> bool:
+        """True when the packet to be judged reached nobody, and no socket has failed for it."""
+        injected = self._injected
+        assert injected is not None
+        arrived = any(
+            sighting.host == injected.receiver and sighting.packet.likeness == injected.packet.likeness
+            for sighting in self.recorder.sightings
+        )
+        return not arrived and all(end.error is None for end in self._ends or ())
+
+    async def retransmissions(self, count: int) -> None:
+        """Wait until the sender's stack has sent the judged segment that many times more."""
+        injected = self._injected
+        assert injected is not None
+        assert injected.packet.tcp is not None
+        number = injected.packet.tcp.sequence
+
+        def sent() -> int:
+            return sum(
+                sighting.host == injected.host
+                and sighting.outgoing
+                and sighting.packet.tcp is not None
+                and sighting.packet.tcp.sequence == number
+                and sighting.packet.payload_length > 0
+                for sighting in self.recorder.sightings
+            )
+
+        await self.recorder.until(lambda: sent() > count, f"{count} retransmissions")
 
     def _await_judgement(self, packet: Packet, *, forged: bool, of_window: bool) -> None:
         from_server = packet.source == self._server_address
@@ -278,9 +325,10 @@ class Stage:
             await server.send(stream(server.sent, _SECOND_PART))
         if server.error is None:
             await client.receive(server.sent)
+        self._client_says += FAREWELL
         await client.send(FAREWELL)
         if server.error is None:
-            await server.receive(len(REQUEST + FAREWELL))
+            await server.receive(len(self._client_says))
             self._complete = client.error is None and server.error is None
         elif client.error is None:
             # The client knows of nothing yet: its next bytes are answered with a reset.
@@ -320,7 +368,7 @@ class Stage:
 
     def _end(self, end: TcpEnd) -> SocketEnd:
         is_client = end.host == self.cast.client
-        expected = stream(0, len(end.received)) if is_client else (REQUEST + FAREWELL)[: len(end.received)]
+        expected = stream(0, len(end.received)) if is_client else self._client_says[: len(end.received)]
         address = self.cast.client_address if is_client else self._server_address
         return SocketEnd(end.host, address, end.error, end.sent, len(end.received), bytes(end.received) == expected)
 

@@ -11,6 +11,9 @@ from lab.cases import (
     bad_checksum_unchecked,
     beyond_window,
     beyond_window_without_data,
+    entry_deleted,
+    entry_deleted_client_first,
+    entry_deleted_strictly,
     far_behind,
     first_invalid_byte,
     in_window,
@@ -59,8 +62,12 @@ _NOT_A_WINDOW_MATTER: Final = (
     reset_inexact.CASE,
 )
 
+_THE_ENTRY_IS_GONE: Final = (entry_deleted.CASE, entry_deleted_strictly.CASE, entry_deleted_client_first.CASE)
+
 #: Every case by its name.
-CASES: Final = {case.name: case for case in (*DEFAULT_CASES, *_OUT_OF_THE_WINDOW, *_NOT_A_WINDOW_MATTER)}
+CASES: Final = {
+    case.name: case for case in (*DEFAULT_CASES, *_OUT_OF_THE_WINDOW, *_NOT_A_WINDOW_MATTER, *_THE_ENTRY_IS_GONE)
+}
 
 
 def find(name: str) -> Case:

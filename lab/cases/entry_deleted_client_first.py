@@ -1,0 +1,34 @@
+"""The entry is gone, and the client speaks first: nobody notices."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lab.cases.case import Case, always, on_every_kernel
+from lab.conntrack.witness import Judgement
+from lab.stage import Stage
+from lab.verdict import Outcome
+
+
+async def _play(stage: Stage) -> None:
+    await stage.establish()
+    stage.forget_entry()
+    await stage.client_speaks()
+    await stage.go_on()
+
+
+CASE: Final = Case(
+    name="entry-deleted-client-first",
+    title="the connection's entry is deleted, and the client sends next",
+    story=(
+        "The client's segment goes to the VIP, so the node's rules find the service again and conntrack "
+        "begins a new entry with the same translation. Since it did not see the handshake it is liberal about "
+        "this entry's window from then on. The connection recovers as if nothing had been."
+    ),
+    threads=(
+        "kubernetes/kubernetes#100698",
+        "net/netfilter/nf_conntrack_proto_tcp.c",
+    ),
+    play=_play,
+    expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED)),
+)
