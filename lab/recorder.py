@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lab.conntrack.netlink import ConntrackEvents, EntryEvent
@@ -27,24 +27,23 @@ class _Instrument(Protocol):
 class Recorder:
     """Records from the moment on at which it is made; must be made inside the running event loop.
 
-    :param node: the host whose conntrack judges.
+    :param nodes: the hosts whose conntrack judges; the entries of the first are followed.
     """
 
-    def __init__(self, lab: Lab, node: str) -> None:
+    def __init__(self, lab: Lab, nodes: Sequence[str]) -> None:
         self.sightings: list[Sighting] = []
         self.judged: list[Judged] = []
         self.entry_events: list[EntryEvent] = []
         self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._loop = asyncio.get_running_loop()
         self._listeners: list[Callable[[Sighting], None]] = []
-        host = lab.hosts[node]
         lab.keep(self)  # first, so that it leaves the loop before what it listens to is closed
-        self._pairing = Pairing()
-        self._log = lab.keep(PacketLog(host.namespace))
-        self._events = lab.keep(ConntrackEvents(host.namespace))
-        host.nft.run(script())
+        self._logs = [(Pairing(node), lab.keep(PacketLog(lab.hosts[node].namespace))) for node in nodes]
+        self._events = lab.keep(ConntrackEvents(lab.hosts[nodes[0]].namespace))
+        for node in nodes:
+            lab.hosts[node].nft.run(script())
         self._captures = [lab.keep(Capture(name, running.namespace)) for name, running in lab.hosts.items()]
-        self._instruments: list[_Instrument] = [self._log, self._events, *self._captures]
+        self._instruments: list[_Instrument] = [*(log for _pairing, log in self._logs), self._events, *self._captures]
         for instrument in self._instruments:
             self._loop.add_reader(instrument.fileno(), self.read)
 
@@ -59,7 +58,8 @@ class Recorder:
                 self.sightings.append(sighting)
                 for listener in self._listeners:
                     listener(sighting)
-        self.judged += self._pairing.take(self._log.read())
+        for pairing, log in self._logs:
+            self.judged += pairing.take(log.read())
         self.entry_events += self._events.read()
         for waiter in list(self._waiting):
             condition, future = waiter

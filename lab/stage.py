@@ -6,7 +6,8 @@ import asyncio
 import ctypes
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,7 +15,7 @@ from typing import Any, Final
 from lab.conntrack.dropped import dropped_as_invalid
 from lab.conntrack.netlink import ConntrackTable
 from lab.conntrack.window import Prediction, Tracker
-from lab.conntrack.witness import Judgement, counters
+from lab.conntrack.witness import Judged, Judgement, counters
 from lab.errors import InputError, LabError
 from lab.fabric import Lab
 from lab.recorder import Recorder, UnseenError
@@ -66,8 +67,10 @@ class Stage:
         self.behaviour = behaviour
         self.cast = cast
         self.family = family
-        self.recorder = Recorder(lab, cast.node)
-        self._table = lab.keep(ConntrackTable(lab.hosts[cast.node].namespace))
+        others = (node.name for node in lab.topology.nodes if node.name != cast.node)
+        self._nodes = (cast.node, *others)
+        self.recorder = Recorder(lab, self._nodes)
+        self._tables = [lab.keep(ConntrackTable(lab.hosts[node].namespace)) for node in self._nodes]
         self._server, self._server_address = cast.servers[0]
         self._connection = Connection()  # as the packets at the server's interface tell it
         self._target = self._server_address
@@ -198,9 +201,9 @@ class Stage:
 
     def forget_entry(self) -> None:
         """Delete the connection's entry at the node, as `conntrack -D` does."""
-        entry = self._table.entry(TCP, self.cast.client_address, self._target)
+        entry = self._tables[0].entry(TCP, self.cast.client_address, self._target)
         assert entry is not None, "establish the connection first"
-        self._table.delete(entry)
+        self._tables[0].delete(entry)
 
     @property
     def unheard(self) -> bool:
@@ -260,7 +263,10 @@ class Stage:
         liberal = self.lab.hosts[self.cast.node].namespace.sysctl(BE_LIBERAL) != "0"
         tracker = Tracker(self.cast.client_address, self.behaviour, liberal)
         self.recorder.read()
-        return tracker.after(judged.packet for judged in self.recorder.judged if judged.packet.protocol == TCP)
+        return tracker.after(judged.packet for judged in self._judged_at_node() if judged.packet.protocol == TCP)
+
+    def _judged_at_node(self) -> list[Judged]:
+        return [judged for judged in self.recorder.judged if judged.host == self.cast.node]
 
     def _predict(self, packet: Packet) -> Prediction | None:
         return None if self.behaviour is None else self.window_at_node().judge(packet)[0]
@@ -276,7 +282,7 @@ class Stage:
         """
         assert self._injected is not None
         likeness = self._injected.packet.likeness
-        for judged in reversed(self.recorder.judged):
+        for judged in reversed(self._judged_at_node()):
             if judged.packet.likeness == likeness:
                 return judged.judgement
         raise UnseenError("the witness saw nothing of the injected packet")
@@ -313,7 +319,7 @@ class Stage:
             )
             if passed < self._barriers:
                 self._faults.append(f"the capture on {host} missed the barrier datagram")
-        witnessed = sum(judged.packet.protocol == UDP for judged in self.recorder.judged)
+        witnessed = sum(judged.packet.protocol == UDP for judged in self._judged_at_node())
         if witnessed < 2 * self._barriers:
             self._faults.append("the witness on the node missed the barrier datagram")
 
@@ -337,11 +343,10 @@ class Stage:
     def finish(self) -> Timeline:
         """Stop the instruments, read the counters, close the connection, and return what was seen."""
         self.recorder.stop()
-        node = self.lab.hosts[self.cast.node]
         if lost := self.recorder.lost():
             self._faults.append(f"the captures lost {lost} packets")
-        counted = Counters(counters(node.nft), self._table.statistics(), dropped_as_invalid(node, self.family.version))
-        entry = self._table.entry(TCP, self.cast.client_address, self._target)
+        counted = self._count()
+        entry = self._tables[0].entry(TCP, self.cast.client_address, self._target)
         ends = tuple(self._end(end) for end in self._ends or ())
         for end in self._ends or ():
             end.close()
@@ -366,6 +371,17 @@ class Stage:
             tuple(self._faults),
         )
 
+    def _count(self) -> Counters:
+        """Read what all nodes counted."""
+        nodes = [self.lab.hosts[node] for node in self._nodes]
+        dropped = [dropped_as_invalid(node, self.family.version) for node in nodes]
+        by_rule = [count for count in dropped if count is not None]
+        return Counters(
+            _added(counters(node.nft) for node in nodes),
+            _added(table.statistics() for table in self._tables),
+            sum(by_rule) if by_rule else None,
+        )
+
     def _end(self, end: TcpEnd) -> SocketEnd:
         is_client = end.host == self.cast.client
         expected = stream(0, len(end.received)) if is_client else self._client_says[: len(end.received)]
@@ -385,6 +401,13 @@ def _segment(
     fields: dict[str, Any] = {"flags": "PA" if payload else "A", "timestamps": sender.timestamps, **more}
     numbers = (sender.sent + offset, receiver.sent + acknowledge)
     return Segment(*addresses, *numbers, window=sender.last_window_field, payload=payload, **fields)
+
+
+def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(total)
 
 
 def _is_plain(segment: Segment) -> bool:

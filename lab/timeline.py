@@ -52,7 +52,7 @@ class Injected:
 
 @dataclass(frozen=True)
 class Counters:
-    """What the node had counted at the end.
+    """What the nodes had counted at the end.
 
     :param states: the witness's packets by conntrack state.
     :param statistics: as ``conntrack -S``, summed over the processors.
@@ -67,6 +67,8 @@ class Counters:
 @dataclass(frozen=True)
 class Timeline:
     """One trial's evidence.
+
+    :param node: the node that translates, whose entries are followed; others may judge as well.
 
     :param target: the address that the client connected to: the VIP, or the pod's own.
     :param first_numbers: each side's initial sequence number.
@@ -99,5 +101,9 @@ class Timeline:
         return next((end for end in self.ends if end.host == host), None)
 
     def judgement_of(self, packet: Packet) -> Judged | None:
-        """Return what conntrack made of a packet, None where it never reached the node."""
-        return next((judged for judged in self.judged if judged.packet.likeness == packet.likeness), None)
+        """Return what conntrack made of a packet: at the node, or where it came to another one only, there.
+
+        None where it came to no node.
+        """
+        words = [judged for judged in self.judged if judged.packet.likeness == packet.likeness]
+        return next((judged for judged in words if judged.host == self.node), words[0] if words else None)

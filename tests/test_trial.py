@@ -134,6 +134,18 @@ def test_whichever_endpoint_the_rules_choose_plays(family, answers):
     assert len({result.timeline.server for result in results}) > 1
 
 
+@pytest.mark.parametrize("family", list(Family))
+def test_two_nodes_judge_and_either_may_drop(family, answers):
+    answer = ask(answers, family)
+    for fix in (NONE, DROP_FORWARD):
+        setting = Setting(HEADLINE, fix, load("two-nodes"), family)
+        results = [asyncio.run(trial.run(setting, answer)) for _ in range(20)]
+        assert all(result.as_expected for result in results)
+        # Two servers, one behind each node: twenty times the same once in 2^19.
+        judges = {frozenset(one.host for one in result.timeline.judged) for result in results}
+        assert len(judges) == 2
+
+
 def test_another_expectation_is_not_met(answers):
     """A test of the tests: what is believed beforehand decides, not what comes."""
     wrong = Expectation(Judgement.INVALID, Outcome.DROPPED)

@@ -25,9 +25,9 @@ RESET = Sighting(50, "server", "eth0", False, packet(CLIENT, POD, RST, sequence=
 
 def timeline(*sightings, state="invalid", reason="SEQ is over", dropped=None, errors=(None, None), **changes):
     server, client = errors
-    judged = [Judged(20, FORGED, state, reason)]
+    judged = [Judged("node", 20, FORGED, state, reason)]
     if RESET in sightings:
-        judged.append(Judged(45, RESET.packet, "invalid", "invalid new"))
+        judged.append(Judged("node", 45, RESET.packet, "invalid", "invalid new"))
     invalid = sum(word.state == "invalid" for word in judged)
     whole = Timeline(
         client="client",

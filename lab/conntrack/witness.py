@@ -55,8 +55,9 @@ def counters(nft: Nft) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One packet as it came to the node, what conntrack made of it, and the kernel's reason if it gave one."""
+    """One packet as it came to a node, what conntrack made of it, and the kernel's reason if it gave one."""
 
+    host: str
     time: int | None
     packet: Packet
     state: str
@@ -75,9 +76,13 @@ class Judged:
 
 
 class Pairing:
-    """Joins the kernel's reason for a packet with the witness's word on it: they are logged in this order."""
+    """Joins the kernel's reason for a packet with the witness's word on it: they are logged in this order.
 
-    def __init__(self) -> None:
+    :param host: whose log it is.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._host = host
         self._reasons: dict[bytes, str] = {}
 
     def take(self, records: Iterable[Record]) -> list[Judged]:
@@ -88,7 +93,7 @@ class Pairing:
                 self._reasons[record.data] = record.words
             elif record.packet is not None:
                 reason = _tidy(self._reasons.pop(record.data, ""))
-                judged.append(Judged(record.time, record.packet, record.words, reason))
+                judged.append(Judged(self._host, record.time, record.packet, record.words, reason))
         return judged
 
 

@@ -161,12 +161,13 @@ def timeline_lines(timeline: Timeline) -> list[Text]:
         line.append(f"{_route(packet):{addresses}}  ", _OOPS if is_leak else "")
         line.append(describer.numbers(packet), "bold" if judged_one else "")
         note = None
-        if crossing.arriving is not None and crossing.arriving.host == timeline.node:
-            note = _take(judged, packet)
+        if crossing.arriving is not None:
+            note = _take(judged, crossing.arriving)
         if note is not None:
             line.append("  ")
             line.append(note.state.upper(), _STATE_STYLES.get(note.state, "green"))
-            state = _change(changes, packet) if note.state != "invalid" else None
+            tracked = note.state != "invalid" and note.host == timeline.node
+            state = _change(changes, packet) if tracked else None
             if state:
                 line.append(f", entry {state}", "cyan")
         if number := describer.mark(crossing):
@@ -213,13 +214,13 @@ def _ending(timeline: Timeline) -> list[Text]:
     injected = timeline.injected
     if injected is not None:
         arrived = any(
-            sighting.host == timeline.client and sighting.packet.likeness == injected.packet.likeness
+            sighting.host == injected.receiver and sighting.packet.likeness == injected.packet.likeness
             for sighting in timeline.sightings
         )
         if not arrived:
             dropped = timeline.counters.dropped
-            how = f": a rule for INVALID packets dropped {dropped}" if dropped else ""
-            lines.append(Text(f"the injected packet did not leave {timeline.node}{how}", "green"))
+            how = f": rules for INVALID packets dropped {dropped}" if dropped else ""
+            lines.append(Text(f"the packet did not reach {injected.receiver}{how}", "green"))
     ends = ", ".join(
         f"{end.host}'s socket: {end.error or 'open'}, {end.received:,} bytes received"
         + ("" if end.intact else " AND NOT THOSE THAT WERE SENT")
@@ -229,7 +230,7 @@ def _ending(timeline: Timeline) -> list[Text]:
     invalid = timeline.counters.statistics.get("invalid", 0)
     entry = timeline.entry
     left = f"{entry.tcp_state}, {entry.timeout:,} s left" if entry else "gone"
-    lines.append(Text(f"{timeline.node} counted {invalid} INVALID; conntrack entry: {left}"))
+    lines.append(Text(f"INVALID by the nodes' count: {invalid}; conntrack entry at {timeline.node}: {left}"))
     return lines
 
 
@@ -237,10 +238,10 @@ def _route(packet: Packet) -> str:
     return f"{packet.source} > {packet.destination}"
 
 
-def _take(judged: list[Judged], packet: Packet) -> Judged | None:
-    """Take the judgement of a packet out of those that are left: the same packet may come twice."""
+def _take(judged: list[Judged], arriving: Sighting) -> Judged | None:
+    """Take the judgement of a packet where it arrived out of those that are left: the same packet may come twice."""
     for index, note in enumerate(judged):
-        if note.packet == packet:
+        if note.host == arriving.host and note.packet == arriving.packet:
             return judged.pop(index)
     return None
 

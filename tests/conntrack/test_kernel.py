@@ -91,7 +91,7 @@ def test_the_log_says_why_and_the_witness_says_what(running, family):
     log = running.keep(PacketLog(node.namespace))
     node.nft.run(script())
     send_a_reset_out_of_the_blue(running, family)
-    [judged] = [one for one in Pairing().take(log.read()) if one.packet.tcp]  # not IPv6's own multicast
+    [judged] = [one for one in Pairing("node").take(log.read()) if one.packet.tcp]  # not IPv6's own multicast
     assert judged.judgement is Judgement.INVALID
     assert judged.packet.source == ADDRESSES[family][0]
     counted = counters(node.nft)

@@ -36,7 +36,7 @@ class Script:
     def __init__(self, lab, family, answer):
         self.lab, self.answer = lab, answer
         self.ends = GHOSTS[family]
-        self.recorder = Recorder(lab, "node")
+        self.recorder = Recorder(lab, ["node"])
         self.injectors = [lab.injector("client"), lab.injector("server")]
         node = lab.hosts["node"]
         for end, interface in zip(self.ends, ("client", "server"), strict=True):

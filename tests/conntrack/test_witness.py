@@ -16,7 +16,7 @@ def word(state, data=b"one"):
 
 
 def test_a_reason_belongs_to_the_packet_that_it_was_logged_with():
-    [first, second] = Pairing().take(
+    [first, second] = Pairing("node").take(
         [
             reason("nf_ct_proto_6: SEQ is over upper bound 7 (over the window)"),
             word("invalid"),
@@ -28,7 +28,7 @@ def test_a_reason_belongs_to_the_packet_that_it_was_logged_with():
 
 
 def test_reasons_are_told_apart_by_the_packet_and_wait_for_their_witness():
-    pairing = Pairing()
+    pairing = Pairing("node")
     assert pairing.take([reason("late", b"two"), reason("early", b"one")]) == []
     [one, two] = pairing.take([word("invalid", b"one"), word("established", b"two")])
     assert (one.reason, two.reason) == ("early", "late")
@@ -48,5 +48,5 @@ def test_reasons_are_told_apart_by_the_packet_and_wait_for_their_witness():
 )
 def test_a_reason_alone_never_means_invalid(state, words, judgement):
     records = [reason(words)] if words else []
-    [judged] = Pairing().take([*records, word(state)])
+    [judged] = Pairing("node").take([*records, word(state)])
     assert judged.judgement is judgement

@@ -151,7 +151,6 @@ class Walk:
     state: str
     arrived: object
     steps: list
-    left: object
 
 
 def walk(events, rules):
@@ -159,60 +158,54 @@ def walk(events, rules):
 
     :param rules: of each (table, chain) the rules in order, as (handle, text).
     """
-    headers = [(position, event.packet) for position, event in enumerate(events) if event.packet is not None]
     state = re.search(r"ct state (\w+)", dict(rules[OWN, "begin"])[events[0].handle])[1]
-    steps, ends, stack = [], [], []
-
-    def step():
-        """Return the step that the packet is in: a new one where it went to another chain, or came back."""
-        if not steps or steps[-1][0] is not stack[-1]:
-            made = Step(stack[-1][0], stack[-1][1], mark=steps[-1][1].mark if steps else 0)
-            steps.append((stack[-1], made))
-            ends.append(0)
-        return steps[-1][1]
+    steps, stack, inside, header = [], [], None, None
 
     def passes(until=None):
-        """Read rules of the chain that do not match, up to one of them or to the end; return that one."""
-        frame, current = stack[-1], step()
-        known = rules[frame[0], frame[1]]
-        while frame[2] < len(known):
-            handle, text = known[frame[2]]
-            frame[2] += 1
+        """Read rules of the innermost chain to one of them, or to the end; return the step and that rule."""
+        nonlocal inside
+        frame = stack[-1]
+        if inside is not frame:
+            inside = frame
+            steps.append(Step(*frame[:2], mark=steps[-1].mark if steps else 0, after=header))
+        while frame[2]:
+            handle, text = frame[2].pop(0)
             if handle == until:
-                return current, text
-            current.rules.append((text, False, ""))
+                return text
+            steps[-1].rules.append((text, False, ""))
         if until is not None:
             raise LabError(f"the trace tells of a rule that the chain {frame[1]} does not have")
-        return current, ""
+        return ""
 
-    for position, event in enumerate(events):
+    def enter(table, chain):
+        stack.append((table, chain, list(rules[table, chain])))
+
+    for event in events:
+        if event.packet is not None:
+            # Translation is done when the base chain ends: what comes of it stands at the beginning of the next one.
+            header = event.packet
+            if steps:
+                steps[-1].after = header
+            stack.clear()
+            enter(event.table, event.chain)
         if event.family != socket.AF_INET:
             continue
-        if event.packet is not None:
-            stack[:] = [[event.table, event.chain, 0]]
         while stack[-1][1] != event.chain:
             passes()
             stack.pop()
-        current, text = passes(event.handle)
-        current.mark, ends[-1] = event.mark, position
+        text = passes(event.handle)
+        steps[-1].mark = event.mark
         if event.is_policy:
-            current.policy = event.verdict
+            steps[-1].policy = event.verdict
             continue
-        current.rules.append((text, True, " ".join(filter(None, (event.verdict, event.target)))))
+        steps[-1].rules.append((text, True, " ".join(filter(None, (event.verdict, event.target)))))
+        if event.verdict == "drop":
+            steps[-1].after = None
         if event.verdict in {"goto", "return"}:
             stack.pop()
         if event.verdict in {"jump", "goto"}:
-            stack.append([event.table, event.target, 0])
-    left = headers[-1][1] if events[-1].chain == "end" else None
-    made = [one for _frame, one in steps]
-    for number, one in enumerate(made):
-        # Translation is done when the base chain ends: what the packet is then stands at the next one's beginning.
-        following = ends[number + 1] if number + 1 < len(made) else len(events)
-        is_last = number + 1 == len(made) or any(ends[number] < position <= following for position, _ in headers)
-        known = [packet for position, packet in headers if position <= ends[number]]
-        later = [packet for position, packet in headers if position > ends[number]]
-        one.after = (later[0] if later else None) if is_last else known[-1]
-    return Walk(state, headers[0][1], made, left)
+            enter(event.table, event.target)
+    return Walk(state, next(event.packet for event in events if event.packet), steps)
 
 
 def rules_of(nft):

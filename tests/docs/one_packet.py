@@ -90,7 +90,9 @@ def chains(node, mode):
 
 def as_conntrack_prints(entry):
     """Write an entry as ``conntrack -L`` does, without its time-out."""
-    tuples = (f"src={a.address} dst={b.address} sport={a.port} dport={b.port}" for a, b in (entry.original, entry.reply))
+    tuples = (
+        f"src={a.address} dst={b.address} sport={a.port} dport={b.port}" for a, b in (entry.original, entry.reply)
+    )
     return f"tcp {entry.tcp_state} {' '.join(tuples)}{' [ASSURED]' * entry.assured}"
 
 
@@ -182,65 +184,116 @@ def journey(mode, version, packet):
     return {"hairpin": hairpin, "INVALID": invalid}.get(packet, choices)(mode, version)
 
 
+def made_on():
+    """Name what the spelling of rules depends on, without the machine's own suffixes."""
+    iptables, nft = connection("iptables", "v1.14").versions
+    accounts = "with nfacct"
+    with closing(Namespace.create()) as scratch:
+        try:
+            nfacct.create(scratch, "lab")
+        except MissingError:
+            accounts = "without nfacct"
+    kernel = ".".join(platform.release().split(".")[:2])
+    return f"Linux {kernel} ({accounts}), iptables {iptables} (nf_tables) and nft {nft}"
+
+
 class Page:
     """The page while it is filled."""
 
     def __init__(self):
-        self._steps = []
-        self._walk = None
+        self._walk = Walk("", None, [])
+        self._to_show = []
         self._counted = False
+        self._directives = {
+            "made": lambda _on: made_on(),
+            "walk": self._begin,
+            "step": self._step,
+            "steps": self._rest,
+            "path": self._path,
+            "entry": lambda mode, version: block(connection(mode, version).entry),
+            "rules": self._rules,
+            "list": self._list,
+        }
 
     def fill(self, template):
         """Replace what stands between double braces.
 
-        :raises LabError: the packet went another way than the page says.
+        :raises LabError: a packet went another way than the page says.
         """
-        page = re.sub(r"\{\{ (.*?) \}\}", lambda match: self._directive(*match[1].split()), template)
-        self._ended()
+        page = re.sub(r"\{\{ (\S+)(.*?) \}\}", lambda match: self._directives[match[1]](*match[2].split()), template)
+        self._end()
         return page
 
-    def _directive(self, name, *words):
-        return getattr(self, f"_{name}")(*words)
-
-    def _ended(self):
-        if self._steps:
-            raise LabError(f"the page leaves out what came next: {self._steps[0].chain}")
-
-    def _made(self, _on):
-        journey = connection("iptables", "v1.14")
-        major, minor = platform.release().split(".")[:2]
-        iptables, nft = journey.versions
-        with closing(Namespace.create()) as scratch:
-            try:
-                nfacct.create(scratch, "lab")
-                has_nfacct = "with nfacct"
-            except MissingError:
-                has_nfacct = "without nfacct"
-        return f"Linux {major}.{minor} {has_nfacct}, iptables {iptables} (nf_tables), nft {nft}"
-
-    def _walk_begins(self, mode, version, packet):
-        self._ended()
+    def _begin(self, mode, version, packet):
+        self._end()
         self._walk = journey(mode, version, packet).walks[packet]
-        self._steps = list(self._walk.steps)
-        # What counters say is the same on each run where there was one connection, and nothing else.
-        self._counted = packet in {"SYN", "hairpin"}
+        self._to_show = list(self._walk.steps)
+        # Counters are the same on each run where there was one connection and nothing else.
+        self._counted = packet in {"SYN", "SYN-ACK", "hairpin"}
+        return block(self._packet(self._walk.arrived, 0))
 
-    def _walk_(self, mode, version, packet):
-        self._walk_begins(mode, version, packet)
-        return f"```\n{self._words(self._walk.arrived, 0)}\n```"
-
-    def __getattr__(self, name):
-        if name == "_walk":
-            return self._walk_
-        raise AttributeError(name)
+    def _end(self):
+        if self._to_show:
+            raise LabError(f"the page leaves out where the packet went next: {self._to_show[0].chain}")
 
     def _step(self, pattern):
-        if not self._steps or not fnmatch(self._steps[0].chain, pattern):
-            found = self._steps[0].chain if self._steps else "the end"
+        if not self._to_show or not fnmatch(self._to_show[0].chain, pattern):
+            found = self._to_show[0].chain if self._to_show else "nowhere else"
             raise LabError(f"the page says {pattern}, the packet went to {found}")
-        return f"```\n{self._shown(self._steps.pop(0))}\n```"
+        return block(self._shown(self._to_show.pop(0)))
 
-    def _words(self, packet, mark):
+    def _rest(self):
+        shown = block("\n".join(map(self._shown, self._to_show)))
+        self._to_show = []
+        return shown
+
+    def _shown(self, step):
+        lines = [f"{step.table} {step.chain}"]
+        for rule, matched, verdict in step.rules:
+            text = rule if self._counted else _COUNTERS.sub("", rule)
+            lines.append(f"  {'>' if matched else ' '} {text}{f'  # {verdict}' if 'vmap' in text and matched else ''}")
+        if not step.rules and not step.policy:
+            lines.append("    (no rule)")
+        if step.policy:
+            lines.append(f"  > policy {step.policy}")
+        return "\n".join([*lines, self._packet(step.after, step.mark)])
+
+    def _packet(self, packet, mark):
         if packet is None:
             return "= dropped"
         return f"= {packet.source} > {packet.destination}, ct state {self._walk.state}, mark {mark:#x}"
+
+    @staticmethod
+    def _path(mode, version, packet):
+        walk = journey(mode, version, packet).walks[packet]
+        names = [f"{step.table} {step.chain}" if mode == "iptables" else step.chain for step in walk.steps]
+        return ", ".join(f"`{name}`" for name in names) or "none"
+
+    @staticmethod
+    def _rules(version, table, chain):
+        rules = connection("iptables", version).rules.get((table, chain), [])
+        return "<br>".join(f"`{_COUNTERS.sub('', text)}`" for _handle, text in rules) or "empty"
+
+    @staticmethod
+    def _list(version, kind, name):
+        listing = connection("nftables", version).listing
+        return block(re.search(rf"^\t{kind} {name} \{{\n.*?^\t\}}", listing, re.M | re.S)[0].replace("\t", "    "))
+
+
+def block(text):
+    return f"```\n{text}\n```"
+
+
+def facts(page):
+    """Return the page without the spelling of rules: the chains in order, the packets, the prose."""
+    kept, in_block = [], False
+    for line in page.splitlines():
+        in_block ^= line == "```"
+        if not line.startswith(("Made on", "| ")) and not (in_block and line.startswith("  ")):
+            kept.append(line)
+    return kept
+
+
+if __name__ == "__main__":
+    userns.ensure()
+    print(Page().fill(TEMPLATE.read_text()), end="")

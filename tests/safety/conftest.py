@@ -60,9 +60,7 @@ def start(environment, tmp_path):
 @pytest.fixture
 def start_lab(start):
     """Starts the command ``lab``, as it is in this checkout."""
-    return lambda *arguments, prefix=(), **more: start(
-        *prefix, sys.executable, "-P", "-m", "lab", *arguments, **more
-    )
+    return lambda *arguments, prefix=(), **more: start(*prefix, sys.executable, "-P", "-m", "lab", *arguments, **more)
 
 
 @pytest.fixture
