@@ -154,7 +154,7 @@ class Walk:
 
 
 def walk(events, rules):
-    """Put a packet's way together: what it met besides what matched is known from the rules.
+    """Put a packet's way together: the trace tells what matched, the rules in order what was asked before it.
 
     :param rules: of each (table, chain) the rules in order, as (handle, text).
     """
@@ -197,6 +197,7 @@ def walk(events, rules):
         steps[-1].mark = event.mark
         if event.is_policy:
             steps[-1].policy = event.verdict
+        if event.handle is None:  # a chain's end; what follows says where the packet came back to
             continue
         steps[-1].rules.append((text, True, " ".join(filter(None, (event.verdict, event.target)))))
         if event.verdict == "drop":

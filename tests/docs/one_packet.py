@@ -9,9 +9,9 @@ other; a packet that takes another way, or a chain that is left out, is an error
 
 What may stand between double braces:
 
-``walk MODE VERSION PACKET``
-    begins a walk, and shows the packet as it arrives. PACKET is SYN, SYN-ACK, hairpin, INVALID, or a server's name: the
-    SYN of a connection that came to it, of the topology ``endpoints``.
+``walk MODE VERSION PACKET [prerouting]``
+    begins a walk, to its end or to DNAT, and shows the packet as it arrives. PACKET is SYN, SYN-ACK, hairpin, INVALID,
+    or a server's name: the SYN of a connection that came to it, of the topology ``endpoints``.
 ``step CHAIN``, ``steps``
     the next step, in this chain; all steps that are left.
 ``path MODE VERSION PACKET``
@@ -96,11 +96,10 @@ def as_conntrack_prints(entry):
     return f"tcp {entry.tcp_state} {' '.join(tuples)}{' [ASSURED]' * entry.assured}"
 
 
-def connections(name, mode, version, until, *, hairpin=False):
-    """Open connections in a fresh lab until enough was seen, and tell what the kernel told of the last one.
+def connect_once(name, mode, version, *, hairpin=False):
+    """Open one connection in a fresh lab; return what was seen of it, and the name of the server that it came to.
 
-    :param until: is given the server's name and the packets' walks of each connection; true ends it.
-    :param hairpin: the first server is the client.
+    :param hairpin: the server itself is the client.
     """
     with Lab(topology(name, mode, version), family=Family.IPV4) as lab:
         players = cast(lab.topology, Family.IPV4)
@@ -108,60 +107,45 @@ def connections(name, mode, version, until, *, hairpin=False):
         trace = lab.keep(Trace(node.namespace))
         node.nft.run(script(("new", "established", "invalid")))
         listeners = [(host, lab.keep(listen(lab.hosts[host].namespace, own))) for host, own in players.servers]
-        client, own = players.servers[0] if hairpin else (players.client, players.client_address)
-        for number in range(_TRIES):
-            own = SocketAddress(own.address, players.client_address.port + number)
-            way = (client, lab.hosts[client].namespace, own)
-            ends = asyncio.run(connect(way, listeners, players.service_address))
-            packets = trace.packets()  # the server has the last packet of the handshake, so the node had them all
-            rules, versions = chains(node, mode)
-            with closing(ConntrackTable(node.namespace)) as table:
-                entry = as_conntrack_prints(table.entry(TCP, own, players.service_address))
-            for end in ends:
-                end.close()
-            walks = [walk(events, rules) for events in packets]
-            if until(ends[1].host, walks):
-                listing = node.nft.run("list table ip kube-proxy") if mode == "nftables" else ""
-                return entry, rules, listing, versions
-            trace.packets()  # how it ends is not told
-    raise LabError(f"{name}: not all was seen in {_TRIES} connections")
+        client, own = players.client, players.client_address
+        if hairpin:
+            client, own = players.servers[0][0], SocketAddress(players.servers[0][1].address, own.port)
+        way = (client, lab.hosts[client].namespace, own)
+        ends = asyncio.run(connect(way, listeners, players.service_address))
+        packets = trace.packets()  # the server has the handshake's last packet, so the node has had them all
+        rules, versions = chains(node, mode)
+        with closing(ConntrackTable(node.namespace)) as table:
+            entry = as_conntrack_prints(table.entry(TCP, own, players.service_address))
+        for end in ends:
+            end.close()
+        listing = node.nft.run("list table ip kube-proxy") if mode == "nftables" else ""
+    walks = dict(zip(("SYN", "SYN-ACK", "ACK"), (walk(events, rules) for events in packets), strict=True))
+    return Journey(walks, entry, rules, listing, versions), ends[1].host
 
 
 @cache
 def connection(mode, version):
     """Trace the handshake of one connection."""
-    names = ("SYN", "SYN-ACK", "ACK")
-    seen = {}
-
-    def until(_server, walks):
-        seen.update(zip(names, walks, strict=True))
-        return True
-
-    return Journey(seen, *connections("kube-proxy", mode, version, until))
+    return connect_once("kube-proxy", mode, version)[0]
 
 
 @cache
 def hairpin(mode, version):
-    """Trace the handshake of a server that asks its own service."""
-    seen = {}
-
-    def until(_server, walks):
-        seen["hairpin"] = walks[0]
-        return True
-
-    return Journey(seen, *connections("kube-proxy", mode, version, until, hairpin=True))
+    """Trace the SYN of a server that asks its own service."""
+    seen = connect_once("kube-proxy", mode, version, hairpin=True)[0]
+    return seen._replace(walks={"hairpin": seen.walks["SYN"]})
 
 
 @cache
 def choices(mode, version):
     """Trace connections until each of three servers has got one."""
-    seen = {}
-
-    def until(server, walks):
-        seen.setdefault(server, walks[0])
-        return len(seen) == 3
-
-    return Journey(seen, *connections("endpoints", mode, version, until))
+    walks = {}
+    for _ in range(_TRIES):
+        seen, server = connect_once("endpoints", mode, version)
+        walks[server] = seen.walks["SYN"]
+        if len(walks) == 3:
+            return seen._replace(walks=walks)
+    raise LabError(f"not every server got one of {_TRIES} connections")
 
 
 @cache
@@ -222,12 +206,14 @@ class Page:
         """
         page = re.sub(r"\{\{ (\S+)(.*?) \}\}", lambda match: self._directives[match[1]](*match[2].split()), template)
         self._end()
-        return page
+        return page.replace("\n```\n```\n", "\n")  # blocks that follow each other are one
 
-    def _begin(self, mode, version, packet):
+    def _begin(self, mode, version, packet, last_hook=None):
         self._end()
         self._walk = journey(mode, version, packet).walks[packet]
         self._to_show = list(self._walk.steps)
+        if last_hook == "prerouting":  # the rest is as in the walks before
+            self._to_show = self._to_show[: 1 + [one.after != self._walk.arrived for one in self._to_show].index(True)]
         # Counters are the same on each run where there was one connection and nothing else.
         self._counted = packet in {"SYN", "SYN-ACK", "hairpin"}
         return block(self._packet(self._walk.arrived, 0))
@@ -282,16 +268,6 @@ class Page:
 
 def block(text):
     return f"```\n{text}\n```"
-
-
-def facts(page):
-    """Return the page without the spelling of rules: the chains in order, the packets, the prose."""
-    kept, in_block = [], False
-    for line in page.splitlines():
-        in_block ^= line == "```"
-        if not line.startswith(("Made on", "| ")) and not (in_block and line.startswith("  ")):
-            kept.append(line)
-    return kept
 
 
 if __name__ == "__main__":
