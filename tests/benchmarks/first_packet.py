@@ -3,7 +3,7 @@
     python tests/benchmarks/first_packet.py [SERVICES]
 
 Connects to the first service's VIP and to the last one's in turn, each time from a fresh port, and tells how long the
-handshake takes: in iptables mode the packet is held against one rule a service, in nftables mode it is looked up in a map.
+handshake takes: in iptables mode the packet is held against a rule a service, in nftables mode it is looked up in a map.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import socket
 import sys
 import time
+from functools import partial
 
 from measure import interleaved, machine, milliseconds, told
 from partial_sync import crowded
@@ -45,31 +46,31 @@ def render(topology, mode, version):
     return milliseconds(lambda: writer.render(topology.services, topology.endpoint_slices, options))
 
 
+def measure(topology, name, last):
+    """Load the rules of one kind, and tell both handshakes."""
+    built = []
+    loaded = milliseconds(lambda: built.append(Lab(topology, family=Family.IPV4)))
+    with built[0] as lab, contextlib.ExitStack() as listeners:
+        for host in topology.servers:
+            with lab.hosts[host.name].namespace.entered():
+                listeners.enter_context(socket.create_server(("", 80), backlog=1024))
+        places = {"first": "10.96.0.0", "last": last}
+        times = interleaved(ROUNDS, {place: partial(handshake, lab, vip) for place, vip in places.items()})
+    print(f"{name}: lab with rules up in {loaded / 1e3:.1f} s")
+    for place, taken in times.items():
+        print(f"  the {place:5} service   {told(taken)}")
+
+
 def main(count):
     userns.ensure()
     begun = time.perf_counter()
     plain = crowded(count)
-    print(
-        f"{count:,} services with 3 endpoints each; objects parsed in {time.perf_counter() - begun:.1f} s. {machine()}"
-    )
+    parsed = time.perf_counter() - begun
+    print(f"{count:,} services with 3 endpoints each; objects parsed in {parsed:.1f} s. {machine()}")
     for name, (mode, version, backend) in KINDS.items():
         topology = with_proxy(plain, mode, version, backend)
-        written = render(topology, mode, version)
-        with contextlib.ExitStack() as ends:  # the listeners go before the lab does
-            built = []
-            loaded = milliseconds(lambda build=topology: built.append(Lab(build, family=Family.IPV4)))
-            lab = ends.enter_context(built[0])
-            for host in ("server-1", "server-2", "server-3"):
-                with lab.hosts[host].namespace.entered():
-                    ends.enter_context(socket.create_server(("", 80), backlog=1024))
-            last = f"10.96.{(count - 1) // 256}.{(count - 1) % 256}"
-            times = interleaved(
-                ROUNDS,
-                {"first": lambda: handshake(lab, "10.96.0.0"), "last": lambda: handshake(lab, last)},
-            )
-        print(f"{name}: written in {written / 1e3:.2f} s, lab with rules up in {loaded / 1e3:.1f} s")
-        for place, taken in times.items():
-            print(f"  the {place:5} service   {told(taken)}")
+        print(f"{name}: rules written in {render(topology, mode, version) / 1e3:.2f} s")
+        measure(topology, name, f"10.96.{(count - 1) // 256}.{(count - 1) % 256}")
 
 
 if __name__ == "__main__":
