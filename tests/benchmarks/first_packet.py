@@ -3,7 +3,7 @@
     python tests/benchmarks/first_packet.py [SERVICES]
 
 Connects to the first service's VIP and to the last one's in turn, each time from a fresh port, and tells how long the
-handshake takes: in iptables mode the packet is held against a rule a service, in nftables mode it is looked up in a map.
+handshake takes: in iptables mode a packet is held against a rule a service, in nftables mode it is looked up in a map.
 """
 
 from __future__ import annotations
