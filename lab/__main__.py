@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 from types import FrameType
-from typing import Final
 
-INTERRUPTED: Final = 128 + signal.SIGINT
+from lab.errors import INTERRUPTED
 
 
 def _interrupted(_signal: int, _frame: FrameType | None) -> None:

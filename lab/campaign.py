@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
+import signal
 from collections.abc import Sequence
 
 from lab import __version__, behaviour, trial
@@ -19,12 +21,18 @@ from lab.words import Behaviour, Family
 async def run(cases: Sequence[Case], fixes: Sequence[Fix], topology: Topology, family: Family, repeat: int) -> Report:
     """Ask the kernel what it does, then try every case with every fix ``repeat`` times, with progress on stderr.
 
+    Ctrl-C cancels it.
+
     :raises InputError: the topology cannot play these cases.
     :raises LabError: the kernel fits no known behaviour, or cannot hold a lab.
     """
     from rich.console import Console
     from rich.progress import Progress
 
+    itself = asyncio.current_task()
+    assert itself is not None
+    # Ctrl-C between two steps and not within one: whatever a step has opened is closed.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, itself.cancel)
     answer = await behaviour.ask(family)
     settings = [Setting(case, fix, topology, family) for case in cases for fix in fixes]
     tallies = {setting.trial: Tally(setting.trial) for setting in settings}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
 
 import typer
 
-from lab.errors import InputError, LabError
+from lab.errors import INTERRUPTED, InputError, LabError
 from lab.words import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -205,7 +205,10 @@ def _run(cases: list[Case], fixes: list[Fix], topology: Topology, family: Family
     from lab.netns import userns
 
     userns.ensure()
-    return asyncio.run(campaign.run(cases, fixes, topology, family, repeat))
+    try:
+        return asyncio.run(campaign.run(cases, fixes, topology, family, repeat))
+    except asyncio.CancelledError:
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _print_report(report: Report, *, timeline: bool) -> None:

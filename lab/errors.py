@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+from typing import Final
+
+#: The exit code of a command that was ended by Ctrl-C, as a shell tells it.
+INTERRUPTED: Final = 128 + signal.SIGINT
 
 
 class LabError(Exception):

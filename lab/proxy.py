@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from lab.conntrack.netlink import ConntrackTable
 from lab.errors import MissingError
+from lab.host import RunningHost
 from lab.kubeproxy import ProxyOptions, iptables, nftables
 from lab.kubeproxy.conntrack import IsStale, State, stale_flows
 from lab.kubeproxy.services import ServicePort, service_ports
@@ -24,7 +25,6 @@ from lab.wire.packet import UDP
 from lab.words import Family, ProxyMode
 
 if TYPE_CHECKING:
-    from lab.fabric import RunningHost
     from lab.topology.kubernetes import EndpointSlice, Service
     from lab.topology.model import Host, Topology
 

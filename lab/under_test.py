@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from lab.endpoints import Endpoints
 from lab.errors import InputError, LabError
-from lab.fabric import Lab, RunningHost
+from lab.fabric import Lab
 from lab.fixes import Fix
+from lab.host import RunningHost
 from lab.proxy import DEFAULT_VERSIONS
 from lab.stage import Stage
 from lab.timeline import Timeline

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from lab.words import ProxyMode
 
 if TYPE_CHECKING:
-    from lab.fabric import RunningHost
+    from lab.host import RunningHost
 
 _IPTABLES_RULE: Final = re.compile(r"^\[(\d+):\d+\] -A \S+ .*--ctstate INVALID\b.* -j DROP$", re.MULTILINE)
 _IPTABLES_LOADED: Final = re.compile(r"--ctstate INVALID\b.*-j DROP")

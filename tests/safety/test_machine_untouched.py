@@ -26,6 +26,7 @@ BY_ITSELF = {
     "/proc/sys/kernel/ns_last_pid": "the last process id given out",
     "/proc/sys/kernel/pty/nr": "how many pseudo terminals are open",
     "/proc/sys/kernel/perf_event_max_sample_rate": "the kernel lowers it by itself where interrupts take long",
+    "/proc/net/ipv6_route": "carries use counts, and host routes come late; `ip -6 route` is compared",
     "/proc/modules": "the kernel loads modules on demand, in answer to a namespace's rules too",
 }
 
@@ -40,7 +41,6 @@ BY_OTHERS = {
     "/proc/net/udp6": "sockets of other programs",
     "/proc/net/raw": "sockets of other programs",
     "/proc/net/packet": "sockets of other programs",
-    "/proc/net/ipv6_route": "carries use counts; the routes are compared by `ip route`",
     "mounts": "other programs may mount",
 }
 

@@ -1,0 +1,56 @@
+"""One host of a running lab: its namespace, its links, and the tools that work in it."""
+
+from __future__ import annotations
+
+from lab.netns import Namespace, Nft, Program, RouteSocket, Xtables
+from lab.netns.reaper import Closable
+from lab.netns.rtnetlink import LOOPBACK_INDEX, VethEnd
+from lab.topology.model import Host
+
+
+class RunningHost:
+    """One host of a running lab: a namespace with its links."""
+
+    def __init__(self, host: Host, number: int) -> None:
+        self.host = host
+        self.name = host.name
+        self.namespace = Namespace.create()
+        self._number = number
+        self.routes = RouteSocket(self.namespace)
+        self.interfaces: dict[str, VethEnd] = {}
+        self.rules: list[str] = []  # what it was given, in the order in which it was loaded
+        self._nft: Nft | None = None
+        self._xtables: Xtables | None = None
+
+    def add_interface(self, name: str) -> VethEnd:
+        """Choose index and hardware address of the next interface, so that nobody has to ask for them."""
+        index = LOOPBACK_INDEX + 1 + len(self.interfaces)
+        # A locally administered address (IEEE 802, bit 1 of the first byte).
+        mac = b"\x02\x00" + self._number.to_bytes(2, "big") + index.to_bytes(2, "big")
+        self.interfaces[name] = VethEnd(name, index, mac)
+        return self.interfaces[name]
+
+    @property
+    def nft(self) -> Nft:
+        """Nftables of this host."""
+        if self._nft is None:
+            self._nft = Nft(self.namespace)
+        return self._nft
+
+    @property
+    def xtables(self) -> Xtables:
+        """Iptables of this host, by its backend."""
+        if self._xtables is None:
+            self._xtables = Xtables(self.namespace, self.host.backend)
+        return self._xtables
+
+    def run(self, *command: str, text: str = "") -> str:
+        """Run a program on this host and return what it prints.
+
+        :raises ProgramError: its exit code was not 0.
+        """
+        return Program(self.namespace, command, text=text).finish()
+
+    def parts(self) -> list[Closable]:
+        """List what has to be closed for the namespace to go."""
+        return [part for part in (self._nft, self._xtables, self.routes, self.namespace) if part is not None]
