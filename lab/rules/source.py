@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from lab.errors import InputError
 from lab.kubeproxy import ProxyOptions, iptables, nftables
 from lab.proxy import DEFAULT_VERSIONS, NodeChange, proxy_options
-from lab.topology import reader, stream
 from lab.topology.errors import nearest
 from lab.topology.model import Topology
-from lab.topology.reader import Objects
+from lab.topology.reader import load_either
 from lab.trial import with_proxy
 from lab.words import Backend, Family, ProxyMode
 
@@ -124,7 +122,7 @@ def proxies(
     :param default_mode: of objects without a topology, where none is chosen.
     :raises InputError: with file, line and cure, for the first thing wrong.
     """
-    given = load(reference)
+    given = load_either(reference)
     if isinstance(given, Topology):
         return _of_topology(reference, given, family, choice, node)
     mode = choice.mode or default_mode
@@ -167,20 +165,3 @@ def _of_topology(
         )
         for host in nodes
     )
-
-
-def load(reference: str) -> Topology | Objects:
-    """Read a file: a topology where its first document says ``topology:``, else objects alone.
-
-    :raises InputError: with file, line and cure, for the first thing wrong.
-    """
-    text, source = reader._read(reference)
-    documents = stream.documents(text, source)
-    first = next(documents, None)
-    if first is None:
-        cure = "write a topology, or what 'kubectl get services,endpointslices -o yaml' prints"
-        raise InputError("empty: there are no objects in it", source=source, cure=cure)
-    if "topology" in first:
-        return reader.parse(text, source)
-    services, slices = reader._File(text, source).objects(enumerate(chain([first], documents)))
-    return Objects(tuple(service for service, _ in services), tuple(piece for piece, _ in slices))

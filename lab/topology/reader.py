@@ -114,8 +114,8 @@ def parse(text: str, source: str = "<inline>") -> Topology:
         raise file.refusal(error, place.document, (*place.path, *rest)) from None
 
 
-def load_objects(reference: str | FilePath) -> Objects:
-    """Read the Kubernetes objects of a YAML stream, with or without a topology before them.
+def load_either(reference: str | FilePath) -> Topology | Objects:
+    """Read a topology where the first document says ``topology:``, else a stream of Kubernetes objects alone.
 
     :param reference: as for :func:`load`.
     :raises InputError: with file, line and cure, for the first thing wrong.
@@ -124,11 +124,10 @@ def load_objects(reference: str | FilePath) -> Objects:
     documents = stream.documents(text, source)
     first = next(documents, None)
     if first is None:
-        cure = "write what 'kubectl get services,endpointslices -o yaml' prints"
+        cure = "write a topology, or what 'kubectl get services,endpointslices -o yaml' prints"
         raise InputError("empty: there are no objects in it", source=source, cure=cure)
     if "topology" in first:
-        topology = parse(text, source)
-        return Objects(topology.services, topology.endpoint_slices)
+        return parse(text, source)
     services, slices = _File(text, source).objects(enumerate(chain([first], documents)))
     return Objects(tuple(service for service, _ in services), tuple(piece for piece, _ in slices))
 

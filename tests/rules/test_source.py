@@ -8,9 +8,9 @@ import types
 import pytest
 
 from lab.errors import InputError
-from lab.rules.source import Choice, NodeSettings, load, proxies
+from lab.rules.source import Choice, NodeSettings, proxies
 from lab.topology.model import Topology
-from lab.topology.reader import Objects, load_objects
+from lab.topology.reader import Objects, load_either
 from lab.words import Backend, Family, ProxyMode
 
 NOTHING = Choice(), NodeSettings()
@@ -31,16 +31,16 @@ def given(monkeypatch):
 
 
 def test_a_file_is_a_topology_where_it_says_so(objects):
-    assert isinstance(load("kube-proxy"), Topology)
-    assert load(str(objects)) == load_objects(objects)
+    assert isinstance(load_either("kube-proxy"), Topology)
+    assert isinstance(load_either(objects), Objects)
 
 
 def test_stdin_and_many_documents(given, objects):
     given(objects.read_text())
-    assert load("-") == load_objects(objects)
+    assert load_either("-") == load_either(objects)
     service = "apiVersion: v1\nkind: Service\nmetadata: {name: NAME}\nspec: {clusterIP: None, ports: [{port: 80}]}\n"
     given(f"---\n{service.replace('NAME', 'a')}---\n---\n{service.replace('NAME', 'b')}")
-    found = load("-")
+    found = load_either("-")
     assert isinstance(found, Objects)
     assert [one.metadata.name for one in found.services] == ["a", "b"]
 
@@ -48,7 +48,7 @@ def test_stdin_and_many_documents(given, objects):
 def test_nothing_is_refused(given):
     given("---\n")
     with pytest.raises(InputError, match="<stdin>: empty"):
-        load("-")
+        load_either("-")
 
 
 def test_objects_take_what_the_command_says(objects):

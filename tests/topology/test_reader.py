@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lab.errors import InputError
 from lab.topology import stream
 from lab.topology.model import End, Host, Link, Route, Topology
-from lab.topology.reader import json_schema, load, load_objects, parse, shipped
+from lab.topology.reader import json_schema, load, load_either, parse, shipped
 from lab.words import Backend, ProxyMode
 
 if TYPE_CHECKING:
@@ -116,15 +116,15 @@ def test_a_service_without_endpoints_and_endpoints_without_a_service_are_valid()
 def test_objects_alone(tmp_path: Path) -> None:
     path = tmp_path / "objects.yaml"
     path.write_text(KUBECTL)
-    objects = load_objects(path)
+    objects = load_either(path)
     assert (len(objects.services), len(objects.endpoint_slices)) == (1, 1)
-    assert load_objects("kube-proxy").services == load("kube-proxy").services
+    assert load_either("kube-proxy") == load("kube-proxy")
     path.write_text(KUBECTL.replace("port: 443", "port: 99999"))
     with pytest.raises(InputError, match=rf"^{path}:14: items\[0\]\.spec\.ports\[0\]\.port: "):
-        load_objects(path)
+        load_either(path)
     path.write_text("# nothing\n")
     with pytest.raises(InputError, match="empty: there are no objects in it"):
-        load_objects(path)
+        load_either(path)
 
 
 def test_values_stay_what_was_written() -> None:
