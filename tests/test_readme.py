@@ -34,3 +34,23 @@ def test_every_command_that_is_shown_exists():
     shown = set(re.findall(r"^    (?:sudo )?lab ([a-z]+)", README, re.MULTILINE))
     assert shown >= {"run", "list", "rules", "doctor", "up", "exec", "shell", "status", "down", "topology"}
     assert shown <= set(commands)
+
+
+def test_the_catalogues_table_is_what_is_expected():
+    from lab.cases import CASES
+    from lab.fixes import FIXES
+    from lab.topology.reader import load
+    from lab.trial import Setting
+    from lab.words import Behaviour, Family
+
+    header, _line, *rows = re.findall(
+        r"^\| (.*) \|$", README.split("## The catalogue")[1].split("\n## ")[0], re.MULTILINE
+    )
+    fixes = header.split(" | ")[2:]
+    assert fixes == list(FIXES)
+    assert [row.split(" | ")[0] for row in rows] == list(CASES)
+    for name, _word, *cells in (row.split(" | ") for row in rows):
+        for fix, cell in zip(fixes, cells, strict=True):
+            setting = Setting(CASES[name], FIXES[fix], load("kube-proxy"), Family.IPV4)
+            expected = CASES[name].expectations[Behaviour.IGNORES_LATE][setting.protection]
+            assert cell.strip("*") == expected.outcome, (name, fix)

@@ -31,6 +31,8 @@ _OUTCOME_STYLES: Final = {
     Outcome.LEAKED: "yellow",
 }
 
+_WIDE: Final = 4  # columns; with more, a cell has room for a line only
+
 _LIVES: Final = (Outcome.DROPPED, Outcome.DELIVERED)
 
 # Which packets bring an entry into which state (net/netfilter/nf_conntrack_proto_tcp.c, tcp_conntracks).
@@ -269,20 +271,21 @@ def heading(result: Result) -> Text:
 
 
 def table(tallies: Sequence[Tally]) -> Table:
-    """Return the table of verdicts, case by fix, with what decided each."""
+    """Return the table of verdicts, case by fix, with what decided each: in a line of its own while columns are few."""
     fixes = list(dict.fromkeys(tally.trial.fix for tally in tallies))
     cases = list(dict.fromkeys(tally.trial.case for tally in tallies))
     cells = {(tally.trial.case, tally.trial.fix): tally for tally in tallies}
-    drawn = Table(show_lines=True, highlight=False)
+    brief = len(fixes) > _WIDE
+    drawn = Table(show_lines=not brief, highlight=False)
     drawn.add_column("case", no_wrap=True)
     for fix in fixes:
-        drawn.add_column(f"fix: {fix}")
+        drawn.add_column(fix if brief else f"fix: {fix}", overflow="fold")
     for case in cases:
-        drawn.add_row(case, *(_cell(cells.get((case, fix))) for fix in fixes))
+        drawn.add_row(case, *(_cell(cells.get((case, fix)), brief=brief) for fix in fixes))
     return drawn
 
 
-def _cell(tally: Tally | None) -> Text:
+def _cell(tally: Tally | None, *, brief: bool) -> Text:
     if tally is None:
         return Text("-")
     text = Text()
@@ -292,7 +295,7 @@ def _cell(tally: Tally | None) -> Text:
         text.append(outcome, _OUTCOME_STYLES.get(outcome, _OOPS))
         if tally.runs > 1:
             text.append(f", {tally.as_expected} of {tally.runs} as expected", "" if tally.good else _OOPS)
-        text.append(f"\n{result.verdict.decided_by}", _QUIET)
+        text.append(f", {result.verdict.judgement}" if brief else f"\n{result.verdict.decided_by}", _QUIET)
         if not result.as_expected:
             expected = result.expected
             text.append(f"\nNOT AS EXPECTED: {expected.judgement}, {expected.outcome}", _OOPS)
