@@ -43,9 +43,8 @@ def test_the_catalogues_table_is_what_is_expected():
     from lab.trial import Setting
     from lab.words import Behaviour, Family
 
-    header, _line, *rows = re.findall(
-        r"^\| (.*) \|$", README.split("## The catalogue")[1].split("\n## ")[0], re.MULTILINE
-    )
+    section = README.split("## The catalogue")[1].split("\n## ")[0]
+    header, *rows = re.findall(r"^\| (.*) \|$", section, re.MULTILINE)
     fixes = header.split(" | ")[2:]
     assert fixes == list(FIXES)
     assert [row.split(" | ")[0] for row in rows] == list(CASES)
