@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,11 +11,11 @@ from rich.text import Text
 
 from lab.conntrack.witness import Judged, Judgement
 from lab.result import Report, Result, Tally
-from lab.timeline import Timeline
+from lab.timeline import Injected, Timeline
 from lab.verdict import Outcome, leaked
 from lab.wire.capture import Sighting
 from lab.wire.follow import distance
-from lab.wire.packet import ACK, FIN, RST, SYN, TCP, Packet, SocketAddress
+from lab.wire.packet import ACK, FIN, RST, SYN, TCP, Packet
 
 #: The names of the cases and of the fix that the closing words speak of.
 HEADLINE: Final = "beyond-window"
@@ -24,6 +24,7 @@ NO_FIX: Final = "none"
 
 _OOPS: Final = "bold red"
 _QUIET: Final = "dim"
+_INDENT: Final = " " * 13  # below the times
 _STATE_STYLES: Final = {"invalid": _OOPS, "new": "cyan"}
 _OUTCOME_STYLES: Final = {
     Outcome.DELIVERED: "green",
@@ -88,43 +89,100 @@ def _crossings(sightings: Iterable[Sighting]) -> list[_Crossing]:
     return crossings
 
 
-class _Describer:
-    """Says where a number lies in the stream, and which of the figure's five packets a crossing is."""
+class _Drawing:
+    """Draws one timeline, crossing by crossing, and remembers what it has told already."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
-        self._marked: set[str] = set()
+        self._crossings = _crossings(timeline.sightings)
+        self._start = self._crossings[0].sighting.time if self._crossings else 0
+        self._places = max((len(crossing.place) for crossing in self._crossings), default=0)
+        self._routes = max((len(_route(crossing.sighting.packet)) for crossing in self._crossings), default=0)
         self._leak = leaked(timeline)
+        self._judged = list(timeline.judged)
+        self._changes = [
+            event.entry.tcp_state
+            for event in timeline.entry_events
+            if event.entry.protocol == TCP and event.entry.tcp_state and event.kind != "destroy"
+        ]
+        self._marked: set[str] = set()
 
-    def _is_server(self, address: SocketAddress) -> bool:
-        return address in (self._timeline.server_address, self._timeline.target)
+    def lines(self) -> Iterator[Text]:
+        """Draw every packet on every link, with what is to be said about it below."""
+        for crossing in self._crossings:
+            note = _take(self._judged, crossing.arriving) if crossing.arriving else None
+            yield self._line(crossing, note)
+            for remark, style in self._remarks(crossing, note):
+                yield Text(f"{_INDENT}{remark}", style)
 
-    def numbers(self, packet: Packet) -> str:
+    def _line(self, crossing: _Crossing, note: Judged | None) -> Text:
+        packet = crossing.sighting.packet
+        line = Text()
+        line.append(f"{(crossing.sighting.time - self._start) / 1e6:8.3f} ms  ", _QUIET)
+        line.append(f"{crossing.place:{self._places}}  ")
+        line.append(f"{_route(packet):{self._routes}}  ", _OOPS if self._is_leak(crossing) else "")
+        line.append(self._numbers(packet), "bold" if self._is_injected(packet) else "")
+        if note is not None:
+            line.append("  ")
+            line.append(note.state.upper(), _STATE_STYLES.get(note.state, "green"))
+            if state := self._change(note):
+                line.append(f", entry {state}", "cyan")
+        if number := self._mark(crossing):
+            line.append(f"  {number}", "bold magenta")
+        return line
+
+    def _remarks(self, crossing: _Crossing, note: Judged | None) -> Iterator[tuple[str, str]]:
+        timeline, packet, arriving = self._timeline, crossing.sighting.packet, crossing.arriving
+        injected = timeline.injected
+        if injected is not None and self._is_injected(packet) and crossing.sighting.host == injected.host:
+            yield _about(injected), "bold"
+        if note is not None and note.reason:
+            yield f"kernel: {note.reason}", _OOPS if note.state == "invalid" else "yellow"
+        if self._is_leak(crossing):
+            yield f"OOPS: from the pod's address; the client only knows {timeline.target}", _OOPS
+        if arriving is not None and packet.tcp is not None and packet.tcp.flags & RST:
+            end = timeline.end_of(arriving.host)
+            if end is not None and end.error is not None:
+                yield f"{end.host}'s socket: {end.error}", _OOPS
+
+    def _is_injected(self, packet: Packet) -> bool:
+        injected = self._timeline.injected
+        return injected is not None and packet.likeness == injected.packet.likeness
+
+    def _is_leak(self, crossing: _Crossing) -> bool:
+        return self._leak is not None and crossing.arriving == self._leak
+
+    def _numbers(self, packet: Packet) -> str:
         """Flags and numbers of a segment, relative to its connection's first."""
-        tcp = packet.tcp
+        tcp, timeline = packet.tcp, self._timeline
         assert tcp is not None
-        names = self._timeline.first_numbers
-        own, other = (
-            (self._timeline.server, self._timeline.client)
-            if self._is_server(packet.source)
-            else (self._timeline.client, self._timeline.server)
-        )
-        sequence = distance(names[own], tcp.sequence) if own in names else tcp.sequence
-        words = [tcp.flag_names, f"seq {sequence}"]
+        first = timeline.first_numbers
+        own, other = timeline.client, timeline.server
+        if packet.source in (timeline.server_address, timeline.target):
+            own, other = other, own
+        words = [tcp.flag_names, f"seq {distance(first[own], tcp.sequence) if own in first else tcp.sequence}"]
         if packet.payload_length:
             words.append(f"len {packet.payload_length}")
         if tcp.flags & ACK:
-            acknowledgement = distance(names[other], tcp.acknowledgement) if other in names else tcp.acknowledgement
-            words.append(f"ack {acknowledgement}")
+            number = tcp.acknowledgement
+            words.append(f"ack {distance(first[other], number) if other in first else number}")
         return " ".join(words)
 
-    def mark(self, crossing: _Crossing) -> str:
+    def _change(self, note: Judged) -> str | None:
+        """Take the entry's next change if this packet can bring it about: events come in the packets' order."""
+        tcp = note.packet.tcp
+        if not self._changes or note.state == "invalid" or note.host != self._timeline.node or tcp is None:
+            return None
+        cause = _CAUSES.get(self._changes[0], 0)
+        looked_at = SYN | ACK if cause == SYN else cause
+        return self._changes.pop(0) if cause and tcp.flags & looked_at == cause else None
+
+    def _mark(self, crossing: _Crossing) -> str:
         """Return the figure's number for a crossing, empty for packets that it does not show."""
         timeline, packet = self._timeline, crossing.sighting.packet
-        injected = timeline.injected
         number = ""
-        if self._leak is not None and injected is not None and packet.likeness == injected.packet.likeness:
-            number = "(4)" if crossing.arriving == self._leak else "(3)"
+        if self._leak is not None and self._is_injected(packet):
+            number = "(4)" if self._is_leak(crossing) else "(3)"
         elif packet.tcp is not None and packet.tcp.flags & RST and packet.source == timeline.client_address:
             number = "(5)"
         elif packet.source == timeline.client_address and packet.payload_length:
@@ -137,78 +195,16 @@ class _Describer:
 
 def timeline_lines(timeline: Timeline) -> list[Text]:
     """Draw a timeline: every TCP packet on every link, what conntrack said, and how the sockets ended."""
-    describer = _Describer(timeline)
-    crossings = _crossings(timeline.sightings)
-    if not crossings:
-        return [Text("no packet was seen")]
-    start = crossings[0].sighting.time
-    places = max(len(crossing.place) for crossing in crossings)
-    addresses = max(len(_route(crossing.sighting.packet)) for crossing in crossings)
-    judged = list(timeline.judged)
-    changes = [
-        event.entry.tcp_state
-        for event in timeline.entry_events
-        if event.entry.protocol == TCP and event.entry.tcp_state and event.kind != "destroy"
-    ]
-    leak = leaked(timeline)
-    lines = []
-    for crossing in crossings:
-        packet = crossing.sighting.packet
-        injected = timeline.injected
-        judged_one = injected is not None and packet.likeness == injected.packet.likeness
-        line = Text()
-        line.append(f"{(crossing.sighting.time - start) / 1e6:8.3f} ms  ", _QUIET)
-        line.append(f"{crossing.place:{places}}  ")
-        is_leak = leak is not None and crossing.arriving == leak
-        line.append(f"{_route(packet):{addresses}}  ", _OOPS if is_leak else "")
-        line.append(describer.numbers(packet), "bold" if judged_one else "")
-        note = None
-        if crossing.arriving is not None:
-            note = _take(judged, crossing.arriving)
-        if note is not None:
-            line.append("  ")
-            line.append(note.state.upper(), _STATE_STYLES.get(note.state, "green"))
-            tracked = note.state != "invalid" and note.host == timeline.node
-            state = _change(changes, packet) if tracked else None
-            if state:
-                line.append(f", entry {state}", "cyan")
-        if number := describer.mark(crossing):
-            line.append(f"  {number}", "bold magenta")
-        lines.append(line)
-        indent = " " * 13
-        if judged_one and injected is not None and crossing.sighting.host == injected.host:
-            lines.append(Text(f"{indent}{_offset(timeline)}", "bold"))
-        if note is not None and note.reason:
-            lines.append(Text(f"{indent}kernel: {note.reason}", _OOPS if note.state == "invalid" else "yellow"))
-        if is_leak:
-            lines.append(Text(f"{indent}OOPS: from the pod's address; the client only knows {timeline.target}", _OOPS))
-        if (number == "(5)" and crossing.arriving is not None) or (
-            packet.tcp is not None and packet.tcp.flags & RST and crossing.arriving is not None
-        ):
-            lines += _socket_line(timeline, crossing, indent)
-    lines += _ending(timeline)
-    return lines
+    return [*_Drawing(timeline).lines(), *_ending(timeline)]
 
 
-def _offset(timeline: Timeline) -> str:
-    injected = timeline.injected
-    assert injected is not None
+def _about(injected: Injected) -> str:
     if not injected.forged:
         return f"sent by the {injected.host}'s own stack"
     where = "the very next byte" if injected.offset == 0 else f"{injected.offset:+,} from the next byte"
     model = f"; {injected.predicted}" if injected.predicted else ""
-    return (
-        f"injected: {where} that {injected.host} would send; {injected.receiver}'s window is {injected.window:,}{model}"
-    )
-
-
-def _socket_line(timeline: Timeline, crossing: _Crossing, indent: str) -> list[Text]:
-    arriving = crossing.arriving
-    assert arriving is not None
-    end = timeline.end_of(arriving.host)
-    if end is None or end.error is None:
-        return []
-    return [Text(f"{indent}{arriving.host}'s socket: {end.error}", _OOPS)]
+    window = f"{injected.receiver}'s window is {injected.window:,}"
+    return f"injected: {where} that {injected.host} would send; {window}{model}"
 
 
 def _ending(timeline: Timeline) -> list[Text]:
@@ -245,16 +241,6 @@ def _take(judged: list[Judged], arriving: Sighting) -> Judged | None:
     for index, note in enumerate(judged):
         if note.host == arriving.host and note.packet == arriving.packet:
             return judged.pop(index)
-    return None
-
-
-def _change(changes: list[str], packet: Packet) -> str | None:
-    """Take the entry's next change if this packet is one that brings it about: events come in the packets' order."""
-    assert packet.tcp is not None
-    if changes:
-        cause = _CAUSES.get(changes[0], 0)
-        if cause and packet.tcp.flags & (SYN | ACK if cause == SYN else cause) == cause:
-            return changes.pop(0)
     return None
 
 
