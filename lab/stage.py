@@ -332,13 +332,24 @@ class Stage:
         if server.error is None:
             await client.receive(server.sent)
         self._client_says += FAREWELL
-        await client.send(FAREWELL)
+        with one_processor():
+            await client.send(FAREWELL)
+            if server.error is None:
+                await self._end_well(client, server)
+            elif client.error is None:
+                # The client knows of nothing yet: its next bytes are answered with a reset.
+                await client.receive(len(client.received) + 1)
+
+    async def _end_well(self, client: TcpEnd, server: TcpEnd) -> None:
+        """See the last bytes arrive, and be acknowledged without harm: an acknowledgement may be INVALID as well."""
+        await server.receive(len(self._client_says))
         if server.error is None:
-            await server.receive(len(self._client_says))
-            self._complete = client.error is None and server.error is None
-        elif client.error is None:
-            # The client knows of nothing yet: its next bytes are answered with a reset.
-            await client.receive(len(client.received) + 1)
+            await self.recorder.until(
+                lambda: self.server.acknowledged == self.client.sent, "the server to acknowledge the last bytes"
+            )
+            await self._barrier()
+            self._take_errors()
+        self._complete = client.error is None and server.error is None
 
     def finish(self) -> Timeline:
         """Stop the instruments, read the counters, close the connection, and return what was seen."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lab.wire.packet import ACK, SEQUENCE_SPACE, SYN, Packet, SocketAddress
+from lab.wire.packet import ACK, RST, SEQUENCE_SPACE, SYN, Packet, SocketAddress
 
 
 def distance(first: int, second: int) -> int:
@@ -43,8 +43,8 @@ class Connection:
     def see(self, packet: Packet) -> None:
         """Take one packet into account."""
         tcp = packet.tcp
-        if tcp is None:
-            return
+        if tcp is None or tcp.flags & RST:
+            return  # a reset's number is copied from what it answers (RFC 9293, 3.5.2), and tells nothing of its sender
         side = self._sides.get(packet.source)
         if side is None:
             if not tcp.flags & SYN:

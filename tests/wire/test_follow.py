@@ -1,5 +1,5 @@
 from lab.wire.follow import Connection, distance
-from lab.wire.packet import ACK, PSH, SYN, TCP, Packet, SocketAddress, TcpHeader
+from lab.wire.packet import ACK, PSH, RST, SYN, TCP, Packet, SocketAddress, TcpHeader
 
 CLIENT, SERVER = SocketAddress("10.0.0.2", 34567), SocketAddress("10.0.1.2", 80)
 TOP = 2**32
@@ -55,6 +55,12 @@ def test_packets_of_a_connection_whose_beginning_was_missed_are_left_alone():
     connection.see(segment(SERVER, 1, 1, ACK))
     assert connection.side(SERVER) is None
     assert not connection.quiet
+
+
+def test_a_reset_tells_nothing_of_its_senders_numbers():
+    connection = handshake()
+    connection.see(segment(CLIENT, 2**30, 0, RST))
+    assert connection.side(CLIENT).sent == TOP - 4
 
 
 def test_the_other_side():
