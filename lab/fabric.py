@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
+from lab.conntrack.window import BE_LIBERAL
 from lab.endpoints import Endpoints
 from lab.errors import LabError, MissingError
 from lab.host import RunningHost
@@ -205,7 +206,7 @@ def _sysctls(host: Host, families: Sequence[Family]) -> dict[str, str | int]:
 
 def _load_conntrack(node: RunningHost) -> None:
     """Have the kernel load conntrack, whose sysctls a fix sets: on a fresh machine no rule has asked for it yet."""
-    if not Path("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal").exists():
+    if not Path("/proc/sys", BE_LIBERAL).exists():
         node.nft.run("table inet lab_loads_conntrack {\nchain state {\nct state new\n}\n}\n")
         node.nft.run("delete table inet lab_loads_conntrack\n")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from lab.conntrack import window
 from lab.errors import InputError
 from lab.proxy import NodeChange
 
@@ -73,7 +74,7 @@ DROP_PREROUTING: Final = Fix(
 BE_LIBERAL: Final = Fix(
     "be-liberal",
     "net.netfilter.nf_conntrack_tcp_be_liberal=1: only a reset out of the window is INVALID",
-    NodeChange(sysctls=MappingProxyType({"net/netfilter/nf_conntrack_tcp_be_liberal": "1"})),
+    NodeChange(sysctls=MappingProxyType({window.BE_LIBERAL: "1"})),
     be_liberal=True,
 )
 

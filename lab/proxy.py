@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from lab.conntrack.netlink import ConntrackTable
-from lab.errors import MissingError
+from lab.conntrack.window import BE_LIBERAL
 from lab.host import RunningHost
 from lab.kubeproxy import ProxyOptions, iptables, nftables
 from lab.kubeproxy.conntrack import IsStale, State, stale_flows
@@ -213,7 +213,7 @@ def proxy_options(topology: Topology, node: Host, family: Family, change: NodeCh
         masquerade_all=node.masquerade_all,
         node_name=node.name,
         node_addresses=tuple(str(address) for address in topology.addresses(node.name)),
-        conntrack_tcp_be_liberal=change.sysctls.get("net/netfilter/nf_conntrack_tcp_be_liberal", "0") != "0",
+        conntrack_tcp_be_liberal=change.sysctls.get(BE_LIBERAL, "0") != "0",
     )
 
 
@@ -240,11 +240,8 @@ def _prepared(namespace: Namespace, options: ProxyOptions) -> ProxyOptions:
     """Do what kube-proxy does before it loads rules; return its settings as this kernel lets them be."""
     if options.localhost_opened:
         namespace.set_sysctls({"net/ipv4/conf/all/route_localnet": 1})
-    try:
-        for account in options.accounts:
-            nfacct.create(namespace, account)
-    except MissingError:
-        return dataclasses.replace(options, nfacct=False)  # and then its rules do not count by name
+    if not nfacct.create_all(namespace, options.accounts):
+        return dataclasses.replace(options, nfacct=False)
     return options
 
 

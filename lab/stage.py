@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from lab.conntrack.dropped import dropped_as_invalid
 from lab.conntrack.netlink import ConntrackTable
-from lab.conntrack.window import Prediction, Tracker
+from lab.conntrack.window import BE_LIBERAL, Prediction, Tracker
 from lab.conntrack.witness import Judged, Judgement, counters
 from lab.errors import InputError, LabError
 from lab.fabric import Lab
@@ -33,8 +33,6 @@ _FIRST_PART: Final = 1000  # bytes of the stream before the case disturbs the co
 _SECOND_PART: Final = 4000  # and after it
 QUESTION: Final = b"are you there?\n"
 _WORD: Final = 500  # bytes that the server says where the case is about its own next segment
-
-BE_LIBERAL: Final = "net/netfilter/nf_conntrack_tcp_be_liberal"
 
 
 @dataclass(frozen=True)

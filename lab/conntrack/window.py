@@ -19,6 +19,9 @@ from lab.wire.follow import distance
 from lab.wire.packet import ACK, RST, SEQUENCE_SPACE, SYN, Packet, SocketAddress
 from lab.words import Behaviour
 
+#: The sysctl that has conntrack accept what is out of the window, as a path below /proc/sys.
+BE_LIBERAL: Final = "net/netfilter/nf_conntrack_tcp_be_liberal"
+
 _LEAST_ACK_WINDOW: Final = 66000  # MAXACKWINCONST
 _MOST_SCALE: Final = 14  # RFC 7323, 2.3
 

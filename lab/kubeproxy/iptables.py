@@ -332,8 +332,8 @@ class _Names:
         self.external = f"KUBE-EXT-{code}"
         self.firewall = f"KUBE-FW-{code}"
         self.internal = self.local if port.internal_local else self.cluster
-        self.internal_reachable = endpoints.exist and (bool(endpoints.local) or not port.internal_local)
-        self.external_reachable = endpoints.exist and (bool(endpoints.local) or not port.external_local)
+        self.internal_reachable = port.internal_reachable
+        self.external_reachable = port.external_reachable
         self.has_firewall = endpoints.exist and bool(port.load_balancer_ips and port.source_ranges)
         reason, verdict = ("local endpoints", "DROP") if endpoints.exist else ("endpoints", "REJECT")
         self.refusal = (f'-m comment --comment "{port.name} has no {reason}"', verdict)

@@ -392,8 +392,8 @@ class _Names:
         self.external = f"external-{name}"
         self.firewall = f"firewall-{name}"
         self.internal = self.local if port.internal_local else self.cluster
-        self.internal_reachable = endpoints.exist and (bool(endpoints.local) or not port.internal_local)
-        self.external_reachable = endpoints.exist and (bool(endpoints.local) or not port.external_local)
+        self.internal_reachable = port.internal_reachable
+        self.external_reachable = port.external_reachable
         self.refusal = "drop" if endpoints.exist else "goto reject-chain"
         self._endpoints: dict[str, str] = {}
 

@@ -81,6 +81,16 @@ class ServicePort(NamedTuple):
     endpoints: Endpoints
 
     @property
+    def internal_reachable(self) -> bool:
+        """Whether traffic to the cluster IP finds an endpoint that its policy allows on this node."""
+        return self.endpoints.exist and (bool(self.endpoints.local) or not self.internal_local)
+
+    @property
+    def external_reachable(self) -> bool:
+        """Whether traffic from outside finds an endpoint that its policy allows on this node."""
+        return self.endpoints.exist and (bool(self.endpoints.local) or not self.external_local)
+
+    @property
     def externally_accessible(self) -> bool:
         """Whether it can be reached by more than its cluster IP."""
         return bool(self.node_port or self.load_balancer_ips or self.external_ips)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Iterable
 from typing import Final
 
 from lab.errors import MissingError
@@ -33,3 +34,13 @@ def create(namespace: Namespace, name: str) -> None:
             f"the kernel has no nfacct ({os.strerror(code)})",
             "modprobe nfnetlink_acct (NETFILTER_NETLINK_ACCT)",
         )
+
+
+def create_all(namespace: Namespace, names: Iterable[str]) -> bool:
+    """Make the counters that rules are to count by; False where this kernel has none, and the rules must do without."""
+    try:
+        for name in names:
+            create(namespace, name)
+    except MissingError:
+        return False
+    return True

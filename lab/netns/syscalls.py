@@ -1,6 +1,6 @@
-"""The system calls that Python 3.11 lacks: unshare, setns and prctl.
+"""The system calls that Python 3.11 lacks: unshare and setns.
 
-Python 3.12 has the first two in ``os``; one way for all versions is simpler than two.
+Python 3.12 has both in ``os``; one way for all versions is simpler than two.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from typing import Final
 CLONE_NEWNS: Final = 0x0002_0000  # include/uapi/linux/sched.h
 CLONE_NEWUSER: Final = 0x1000_0000
 CLONE_NEWNET: Final = 0x4000_0000
-
-_PR_SET_PDEATHSIG: Final = 1  # include/uapi/linux/prctl.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -38,8 +36,3 @@ def setns(descriptor: int, kind: int) -> None:
     :raises OSError: EPERM without CAP_SYS_ADMIN over the namespace's owner.
     """
     _checked(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)), "setns")
-
-
-def die_with_parent(signal: int) -> None:
-    """Ask the kernel for ``signal`` when the thread that started this process ends (PR_SET_PDEATHSIG)."""
-    _checked(_libc.prctl(ctypes.c_int(_PR_SET_PDEATHSIG), ctypes.c_ulong(signal), 0, 0, 0), "prctl")

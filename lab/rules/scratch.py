@@ -7,7 +7,6 @@ import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from lab.errors import MissingError
 from lab.kubeproxy import nftables
 from lab.netns import Namespace, Nft, Xtables, nfacct
 from lab.words import Family, ProxyMode
@@ -32,12 +31,8 @@ def saved(proxy: Proxy) -> str:
     :raises LabError: the kernel refused the rules.
     """
     with closing(Namespace.create()) as namespace:
-        if proxy.mode is ProxyMode.IPTABLES:
-            try:
-                for account in proxy.options.accounts:
-                    nfacct.create(namespace, account)
-            except MissingError:
-                proxy = dataclasses.replace(proxy, options=dataclasses.replace(proxy.options, nfacct=False))
+        if proxy.mode is ProxyMode.IPTABLES and not nfacct.create_all(namespace, proxy.options.accounts):
+            proxy = dataclasses.replace(proxy, options=dataclasses.replace(proxy.options, nfacct=False))
         return _load(namespace, proxy, proxy.render())
 
 
