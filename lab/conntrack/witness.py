@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 from lab.conntrack.nflog import REASON_GROUP, WITNESS_GROUP, Record
@@ -32,6 +33,13 @@ _TABLE: Final = "lab_witness"
 
 # After conntrack (-200) and before mangle (-150) and DNAT (-100): nf_ip_hook_priorities.
 _PRIORITY: Final = -190
+
+
+def load_conntrack(nft: Nft) -> None:
+    """Have the kernel load conntrack, whose sysctls are set next: on a fresh machine no rule has asked for it yet."""
+    if not Path("/proc/sys/net/netfilter/nf_conntrack_log_invalid").exists():
+        nft.run("table inet lab_loads_conntrack {\nchain state {\nct state new\n}\n}\n")
+        nft.run("delete table inet lab_loads_conntrack\n")
 
 
 def script() -> str:
