@@ -192,19 +192,23 @@ def candidates(cache: Cache) -> list[Candidate]:
     for line in text.splitlines():
         uri, suite, path = line.split("|", 2)
         if Path(path).exists():
-            stanzas = call([_HELPER, option, "cat-file", path], f"read {path}")
-            found += kernels_in(parse(stanzas), suite, uri)
+            unpacked = subprocess.run([_HELPER, option, "cat-file", path], capture_output=True, check=False)
+            found += kernels_in(parse(unpacked.stdout), suite, uri)
     return sorted(found, key=lambda candidate: order(candidate.version), reverse=True)
 
 
-def parse(text: str) -> Iterator[dict[str, str]]:
+def parse(data: bytes) -> Iterator[dict[str, str]]:
     """Read the stanzas of kernels' packages out of a list (a Packages file; deb-control(5))."""
-    for stanza in text.split("\n\n"):
-        start = stanza.find("Package: ")
-        name = stanza[start + 9 : stanza.find("\n", start)] if start != -1 else ""
-        if _WANTED.fullmatch(name):
+    start = data.find(b"Package: linux-")
+    while start != -1:
+        # Lists are of tens of megabytes: only what may be wanted is decoded.
+        end = data.find(b"\n\n", start)
+        stanza = (data[start:] if end == -1 else data[start:end]).decode(errors="replace")
+        if _WANTED.fullmatch(stanza.partition("\n")[0].removeprefix("Package: ")):
             # A line that goes on begins with a space.
             yield dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and not line.startswith(" "))
+        start = data.find(b"\nPackage: linux-", start)
+        start += start != -1
 
 
 def kernels_in(stanzas: Iterable[Mapping[str, str]], suite: str, uri: str) -> list[Candidate]:

@@ -117,6 +117,19 @@ async def run_in_guest(
         )
 
 
+async def run_until_interrupted(
+    kernel: Kernel, command: Sequence[str], *, image: Image, limit: float, memory: int = 512, cpus: int = 1
+) -> GuestRun:
+    """Do the same as :func:`run_in_guest`, and end the guest on Ctrl-C; must be the loop's only task.
+
+    :raises asyncio.CancelledError: for Ctrl-C.
+    """
+    itself = asyncio.current_task()
+    assert itself is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, itself.cancel)
+    return await run_in_guest(kernel, command, image=image, limit=limit, memory=memory, cpus=cpus)
+
+
 def _path(file: IO[bytes]) -> str:
     # QEMU inherits the descriptor. The file has no name: there is nothing to remove, whoever dies first.
     return f"/proc/self/fd/{file.fileno()}"
