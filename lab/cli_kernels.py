@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -73,9 +72,7 @@ def list_(cache: CacheOption = None, json: JsonFlag = False) -> None:
 def fetch(
     names: Annotated[
         list[str],
-        typer.Argument(
-            metavar="KERNEL...", help="A series, a version, or newest.", autocompletion=_complete(_names)
-        ),
+        typer.Argument(metavar="KERNEL...", help="A series, a version, or newest.", autocompletion=_complete(_names)),
     ],
     cache: CacheOption = None,
 ) -> None:
@@ -131,9 +128,7 @@ def run(
     image = make_image(chosen, kept)
     words = command[1:] if command[0] == "--" else command
     try:
-        done = asyncio.run(
-            run_until_interrupted(chosen, words, image=image, limit=limit, memory=memory, cpus=cpus)
-        )
+        done = asyncio.run(run_until_interrupted(chosen, words, image=image, limit=limit, memory=memory, cpus=cpus))
     except asyncio.CancelledError:
         raise typer.Exit(INTERRUPTED) from None
     print(done.output, end="")
@@ -143,5 +138,5 @@ def run(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
     if done.failure:
-        print(done.console, f"lab: the guest with Linux {chosen.version} {done.failure}", sep=os.linesep, file=sys.stderr)
+        print(done.console, f"lab: the guest with Linux {chosen.version}: {done.failure}", sep="\n", file=sys.stderr)
     raise typer.Exit(1 if done.failure or done.exit_code is None else done.exit_code)

@@ -436,7 +436,12 @@ def _check_options(version: str | None, fix: str | None) -> None:
 def _send_elsewhere(config: pytest.Config) -> None:
     from lab.kernels.suite import Elsewhere
 
-    if config.getoption("dist", "no") != "no" or config.getoption("lab_keep") or config.getoption("lab_shell_on_failure"):
+    here = (
+        config.getoption("dist", "no") != "no",
+        config.getoption("lab_keep"),
+        config.getoption("lab_shell_on_failure"),
+    )
+    if any(here):
         raise pytest.UsageError("--kernels runs the tests elsewhere: leave out -n, --lab-keep, --lab-shell-on-failure")
     names = [name.strip() for name in config.getoption("kernels").split(",")]
     config.pluginmanager.register(Elsewhere(config, list(dict.fromkeys(names)), config.getoption("kernels_limit")))

@@ -127,8 +127,11 @@ def _read(name: str, directory: Path) -> Kernel:
 
 def cached(cache: Cache) -> Iterator[tuple[str, str, Path]]:
     """List the archive's kernels that are in the cache: release, Debian's version and directory; the newest first."""
-    directories = [path for path in (cache.directory / "kernels").glob("*_*") if (path / "kernel.json").exists()]
-    found = [(*path.name.split("_", 1), path) for path in directories if not path.name.endswith(".new")]
+    found = []
+    for path in (cache.directory / "kernels").glob("*_*"):
+        release, _underscore, version = path.name.partition("_")
+        if (path / "kernel.json").exists() and not path.name.endswith(".new"):
+            found.append((release, version, path))
     yield from sorted(found, key=lambda one: order(one[1]), reverse=True)
 
 
@@ -157,9 +160,7 @@ def _of_path(reference: str, cache: Cache) -> Kernel:
             kernel = Kernel(reference, release, version, vmlinuz, place)
             return kernel if (place / "modules.dep").exists() else _with_index(kernel, cache)
     looked = ", ".join(map(str, places))
-    raise InputError(
-        f"no modules of {release} in {looked}", source=vmlinuz, cure=f"give {image}:DIRECTORY, as in lib/modules/RELEASE"
-    )
+    raise InputError(f"no modules of {release} in {looked}", source=vmlinuz, cure=f"give {image}:DIRECTORY")
 
 
 def _places(vmlinuz: Path, release: str) -> list[Path]:
@@ -208,5 +209,3 @@ def _running() -> Kernel:
         missing = vmlinuz if not vmlinuz.exists() else modules
         raise MissingError(f"the running kernel {release} cannot be booted in a guest", f"there is no {missing}")
     return Kernel(RUNNING, release, read_banner(vmlinuz)[1], vmlinuz, modules)
-
-

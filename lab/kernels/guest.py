@@ -39,7 +39,9 @@ _CONSOLE_LINES: Final = 60
 
 _PANIC: Final = re.compile(r"Kernel panic - not syncing: (.*)")
 # mm/oom_kill.c; a control group's own shortage begins with "Memory cgroup out of memory".
-_OUT_OF_MEMORY: Final = re.compile(r"(?<!Memory cgroup )\bOut of memory: (Killed process \d+ \([^)]*\)|.*)|deadlocked on memory")
+_OUT_OF_MEMORY: Final = re.compile(
+    r"(?<!Memory cgroup )\bOut of memory: (Killed process \d+ \([^)]*\)|.*)|deadlocked on memory"
+)
 _OWN_WORDS: Final = re.compile(r"lab: guest: (.*)")
 
 #: ``oops=panic`` so that no test runs on in a broken kernel; ``no_timer_check`` since emulated timers may be late.
@@ -98,7 +100,7 @@ async def run_in_guest(
         script.write(text + b"\n" * (-len(text) % 512))
         script.flush()
         results.truncate(_RESULTS_SIZE)
-        arguments = [
+        arguments: list[str | Path] = [
             *acceleration.qemu(chosen, memory, cpus),
             "-kernel", image.vmlinuz, "-initrd", image.initrd, "-append", _KERNEL_ARGUMENTS,
             "-chardev", f"file,id=output,path={_path(output)}", "-serial", "chardev:output",
@@ -111,10 +113,9 @@ async def run_in_guest(
         seconds = time.monotonic() - started
         output.seek(0)
         code, files = _unpack(results)
-        failure = _failure(end, code, kernel)
-        return GuestRun(
-            code, files, output.read().decode(errors="replace"), "\n".join(end.lines[-_CONSOLE_LINES:]), failure, seconds
-        )
+        printed = output.read().decode(errors="replace")
+        console = "\n".join(end.lines[-_CONSOLE_LINES:])
+        return GuestRun(code, files, printed, console, _failure(end, code, kernel), seconds)
 
 
 async def run_until_interrupted(
@@ -138,7 +139,7 @@ def _path(file: IO[bytes]) -> str:
 def _disk(name: str, path: str, *, read_only: bool) -> Iterator[str]:
     quoted = path.replace(",", ",,")
     access = "on" if read_only else "off"
-    yield from ("-drive", f"id={name},file={quoted},format=raw,if=none,read-only={access},cache=unsafe,file.locking=off")
+    yield from ("-drive", f"id={name},file={quoted},format=raw,if=none,read-only={access},cache=unsafe")
     yield from ("-device", f"virtio-blk-pci,drive={name},serial={name}")
 
 

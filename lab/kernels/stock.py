@@ -11,7 +11,7 @@ from lab.errors import LabError
 from lab.kernels import archive
 from lab.kernels.cache import Cache
 from lab.kernels.find import cached
-from lab.kernels.kernel import series, upstream
+from lab.kernels.kernel import order, series, upstream
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def take_stock(cache: Cache) -> Stock:
     for release, version in there:
         own = Known(series(version), upstream(version), release, "", 0, cached=True)
         known.setdefault((version, release), own)
-    ordered = sorted(known.items(), key=lambda item: archive.order(item[0][0]), reverse=True)
+    ordered = sorted(known.items(), key=lambda item: order(item[0][0]), reverse=True)
     return Stock(os.uname().release, str(cache.directory), tuple(one for _key, one in ordered), tuple(trouble))
 
 

@@ -109,9 +109,7 @@ class Elsewhere:
             yield self._config.hook.pytest_report_from_serializable(config=self._config, data=json.loads(line))
 
     @staticmethod
-    def _named(
-        report: pytest.TestReport | pytest.CollectReport, name: str
-    ) -> pytest.TestReport | pytest.CollectReport:
+    def _named(report: pytest.TestReport | pytest.CollectReport, name: str) -> pytest.TestReport | pytest.CollectReport:
         report.nodeid += f"[{name}]"
         if isinstance(report, pytest.TestReport):
             file, line, domain = report.location
@@ -136,8 +134,10 @@ def _wrong_end(exit_code: int | None, told: bool) -> str:
     """Say what is wrong with pytest's own end, where no report tells it."""
     if exit_code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         return ""
-    return "" if told and exit_code in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED) else (
-        f"pytest ended with exit code {exit_code}"
+    return (
+        ""
+        if told and exit_code in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
+        else (f"pytest ended with exit code {exit_code}")
     )
 
 
