@@ -117,6 +117,7 @@ def run(
 ) -> None:
     """Boot a guest with another kernel, run a command there, and bring back its output and its results."""
     import asyncio
+    from shutil import get_terminal_size
 
     from lab.kernels import make_image, resolve
     from lab.kernels.guest import run_until_interrupted
@@ -126,7 +127,9 @@ def run(
     kept = _cache(cache)
     chosen = resolve(kernel, kept)
     image = make_image(chosen, kept)
-    words = command[1:] if command[0] == "--" else command
+    # What is printed there is read here.
+    columns = f"COLUMNS={get_terminal_size().columns}"
+    words = ["env", columns, *(command[1:] if command[0] == "--" else command)]
     try:
         done = asyncio.run(run_until_interrupted(chosen, words, image=image, limit=limit, memory=memory, cpus=cpus))
     except asyncio.CancelledError:
