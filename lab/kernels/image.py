@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import lzma
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -189,7 +190,7 @@ def root_layer(cache: Cache) -> Path:
 
 def _make_root(path: Path) -> None:
     if os.geteuid() != 0:
-        require(["newuidmap"])  # mmdebstrap is root of a user namespace then, with /etc/subuid's numbers
+        _require_numbers()
     say(f"making the guests' root file system, Debian {SUITE} (once; a minute or so)")
     mirror, security = mirrors()
     sources = (
@@ -203,16 +204,35 @@ def _make_root(path: Path) -> None:
     compressor = [find("sqfstar"), "-comp", "zstd", "-no-progress", str(path)]
     with tempfile.TemporaryFile() as words:
         built = subprocess.Popen(builder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words)
+        assert built.stdout is not None
         try:
-            subprocess.run(compressor, stdin=built.stdout, stdout=words, stderr=words, check=False)
+            packed = subprocess.run(compressor, stdin=built.stdout, capture_output=True, check=False)
         finally:
-            assert built.stdout is not None
             built.stdout.close()
             built.wait()
         words.seek(0)
-        said = words.read().decode(errors="replace")
-    if built.returncode != 0 or not path.exists():
-        raise LabError(f"mmdebstrap made no root file system: {last_words(said)}")
+        for name, code, said in (
+            ("mmdebstrap", built.returncode, words.read()),
+            ("sqfstar", packed.returncode, packed.stderr),
+        ):
+            if code != 0:
+                told = last_words(said.decode(errors="replace"))
+                raise LabError(f"cannot make the guests' root file system: {name}: {told}")
+
+
+def _require_numbers() -> None:
+    """See that a user who is not root may have users of his own, whom the root file system's files belong to.
+
+    mmdebstrap is root of a user namespace then, with the numbers that /etc/subuid gives him (newuidmap(1)).
+    """
+    require(["newuidmap"])
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    given = Path("/etc/subuid").read_text() if Path("/etc/subuid").exists() else ""
+    if not any(line.split(":")[0] in (user, str(os.geteuid())) for line in given.splitlines()):
+        raise MissingError(
+            f"/etc/subuid has no numbers for {user}, and the guests' root file system is not made yet",
+            f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}; or make it as root once",
+        )
 
 
 def _interpreter(root: Path, cache: Cache) -> Path:
