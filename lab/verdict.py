@@ -31,7 +31,7 @@ class Verdict:
     :param reason: the kernel's own words about it; empty where it had none.
     :param because: the evidence, a sentence each.
     :param disagreements: where two witnesses contradict each other; not empty means: do not believe the outcome.
-    :param findings: short facts beside these, the same each time on one kernel, that may differ between kernels.
+    :param findings: what kernels may differ in, in words that are the same where they do not.
     """
 
     outcome: Outcome

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from lab.matrix import Column, Matrix, places
+from lab.differences import alike, differences, places
+from lab.matrix import Column, Matrix
 from lab.report.cells import Tone
 from lab.report.terminal import HEADLINE, NO_FIX
 from lab.result import Trial
@@ -60,11 +61,11 @@ def _affected(matrix: Matrix) -> Iterator[Remark]:
 
 
 def _differences(matrix: Matrix) -> Iterator[Remark]:
-    for difference in matrix.differences:
+    for difference in differences(matrix):
         yield Remark(difference.sentence, Tone.NOTHING)
     ran = sum(column.report is not None for column in matrix.columns)
     if ran == len(matrix.columns) > 1:
-        yield Remark(f"{matrix.alike} of {len(matrix.rows)} trials gave the same on all {ran} kernels.", Tone.NOTHING)
+        yield Remark(f"{alike(matrix)} of {len(matrix.rows)} trials gave the same on all {ran} kernels.", Tone.NOTHING)
 
 
 def _not_run(column: Column) -> Iterator[Remark]:
@@ -72,12 +73,14 @@ def _not_run(column: Column) -> Iterator[Remark]:
         release = f", Linux {column.release}," if column.release else ""
         yield Remark(f"{column.label}{release} gave no results: {column.failure}", Tone.HARMFUL, column.console)
         return
-    failures: dict[str, list[Trial]] = {}
+    reasons: dict[tuple[str, Tone], list[Trial]] = {}
     for tally in column.report.tallies:
-        if tally.failure:
-            failures.setdefault(tally.failure, []).append(tally.trial)
-    for failure, trials in failures.items():
-        yield Remark(f"{column.label}: not run: {'; '.join(places(trials))}: {failure}", Tone.HARMFUL)
+        if tally.missing:
+            reasons.setdefault((tally.missing, Tone.HARMLESS), []).append(tally.trial)
+        elif tally.failure:
+            reasons.setdefault((tally.failure, Tone.HARMFUL), []).append(tally.trial)
+    for (reason, tone), trials in reasons.items():
+        yield Remark(f"{column.label}: not run: {'; '.join(places(trials))}: {reason}", tone)
 
 
 def _last_words(matrix: Matrix) -> Remark:

@@ -12,7 +12,7 @@ from lab.report.closing import remarks
 
 def markdown(matrix: Matrix) -> str:
     """Return the table, and below it what it means."""
-    return "\n".join((*_table(matrix), "", *_remarks(matrix))) + "\n"
+    return "\n".join((*_table(matrix), "", *_remarks(matrix)))
 
 
 def _table(matrix: Matrix) -> Iterator[str]:
