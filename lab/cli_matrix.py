@@ -38,11 +38,13 @@ _KERNELS = "5.10,6.1,6.12,6.18,newest"
 
 def _complete_kernels(incomplete: str) -> list[str]:
     """Complete the last name of a list with commas."""
-    from lab.kernels.find import names
+    from lab.kernels import Cache
+    from lab.kernels.find import cached
 
     before, comma, last = incomplete.rpartition(",")
-    given = before.split(",")
-    return [f"{before}{comma}{name}" for name in ("running", *names()) if name.startswith(last) and name not in given]
+    there = ("running", *_KERNELS.split(","), *(release for release, _version, _path in cached(Cache.default())))
+    names = [name for name in dict.fromkeys(there) if name not in before.split(",")]
+    return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
 
 
 @app.command(
