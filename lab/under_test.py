@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping
 
+from lab.cast import cast
 from lab.endpoints import Endpoints
 from lab.errors import InputError, LabError
 from lab.fabric import Lab
@@ -16,7 +17,7 @@ from lab.proxy import DEFAULT_VERSIONS
 from lab.stage import Stage
 from lab.timeline import Timeline
 from lab.topology.model import Topology
-from lab.trial import act, cast
+from lab.trial import act
 from lab.verdict import Verdict, decide
 from lab.words import Family, ProxyMode
 
