@@ -225,3 +225,8 @@ def test_every_case_tells_its_story():
         assert case.threads
         assert set(case.expectations) == set(Behaviour)
         assert all(case.expected(behaviour, fix.protection) for behaviour in Behaviour for fix in FIXES.values())
+
+
+@pytest.mark.parametrize("case", [case for case in CASES.values() if not case.slow], ids=lambda case: case.name)
+def test_the_fixture_plays_what_the_command_plays(case, trial):
+    assert trial(case.name, fix="drop-forward").as_expected
