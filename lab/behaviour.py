@@ -9,10 +9,11 @@ from __future__ import annotations
 from ipaddress import ip_interface, ip_network
 from typing import Final
 
+from lab.cast import CLIENT_PORT, Cast
 from lab.conntrack.witness import Judgement
 from lab.errors import LabError
 from lab.fabric import Lab
-from lab.stage import CLIENT_PORT, Cast, Stage
+from lab.stage import Stage
 from lab.topology.model import End, Host, Link, Route, Topology
 from lab.wire.packet import SocketAddress
 from lab.words import Behaviour, Family

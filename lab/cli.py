@@ -152,7 +152,8 @@ def run(
     proxy_version: VersionOption = None,
     backend: BackendOption = None,
     family: FamilyOption = Family.IPV4,
-    all_: Annotated[bool, typer.Option("--all", help="Every case, and every fix.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Every case but the slow ones, and every fix.")] = False,
+    slow: Annotated[bool, typer.Option("--slow", help="The slow cases, alone or with --all.")] = False,
     repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Run every trial N times.")] = 1,
     json: Annotated[
         str | None,
@@ -169,11 +170,10 @@ def run(
     from lab import cases as catalogue
     from lab import fixes
 
-    chosen_cases = _chosen(cases, catalogue.find, catalogue.CASES.values() if all_ else catalogue.DEFAULT_CASES)
+    chosen_cases = _chosen(cases, catalogue.find, catalogue.usual(all_=all_, slow=slow))
     chosen_fixes = _chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES)
-    built = _topology(topology, proxy_mode, proxy_version, backend)
     outputs = _open_outputs(json=json, html=html, junit=junit, md=md)
-    report = _run(chosen_cases, chosen_fixes, built, family, repeat)
+    report = _run(chosen_cases, chosen_fixes, topology, (proxy_mode, proxy_version, backend), family, repeat)
     _write(outputs, report)
     if sys.stdout not in outputs.values():
         _print_report(report, timeline=timeline)
@@ -220,15 +220,28 @@ def _write(outputs: dict[str, TextIO], found: Report | Matrix) -> None:
             output.close()
 
 
-def _run(cases: list[Case], fixes: list[Fix], topology: Topology, family: Family, repeat: int) -> Report:
+def _run(
+    cases: list[Case],
+    fixes: list[Fix],
+    topology: str,
+    proxy: tuple[ProxyMode | None, str | None, Backend | None],
+    family: Family,
+    repeat: int,
+) -> Report:
     import asyncio
 
     from lab import campaign
+    from lab.kubeproxy.versions import find_version
     from lab.netns import userns
+    from lab.topology.reader import load
 
+    _mode, version, _backend = proxy
+    if version is not None:
+        find_version(version)
+    settings = campaign.settings(cases, fixes, load(topology), family, proxy)
     userns.ensure()
     try:
-        return asyncio.run(campaign.run(cases, fixes, topology, family, repeat))
+        return asyncio.run(campaign.run(settings, family, repeat))
     except asyncio.CancelledError:
         raise typer.Exit(INTERRUPTED) from None
 
@@ -247,7 +260,8 @@ def _print_report(report: Report, *, timeline: bool) -> None:
         console.print()
     for family, behaviour in report.behaviours.items():
         console.print(f"Linux {report.kernel}, {family}: {behaviour.words}.", soft_wrap=True)
-    console.print(terminal.table(report.tallies))
+    for drawn in terminal.tables(report.tallies, console.width):
+        console.print(drawn)
     for line in terminal.conclusion(report):
         console.print(line, soft_wrap=True)
 

@@ -22,7 +22,6 @@ from lab.cli import (
     _examples,
     _fix_names,
     _open_outputs,
-    _topology,
     _write,
     app,
 )
@@ -30,6 +29,9 @@ from lab.errors import InputError
 from lab.words import Family
 
 if TYPE_CHECKING:
+    from lab.campaign import ProxyChoice
+    from lab.cases import Case
+    from lab.fixes import Fix
     from lab.kernels.trials import Trials
     from lab.matrix import Matrix
 
@@ -88,7 +90,8 @@ def matrix(
     proxy_version: VersionOption = None,
     backend: BackendOption = None,
     family: FamilyOption = Family.IPV4,
-    all_: Annotated[bool, typer.Option("--all", help="Every case, and every fix.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Every case but the slow ones, and every fix.")] = False,
+    slow: Annotated[bool, typer.Option("--slow", help="The slow cases, alone or with --all.")] = False,
     repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Run every trial N times.")] = 1,
     jobs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="How many kernels at a time; else one for each processor.")
@@ -106,12 +109,16 @@ def matrix(
     md: MarkdownOption = None,
 ) -> None:
     """Run the same trials on several kernels, each booted in a guest of its own, and say what differs between them."""
+    from lab import cases as catalogue
+    from lab import fixes
     from lab.kernels.trials import Trials
 
     names = list(dict.fromkeys(filter(None, (name.strip() for name in kernels.split(",")))))
     if not names:
         raise InputError("--kernels names none", cure=f"such as {_KERNELS}")
-    _check(cases, fix, proxy_mode, proxy_version, backend)
+    _check(
+        _chosen(cases, catalogue.find, ()), _chosen(fix, fixes.find, ()), (proxy_mode, proxy_version, backend), family
+    )
     choices = {
         "--proxy-mode": proxy_mode,
         "--proxy-version": proxy_version,
@@ -119,7 +126,12 @@ def matrix(
         "--family": family,
         "--repeat": repeat,
     }
-    given = [*(cases or ()), *(word for name in fix or () for word in ("--fix", name)), *(["--all"] if all_ else ())]
+    given = [
+        *(cases or ()),
+        *(word for name in fix or () for word in ("--fix", name)),
+        *(["--all"] if all_ else ()),
+        *(["--slow"] if slow else ()),
+    ]
     given += [word for option, value in choices.items() if value is not None for word in (option, str(value))]
     outputs = _open_outputs(json=json, html=html, junit=junit, md=md)
     found = _run(names, Trials(tuple(given), limit, memory), jobs or os.cpu_count() or 1)
@@ -129,20 +141,19 @@ def matrix(
     raise typer.Exit(0 if found.good else 1)
 
 
-def _check(
-    cases: list[str] | None,
-    fix: list[str] | None,
-    mode: ModeOption,
-    version: VersionOption,
-    backend: BackendOption,
-) -> None:
+def _check(cases: list[Case], fixes: list[Fix], proxy: ProxyChoice, family: Family) -> None:
     """Refuse here what every guest would refuse."""
-    from lab import cases as catalogue
-    from lab import fixes
+    from lab import campaign
+    from lab.cases import DEFAULT_CASES
+    from lab.fixes import NONE
+    from lab.kubeproxy.versions import find_version
+    from lab.topology.reader import load
 
-    _chosen(cases, catalogue.find, ())
-    _chosen(fix, fixes.find, ())
-    _topology("kube-proxy", mode, version, backend)
+    _mode, version, _backend = proxy
+    if version is not None:
+        find_version(version)
+    for setting in campaign.settings(cases or DEFAULT_CASES, fixes or (NONE,), load("kube-proxy"), family, proxy):
+        setting.case.cast(setting.topology, family)
 
 
 def _run(names: list[str], trials: Trials, jobs: int) -> Matrix:

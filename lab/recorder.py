@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lab.conntrack.netlink import ConntrackEvents, EntryEvent
-from lab.conntrack.nflog import PacketLog
-from lab.conntrack.witness import Judged, Pairing, script
+from lab.conntrack.nflog import LOCAL_GROUP, PacketLog
+from lab.conntrack.witness import Judged, Pairing, local_script, script
 from lab.errors import LabError
 from lab.fabric import Lab
-from lab.wire.capture import Capture, Sighting
+from lab.wire.capture import LOCAL, Capture, Sighting
 
 _BOUND = 10.0  # seconds; a generous end to waits that an event ends within a millisecond
 
@@ -28,22 +29,25 @@ class Recorder:
     """Records from the moment on at which it is made; must be made inside the running event loop.
 
     :param nodes: the hosts whose conntrack judges; the entries of the first are followed.
+    :param local: the one of them whose own sockets play: what it gives to them is a sighting at :data:`LOCAL`.
     """
 
-    def __init__(self, lab: Lab, nodes: Sequence[str]) -> None:
+    def __init__(self, lab: Lab, nodes: Sequence[str], local: str | None = None) -> None:
         self.sightings: list[Sighting] = []
         self.judged: list[Judged] = []
         self.entry_events: list[EntryEvent] = []
         self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._loop = asyncio.get_running_loop()
         self._listeners: list[Callable[[Sighting], None]] = []
+        self._instruments: list[_Instrument] = []
         lab.keep(self)  # first, so that it leaves the loop before what it listens to is closed
+        # The rules come before the logs: on a kernel that was just booted they bring conntrack's module and its sysctls.
+        for node in nodes:
+            lab.hosts[node].nft.run(script() + (local_script() if node == local else ""))
         self._logs = [(Pairing(node), lab.keep(PacketLog(lab.hosts[node].namespace))) for node in nodes]
         self._events = lab.keep(ConntrackEvents(lab.hosts[nodes[0]].namespace))
-        for node in nodes:
-            lab.hosts[node].nft.run(script())
         self._captures = [lab.keep(Capture(name, running.namespace)) for name, running in lab.hosts.items()]
-        self._instruments: list[_Instrument] = [*(log for _pairing, log in self._logs), self._events, *self._captures]
+        self._instruments += [*(log for _pairing, log in self._logs), self._events, *self._captures]
         for instrument in self._instruments:
             self._loop.add_reader(instrument.fileno(), self.read)
 
@@ -55,11 +59,13 @@ class Recorder:
         """Take in whatever the instruments hold."""
         for capture in self._captures:
             for sighting in capture.read():
-                self.sightings.append(sighting)
-                for listener in self._listeners:
-                    listener(sighting)
+                self._saw(sighting)
         for pairing, log in self._logs:
-            self.judged += pairing.take(log.read())
+            records = log.read()
+            self.judged += pairing.take(records)
+            for record in records:
+                if record.group == LOCAL_GROUP and record.packet is not None:
+                    self._saw(Sighting(record.time or time.time_ns(), pairing.host, LOCAL, False, record.packet))
         self.entry_events += self._events.read()
         for waiter in list(self._waiting):
             condition, future = waiter
@@ -67,6 +73,11 @@ class Recorder:
                 self._waiting.remove(waiter)
                 if not future.done():
                     future.set_result(None)
+
+    def _saw(self, sighting: Sighting) -> None:
+        self.sightings.append(sighting)
+        for listener in self._listeners:
+            listener(sighting)
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until ``condition`` holds, asked again whenever something was seen.

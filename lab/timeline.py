@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lab.conntrack.netlink import Entry, EntryEvent
 from lab.conntrack.window import Prediction
@@ -51,6 +51,19 @@ class Injected:
 
 
 @dataclass(frozen=True)
+class Check:
+    """Something that a case holds against what was seen.
+
+    :param words: what it expects.
+    :param seen: what was so instead.
+    """
+
+    words: str
+    holds: bool
+    seen: str = ""
+
+
+@dataclass(frozen=True)
 class Counters:
     """What the nodes had counted at the end.
 
@@ -68,13 +81,16 @@ class Counters:
 class Timeline:
     """One trial's evidence.
 
-    :param node: the node that translates, whose entries are followed; others may judge as well.
-
-    :param target: the address that the client connected to: the VIP, or the pod's own.
-    :param first_numbers: each side's initial sequence number.
+    :param node: the node whose conntrack is followed; others may judge as well.
+    :param target: the address that the client talks to: the VIP, or the pod's own.
+    :param peer_address: the client's address as the server knows it: another one where a node masquerades.
     :param entry: the connection's conntrack entry at the end, None where it was gone.
-    :param refusal: the client's errno where there never was a connection.
-    :param complete: the stream and the client's answer went through to the last byte.
+    :param refusal: how it is known that there never was a connection; None where there was one.
+    :param complete: what was to be said went through to the last byte.
+    :param ends: the sockets of a connection; empty where there was none.
+    :param first_numbers: each side's initial sequence number.
+    :param checks: what the case held against what was seen.
+    :param findings: what kernels may differ in, in words that are the same where they do not.
     :param faults: what is wrong with the instruments themselves; not empty means that nothing can be concluded.
     """
 
@@ -84,16 +100,19 @@ class Timeline:
     target: SocketAddress
     client_address: SocketAddress
     server_address: SocketAddress
-    first_numbers: dict[str, int]
+    peer_address: SocketAddress
     injected: Injected | None
     sightings: tuple[Sighting, ...]
     judged: tuple[Judged, ...]
     entry_events: tuple[EntryEvent, ...]
     entry: Entry | None
     counters: Counters
-    ends: tuple[SocketEnd, ...]
     refusal: str | None
     complete: bool
+    ends: tuple[SocketEnd, ...] = ()
+    first_numbers: dict[str, int] = field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
+    findings: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
 
     def end_of(self, host: str) -> SocketEnd | None:

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from lab.conntrack.witness import Judgement
 from lab.timeline import Timeline
-from lab.wire.capture import Sighting
+from lab.wire.capture import LOCAL, Sighting
 from lab.wire.packet import RST, TCP
 
 
@@ -18,6 +18,7 @@ class Outcome(StrEnum):
     DROPPED = "dropped"  # the packet did not reach the client, and the connection lives
     DELIVERED = "delivered"  # the packet reached the client from the address that it talks to, and the connection lives
     LEAKED = "leaked"  # the packet reached the client from the pod's address, and the connection lives all the same
+    KILLED = "killed"  # the packet itself ended the connection, as a packet of its sender's would
     REFUSED = "refused"  # there was no connection at all
     STALLED = "stalled"  # the connection neither went on nor ended
     LOST = "lost"  # the connection ended with an error that no packet explains
@@ -30,7 +31,8 @@ class Verdict:
     :param judgement: what conntrack made of the injected packet; None where it never came to the node.
     :param reason: the kernel's own words about it; empty where it had none.
     :param because: the evidence, a sentence each.
-    :param disagreements: where two witnesses contradict each other; not empty means: do not believe the outcome.
+    :param disagreements: where two witnesses contradict each other, or the case's own checks do not hold; not empty
+        means: do not believe the outcome.
     :param findings: what kernels may differ in, in words that are the same where they do not.
     """
 
@@ -64,7 +66,7 @@ def resets(timeline: Timeline) -> tuple[Sighting, ...]:
         and not sighting.outgoing
         and sighting.packet.tcp is not None
         and sighting.packet.tcp.flags & RST
-        and sighting.packet.source == timeline.client_address
+        and sighting.packet.source == timeline.peer_address
     )
 
 
@@ -75,16 +77,19 @@ def _is_exact(timeline: Timeline, reset: Sighting) -> bool:
 
 
 def _arrival(timeline: Timeline) -> Sighting | None:
-    if timeline.injected is None:
+    injected = timeline.injected
+    if injected is None:
         return None
-    likeness = timeline.injected.packet.likeness
+    # A node's interfaces show a packet before the node translates it; its socket gets it afterwards.
+    is_node = injected.receiver == timeline.node
     return next(
         (
             sighting
             for sighting in timeline.sightings
-            if sighting.host == timeline.injected.receiver
+            if sighting.host == injected.receiver
             and not sighting.outgoing
-            and sighting.packet.likeness == likeness
+            and sighting.packet.likeness == injected.packet.likeness
+            and (sighting.interface == LOCAL or not is_node)
         ),
         None,
     )
@@ -100,7 +105,17 @@ def decide(timeline: Timeline) -> Verdict:
         judged.reason if judged else "",
         because,
         _disagreements(timeline, outcome, judged.judgement if judged else None),
+        timeline.findings,
     )
+
+
+def _killed(timeline: Timeline) -> str | None:
+    """Return the host whose socket the judged packet itself has reset, None where it did not."""
+    arrival = _arrival(timeline)
+    if arrival is None or arrival.packet.tcp is None or not arrival.packet.tcp.flags & RST or leaked(timeline):
+        return None
+    end = timeline.end_of(arrival.host)
+    return end.host if end is not None and end.error == "ECONNRESET" else None
 
 
 def _outcome(timeline: Timeline) -> tuple[Outcome, tuple[str, ...]]:
@@ -110,6 +125,8 @@ def _outcome(timeline: Timeline) -> tuple[Outcome, tuple[str, ...]]:
     arrival, rst = _arrival(timeline), resets(timeline)
     if not timeline.complete:
         errors = f"server socket {server.error or 'without error'}, client socket {client.error or 'without error'}"
+        if victim := _killed(timeline):
+            return Outcome.KILLED, (f"RST, {victim}'s ECONNRESET", errors)
         if server.error in ("ECONNRESET", "EPIPE") and rst:
             return Outcome.RESET, (f"leaked, RST, {server.error}", errors)
         return (Outcome.LOST if server.error or client.error else Outcome.STALLED), (errors,)
@@ -123,8 +140,17 @@ def _outcome(timeline: Timeline) -> tuple[Outcome, tuple[str, ...]]:
     return Outcome.DELIVERED, (where, whole)
 
 
+def broken(timeline: Timeline) -> list[str]:
+    """Return the case's own checks that do not hold, in words."""
+    return [
+        f"expected {check.words}" + (f", but it is {check.seen}" if check.seen else "")
+        for check in timeline.checks
+        if not check.holds
+    ]
+
+
 def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | None) -> tuple[str, ...]:
-    found = list(timeline.faults)
+    found = [*timeline.faults, *broken(timeline)]
     if timeline.injected is not None and judgement is None:
         found.append("the node's witness never saw the injected packet")
     for end in timeline.ends:

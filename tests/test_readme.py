@@ -51,5 +51,5 @@ def test_the_catalogues_table_is_what_is_expected():
     for name, _word, *cells in (row.split(" | ") for row in rows):
         for fix, cell in zip(fixes, cells, strict=True):
             setting = Setting(CASES[name], FIXES[fix], load("kube-proxy"), Family.IPV4)
-            expected = CASES[name].expectations[Behaviour.IGNORES_LATE][setting.protection]
+            expected = CASES[name].expected(Behaviour.IGNORES_LATE, setting.protection)
             assert cell.strip("*") == expected.outcome, (name, fix)

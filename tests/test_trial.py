@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 
-from lab import behaviour, stage, trial
-from lab.cases import CASES, DEFAULT_CASES, HEADLINE, Protection
+from lab import behaviour, trial
+from lab.cases import CASES, DEFAULT_CASES, HEADLINE
+from lab.cases.case import on_every_kernel
 from lab.conntrack.witness import Judgement
 from lab.fixes import BE_LIBERAL, DEFAULT_FIXES, DROP_FORWARD, FIXES, NONE
 from lab.result import Expectation, Report, Tally, from_json, to_json
@@ -149,7 +150,7 @@ def test_two_nodes_judge_and_either_may_drop(family, answers):
 def test_another_expectation_is_not_met(answers):
     """A test of the tests: what is believed beforehand decides, not what comes."""
     wrong = Expectation(Judgement.INVALID, Outcome.DROPPED)
-    case = dataclasses.replace(HEADLINE, expectations=dict.fromkeys(Behaviour, dict.fromkeys(Protection, wrong)))
+    case = dataclasses.replace(HEADLINE, expectations=on_every_kernel(lambda protection: wrong))
     assert not run(case, NONE, Family.IPV4, ask(answers, Family.IPV4)).as_expected
 
 
@@ -186,7 +187,7 @@ def test_a_trigger_that_does_not_trigger_is_no_pass(answers, monkeypatch):
 
 
 def test_a_connection_that_is_refused_is_an_outcome(answers, monkeypatch):
-    monkeypatch.setattr(stage, "listen", lambda namespace, own: namespace.socket(2, 1))
+    monkeypatch.setattr("lab.stage.connection.listen", lambda namespace, own: namespace.socket(2, 1))
     result = run(HEADLINE, NONE, Family.IPV4, ask(answers, Family.IPV4))
     assert (result.verdict.outcome, result.verdict.because) == (
         Outcome.REFUSED,
@@ -223,4 +224,9 @@ def test_every_case_tells_its_story():
         assert 2 <= case.story.count(". ") <= 3, case.name
         assert case.threads
         assert set(case.expectations) == set(Behaviour)
-        assert all(set(row) == set(Protection) for row in case.expectations.values())
+        assert all(case.expected(behaviour, fix.protection) for behaviour in Behaviour for fix in FIXES.values())
+
+
+@pytest.mark.parametrize("case", [case for case in CASES.values() if not case.slow], ids=lambda case: case.name)
+def test_the_fixture_plays_what_the_command_plays(case, trial):
+    assert trial(case.name, fix="drop-forward").as_expected

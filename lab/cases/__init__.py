@@ -30,10 +30,10 @@ from lab.cases import (
     upstream_regression,
     without_nat,
 )
-from lab.cases.case import Case, Protection
+from lab.cases.case import Case
 from lab.errors import InputError
 
-__all__ = ["CASES", "DEFAULT_CASES", "HEADLINE", "Case", "Protection", "find"]
+__all__ = ["CASES", "DEFAULT_CASES", "HEADLINE", "Case", "find"]
 
 HEADLINE: Final = beyond_window.CASE
 
@@ -68,6 +68,17 @@ _THE_ENTRY_IS_GONE: Final = (entry_deleted.CASE, entry_deleted_strictly.CASE, en
 CASES: Final = {
     case.name: case for case in (*DEFAULT_CASES, *_OUT_OF_THE_WINDOW, *_NOT_A_WINDOW_MATTER, *_THE_ENTRY_IS_GONE)
 }
+
+
+def usual(*, all_: bool, slow: bool) -> tuple[Case, ...]:
+    """Return the cases that are run unless some are named.
+
+    :param all_: all that are not slow.
+    :param slow: the slow ones, alone or as well.
+    """
+    if not all_ and not slow:
+        return DEFAULT_CASES
+    return tuple(case for case in CASES.values() if (slow if case.slow else all_))
 
 
 def find(name: str) -> Case:

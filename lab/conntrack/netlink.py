@@ -123,6 +123,14 @@ class ConntrackTable:
             raise OSError(code, "conntrack refused to delete an entry")
         return code == 0
 
+    def flush(self) -> None:
+        """Delete all entries of the namespace."""
+        header = struct.pack("=IHHII", 20, _SUBSYSTEM | _CT_DELETE, _REQUEST | _ACK, 0, 0)
+        self._socket.send(header + struct.pack("=BBH", socket.AF_UNSPEC, 0, 0))
+        code: int = -struct.unpack_from("=i", self._socket.recv(65536), 16)[0]
+        if code:
+            raise OSError(code, "conntrack refused to delete its entries")
+
     def statistics(self) -> dict[str, int]:
         """Return the counters that ``conntrack -S`` shows, summed over all processors."""
         from pyroute2.netlink.nfnetlink.nfctsocket import nfct_stats_cpu

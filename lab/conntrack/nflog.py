@@ -1,7 +1,7 @@
 """What the kernel logs about packets of one namespace: nfnetlink_log.
 
-Two groups are read by one socket, so their records stay in the order in which the kernel wrote them:
-group 0 has conntrack's own words about packets that it does not like, group 1 the lab's witness.
+The groups are read by one socket, so their records stay in the order in which the kernel wrote them: group 0 has
+conntrack's own words about packets that it does not like, the others are the lab's witness's.
 Message formats: include/uapi/linux/netfilter/nfnetlink_log.h.
 """
 
@@ -19,6 +19,7 @@ from lab.wire.packet import Packet, decode
 
 REASON_GROUP: Final = 0  # where the kernel itself logs to
 WITNESS_GROUP: Final = 1
+LOCAL_GROUP: Final = 2  # what a node gives to its own sockets
 
 _NETLINK_NETFILTER: Final = 12
 _SUBSYSTEM: Final = 4 << 8  # NFNL_SUBSYS_ULOG
@@ -47,7 +48,7 @@ class Record:
 
 
 class PacketLog:
-    """Both log groups of one namespace, with the kernel told to say why a packet is INVALID.
+    """All log groups of one namespace, with the kernel told to say why a packet is INVALID.
 
     :raises MissingError: the kernel lacks nfnetlink_log.
     """
@@ -56,7 +57,7 @@ class PacketLog:
         self._socket = namespace.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         self._socket.setblocking(True)
-        for group in (REASON_GROUP, WITNESS_GROUP):
+        for group in (REASON_GROUP, WITNESS_GROUP, LOCAL_GROUP):
             self._configure(group, _CFG_CMD, struct.pack("=B", _CMD_BIND))
             self._configure(group, _CFG_MODE, struct.pack("!IBx", _COPIED, _COPY_PACKET))
             # One by one: the default gathers records for up to a second.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from lab.conntrack.nflog import REASON_GROUP, WITNESS_GROUP, Record
+from lab.conntrack.nflog import LOCAL_GROUP, REASON_GROUP, WITNESS_GROUP, Record
 from lab.netns import Nft
 from lab.wire.packet import Packet
 
@@ -24,6 +24,7 @@ class Judgement(StrEnum):
     IGNORED = "ignored"  # let through and translated, though the window check did not like it
     INVALID = "INVALID"
     NEW = "NEW"
+    RELATED = "RELATED"
     UNTRACKED = "UNTRACKED"
 
 
@@ -32,6 +33,10 @@ _TABLE: Final = "lab_witness"
 
 # After conntrack (-200) and before mangle (-150) and DNAT (-100): nf_ip_hook_priorities.
 _PRIORITY: Final = -190
+
+
+# Behind the translation of what comes to the host itself (100): there a packet is as its socket will see it.
+_LOCAL_PRIORITY: Final = 200
 
 
 def script() -> str:
@@ -45,6 +50,17 @@ def script() -> str:
         ]
         lines.append("}")
     return "\n".join([*lines, "}", ""])
+
+
+def local_script() -> str:
+    """Return the nftables script that shows what a node gives to its own sockets: no capture sees that."""
+    return "\n".join(
+        (
+            f"add chain inet {_TABLE} local {{ type filter hook input priority {_LOCAL_PRIORITY}; policy accept; }}",
+            f"add rule inet {_TABLE} local log group {LOCAL_GROUP}",
+            "",
+        )
+    )
 
 
 def counters(nft: Nft) -> dict[str, int]:
@@ -66,13 +82,9 @@ class Judged:
     @property
     def judgement(self) -> Judgement:
         """The judgement in the lab's words."""
-        if self.state == "invalid":
-            return Judgement.INVALID
-        if self.state == "new":
-            return Judgement.NEW
-        if self.state == "untracked":
-            return Judgement.UNTRACKED
-        return Judgement.IGNORED if self.reason else Judgement.ACCEPTED
+        if self.state == "established":
+            return Judgement.IGNORED if self.reason else Judgement.ACCEPTED
+        return Judgement(self.state.upper())
 
 
 class Pairing:
@@ -82,7 +94,7 @@ class Pairing:
     """
 
     def __init__(self, host: str) -> None:
-        self._host = host
+        self.host = host
         self._reasons: dict[bytes, str] = {}
 
     def take(self, records: Iterable[Record]) -> list[Judged]:
@@ -91,9 +103,9 @@ class Pairing:
         for record in records:
             if record.group == REASON_GROUP:
                 self._reasons[record.data] = record.words
-            elif record.packet is not None:
+            elif record.group == WITNESS_GROUP and record.packet is not None:
                 reason = _tidy(self._reasons.pop(record.data, ""))
-                judged.append(Judged(self._host, record.time, record.packet, record.words, reason))
+                judged.append(Judged(self.host, record.time, record.packet, record.words, reason))
         return judged
 
 

@@ -32,7 +32,8 @@ _OUTCOME_STYLES: Final = {
     Outcome.LEAKED: "yellow",
 }
 
-_WIDE: Final = 4  # columns; with more, a cell has room for a line only
+_WIDE: Final = 4  # fixes; with more, a cell has room for two words only
+_BRIEF: Final = 10  # columns of such a cell
 
 _LIVES: Final = (Outcome.DROPPED, Outcome.DELIVERED)
 
@@ -256,17 +257,28 @@ def heading(result: Result) -> Text:
     return text
 
 
-def table(tallies: Sequence[Tally]) -> Table:
-    """Return the table of verdicts, case by fix, with what decided each: in a line of its own while columns are few."""
+def tables(tallies: Sequence[Tally], width: int) -> Iterator[Table]:
+    """Yield the verdicts, case by fix, with what decided each while fixes are few; in several tables where one is wide.
+
+    :param width: of the terminal, in columns.
+    """
     fixes = list(dict.fromkeys(tally.trial.fix for tally in tallies))
-    cases = list(dict.fromkeys(tally.trial.case for tally in tallies))
+    if len(fixes) <= _WIDE:
+        yield _table(tallies, fixes, brief=False)
+        return
+    names = max(len(tally.trial.case) for tally in tallies)
+    room = max(1, (width - names - 4) // (_BRIEF + 3))
+    for first in range(0, len(fixes), room):
+        yield _table(tallies, fixes[first : first + room], brief=True)
+
+
+def _table(tallies: Sequence[Tally], fixes: Sequence[str], *, brief: bool) -> Table:
     cells = {(tally.trial.case, tally.trial.fix): tally for tally in tallies}
-    brief = len(fixes) > _WIDE
     drawn = Table(show_lines=not brief, highlight=False)
     drawn.add_column("case", no_wrap=True)
     for fix in fixes:
-        drawn.add_column(fix if brief else f"fix: {fix}", overflow="fold")
-    for case in cases:
+        drawn.add_column(fix if brief else f"fix: {fix}", overflow="fold", min_width=_BRIEF if brief else None)
+    for case in dict.fromkeys(tally.trial.case for tally in tallies):
         drawn.add_row(case, *(_cell(cells.get((case, fix)), brief=brief) for fix in fixes))
     return drawn
 
@@ -281,14 +293,18 @@ def _cell(tally: Tally | None, *, brief: bool) -> Text:
         text.append(outcome, _OUTCOME_STYLES.get(outcome, _OOPS))
         if tally.runs > 1:
             text.append(f", {tally.as_expected} of {tally.runs} as expected", "" if tally.good else _OOPS)
-        text.append(f", {result.verdict.judgement}" if brief else f"\n{result.verdict.decided_by}", _QUIET)
+        text.append(
+            f", {result.verdict.judgement or 'not judged'}" if brief else f"\n{result.verdict.decided_by}", _QUIET
+        )
         if not result.as_expected:
             expected = result.expected
-            text.append(f"\nNOT AS EXPECTED: {expected.judgement}, {expected.outcome}", _OOPS)
+            text.append(f"\nNOT AS EXPECTED: {expected.judgement or 'not judged'}, {expected.outcome}", _OOPS)
             for disagreement in result.verdict.disagreements:
                 text.append(f"\n{disagreement}", _OOPS)
     if tally.failure:
         text.append("\nthen NOT RUN" if result else "NOT RUN", _OOPS)
+    if tally.missing:
+        text.append("not here", "yellow")
     return text
 
 
@@ -312,9 +328,11 @@ def conclusion(report: Report) -> list[Text]:
     for tally in report.tallies:
         if tally.trial.case == REGRESSION and tally.trial.fix == NO_FIX and tally.sample is not None:
             lines.append(_on_regression(tally.sample))
-    for failure in dict.fromkeys(tally.failure for tally in report.tallies if tally.failure):
-        cells = [f"{tally.trial.case} with {tally.trial.fix}" for tally in report.tallies if tally.failure == failure]
-        lines.append(Text(f"not run: {', '.join(cells)}: {failure}", _OOPS))
+    for reason in dict.fromkeys(tally.failure or tally.missing for tally in report.tallies):
+        cells = [tally for tally in report.tallies if reason and reason in (tally.failure, tally.missing)]
+        if cells:
+            names = ", ".join(f"{tally.trial.case} with {tally.trial.fix}" for tally in cells)
+            lines.append(Text(f"not run: {names}: {reason}", _OOPS if cells[0].failure else "yellow"))
     if not report.good:
         bad = sum(not tally.good for tally in report.tallies)
         lines.append(

@@ -1,0 +1,8 @@
+"""The stage on which a case plays: a running lab with its instruments, and the words to disturb and to look."""
+
+from __future__ import annotations
+
+from lab.stage.connection import Stage
+from lab.stage.scene import RefusedError, Scene, one_processor
+
+__all__ = ["RefusedError", "Scene", "Stage", "one_processor"]
