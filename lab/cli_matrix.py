@@ -116,25 +116,15 @@ def matrix(
     names = list(dict.fromkeys(filter(None, (name.strip() for name in kernels.split(",")))))
     if not names:
         raise InputError("--kernels names none", cure=f"such as {_KERNELS}")
-    _check(
-        _chosen(cases, catalogue.find, ()), _chosen(fix, fixes.find, ()), (proxy_mode, proxy_version, backend), family
-    )
-    choices = {
-        "--proxy-mode": proxy_mode,
-        "--proxy-version": proxy_version,
-        "--backend": backend,
-        "--family": family,
-        "--repeat": repeat,
-    }
-    given = [
-        *(cases or ()),
-        *(word for name in fix or () for word in ("--fix", name)),
-        *(["--all"] if all_ else ()),
-        *(["--slow"] if slow else ()),
-    ]
-    given += [word for option, value in choices.items() if value is not None for word in (option, str(value))]
+    proxy = (proxy_mode, proxy_version, backend)
+    _check(_chosen(cases, catalogue.find, ()), _chosen(fix, fixes.find, ()), proxy, family)
+    arguments = [*(cases or ()), f"--family={family}", f"--repeat={repeat}"]
+    arguments += [f"--fix={name}" for name in fix or ()]
+    arguments += [flag for flag, given in (("--all", all_), ("--slow", slow)) if given]
+    choices = zip(("--proxy-mode", "--proxy-version", "--backend"), proxy, strict=True)
+    arguments += [f"{option}={choice}" for option, choice in choices if choice is not None]
     outputs = _open_outputs(json=json, html=html, junit=junit, md=md)
-    found = _run(names, Trials(tuple(given), limit, memory), jobs or os.cpu_count() or 1)
+    found = _run(names, Trials(tuple(arguments), limit, memory), jobs or os.cpu_count() or 1)
     _write(outputs, found)
     if sys.stdout not in outputs.values():
         _print(found)

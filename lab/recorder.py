@@ -41,7 +41,7 @@ class Recorder:
         self._listeners: list[Callable[[Sighting], None]] = []
         self._instruments: list[_Instrument] = []
         lab.keep(self)  # first, so that it leaves the loop before what it listens to is closed
-        # The rules come before the logs: on a kernel that was just booted they bring conntrack's module and its sysctls.
+        # The rules come before the logs: on a kernel that was just booted they bring conntrack and its sysctls.
         for node in nodes:
             lab.hosts[node].nft.run(script() + (local_script() if node == local else ""))
         self._logs = [(Pairing(node), lab.keep(PacketLog(lab.hosts[node].namespace))) for node in nodes]
