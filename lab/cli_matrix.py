@@ -25,7 +25,7 @@ from lab.cli import (
     _write,
     app,
 )
-from lab.errors import InputError, MissingError
+from lab.errors import INTERRUPTED, InputError, MissingError
 from lab.words import Family
 
 if TYPE_CHECKING:
@@ -155,12 +155,17 @@ def _check(cases: list[Case], fixes: list[Fix], proxy: ProxyChoice, family: Fami
 
 
 def _run(names: list[str], trials: Trials, jobs: int, scheduler: str | None) -> Matrix:
+    import asyncio
     import contextlib
 
     from lab.kernels.matrix import ThisMachine, run
 
-    with ThisMachine(jobs) as machine, contextlib.ExitStack() as stack:
-        return run(names, trials, machine, stack.enter_context(_cluster(scheduler)) if scheduler else machine, _say)
+    try:
+        with ThisMachine(jobs) as machine, contextlib.ExitStack() as stack:
+            guests = stack.enter_context(_cluster(scheduler)) if scheduler else machine
+            return run(names, trials, machine, guests, _say)
+    except asyncio.CancelledError:
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _cluster(address: str) -> Cluster:

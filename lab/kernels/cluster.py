@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from distributed import Client, KilledWorker, WorkerPlugin, get_worker
+from distributed import Client, KilledWorker, Security, WorkerPlugin, get_worker
+from distributed.comm import connect
 from distributed.protocol.pickle import cloudpickle
 from distributed.utils import sync
 
@@ -41,9 +42,11 @@ class Cluster:
 
     def __init__(self, address: str) -> None:
         try:
-            self._client = Client(address, timeout=_PATIENCE, set_as_default=False)
+            # Before there is a client: one that is never connected takes its time to give up, and complains.
+            asyncio.run(_reach(address))
         except (OSError, ValueError) as error:
             raise InputError(f"no Dask scheduler at {address}: {error}", cure="such as tcp://10.0.0.1:8786") from None
+        self._client = Client(address, set_as_default=False)
         try:
             self._check()
             self._client.register_plugin(_Guard())
@@ -101,6 +104,11 @@ class Cluster:
             for piece, last in _pieces(path):
                 self._client.sync(scheduler.lab_depot_put, digest=digest, sender=sender, piece=piece, last=last)
         return digest
+
+
+async def _reach(address: str) -> None:
+    comm = await connect(address, timeout=_PATIENCE, **Security().get_connection_args("client"))
+    await comm.close()
 
 
 class _Guard(WorkerPlugin):  # type: ignore[misc]

@@ -56,7 +56,7 @@ class TestTerminal:
             " drop-forward or be-liberal prevents it."
         )
         assert lines[-2] == "10 of 12 trials gave the same on all 3 kernels."
-        assert lines[-1] == "All 36 trials gave what their kernel is expected to give."
+        assert lines[-1] == "36 of 36 trials gave what their kernel is expected to give."
 
     def test_what_went_wrong_is_said(self, broken_matrix):
         text = printed(broken_matrix, 200)
@@ -99,7 +99,7 @@ class TestMarkdown:
             printed(matrix)
         )
         assert "**reset**, INVALID" in text
-        assert "* All 36 trials gave what their kernel is expected to give." in text
+        assert "* 36 of 36 trials gave what their kernel is expected to give." in text
 
 
 def counts(suite):
