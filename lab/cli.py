@@ -578,6 +578,9 @@ def doctor(json: JsonFlag = False) -> None:
     raise typer.Exit(0 if diagnosis.ready else 1)
 
 
+from lab import cli_kernels  # noqa: E402, F401  its commands, which use what stands above
+
+
 def main() -> None:
     """Run the command; errors that a user can cure are one line each."""
     try:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from lab.conntrack.netlink import ConntrackEvents, EntryEvent
 from lab.conntrack.nflog import LOCAL_GROUP, PacketLog
-from lab.conntrack.witness import Judged, Pairing, local_script, script
+from lab.conntrack.witness import Judged, Pairing, load_conntrack, local_script, script
 from lab.errors import LabError
 from lab.fabric import Lab
 from lab.wire.capture import LOCAL, Capture, Sighting
@@ -39,13 +39,16 @@ class Recorder:
         self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._loop = asyncio.get_running_loop()
         self._listeners: list[Callable[[Sighting], None]] = []
+        self._instruments: list[_Instrument] = []
         lab.keep(self)  # first, so that it leaves the loop before what it listens to is closed
+        for node in nodes:
+            load_conntrack(lab.hosts[node].nft)
         self._logs = [(Pairing(node), lab.keep(PacketLog(lab.hosts[node].namespace))) for node in nodes]
         self._events = lab.keep(ConntrackEvents(lab.hosts[nodes[0]].namespace))
         for node in nodes:
             lab.hosts[node].nft.run(script() + (local_script() if node == local else ""))
         self._captures = [lab.keep(Capture(name, running.namespace)) for name, running in lab.hosts.items()]
-        self._instruments: list[_Instrument] = [*(log for _pairing, log in self._logs), self._events, *self._captures]
+        self._instruments += [*(log for _pairing, log in self._logs), self._events, *self._captures]
         for instrument in self._instruments:
             self._loop.add_reader(instrument.fileno(), self.read)
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 from lab.conntrack.nflog import LOCAL_GROUP, REASON_GROUP, WITNESS_GROUP, Record
@@ -37,6 +38,13 @@ _PRIORITY: Final = -190
 
 # Behind the translation of what comes to the host itself (100): there a packet is as its socket will see it.
 _LOCAL_PRIORITY: Final = 200
+
+
+def load_conntrack(nft: Nft) -> None:
+    """Have the kernel load conntrack, whose sysctls are set next: on a fresh machine no rule has asked for it yet."""
+    if not Path("/proc/sys/net/netfilter/nf_conntrack_log_invalid").exists():
+        nft.run("table inet lab_loads_conntrack {\nchain state {\nct state new\n}\n}\n")
+        nft.run("delete table inet lab_loads_conntrack\n")
 
 
 def script() -> str:
