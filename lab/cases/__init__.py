@@ -10,7 +10,6 @@ from lab.cases import (
     bad_checksum,
     bad_checksum_unchecked,
     beyond_window,
-    beyond_window_without_data,
     entry_deleted,
     entry_deleted_client_first,
     entry_deleted_strictly,
@@ -41,13 +40,14 @@ HEADLINE: Final = beyond_window.CASE
 DEFAULT_CASES: Final = (HEADLINE, in_window.CASE, without_nat.CASE, upstream_regression.CASE)
 
 _OUT_OF_THE_WINDOW: Final = (
-    beyond_window_without_data.CASE,
-    first_invalid_byte.CASE,
-    last_ignored_byte.CASE,
-    far_behind.CASE,
-    ack_above.CASE,
-    ack_below.CASE,
-    sack_beyond.CASE,
+    *beyond_window.CASES[1:],
+    *first_invalid_byte.CASES,
+    *last_ignored_byte.CASES,
+    *far_behind.CASES,
+    *upstream_regression.CASES[1:],
+    *ack_above.CASES,
+    *ack_below.CASES,
+    *sack_beyond.CASES,
 )
 _NOT_A_WINDOW_MATTER: Final = (
     bad_checksum.CASE,

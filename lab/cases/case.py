@@ -14,6 +14,7 @@ from lab.stage import Scene, Stage
 from lab.timeline import Timeline
 from lab.topology.model import Topology
 from lab.verdict import Outcome, Verdict, decide
+from lab.wire.craft import IcmpError, Segment
 from lab.words import Behaviour, Family
 
 #: What should become of a trial under a protection.
@@ -56,6 +57,20 @@ class Case:
     def expected(self, behaviour: Behaviour, protection: Protection) -> Expectation:
         """Return what should come of it on a kernel of this behaviour."""
         return self.expectations[behaviour](protection)
+
+
+def injection(packet: Callable[[Stage], Segment | IcmpError]) -> Callable[[Stage], Awaitable[None]]:
+    """Return the play of most cases: connect by the VIP, put one packet on its sender's link, go on.
+
+    :param packet: makes it from the live connection.
+    """
+
+    async def play(stage: Stage) -> None:
+        await stage.establish()
+        await stage.inject(packet(stage))
+        await stage.go_on()
+
+    return play
 
 
 #: Replies from pod to pod pass conntrack by, so nobody translates them back: no handshake by a VIP comes to its end.
