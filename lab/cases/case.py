@@ -122,6 +122,8 @@ LEAKS_UNLESS_DROPPED = row(LEAKED, DROPPED, LEAKED)
 KILLS_UNLESS_DROPPED = row(RESET, DROPPED, RESET)
 #: What kernels that ignore late packets make of one: it is let through and translated, whatever the protection.
 IGNORED_UNLESS_LIBERAL = row(IGNORED, IGNORED, ACCEPTED)
+#: A reset as its sender's own stack would send it: it ends the connection, and no fix is about that.
+KILLED_ALWAYS = always(Judgement.ACCEPTED, Outcome.KILLED)
 #: Nothing is wrong with it, or nothing that conntrack looks at.
 ACCEPTED_ALWAYS = always(Judgement.ACCEPTED, Outcome.DELIVERED)
 #: Ignored by the table of states, not by the window: being liberal changes nothing.
