@@ -52,9 +52,11 @@ class Verdict:
 def leaked(timeline: Timeline) -> Sighting | None:
     """Return the injected packet as it came to the client from an address that the client does not talk to."""
     arrival = _arrival(timeline)
-    if arrival is None or arrival.host != timeline.client or arrival.packet.source == timeline.target:
+    if arrival is None or arrival.host != timeline.client:
         return None
-    return arrival
+    source, target = arrival.packet.source, timeline.target
+    known = source == target if arrival.packet.tcp else source.address == target.address  # ICMP has no ports
+    return None if known else arrival
 
 
 def resets(timeline: Timeline) -> tuple[Sighting, ...]:
@@ -177,6 +179,6 @@ def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | 
         found.append(f"rules dropped {timeline.counters.dropped} INVALID packets, the witness counted {counted}")
     if outcome is Outcome.DROPPED and timeline.counters.dropped == 0:
         found.append("the packet did not reach the client, but no rule counted a drop")
-    if outcome is not Outcome.RESET and any(_is_exact(timeline, reset) for reset in resets(timeline)):
+    if outcome not in (Outcome.RESET, Outcome.KILLED) and any(_is_exact(timeline, reset) for reset in resets(timeline)):
         found.append("a reset with the exact number reached the server, and yet the connection went on")
     return tuple(found)

@@ -15,7 +15,7 @@ from lab.timeline import Injected, Timeline
 from lab.verdict import Outcome, leaked
 from lab.wire.capture import Sighting
 from lab.wire.follow import distance
-from lab.wire.packet import ACK, FIN, RST, SYN, TCP, Packet
+from lab.wire.packet import ACK, FIN, ICMP, RST, SYN, TCP, Packet
 
 #: The names of the cases and of the fix that the closing words speak of.
 HEADLINE: Final = "beyond-window"
@@ -70,11 +70,12 @@ class _Crossing:
 
 
 def _crossings(sightings: Iterable[Sighting]) -> list[_Crossing]:
-    """Pair the sightings of TCP packets link by link, in the order in which they were seen."""
+    """Pair the sightings of TCP segments and ICMP errors link by link, in the order in which they were seen."""
     crossings: list[_Crossing] = []
     waiting: list[tuple[int, Sighting]] = []
     for sighting in sightings:
-        if sighting.packet.protocol != TCP:
+        packet = sighting.packet
+        if packet.tcp is None and (packet.icmp is None or packet.icmp.quoted is None):
             continue
         if sighting.outgoing:
             waiting.append((len(crossings), sighting))
@@ -154,9 +155,10 @@ class _Drawing:
         return self._leak is not None and crossing.arriving == self._leak
 
     def _numbers(self, packet: Packet) -> str:
-        """Flags and numbers of a segment, relative to its connection's first."""
+        """Flags and numbers of a segment, relative to its connection's first; what an ICMP error is about."""
         tcp, timeline = packet.tcp, self._timeline
-        assert tcp is not None
+        if tcp is None:
+            return _error(packet)
         first = timeline.first_numbers
         own, other = timeline.client, timeline.server
         if packet.source in (timeline.server_address, timeline.target):
@@ -194,14 +196,25 @@ class _Drawing:
         return number
 
 
+def _error(packet: Packet) -> str:
+    message = packet.icmp
+    assert message is not None
+    assert message.quoted is not None
+    protocol = "ICMP" if packet.protocol == ICMP else "ICMPv6"
+    source, destination = message.quoted
+    return f"{protocol} type {message.kind} code {message.code} about {source} > {destination}"
+
+
 def timeline_lines(timeline: Timeline) -> list[Text]:
-    """Draw a timeline: every TCP packet on every link, what conntrack said, and how the sockets ended."""
+    """Draw a timeline: TCP segments and ICMP errors on every link, what conntrack said, how the sockets ended."""
     return [*_Drawing(timeline).lines(), *_ending(timeline)]
 
 
 def _about(injected: Injected) -> str:
     if not injected.forged:
         return f"sent by the {injected.host}'s own stack"
+    if injected.packet.tcp is None:
+        return f"injected on {injected.host}'s link"
     where = "the very next byte" if injected.offset == 0 else f"{injected.offset:+,} from the next byte"
     model = f"; {injected.predicted}" if injected.predicted else ""
     window = f"{injected.receiver}'s window is {injected.window:,}"
@@ -234,6 +247,8 @@ def _ending(timeline: Timeline) -> list[Text]:
 
 
 def _route(packet: Packet) -> str:
+    if packet.tcp is None:
+        return f"{packet.source.address} > {packet.destination.address}"
     return f"{packet.source} > {packet.destination}"
 
 

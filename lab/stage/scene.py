@@ -14,7 +14,7 @@ from lab.cast import Cast
 from lab.conntrack.dropped import dropped_as_invalid
 from lab.conntrack.netlink import ConntrackTable, Entry
 from lab.conntrack.witness import Judged, Judgement, counters
-from lab.errors import LabError
+from lab.errors import LabError, MissingError
 from lab.fabric import Lab
 from lab.host import RunningHost
 from lab.recorder import Recorder, UnseenError
@@ -67,8 +67,27 @@ class Scene:
         return self.lab.hosts[self.cast.node]
 
     def set_node_sysctl(self, key: str, value: str | int) -> None:
-        """Set a sysctl of the node's namespace, named with slashes below ``/proc/sys``."""
-        self.node.namespace.set_sysctls({key: value})
+        """Set a sysctl of the node's namespace, named with slashes below ``/proc/sys``.
+
+        :raises MissingError: this kernel has none of that name.
+        """
+        try:
+            self.node.namespace.set_sysctls({key: value})
+        except FileNotFoundError:
+            raise MissingError(f"this kernel has no sysctl {key}", "boot a kernel that has it") from None
+
+    @contextmanager
+    def past_conntrack(self, port: int) -> Iterator[None]:
+        """Have what goes to or comes from a TCP port pass the node's conntrack by, for as long as the block lasts."""
+        rules = f"tcp dport {port} notrack\ntcp sport {port} notrack"
+        with _rules(self.node, "prerouting", "raw", rules):
+            yield
+
+    @contextmanager
+    def losing_from(self, host: str) -> Iterator[None]:
+        """Lose the TCP segments that a host's own stack sends within the block; forged ones never pass its stack."""
+        with _rules(self.lab.hosts[host], "output", "filter", "meta l4proto tcp drop"):
+            yield
 
     def entry(self) -> Entry | None:
         """Return the entry of what the client talks to, as the node has it now; None where it is gone."""
@@ -307,6 +326,17 @@ class Scene:
             _added(table.statistics() for table in self._tables),
             sum(by_rule) if by_rule else None,
         )
+
+
+@contextmanager
+def _rules(host: RunningHost, hook: str, priority: str, rules: str) -> Iterator[None]:
+    """Give a host some rules of the case's own, and take them away again."""
+    head = f"type filter hook {hook} priority {priority}; policy accept;"
+    host.nft.run(f"table inet lab_case {{\nchain {hook} {{\n{head}\n{rules}\n}}\n}}\n")
+    try:
+        yield
+    finally:
+        host.nft.run("delete table inet lab_case\n")
 
 
 def _is(address: SocketAddress, wanted: SocketAddress | str | None) -> bool:
