@@ -28,11 +28,11 @@ class _Instrument(Protocol):
 class Recorder:
     """Records from the moment on at which it is made; must be made inside the running event loop.
 
-    :param nodes: the hosts whose conntrack judges; the entries of the first are followed.
-    :param local: the one of them whose own sockets play: what it gives to them is a sighting at :data:`LOCAL`.
+    :param nodes: the hosts whose conntrack judges. The entries of the first are followed, and what it gives to its own
+        sockets is a sighting at :data:`LOCAL`.
     """
 
-    def __init__(self, lab: Lab, nodes: Sequence[str], local: str | None = None) -> None:
+    def __init__(self, lab: Lab, nodes: Sequence[str]) -> None:
         self.sightings: list[Sighting] = []
         self.judged: list[Judged] = []
         self.entry_events: list[EntryEvent] = []
@@ -46,7 +46,7 @@ class Recorder:
         self._logs = [(Pairing(node), lab.keep(PacketLog(lab.hosts[node].namespace))) for node in nodes]
         self._events = lab.keep(ConntrackEvents(lab.hosts[nodes[0]].namespace))
         for node in nodes:
-            lab.hosts[node].nft.run(script() + (local_script() if node == local else ""))
+            lab.hosts[node].nft.run(script() + (local_script() if node == nodes[0] else ""))
         self._captures = [lab.keep(Capture(name, running.namespace)) for name, running in lab.hosts.items()]
         self._instruments += [*(log for _pairing, log in self._logs), self._events, *self._captures]
         for instrument in self._instruments:
@@ -66,7 +66,9 @@ class Recorder:
             self.judged += pairing.take(records)
             for record in records:
                 if record.group == LOCAL_GROUP and record.packet is not None:
-                    self._saw(Sighting(record.time or time.time_ns(), pairing.host, LOCAL, False, record.packet))
+                    # The log cuts the time of arrival to microseconds, and the interface was before the socket.
+                    moment = record.time + 1000 if record.time else time.time_ns()
+                    self._saw(Sighting(moment, pairing.host, LOCAL, False, record.packet))
         self.entry_events += self._events.read()
         for waiter in list(self._waiting):
             condition, future = waiter

@@ -87,6 +87,7 @@ class Timeline:
     :param entry: the connection's conntrack entry at the end, None where it was gone.
     :param refusal: how it is known that there never was a connection; None where there was one.
     :param complete: what was to be said went through to the last byte.
+    :param bystanders: hosts that neither play nor forward: what comes to them went astray.
     :param ends: the sockets of a connection; empty where there was none.
     :param first_numbers: each side's initial sequence number.
     :param checks: what the case held against what was seen.
@@ -111,6 +112,7 @@ class Timeline:
     complete: bool
     ends: tuple[SocketEnd, ...] = ()
     first_numbers: dict[str, int] = field(default_factory=dict)
+    bystanders: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     findings: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()

@@ -10,6 +10,8 @@ from lab.cases import (
     bad_checksum,
     bad_checksum_unchecked,
     beyond_window,
+    client_masqueraded,
+    client_on_node,
     entry_deleted,
     entry_deleted_client_first,
     entry_deleted_strictly,
@@ -70,9 +72,18 @@ _NOT_A_WINDOW_MATTER: Final = (
 
 _THE_ENTRY_IS_GONE: Final = (entry_deleted.CASE, entry_deleted_strictly.CASE, entry_deleted_client_first.CASE)
 
+_WHERE_IT_ENDS: Final = (*client_on_node.CASES, *client_masqueraded.CASES)
+
 #: Every case by its name.
 CASES: Final = {
-    case.name: case for case in (*DEFAULT_CASES, *_OUT_OF_THE_WINDOW, *_NOT_A_WINDOW_MATTER, *_THE_ENTRY_IS_GONE)
+    case.name: case
+    for case in (
+        *DEFAULT_CASES,
+        *_OUT_OF_THE_WINDOW,
+        *_NOT_A_WINDOW_MATTER,
+        *_THE_ENTRY_IS_GONE,
+        *_WHERE_IT_ENDS,
+    )
 }
 
 

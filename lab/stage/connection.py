@@ -16,7 +16,7 @@ from lab.fabric import Lab
 from lab.stage.scene import RefusedError, Scene, one_processor
 from lab.timeline import Injected, SocketEnd, Timeline
 from lab.traffic.stream import FAREWELL, REQUEST, Attempt, TcpEnd, listen, stream
-from lab.wire.capture import Sighting
+from lab.wire.capture import LOCAL, Sighting
 from lab.wire.craft import IcmpError, Segment, craft
 from lab.wire.follow import Connection, Side, distance
 from lab.wire.packet import TCP, Packet, SocketAddress, decode
@@ -301,6 +301,17 @@ class Stage(Scene):
         """Return what the client's kernel takes for the path's MTU, in bytes (ip(7), ipv6(7))."""
         level, option = _PATH_MTU[self.family]
         return self.client_end.socket.getsockopt(level, option)
+
+    @property
+    def taken_by_node(self) -> bool:
+        """True when the packet to be judged came to the node's own sockets."""
+        injected = self._injected
+        assert injected is not None
+        self.recorder.read()
+        return any(
+            sighting.interface == LOCAL and sighting.packet.likeness == injected.packet.likeness
+            for sighting in self.recorder.sightings
+        )
 
     def window_at_node(self) -> Tracker:
         """Return what the node's conntrack knows of the connection, by the model, from all packets that it judged.

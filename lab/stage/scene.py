@@ -47,7 +47,7 @@ class Scene:
         self.family = family
         others = (node.name for node in lab.topology.nodes if node.name != cast.node)
         self._nodes = (cast.node, *others)
-        self.recorder = Recorder(lab, self._nodes, local=cast.client if cast.client in self._nodes else None)
+        self.recorder = Recorder(lab, self._nodes)
         self._tables = [lab.keep(ConntrackTable(lab.hosts[node].namespace)) for node in self._nodes]
         self._server, self._server_address = cast.servers[0]
         self._target = self._server_address
@@ -90,8 +90,14 @@ class Scene:
             yield
 
     def entry(self) -> Entry | None:
-        """Return the entry of what the client talks to, as the node has it now; None where it is gone."""
-        return self._tables[0].entry(TCP, self.cast.client_address, self._target)
+        """Return the connection's entry as the node has it now; None where it is gone.
+
+        To a node behind another one the client talks to the server itself: the destination was rewritten before.
+        """
+        for destination in dict.fromkeys((self._target, self._server_address)):
+            if entry := self._tables[0].entry(TCP, self.cast.client_address, destination):
+                return entry
+        return None
 
     def forget_entry(self) -> None:
         """Delete the connection's entry at the node, as `conntrack -D` does."""
@@ -102,6 +108,12 @@ class Scene:
     def flush_entries(self) -> None:
         """Delete every entry of the node, as `conntrack -F` does."""
         self._tables[0].flush()
+
+    def load(self, host: str, rules: str) -> None:
+        """Load nftables rules of the case's own on a host, in a table of their own."""
+        running = self.lab.hosts[host]
+        running.nft.run(rules)
+        running.rules.append(rules)
 
     def statistics(self) -> dict[str, int]:
         """Return what the node's conntrack has counted so far, as ``conntrack -S`` shows it."""
@@ -136,6 +148,10 @@ class Scene:
             and _is(sighting.packet.destination, destination)
             and (not flags or (sighting.packet.tcp is not None and sighting.packet.tcp.flags & wanted == wanted))
         ]
+
+    def dropped(self) -> int:
+        """Return how many packets the node's rules have dropped so far for being INVALID."""
+        return dropped_as_invalid(self.node, self.family.version) or 0
 
     def _judged_at_node(self) -> list[Judged]:
         return [judged for judged in self.recorder.judged if judged.host == self.cast.node]
@@ -309,12 +325,17 @@ class Scene:
             entry_events=tuple(self.recorder.entry_events),
             entry=self.entry(),
             counters=self._count(),
+            bystanders=self._bystanders(),
             refusal=self._refusal,
             complete=self._complete,
             checks=tuple(self._checks),
             findings=tuple(self._findings),
             faults=tuple(dict.fromkeys(self._faults)),
         )
+
+    def _bystanders(self) -> tuple[str, ...]:
+        players = {self.cast.client, self._server, *self._nodes}
+        return tuple(host.name for host in self.lab.topology.hosts if not host.forwarding and host.name not in players)
 
     def _count(self) -> Counters:
         """Read what all nodes counted."""
