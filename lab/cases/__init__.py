@@ -11,6 +11,7 @@ from lab.cases import (
     bad_checksum_unchecked,
     beyond_window,
     beyond_window_without_data,
+    congested,
     entry_deleted,
     entry_deleted_client_first,
     entry_deleted_strictly,
@@ -64,9 +65,13 @@ _NOT_A_WINDOW_MATTER: Final = (
 
 _THE_ENTRY_IS_GONE: Final = (entry_deleted.CASE, entry_deleted_strictly.CASE, entry_deleted_client_first.CASE)
 
+#: Nothing is forged, and every packet is real.
+_UNDER_LOAD: Final = congested.CASES
+
 #: Every case by its name.
 CASES: Final = {
-    case.name: case for case in (*DEFAULT_CASES, *_OUT_OF_THE_WINDOW, *_NOT_A_WINDOW_MATTER, *_THE_ENTRY_IS_GONE)
+    case.name: case
+    for case in (*DEFAULT_CASES, *_OUT_OF_THE_WINDOW, *_NOT_A_WINDOW_MATTER, *_THE_ENTRY_IS_GONE, *_UNDER_LOAD)
 }
 
 

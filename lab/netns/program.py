@@ -26,6 +26,10 @@ PACKAGES: Final = {
     "ip6tables-legacy-save": "iptables",
     "nft": "nftables",
     "ip": "iproute2",
+    "tc": "iproute2",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
+    "mount": "mount",
 }
 
 

@@ -15,7 +15,7 @@ from lab.errors import InputError
 from lab.fabric import Lab
 from lab.stage.scene import RefusedError, Scene, one_processor
 from lab.timeline import Injected, SocketEnd, Timeline
-from lab.traffic.stream import FAREWELL, REQUEST, Attempt, TcpEnd, listen, stream
+from lab.traffic.stream import A_MOMENT, FAREWELL, REQUEST, Attempt, TcpEnd, listen, stream
 from lab.wire.capture import Sighting
 from lab.wire.craft import IcmpError, Segment, craft
 from lab.wire.follow import Connection, Side, distance
@@ -26,7 +26,6 @@ _FIRST_PART: Final = 1000  # bytes of the stream before the case disturbs the co
 _SECOND_PART: Final = 4000  # and after it
 QUESTION: Final = b"are you there?\n"
 _WORD: Final = 500  # bytes that the server says where the case is about its own next segment
-_A_MOMENT: Final = 0.02  # seconds; a handshake takes 0.1 ms, and after this long a barrier tells whether it is over
 
 
 class Stage(Scene):
@@ -120,7 +119,7 @@ class Stage(Scene):
                     listeners,
                     self._target,
                 )
-                if not await attempt.over_within(_A_MOMENT):
+                if not await attempt.over_within(A_MOMENT):
                     # Whatever is left of the handshake is behind these.
                     for host, _listener in listeners:
                         await self.barrier(host)
