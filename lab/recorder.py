@@ -30,9 +30,12 @@ class Recorder:
 
     :param nodes: the hosts whose conntrack judges. The entries of the first are followed, and what it gives to its own
         sockets is a sighting at :data:`LOCAL`.
+    :param each: record each packet; else none is sighted, and judged are those that are INVALID or ignored. They are
+        counted all the same.
     """
 
-    def __init__(self, lab: Lab, nodes: Sequence[str]) -> None:
+    def __init__(self, lab: Lab, nodes: Sequence[str], *, each: bool = True) -> None:
+        self._each = each
         self.sightings: list[Sighting] = []
         self.judged: list[Judged] = []
         self.entry_events: list[EntryEvent] = []
@@ -46,8 +49,10 @@ class Recorder:
         self._logs = [(Pairing(node), lab.keep(PacketLog(lab.hosts[node].namespace))) for node in nodes]
         self._events = lab.keep(ConntrackEvents(lab.hosts[nodes[0]].namespace))
         for node in nodes:
-            lab.hosts[node].nft.run(script() + (local_script() if node == nodes[0] else ""))
-        self._captures = [lab.keep(Capture(name, running.namespace)) for name, running in lab.hosts.items()]
+            witness = script() if each else script(logged=("invalid",))
+            lab.hosts[node].nft.run(witness + (local_script() if each and node == nodes[0] else ""))
+        captured = lab.hosts.items() if each else ()
+        self._captures = [lab.keep(Capture(name, running.namespace)) for name, running in captured]
         self._instruments += [*(log for _pairing, log in self._logs), self._events, *self._captures]
         for instrument in self._instruments:
             self._loop.add_reader(instrument.fileno(), self.read)
@@ -104,6 +109,9 @@ class Recorder:
     def stop(self) -> None:
         """Take in the last of it and leave the event loop."""
         self.read()
+        if not self._each:
+            for pairing, _log in self._logs:
+                self.judged += pairing.let_through()
         self.close()
 
     def close(self) -> None:

@@ -164,6 +164,22 @@ def broken(timeline: Timeline) -> list[str]:
     ]
 
 
+def miscounts(timeline: Timeline) -> list[str]:
+    """Return where the witness's log, its counters, conntrack's own and the rules' differ in INVALID packets."""
+    found = []
+    logged = sum(judged.state == "invalid" for judged in timeline.judged)
+    counted = timeline.counters.states.get("invalid", 0)
+    if logged != counted:
+        found.append(f"the witness logged {logged} INVALID packets and counted {counted}")
+    logged_tcp = sum(judged.state == "invalid" and judged.packet.protocol == TCP for judged in timeline.judged)
+    statistics = timeline.counters.statistics.get("invalid", 0)
+    if logged_tcp != statistics:
+        found.append(f"the witness logged {logged_tcp} INVALID packets, conntrack's statistics say {statistics}")
+    if (timeline.counters.dropped or 0) > counted:
+        found.append(f"rules dropped {timeline.counters.dropped} INVALID packets, the witness counted {counted}")
+    return found
+
+
 def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | None) -> tuple[str, ...]:
     found = [*timeline.faults, *broken(timeline)]
     if timeline.injected is not None and judgement is None:
@@ -174,21 +190,12 @@ def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | 
     predicted = timeline.injected.predicted if timeline.injected else None
     if predicted is not None and predicted.judgement is not judgement:
         found.append(f"by the model of the window check {predicted}, conntrack's word is {judgement}")
-    logged = sum(judged.state == "invalid" for judged in timeline.judged)
-    counted = timeline.counters.states.get("invalid", 0)
-    if logged != counted:
-        found.append(f"the witness logged {logged} INVALID packets and counted {counted}")
-    logged_tcp = sum(judged.state == "invalid" and judged.packet.protocol == TCP for judged in timeline.judged)
-    statistics = timeline.counters.statistics.get("invalid", 0)
-    if logged_tcp != statistics:
-        found.append(f"the witness logged {logged_tcp} INVALID packets, conntrack's statistics say {statistics}")
+    found += miscounts(timeline)
     translated = timeline.target != timeline.server_address
     if leaked(timeline) and judgement in (Judgement.ACCEPTED, Judgement.IGNORED):
         found.append(f"conntrack's word is {judgement}, and yet the packet was not translated back")
     if translated and judgement is Judgement.INVALID and outcome is Outcome.DELIVERED:
         found.append("conntrack's word is INVALID, and yet the packet was translated back")
-    if (timeline.counters.dropped or 0) > counted:
-        found.append(f"rules dropped {timeline.counters.dropped} INVALID packets, the witness counted {counted}")
     if outcome is Outcome.DROPPED and timeline.counters.dropped == 0:
         found.append("the packet did not reach the client, but no rule counted a drop")
     if outcome not in (Outcome.RESET, Outcome.KILLED) and any(_is_exact(timeline, reset) for reset in resets(timeline)):

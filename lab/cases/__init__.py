@@ -12,6 +12,7 @@ from lab.cases import (
     beyond_window,
     client_masqueraded,
     client_on_node,
+    congested,
     entry_deleted,
     entry_deleted_client_first,
     entry_deleted_strictly,
@@ -74,6 +75,9 @@ _THE_ENTRY_IS_GONE: Final = (entry_deleted.CASE, entry_deleted_strictly.CASE, en
 
 _WHERE_IT_ENDS: Final = (*client_on_node.CASES, *client_masqueraded.CASES)
 
+#: Nothing is forged, and every packet is real.
+_UNDER_LOAD: Final = congested.CASES
+
 #: Every case by its name.
 CASES: Final = {
     case.name: case
@@ -83,6 +87,7 @@ CASES: Final = {
         *_NOT_A_WINDOW_MATTER,
         *_THE_ENTRY_IS_GONE,
         *_WHERE_IT_ENDS,
+        *_UNDER_LOAD,
     )
 }
 

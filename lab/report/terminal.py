@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.conntrack.witness import Judged, Judgement
+from lab.report.load import load_lines
 from lab.result import Report, Result, Tally
 from lab.timeline import Injected, Timeline
 from lab.verdict import Outcome, leaked
@@ -216,7 +217,12 @@ def _error(packet: Packet) -> str:
 
 
 def timeline_lines(timeline: Timeline) -> list[Text]:
-    """Draw a timeline: TCP segments and ICMP errors on every link, what conntrack said, how the sockets ended."""
+    """Draw a timeline: TCP segments and ICMP errors on every link, what conntrack said, how the sockets ended.
+
+    Of downloads under load: how each ended, and what was counted.
+    """
+    if timeline.load is not None:
+        return load_lines(timeline, timeline.load)
     return [*_Drawing(timeline).lines(), *_ending(timeline)]
 
 

@@ -15,7 +15,7 @@ from lab.errors import InputError
 from lab.fabric import Lab
 from lab.stage.scene import RefusedError, Scene, one_processor
 from lab.timeline import Injected, SocketEnd, Timeline
-from lab.traffic.stream import FAREWELL, REQUEST, Attempt, TcpEnd, listen, stream
+from lab.traffic.stream import A_MOMENT, FAREWELL, REQUEST, Attempt, TcpEnd, listen, stream
 from lab.wire.capture import LOCAL, Sighting
 from lab.wire.craft import IcmpError, Segment, craft
 from lab.wire.follow import Connection, Side, distance
@@ -28,7 +28,6 @@ QUESTION: Final = b"are you there?\n"
 _WORD: Final = 500  # bytes that the server says where the case is about its own next segment
 # IP_MTU of ip(7), IPV6_MTU of ipv6(7): Python has no names for them.
 _PATH_MTU: Final = {Family.IPV4: (socket.IPPROTO_IP, 14), Family.IPV6: (socket.IPPROTO_IPV6, 24)}
-_A_MOMENT: Final = 0.02  # seconds; a handshake takes 0.1 ms, and after this long a barrier tells whether it is over
 
 
 class Stage(Scene):
@@ -122,7 +121,7 @@ class Stage(Scene):
                     listeners,
                     self._target,
                 )
-                if not await attempt.over_within(_A_MOMENT):
+                if not await attempt.over_within(A_MOMENT):
                     # Whatever is left of the handshake is behind these.
                     for host, _listener in listeners:
                         await self.barrier(host)

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import ClassVar, Final
 
 from lab.cast import Cast
 from lab.conntrack.dropped import dropped_as_invalid
@@ -38,7 +38,10 @@ class Scene:
     the trial fail, whatever its outcome; it never ends the play.
 
     :param behaviour: what this kernel does with packets out of the window, where it is known.
+    :cvar sees_each: whether every packet is recorded, or only what conntrack does not like.
     """
+
+    sees_each: ClassVar = True
 
     def __init__(self, lab: Lab, cast: Cast, family: Family, behaviour: Behaviour | None = None) -> None:
         self.lab = lab
@@ -47,7 +50,7 @@ class Scene:
         self.family = family
         others = (node.name for node in lab.topology.nodes if node.name != cast.node)
         self._nodes = (cast.node, *others)
-        self.recorder = Recorder(lab, self._nodes)
+        self.recorder = Recorder(lab, self._nodes, each=self.sees_each)
         self._tables = [lab.keep(ConntrackTable(lab.hosts[node].namespace)) for node in self._nodes]
         self._server, self._server_address = cast.servers[0]
         self._target = self._server_address
@@ -262,10 +265,29 @@ class Scene:
         :param server: one of the cast's, the one that plays when None.
         """
         client, server = self.cast.client, server or self._server
+        try:
+            await self._echo(server)
+        except (TimeoutError, OSError) as failure:
+            self._faults.append(f"the barrier datagram did not come back: {failure or 'no answer'}")
+        self._barriers[server] += 1
+        self.recorder.read()
+        for host, passed in ((client, self._barriers.total()), (server, 2 * self._barriers[server])):
+            if self._barriers_at(host) < passed:
+                self._faults.append(f"the capture on {host} missed the barrier datagram")
+        legs = 3 if self.cast.crosses_both_ways else 1
+        if sum(judged.packet.is_barrier for judged in self._judged_at_node()) < legs * self._barriers.total():
+            self._faults.append("the witness on the node missed the barrier datagram")
+
+    async def _echo(self, server: str) -> None:
+        """Send a barrier's datagram there, back and there again, and wait for the last.
+
+        :raises TimeoutError: it was lost.
+        :raises OSError: there is no way.
+        """
         address = self._server_address if server == self._server else dict(self.cast.servers)[server]
         to_client = SocketAddress(self.cast.client_address.address, BARRIER_PORT)
         to_server = SocketAddress(address.address, BARRIER_PORT)
-        there = datagram_socket(self.lab.hosts[client].namespace, to_client, to_server)
+        there = datagram_socket(self.lab.hosts[self.cast.client].namespace, to_client, to_server)
         here = datagram_socket(self.lab.hosts[server].namespace, to_server)
         loop = asyncio.get_running_loop()
         try:
@@ -276,19 +298,9 @@ class Scene:
                 await loop.sock_recv(there, 16)
                 there.send(b"and there")
                 await loop.sock_recv(here, 16)
-        except (TimeoutError, OSError) as failure:
-            self._faults.append(f"the barrier datagram did not come back: {failure or 'no answer'}")
         finally:
             there.close()
             here.close()
-        self._barriers[server] += 1
-        self.recorder.read()
-        for host, passed in ((client, self._barriers.total()), (server, 2 * self._barriers[server])):
-            if self._barriers_at(host) < passed:
-                self._faults.append(f"the capture on {host} missed the barrier datagram")
-        legs = 3 if self.cast.crosses_both_ways else 1
-        if sum(judged.packet.is_barrier for judged in self._judged_at_node()) < legs * self._barriers.total():
-            self._faults.append("the witness on the node missed the barrier datagram")
 
     def _barriers_at(self, host: str) -> int:
         """Count the barriers' datagrams that came to a host."""
