@@ -9,7 +9,7 @@ from typing import Protocol
 
 from lab.conntrack.netlink import ConntrackEvents, EntryEvent
 from lab.conntrack.nflog import LOCAL_GROUP, PacketLog
-from lab.conntrack.witness import Judged, Pairing, load_conntrack, local_script, script
+from lab.conntrack.witness import Judged, Pairing, local_script, script
 from lab.errors import LabError
 from lab.fabric import Lab
 from lab.wire.capture import LOCAL, Capture, Sighting
@@ -44,13 +44,12 @@ class Recorder:
         self._listeners: list[Callable[[Sighting], None]] = []
         self._instruments: list[_Instrument] = []
         lab.keep(self)  # first, so that it leaves the loop before what it listens to is closed
-        for node in nodes:
-            load_conntrack(lab.hosts[node].nft)
-        self._logs = [(Pairing(node), lab.keep(PacketLog(lab.hosts[node].namespace))) for node in nodes]
-        self._events = lab.keep(ConntrackEvents(lab.hosts[nodes[0]].namespace))
+        # The rules come before the logs: on a kernel that was just booted they bring conntrack and its sysctls.
         for node in nodes:
             witness = script() if each else script(logged=("invalid",))
             lab.hosts[node].nft.run(witness + (local_script() if each and node == nodes[0] else ""))
+        self._logs = [(Pairing(node), lab.keep(PacketLog(lab.hosts[node].namespace))) for node in nodes]
+        self._events = lab.keep(ConntrackEvents(lab.hosts[nodes[0]].namespace))
         captured = lab.hosts.items() if each else ()
         self._captures = [lab.keep(Capture(name, running.namespace)) for name, running in captured]
         self._instruments += [*(log for _pairing, log in self._logs), self._events, *self._captures]
