@@ -600,7 +600,7 @@ def doctor(json: JsonFlag = False) -> None:
     raise typer.Exit(0 if diagnosis.ready else 1)
 
 
-from lab import cli_matrix  # noqa: E402, F401  its command, which uses what stands above
+from lab import cli_kernels, cli_matrix  # noqa: E402, F401  their commands, which use what stands above
 
 
 def main() -> None:

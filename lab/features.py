@@ -20,6 +20,8 @@ MODULES: Final = {
     "nf_tables": "CONFIG_NF_TABLES",
     "nfnetlink_acct": "CONFIG_NETFILTER_NETLINK_ACCT",
     "nfnetlink_log": "CONFIG_NETFILTER_NETLINK_LOG",
+    "nft_numgen": "CONFIG_NFT_NUMGEN",
+    "sch_htb": "CONFIG_NET_SCH_HTB",
     "sctp": "CONFIG_IP_SCTP",
     "veth": "CONFIG_VETH",
 }

@@ -399,6 +399,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--lab-shell-on-failure", action="store_true", help="open a shell on the lab's node when a test fails"
     )
+    group.addoption(
+        "--kernels",
+        metavar="NAMES",
+        help="run the tests in a guest for each of these kernels, such as 5.10,6.1,newest (see `lab kernels list`)",
+    )
+    group.addoption(
+        "--kernels-limit", type=float, default=1800, metavar="SECONDS", help="how long each of these guests may take"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -409,6 +417,9 @@ def pytest_configure(config: pytest.Config) -> None:
         _check_options(config.getoption("lab_proxy_version"), config.getoption("lab_fix"))
     except InputError as error:
         raise pytest.UsageError(str(error)) from None
+    if config.getoption("kernels"):
+        _send_elsewhere(config)
+        return
     if config.getoption("dist", "no") == "no":
         return
     if config.getoption("lab_keep") or config.getoption("lab_shell_on_failure"):
@@ -427,6 +438,20 @@ def _check_options(version: str | None, fix: str | None) -> None:
         from lab.fixes import find
 
         find(fix)
+
+
+def _send_elsewhere(config: pytest.Config) -> None:
+    from lab.kernels.suite import Elsewhere
+
+    here = (
+        config.getoption("dist", "no") != "no",
+        config.getoption("lab_keep"),
+        config.getoption("lab_shell_on_failure"),
+    )
+    if any(here):
+        raise pytest.UsageError("--kernels runs the tests elsewhere: leave out -n, --lab-keep, --lab-shell-on-failure")
+    names = [name.strip() for name in config.getoption("kernels").split(",")]
+    config.pluginmanager.register(Elsewhere(config, list(dict.fromkeys(names)), config.getoption("kernels_limit")))
 
 
 def _is_required(config: pytest.Config) -> bool:

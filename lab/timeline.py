@@ -78,6 +78,41 @@ class Counters:
 
 
 @dataclass(frozen=True)
+class Download:
+    """How one client's download ended.
+
+    :param exit_code: of curl: 0 for a whole one, 28 for one that stood still, 56 for a connection that was reset.
+    :param words: what curl said to it.
+    :param received: bytes.
+    :param intact: whether these are the bytes that the server has at that place.
+    """
+
+    exit_code: int
+    words: str
+    received: int
+    intact: bool
+
+
+@dataclass(frozen=True)
+class Load:
+    """Many downloads at once, and what the kernels counted of them.
+
+    :param size: of one download, in bytes.
+    :param seconds: from the first one's beginning to the last one's end.
+    :param held: data packets that the router held back.
+    :param late: data segments that came to the client when it had their bytes already (TCPDSACKOldSent).
+    :param resets: connections that were reset while they lived, by host (EstabResets).
+    """
+
+    size: int
+    downloads: tuple[Download, ...]
+    seconds: float
+    held: int
+    late: int
+    resets: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Timeline:
     """One trial's evidence.
 
@@ -87,11 +122,14 @@ class Timeline:
     :param entry: the connection's conntrack entry at the end, None where it was gone.
     :param refusal: how it is known that there never was a connection; None where there was one.
     :param complete: what was to be said went through to the last byte.
+    :param bystanders: hosts that neither play nor forward: what comes to them went astray.
     :param ends: the sockets of a connection; empty where there was none.
     :param first_numbers: each side's initial sequence number.
     :param checks: what the case held against what was seen.
     :param findings: what kernels may differ in, in words that are the same where they do not.
     :param faults: what is wrong with the instruments themselves; not empty means that nothing can be concluded.
+    :param load: the downloads, where there were many at once. Packets are counted then, and none is sighted; judged
+        are those that are INVALID or ignored.
     """
 
     client: str
@@ -111,9 +149,11 @@ class Timeline:
     complete: bool
     ends: tuple[SocketEnd, ...] = ()
     first_numbers: dict[str, int] = field(default_factory=dict)
+    bystanders: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     findings: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    load: Load | None = None
 
     def end_of(self, host: str) -> SocketEnd | None:
         """Return how the socket of ``host`` ended, None where it never was."""

@@ -14,10 +14,10 @@ from lab.wire.packet import RST, TCP
 class Outcome(StrEnum):
     """What became of the connection and of the packet that was to disturb it."""
 
-    RESET = "reset"  # the server's socket was reset by the client's answer to a packet that leaked
-    DROPPED = "dropped"  # the packet did not reach the client, and the connection lives
-    DELIVERED = "delivered"  # the packet reached the client from the address that it talks to, and the connection lives
-    LEAKED = "leaked"  # the packet reached the client from the pod's address, and the connection lives all the same
+    RESET = "reset"  # the sender's socket was reset by the answer to a packet that leaked
+    DROPPED = "dropped"  # the packet reached nobody, and the connection lives
+    DELIVERED = "delivered"  # the packet reached its receiver, translated as it has to be, and the connection lives
+    LEAKED = "leaked"  # the packet reached somebody without its translation, and the connection lives all the same
     KILLED = "killed"  # the packet itself ended the connection, as a packet of its sender's would
     REFUSED = "refused"  # there was no connection at all
     STALLED = "stalled"  # the connection neither went on nor ended
@@ -50,24 +50,39 @@ class Verdict:
 
 
 def leaked(timeline: Timeline) -> Sighting | None:
-    """Return the injected packet as it came to the client from an address that the client does not talk to."""
+    """Return the injected packet as it came to somebody without the translation that its connection has."""
     arrival = _arrival(timeline)
-    if arrival is None or arrival.host != timeline.client or arrival.packet.source == timeline.target:
+    if arrival is None or timeline.injected is None:
         return None
-    return arrival
+    packet = arrival.packet
+    if arrival.host != timeline.injected.receiver:
+        return arrival
+    if arrival.host == timeline.client:
+        pairs = [(packet.source, timeline.target)]
+    else:
+        pairs = [(packet.source, timeline.peer_address), (packet.destination, timeline.server_address)]
+    if packet.tcp is None:  # ICMP has no ports
+        return None if all(one.address == other.address for one, other in pairs) else arrival
+    return None if all(one == other for one, other in pairs) else arrival
 
 
 def resets(timeline: Timeline) -> tuple[Sighting, ...]:
-    """Return the resets from the client that came to the server, as they came."""
+    """Return the resets that came to the sender of the injected packet from whom it was for, as they came."""
+    victim = _sender(timeline)
+    source = timeline.peer_address if victim == timeline.server else timeline.target
     return tuple(
         sighting
         for sighting in timeline.sightings
-        if sighting.host == timeline.server
+        if sighting.host == victim
         and not sighting.outgoing
         and sighting.packet.tcp is not None
         and sighting.packet.tcp.flags & RST
-        and sighting.packet.source == timeline.peer_address
+        and sighting.packet.source == source
     )
+
+
+def _sender(timeline: Timeline) -> str:
+    return timeline.injected.host if timeline.injected else timeline.server
 
 
 def _is_exact(timeline: Timeline, reset: Sighting) -> bool:
@@ -81,15 +96,14 @@ def _arrival(timeline: Timeline) -> Sighting | None:
     if injected is None:
         return None
     # A node's interfaces show a packet before the node translates it; its socket gets it afterwards.
-    is_node = injected.receiver == timeline.node
+    ends = {injected.receiver, *timeline.bystanders} - {timeline.node}
     return next(
         (
             sighting
             for sighting in timeline.sightings
-            if sighting.host == injected.receiver
+            if (sighting.host in ends or sighting.interface == LOCAL)
             and not sighting.outgoing
             and sighting.packet.likeness == injected.packet.likeness
-            and (sighting.interface == LOCAL or not is_node)
         ),
         None,
     )
@@ -125,10 +139,11 @@ def _outcome(timeline: Timeline) -> tuple[Outcome, tuple[str, ...]]:
     arrival, rst = _arrival(timeline), resets(timeline)
     if not timeline.complete:
         errors = f"server socket {server.error or 'without error'}, client socket {client.error or 'without error'}"
-        if victim := _killed(timeline):
-            return Outcome.KILLED, (f"RST, {victim}'s ECONNRESET", errors)
-        if server.error in ("ECONNRESET", "EPIPE") and rst:
-            return Outcome.RESET, (f"leaked, RST, {server.error}", errors)
+        if killed := _killed(timeline):
+            return Outcome.KILLED, (f"RST, {killed}'s ECONNRESET", errors)
+        victim = timeline.end_of(_sender(timeline))
+        if victim is not None and victim.error in ("ECONNRESET", "EPIPE") and rst:
+            return Outcome.RESET, (f"leaked, RST, {victim.error}", errors)
         return (Outcome.LOST if server.error or client.error else Outcome.STALLED), (errors,)
     whole = f"all {client.received} bytes of the stream arrived"
     if arrival is None:
@@ -149,6 +164,22 @@ def broken(timeline: Timeline) -> list[str]:
     ]
 
 
+def miscounts(timeline: Timeline) -> list[str]:
+    """Return where the witness's log, its counters, conntrack's own and the rules' differ in INVALID packets."""
+    found = []
+    logged = sum(judged.state == "invalid" for judged in timeline.judged)
+    counted = timeline.counters.states.get("invalid", 0)
+    if logged != counted:
+        found.append(f"the witness logged {logged} INVALID packets and counted {counted}")
+    logged_tcp = sum(judged.state == "invalid" and judged.packet.protocol == TCP for judged in timeline.judged)
+    statistics = timeline.counters.statistics.get("invalid", 0)
+    if logged_tcp != statistics:
+        found.append(f"the witness logged {logged_tcp} INVALID packets, conntrack's statistics say {statistics}")
+    if (timeline.counters.dropped or 0) > counted:
+        found.append(f"rules dropped {timeline.counters.dropped} INVALID packets, the witness counted {counted}")
+    return found
+
+
 def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | None) -> tuple[str, ...]:
     found = [*timeline.faults, *broken(timeline)]
     if timeline.injected is not None and judgement is None:
@@ -159,24 +190,14 @@ def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | 
     predicted = timeline.injected.predicted if timeline.injected else None
     if predicted is not None and predicted.judgement is not judgement:
         found.append(f"by the model of the window check {predicted}, conntrack's word is {judgement}")
-    logged = sum(judged.state == "invalid" for judged in timeline.judged)
-    counted = timeline.counters.states.get("invalid", 0)
-    if logged != counted:
-        found.append(f"the witness logged {logged} INVALID packets and counted {counted}")
-    logged_tcp = sum(judged.state == "invalid" and judged.packet.protocol == TCP for judged in timeline.judged)
-    statistics = timeline.counters.statistics.get("invalid", 0)
-    if logged_tcp != statistics:
-        found.append(f"the witness logged {logged_tcp} INVALID packets, conntrack's statistics say {statistics}")
+    found += miscounts(timeline)
     translated = timeline.target != timeline.server_address
-    escaped = leaked(timeline) is not None
-    if escaped and judgement in (Judgement.ACCEPTED, Judgement.IGNORED):
+    if leaked(timeline) and judgement in (Judgement.ACCEPTED, Judgement.IGNORED):
         found.append(f"conntrack's word is {judgement}, and yet the packet was not translated back")
     if translated and judgement is Judgement.INVALID and outcome is Outcome.DELIVERED:
         found.append("conntrack's word is INVALID, and yet the packet was translated back")
-    if (timeline.counters.dropped or 0) > counted:
-        found.append(f"rules dropped {timeline.counters.dropped} INVALID packets, the witness counted {counted}")
     if outcome is Outcome.DROPPED and timeline.counters.dropped == 0:
         found.append("the packet did not reach the client, but no rule counted a drop")
-    if outcome is not Outcome.RESET and any(_is_exact(timeline, reset) for reset in resets(timeline)):
-        found.append("a reset with the exact number reached the server, and yet the connection went on")
+    if outcome not in (Outcome.RESET, Outcome.KILLED) and any(_is_exact(timeline, reset) for reset in resets(timeline)):
+        found.append(f"a reset with the exact number reached the {_sender(timeline)}, and yet the connection went on")
     return tuple(found)

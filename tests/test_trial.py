@@ -39,7 +39,7 @@ def ask(answers, family):
 
 
 def run(case, fix, family, answer, kind="iptables-nft"):
-    topology = trial.with_proxy(load("kube-proxy"), *KINDS[kind])
+    topology = trial.with_proxy(load(case.topology or "kube-proxy"), *KINDS[kind])
     return asyncio.run(trial.run(Setting(case, fix, topology, family), answer))
 
 

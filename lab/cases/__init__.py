@@ -10,21 +10,26 @@ from lab.cases import (
     bad_checksum,
     bad_checksum_unchecked,
     beyond_window,
-    beyond_window_without_data,
+    client_masqueraded,
+    client_on_node,
+    congested,
     entry_deleted,
     entry_deleted_client_first,
     entry_deleted_strictly,
     far_behind,
     first_invalid_byte,
+    icmp_error,
     in_window,
     last_ignored_byte,
     no_ack_flag,
     reset_behind,
+    reset_exact,
     reset_inexact,
     reset_out_of_window,
     sack_beyond,
     syn_ack_again,
     syn_fin,
+    syn_from_client,
     syn_from_server,
     truncated_header,
     upstream_regression,
@@ -41,13 +46,14 @@ HEADLINE: Final = beyond_window.CASE
 DEFAULT_CASES: Final = (HEADLINE, in_window.CASE, without_nat.CASE, upstream_regression.CASE)
 
 _OUT_OF_THE_WINDOW: Final = (
-    beyond_window_without_data.CASE,
-    first_invalid_byte.CASE,
-    last_ignored_byte.CASE,
-    far_behind.CASE,
-    ack_above.CASE,
-    ack_below.CASE,
-    sack_beyond.CASE,
+    *beyond_window.CASES[1:],
+    *first_invalid_byte.CASES,
+    *last_ignored_byte.CASES,
+    *far_behind.CASES,
+    *upstream_regression.CASES[1:],
+    *ack_above.CASES,
+    *ack_below.CASES,
+    *sack_beyond.CASES,
 )
 _NOT_A_WINDOW_MATTER: Final = (
     bad_checksum.CASE,
@@ -56,17 +62,33 @@ _NOT_A_WINDOW_MATTER: Final = (
     no_ack_flag.CASE,
     truncated_header.CASE,
     syn_from_server.CASE,
+    syn_from_client.CASE,
     syn_ack_again.CASE,
     reset_out_of_window.CASE,
-    reset_behind.CASE,
-    reset_inexact.CASE,
+    *reset_behind.CASES,
+    *reset_exact.CASES,
+    *reset_inexact.CASES,
+    *icmp_error.CASES,
 )
 
 _THE_ENTRY_IS_GONE: Final = (entry_deleted.CASE, entry_deleted_strictly.CASE, entry_deleted_client_first.CASE)
 
+_WHERE_IT_ENDS: Final = (*client_on_node.CASES, *client_masqueraded.CASES)
+
+#: Nothing is forged, and every packet is real.
+_UNDER_LOAD: Final = congested.CASES
+
 #: Every case by its name.
 CASES: Final = {
-    case.name: case for case in (*DEFAULT_CASES, *_OUT_OF_THE_WINDOW, *_NOT_A_WINDOW_MATTER, *_THE_ENTRY_IS_GONE)
+    case.name: case
+    for case in (
+        *DEFAULT_CASES,
+        *_OUT_OF_THE_WINDOW,
+        *_NOT_A_WINDOW_MATTER,
+        *_THE_ENTRY_IS_GONE,
+        *_WHERE_IT_ENDS,
+        *_UNDER_LOAD,
+    )
 }
 
 

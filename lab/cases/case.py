@@ -14,6 +14,7 @@ from lab.stage import Scene, Stage
 from lab.timeline import Timeline
 from lab.topology.model import Topology
 from lab.verdict import Outcome, Verdict, decide
+from lab.wire.craft import IcmpError, Segment
 from lab.words import Behaviour, Family
 
 #: What should become of a trial under a protection.
@@ -58,24 +59,47 @@ class Case:
         return self.expectations[behaviour](protection)
 
 
+def injection(packet: Callable[[Stage], Segment | IcmpError]) -> Callable[[Stage], Awaitable[None]]:
+    """Return the play of most cases: connect by the VIP, put one packet on its sender's link, go on.
+
+    :param packet: makes it from the live connection.
+    """
+
+    async def play(stage: Stage) -> None:
+        await stage.establish()
+        await stage.inject(packet(stage))
+        await stage.go_on()
+
+    return play
+
+
 #: Replies from pod to pod pass conntrack by, so nobody translates them back: no handshake by a VIP comes to its end.
 NO_WAY: Final = Expectation(None, Outcome.REFUSED)
 
 
-def row(nothing: Expectation, drop: Expectation, liberal: Expectation, *, untracked: Expectation = NO_WAY) -> Row:
-    """Return what is expected under each protection of a packet that the node forwards.
+def row(
+    nothing: Expectation,
+    drop: Expectation,
+    liberal: Expectation,
+    *,
+    untracked: Expectation = NO_WAY,
+    local: bool = False,
+) -> Row:
+    """Return what is expected under each protection.
 
     With a drop and a liberal conntrack the drop has work only where being liberal leaves the packet INVALID.
 
     :param untracked: where packets from pod to pod are not tracked.
+    :param local: the packet ends at the node itself, in INPUT; otherwise the node forwards it.
     """
 
     def expected(protection: Protection) -> Expectation:
+        drops = protection.drops_local if local else protection.drops_forwarded
         if protection.is_untracked:
             return untracked
-        if protection.is_liberal and not (protection.drops_forwarded and liberal.judgement is Judgement.INVALID):
+        if protection.is_liberal and not (drops and liberal.judgement is Judgement.INVALID):
             return liberal
-        return drop if protection.drops_forwarded else nothing
+        return drop if drops else nothing
 
     return expected
 
@@ -107,6 +131,8 @@ LEAKS_UNLESS_DROPPED = row(LEAKED, DROPPED, LEAKED)
 KILLS_UNLESS_DROPPED = row(RESET, DROPPED, RESET)
 #: What kernels that ignore late packets make of one: it is let through and translated, whatever the protection.
 IGNORED_UNLESS_LIBERAL = row(IGNORED, IGNORED, ACCEPTED)
+#: A reset as its sender's own stack would send it: it ends the connection, and no fix is about that.
+KILLED_ALWAYS = always(Judgement.ACCEPTED, Outcome.KILLED)
 #: Nothing is wrong with it, or nothing that conntrack looks at.
 ACCEPTED_ALWAYS = always(Judgement.ACCEPTED, Outcome.DELIVERED)
 #: Ignored by the table of states, not by the window: being liberal changes nothing.

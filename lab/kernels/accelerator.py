@@ -1,7 +1,7 @@
 """Which accelerator QEMU can use here: KVM where a guest boots on it, else its own emulation (TCG).
 
-That ``/dev/kvm`` opens says little: on some nested machines a virtual machine is made, and no kernel boots on it. So one
-is booted on trial, and what came of it holds until the machine itself is booted again.
+That ``/dev/kvm`` opens says little: on some nested machines a virtual machine can be made, and no kernel boots on it.
+So one is booted on trial, and what came of it holds until the machine itself is booted again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def qemu(accelerator: str, memory: int, cpus: int) -> list[str]:
     ]  # fmt: skip
     return [
         find("qemu-system-x86_64"), *chosen, "-m", str(memory), "-smp", str(cpus), "-nodefaults", "-no-user-config",
-        "-display", "none", "-nic", "none", "-no-reboot", "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+        "-display", "none", "-nic", "none", "-no-reboot",
+        "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
     ]  # fmt: skip
 
 
@@ -62,7 +63,7 @@ async def _boots(image: Image) -> bool:
     """Boot the initrd without the disks that it looks for; it says so, and that is answer enough."""
     from lab.kernels.guest import watch
 
-    arguments = [
+    arguments: list[str | Path] = [
         *qemu(KVM, 256, 1),
         "-kernel", image.vmlinuz, "-initrd", image.initrd, "-append", "console=ttyS0 quiet panic=-1",
     ]  # fmt: skip

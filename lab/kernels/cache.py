@@ -77,12 +77,13 @@ class Cache:
             (self.directory / name).parent.mkdir(parents=True, exist_ok=True)
             lock = path.open("w")
         except OSError as error:
-            raise LabError(f"cannot write to the cache {self.directory}: {error.strerror}; {VARIABLE} names another") from None
+            told = f"cannot write to the cache {self.directory}: {error.strerror}"
+            raise LabError(f"{told} ({VARIABLE} names another)") from None
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say(f"waiting for another process that makes {name}")
+                say(f"waiting for another process that is busy with {name}")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

@@ -55,8 +55,7 @@ def fetch(references: list[str], cache: Cache) -> list[Kernel]:
     :raises LabError: the archive cannot be reached, or something that came is not what was signed.
     """
     require(["apt-get", "dpkg-deb", "depmod"])
-    trouble = archive.update(cache, archive.sources())
-    found = archive.candidates(cache)
+    found, trouble = archive.look(cache, archive.sources())
     if not found:
         raise LabError(f"no list of kernels could be had: {'; '.join(trouble) or 'the archive has none'}")
     chosen = [(reference, _choose(reference, found)) for reference in references]
@@ -127,8 +126,11 @@ def _read(name: str, directory: Path) -> Kernel:
 
 def cached(cache: Cache) -> Iterator[tuple[str, str, Path]]:
     """List the archive's kernels that are in the cache: release, Debian's version and directory; the newest first."""
-    directories = [path for path in (cache.directory / "kernels").glob("*_*") if (path / "kernel.json").exists()]
-    found = [(*path.name.split("_", 1), path) for path in directories if not path.name.endswith(".new")]
+    found = []
+    for path in (cache.directory / "kernels").glob("*_*"):
+        release, _underscore, version = path.name.partition("_")
+        if (path / "kernel.json").exists() and not path.name.endswith(".new"):
+            found.append((release, version, path))
     yield from sorted(found, key=lambda one: order(one[1]), reverse=True)
 
 
@@ -157,9 +159,7 @@ def _of_path(reference: str, cache: Cache) -> Kernel:
             kernel = Kernel(reference, release, version, vmlinuz, place)
             return kernel if (place / "modules.dep").exists() else _with_index(kernel, cache)
     looked = ", ".join(map(str, places))
-    raise InputError(
-        f"no modules of {release} in {looked}", source=vmlinuz, cure=f"give {image}:DIRECTORY, as in lib/modules/RELEASE"
-    )
+    raise InputError(f"no modules of {release} in {looked}", source=vmlinuz, cure=f"give {image}:DIRECTORY")
 
 
 def _places(vmlinuz: Path, release: str) -> list[Path]:
@@ -208,5 +208,3 @@ def _running() -> Kernel:
         missing = vmlinuz if not vmlinuz.exists() else modules
         raise MissingError(f"the running kernel {release} cannot be booted in a guest", f"there is no {missing}")
     return Kernel(RUNNING, release, read_banner(vmlinuz)[1], vmlinuz, modules)
-
-

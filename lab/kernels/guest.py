@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import signal
+import subprocess
 import tarfile
 import tempfile
 import time
@@ -33,13 +34,18 @@ SILENCE: Final = 60.0
 #: The same where its time is over anyway and the question is only why.
 _SHORT_SILENCE: Final = 15.0
 
+#: Seconds from QEMU's last word to its end.
+_PATIENCE: Final = 10.0
+
 _RESULTS_SIZE: Final = 1 << 30  # of a file with holes: what is not written costs nothing
 _CONSOLE_SIZE: Final = 1 << 16
 _CONSOLE_LINES: Final = 60
 
 _PANIC: Final = re.compile(r"Kernel panic - not syncing: (.*)")
 # mm/oom_kill.c; a control group's own shortage begins with "Memory cgroup out of memory".
-_OUT_OF_MEMORY: Final = re.compile(r"(?<!Memory cgroup )\bOut of memory: (Killed process \d+ \([^)]*\)|.*)|deadlocked on memory")
+_OUT_OF_MEMORY: Final = re.compile(
+    r"(?<!Memory cgroup )\bOut of memory: (Killed process \d+ \([^)]*\)|.*)|deadlocked on memory"
+)
 _OWN_WORDS: Final = re.compile(r"lab: guest: (.*)")
 
 #: ``oops=panic`` so that no test runs on in a broken kernel; ``no_timer_check`` since emulated timers may be late.
@@ -98,7 +104,7 @@ async def run_in_guest(
         script.write(text + b"\n" * (-len(text) % 512))
         script.flush()
         results.truncate(_RESULTS_SIZE)
-        arguments = [
+        arguments: list[str | Path] = [
             *acceleration.qemu(chosen, memory, cpus),
             "-kernel", image.vmlinuz, "-initrd", image.initrd, "-append", _KERNEL_ARGUMENTS,
             "-chardev", f"file,id=output,path={_path(output)}", "-serial", "chardev:output",
@@ -111,10 +117,22 @@ async def run_in_guest(
         seconds = time.monotonic() - started
         output.seek(0)
         code, files = _unpack(results)
-        failure = _failure(end, code, kernel)
-        return GuestRun(
-            code, files, output.read().decode(errors="replace"), "\n".join(end.lines[-_CONSOLE_LINES:]), failure, seconds
-        )
+        printed = output.read().decode(errors="replace")
+        console = "\n".join(end.lines[-_CONSOLE_LINES:])
+        return GuestRun(code, files, printed, console, _failure(end, code, kernel), seconds)
+
+
+async def run_until_interrupted(
+    kernel: Kernel, command: Sequence[str], *, image: Image, limit: float, memory: int = 512, cpus: int = 1
+) -> GuestRun:
+    """Do the same as :func:`run_in_guest`, and end the guest on Ctrl-C; must be the loop's only task.
+
+    :raises asyncio.CancelledError: for Ctrl-C.
+    """
+    itself = asyncio.current_task()
+    assert itself is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, itself.cancel)
+    return await run_in_guest(kernel, command, image=image, limit=limit, memory=memory, cpus=cpus)
 
 
 def _path(file: IO[bytes]) -> str:
@@ -125,7 +143,7 @@ def _path(file: IO[bytes]) -> str:
 def _disk(name: str, path: str, *, read_only: bool) -> Iterator[str]:
     quoted = path.replace(",", ",,")
     access = "on" if read_only else "off"
-    yield from ("-drive", f"id={name},file={quoted},format=raw,if=none,read-only={access},cache=unsafe,file.locking=off")
+    yield from ("-drive", f"id={name},file={quoted},format=raw,if=none,read-only={access},cache=unsafe")
     yield from ("-device", f"virtio-blk-pci,drive={name},serial={name}")
 
 
@@ -157,44 +175,55 @@ async def watch(arguments: Sequence[str | Path], keep: Sequence[int], *, limit: 
     loop = asyncio.get_running_loop()
     # It dies with this process: the signal is asked for first, then a parent that was faster is noticed. The thread
     # that starts it is the loop's own, whose end would count as well (prctl(2), PR_SET_PDEATHSIG).
-    process = await asyncio.create_subprocess_exec(
-        find("setpriv"), "--pdeathsig", "KILL", "sh", "-c", '[ "$PPID" = "$0" ] || exit; exec "$@"', str(os.getpid()),
-        *map(str, arguments),
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        pass_fds=keep, start_new_session=True,
+    process = subprocess.Popen(
+        [find("setpriv"), "--pdeathsig", "KILL", "sh", "-c", '[ "$PPID" = "$0" ] || exit; exec "$@"', str(os.getpid()),
+         *arguments],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=keep,
+        start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
-    handle = os.pidfd_open(process.pid)
+    reader = asyncio.StreamReader()
     console = bytearray()
     stopped = ""
-    deadline = loop.time() + limit
-    heard = loop.time()
+    ended = False
+    transport = None
     try:
-        while True:
-            left = min(deadline, heard + SILENCE) - loop.time()
+        transport, _protocol = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), process.stdout
+        )
+        heard = loop.time()
+        deadline = heard + limit
+        while not (until and until.encode() in console):
             try:
-                chunk = await asyncio.wait_for(process.stdout.read(4096), left)
+                chunk = await asyncio.wait_for(reader.read(4096), min(deadline, heard + SILENCE) - loop.time())
             except TimeoutError:
-                now = loop.time()
-                if now - heard > _SHORT_SILENCE:
-                    stopped = f"hung: no sign of life for {now - heard:.0f} s"
-                else:
-                    stopped = f"out of time: not finished after {limit:.0f} s"
+                silence = loop.time() - heard
+                stopped = (
+                    f"hung: no sign of life for {silence:.0f} s"
+                    if silence > _SHORT_SILENCE
+                    else f"out of time: not finished after {limit:.0f} s"
+                )
                 break
             if not chunk:
-                break  # QEMU has ended
+                ended = True
+                break
             heard = loop.time()
             console += chunk.replace(b"\0", b"").replace(b"\r", b"")
             del console[:-_CONSOLE_SIZE]
-            if until and until.encode() in console:
-                break
     finally:
-        # Not by process.kill(): where QEMU has just ended, that would reap it before asyncio does.
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-        os.close(handle)
-        code = await process.wait()
+        if transport is not None:
+            transport.close()
+        code = _end(process, patience=_PATIENCE if ended else 0.0)
     return End(console.decode(errors="replace").splitlines(), stopped, code)
+
+
+def _end(process: subprocess.Popen[bytes], *, patience: float) -> int:
+    """Let a process end that has said its last word, or kill it; return its exit code."""
+    try:
+        return process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def _failure(end: End, exit_code: int | None, kernel: Kernel) -> str:

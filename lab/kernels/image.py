@@ -20,7 +20,6 @@ import hashlib
 import lzma
 import os
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
@@ -340,7 +339,7 @@ def _files(top: Path) -> Iterator[Path]:
         )
         for name in sorted(names):
             path = Path(directory) / name
-            if path.is_file() and not (name == ".git" or stat.S_ISLNK(path.lstat().st_mode) and not path.exists()):
+            if path.is_file() and name != ".git":  # which is a file in a work tree
                 yield path
 
 

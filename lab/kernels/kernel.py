@@ -60,7 +60,7 @@ def order(version: str) -> tuple[object, ...]:
 def _order_of_part(text: str) -> tuple[object, ...]:
     words = _NUMBERS.split(text)
     numbers = [int(number) for number in _NUMBERS.findall(text)] + [0]
-    return tuple((tuple(_rank(letter) for letter in word) + (0,), number) for word, number in zip(words, numbers, strict=True))
+    return tuple(((*map(_rank, word), 0), number) for word, number in zip(words, numbers, strict=True))
 
 
 def _rank(letter: str) -> int:

@@ -10,12 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.conntrack.witness import Judged, Judgement
+from lab.report.load import load_lines
 from lab.result import Report, Result, Tally
 from lab.timeline import Injected, Timeline
 from lab.verdict import Outcome, leaked
-from lab.wire.capture import Sighting
+from lab.wire.capture import LOCAL, Sighting
 from lab.wire.follow import distance
-from lab.wire.packet import ACK, FIN, RST, SYN, TCP, Packet
+from lab.wire.packet import ACK, FIN, ICMP, RST, SYN, TCP, Packet
 
 #: The names of the cases and of the fix that the closing words speak of.
 HEADLINE: Final = "beyond-window"
@@ -65,23 +66,27 @@ class _Crossing:
 
     @property
     def place(self) -> str:
+        if self.arriving and self.arriving.interface == LOCAL:
+            return f"{self.arriving.host} > {LOCAL}"
         ends = (f"{end.host} {end.interface}" if end else "?" for end in (self.leaving, self.arriving))
         return " > ".join(ends)
 
 
 def _crossings(sightings: Iterable[Sighting]) -> list[_Crossing]:
-    """Pair the sightings of TCP packets link by link, in the order in which they were seen."""
+    """Pair the sightings of TCP segments and ICMP errors link by link, in the order in which they were seen."""
     crossings: list[_Crossing] = []
     waiting: list[tuple[int, Sighting]] = []
     for sighting in sightings:
-        if sighting.packet.protocol != TCP:
+        packet = sighting.packet
+        if packet.tcp is None and (packet.icmp is None or packet.icmp.quoted is None):
             continue
         if sighting.outgoing:
             waiting.append((len(crossings), sighting))
             crossings.append(_Crossing(sighting, None))
             continue
-        # A link changes nothing: what arrives is, to the last field, what left the other end.
-        match = next((item for item in waiting if item[1].packet == sighting.packet), None)
+        # A link changes nothing: what arrives is, to the last field, what left the other end. A socket is on no link.
+        on_link = sighting.interface != LOCAL
+        match = next((item for item in waiting if item[1].packet == sighting.packet), None) if on_link else None
         if match is None:
             crossings.append(_Crossing(None, sighting))
         else:
@@ -139,9 +144,11 @@ class _Drawing:
             yield _about(injected), "bold"
         if note is not None and note.reason:
             yield f"kernel: {note.reason}", _OOPS if note.state == "invalid" else "yellow"
-        if self._is_leak(crossing):
-            yield f"OOPS: from the pod's address; the client only knows {timeline.target}", _OOPS
-        if arriving is not None and packet.tcp is not None and packet.tcp.flags & RST:
+        if arriving is not None and self._is_leak(crossing):
+            knows = f"from the pod's address; the client only knows {timeline.target}"
+            strange = f"not translated; {arriving.host} has no such connection"
+            yield f"OOPS: {knows if arriving.host == timeline.client else strange}", _OOPS
+        if arriving is not None and packet.tcp is not None and packet.tcp.flags & RST and self._is_end(arriving):
             end = timeline.end_of(arriving.host)
             if end is not None and end.error is not None:
                 yield f"{end.host}'s socket: {end.error}", _OOPS
@@ -150,13 +157,18 @@ class _Drawing:
         injected = self._timeline.injected
         return injected is not None and packet.likeness == injected.packet.likeness
 
+    def _is_end(self, arriving: Sighting) -> bool:
+        """Tell whether a packet is where a socket takes it: a node's interfaces come before its translation."""
+        return arriving.interface == LOCAL or arriving.host != self._timeline.node
+
     def _is_leak(self, crossing: _Crossing) -> bool:
         return self._leak is not None and crossing.arriving == self._leak
 
     def _numbers(self, packet: Packet) -> str:
-        """Flags and numbers of a segment, relative to its connection's first."""
+        """Flags and numbers of a segment, relative to its connection's first; what an ICMP error is about."""
         tcp, timeline = packet.tcp, self._timeline
-        assert tcp is not None
+        if tcp is None:
+            return _error(packet)
         first = timeline.first_numbers
         own, other = timeline.client, timeline.server
         if packet.source in (timeline.server_address, timeline.target):
@@ -181,10 +193,11 @@ class _Drawing:
     def _mark(self, crossing: _Crossing) -> str:
         """Return the figure's number for a crossing, empty for packets that it does not show."""
         timeline, packet = self._timeline, crossing.sighting.packet
+        clients = (timeline.client_address, timeline.peer_address)
         number = ""
         if self._leak is not None and self._is_injected(packet):
             number = "(4)" if self._is_leak(crossing) else "(3)"
-        elif packet.tcp is not None and packet.tcp.flags & RST and packet.source == timeline.client_address:
+        elif packet.tcp is not None and packet.tcp.flags & RST and packet.source in clients:
             number = "(5)"
         elif packet.source == timeline.client_address and packet.payload_length:
             number = "(1)" if packet.destination == timeline.target else "(2)"
@@ -194,14 +207,30 @@ class _Drawing:
         return number
 
 
+def _error(packet: Packet) -> str:
+    message = packet.icmp
+    assert message is not None
+    assert message.quoted is not None
+    protocol = "ICMP" if packet.protocol == ICMP else "ICMPv6"
+    source, destination = message.quoted
+    return f"{protocol} type {message.kind} code {message.code} about {source} > {destination}"
+
+
 def timeline_lines(timeline: Timeline) -> list[Text]:
-    """Draw a timeline: every TCP packet on every link, what conntrack said, and how the sockets ended."""
+    """Draw a timeline: TCP segments and ICMP errors on every link, what conntrack said, how the sockets ended.
+
+    Of downloads under load: how each ended, and what was counted.
+    """
+    if timeline.load is not None:
+        return load_lines(timeline, timeline.load)
     return [*_Drawing(timeline).lines(), *_ending(timeline)]
 
 
 def _about(injected: Injected) -> str:
     if not injected.forged:
         return f"sent by the {injected.host}'s own stack"
+    if injected.packet.tcp is None:
+        return f"injected on {injected.host}'s link"
     where = "the very next byte" if injected.offset == 0 else f"{injected.offset:+,} from the next byte"
     model = f"; {injected.predicted}" if injected.predicted else ""
     window = f"{injected.receiver}'s window is {injected.window:,}"
@@ -234,6 +263,8 @@ def _ending(timeline: Timeline) -> list[Text]:
 
 
 def _route(packet: Packet) -> str:
+    if packet.tcp is None:
+        return f"{packet.source.address} > {packet.destination.address}"
     return f"{packet.source} > {packet.destination}"
 
 

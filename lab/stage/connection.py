@@ -15,8 +15,8 @@ from lab.errors import InputError
 from lab.fabric import Lab
 from lab.stage.scene import RefusedError, Scene, one_processor
 from lab.timeline import Injected, SocketEnd, Timeline
-from lab.traffic.stream import FAREWELL, REQUEST, Attempt, TcpEnd, listen, stream
-from lab.wire.capture import Sighting
+from lab.traffic.stream import A_MOMENT, FAREWELL, REQUEST, Attempt, TcpEnd, listen, stream
+from lab.wire.capture import LOCAL, Sighting
 from lab.wire.craft import IcmpError, Segment, craft
 from lab.wire.follow import Connection, Side, distance
 from lab.wire.packet import TCP, Packet, SocketAddress, decode
@@ -26,7 +26,8 @@ _FIRST_PART: Final = 1000  # bytes of the stream before the case disturbs the co
 _SECOND_PART: Final = 4000  # and after it
 QUESTION: Final = b"are you there?\n"
 _WORD: Final = 500  # bytes that the server says where the case is about its own next segment
-_A_MOMENT: Final = 0.02  # seconds; a handshake takes 0.1 ms, and after this long a barrier tells whether it is over
+# IP_MTU of ip(7), IPV6_MTU of ipv6(7): Python has no names for them.
+_PATH_MTU: Final = {Family.IPV4: (socket.IPPROTO_IP, 14), Family.IPV6: (socket.IPPROTO_IPV6, 24)}
 
 
 class Stage(Scene):
@@ -120,7 +121,7 @@ class Stage(Scene):
                     listeners,
                     self._target,
                 )
-                if not await attempt.over_within(_A_MOMENT):
+                if not await attempt.over_within(A_MOMENT):
                     # Whatever is left of the handshake is behind these.
                     for host, _listener in listeners:
                         await self.barrier(host)
@@ -150,16 +151,21 @@ class Stage(Scene):
         """Let the server's own stack send its next bytes, to be judged, and wait until their effect is over."""
         await self._speak(self.server_end, stream(self.server_end.sent, _WORD))
 
-    async def client_speaks(self) -> None:
-        """Let the client's own stack send something, to be judged, and wait until its effect is over."""
-        self._client_says += QUESTION
-        await self._speak(self.client_end, QUESTION)
+    async def client_speaks(self, *, judged: bool = True) -> None:
+        """Let the client's own stack send something, and wait until its effect is over.
 
-    async def _speak(self, end: TcpEnd, words: bytes) -> None:
+        :param judged: it is what the trial is about.
+        """
+        self._client_says += QUESTION
+        await self._speak(self.client_end, QUESTION, judged=judged)
+
+    async def _speak(self, end: TcpEnd, words: bytes, *, judged: bool = True) -> None:
         seen = len(self.recorder.sightings)
         with one_processor():
             await end.send(words)
             await self.barrier()
+        if not judged:
+            return
         sent = (sighting for sighting in self.recorder.sightings[seen:] if sighting.host == end.host)
         packet = next(one.packet for one in sent if one.outgoing and one.packet.payload_length and one.packet.tcp)
         self._await_judgement(packet, forged=False, of_window=False)
@@ -243,6 +249,17 @@ class Stage(Scene):
         addresses = (self.cast.client_address, self._target)
         return _segment(self.client, self.server, addresses, offset, payload, acknowledge, more)
 
+    def too_big_from_server(self, mtu: int) -> IcmpError:
+        """Return the ICMP error of a link behind the server: it is too small for what the client sends.
+
+        It quotes the client's next segment as it would come there, so to the pod's address (RFC 1191; RFC 8201).
+
+        :param mtu: that link's, in bytes.
+        """
+        quoted = _segment(self.client, self.server, (self._peer, self._server_address), 0, b"", 0, {})
+        kind, code = (3, 4) if self.family is Family.IPV4 else (2, 0)
+        return IcmpError(self._server_address.address, self._peer.address, kind, code, quoted, mtu)
+
     async def inject(self, packet: Segment | IcmpError) -> None:
         """Put a packet on its sender's link that the sender's stack never made, and wait until its effect is over."""
         data = craft(packet)
@@ -278,6 +295,22 @@ class Stage(Scene):
             for sighting in self.recorder.sightings
         )
         return not arrived and all(end.error is None for end in self._ends or ())
+
+    def path_mtu(self) -> int:
+        """Return what the client's kernel takes for the path's MTU, in bytes (ip(7), ipv6(7))."""
+        level, option = _PATH_MTU[self.family]
+        return self.client_end.socket.getsockopt(level, option)
+
+    @property
+    def taken_by_node(self) -> bool:
+        """True when the packet to be judged came to the node's own sockets."""
+        injected = self._injected
+        assert injected is not None
+        self.recorder.read()
+        return any(
+            sighting.interface == LOCAL and sighting.packet.likeness == injected.packet.likeness
+            for sighting in self.recorder.sightings
+        )
 
     def window_at_node(self) -> Tracker:
         """Return what the node's conntrack knows of the connection, by the model, from all packets that it judged.

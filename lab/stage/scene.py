@@ -8,13 +8,13 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import ClassVar, Final
 
 from lab.cast import Cast
 from lab.conntrack.dropped import dropped_as_invalid
 from lab.conntrack.netlink import ConntrackTable, Entry
 from lab.conntrack.witness import Judged, Judgement, counters
-from lab.errors import LabError
+from lab.errors import LabError, MissingError
 from lab.fabric import Lab
 from lab.host import RunningHost
 from lab.recorder import Recorder, UnseenError
@@ -38,7 +38,10 @@ class Scene:
     the trial fail, whatever its outcome; it never ends the play.
 
     :param behaviour: what this kernel does with packets out of the window, where it is known.
+    :cvar sees_each: whether every packet is recorded, or only what conntrack does not like.
     """
+
+    sees_each: ClassVar = True
 
     def __init__(self, lab: Lab, cast: Cast, family: Family, behaviour: Behaviour | None = None) -> None:
         self.lab = lab
@@ -47,7 +50,7 @@ class Scene:
         self.family = family
         others = (node.name for node in lab.topology.nodes if node.name != cast.node)
         self._nodes = (cast.node, *others)
-        self.recorder = Recorder(lab, self._nodes, local=cast.client if cast.client in self._nodes else None)
+        self.recorder = Recorder(lab, self._nodes, each=self.sees_each)
         self._tables = [lab.keep(ConntrackTable(lab.hosts[node].namespace)) for node in self._nodes]
         self._server, self._server_address = cast.servers[0]
         self._target = self._server_address
@@ -67,12 +70,37 @@ class Scene:
         return self.lab.hosts[self.cast.node]
 
     def set_node_sysctl(self, key: str, value: str | int) -> None:
-        """Set a sysctl of the node's namespace, named with slashes below ``/proc/sys``."""
-        self.node.namespace.set_sysctls({key: value})
+        """Set a sysctl of the node's namespace, named with slashes below ``/proc/sys``.
+
+        :raises MissingError: this kernel has none of that name.
+        """
+        try:
+            self.node.namespace.set_sysctls({key: value})
+        except FileNotFoundError:
+            raise MissingError(f"this kernel has no sysctl {key}", "boot a kernel that has it") from None
+
+    @contextmanager
+    def past_conntrack(self, port: int) -> Iterator[None]:
+        """Have what goes to or comes from a TCP port pass the node's conntrack by, for as long as the block lasts."""
+        rules = f"tcp dport {port} notrack\ntcp sport {port} notrack"
+        with _rules(self.node, "prerouting", "raw", rules):
+            yield
+
+    @contextmanager
+    def losing_from(self, host: str) -> Iterator[None]:
+        """Lose the TCP segments that a host's own stack sends within the block; forged ones never pass its stack."""
+        with _rules(self.lab.hosts[host], "output", "filter", "meta l4proto tcp drop"):
+            yield
 
     def entry(self) -> Entry | None:
-        """Return the entry of what the client talks to, as the node has it now; None where it is gone."""
-        return self._tables[0].entry(TCP, self.cast.client_address, self._target)
+        """Return the connection's entry as the node has it now; None where it is gone.
+
+        To a node behind another one the client talks to the server itself: the destination was rewritten before.
+        """
+        for destination in dict.fromkeys((self._target, self._server_address)):
+            if entry := self._tables[0].entry(TCP, self.cast.client_address, destination):
+                return entry
+        return None
 
     def forget_entry(self) -> None:
         """Delete the connection's entry at the node, as `conntrack -D` does."""
@@ -83,6 +111,12 @@ class Scene:
     def flush_entries(self) -> None:
         """Delete every entry of the node, as `conntrack -F` does."""
         self._tables[0].flush()
+
+    def load(self, host: str, rules: str) -> None:
+        """Load nftables rules of the case's own on a host, in a table of their own."""
+        running = self.lab.hosts[host]
+        running.nft.run(rules)
+        running.rules.append(rules)
 
     def statistics(self) -> dict[str, int]:
         """Return what the node's conntrack has counted so far, as ``conntrack -S`` shows it."""
@@ -117,6 +151,10 @@ class Scene:
             and _is(sighting.packet.destination, destination)
             and (not flags or (sighting.packet.tcp is not None and sighting.packet.tcp.flags & wanted == wanted))
         ]
+
+    def dropped(self) -> int:
+        """Return how many packets the node's rules have dropped so far for being INVALID."""
+        return dropped_as_invalid(self.node, self.family.version) or 0
 
     def _judged_at_node(self) -> list[Judged]:
         return [judged for judged in self.recorder.judged if judged.host == self.cast.node]
@@ -227,10 +265,29 @@ class Scene:
         :param server: one of the cast's, the one that plays when None.
         """
         client, server = self.cast.client, server or self._server
+        try:
+            await self._echo(server)
+        except (TimeoutError, OSError) as failure:
+            self._faults.append(f"the barrier datagram did not come back: {failure or 'no answer'}")
+        self._barriers[server] += 1
+        self.recorder.read()
+        for host, passed in ((client, self._barriers.total()), (server, 2 * self._barriers[server])):
+            if self._barriers_at(host) < passed:
+                self._faults.append(f"the capture on {host} missed the barrier datagram")
+        legs = 3 if self.cast.crosses_both_ways else 1
+        if sum(judged.packet.is_barrier for judged in self._judged_at_node()) < legs * self._barriers.total():
+            self._faults.append("the witness on the node missed the barrier datagram")
+
+    async def _echo(self, server: str) -> None:
+        """Send a barrier's datagram there, back and there again, and wait for the last.
+
+        :raises TimeoutError: it was lost.
+        :raises OSError: there is no way.
+        """
         address = self._server_address if server == self._server else dict(self.cast.servers)[server]
         to_client = SocketAddress(self.cast.client_address.address, BARRIER_PORT)
         to_server = SocketAddress(address.address, BARRIER_PORT)
-        there = datagram_socket(self.lab.hosts[client].namespace, to_client, to_server)
+        there = datagram_socket(self.lab.hosts[self.cast.client].namespace, to_client, to_server)
         here = datagram_socket(self.lab.hosts[server].namespace, to_server)
         loop = asyncio.get_running_loop()
         try:
@@ -241,19 +298,9 @@ class Scene:
                 await loop.sock_recv(there, 16)
                 there.send(b"and there")
                 await loop.sock_recv(here, 16)
-        except (TimeoutError, OSError) as failure:
-            self._faults.append(f"the barrier datagram did not come back: {failure or 'no answer'}")
         finally:
             there.close()
             here.close()
-        self._barriers[server] += 1
-        self.recorder.read()
-        for host, passed in ((client, self._barriers.total()), (server, 2 * self._barriers[server])):
-            if self._barriers_at(host) < passed:
-                self._faults.append(f"the capture on {host} missed the barrier datagram")
-        legs = 3 if self.cast.crosses_both_ways else 1
-        if sum(judged.packet.is_barrier for judged in self._judged_at_node()) < legs * self._barriers.total():
-            self._faults.append("the witness on the node missed the barrier datagram")
 
     def _barriers_at(self, host: str) -> int:
         """Count the barriers' datagrams that came to a host."""
@@ -290,12 +337,17 @@ class Scene:
             entry_events=tuple(self.recorder.entry_events),
             entry=self.entry(),
             counters=self._count(),
+            bystanders=self._bystanders(),
             refusal=self._refusal,
             complete=self._complete,
             checks=tuple(self._checks),
             findings=tuple(self._findings),
             faults=tuple(dict.fromkeys(self._faults)),
         )
+
+    def _bystanders(self) -> tuple[str, ...]:
+        players = {self.cast.client, self._server, *self._nodes}
+        return tuple(host.name for host in self.lab.topology.hosts if not host.forwarding and host.name not in players)
 
     def _count(self) -> Counters:
         """Read what all nodes counted."""
@@ -307,6 +359,17 @@ class Scene:
             _added(table.statistics() for table in self._tables),
             sum(by_rule) if by_rule else None,
         )
+
+
+@contextmanager
+def _rules(host: RunningHost, hook: str, priority: str, rules: str) -> Iterator[None]:
+    """Give a host some rules of the case's own, and take them away again."""
+    head = f"type filter hook {hook} priority {priority}; policy accept;"
+    host.nft.run(f"table inet lab_case {{\nchain {hook} {{\n{head}\n{rules}\n}}\n}}\n")
+    try:
+        yield
+    finally:
+        host.nft.run("delete table inet lab_case\n")
 
 
 def _is(address: SocketAddress, wanted: SocketAddress | str | None) -> bool:

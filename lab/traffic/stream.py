@@ -20,6 +20,8 @@ from lab.wire.packet import SocketAddress
 
 REQUEST: Final = b"GET the stream\n"
 FAREWELL: Final = b"thank you\n"
+#: In seconds. A handshake takes 0.1 ms, and after this long a barrier tells whether it is over.
+A_MOMENT: Final = 0.02
 _BOUND: Final = 10.0  # seconds; a generous end to waits that an event ends within a millisecond
 _ESTABLISHED: Final = 1  # TCP_ESTABLISHED, include/net/tcp_states.h
 
