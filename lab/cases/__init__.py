@@ -16,12 +16,14 @@ from lab.cases import (
     entry_deleted,
     entry_deleted_client_first,
     entry_deleted_strictly,
+    entry_expired,
     far_behind,
     first_invalid_byte,
     icmp_error,
     in_window,
     last_ignored_byte,
     no_ack_flag,
+    picked_up,
     reset_behind,
     reset_exact,
     reset_inexact,
@@ -71,7 +73,13 @@ _NOT_A_WINDOW_MATTER: Final = (
     *icmp_error.CASES,
 )
 
-_THE_ENTRY_IS_GONE: Final = (entry_deleted.CASE, entry_deleted_strictly.CASE, entry_deleted_client_first.CASE)
+_THE_ENTRY_IS_GONE: Final = (
+    *entry_deleted.CASES,
+    entry_deleted_client_first.CASE,
+    *entry_deleted_strictly.CASES,
+    *entry_expired.CASES,
+    *picked_up.CASES,
+)
 
 _WHERE_IT_ENDS: Final = (*client_on_node.CASES, *client_masqueraded.CASES)
 
