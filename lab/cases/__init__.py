@@ -7,10 +7,12 @@ from typing import Final
 from lab.cases import (
     ack_above,
     ack_below,
+    asymmetric_route,
     bad_checksum,
     bad_checksum_unchecked,
     beyond_window,
     beyond_window_without_data,
+    client_beyond_window,
     client_masqueraded,
     client_on_node,
     entry_deleted,
@@ -66,7 +68,12 @@ _NOT_A_WINDOW_MATTER: Final = (
 
 _THE_ENTRY_IS_GONE: Final = (entry_deleted.CASE, entry_deleted_strictly.CASE, entry_deleted_client_first.CASE)
 
-_WHERE_IT_ENDS: Final = (*client_on_node.CASES, *client_masqueraded.CASES)
+_WHERE_IT_ENDS: Final = (
+    *client_on_node.CASES,
+    *client_masqueraded.CASES,
+    *client_beyond_window.CASES,
+    asymmetric_route.CASE,
+)
 
 #: Every case by its name.
 CASES: Final = {

@@ -14,7 +14,7 @@ from lab.conntrack.witness import Judgement
 from lab.errors import InputError
 from lab.fabric import Lab
 from lab.stage.scene import RefusedError, Scene, one_processor
-from lab.timeline import Injected, SocketEnd, Timeline
+from lab.timeline import Injected, SocketEnd, Timeline, unreachable
 from lab.traffic.stream import FAREWELL, REQUEST, Attempt, TcpEnd, listen, stream
 from lab.wire.capture import LOCAL, Sighting
 from lab.wire.craft import IcmpError, Segment, craft
@@ -278,6 +278,14 @@ class Stage(Scene):
             for sighting in self.recorder.sightings
         )
         return not arrived and all(end.error is None for end in self._ends or ())
+
+    @property
+    def unreachable(self) -> bool:
+        """True when the sender of the packet to be judged was told by ICMP that there is no way."""
+        injected = self._injected
+        assert injected is not None
+        self.recorder.read()
+        return unreachable(injected, self.recorder.sightings) is not None
 
     @property
     def taken_by_node(self) -> bool:

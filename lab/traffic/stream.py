@@ -21,7 +21,7 @@ from lab.wire.packet import SocketAddress
 REQUEST: Final = b"GET the stream\n"
 FAREWELL: Final = b"thank you\n"
 _BOUND: Final = 10.0  # seconds; a generous end to waits that an event ends within a millisecond
-_ESTABLISHED: Final = 1  # TCP_ESTABLISHED, include/net/tcp_states.h
+_ESTABLISHED, _CLOSED = 1, 7  # include/net/tcp_states.h
 
 
 @cache
@@ -41,7 +41,10 @@ class StalledError(LabError):
 
 
 class TcpEnd:
-    """One end of a connection: what it sent and received, and the error that ended it."""
+    """One end of a connection: what it sent and received, and the error that ended it.
+
+    :ivar soft_error: one that ended nothing, such as an ICMP error's (RFC 1122, 4.2.3.9): the kernel tells both alike.
+    """
 
     def __init__(self, host: str, sock: socket.socket) -> None:
         # It ends with a reset, by SIGKILL too: an orphan with undelivered data would hold its namespace for as long
@@ -52,6 +55,7 @@ class TcpEnd:
         self.sent = 0
         self.received = bytearray()
         self.error: str | None = None
+        self.soft_error: str | None = None
 
     @property
     def own_address(self) -> SocketAddress:
@@ -97,9 +101,16 @@ class TcpEnd:
     def pending_error(self) -> str | None:
         """Take the error that the kernel holds for the socket, without sending or receiving anything."""
         code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
+        if code and self._state == _CLOSED:
             self.error = errno.errorcode.get(code, str(code))
+        elif code:
+            self.soft_error = errno.errorcode.get(code, str(code))
         return self.error
+
+    @property
+    def _state(self) -> int:
+        # tcp_info's first field, linux/tcp.h
+        return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
     def close(self) -> None:
         """Close at once with a reset."""
