@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from lab.conntrack.netlink import Entry, EntryEvent
 from lab.conntrack.window import Prediction
 from lab.conntrack.witness import Judged
 from lab.wire.capture import Sighting
-from lab.wire.packet import Packet, SocketAddress
+from lab.wire.packet import ICMP, ICMPV6, Packet, SocketAddress
+
+# Destination unreachable: RFC 792; RFC 4443, 3.1.
+_UNREACHABLE: Final = {ICMP: 3, ICMPV6: 1}
 
 
 @dataclass(frozen=True)
@@ -166,3 +171,20 @@ class Timeline:
         """
         words = [judged for judged in self.judged if judged.packet.likeness == packet.likeness]
         return next((judged for judged in words if judged.host == self.node), words[0] if words else None)
+
+
+def unreachable(injected: Injected, sightings: Iterable[Sighting]) -> Sighting | None:
+    """Return the ICMP error that told the sender of a packet that its destination has no way, None where none came."""
+    quoted = (injected.packet.source, injected.packet.destination)
+    return next(
+        (
+            sighting
+            for sighting in sightings
+            if sighting.host == injected.host
+            and not sighting.outgoing
+            and sighting.packet.icmp is not None
+            and sighting.packet.icmp.kind == _UNREACHABLE.get(sighting.packet.protocol)
+            and sighting.packet.icmp.quoted == quoted
+        ),
+        None,
+    )

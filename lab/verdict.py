@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lab.conntrack.witness import Judgement
-from lab.timeline import Timeline
+from lab.timeline import Timeline, unreachable
 from lab.wire.capture import LOCAL, Sighting
 from lab.wire.packet import RST, TCP
 
@@ -147,12 +147,22 @@ def _outcome(timeline: Timeline) -> tuple[Outcome, tuple[str, ...]]:
         return (Outcome.LOST if server.error or client.error else Outcome.STALLED), (errors,)
     whole = f"all {client.received} bytes of the stream arrived"
     if arrival is None:
-        by_rule = f"{timeline.counters.dropped} dropped by rule" if timeline.counters.dropped else "never arrived"
-        return Outcome.DROPPED, (by_rule, whole)
+        return Outcome.DROPPED, (_end_of_way(timeline), whole)
     where = f"came from {arrival.packet.source.address}"
     if leaked(timeline):
         return Outcome.LEAKED, (where, whole)
     return Outcome.DELIVERED, (where, whole)
+
+
+def _unreachable(timeline: Timeline) -> Sighting | None:
+    return unreachable(timeline.injected, timeline.sightings) if timeline.injected else None
+
+
+def _end_of_way(timeline: Timeline) -> str:
+    if timeline.counters.dropped:
+        return f"{timeline.counters.dropped} dropped by rule"
+    error = _unreachable(timeline)
+    return f"ICMP unreachable from {error.packet.source.address}" if error else "never arrived"
 
 
 def broken(timeline: Timeline) -> list[str]:
@@ -196,7 +206,7 @@ def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | 
         found.append(f"conntrack's word is {judgement}, and yet the packet was not translated back")
     if translated and judgement is Judgement.INVALID and outcome is Outcome.DELIVERED:
         found.append("conntrack's word is INVALID, and yet the packet was translated back")
-    if outcome is Outcome.DROPPED and timeline.counters.dropped == 0:
+    if outcome is Outcome.DROPPED and timeline.counters.dropped == 0 and not _unreachable(timeline):
         found.append("the packet did not reach the client, but no rule counted a drop")
     if outcome not in (Outcome.RESET, Outcome.KILLED) and any(_is_exact(timeline, reset) for reset in resets(timeline)):
         found.append(f"a reset with the exact number reached the {_sender(timeline)}, and yet the connection went on")

@@ -7,9 +7,11 @@ from typing import Final
 from lab.cases import (
     ack_above,
     ack_below,
+    asymmetric_route,
     bad_checksum,
     bad_checksum_unchecked,
     beyond_window,
+    client_beyond_window,
     client_masqueraded,
     client_on_node,
     congested,
@@ -81,7 +83,12 @@ _THE_ENTRY_IS_GONE: Final = (
     *picked_up.CASES,
 )
 
-_WHERE_IT_ENDS: Final = (*client_on_node.CASES, *client_masqueraded.CASES)
+_WHERE_IT_ENDS: Final = (
+    *client_on_node.CASES,
+    *client_masqueraded.CASES,
+    *client_beyond_window.CASES,
+    asymmetric_route.CASE,
+)
 
 #: Nothing is forged, and every packet is real.
 _UNDER_LOAD: Final = congested.CASES

@@ -15,7 +15,7 @@ from lab.conntrack.witness import Judgement
 from lab.errors import InputError
 from lab.fabric import Lab
 from lab.stage.scene import RefusedError, Scene, one_processor
-from lab.timeline import Injected, SocketEnd, Timeline
+from lab.timeline import Injected, SocketEnd, Timeline, unreachable
 from lab.traffic.stream import A_MOMENT, FAREWELL, REQUEST, Attempt, TcpEnd, listen, stream
 from lab.wire.capture import LOCAL, Sighting
 from lab.wire.craft import IcmpError, Segment, craft
@@ -301,6 +301,14 @@ class Stage(Scene):
         """Return what the client's kernel takes for the path's MTU, in bytes (ip(7), ipv6(7))."""
         level, option = _PATH_MTU[self.family]
         return self.client_end.socket.getsockopt(level, option)
+
+    @property
+    def unreachable(self) -> bool:
+        """True when the sender of the packet to be judged was told by ICMP that there is no way."""
+        injected = self._injected
+        assert injected is not None
+        self.recorder.read()
+        return unreachable(injected, self.recorder.sightings) is not None
 
     @property
     def taken_by_node(self) -> bool:

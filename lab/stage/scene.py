@@ -24,6 +24,7 @@ from lab.wire.capture import Sighting
 from lab.wire.packet import BARRIER_PORT, TCP, SocketAddress, flags_of
 from lab.words import Behaviour, Family
 
+_ROUNDS: Final = 10  # retransmissions come further and further apart
 _BOUND: Final = 10.0  # seconds; a generous end to waits that an event ends within a millisecond
 
 
@@ -158,6 +159,16 @@ class Scene:
 
     def _judged_at_node(self) -> list[Judged]:
         return [judged for judged in self.recorder.judged if judged.host == self.cast.node]
+
+    def judgements(self, *, source: SocketAddress | str, flags: str) -> list[Judgement]:
+        """Return what the node's conntrack made of the TCP segments from an address that have all of these flags."""
+        self.recorder.read()
+        wanted = flags_of(flags)
+        return [
+            judged.judgement
+            for judged in self._judged_at_node()
+            if _is(judged.packet.source, source) and judged.packet.tcp and judged.packet.tcp.flags & wanted == wanted
+        ]
 
     def judgement(self) -> Judgement:
         """Return what conntrack made of the packet injected last.
@@ -320,6 +331,7 @@ class Scene:
 
     def finish(self) -> Timeline:
         """Stop the instruments, read the counters, and return what was seen."""
+        counters = self._count()
         self.recorder.stop()
         if lost := self.recorder.lost():
             self._faults.append(f"the captures lost {lost} packets")
@@ -336,7 +348,7 @@ class Scene:
             judged=tuple(self.recorder.judged),
             entry_events=tuple(self.recorder.entry_events),
             entry=self.entry(),
-            counters=self._count(),
+            counters=counters,
             bystanders=self._bystanders(),
             refusal=self._refusal,
             complete=self._complete,
@@ -350,7 +362,17 @@ class Scene:
         return tuple(host.name for host in self.lab.topology.hosts if not host.forwarding and host.name not in players)
 
     def _count(self) -> Counters:
-        """Read what all nodes counted."""
+        """Read what all nodes counted, when the log tells the same: a stack may send again meanwhile."""
+        self.recorder.read()
+        for _ in range(_ROUNDS):
+            judged = len(self.recorder.judged)
+            counters = self._read_counters()
+            self.recorder.read()
+            if len(self.recorder.judged) == judged:
+                break
+        return counters
+
+    def _read_counters(self) -> Counters:
         nodes = [self.lab.hosts[node] for node in self._nodes]
         dropped = [dropped_as_invalid(node, self.family.version) for node in nodes]
         by_rule = [count for count in dropped if count is not None]
