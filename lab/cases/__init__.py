@@ -26,6 +26,8 @@ from lab.cases import (
     syn_ack_again,
     syn_fin,
     syn_from_server,
+    table_full,
+    table_full_gc,
     truncated_header,
     upstream_regression,
     without_nat,
@@ -66,7 +68,15 @@ _THE_ENTRY_IS_GONE: Final = (entry_deleted.CASE, entry_deleted_strictly.CASE, en
 
 #: Every case by its name.
 CASES: Final = {
-    case.name: case for case in (*DEFAULT_CASES, *_OUT_OF_THE_WINDOW, *_NOT_A_WINDOW_MATTER, *_THE_ENTRY_IS_GONE)
+    case.name: case
+    for case in (
+        *DEFAULT_CASES,
+        *_OUT_OF_THE_WINDOW,
+        *_NOT_A_WINDOW_MATTER,
+        *_THE_ENTRY_IS_GONE,
+        *table_full.CASES,
+        table_full_gc.CASE,
+    )
 }
 
 
