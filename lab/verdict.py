@@ -16,12 +16,16 @@ class Outcome(StrEnum):
 
     RESET = "reset"  # the server's socket was reset by the client's answer to a packet that leaked
     DROPPED = "dropped"  # the packet did not reach the client, and the connection lives
-    DELIVERED = "delivered"  # the packet reached the client from the address that it talks to, and the connection lives
-    LEAKED = "leaked"  # the packet reached the client from the pod's address, and the connection lives all the same
+    # The packet reached the client from the address that it talks to, and the connection lives; by datagram: all is
+    # answered from that address.
+    DELIVERED = "delivered"
+    # The packet reached the client from the pod's address, and the connection lives all the same; by datagram: an
+    # answer did, and the client's socket did not take it.
+    LEAKED = "leaked"
     KILLED = "killed"  # the packet itself ended the connection, as a packet of its sender's would
-    REFUSED = "refused"  # there was no connection at all
+    REFUSED = "refused"  # there was no connection at all, or a datagram was refused
     STALLED = "stalled"  # the connection neither went on nor ended
-    LOST = "lost"  # the connection ended with an error that no packet explains
+    LOST = "lost"  # the connection ended with an error that no packet explains; a datagram or its answer got lost
 
 
 @dataclass(frozen=True)
@@ -149,8 +153,24 @@ def broken(timeline: Timeline) -> list[str]:
     ]
 
 
-def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | None) -> tuple[str, ...]:
+def disagreeing_witnesses(timeline: Timeline) -> list[str]:
+    """Return what speaks against believing a timeline, whatever is played: faults, checks, counts that differ."""
     found = [*timeline.faults, *broken(timeline)]
+    logged = sum(judged.state == "invalid" for judged in timeline.judged)
+    counted = timeline.counters.states.get("invalid", 0)
+    if logged != counted:
+        found.append(f"the witness logged {logged} INVALID packets and counted {counted}")
+    logged_tcp = sum(judged.state == "invalid" and judged.packet.protocol == TCP for judged in timeline.judged)
+    statistics = timeline.counters.statistics.get("invalid", 0)
+    if logged_tcp != statistics:
+        found.append(f"the witness logged {logged_tcp} INVALID packets, conntrack's statistics say {statistics}")
+    if (timeline.counters.dropped or 0) > counted:
+        found.append(f"rules dropped {timeline.counters.dropped} INVALID packets, the witness counted {counted}")
+    return found
+
+
+def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | None) -> tuple[str, ...]:
+    found = disagreeing_witnesses(timeline)
     # What conntrack itself drops, for it has no room for an entry, comes to no rule, and so to no witness.
     if timeline.injected is not None and judgement is None and not timeline.counters.statistics.get("drop"):
         found.append("the node's witness never saw the injected packet")
@@ -160,22 +180,12 @@ def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | 
     predicted = timeline.injected.predicted if timeline.injected else None
     if predicted is not None and predicted.judgement is not judgement:
         found.append(f"by the model of the window check {predicted}, conntrack's word is {judgement}")
-    logged = sum(judged.state == "invalid" for judged in timeline.judged)
-    counted = timeline.counters.states.get("invalid", 0)
-    if logged != counted:
-        found.append(f"the witness logged {logged} INVALID packets and counted {counted}")
-    logged_tcp = sum(judged.state == "invalid" and judged.packet.protocol == TCP for judged in timeline.judged)
-    statistics = timeline.counters.statistics.get("invalid", 0)
-    if logged_tcp != statistics:
-        found.append(f"the witness logged {logged_tcp} INVALID packets, conntrack's statistics say {statistics}")
     translated = timeline.target != timeline.server_address
     escaped = leaked(timeline) is not None
     if escaped and judgement in (Judgement.ACCEPTED, Judgement.IGNORED):
         found.append(f"conntrack's word is {judgement}, and yet the packet was not translated back")
     if translated and judgement is Judgement.INVALID and outcome is Outcome.DELIVERED:
         found.append("conntrack's word is INVALID, and yet the packet was translated back")
-    if (timeline.counters.dropped or 0) > counted:
-        found.append(f"rules dropped {timeline.counters.dropped} INVALID packets, the witness counted {counted}")
     if outcome is Outcome.DROPPED and timeline.counters.dropped == 0:
         found.append("the packet did not reach the client, but no rule counted a drop")
     if outcome is not Outcome.RESET and any(_is_exact(timeline, reset) for reset in resets(timeline)):

@@ -11,6 +11,8 @@ from lab.cases import (
     bad_checksum_unchecked,
     beyond_window,
     beyond_window_without_data,
+    dns_race,
+    endpoint_removed,
     entry_deleted,
     entry_deleted_client_first,
     entry_deleted_strictly,
@@ -23,12 +25,16 @@ from lab.cases import (
     reset_inexact,
     reset_out_of_window,
     sack_beyond,
+    snat_port_race,
+    stale_udp_entry,
     syn_ack_again,
+    syn_before_service,
     syn_fin,
     syn_from_server,
     table_full,
     table_full_gc,
     truncated_header,
+    udp_before_service,
     upstream_regression,
     without_nat,
 )
@@ -65,6 +71,13 @@ _NOT_A_WINDOW_MATTER: Final = (
 )
 
 _THE_ENTRY_IS_GONE: Final = (entry_deleted.CASE, entry_deleted_strictly.CASE, entry_deleted_client_first.CASE)
+_THE_ENTRY_STAYS: Final = (
+    endpoint_removed.CASE,
+    *syn_before_service.CASES,
+    *stale_udp_entry.CASES,
+    *udp_before_service.CASES,
+)
+_TWO_AT_ONCE: Final = (*snat_port_race.CASES, *dns_race.CASES)
 
 #: Every case by its name.
 CASES: Final = {
@@ -76,6 +89,8 @@ CASES: Final = {
         *_THE_ENTRY_IS_GONE,
         *table_full.CASES,
         table_full_gc.CASE,
+        *_THE_ENTRY_STAYS,
+        *_TWO_AT_ONCE,
     )
 }
 
