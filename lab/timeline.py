@@ -56,6 +56,26 @@ class Injected:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """One question that a client sent by datagram, and what came of it.
+
+    :param question: as it left the client.
+    :param reached: the hosts whose sockets got it.
+    :param answer: as it came to the client's interface; None where none came.
+    :param answered: whether the client's socket took the answer.
+    :param error: the name of the errno that its socket had instead, such as ECONNREFUSED.
+    """
+
+    client: str
+    target: SocketAddress
+    question: Packet
+    reached: tuple[str, ...]
+    answer: Packet | None
+    answered: bool
+    error: str | None
+
+
+@dataclass(frozen=True)
 class Check:
     """Something that a case holds against what was seen.
 
@@ -129,6 +149,7 @@ class Timeline:
     :param complete: what was to be said went through to the last byte.
     :param bystanders: hosts that neither play nor forward: what comes to them went astray.
     :param ends: the sockets of a connection; empty where there was none.
+    :param exchanges: questions and answers by datagram, in the order in which they were asked.
     :param first_numbers: each side's initial sequence number.
     :param checks: what the case held against what was seen.
     :param findings: what kernels may differ in, in words that are the same where they do not.
@@ -153,6 +174,7 @@ class Timeline:
     refusal: str | None
     complete: bool
     ends: tuple[SocketEnd, ...] = ()
+    exchanges: tuple[Exchange, ...] = ()
     first_numbers: dict[str, int] = field(default_factory=dict)
     bystanders: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()

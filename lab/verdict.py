@@ -16,12 +16,16 @@ class Outcome(StrEnum):
 
     RESET = "reset"  # the sender's socket was reset by the answer to a packet that leaked
     DROPPED = "dropped"  # the packet reached nobody, and the connection lives
-    DELIVERED = "delivered"  # the packet reached its receiver, translated as it has to be, and the connection lives
-    LEAKED = "leaked"  # the packet reached somebody without its translation, and the connection lives all the same
+    # The packet reached its receiver, translated as it has to be, and the connection lives; by datagram: all is
+    # answered from the address that was asked.
+    DELIVERED = "delivered"
+    # The packet reached somebody without its translation, and the connection lives all the same; by datagram: an answer
+    # did, and the client's socket did not take it.
+    LEAKED = "leaked"
     KILLED = "killed"  # the packet itself ended the connection, as a packet of its sender's would
-    REFUSED = "refused"  # there was no connection at all
+    REFUSED = "refused"  # there was no connection at all, or a datagram was refused
     STALLED = "stalled"  # the connection neither went on nor ended
-    LOST = "lost"  # the connection ended with an error that no packet explains
+    LOST = "lost"  # the connection ended with an error that no packet explains; a datagram or its answer got lost
 
 
 @dataclass(frozen=True)
@@ -190,9 +194,15 @@ def miscounts(timeline: Timeline) -> list[str]:
     return found
 
 
+def disagreeing_witnesses(timeline: Timeline) -> list[str]:
+    """Return what speaks against believing a timeline, whatever is played: faults, checks, counts that differ."""
+    return [*timeline.faults, *broken(timeline), *miscounts(timeline)]
+
+
 def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | None) -> tuple[str, ...]:
-    found = [*timeline.faults, *broken(timeline)]
-    if timeline.injected is not None and judgement is None:
+    found = disagreeing_witnesses(timeline)
+    # What conntrack itself drops, for it has no room for an entry, comes to no rule, and so to no witness.
+    if timeline.injected is not None and judgement is None and not timeline.counters.statistics.get("drop"):
         found.append("the node's witness never saw the injected packet")
     for end in timeline.ends:
         if not end.intact:
@@ -200,7 +210,6 @@ def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | 
     predicted = timeline.injected.predicted if timeline.injected else None
     if predicted is not None and predicted.judgement is not judgement:
         found.append(f"by the model of the window check {predicted}, conntrack's word is {judgement}")
-    found += miscounts(timeline)
     translated = timeline.target != timeline.server_address
     if leaked(timeline) and judgement in (Judgement.ACCEPTED, Judgement.IGNORED):
         found.append(f"conntrack's word is {judgement}, and yet the packet was not translated back")

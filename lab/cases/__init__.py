@@ -15,6 +15,8 @@ from lab.cases import (
     client_masqueraded,
     client_on_node,
     congested,
+    dns_race,
+    endpoint_removed,
     entry_deleted,
     entry_deleted_client_first,
     entry_deleted_strictly,
@@ -31,11 +33,17 @@ from lab.cases import (
     reset_inexact,
     reset_out_of_window,
     sack_beyond,
+    snat_port_race,
+    stale_udp_entry,
     syn_ack_again,
+    syn_before_service,
     syn_fin,
     syn_from_client,
     syn_from_server,
+    table_full,
+    table_full_gc,
     truncated_header,
+    udp_before_service,
     upstream_regression,
     without_nat,
 )
@@ -93,6 +101,14 @@ _WHERE_IT_ENDS: Final = (
 #: Nothing is forged, and every packet is real.
 _UNDER_LOAD: Final = congested.CASES
 
+_THE_ENTRY_STAYS: Final = (
+    endpoint_removed.CASE,
+    *syn_before_service.CASES,
+    *stale_udp_entry.CASES,
+    *udp_before_service.CASES,
+)
+_TWO_AT_ONCE: Final = (*snat_port_race.CASES, *dns_race.CASES)
+
 #: Every case by its name.
 CASES: Final = {
     case.name: case
@@ -103,6 +119,10 @@ CASES: Final = {
         *_THE_ENTRY_IS_GONE,
         *_WHERE_IT_ENDS,
         *_UNDER_LOAD,
+        *table_full.CASES,
+        table_full_gc.CASE,
+        *_THE_ENTRY_STAYS,
+        *_TWO_AT_ONCE,
     )
 }
 
