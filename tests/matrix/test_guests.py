@@ -5,6 +5,8 @@ where they are missing.
 """
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +81,29 @@ class TestThisMachine:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         check(from_json(path.read_text()))
+
+    def test_what_a_kernel_lacks_is_named_with_the_option_that_brings_it(self, tmp_path):
+        """A real kernel, whose modules for iptables-legacy were left out."""
+        from lab.kernels import Cache, resolve
+
+        kernel = resolve(KERNELS.split(",")[-1], Cache.default())
+        without = shutil.ignore_patterns("ip_tables.ko*", "iptable_*.ko*")
+        shutil.copytree(kernel.modules, tmp_path / "modules", ignore=without)
+        index = (tmp_path / "modules/modules.dep").read_text()
+        (tmp_path / "modules/modules.dep").write_text(re.sub(r".*/ip_?tables?_?\w*\.ko.*\n", "", index))
+        path = tmp_path / "matrix.json"
+        kernels = f"{kernel.vmlinuz}:{tmp_path / 'modules'}"
+        done = subprocess.run(
+            [*COMMAND, "--kernels", kernels, "--backend", "legacy", "--json", str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        [column] = from_json(path.read_text()).columns
+        words = "the kernel has no ip_tables: boot one with CONFIG_IP_NF_IPTABLES=y or =m"
+        assert {tally.missing for tally in column.report.tallies} == {words}
+        assert words in done.stdout
 
     def test_a_guest_that_panics_is_a_red_column_and_the_others_go_on(self):
         from lab.kernels import run_in_guest
