@@ -22,7 +22,7 @@ from distributed.utils import sync
 from lab import __version__
 from lab.errors import InputError, LabError
 from lab.kernels import Cache, Image, Kernel, depot
-from lab.kernels.trials import Trials, in_guest
+from lab.kernels.trials import Trials, failed, in_guest
 from lab.matrix import Column
 
 _PIECE: Final = 4 << 20  # bytes of a file that go over the wire at a time
@@ -75,8 +75,8 @@ class Cluster:
         def done(future: Future[Column]) -> None:
             error = future.exception() if not future.cancelled() else None
             if isinstance(error, KilledWorker):
-                failure = f"its guest took {error.allowed_failures + 1} workers with it, one after the other"
-                found.set_result(Column(kernel.name, kernel.release, kernel.version, failure=failure))
+                lost = f"its guest took {error.allowed_failures + 1} workers with it, one after the other"
+                found.set_result(failed(kernel, LabError(lost)))
             elif error is not None:
                 found.set_exception(error)
             elif not future.cancelled():
