@@ -21,11 +21,13 @@ from lab.cases import (
     last_ignored_byte,
     no_ack_flag,
     picked_up,
+    port_reused,
     reset_behind,
     reset_exact,
     reset_inexact,
     reset_out_of_window,
     sack_beyond,
+    stale_syn_ack,
     syn_ack_again,
     syn_fin,
     syn_from_client,
@@ -78,9 +80,18 @@ _THE_ENTRY_IS_GONE: Final = (
     *picked_up.CASES,
 )
 
+_THE_PORT_AGAIN: Final = (*port_reused.CASES, stale_syn_ack.CASE)
+
 #: Every case by its name.
 CASES: Final = {
-    case.name: case for case in (*DEFAULT_CASES, *_OUT_OF_THE_WINDOW, *_NOT_A_WINDOW_MATTER, *_THE_ENTRY_IS_GONE)
+    case.name: case
+    for case in (
+        *DEFAULT_CASES,
+        *_OUT_OF_THE_WINDOW,
+        *_NOT_A_WINDOW_MATTER,
+        *_THE_ENTRY_IS_GONE,
+        *_THE_PORT_AGAIN,
+    )
 }
 
 

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from lab.stage.connection import Stage
 from lab.stage.scene import RefusedError, Scene, one_processor
+from lab.stage.scripted import Scripted
 
-__all__ = ["RefusedError", "Scene", "Stage", "one_processor"]
+__all__ = ["RefusedError", "Scene", "Scripted", "Stage", "one_processor"]

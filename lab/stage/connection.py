@@ -280,7 +280,7 @@ class Stage(Scene):
         from_server = packet.source.address == self._server_address.address
         sender, receiver = (self.server, self.client) if from_server else (self.client, self.server)
         hosts = (self._server, self.cast.client) if from_server else (self.cast.client, self._server)
-        offset = distance(sender.sent, packet.tcp.sequence) if forged and packet.tcp else 0
+        offset = (distance(sender.sent, packet.tcp.sequence) if forged else 0) if packet.tcp else None
         predicted = self._predict(packet) if of_window else None
         self._injected = Injected(*hosts, packet, forged, offset, receiver.window, receiver.sent, predicted)
         return hosts[0]
