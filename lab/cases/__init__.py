@@ -32,6 +32,7 @@ from lab.cases import (
     syn_fin,
     syn_from_client,
     syn_from_server,
+    tour_of_states,
     truncated_header,
     upstream_regression,
     without_nat,
@@ -70,6 +71,7 @@ _NOT_A_WINDOW_MATTER: Final = (
     *reset_exact.CASES,
     *reset_inexact.CASES,
     *icmp_error.CASES,
+    tour_of_states.CASE,
 )
 
 _THE_ENTRY_IS_GONE: Final = (
