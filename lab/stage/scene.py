@@ -24,6 +24,7 @@ from lab.wire.capture import Sighting
 from lab.wire.packet import BARRIER_PORT, TCP, SocketAddress, flags_of
 from lab.words import Behaviour, Family
 
+_TRIES: Final = 10  # retransmissions are further and further apart; reading the counters takes a millisecond
 _BOUND: Final = 10.0  # seconds; a generous end to waits that an event ends within a millisecond
 
 
@@ -292,6 +293,7 @@ class Scene:
 
     def finish(self) -> Timeline:
         """Stop the instruments, read the counters, and return what was seen."""
+        counted = self._count_what_was_seen()
         self.recorder.stop()
         if lost := self.recorder.lost():
             self._faults.append(f"the captures lost {lost} packets")
@@ -311,13 +313,24 @@ class Scene:
             judged=tuple(self.recorder.judged),
             entry_events=tuple(self.recorder.entry_events),
             entry=self.entry(),
-            counters=self._count(),
+            counters=counted,
             refusal=self._refusal,
             complete=self._complete,
             checks=tuple(self._checks),
             findings=tuple(self._findings),
             faults=tuple(dict.fromkeys(self._faults)),
         )
+
+    def _count_what_was_seen(self) -> Counters:
+        """Read the counters at a moment of which the log is complete: a stalled sender goes on trying."""
+        for _ in range(_TRIES):
+            self.recorder.read()
+            judged = len(self.recorder.judged)
+            counted = self._count()
+            self.recorder.read()
+            if len(self.recorder.judged) == judged:
+                break
+        return counted
 
     def _count(self) -> Counters:
         """Read what all nodes counted."""
