@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from lab.errors import InputError
@@ -60,6 +60,20 @@ def cast(topology: Topology, family: Family, client: str | None = None) -> Cast:
         f"{topology.name}: no TCP service with an {family} endpoint that a host has",
         cure="add a Service and an EndpointSlice of this family, or take the other --family",
     )
+
+
+def by_node_port(topology: Topology, family: Family, client: str) -> Cast:
+    """Choose as :func:`cast` does, for a client that asks the first node by the service's node port.
+
+    :raises InputError: someone is missing, or the first TCP service has no node port.
+    """
+    players = cast(topology, family, client)
+    options = ProxyOptions(family=family)
+    for port in service_ports(topology.services, topology.endpoint_slices, options):
+        if port.protocol == "tcp" and port.node_port:
+            address = str(topology.addresses(players.node, family)[0])
+            return replace(players, service_address=SocketAddress(address, port.node_port))
+    raise InputError(f"{topology.name}: no TCP service with a node port", cure="give one a nodePort, type: NodePort")
 
 
 def _own_address(

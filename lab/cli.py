@@ -15,6 +15,7 @@ from lab.words import Backend, Family, ProxyMode
 if TYPE_CHECKING:
     from lab.cases import Case
     from lab.fixes import Fix
+    from lab.matrix import Matrix
     from lab.result import Report
     from lab.rules.source import Choice, NodeSettings
     from lab.standing.control import Word
@@ -92,6 +93,14 @@ TopologyArgument = Annotated[
     str, typer.Argument(help="A topology by name or file, - for stdin.", autocompletion=_complete(_topology_names))
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+HtmlOption = Annotated[
+    str | None,
+    typer.Option("--html", metavar="FILE", help="Write the table as one HTML page; every cell opens to its timeline."),
+]
+JunitOption = Annotated[
+    str | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML for a CI system: a suite a kernel.")
+]
+MarkdownOption = Annotated[str | None, typer.Option("--md", metavar="FILE", help="Write the table in Markdown.")]
 ServiceArgument = Annotated[
     str, typer.Argument(metavar="SERVICE", help="A Service: its name, or namespace/name where several have it.")
 ]
@@ -150,6 +159,9 @@ def run(
         str | None,
         typer.Option(metavar="FILE", help="Write the results as JSON, with every timeline; - for stdout."),
     ] = None,
+    html: HtmlOption = None,
+    junit: JunitOption = None,
+    md: MarkdownOption = None,
     timeline: Annotated[
         bool, typer.Option("--timeline/--no-timeline", help="Print the first trial's packets, one by one.")
     ] = True,
@@ -160,14 +172,10 @@ def run(
 
     chosen_cases = _chosen(cases, catalogue.find, catalogue.usual(all_=all_, slow=slow))
     chosen_fixes = _chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES)
-    output = _open_for_json(json)
+    outputs = _open_outputs(json=json, html=html, junit=junit, md=md)
     report = _run(chosen_cases, chosen_fixes, topology, (proxy_mode, proxy_version, backend), family, repeat)
-    if output is not None:
-        from lab.result import to_json
-
-        print(to_json(report), file=output)
-        output.close()
-    if json != "-":
+    _write(outputs, report)
+    if sys.stdout not in outputs.values():
         _print_report(report, timeline=timeline)
     raise typer.Exit(0 if report.good else 1)
 
@@ -186,16 +194,30 @@ def _chosen(names: list[str] | None, find: Callable[[str], Chosen], otherwise: I
     return [find(name) for name in dict.fromkeys(names)] if names else list(otherwise)
 
 
-def _open_for_json(path: str | None) -> TextIO | None:
-    """Open the file before the trials, so that a mistyped path costs none of them."""
-    if path is None:
-        return None
+def _open_outputs(**paths: str | None) -> dict[str, TextIO]:
+    """Open the files before the trials, so that a mistyped path costs none of them.
+
+    :param paths: by what is to be written there; - for stdout, None for what nobody wants.
+    """
+    return {form: _open_output(path) for form, path in paths.items() if path is not None}
+
+
+def _open_output(path: str) -> TextIO:
     if path == "-":
         return sys.stdout
     try:
         return open(path, "w", encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _write(outputs: dict[str, TextIO], found: Report | Matrix) -> None:
+    from lab.report import forms
+
+    for form, output in outputs.items():
+        print(forms.write(form, found), file=output)
+        if output is not sys.stdout:
+            output.close()
 
 
 def _run(
@@ -576,6 +598,9 @@ def doctor(json: JsonFlag = False) -> None:
     else:
         print(*lines(diagnosis), sep="\n")
     raise typer.Exit(0 if diagnosis.ready else 1)
+
+
+from lab import cli_kernels, cli_matrix  # noqa: E402, F401  their commands, which use what stands above
 
 
 def main() -> None:

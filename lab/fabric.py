@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from lab.conntrack.window import BE_LIBERAL
+from lab.conntrack.witness import load_conntrack
 from lab.endpoints import Endpoints
 from lab.errors import LabError, MissingError
 from lab.host import RunningHost
@@ -63,7 +63,7 @@ class Lab:
             running.namespace.set_sysctls(_sysctls(host, self.families))
         for node in self.topology.nodes:
             if change.sysctls:
-                _load_conntrack(self.hosts[node.name])
+                load_conntrack(self.hosts[node.name].nft)
                 self.hosts[node.name].namespace.set_sysctls(dict(change.sysctls))
         self._proxies = [
             KubeProxy(self.hosts[node.name], self.topology, self.families, change) for node in self.topology.nodes
@@ -205,13 +205,6 @@ def _sysctls(host: Host, families: Sequence[Family]) -> dict[str, str | int]:
     elif has_ipv6:
         values["net/ipv6/conf/default/disable_ipv6"] = 1
     return values
-
-
-def _load_conntrack(node: RunningHost) -> None:
-    """Have the kernel load conntrack, whose sysctls a fix sets: on a fresh machine no rule has asked for it yet."""
-    if not Path("/proc/sys", BE_LIBERAL).exists():
-        node.nft.run("table inet lab_loads_conntrack {\nchain state {\nct state new\n}\n}\n")
-        node.nft.run("delete table inet lab_loads_conntrack\n")
 
 
 def _await(is_up: Callable[[], bool], what: str) -> None:

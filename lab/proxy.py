@@ -245,7 +245,13 @@ def render_rules(
 
 
 def _pods(topology: Topology, family: Family) -> list[str]:
-    """Return the networks that the pods of a topology are in: those of every host that is no node."""
+    """Return the networks that the pods of a topology are in.
+
+    The cluster's CIDRs where a node knows them, else those of every host that is no node.
+    """
+    cidrs = (cidr for node in topology.nodes for cidr in node.cluster_cidrs if Family.of(cidr) is family)
+    if known := list(dict.fromkeys(map(str, cidrs))):
+        return known
     nodes = {node.name for node in topology.nodes}
     networks = (
         own.network

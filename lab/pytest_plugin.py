@@ -104,6 +104,8 @@ class TrialRunner:
     ) -> Result:
         """Try a case in a fresh lab; what is not said here is as the marker ``topology`` says.
 
+        A case that brings a topology of its own plays in that.
+
         :param case: a name from ``lab list``, or a case of one's own.
         :param fix: likewise; the node as kube-proxy leaves it where nobody says.
         :raises InputError: there is no such case, fix, mode, ...
@@ -120,14 +122,19 @@ class TrialRunner:
             "family": family,
         }
         words = _words(self._item) | {word: value for word, value in said.items() if value is not None}
+        chosen = cases.find(case) if isinstance(case, str) else case
+        if chosen.topology:
+            words["topology"] = chosen.topology
         topology, asked, change = _understood(words, self._item.path.parent)
-        setting = Setting(cases.find(case) if isinstance(case, str) else case, change, topology, asked or Family.IPV4)
+        setting = Setting(chosen, change, topology, asked or Family.IPV4)
         with _missing_is_skipped():
+            for feature in chosen.needs:
+                features.require(feature)
             behaviour = _behaviour(self._item.config, setting.family)
             self.close()
             lab = _build(self._item, topology, setting.family, change)
         self._labs.append(lab)
-        lab.play(setting.case.play)
+        lab.play_case(chosen, behaviour)
         assert lab.timeline is not None
         return judge(setting, behaviour, lab.timeline)
 
@@ -392,6 +399,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--lab-shell-on-failure", action="store_true", help="open a shell on the lab's node when a test fails"
     )
+    group.addoption(
+        "--kernels",
+        metavar="NAMES",
+        help="run the tests in a guest for each of these kernels, such as 5.10,6.1,newest (see `lab kernels list`)",
+    )
+    group.addoption(
+        "--kernels-limit", type=float, default=1800, metavar="SECONDS", help="how long each of these guests may take"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -402,6 +417,9 @@ def pytest_configure(config: pytest.Config) -> None:
         _check_options(config.getoption("lab_proxy_version"), config.getoption("lab_fix"))
     except InputError as error:
         raise pytest.UsageError(str(error)) from None
+    if config.getoption("kernels"):
+        _send_elsewhere(config)
+        return
     if config.getoption("dist", "no") == "no":
         return
     if config.getoption("lab_keep") or config.getoption("lab_shell_on_failure"):
@@ -420,6 +438,20 @@ def _check_options(version: str | None, fix: str | None) -> None:
         from lab.fixes import find
 
         find(fix)
+
+
+def _send_elsewhere(config: pytest.Config) -> None:
+    from lab.kernels.suite import Elsewhere
+
+    here = (
+        config.getoption("dist", "no") != "no",
+        config.getoption("lab_keep"),
+        config.getoption("lab_shell_on_failure"),
+    )
+    if any(here):
+        raise pytest.UsageError("--kernels runs the tests elsewhere: leave out -n, --lab-keep, --lab-shell-on-failure")
+    names = [name.strip() for name in config.getoption("kernels").split(",")]
+    config.pluginmanager.register(Elsewhere(config, list(dict.fromkeys(names)), config.getoption("kernels_limit")))
 
 
 def _is_required(config: pytest.Config) -> bool:

@@ -28,24 +28,31 @@ class _Instrument(Protocol):
 class Recorder:
     """Records from the moment on at which it is made; must be made inside the running event loop.
 
-    :param nodes: the hosts whose conntrack judges; the entries of the first are followed.
-    :param local: the one of them whose own sockets play: what it gives to them is a sighting at :data:`LOCAL`.
+    :param nodes: the hosts whose conntrack judges. The entries of the first are followed, and what it gives to its own
+        sockets is a sighting at :data:`LOCAL`.
+    :param each: record each packet; else none is sighted, and judged are those that are INVALID or ignored. They are
+        counted all the same.
     """
 
-    def __init__(self, lab: Lab, nodes: Sequence[str], local: str | None = None) -> None:
+    def __init__(self, lab: Lab, nodes: Sequence[str], *, each: bool = True) -> None:
+        self._each = each
         self.sightings: list[Sighting] = []
         self.judged: list[Judged] = []
         self.entry_events: list[EntryEvent] = []
         self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._loop = asyncio.get_running_loop()
         self._listeners: list[Callable[[Sighting], None]] = []
+        self._instruments: list[_Instrument] = []
         lab.keep(self)  # first, so that it leaves the loop before what it listens to is closed
+        # The rules come before the logs: on a kernel that was just booted they bring conntrack and its sysctls.
+        for node in nodes:
+            witness = script() if each else script(logged=("invalid",))
+            lab.hosts[node].nft.run(witness + (local_script() if each and node == nodes[0] else ""))
         self._logs = [(Pairing(node), lab.keep(PacketLog(lab.hosts[node].namespace))) for node in nodes]
         self._events = lab.keep(ConntrackEvents(lab.hosts[nodes[0]].namespace))
-        for node in nodes:
-            lab.hosts[node].nft.run(script() + (local_script() if node == local else ""))
-        self._captures = [lab.keep(Capture(name, running.namespace)) for name, running in lab.hosts.items()]
-        self._instruments: list[_Instrument] = [*(log for _pairing, log in self._logs), self._events, *self._captures]
+        captured = lab.hosts.items() if each else ()
+        self._captures = [lab.keep(Capture(name, running.namespace)) for name, running in captured]
+        self._instruments += [*(log for _pairing, log in self._logs), self._events, *self._captures]
         for instrument in self._instruments:
             self._loop.add_reader(instrument.fileno(), self.read)
 
@@ -63,7 +70,9 @@ class Recorder:
             self.judged += pairing.take(records)
             for record in records:
                 if record.group == LOCAL_GROUP and record.packet is not None:
-                    self._saw(Sighting(record.time or time.time_ns(), pairing.host, LOCAL, False, record.packet))
+                    # The log cuts the time of arrival to microseconds, and the interface was before the socket.
+                    moment = record.time + 1000 if record.time else time.time_ns()
+                    self._saw(Sighting(moment, pairing.host, LOCAL, False, record.packet))
         self.entry_events += self._events.read()
         for waiter in list(self._waiting):
             condition, future = waiter
@@ -77,10 +86,11 @@ class Recorder:
         for listener in self._listeners:
             listener(sighting)
 
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
+    async def until(self, condition: Callable[[], bool], what: str, *, within: float = _BOUND) -> None:
         """Wait until ``condition`` holds, asked again whenever something was seen.
 
-        :raises UnseenError: it did not within ten seconds; says ``what`` was waited for.
+        :param within: as many seconds.
+        :raises UnseenError: it did not; says ``what`` was waited for.
         """
         self.read()
         if condition():
@@ -88,9 +98,9 @@ class Recorder:
         future: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append((condition, future))
         try:
-            await asyncio.wait_for(future, _BOUND)
+            await asyncio.wait_for(future, within)
         except TimeoutError:
-            raise UnseenError(f"waited {_BOUND:.0f} s for {what}") from None
+            raise UnseenError(f"waited {within:.0f} s for {what}") from None
 
     def lost(self) -> int:
         """Return how many packets the captures could not take in."""
@@ -99,6 +109,9 @@ class Recorder:
     def stop(self) -> None:
         """Take in the last of it and leave the event loop."""
         self.read()
+        if not self._each:
+            for pairing, _log in self._logs:
+                self.judged += pairing.let_through()
         self.close()
 
     def close(self) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from lab.conntrack.netlink import Entry, EntryEvent
 from lab.conntrack.window import Prediction
 from lab.conntrack.witness import Judged
 from lab.wire.capture import Sighting
-from lab.wire.packet import Packet, SocketAddress
+from lab.wire.packet import ICMP, ICMPV6, Packet, SocketAddress
+
+# Destination unreachable: RFC 792; RFC 4443, 3.1.
+_UNREACHABLE: Final = {ICMP: 3, ICMPV6: 1}
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,26 @@ class Injected:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """One question that a client sent by datagram, and what came of it.
+
+    :param question: as it left the client.
+    :param reached: the hosts whose sockets got it.
+    :param answer: as it came to the client's interface; None where none came.
+    :param answered: whether the client's socket took the answer.
+    :param error: the name of the errno that its socket had instead, such as ECONNREFUSED.
+    """
+
+    client: str
+    target: SocketAddress
+    question: Packet
+    reached: tuple[str, ...]
+    answer: Packet | None
+    answered: bool
+    error: str | None
+
+
+@dataclass(frozen=True)
 class Check:
     """Something that a case holds against what was seen.
 
@@ -79,6 +104,41 @@ class Counters:
 
 
 @dataclass(frozen=True)
+class Download:
+    """How one client's download ended.
+
+    :param exit_code: of curl: 0 for a whole one, 28 for one that stood still, 56 for a connection that was reset.
+    :param words: what curl said to it.
+    :param received: bytes.
+    :param intact: whether these are the bytes that the server has at that place.
+    """
+
+    exit_code: int
+    words: str
+    received: int
+    intact: bool
+
+
+@dataclass(frozen=True)
+class Load:
+    """Many downloads at once, and what the kernels counted of them.
+
+    :param size: of one download, in bytes.
+    :param seconds: from the first one's beginning to the last one's end.
+    :param held: data packets that the router held back.
+    :param late: data segments that came to the client when it had their bytes already (TCPDSACKOldSent).
+    :param resets: connections that were reset while they lived, by host (EstabResets).
+    """
+
+    size: int
+    downloads: tuple[Download, ...]
+    seconds: float
+    held: int
+    late: int
+    resets: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Timeline:
     """One trial's evidence.
 
@@ -88,11 +148,15 @@ class Timeline:
     :param entry: the connection's conntrack entry at the end, None where it was gone.
     :param refusal: how it is known that there never was a connection; None where there was one.
     :param complete: what was to be said went through to the last byte.
+    :param bystanders: hosts that neither play nor forward: what comes to them went astray.
     :param ends: the sockets of a connection; empty where there was none.
+    :param exchanges: questions and answers by datagram, in the order in which they were asked.
     :param first_numbers: each side's initial sequence number.
     :param checks: what the case held against what was seen.
     :param findings: what kernels may differ in, in words that are the same where they do not.
     :param faults: what is wrong with the instruments themselves; not empty means that nothing can be concluded.
+    :param load: the downloads, where there were many at once. Packets are counted then, and none is sighted; judged
+        are those that are INVALID or ignored.
     """
 
     client: str
@@ -111,10 +175,13 @@ class Timeline:
     refusal: str | None
     complete: bool
     ends: tuple[SocketEnd, ...] = ()
+    exchanges: tuple[Exchange, ...] = ()
     first_numbers: dict[str, int] = field(default_factory=dict)
+    bystanders: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     findings: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    load: Load | None = None
 
     def end_of(self, host: str) -> SocketEnd | None:
         """Return how the socket of ``host`` ended, None where it never was."""
@@ -127,3 +194,20 @@ class Timeline:
         """
         words = [judged for judged in self.judged if judged.packet.likeness == packet.likeness]
         return next((judged for judged in words if judged.host == self.node), words[0] if words else None)
+
+
+def unreachable(injected: Injected, sightings: Iterable[Sighting]) -> Sighting | None:
+    """Return the ICMP error that told the sender of a packet that its destination has no way, None where none came."""
+    quoted = (injected.packet.source, injected.packet.destination)
+    return next(
+        (
+            sighting
+            for sighting in sightings
+            if sighting.host == injected.host
+            and not sighting.outgoing
+            and sighting.packet.icmp is not None
+            and sighting.packet.icmp.kind == _UNREACHABLE.get(sighting.packet.protocol)
+            and sighting.packet.icmp.quoted == quoted
+        ),
+        None,
+    )

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import itertools
+import os
 
 import pytest
 
@@ -39,7 +40,7 @@ def ask(answers, family):
 
 
 def run(case, fix, family, answer, kind="iptables-nft"):
-    topology = trial.with_proxy(load("kube-proxy"), *KINDS[kind])
+    topology = trial.with_proxy(load(case.topology or "kube-proxy"), *KINDS[kind])
     return asyncio.run(trial.run(Setting(case, fix, topology, family), answer))
 
 
@@ -49,7 +50,7 @@ PLACES = list(zip(KINDS, [Family.IPV4, Family.IPV6] * 2, strict=True))
 
 @pytest.mark.parametrize(("kind", "family"), PLACES, ids=lambda value: str(value))
 @pytest.mark.parametrize("fix", FIXES.values(), ids=lambda fix: fix.name)
-@pytest.mark.parametrize("case", CASES.values(), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [case for case in CASES.values() if not case.slow], ids=lambda case: case.name)
 def test_every_trial_gives_what_this_kernel_is_expected_to_give(case, fix, kind, family, answers):
     check(case, fix, kind, family, answers)
 
@@ -60,6 +61,14 @@ def test_every_trial_gives_what_this_kernel_is_expected_to_give(case, fix, kind,
 @pytest.mark.parametrize("fix", DEFAULT_FIXES, ids=lambda fix: fix.name)
 @pytest.mark.parametrize("case", DEFAULT_CASES, ids=lambda case: case.name)
 def test_so_does_every_default_trial_everywhere_else(case, fix, kind, family, answers):
+    check(case, fix, kind, family, answers)
+
+
+@pytest.mark.skipif(not os.environ.get("LAB_SLOW"), reason="takes minutes: set LAB_SLOW=1")
+@pytest.mark.parametrize(("kind", "family"), PLACES, ids=lambda value: str(value))
+@pytest.mark.parametrize("fix", DEFAULT_FIXES, ids=lambda fix: fix.name)
+@pytest.mark.parametrize("case", [case for case in CASES.values() if case.slow], ids=lambda case: case.name)
+def test_so_do_the_slow_cases(case, fix, kind, family, answers):
     check(case, fix, kind, family, answers)
 
 
@@ -225,3 +234,8 @@ def test_every_case_tells_its_story():
         assert case.threads
         assert set(case.expectations) == set(Behaviour)
         assert all(case.expected(behaviour, fix.protection) for behaviour in Behaviour for fix in FIXES.values())
+
+
+@pytest.mark.parametrize("case", [case for case in CASES.values() if not case.slow], ids=lambda case: case.name)
+def test_the_fixture_plays_what_the_command_plays(case, trial):
+    assert trial(case.name, fix="drop-forward").as_expected

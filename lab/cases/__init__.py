@@ -7,9 +7,16 @@ from typing import Final
 from lab.cases import (
     ack_above,
     ack_below,
+    asymmetric_route,
     bad_checksum,
     bad_checksum_unchecked,
     beyond_window,
+    client_beyond_window,
+    client_masqueraded,
+    client_on_node,
+    congested,
+    dns_race,
+    endpoint_removed,
     entry_deleted,
     entry_deleted_client_first,
     entry_deleted_strictly,
@@ -27,13 +34,19 @@ from lab.cases import (
     reset_inexact,
     reset_out_of_window,
     sack_beyond,
+    snat_port_race,
     stale_syn_ack,
+    stale_udp_entry,
     syn_ack_again,
+    syn_before_service,
     syn_fin,
     syn_from_client,
     syn_from_server,
+    table_full,
+    table_full_gc,
     tour_of_states,
     truncated_header,
+    udp_before_service,
     upstream_regression,
     without_nat,
 )
@@ -84,6 +97,24 @@ _THE_ENTRY_IS_GONE: Final = (
 
 _THE_PORT_AGAIN: Final = (*port_reused.CASES, stale_syn_ack.CASE)
 
+_WHERE_IT_ENDS: Final = (
+    *client_on_node.CASES,
+    *client_masqueraded.CASES,
+    *client_beyond_window.CASES,
+    asymmetric_route.CASE,
+)
+
+#: Nothing is forged, and every packet is real.
+_UNDER_LOAD: Final = congested.CASES
+
+_THE_ENTRY_STAYS: Final = (
+    endpoint_removed.CASE,
+    *syn_before_service.CASES,
+    *stale_udp_entry.CASES,
+    *udp_before_service.CASES,
+)
+_TWO_AT_ONCE: Final = (*snat_port_race.CASES, *dns_race.CASES)
+
 #: Every case by its name.
 CASES: Final = {
     case.name: case
@@ -93,6 +124,12 @@ CASES: Final = {
         *_NOT_A_WINDOW_MATTER,
         *_THE_ENTRY_IS_GONE,
         *_THE_PORT_AGAIN,
+        *_WHERE_IT_ENDS,
+        *_UNDER_LOAD,
+        *table_full.CASES,
+        table_full_gc.CASE,
+        *_THE_ENTRY_STAYS,
+        *_TWO_AT_ONCE,
     )
 }
 

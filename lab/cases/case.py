@@ -77,20 +77,29 @@ def injection(packet: Callable[[Stage], Segment | IcmpError]) -> Callable[[Stage
 NO_WAY: Final = Expectation(None, Outcome.REFUSED)
 
 
-def row(nothing: Expectation, drop: Expectation, liberal: Expectation, *, untracked: Expectation = NO_WAY) -> Row:
-    """Return what is expected under each protection of a packet that the node forwards.
+def row(
+    nothing: Expectation,
+    drop: Expectation,
+    liberal: Expectation,
+    *,
+    untracked: Expectation = NO_WAY,
+    local: bool = False,
+) -> Row:
+    """Return what is expected under each protection.
 
     With a drop and a liberal conntrack the drop has work only where being liberal leaves the packet INVALID.
 
     :param untracked: where packets from pod to pod are not tracked.
+    :param local: the packet ends at the node itself, in INPUT; otherwise the node forwards it.
     """
 
     def expected(protection: Protection) -> Expectation:
+        drops = protection.drops_local if local else protection.drops_forwarded
         if protection.is_untracked:
             return untracked
-        if protection.is_liberal and not (protection.drops_forwarded and liberal.judgement is Judgement.INVALID):
+        if protection.is_liberal and not (drops and liberal.judgement is Judgement.INVALID):
             return liberal
-        return drop if protection.drops_forwarded else nothing
+        return drop if drops else nothing
 
     return expected
 

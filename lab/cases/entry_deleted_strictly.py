@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import RESET, Case, always, on_every_kernel, row
-from lab.conntrack.dropped import dropped_as_invalid
 from lab.conntrack.witness import Judgement
 from lab.result import Expectation
 from lab.stage import Stage
@@ -31,7 +30,7 @@ async def _play_client_first(stage: Stage) -> None:
     await stage.client_speaks()
     errors = [one.packet.icmp for one in stage.seen(stage.client_end.host, outgoing=False) if one.packet.icmp]
     about = [str(error.quoted[1]) for error in errors if error.quoted]
-    if not dropped_as_invalid(stage.node, stage.family.version):
+    if not stage.dropped():
         target = str(stage.cast.service_address)
         stage.expect("an ICMP error: the node has no way to the VIP", about == [target], about)
     await stage.retransmissions(1)

@@ -7,9 +7,10 @@ A reason in the kernel's log never means INVALID by itself: from Linux 6.1 on, p
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 from lab.conntrack.nflog import LOCAL_GROUP, REASON_GROUP, WITNESS_GROUP, Record
@@ -39,15 +40,25 @@ _PRIORITY: Final = -190
 _LOCAL_PRIORITY: Final = 200
 
 
-def script() -> str:
-    """Return the nftables script that sets the witness up in a namespace."""
+def load_conntrack(nft: Nft) -> None:
+    """Have the kernel load conntrack, whose sysctls are set next: on a fresh machine no rule has asked for it yet."""
+    if not Path("/proc/sys/net/netfilter/nf_conntrack_log_invalid").exists():
+        nft.run("table inet lab_loads_conntrack {\nchain state {\nct state new\n}\n}\n")
+        nft.run("delete table inet lab_loads_conntrack\n")
+
+
+def script(logged: Collection[str] = _STATES) -> str:
+    """Return the nftables script that sets the witness up in a namespace.
+
+    :param logged: the states whose packets are logged; all are counted.
+    """
     lines = [f"table inet {_TABLE} {{"]
     lines += [f"counter {state} {{\n}}" for state in _STATES]
     for hook in ("prerouting", "output"):
         lines += [f"chain {hook} {{", f"type filter hook {hook} priority {_PRIORITY}; policy accept;"]
-        lines += [
-            f'ct state {state} counter name "{state}" log prefix "{state}" group {WITNESS_GROUP}' for state in _STATES
-        ]
+        for state in _STATES:
+            log = f' log prefix "{state}" group {WITNESS_GROUP}' if state in logged else ""
+            lines.append(f'ct state {state} counter name "{state}"{log}')
         lines.append("}")
     return "\n".join([*lines, "}", ""])
 
@@ -95,18 +106,27 @@ class Pairing:
 
     def __init__(self, host: str) -> None:
         self.host = host
-        self._reasons: dict[bytes, str] = {}
+        self._reasons: dict[bytes, Record] = {}
 
     def take(self, records: Iterable[Record]) -> list[Judged]:
         """Return the packets that the records judge."""
         judged = []
         for record in records:
             if record.group == REASON_GROUP:
-                self._reasons[record.data] = record.words
+                self._reasons[record.data] = record
             elif record.group == WITNESS_GROUP and record.packet is not None:
-                reason = _tidy(self._reasons.pop(record.data, ""))
-                judged.append(Judged(self.host, record.time, record.packet, record.words, reason))
+                reason = self._reasons.pop(record.data, None)
+                words = _tidy(reason.words) if reason else ""
+                judged.append(Judged(self.host, record.time, record.packet, record.words, words))
         return judged
+
+    def let_through(self) -> list[Judged]:
+        """Return the packets with a reason and no word: ignored ones, where the witness logs INVALID ones alone."""
+        return [
+            Judged(self.host, reason.time, reason.packet, "established", _tidy(reason.words))
+            for reason in self._reasons.values()
+            if reason.packet is not None
+        ]
 
 
 def _tidy(reason: str) -> str:

@@ -26,6 +26,17 @@ PACKAGES: Final = {
     "ip6tables-legacy-save": "iptables",
     "nft": "nftables",
     "ip": "iproute2",
+    "apt-get": "apt",
+    "busybox": "busybox-static",
+    "depmod": "kmod",
+    "dpkg-deb": "dpkg",
+    "mksquashfs": "squashfs-tools",
+    "newuidmap": "uidmap",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "tc": "iproute2",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
+    "mount": "mount",
 }
 
 

@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.conntrack.witness import Judged, Judgement
+from lab.report.load import load_lines
 from lab.result import Report, Result, Tally
 from lab.timeline import Injected, Timeline
 from lab.verdict import Outcome, leaked
-from lab.wire.capture import Sighting
+from lab.wire.capture import LOCAL, Sighting
 from lab.wire.follow import distance
 from lab.wire.packet import ACK, FIN, ICMP, RST, SYN, TCP, Packet
 
@@ -65,6 +66,8 @@ class _Crossing:
 
     @property
     def place(self) -> str:
+        if self.arriving and self.arriving.interface == LOCAL:
+            return f"{self.arriving.host} > {LOCAL}"
         ends = (f"{end.host} {end.interface}" if end else "?" for end in (self.leaving, self.arriving))
         return " > ".join(ends)
 
@@ -81,8 +84,9 @@ def _crossings(sightings: Iterable[Sighting]) -> list[_Crossing]:
             waiting.append((len(crossings), sighting))
             crossings.append(_Crossing(sighting, None))
             continue
-        # A link changes nothing: what arrives is, to the last field, what left the other end.
-        match = next((item for item in waiting if item[1].packet == sighting.packet), None)
+        # A link changes nothing: what arrives is, to the last field, what left the other end. A socket is on no link.
+        on_link = sighting.interface != LOCAL
+        match = next((item for item in waiting if item[1].packet == sighting.packet), None) if on_link else None
         if match is None:
             crossings.append(_Crossing(None, sighting))
         else:
@@ -140,9 +144,11 @@ class _Drawing:
             yield _about(injected), "bold"
         if note is not None and note.reason:
             yield f"kernel: {note.reason}", _OOPS if note.state == "invalid" else "yellow"
-        if self._is_leak(crossing):
-            yield f"OOPS: from the pod's address; the client only knows {timeline.target}", _OOPS
-        if arriving is not None and packet.tcp is not None and packet.tcp.flags & RST:
+        if arriving is not None and self._is_leak(crossing):
+            knows = f"from the pod's address; the client only knows {timeline.target}"
+            strange = f"not translated; {arriving.host} has no such connection"
+            yield f"OOPS: {knows if arriving.host == timeline.client else strange}", _OOPS
+        if arriving is not None and packet.tcp is not None and packet.tcp.flags & RST and self._is_end(arriving):
             end = timeline.end_of(arriving.host)
             if end is not None and end.error is not None:
                 yield f"{end.host}'s socket: {end.error}", _OOPS
@@ -150,6 +156,10 @@ class _Drawing:
     def _is_injected(self, packet: Packet) -> bool:
         injected = self._timeline.injected
         return injected is not None and packet.likeness == injected.packet.likeness
+
+    def _is_end(self, arriving: Sighting) -> bool:
+        """Tell whether a packet is where a socket takes it: a node's interfaces come before its translation."""
+        return arriving.interface == LOCAL or arriving.host != self._timeline.node
 
     def _is_leak(self, crossing: _Crossing) -> bool:
         return self._leak is not None and crossing.arriving == self._leak
@@ -183,10 +193,11 @@ class _Drawing:
     def _mark(self, crossing: _Crossing) -> str:
         """Return the figure's number for a crossing, empty for packets that it does not show."""
         timeline, packet = self._timeline, crossing.sighting.packet
+        clients = (timeline.client_address, timeline.peer_address)
         number = ""
         if self._leak is not None and self._is_injected(packet):
             number = "(4)" if self._is_leak(crossing) else "(3)"
-        elif packet.tcp is not None and packet.tcp.flags & RST and packet.source == timeline.client_address:
+        elif packet.tcp is not None and packet.tcp.flags & RST and packet.source in clients:
             number = "(5)"
         elif packet.source == timeline.client_address and packet.payload_length:
             number = "(1)" if packet.destination == timeline.target else "(2)"
@@ -206,7 +217,12 @@ def _error(packet: Packet) -> str:
 
 
 def timeline_lines(timeline: Timeline) -> list[Text]:
-    """Draw a timeline: TCP segments and ICMP errors on every link, what conntrack said, how the sockets ended."""
+    """Draw a timeline: TCP segments and ICMP errors on every link, what conntrack said, how the sockets ended.
+
+    Of downloads under load: how each ended, and what was counted.
+    """
+    if timeline.load is not None:
+        return load_lines(timeline, timeline.load)
     return [*_Drawing(timeline).lines(), *_ending(timeline)]
 
 

@@ -16,9 +16,9 @@ from lab.errors import InputError
 from lab.fabric import Lab
 from lab.recorder import UnseenError
 from lab.stage.scene import RefusedError, Scene, one_processor
-from lab.timeline import Injected, SocketEnd, Timeline
-from lab.traffic.stream import FAREWELL, REQUEST, Attempt, TcpEnd, listen, stream
-from lab.wire.capture import Sighting
+from lab.timeline import Injected, SocketEnd, Timeline, unreachable
+from lab.traffic.stream import A_MOMENT, FAREWELL, REQUEST, Attempt, TcpEnd, listen, stream
+from lab.wire.capture import LOCAL, Sighting
 from lab.wire.craft import IcmpError, Segment, craft
 from lab.wire.follow import Connection, Side, distance
 from lab.wire.packet import TCP, Packet, SocketAddress, decode
@@ -30,7 +30,6 @@ QUESTION: Final = b"are you there?\n"
 _WORD: Final = 500  # bytes that the server says where the case is about its own next segment
 # IP_MTU of ip(7), IPV6_MTU of ipv6(7): Python has no names for them.
 _PATH_MTU: Final = {Family.IPV4: (socket.IPPROTO_IP, 14), Family.IPV6: (socket.IPPROTO_IPV6, 24)}
-_A_MOMENT: Final = 0.02  # seconds; a handshake takes 0.1 ms, and after this long a barrier tells whether it is over
 
 
 class Stage(Scene):
@@ -124,7 +123,7 @@ class Stage(Scene):
                     listeners,
                     self._target,
                 )
-                if not await attempt.over_within(_A_MOMENT):
+                if not await attempt.over_within(A_MOMENT):
                     # Whatever is left of the handshake is behind these.
                     for host, _listener in listeners:
                         await self.barrier(host)
@@ -305,6 +304,25 @@ class Stage(Scene):
         """Return what the client's kernel takes for the path's MTU, in bytes (ip(7), ipv6(7))."""
         level, option = _PATH_MTU[self.family]
         return self.client_end.socket.getsockopt(level, option)
+
+    @property
+    def unreachable(self) -> bool:
+        """True when the sender of the packet to be judged was told by ICMP that there is no way."""
+        injected = self._injected
+        assert injected is not None
+        self.recorder.read()
+        return unreachable(injected, self.recorder.sightings) is not None
+
+    @property
+    def taken_by_node(self) -> bool:
+        """True when the packet to be judged came to the node's own sockets."""
+        injected = self._injected
+        assert injected is not None
+        self.recorder.read()
+        return any(
+            sighting.interface == LOCAL and sighting.packet.likeness == injected.packet.likeness
+            for sighting in self.recorder.sightings
+        )
 
     def window_at_node(self) -> Tracker:
         """Return what the node's conntrack knows of the connection, by the model, from all packets that it judged.

@@ -8,11 +8,12 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import ClassVar, Final
 
 from lab.cast import Cast
 from lab.conntrack.dropped import dropped_as_invalid
-from lab.conntrack.netlink import ConntrackTable, Entry
+from lab.conntrack.fill import Filler
+from lab.conntrack.netlink import ConntrackTable, Entry, creation
 from lab.conntrack.witness import Judged, Judgement, counters
 from lab.errors import LabError, MissingError
 from lab.fabric import Lab
@@ -21,11 +22,12 @@ from lab.recorder import Recorder, UnseenError
 from lab.timeline import Check, Counters, Injected, Timeline
 from lab.traffic.stream import datagram_socket
 from lab.wire.capture import Sighting
-from lab.wire.packet import BARRIER_PORT, TCP, SocketAddress, flags_of
+from lab.wire.packet import BARRIER_PORT, TCP, UDP, SocketAddress, flags_of
 from lab.words import Behaviour, Family
 
-_TRIES: Final = 10  # retransmissions are further and further apart; reading the counters takes a millisecond
+_ROUNDS: Final = 10  # retransmissions come further and further apart
 _BOUND: Final = 10.0  # seconds; a generous end to waits that an event ends within a millisecond
+_AN_HOUR: Final = 3600  # seconds; longer than any trial
 
 
 class RefusedError(LabError):
@@ -39,7 +41,10 @@ class Scene:
     the trial fail, whatever its outcome; it never ends the play.
 
     :param behaviour: what this kernel does with packets out of the window, where it is known.
+    :cvar sees_each: whether every packet is recorded, or only what conntrack does not like.
     """
+
+    sees_each: ClassVar = True
 
     def __init__(self, lab: Lab, cast: Cast, family: Family, behaviour: Behaviour | None = None) -> None:
         self.lab = lab
@@ -48,7 +53,7 @@ class Scene:
         self.family = family
         others = (node.name for node in lab.topology.nodes if node.name != cast.node)
         self._nodes = (cast.node, *others)
-        self.recorder = Recorder(lab, self._nodes, local=cast.client if cast.client in self._nodes else None)
+        self.recorder = Recorder(lab, self._nodes, each=self.sees_each)
         self._tables = [lab.keep(ConntrackTable(lab.hosts[node].namespace)) for node in self._nodes]
         self._server, self._server_address = cast.servers[0]
         self._target = self._server_address
@@ -59,6 +64,7 @@ class Scene:
         self._checks: list[Check] = []
         self._findings: list[str] = []
         self._barriers: Counter[str] = Counter()
+        self._filler: Filler | None = None
 
     # --- the node -----------------------------------------------------------------------------------
 
@@ -91,8 +97,14 @@ class Scene:
             yield
 
     def entry(self) -> Entry | None:
-        """Return the entry of what the client talks to, as the node has it now; None where it is gone."""
-        return self._tables[0].entry(TCP, self.cast.client_address, self._target)
+        """Return the connection's entry as the node has it now; None where it is gone.
+
+        To a node behind another one the client talks to the server itself: the destination was rewritten before.
+        """
+        for destination in dict.fromkeys((self._target, self._server_address)):
+            if entry := self._tables[0].entry(TCP, self.cast.client_address, destination):
+                return entry
+        return None
 
     def forget_entry(self) -> None:
         """Delete the connection's entry at the node, as `conntrack -D` does."""
@@ -103,6 +115,30 @@ class Scene:
     def flush_entries(self) -> None:
         """Delete every entry of the node, as `conntrack -F` does."""
         self._tables[0].flush()
+
+    def load(self, host: str, rules: str) -> None:
+        """Load nftables rules of the case's own on a host, in a table of their own."""
+        running = self.lab.hosts[host]
+        running.nft.run(rules)
+        running.rules.append(rules)
+
+    def fill_table(self, *, assured: bool = True) -> None:
+        """Fill the node's table to the limit; said again, fill what has become free (2 us an entry, 256 bytes).
+
+        A full table refuses the barriers' datagrams as it does others, so they get entries of their own beforehand.
+
+        :param assured: as by flows that go on; otherwise as by datagrams that nobody answers, which make room.
+        :raises MissingError: see :class:`lab.conntrack.fill.Filler`.
+        """
+        if self._filler is None:
+            self._filler = Filler(self.node.namespace, assured=assured)
+            client = SocketAddress(self.cast.client_address.address, BARRIER_PORT)
+            for _host, address in self.cast.servers:
+                server = SocketAddress(address.address, BARRIER_PORT)
+                if before := self._tables[0].entry(UDP, client, server):
+                    self._tables[0].delete(before)
+                self._tables[0].create(creation(UDP, client, server, assured=True, timeout=_AN_HOUR))
+        self._filler.fill()
 
     def statistics(self) -> dict[str, int]:
         """Return what the node's conntrack has counted so far, as ``conntrack -S`` shows it."""
@@ -138,8 +174,22 @@ class Scene:
             and (not flags or (sighting.packet.tcp is not None and sighting.packet.tcp.flags & wanted == wanted))
         ]
 
+    def dropped(self) -> int:
+        """Return how many packets the node's rules have dropped so far for being INVALID."""
+        return dropped_as_invalid(self.node, self.family.version) or 0
+
     def _judged_at_node(self) -> list[Judged]:
         return [judged for judged in self.recorder.judged if judged.host == self.cast.node]
+
+    def judgements(self, *, source: SocketAddress | str, flags: str) -> list[Judgement]:
+        """Return what the node's conntrack made of the TCP segments from an address that have all of these flags."""
+        self.recorder.read()
+        wanted = flags_of(flags)
+        return [
+            judged.judgement
+            for judged in self._judged_at_node()
+            if _is(judged.packet.source, source) and judged.packet.tcp and judged.packet.tcp.flags & wanted == wanted
+        ]
 
     def judgement(self) -> Judgement:
         """Return what conntrack made of the packet injected last.
@@ -232,6 +282,11 @@ class Scene:
         words = reasons[-1] if reasons else ""
         return self.expect(f"the kernel's reason {beginning!r}", words.startswith(beginning), repr(words))
 
+    def expect_counted(self, name: str, least: int = 1) -> bool:
+        """Expect a counter of ``conntrack -S`` to have counted as many or more: retransmissions come when they come."""
+        count = self.statistics().get(name, 0)
+        return self.expect(f"{name} counted {least:,} or more", count >= least, f"{count:,}")
+
     def find(self, words: str) -> None:
         """Note something that kernels may differ in, in the same words on each that does the same."""
         self._findings.append(words)
@@ -247,10 +302,29 @@ class Scene:
         :param server: one of the cast's, the one that plays when None.
         """
         client, server = self.cast.client, server or self._server
+        try:
+            await self._echo(server)
+        except (TimeoutError, OSError) as failure:
+            self._faults.append(f"the barrier datagram did not come back: {failure or 'no answer'}")
+        self._barriers[server] += 1
+        self.recorder.read()
+        for host, passed in ((client, self._barriers.total()), (server, 2 * self._barriers[server])):
+            if self._barriers_at(host) < passed:
+                self._faults.append(f"the capture on {host} missed the barrier datagram")
+        legs = 3 if self.cast.crosses_both_ways else 1
+        if sum(judged.packet.is_barrier for judged in self._judged_at_node()) < legs * self._barriers.total():
+            self._faults.append("the witness on the node missed the barrier datagram")
+
+    async def _echo(self, server: str) -> None:
+        """Send a barrier's datagram there, back and there again, and wait for the last.
+
+        :raises TimeoutError: it was lost.
+        :raises OSError: there is no way.
+        """
         address = self._server_address if server == self._server else dict(self.cast.servers)[server]
         to_client = SocketAddress(self.cast.client_address.address, BARRIER_PORT)
         to_server = SocketAddress(address.address, BARRIER_PORT)
-        there = datagram_socket(self.lab.hosts[client].namespace, to_client, to_server)
+        there = datagram_socket(self.lab.hosts[self.cast.client].namespace, to_client, to_server)
         here = datagram_socket(self.lab.hosts[server].namespace, to_server)
         loop = asyncio.get_running_loop()
         try:
@@ -261,19 +335,9 @@ class Scene:
                 await loop.sock_recv(there, 16)
                 there.send(b"and there")
                 await loop.sock_recv(here, 16)
-        except (TimeoutError, OSError) as failure:
-            self._faults.append(f"the barrier datagram did not come back: {failure or 'no answer'}")
         finally:
             there.close()
             here.close()
-        self._barriers[server] += 1
-        self.recorder.read()
-        for host, passed in ((client, self._barriers.total()), (server, 2 * self._barriers[server])):
-            if self._barriers_at(host) < passed:
-                self._faults.append(f"the capture on {host} missed the barrier datagram")
-        legs = 3 if self.cast.crosses_both_ways else 1
-        if sum(judged.packet.is_barrier for judged in self._judged_at_node()) < legs * self._barriers.total():
-            self._faults.append("the witness on the node missed the barrier datagram")
 
     def _barriers_at(self, host: str) -> int:
         """Count the barriers' datagrams that came to a host."""
@@ -282,18 +346,19 @@ class Scene:
             for sighting in self.recorder.sightings
         )
 
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
+    async def until(self, condition: Callable[[], bool], what: str, *, within: float = _BOUND) -> None:
         """Wait until ``condition`` holds, asked again whenever something was seen.
 
-        :raises UnseenError: it did not within the bound; says ``what`` was waited for.
+        :param within: as many seconds.
+        :raises UnseenError: it did not; says ``what`` was waited for.
         """
-        await self.recorder.until(condition, what)
+        await self.recorder.until(condition, what, within=within)
 
     # --- the end ------------------------------------------------------------------------------------
 
     def finish(self) -> Timeline:
         """Stop the instruments, read the counters, and return what was seen."""
-        counted = self._count_what_was_seen()
+        counters = self._count()
         self.recorder.stop()
         if lost := self.recorder.lost():
             self._faults.append(f"the captures lost {lost} packets")
@@ -313,7 +378,8 @@ class Scene:
             judged=tuple(self.recorder.judged),
             entry_events=tuple(self.recorder.entry_events),
             entry=self.entry(),
-            counters=counted,
+            counters=counters,
+            bystanders=self._bystanders(),
             refusal=self._refusal,
             complete=self._complete,
             checks=tuple(self._checks),
@@ -321,19 +387,22 @@ class Scene:
             faults=tuple(dict.fromkeys(self._faults)),
         )
 
-    def _count_what_was_seen(self) -> Counters:
-        """Read the counters at a moment of which the log is complete: a stalled sender goes on trying."""
-        for _ in range(_TRIES):
-            self.recorder.read()
+    def _bystanders(self) -> tuple[str, ...]:
+        players = {self.cast.client, self._server, *self._nodes}
+        return tuple(host.name for host in self.lab.topology.hosts if not host.forwarding and host.name not in players)
+
+    def _count(self) -> Counters:
+        """Read what all nodes counted, when the log tells the same: a stack may send again meanwhile."""
+        self.recorder.read()
+        for _ in range(_ROUNDS):
             judged = len(self.recorder.judged)
-            counted = self._count()
+            counters = self._read_counters()
             self.recorder.read()
             if len(self.recorder.judged) == judged:
                 break
-        return counted
+        return counters
 
-    def _count(self) -> Counters:
-        """Read what all nodes counted."""
+    def _read_counters(self) -> Counters:
         nodes = [self.lab.hosts[node] for node in self._nodes]
         dropped = [dropped_as_invalid(node, self.family.version) for node in nodes]
         by_rule = [count for count in dropped if count is not None]

@@ -20,6 +20,8 @@ from lab.wire.packet import SocketAddress
 
 REQUEST: Final = b"GET the stream\n"
 FAREWELL: Final = b"thank you\n"
+#: In seconds. A handshake takes 0.1 ms, and after this long a barrier tells whether it is over.
+A_MOMENT: Final = 0.02
 _BOUND: Final = 10.0  # seconds; a generous end to waits that an event ends within a millisecond
 _ESTABLISHED, _CLOSED = 1, 7  # TCP_ESTABLISHED and TCP_CLOSE, include/net/tcp_states.h
 
@@ -41,7 +43,10 @@ class StalledError(LabError):
 
 
 class TcpEnd:
-    """One end of a connection: what it sent and received, and the error that ended it."""
+    """One end of a connection: what it sent and received, and the error that ended it.
+
+    :ivar soft_error: one that ended nothing, such as an ICMP error's (RFC 1122, 4.2.3.9): the kernel tells both alike.
+    """
 
     def __init__(self, host: str, sock: socket.socket) -> None:
         # It ends with a reset, by SIGKILL too: an orphan with undelivered data would hold its namespace for as long
@@ -52,6 +57,7 @@ class TcpEnd:
         self.sent = 0
         self.received = bytearray()
         self.error: str | None = None
+        self.soft_error: str | None = None
 
     @property
     def own_address(self) -> SocketAddress:
@@ -102,6 +108,8 @@ class TcpEnd:
         code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code and _state(self.socket) == _CLOSED:
             self.error = errno.errorcode.get(code, str(code))
+        elif code:
+            self.soft_error = errno.errorcode.get(code, str(code))
         return self.error
 
     def close(self) -> None:

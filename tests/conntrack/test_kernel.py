@@ -11,6 +11,7 @@ from lab.conntrack.witness import Judgement, Pairing, counters, script
 from lab.fabric import Lab
 from lab.topology.reader import load
 from lab.traffic.stream import datagram_socket
+from lab.wire.capture import Capture
 from lab.wire.craft import Segment, craft
 from lab.wire.packet import UDP, SocketAddress
 from lab.words import Family
@@ -96,7 +97,19 @@ def test_the_log_says_why_and_the_witness_says_what(running, family):
     assert judged.packet.source == ADDRESSES[family][0]
     counted = counters(node.nft)
     assert (counted["invalid"], counted["established"], counted["new"]) == (1, 0, 0)
-    assert judged.time is not None
+
+
+def test_the_log_says_when(running, family):
+    """Linux up to 5.18 gives a packet a time once somebody has asked for times, and then not at once."""
+    node = running.hosts["node"]
+    running.keep(Capture("node", node.namespace))
+    log = running.keep(PacketLog(node.namespace))
+    node.nft.run(script())
+    for _attempt in range(100):
+        send_a_reset_out_of_the_blue(running, family)
+        if any(one.packet.tcp and one.time is not None for one in Pairing("node").take(log.read())):
+            return
+    pytest.fail("no packet had a time")
 
 
 def test_the_witness_is_not_among_the_nodes_rules(running):
