@@ -28,12 +28,14 @@ from lab.cases import (
     last_ignored_byte,
     no_ack_flag,
     picked_up,
+    port_reused,
     reset_behind,
     reset_exact,
     reset_inexact,
     reset_out_of_window,
     sack_beyond,
     snat_port_race,
+    stale_syn_ack,
     stale_udp_entry,
     syn_ack_again,
     syn_before_service,
@@ -42,6 +44,7 @@ from lab.cases import (
     syn_from_server,
     table_full,
     table_full_gc,
+    tour_of_states,
     truncated_header,
     udp_before_service,
     upstream_regression,
@@ -81,6 +84,7 @@ _NOT_A_WINDOW_MATTER: Final = (
     *reset_exact.CASES,
     *reset_inexact.CASES,
     *icmp_error.CASES,
+    tour_of_states.CASE,
 )
 
 _THE_ENTRY_IS_GONE: Final = (
@@ -90,6 +94,8 @@ _THE_ENTRY_IS_GONE: Final = (
     *entry_expired.CASES,
     *picked_up.CASES,
 )
+
+_THE_PORT_AGAIN: Final = (*port_reused.CASES, stale_syn_ack.CASE)
 
 _WHERE_IT_ENDS: Final = (
     *client_on_node.CASES,
@@ -117,6 +123,7 @@ CASES: Final = {
         *_OUT_OF_THE_WINDOW,
         *_NOT_A_WINDOW_MATTER,
         *_THE_ENTRY_IS_GONE,
+        *_THE_PORT_AGAIN,
         *_WHERE_IT_ENDS,
         *_UNDER_LOAD,
         *table_full.CASES,

@@ -229,7 +229,7 @@ def timeline_lines(timeline: Timeline) -> list[Text]:
 def _about(injected: Injected) -> str:
     if not injected.forged:
         return f"sent by the {injected.host}'s own stack"
-    if injected.packet.tcp is None:
+    if injected.offset is None:
         return f"injected on {injected.host}'s link"
     where = "the very next byte" if injected.offset == 0 else f"{injected.offset:+,} from the next byte"
     model = f"; {injected.predicted}" if injected.predicted else ""
@@ -254,7 +254,8 @@ def _ending(timeline: Timeline) -> list[Text]:
         + ("" if end.intact else " AND NOT THOSE THAT WERE SENT")
         for end in timeline.ends
     )
-    lines.append(Text(ends, "green" if timeline.complete else _OOPS))
+    if ends:
+        lines.append(Text(ends, "green" if timeline.complete else _OOPS))
     invalid = timeline.counters.statistics.get("invalid", 0)
     entry = timeline.entry
     left = f"{entry.tcp_state}, {entry.timeout:,} s left" if entry else "gone"

@@ -14,6 +14,7 @@ from lab.conntrack.window import BE_LIBERAL, Prediction, Tracker
 from lab.conntrack.witness import Judgement
 from lab.errors import InputError
 from lab.fabric import Lab
+from lab.recorder import UnseenError
 from lab.stage.scene import RefusedError, Scene, one_processor
 from lab.timeline import Injected, SocketEnd, Timeline, unreachable
 from lab.traffic.stream import A_MOMENT, FAREWELL, REQUEST, Attempt, TcpEnd, listen, stream
@@ -168,8 +169,10 @@ class Stage(Scene):
         if not judged:
             return
         sent = (sighting for sighting in self.recorder.sightings[seen:] if sighting.host == end.host)
-        packet = next(one.packet for one in sent if one.outgoing and one.packet.payload_length and one.packet.tcp)
-        self._await_judgement(packet, forged=False, of_window=False)
+        packets = [one.packet for one in sent if one.outgoing and one.packet.payload_length and one.packet.tcp]
+        if not packets:
+            raise UnseenError(f"the capture on {end.host} saw nothing of what its stack sent")
+        self._await_judgement(packets[0], forged=False, of_window=False)
         self._take_errors()
 
     async def half_close(self) -> None:
@@ -279,7 +282,7 @@ class Stage(Scene):
         from_server = packet.source.address == self._server_address.address
         sender, receiver = (self.server, self.client) if from_server else (self.client, self.server)
         hosts = (self._server, self.cast.client) if from_server else (self.cast.client, self._server)
-        offset = distance(sender.sent, packet.tcp.sequence) if forged and packet.tcp else 0
+        offset = (distance(sender.sent, packet.tcp.sequence) if forged else 0) if packet.tcp else None
         predicted = self._predict(packet) if of_window else None
         self._injected = Injected(*hosts, packet, forged, offset, receiver.window, receiver.sent, predicted)
         return hosts[0]

@@ -362,6 +362,9 @@ class Scene:
         self.recorder.stop()
         if lost := self.recorder.lost():
             self._faults.append(f"the captures lost {lost} packets")
+        # All namespaces of a machine share one hash table: somebody else's millions of entries fill its chains.
+        if crowded_out := self.statistics().get("chain_toolong"):
+            self._faults.append(f"conntrack dropped {crowded_out} packets, for the machine's hash table is overfull")
         return Timeline(
             client=self.cast.client,
             node=self.cast.node,
