@@ -23,6 +23,7 @@ from lab.cases import (
     in_window,
     last_ignored_byte,
     no_ack_flag,
+    redirected_in_pod,
     reset_behind,
     reset_inexact,
     reset_out_of_window,
@@ -73,6 +74,7 @@ _WHERE_IT_ENDS: Final = (
     *client_masqueraded.CASES,
     *client_beyond_window.CASES,
     asymmetric_route.CASE,
+    *redirected_in_pod.CASES,
 )
 
 #: Every case by its name.

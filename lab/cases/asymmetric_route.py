@@ -44,7 +44,7 @@ CASE: Final = Case(
     title="the client's packets take another way, so that the node sees the server's answers alone",
     story=(
         "A SYN,ACK begins no connection that conntrack knows, so it is INVALID, be_liberal or not: that is about the"
-        " window of an entry, and there is none. Without the drop it passes, and the data behind it is picked up as NEW;"
+        " window of an entry, and there is none. Without the drop it passes, and the data behind it is taken up as NEW;"
         " with the drop every handshake times out. What helps is to have no such rule, which kube-proxy from v1.29 on"
         " leaves out where be_liberal was set before, or to keep these packets out of conntrack."
     ),

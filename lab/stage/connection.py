@@ -39,6 +39,7 @@ class Stage(Scene):
         super().__init__(lab, cast, family, behaviour)
         self._connection = Connection()  # as the packets at the server's interface tell it
         self._peer = cast.client_address  # the client, as the server knows it
+        self._server_on_link = self._server_address  # the server, as the packets on its link have it
         self._ends: tuple[TcpEnd, TcpEnd] | None = None
         self._forged: set[tuple[object, ...]] = set()
         self._client_says = REQUEST
@@ -47,12 +48,15 @@ class Stage(Scene):
 
     def _follow(self, sighting: Sighting) -> None:
         # A forged packet tells nothing of what the server's stack has sent.
-        if sighting.host == self._server and sighting.packet.likeness not in self._forged:
+        on_link = sighting.host == self._server and sighting.interface != LOCAL
+        if on_link and sighting.packet.likeness not in self._forged:
             self._connection.see(sighting.packet)
 
     def _follow_server(self, end: TcpEnd) -> None:
         """Follow the connection at the server that the node's rules chose, from its first packet on."""
         self._server, self._server_address, self._peer = end.host, end.own_address, end.peer_address
+        # The node that judges translates: where the server is on it, that is behind its link.
+        self._server_on_link = self._target if end.host == self.cast.node else end.own_address
         self._connection = Connection()
         for sighting in self.recorder.sightings:
             if self._peer in (sighting.packet.source, sighting.packet.destination):
@@ -61,7 +65,7 @@ class Stage(Scene):
     @property
     def server(self) -> Side:
         """The server's side of the connection: ``sent`` is its SND.NXT, ``acknowledged`` its RCV.NXT."""
-        side = self._connection.side(self._server_address)
+        side = self._connection.side(self._server_on_link)
         assert side is not None, "establish the connection first"
         return side
 
@@ -200,7 +204,7 @@ class Stage(Scene):
         if server.error is None:
             await client.receive(server.sent)
         with one_processor():
-            if not self._half_closed:
+            if not self._half_closed and client.error is None:
                 self._client_says += FAREWELL
                 await client.send(FAREWELL)
             if server.error is None:
@@ -235,7 +239,7 @@ class Stage(Scene):
             exact.
         :param more: other fields of :class:`lab.wire.craft.Segment`, such as flags and options.
         """
-        addresses = (self._server_address, self._peer)
+        addresses = (self._server_on_link, self._peer)
         return _segment(self.server, self.client, addresses, offset, payload, acknowledge, more)
 
     def from_client(self, offset: int = 0, payload: bytes = b"", *, acknowledge: int = 0, **more: object) -> Segment:
@@ -332,7 +336,7 @@ class Stage(Scene):
         ends = tuple(self._end(end) for end in self._ends or ())
         for end in self._ends or ():
             end.close()
-        sides = {self._server: self._server_address, self.cast.client: self._peer}
+        sides = {self._server: self._server_on_link, self.cast.client: self._peer}
         first = {host: side.first for host, address in sides.items() if (side := self._connection.side(address))}
         return replace(timeline, peer_address=self._peer, ends=ends, first_numbers=first)
 

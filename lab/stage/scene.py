@@ -331,7 +331,7 @@ class Scene:
         return tuple(host.name for host in self.lab.topology.hosts if not host.forwarding and host.name not in players)
 
     def _count(self) -> Counters:
-        """Read what all nodes counted, at a moment for which the log tells the same: a stack may send again meanwhile."""
+        """Read what all nodes counted when the log told the same: some stack may send again meanwhile."""
         self.recorder.read()
         for _ in range(_ROUNDS):
             judged = len(self.recorder.judged)
