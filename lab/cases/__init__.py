@@ -7,6 +7,7 @@ from typing import Final
 from lab.cases import (
     ack_above,
     ack_below,
+    after_close,
     asymmetric_route,
     bad_checksum,
     bad_checksum_unchecked,
@@ -75,6 +76,7 @@ _WHERE_IT_ENDS: Final = (
     *client_beyond_window.CASES,
     asymmetric_route.CASE,
     *redirected_in_pod.CASES,
+    *after_close.CASES,
 )
 
 #: Every case by its name.

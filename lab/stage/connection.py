@@ -19,13 +19,14 @@ from lab.traffic.stream import FAREWELL, REQUEST, Attempt, TcpEnd, listen, strea
 from lab.wire.capture import LOCAL, Sighting
 from lab.wire.craft import IcmpError, Segment, craft
 from lab.wire.follow import Connection, Side, distance
-from lab.wire.packet import TCP, Packet, SocketAddress, decode
+from lab.wire.packet import FIN, PSH, RST, TCP, Packet, SocketAddress, decode
 from lab.words import Behaviour, Family
 
 _FIRST_PART: Final = 1000  # bytes of the stream before the case disturbs the connection
 _SECOND_PART: Final = 4000  # and after it
 QUESTION: Final = b"are you there?\n"
 _WORD: Final = 500  # bytes that the server says where the case is about its own next segment
+_TCP_REPAIR: Final = 19  # include/uapi/linux/tcp.h
 _A_MOMENT: Final = 0.02  # seconds; a handshake takes 0.1 ms, and after this long a barrier tells whether it is over
 
 
@@ -164,10 +165,36 @@ class Stage(Scene):
         with one_processor():
             await end.send(words)
             await self.barrier()
-        sent = (sighting for sighting in self.recorder.sightings[seen:] if sighting.host == end.host)
-        packet = next(one.packet for one in sent if one.outgoing and one.packet.payload_length and one.packet.tcp)
-        self._await_judgement(packet, forged=False, of_window=False)
+        self._await_judgement_of_sent(end.host, seen, PSH)
         self._take_errors()
+
+    def _await_judgement_of_sent(self, host: str, seen: int, flag: int) -> None:
+        """Remember the first segment with a flag that a host's own stack sent since, as what the trial is about."""
+        sent = (sighting.packet for sighting in self.recorder.sightings[seen:] if _is_sent_by(sighting, host))
+        packet = next(one for one in sent if one.tcp is not None and one.tcp.flags & flag)
+        self._await_judgement(packet, forged=False, of_window=False)
+
+    async def client_aborts(self) -> None:
+        """Let the client close at once with a RST, and wait until its effect is over. All has been said by then."""
+        with one_processor():
+            self.client_end.close()
+            await self.barrier()
+        self._take_errors()
+        self._complete = True
+
+    async def client_vanishes(self) -> None:
+        """Let the client's socket be gone without a word, as those of a pod are that was replaced by another."""
+        self.client_end.socket.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)  # closed like that it sends nothing
+        await self.client_aborts()
+
+    async def client_leaves(self) -> None:
+        """Let the client say that it has nothing more to say, to be judged: its FIN may never be acknowledged."""
+        self._half_closed = True
+        seen = len(self.recorder.sightings)
+        with one_processor():
+            self.client_end.socket.shutdown(socket.SHUT_WR)
+            await self.barrier()
+        self._await_judgement_of_sent(self.client_end.host, seen, FIN)
 
     async def half_close(self) -> None:
         """Let the client say that it has nothing more to say (shutdown(2), SHUT_WR), and wait until that is known."""
@@ -259,6 +286,13 @@ class Stage(Scene):
             injector.send(data)
             await self.barrier()
         self._take_errors()
+
+    async def provoke(self, packet: Segment) -> None:
+        """Inject a segment, and let the RST by which its receiver's own stack answers be the one to be judged."""
+        seen = len(self.recorder.sightings)
+        await self.inject(packet)
+        assert self._injected is not None
+        self._await_judgement_of_sent(self._injected.receiver, seen, RST)
 
     def _await_judgement(self, packet: Packet, *, forged: bool, of_window: bool) -> str:
         """Remember a packet as the one that the trial is about; return the host that it comes from."""
@@ -359,6 +393,10 @@ def _segment(
     fields: dict[str, Any] = {"flags": "PA" if payload else "A", "timestamps": sender.timestamps, **more}
     numbers = (sender.sent + offset, receiver.sent + acknowledge)
     return Segment(*addresses, *numbers, window=sender.last_window_field, payload=payload, **fields)
+
+
+def _is_sent_by(sighting: Sighting, host: str) -> bool:
+    return sighting.host == host and sighting.outgoing
 
 
 def _is_plain(packet: Segment | IcmpError) -> bool:

@@ -100,6 +100,8 @@ class TcpEnd:
 
     def pending_error(self) -> str | None:
         """Take the error that the kernel holds for the socket, without sending or receiving anything."""
+        if self.socket.fileno() < 0:
+            return self.error
         code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code and self._state == _CLOSED:
             self.error = errno.errorcode.get(code, str(code))
