@@ -33,6 +33,7 @@ from lab.cases import (
     syn_fin,
     syn_from_server,
     truncated_header,
+    two_nodes,
     upstream_regression,
     without_nat,
 )
@@ -77,6 +78,7 @@ _WHERE_IT_ENDS: Final = (
     asymmetric_route.CASE,
     *redirected_in_pod.CASES,
     *after_close.CASES,
+    *two_nodes.CASES,
 )
 
 #: Every case by its name.
