@@ -7,6 +7,7 @@ from typing import Final
 from lab.cases import (
     ack_above,
     ack_below,
+    after_close,
     asymmetric_route,
     bad_checksum,
     bad_checksum_unchecked,
@@ -29,6 +30,7 @@ from lab.cases import (
     no_ack_flag,
     picked_up,
     port_reused,
+    redirected_in_pod,
     reset_behind,
     reset_exact,
     reset_inexact,
@@ -47,6 +49,7 @@ from lab.cases import (
     tour_of_states,
     truncated_header,
     udp_before_service,
+    two_nodes,
     upstream_regression,
     without_nat,
 )
@@ -102,6 +105,9 @@ _WHERE_IT_ENDS: Final = (
     *client_masqueraded.CASES,
     *client_beyond_window.CASES,
     asymmetric_route.CASE,
+    *redirected_in_pod.CASES,
+    *after_close.CASES,
+    *two_nodes.CASES,
 )
 
 #: Nothing is forged, and every packet is real.
