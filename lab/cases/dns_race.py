@@ -54,7 +54,7 @@ ONE_ENDPOINT: Final = Case(
     story=(
         "Both questions are the first packet of the same flow: each has an entry of its own until one of them has"
         " passed the node and its entry is in the table. The other's cannot go there any more, for the tuples are the"
-        " same; up to Linux 4.20 it was dropped, and the resolver waited five seconds. From 5.0 on it goes on under the"
+        " same: older kernels dropped it, and the resolver waited five seconds. Since ed07d9a021df it goes on under the"
         " entry that won, counted under clash_resolve."
     ),
     threads=_THREADS,
@@ -71,8 +71,8 @@ TWO_ENDPOINTS: Final = Case(
     title="the same, with each question led to another endpoint",
     story=(
         "Now the entries agree in one direction only, so the loser cannot take the winner's: its answer comes from"
-        " another address. Up to Linux 5.6 it was dropped and counted under insert_failed. From 5.7 on it gets an entry"
-        " for a second that is found by the answer alone, counted under clash_resolve, and both questions are answered."
+        " another address. Older kernels dropped it and counted it under insert_failed. Since 6a757c07e51f it gets an"
+        " entry for a second that is found by the answer alone, counted under clash_resolve, and both are answered."
     ),
     threads=_THREADS,
     play=_two_endpoints,

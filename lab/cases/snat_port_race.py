@@ -94,7 +94,7 @@ PLAIN: Final = Case(
 
 RANDOM: Final = Case(
     name="snat-port-race-random",
-    title="control: the same with --random-fully, as kube-proxy writes it since v1.16",
+    title="control: the same with --random-fully, as kube-proxy writes its own masquerading (kubernetes #78547)",
     story=(
         "Each flow is given a port by chance instead of its own, so two at once meet in the same one once in 64,512"
         " times, and not whenever two pods happen to use the same. Both questions are answered. Such a meeting is taken"
