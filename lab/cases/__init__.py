@@ -48,8 +48,8 @@ from lab.cases import (
     table_full_gc,
     tour_of_states,
     truncated_header,
-    udp_before_service,
     two_nodes,
+    udp_before_service,
     upstream_regression,
     without_nat,
 )
