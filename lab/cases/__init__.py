@@ -26,6 +26,7 @@ from lab.cases import (
     reset_exact,
     reset_inexact,
     reset_out_of_window,
+    retried,
     sack_beyond,
     syn_ack_again,
     syn_fin,
@@ -75,8 +76,8 @@ _THE_ENTRY_IS_GONE: Final = (entry_deleted.CASE, entry_deleted_strictly.CASE, en
 
 _WHERE_IT_ENDS: Final = (*client_on_node.CASES, *client_masqueraded.CASES)
 
-#: Nothing is forged, and every packet is real.
-_UNDER_LOAD: Final = congested.CASES
+#: Why it went unnoticed; and the report itself, where nothing is forged and every packet is real.
+_AS_PEOPLE_MEET_IT: Final = (retried.CASE, *congested.CASES)
 
 #: Every case by its name.
 CASES: Final = {
@@ -87,7 +88,7 @@ CASES: Final = {
         *_NOT_A_WINDOW_MATTER,
         *_THE_ENTRY_IS_GONE,
         *_WHERE_IT_ENDS,
-        *_UNDER_LOAD,
+        *_AS_PEOPLE_MEET_IT,
     )
 }
 

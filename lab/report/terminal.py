@@ -13,7 +13,7 @@ from lab.conntrack.witness import Judged, Judgement
 from lab.report.load import load_lines
 from lab.result import Report, Result, Tally
 from lab.timeline import Injected, Timeline
-from lab.verdict import Outcome, leaked
+from lab.verdict import Outcome, cost, leaked
 from lab.wire.capture import LOCAL, Sighting
 from lab.wire.follow import distance
 from lab.wire.packet import ACK, FIN, ICMP, RST, SYN, TCP, Packet
@@ -31,6 +31,7 @@ _OUTCOME_STYLES: Final = {
     Outcome.DELIVERED: "green",
     Outcome.DROPPED: "green",
     Outcome.LEAKED: "yellow",
+    Outcome.RETRIED: "yellow",
 }
 
 _WIDE: Final = 4  # fixes; with more, a cell has room for two words only
@@ -112,6 +113,15 @@ class _Drawing:
             if event.entry.protocol == TCP and event.entry.tcp_state and event.kind != "destroy"
         ]
         self._marked: set[str] = set()
+        # Each connection's own, by the client's port: there may be several, one after the other.
+        self._firsts: dict[int, dict[str, int]] = {}
+        for crossing in self._crossings:
+            packet = crossing.sighting.packet
+            if packet.tcp is not None and packet.tcp.flags & SYN:
+                of_client = packet.source not in (timeline.server_address, timeline.target)
+                port = (packet.source if of_client else packet.destination).port
+                side = timeline.client if of_client else timeline.server
+                self._firsts.setdefault(port, {}).setdefault(side, packet.tcp.sequence)
 
     def lines(self) -> Iterator[Text]:
         """Draw every packet on every link, with what is to be said about it below."""
@@ -169,7 +179,7 @@ class _Drawing:
         tcp, timeline = packet.tcp, self._timeline
         if tcp is None:
             return _error(packet)
-        first = timeline.first_numbers
+        first = self._first_numbers(packet)
         own, other = timeline.client, timeline.server
         if packet.source in (timeline.server_address, timeline.target):
             own, other = other, own
@@ -180,6 +190,13 @@ class _Drawing:
             number = tcp.acknowledgement
             words.append(f"ack {distance(first[other], number) if other in first else number}")
         return " ".join(words)
+
+    def _first_numbers(self, packet: Packet) -> dict[str, int]:
+        """Return both sides' initial sequence numbers of a segment's connection."""
+        for port in (packet.source.port, packet.destination.port):
+            if port in self._firsts:
+                return self._timeline.first_numbers | self._firsts[port]
+        return self._timeline.first_numbers
 
     def _change(self, note: Judged) -> str | None:
         """Take the entry's next change if this packet can bring it about: events come in the packets' order."""
@@ -255,6 +272,8 @@ def _ending(timeline: Timeline) -> list[Text]:
         for end in timeline.ends
     )
     lines.append(Text(ends, "green" if timeline.complete else _OOPS))
+    if timeline.tries:
+        lines.append(Text(", ".join(cost(timeline))))
     invalid = timeline.counters.statistics.get("invalid", 0)
     entry = timeline.entry
     left = f"{entry.tcp_state}, {entry.timeout:,} s left" if entry else "gone"
