@@ -25,13 +25,14 @@ from lab.cli import (
     _write,
     app,
 )
-from lab.errors import InputError
+from lab.errors import INTERRUPTED, InputError, MissingError
 from lab.words import Family
 
 if TYPE_CHECKING:
     from lab.campaign import ProxyChoice
     from lab.cases import Case
     from lab.fixes import Fix
+    from lab.kernels.cluster import Cluster
     from lab.kernels.trials import Trials
     from lab.matrix import Matrix
 
@@ -56,6 +57,7 @@ def _complete_kernels(incomplete: str) -> list[str]:
         "lab matrix --kernels 5.10,6.12,running --html matrix.html",
         "lab matrix upstream-regression --kernels 5.10,newest --fix none --family ipv6",
         "lab matrix --all --md matrix.md --json matrix.json --jobs 4",
+        "lab matrix --scheduler tcp://10.0.0.1:8786",
     )
     + """
 
@@ -96,6 +98,12 @@ def matrix(
     jobs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="How many kernels at a time; else one for each processor.")
     ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Boot them on a Dask cluster's workers instead, such as tcp://10.0.0.1:8786."
+        ),
+    ] = None,
     memory: Annotated[int, typer.Option(min=128, metavar="MIB", help="What each guest has.")] = 512,
     limit: Annotated[
         float, typer.Option(min=1, metavar="SECONDS", help="How long a kernel may take for all its trials.")
@@ -124,7 +132,7 @@ def matrix(
     choices = zip(("--proxy-mode", "--proxy-version", "--backend"), proxy, strict=True)
     arguments += [f"{option}={choice}" for option, choice in choices if choice is not None]
     outputs = _open_outputs(json=json, html=html, junit=junit, md=md)
-    found = _run(names, Trials(tuple(arguments), limit, memory), jobs or os.cpu_count() or 1)
+    found = _run(names, Trials(tuple(arguments), limit, memory), jobs or os.cpu_count() or 1, scheduler)
     _write(outputs, found)
     if sys.stdout not in outputs.values():
         _print(found)
@@ -146,11 +154,26 @@ def _check(cases: list[Case], fixes: list[Fix], proxy: ProxyChoice, family: Fami
         setting.case.cast(setting.topology, family)
 
 
-def _run(names: list[str], trials: Trials, jobs: int) -> Matrix:
+def _run(names: list[str], trials: Trials, jobs: int, scheduler: str | None) -> Matrix:
+    import asyncio
+    import contextlib
+
     from lab.kernels.matrix import ThisMachine, run
 
-    with ThisMachine(jobs) as machine:
-        return run(names, trials, machine, machine, _say)
+    try:
+        with ThisMachine(jobs) as machine, contextlib.ExitStack() as stack:
+            guests = stack.enter_context(_cluster(scheduler)) if scheduler else machine
+            return run(names, trials, machine, guests, _say)
+    except asyncio.CancelledError:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _cluster(address: str) -> Cluster:
+    try:
+        from lab.kernels.cluster import Cluster
+    except ImportError:
+        raise MissingError("distributed is not installed", "pip install 'kube-proxy-lab[cluster]'") from None
+    return Cluster(address)
 
 
 def _say(kernel: str, what: str) -> None:
@@ -163,6 +186,7 @@ def _print(found: Matrix) -> None:
     from lab.report import table
 
     console = Console(highlight=False)
-    console.print(table.table(found))
+    for drawn in table.tables(found, console.width):
+        console.print(drawn)
     for line in table.lines(found):
         console.print(line, soft_wrap=True)

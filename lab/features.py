@@ -18,12 +18,15 @@ MODULES: Final = {
     "nf_conntrack": "CONFIG_NF_CONNTRACK",
     "nf_conntrack_netlink": "CONFIG_NF_CT_NETLINK",
     "nf_tables": "CONFIG_NF_TABLES",
+    "nft_compat": "CONFIG_NFT_COMPAT",
     "nfnetlink_acct": "CONFIG_NETFILTER_NETLINK_ACCT",
     "nfnetlink_log": "CONFIG_NETFILTER_NETLINK_LOG",
     "nft_numgen": "CONFIG_NFT_NUMGEN",
     "sch_htb": "CONFIG_NET_SCH_HTB",
+    "nfnetlink_queue": "CONFIG_NETFILTER_NETLINK_QUEUE",
     "sctp": "CONFIG_IP_SCTP",
     "veth": "CONFIG_VETH",
+    "xt_NFQUEUE": "CONFIG_NETFILTER_XT_TARGET_NFQUEUE",
 }
 
 

@@ -86,10 +86,11 @@ class Recorder:
         for listener in self._listeners:
             listener(sighting)
 
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
+    async def until(self, condition: Callable[[], bool], what: str, *, within: float = _BOUND) -> None:
         """Wait until ``condition`` holds, asked again whenever something was seen.
 
-        :raises UnseenError: it did not within ten seconds; says ``what`` was waited for.
+        :param within: as many seconds.
+        :raises UnseenError: it did not; says ``what`` was waited for.
         """
         self.read()
         if condition():
@@ -97,9 +98,9 @@ class Recorder:
         future: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append((condition, future))
         try:
-            await asyncio.wait_for(future, _BOUND)
+            await asyncio.wait_for(future, within)
         except TimeoutError:
-            raise UnseenError(f"waited {_BOUND:.0f} s for {what}") from None
+            raise UnseenError(f"waited {within:.0f} s for {what}") from None
 
     def lost(self) -> int:
         """Return how many packets the captures could not take in."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from lab.conntrack.netlink import Entry, EntryEvent
 from lab.conntrack.window import Prediction
 from lab.conntrack.witness import Judged
 from lab.wire.capture import Sighting
-from lab.wire.packet import Packet, SocketAddress
+from lab.wire.packet import ICMP, ICMPV6, Packet, SocketAddress
+
+# Destination unreachable: RFC 792; RFC 4443, 3.1.
+_UNREACHABLE: Final = {ICMP: 3, ICMPV6: 1}
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,26 @@ class Injected:
     window: int
     exact: int
     predicted: Prediction | None = None
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One question that a client sent by datagram, and what came of it.
+
+    :param question: as it left the client.
+    :param reached: the hosts whose sockets got it.
+    :param answer: as it came to the client's interface; None where none came.
+    :param answered: whether the client's socket took the answer.
+    :param error: the name of the errno that its socket had instead, such as ECONNREFUSED.
+    """
+
+    client: str
+    target: SocketAddress
+    question: Packet
+    reached: tuple[str, ...]
+    answer: Packet | None
+    answered: bool
+    error: str | None
 
 
 @dataclass(frozen=True)
@@ -140,6 +165,7 @@ class Timeline:
     :param complete: what was to be said went through to the last byte.
     :param bystanders: hosts that neither play nor forward: what comes to them went astray.
     :param ends: the sockets of a connection; empty where there was none.
+    :param exchanges: questions and answers by datagram, in the order in which they were asked.
     :param first_numbers: each side's initial sequence number.
     :param checks: what the case held against what was seen.
     :param findings: what kernels may differ in, in words that are the same where they do not.
@@ -166,6 +192,7 @@ class Timeline:
     refusal: str | None
     complete: bool
     ends: tuple[SocketEnd, ...] = ()
+    exchanges: tuple[Exchange, ...] = ()
     first_numbers: dict[str, int] = field(default_factory=dict)
     bystanders: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
@@ -186,3 +213,20 @@ class Timeline:
         """
         words = [judged for judged in self.judged if judged.packet.likeness == packet.likeness]
         return next((judged for judged in words if judged.host == self.node), words[0] if words else None)
+
+
+def unreachable(injected: Injected, sightings: Iterable[Sighting]) -> Sighting | None:
+    """Return the ICMP error that told the sender of a packet that its destination has no way, None where none came."""
+    quoted = (injected.packet.source, injected.packet.destination)
+    return next(
+        (
+            sighting
+            for sighting in sightings
+            if sighting.host == injected.host
+            and not sighting.outgoing
+            and sighting.packet.icmp is not None
+            and sighting.packet.icmp.kind == _UNREACHABLE.get(sighting.packet.protocol)
+            and sighting.packet.icmp.quoted == quoted
+        ),
+        None,
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from lab.conntrack.witness import Judgement
-from lab.timeline import Timeline
+from lab.timeline import Timeline, unreachable
 from lab.wire.capture import LOCAL, Sighting
 from lab.wire.packet import RST, SYN, TCP
 
@@ -16,13 +16,17 @@ class Outcome(StrEnum):
 
     RESET = "reset"  # the sender's socket was reset by the answer to a packet that leaked
     DROPPED = "dropped"  # the packet reached nobody, and the connection lives
-    DELIVERED = "delivered"  # the packet reached its receiver, translated as it has to be, and the connection lives
-    LEAKED = "leaked"  # the packet reached somebody without its translation, and the connection lives all the same
+    # The packet reached its receiver, translated as it has to be, and the connection lives; by datagram: all is
+    # answered from the address that was asked.
+    DELIVERED = "delivered"
+    # The packet reached somebody without its translation, and the connection lives all the same; by datagram: an answer
+    # did, and the client's socket did not take it.
+    LEAKED = "leaked"
     RETRIED = "retried"  # reset, but the application began again on another connection, and nobody noticed
     KILLED = "killed"  # the packet itself ended the connection, as a packet of its sender's would
-    REFUSED = "refused"  # there was no connection at all
+    REFUSED = "refused"  # there was no connection at all, or a datagram was refused
     STALLED = "stalled"  # the connection neither went on nor ended
-    LOST = "lost"  # the connection ended with an error that no packet explains
+    LOST = "lost"  # the connection ended with an error that no packet explains; a datagram or its answer got lost
 
 
 @dataclass(frozen=True)
@@ -148,12 +152,22 @@ def _outcome(timeline: Timeline) -> tuple[Outcome, tuple[str, ...]]:
         return (Outcome.LOST if server.error or client.error else Outcome.STALLED), (errors,)
     whole = f"all {client.received} bytes of the stream arrived"
     if arrival is None:
-        by_rule = f"{timeline.counters.dropped} dropped by rule" if timeline.counters.dropped else "never arrived"
-        return Outcome.DROPPED, (by_rule, whole)
+        return Outcome.DROPPED, (_end_of_way(timeline), whole)
     where = f"came from {arrival.packet.source.address}"
     if leaked(timeline):
         return Outcome.LEAKED, (where, whole)
     return Outcome.DELIVERED, (where, whole)
+
+
+def _unreachable(timeline: Timeline) -> Sighting | None:
+    return unreachable(timeline.injected, timeline.sightings) if timeline.injected else None
+
+
+def _end_of_way(timeline: Timeline) -> str:
+    if timeline.counters.dropped:
+        return f"{timeline.counters.dropped} dropped by rule"
+    error = _unreachable(timeline)
+    return f"ICMP unreachable from {error.packet.source.address}" if error else "never arrived"
 
 
 def broken(timeline: Timeline) -> list[str]:
@@ -181,9 +195,15 @@ def miscounts(timeline: Timeline) -> list[str]:
     return found
 
 
+def disagreeing_witnesses(timeline: Timeline) -> list[str]:
+    """Return what speaks against believing a timeline, whatever is played: faults, checks, counts that differ."""
+    return [*timeline.faults, *broken(timeline), *miscounts(timeline)]
+
+
 def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | None) -> tuple[str, ...]:
-    found = [*timeline.faults, *broken(timeline)]
-    if timeline.injected is not None and judgement is None:
+    found = disagreeing_witnesses(timeline)
+    # What conntrack itself drops, for it has no room for an entry, comes to no rule, and so to no witness.
+    if timeline.injected is not None and judgement is None and not timeline.counters.statistics.get("drop"):
         found.append("the node's witness never saw the injected packet")
     for end in timeline.ends:
         if not end.intact:
@@ -191,13 +211,12 @@ def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | 
     predicted = timeline.injected.predicted if timeline.injected else None
     if predicted is not None and predicted.judgement is not judgement:
         found.append(f"by the model of the window check {predicted}, conntrack's word is {judgement}")
-    found += miscounts(timeline)
     translated = timeline.target != timeline.server_address
     if leaked(timeline) and judgement in (Judgement.ACCEPTED, Judgement.IGNORED):
         found.append(f"conntrack's word is {judgement}, and yet the packet was not translated back")
     if translated and judgement is Judgement.INVALID and outcome is Outcome.DELIVERED:
         found.append("conntrack's word is INVALID, and yet the packet was translated back")
-    if outcome is Outcome.DROPPED and timeline.counters.dropped == 0:
+    if outcome is Outcome.DROPPED and timeline.counters.dropped == 0 and not _unreachable(timeline):
         found.append("the packet did not reach the client, but no rule counted a drop")
     if outcome not in (Outcome.RESET, Outcome.KILLED) and any(_is_exact(timeline, reset) for reset in resets(timeline)):
         found.append(f"a reset with the exact number reached the {_sender(timeline)}, and yet the connection went on")

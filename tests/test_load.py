@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab import behaviour, trial
-from lab.cases import CASES
+from lab.cases import CASES, congested
 from lab.conntrack.witness import Judged, Judgement
 from lab.errors import InputError, MissingError
 from lab.fixes import BE_LIBERAL, FIXES, NONE
@@ -36,7 +36,7 @@ KINDS = {
     "iptables-legacy": (ProxyMode.IPTABLES, None, Backend.LEGACY),
     "nftables": (ProxyMode.NFTABLES, None, None),
 }
-SLOW = [case for case in CASES.values() if case.slow]
+SLOW = congested.CASES
 CONGESTED = CASES["congested"]
 
 needs_programs = pytest.mark.needs_tool("nginx", "curl", "tc")

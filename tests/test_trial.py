@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import itertools
+import os
 
 import pytest
 
@@ -63,6 +64,14 @@ def test_every_trial_gives_what_this_kernel_is_expected_to_give(case, fix, kind,
 @pytest.mark.parametrize("fix", DEFAULT_FIXES, ids=lambda fix: fix.name)
 @pytest.mark.parametrize("case", DEFAULT_CASES, ids=lambda case: case.name)
 def test_so_does_every_default_trial_everywhere_else(case, fix, kind, family, answers):
+    check(case, fix, kind, family, answers)
+
+
+@pytest.mark.skipif(not os.environ.get("LAB_SLOW"), reason="takes minutes: set LAB_SLOW=1")
+@pytest.mark.parametrize(("kind", "family"), PLACES, ids=lambda value: str(value))
+@pytest.mark.parametrize("fix", DEFAULT_FIXES, ids=lambda fix: fix.name)
+@pytest.mark.parametrize("case", [case for case in CASES.values() if case.slow], ids=lambda case: case.name)
+def test_so_do_the_slow_cases(case, fix, kind, family, answers):
     check(case, fix, kind, family, answers)
 
 

@@ -7,32 +7,44 @@ from typing import Final
 from lab.cases import (
     ack_above,
     ack_below,
+    asymmetric_route,
     bad_checksum,
     bad_checksum_unchecked,
     beyond_window,
+    client_beyond_window,
     client_masqueraded,
     client_on_node,
     congested,
+    dns_race,
+    endpoint_removed,
     entry_deleted,
     entry_deleted_client_first,
     entry_deleted_strictly,
+    entry_expired,
     far_behind,
     first_invalid_byte,
     icmp_error,
     in_window,
     last_ignored_byte,
     no_ack_flag,
+    picked_up,
     reset_behind,
     reset_exact,
     reset_inexact,
     reset_out_of_window,
     retried,
     sack_beyond,
+    snat_port_race,
+    stale_udp_entry,
     syn_ack_again,
+    syn_before_service,
     syn_fin,
     syn_from_client,
     syn_from_server,
+    table_full,
+    table_full_gc,
     truncated_header,
+    udp_before_service,
     upstream_regression,
     without_nat,
 )
@@ -72,9 +84,28 @@ _NOT_A_WINDOW_MATTER: Final = (
     *icmp_error.CASES,
 )
 
-_THE_ENTRY_IS_GONE: Final = (entry_deleted.CASE, entry_deleted_strictly.CASE, entry_deleted_client_first.CASE)
+_THE_ENTRY_IS_GONE: Final = (
+    *entry_deleted.CASES,
+    entry_deleted_client_first.CASE,
+    *entry_deleted_strictly.CASES,
+    *entry_expired.CASES,
+    *picked_up.CASES,
+)
 
-_WHERE_IT_ENDS: Final = (*client_on_node.CASES, *client_masqueraded.CASES)
+_WHERE_IT_ENDS: Final = (
+    *client_on_node.CASES,
+    *client_masqueraded.CASES,
+    *client_beyond_window.CASES,
+    asymmetric_route.CASE,
+)
+
+_THE_ENTRY_STAYS: Final = (
+    endpoint_removed.CASE,
+    *syn_before_service.CASES,
+    *stale_udp_entry.CASES,
+    *udp_before_service.CASES,
+)
+_TWO_AT_ONCE: Final = (*snat_port_race.CASES, *dns_race.CASES)
 
 #: Why it went unnoticed; and the report itself, where nothing is forged and every packet is real.
 _AS_PEOPLE_MEET_IT: Final = (retried.CASE, *congested.CASES)
@@ -88,6 +119,10 @@ CASES: Final = {
         *_NOT_A_WINDOW_MATTER,
         *_THE_ENTRY_IS_GONE,
         *_WHERE_IT_ENDS,
+        *table_full.CASES,
+        table_full_gc.CASE,
+        *_THE_ENTRY_STAYS,
+        *_TWO_AT_ONCE,
         *_AS_PEOPLE_MEET_IT,
     )
 }

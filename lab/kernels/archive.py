@@ -40,6 +40,7 @@ SUITES: Final = (
 )
 
 _RELEASE: Final = r"[0-9][\w.+~-]*-cloud-amd64"
+_REPOSITORY: Final = re.compile(r"^'(\S+)/dists/", re.MULTILINE)
 _WANTED: Final = re.compile(rf"linux-(?:image|binary|modules|base)-{_RELEASE}")
 
 
@@ -120,8 +121,8 @@ def keyring() -> Path:
 
 def mirrors() -> tuple[str, str]:
     """Return the mirrors of Debian and of its security updates: the system's own, where it has them."""
-    text = call(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Identifier: Packages"], "ask apt for mirrors")
-    uris = [uri.rstrip("/") for uri in text.split()]
+    # Nothing is fetched by that, and it answers where no lists were ever fetched.
+    uris = _REPOSITORY.findall(call(["apt-get", "--print-uris", "update"], "ask apt for its mirrors"))
     main = next((uri for uri in uris if uri.endswith("/debian")), _DEFAULT_MIRROR)
     security = next((uri for uri in uris if uri.endswith("/debian-security")), f"{_DEFAULT_MIRROR}-security")
     return main, security
@@ -134,28 +135,44 @@ def sources() -> tuple[Source, ...]:
     return tuple(Source(security if place == "security" else main, suite, options) for place, suite in SUITES)
 
 
-def update(cache: Cache, where: Iterable[Source]) -> list[str]:
-    """Fetch the lists anew; what has not changed is not fetched again.
+def look(cache: Cache, where: Iterable[Source]) -> tuple[list[Candidate], list[str]]:
+    """Fetch the lists anew (what has not changed is not fetched again) and return the kernels in them.
 
-    :returns: a line for each thing that went wrong. Old lists stay where new ones cannot be had.
+    :returns: the kernels, the newest first; and a line for each thing that went wrong. Where new lists cannot be had,
+        old ones do.
     """
     require(["apt-get"])
     with cache.locked("apt"):
-        directory = _configured(cache, where)
+        configuration = _configure(cache, where)
+        option = f"--config-file={configuration}"
         done = subprocess.run(
-            [find("apt-get"), f"--config-file={directory / 'apt.conf'}", "-q", "update"],
+            [find("apt-get"), option, "-q", "update"],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False,
         )  # fmt: skip
-    return [line for line in done.stderr.splitlines() if line.startswith(("E:", "W:"))]
+        listed = call(
+            ["apt-get", option, "indextargets", "--format", "$(REPO_URI)|$(RELEASE)|$(FILENAME)",
+             "Identifier: Packages"],
+            "ask apt for its lists",
+        )  # fmt: skip
+        found: list[Candidate] = []
+        for line in listed.splitlines():
+            uri, suite, path = line.split("|", 2)
+            if Path(path).exists():
+                unpacked = subprocess.run([_HELPER, option, "cat-file", path], capture_output=True, check=False)
+                found += kernels_in(parse(unpacked.stdout), suite, uri)
+    trouble = [line for line in done.stderr.splitlines() if line.startswith(("E:", "W:"))]
+    return sorted(found, key=lambda candidate: order(candidate.version), reverse=True), trouble
 
 
-def _configured(cache: Cache, where: Iterable[Source]) -> Path:
+def _configure(cache: Cache, where: Iterable[Source]) -> Path:
     directory = cache.directory / "apt"
     for name in ("lists/partial", "cache/archives/partial"):
         (directory / name).mkdir(parents=True, exist_ok=True)
-    (directory / "sources.list").write_text("".join(f"{source.line}\n" for source in where))
+    _write(directory / "sources.list", "".join(f"{source.line}\n" for source in where))
+    configuration = directory / "apt.conf"
     # Read last, so the system's own settings (a proxy, say) hold but for these. Hooks are for its own lists.
-    (directory / "apt.conf").write_text(
+    _write(
+        configuration,
         f'Dir::State "{directory}";\n'
         f'Dir::State::Lists "{directory}/lists";\n'
         'Dir::State::Status "/dev/null";\n'
@@ -173,28 +190,16 @@ def _configured(cache: Cache, where: Iterable[Source]) -> Path:
         'APT::Sandbox::User "root";\n'
         "#clear APT::Update::Pre-Invoke;\n"
         "#clear APT::Update::Post-Invoke;\n"
-        "#clear APT::Update::Post-Invoke-Success;\n"
+        "#clear APT::Update::Post-Invoke-Success;\n",
     )
-    return directory
+    return configuration
 
 
-def candidates(cache: Cache) -> list[Candidate]:
-    """Read the lists that were fetched, and return the kernels in them, the newest first."""
-    configuration = cache.directory / "apt/apt.conf"
-    if not configuration.exists():
-        return []
-    option = f"--config-file={configuration}"
-    text = call(
-        ["apt-get", option, "indextargets", "--format", "$(REPO_URI)|$(RELEASE)|$(FILENAME)", "Identifier: Packages"],
-        "ask apt for its lists",
-    )
-    found: list[Candidate] = []
-    for line in text.splitlines():
-        uri, suite, path = line.split("|", 2)
-        if Path(path).exists():
-            unpacked = subprocess.run([_HELPER, option, "cat-file", path], capture_output=True, check=False)
-            found += kernels_in(parse(unpacked.stdout), suite, uri)
-    return sorted(found, key=lambda candidate: order(candidate.version), reverse=True)
+def _write(path: Path, text: str) -> None:
+    """Write a file at once: another process may be reading it."""
+    aside = path.with_name(f"{path.name}.new")
+    aside.write_text(text)
+    aside.rename(path)
 
 
 def parse(data: bytes) -> Iterator[dict[str, str]]:

@@ -83,7 +83,7 @@ class Cache:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say(f"waiting for another process that makes {name}")
+                say(f"waiting for another process that is busy with {name}")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

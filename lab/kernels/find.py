@@ -55,8 +55,7 @@ def fetch(references: list[str], cache: Cache) -> list[Kernel]:
     :raises LabError: the archive cannot be reached, or something that came is not what was signed.
     """
     require(["apt-get", "dpkg-deb", "depmod"])
-    trouble = archive.update(cache, archive.sources())
-    found = archive.candidates(cache)
+    found, trouble = archive.look(cache, archive.sources())
     if not found:
         raise LabError(f"no list of kernels could be had: {'; '.join(trouble) or 'the archive has none'}")
     chosen = [(reference, _choose(reference, found)) for reference in references]

@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import signal
+import subprocess
 import tarfile
 import tempfile
 import time
@@ -32,6 +33,9 @@ from lab.netns.program import find
 SILENCE: Final = 60.0
 #: The same where its time is over anyway and the question is only why.
 _SHORT_SILENCE: Final = 15.0
+
+#: Seconds from QEMU's last word to its end.
+_PATIENCE: Final = 10.0
 
 _RESULTS_SIZE: Final = 1 << 30  # of a file with holes: what is not written costs nothing
 _CONSOLE_SIZE: Final = 1 << 16
@@ -171,44 +175,55 @@ async def watch(arguments: Sequence[str | Path], keep: Sequence[int], *, limit: 
     loop = asyncio.get_running_loop()
     # It dies with this process: the signal is asked for first, then a parent that was faster is noticed. The thread
     # that starts it is the loop's own, whose end would count as well (prctl(2), PR_SET_PDEATHSIG).
-    process = await asyncio.create_subprocess_exec(
-        find("setpriv"), "--pdeathsig", "KILL", "sh", "-c", '[ "$PPID" = "$0" ] || exit; exec "$@"', str(os.getpid()),
-        *map(str, arguments),
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        pass_fds=keep, start_new_session=True,
+    process = subprocess.Popen(
+        [find("setpriv"), "--pdeathsig", "KILL", "sh", "-c", '[ "$PPID" = "$0" ] || exit; exec "$@"', str(os.getpid()),
+         *arguments],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=keep,
+        start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
-    handle = os.pidfd_open(process.pid)
+    reader = asyncio.StreamReader()
     console = bytearray()
     stopped = ""
-    deadline = loop.time() + limit
-    heard = loop.time()
+    ended = False
+    transport = None
     try:
-        while True:
-            left = min(deadline, heard + SILENCE) - loop.time()
+        transport, _protocol = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), process.stdout
+        )
+        heard = loop.time()
+        deadline = heard + limit
+        while not (until and until.encode() in console):
             try:
-                chunk = await asyncio.wait_for(process.stdout.read(4096), left)
+                chunk = await asyncio.wait_for(reader.read(4096), min(deadline, heard + SILENCE) - loop.time())
             except TimeoutError:
-                now = loop.time()
-                if now - heard > _SHORT_SILENCE:
-                    stopped = f"hung: no sign of life for {now - heard:.0f} s"
-                else:
-                    stopped = f"out of time: not finished after {limit:.0f} s"
+                silence = loop.time() - heard
+                stopped = (
+                    f"hung: no sign of life for {silence:.0f} s"
+                    if silence > _SHORT_SILENCE
+                    else f"out of time: not finished after {limit:.0f} s"
+                )
                 break
             if not chunk:
-                break  # QEMU has ended
+                ended = True
+                break
             heard = loop.time()
             console += chunk.replace(b"\0", b"").replace(b"\r", b"")
             del console[:-_CONSOLE_SIZE]
-            if until and until.encode() in console:
-                break
     finally:
-        # Not by process.kill(): where QEMU has just ended, that would reap it before asyncio does.
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-        os.close(handle)
-        code = await process.wait()
+        if transport is not None:
+            transport.close()
+        code = _end(process, patience=_PATIENCE if ended else 0.0)
     return End(console.decode(errors="replace").splitlines(), stopped, code)
+
+
+def _end(process: subprocess.Popen[bytes], *, patience: float) -> int:
+    """Let a process end that has said its last word, or kill it; return its exit code."""
+    try:
+        return process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def _failure(end: End, exit_code: int | None, kernel: Kernel) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -76,6 +77,7 @@ def run(names: Sequence[str], trials: Trials, machine: ThisMachine, guests: Gues
     :param guests: where the others run.
     :raises InputError: there is no such kernel; then nothing was booted.
     :raises MissingError: nothing can be booted here.
+    :raises CancelledError: by Ctrl-C.
     """
     cache = Cache.default()
     kernels = {name: resolve(name, cache) for name in names if name != RUNNING}
@@ -92,7 +94,21 @@ def run(names: Sequence[str], trials: Trials, machine: ThisMachine, guests: Gues
         else:
             future.add_done_callback(partial(_done, name, say))
         columns.append(future)
-    return merge(__version__, [future.result() for future in columns])
+    return merge(__version__, asyncio.run(_all(columns)))
+
+
+async def _all(futures: Sequence[Future[Column]]) -> list[Column]:
+    """Wait for all; Ctrl-C cancels it.
+
+    A thread that waits for a lock may miss a signal that came just before; a loop that waits for descriptors does not.
+    """
+    itself, before = asyncio.current_task(), signal.getsignal(signal.SIGINT)
+    assert itself is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, itself.cancel)
+    try:
+        return [await asyncio.wrap_future(future) for future in futures]
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _start(

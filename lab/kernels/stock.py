@@ -49,16 +49,15 @@ class Stock:
 def take_stock(cache: Cache) -> Stock:
     """Ask the archive what it has, and look into the cache. Without the archive, what it had when it was last asked."""
     try:
-        trouble = archive.update(cache, archive.sources())
-        found = archive.newest_of_each_series(archive.candidates(cache))
+        found, trouble = archive.look(cache, archive.sources())
     except LabError as error:
-        trouble, found = [str(error)], []
+        found, trouble = [], [str(error)]
     there = {(release, version) for release, version, _directory in cached(cache)}
     known = {
         (one.version, one.release): Known(
             one.series, upstream(one.version), one.release, one.suite, one.size, (one.release, one.version) in there
         )
-        for one in found
+        for one in archive.newest_of_each_series(found)
     }
     for release, version in there:
         own = Known(series(version), upstream(version), release, "", 0, cached=True)

@@ -106,7 +106,10 @@ class Elsewhere:
 
     def _reports(self, done: GuestRun) -> Iterator[pytest.TestReport | pytest.CollectReport]:
         for line in done.files.get(FILE, b"").decode().splitlines():
-            yield self._config.hook.pytest_report_from_serializable(config=self._config, data=json.loads(line))
+            report = self._config.hook.pytest_report_from_serializable(config=self._config, data=json.loads(line))
+            if isinstance(report.longrepr, list):
+                report.longrepr = tuple(report.longrepr)  # where and why a test was skipped; JSON has no tuples
+            yield report
 
     @staticmethod
     def _named(report: pytest.TestReport | pytest.CollectReport, name: str) -> pytest.TestReport | pytest.CollectReport:

@@ -70,7 +70,7 @@ async def here(trials: Trials) -> Column:
             async with asyncio.timeout(trials.limit):
                 output, _none = await process.communicate()
         except TimeoutError:
-            failure = f"out of time: after {trials.limit:.0f} s"
+            failure = f"out of time: not finished after {trials.limit:.0f} s"
         finally:
             if process.returncode is None:
                 process.kill()

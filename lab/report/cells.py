@@ -81,10 +81,11 @@ def _without(column: Column) -> Cell:
 
 def _cell(tally: Tally, *, turns: bool) -> Cell:
     result, complaints = tally.sample, []
-    if result is not None and not result.as_expected:
-        expected = result.expected
-        complaints.append(f"not as expected: {expected.judgement or 'not judged'}, {expected.outcome}")
-        complaints += result.verdict.disagreements
+    if result is not None:
+        expected, verdict = result.expected, result.verdict
+        if (verdict.judgement, verdict.outcome) != (expected.judgement, expected.outcome):
+            complaints.append(f"not as expected: {expected.judgement or 'not judged'}, {expected.outcome}")
+        complaints += verdict.disagreements
     if tally.runs > 1 and tally.as_expected < tally.runs:
         complaints.append(f"{tally.as_expected} of {tally.runs} as expected")
     if tally.failure:

@@ -89,7 +89,7 @@ def _last_words(matrix: Matrix) -> Remark:
     bad = sum(not tally.good for tally in tallies)
     missing = len(matrix.columns) - len(reports)
     if not bad and not missing:
-        return Remark(f"All {len(tallies)} trials gave what their kernel is expected to give.", Tone.FINE)
+        return Remark(f"{len(tallies)} of {len(tallies)} trials gave what their kernel is expected to give.", Tone.FINE)
     parts = [f"{bad} of {len(tallies)} trials did not give what their kernel is expected to give"] if bad else []
     if missing:
         parts.append(f"{missing} of {len(matrix.columns)} kernels gave no results")

@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from lab.cast import Cast
+from lab.conntrack.netlink import Entry
 from lab.conntrack.window import BE_LIBERAL, Prediction, Tracker
 from lab.conntrack.witness import Judgement
 from lab.errors import InputError
 from lab.fabric import Lab
 from lab.stage.scene import RefusedError, Scene, one_processor
-from lab.timeline import Injected, SocketEnd, Timeline
+from lab.timeline import Injected, SocketEnd, Timeline, unreachable
 from lab.traffic.stream import A_MOMENT, FAREWELL, REQUEST, Attempt, TcpEnd, listen, stream
 from lab.wire.capture import LOCAL, Sighting
 from lab.wire.craft import IcmpError, Segment, craft
@@ -304,6 +305,14 @@ class Stage(Scene):
         return self.client_end.socket.getsockopt(level, option)
 
     @property
+    def unreachable(self) -> bool:
+        """True when the sender of the packet to be judged was told by ICMP that there is no way."""
+        injected = self._injected
+        assert injected is not None
+        self.recorder.read()
+        return unreachable(injected, self.recorder.sightings) is not None
+
+    @property
     def taken_by_node(self) -> bool:
         """True when the packet to be judged came to the node's own sockets."""
         injected = self._injected
@@ -321,14 +330,23 @@ class Stage(Scene):
         """
         if self.behaviour is None:
             raise InputError("the kernel's behaviour is not known on this stage", cure="give it to the Stage")
+        entry = self.entry()
+        assert entry is not None, "the node has no entry of the connection"
         liberal = self.node.namespace.sysctl(BE_LIBERAL) != "0"
-        tracker = Tracker(self.cast.client_address, self.behaviour, liberal)
+        return Tracker(entry.original[0], self.behaviour, liberal).after(self._packets_of(entry))
+
+    def _packets_of(self, entry: Entry) -> list[Packet]:
+        """Return the packets that an entry has seen: it begins with a NEW one."""
         self.recorder.read()
-        return tracker.after(judged.packet for judged in self._judged_at_node() if judged.packet.protocol == TCP)
+        packets: list[Packet] = []
+        for judged in self._judged_at_node():
+            packet = judged.packet
+            if packet.protocol == TCP and (packet.source, packet.destination) in (entry.original, entry.reply):
+                packets = [packet] if judged.judgement is Judgement.NEW else [*packets, packet]
+        return packets
 
     def _predict(self, packet: Packet) -> Prediction | None:
-        judged = [one for one in self._judged_at_node() if one.packet.protocol == TCP]
-        if self.behaviour is None or any(one.judgement is Judgement.UNTRACKED for one in judged):
+        if self.behaviour is None or self.entry() is None:
             return None
         return self.window_at_node().judge(packet)[0]
 

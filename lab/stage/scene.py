@@ -12,7 +12,8 @@ from typing import ClassVar, Final
 
 from lab.cast import Cast
 from lab.conntrack.dropped import dropped_as_invalid
-from lab.conntrack.netlink import ConntrackTable, Entry
+from lab.conntrack.fill import Filler
+from lab.conntrack.netlink import ConntrackTable, Entry, creation
 from lab.conntrack.witness import Judged, Judgement, counters
 from lab.errors import LabError, MissingError
 from lab.fabric import Lab
@@ -21,10 +22,12 @@ from lab.recorder import Recorder, UnseenError
 from lab.timeline import Check, Counters, Injected, Timeline
 from lab.traffic.stream import datagram_socket
 from lab.wire.capture import Sighting
-from lab.wire.packet import BARRIER_PORT, TCP, SocketAddress, flags_of
+from lab.wire.packet import BARRIER_PORT, TCP, UDP, SocketAddress, flags_of
 from lab.words import Behaviour, Family
 
+_ROUNDS: Final = 10  # retransmissions come further and further apart
 _BOUND: Final = 10.0  # seconds; a generous end to waits that an event ends within a millisecond
+_AN_HOUR: Final = 3600  # seconds; longer than any trial
 
 
 class RefusedError(LabError):
@@ -61,6 +64,7 @@ class Scene:
         self._checks: list[Check] = []
         self._findings: list[str] = []
         self._barriers: Counter[str] = Counter()
+        self._filler: Filler | None = None
 
     # --- the node -----------------------------------------------------------------------------------
 
@@ -118,6 +122,24 @@ class Scene:
         running.nft.run(rules)
         running.rules.append(rules)
 
+    def fill_table(self, *, assured: bool = True) -> None:
+        """Fill the node's table to the limit; said again, fill what has become free (2 us an entry, 256 bytes).
+
+        A full table refuses the barriers' datagrams as it does others, so they get entries of their own beforehand.
+
+        :param assured: as by flows that go on; otherwise as by datagrams that nobody answers, which make room.
+        :raises MissingError: see :class:`lab.conntrack.fill.Filler`.
+        """
+        if self._filler is None:
+            self._filler = Filler(self.node.namespace, assured=assured)
+            client = SocketAddress(self.cast.client_address.address, BARRIER_PORT)
+            for _host, address in self.cast.servers:
+                server = SocketAddress(address.address, BARRIER_PORT)
+                if before := self._tables[0].entry(UDP, client, server):
+                    self._tables[0].delete(before)
+                self._tables[0].create(creation(UDP, client, server, assured=True, timeout=_AN_HOUR))
+        self._filler.fill()
+
     def statistics(self) -> dict[str, int]:
         """Return what the node's conntrack has counted so far, as ``conntrack -S`` shows it."""
         return self._tables[0].statistics()
@@ -158,6 +180,16 @@ class Scene:
 
     def _judged_at_node(self) -> list[Judged]:
         return [judged for judged in self.recorder.judged if judged.host == self.cast.node]
+
+    def judgements(self, *, source: SocketAddress | str, flags: str) -> list[Judgement]:
+        """Return what the node's conntrack made of the TCP segments from an address that have all of these flags."""
+        self.recorder.read()
+        wanted = flags_of(flags)
+        return [
+            judged.judgement
+            for judged in self._judged_at_node()
+            if _is(judged.packet.source, source) and judged.packet.tcp and judged.packet.tcp.flags & wanted == wanted
+        ]
 
     def judgement(self) -> Judgement:
         """Return what conntrack made of the packet injected last.
@@ -250,6 +282,11 @@ class Scene:
         words = reasons[-1] if reasons else ""
         return self.expect(f"the kernel's reason {beginning!r}", words.startswith(beginning), repr(words))
 
+    def expect_counted(self, name: str, least: int = 1) -> bool:
+        """Expect a counter of ``conntrack -S`` to have counted as many or more: retransmissions come when they come."""
+        count = self.statistics().get(name, 0)
+        return self.expect(f"{name} counted {least:,} or more", count >= least, f"{count:,}")
+
     def find(self, words: str) -> None:
         """Note something that kernels may differ in, in the same words on each that does the same."""
         self._findings.append(words)
@@ -309,17 +346,19 @@ class Scene:
             for sighting in self.recorder.sightings
         )
 
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
+    async def until(self, condition: Callable[[], bool], what: str, *, within: float = _BOUND) -> None:
         """Wait until ``condition`` holds, asked again whenever something was seen.
 
-        :raises UnseenError: it did not within the bound; says ``what`` was waited for.
+        :param within: as many seconds.
+        :raises UnseenError: it did not; says ``what`` was waited for.
         """
-        await self.recorder.until(condition, what)
+        await self.recorder.until(condition, what, within=within)
 
     # --- the end ------------------------------------------------------------------------------------
 
     def finish(self) -> Timeline:
         """Stop the instruments, read the counters, and return what was seen."""
+        counters = self._count()
         self.recorder.stop()
         if lost := self.recorder.lost():
             self._faults.append(f"the captures lost {lost} packets")
@@ -336,7 +375,7 @@ class Scene:
             judged=tuple(self.recorder.judged),
             entry_events=tuple(self.recorder.entry_events),
             entry=self.entry(),
-            counters=self._count(),
+            counters=counters,
             bystanders=self._bystanders(),
             refusal=self._refusal,
             complete=self._complete,
@@ -350,7 +389,17 @@ class Scene:
         return tuple(host.name for host in self.lab.topology.hosts if not host.forwarding and host.name not in players)
 
     def _count(self) -> Counters:
-        """Read what all nodes counted."""
+        """Read what all nodes counted, when the log tells the same: a stack may send again meanwhile."""
+        self.recorder.read()
+        for _ in range(_ROUNDS):
+            judged = len(self.recorder.judged)
+            counters = self._read_counters()
+            self.recorder.read()
+            if len(self.recorder.judged) == judged:
+                break
+        return counters
+
+    def _read_counters(self) -> Counters:
         nodes = [self.lab.hosts[node] for node in self._nodes]
         dropped = [dropped_as_invalid(node, self.family.version) for node in nodes]
         by_rule = [count for count in dropped if count is not None]

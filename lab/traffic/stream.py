@@ -23,7 +23,7 @@ FAREWELL: Final = b"thank you\n"
 #: In seconds. A handshake takes 0.1 ms, and after this long a barrier tells whether it is over.
 A_MOMENT: Final = 0.02
 _BOUND: Final = 10.0  # seconds; a generous end to waits that an event ends within a millisecond
-_ESTABLISHED: Final = 1  # TCP_ESTABLISHED, include/net/tcp_states.h
+_ESTABLISHED, _CLOSED = 1, 7  # TCP_ESTABLISHED and TCP_CLOSE, include/net/tcp_states.h
 
 
 @cache
@@ -43,7 +43,10 @@ class StalledError(LabError):
 
 
 class TcpEnd:
-    """One end of a connection: what it sent and received, and the error that ended it."""
+    """One end of a connection: what it sent and received, and the error that ended it.
+
+    :ivar soft_error: one that ended nothing, such as an ICMP error's (RFC 1122, 4.2.3.9): the kernel tells both alike.
+    """
 
     def __init__(self, host: str, sock: socket.socket) -> None:
         # It ends with a reset, by SIGKILL too: an orphan with undelivered data would hold its namespace for as long
@@ -54,6 +57,7 @@ class TcpEnd:
         self.sent = 0
         self.received = bytearray()
         self.error: str | None = None
+        self.soft_error: str | None = None
 
     @property
     def own_address(self) -> SocketAddress:
@@ -97,10 +101,15 @@ class TcpEnd:
             self.error = errno.errorcode.get(failure.errno or 0, str(failure))
 
     def pending_error(self) -> str | None:
-        """Take the error that the kernel holds for the socket, without sending or receiving anything."""
+        """Take the error that ended the socket, without sending or receiving anything.
+
+        What an ICMP error has it note in passing (the kernel's sk_err_soft) ends nothing.
+        """
         code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
+        if code and _state(self.socket) == _CLOSED:
             self.error = errno.errorcode.get(code, str(code))
+        elif code:
+            self.soft_error = errno.errorcode.get(code, str(code))
         return self.error
 
     def close(self) -> None:
@@ -168,8 +177,8 @@ class Attempt:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the client's kernel takes it for a connection (tcp_info's first field, linux/tcp.h)."""
-        return self._end.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
+        """Whether the client's kernel takes it for a connection."""
+        return _state(self._end.socket) == _ESTABLISHED
 
     async def ends(self) -> tuple[TcpEnd, TcpEnd]:
         """Return the client's end and the server's.
@@ -190,6 +199,11 @@ class Attempt:
         """End it."""
         self._task.cancel()
         self._end.close()
+
+
+def _state(sock: socket.socket) -> int:
+    """Return a socket's TCP state (tcp_info's first field, linux/tcp.h)."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
 
 async def _accept(listeners: Sequence[tuple[str, socket.socket]]) -> TcpEnd:

@@ -10,6 +10,7 @@ import xmlschema
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from lab.matrix import Column, merge
 from lab.report import forms, table
 from lab.report.terminal import timeline_text
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.kernel
 def printed(matrix, width=160):
     console = Console(width=width, force_terminal=False)
     with console.capture() as capture:
-        console.print(table.table(matrix))
+        console.print(*table.tables(matrix, width), sep="\n")
         for line in table.lines(matrix):
             console.print(line, soft_wrap=True)
     return capture.get()
@@ -55,7 +56,7 @@ class TestTerminal:
             " drop-forward or be-liberal prevents it."
         )
         assert lines[-2] == "10 of 12 trials gave the same on all 3 kernels."
-        assert lines[-1] == "All 36 trials gave what their kernel is expected to give."
+        assert lines[-1] == "36 of 36 trials gave what their kernel is expected to give."
 
     def test_what_went_wrong_is_said(self, broken_matrix):
         text = printed(broken_matrix, 200)
@@ -69,10 +70,16 @@ class TestTerminal:
             "2 of 36 trials did not give what their kernel is expected to give, and 1 of 4 kernels gave no results."
         )
 
-    def test_a_narrow_terminal_keeps_every_word(self, matrix):
-        text = printed(matrix, 80)
-        assert max(map(len, text.split("AFFECTED")[0].splitlines())) <= 80
-        assert text.count("reset,") + text.count("reset\n") >= 4
+    def test_a_narrow_terminal_gets_several_tables_with_whole_words(self, matrix):
+        text = printed(matrix, 66).split("AFFECTED")[0]
+        assert max(map(len, text.splitlines())) <= 66
+        assert text.count("case") == 3
+        assert text.count("reset,") == 4
+        assert text.count("delivered,") == text.count("delivered") == 25
+
+    def test_no_results_at_all_are_no_table_but_the_reason(self):
+        text = printed(merge("0.1.0", [Column("6.1", "6.1.0", "6.1.1", failure="hung: no sign of life for 60 s")]))
+        assert "6.1, Linux 6.1.0, gave no results: hung: no sign of life for 60 s" in text
 
 
 class TestMarkdown:
@@ -92,7 +99,7 @@ class TestMarkdown:
             printed(matrix)
         )
         assert "**reset**, INVALID" in text
-        assert "* All 36 trials gave what their kernel is expected to give." in text
+        assert "* 36 of 36 trials gave what their kernel is expected to give." in text
 
 
 def counts(suite):
