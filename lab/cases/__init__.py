@@ -35,6 +35,7 @@ from lab.cases import (
     reset_exact,
     reset_inexact,
     reset_out_of_window,
+    retried,
     sack_beyond,
     snat_port_race,
     stale_syn_ack,
@@ -110,9 +111,6 @@ _WHERE_IT_ENDS: Final = (
     *two_nodes.CASES,
 )
 
-#: Nothing is forged, and every packet is real.
-_UNDER_LOAD: Final = congested.CASES
-
 _THE_ENTRY_STAYS: Final = (
     endpoint_removed.CASE,
     *syn_before_service.CASES,
@@ -120,6 +118,9 @@ _THE_ENTRY_STAYS: Final = (
     *udp_before_service.CASES,
 )
 _TWO_AT_ONCE: Final = (*snat_port_race.CASES, *dns_race.CASES)
+
+#: Why it went unnoticed; and the report itself, where nothing is forged and every packet is real.
+_AS_PEOPLE_MEET_IT: Final = (retried.CASE, *congested.CASES)
 
 #: Every case by its name.
 CASES: Final = {
@@ -131,11 +132,11 @@ CASES: Final = {
         *_THE_ENTRY_IS_GONE,
         *_THE_PORT_AGAIN,
         *_WHERE_IT_ENDS,
-        *_UNDER_LOAD,
         *table_full.CASES,
         table_full_gc.CASE,
         *_THE_ENTRY_STAYS,
         *_TWO_AT_ONCE,
+        *_AS_PEOPLE_MEET_IT,
     )
 }
 

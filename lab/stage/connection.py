@@ -26,6 +26,8 @@ from lab.words import Behaviour, Family
 
 _FIRST_PART: Final = 1000  # bytes of the stream before the case disturbs the connection
 _SECOND_PART: Final = 4000  # and after it
+#: In bytes: what the client asks for, and gets unless something is wrong.
+WHOLE: Final = _FIRST_PART + _SECOND_PART
 QUESTION: Final = b"are you there?\n"
 _WORD: Final = 500  # bytes that the server says where the case is about its own next segment
 # IP_MTU of ip(7), IPV6_MTU of ipv6(7): Python has no names for them.
@@ -104,7 +106,7 @@ class Stage(Scene):
             if self.cast.service_address is None:
                 raise InputError(f"the topology has no TCP service with an {self.family} address")
             self._target = self.cast.service_address
-        self._ends = await self._handshake()
+        self._ends = await self._handshake(self.cast.client_address)
         for end in self._ends:
             self.lab.keep(end)
         client, server = self._ends
@@ -115,7 +117,7 @@ class Stage(Scene):
         await client.receive(_FIRST_PART)
         await self.recorder.until(lambda: self._connection.quiet, "both ends to acknowledge everything")
 
-    async def _handshake(self) -> tuple[TcpEnd, TcpEnd]:
+    async def _handshake(self, own: SocketAddress) -> tuple[TcpEnd, TcpEnd]:
         hosts = self.lab.hosts
         servers = [(host, hosts[host].namespace, address) for host, address in self.cast.servers]
         listeners = [(host, listen(namespace, address)) for host, namespace, address in servers]
@@ -124,7 +126,7 @@ class Stage(Scene):
                 attempt = Attempt(
                     self.cast.client,
                     hosts[self.cast.client].namespace,
-                    self.cast.client_address,
+                    own,
                     listeners,
                     self._target,
                 )
