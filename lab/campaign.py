@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import os
 import signal
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from lab import __version__, behaviour, trial
 from lab.cases import Case
-from lab.errors import InputError, LabError
+from lab.errors import InputError, LabError, MissingError
 from lab.fixes import Fix
 from lab.result import Report, Tally
 from lab.topology.model import Topology
-from lab.trial import Setting
-from lab.words import Behaviour, Family
+from lab.topology.reader import load
+from lab.trial import Setting, with_proxy
+from lab.words import Backend, Behaviour, Family, ProxyMode
+
+#: Mode, version and backend of a kube-proxy, None for what a topology says.
+ProxyChoice: TypeAlias = tuple[ProxyMode | None, str | None, Backend | None]
 
 
-async def run(cases: Sequence[Case], fixes: Sequence[Fix], topology: Topology, family: Family, repeat: int) -> Report:
-    """Ask the kernel what it does, then try every case with every fix ``repeat`` times, with progress on stderr.
+def settings(
+    cases: Sequence[Case], fixes: Sequence[Fix], topology: Topology, family: Family, proxy: ProxyChoice
+) -> list[Setting]:
+    """Return every case with every fix.
+
+    :param topology: where those cases play that bring no topology of their own.
+    :param proxy: mode, version and backend of the nodes' kube-proxy, None for what a topology says.
+    """
+    places = [with_proxy(load(case.topology) if case.topology else topology, *proxy) for case in cases]
+    return [Setting(case, fix, place, family) for case, place in zip(cases, places, strict=True) for fix in fixes]
+
+
+async def run(settings: Sequence[Setting], family: Family, repeat: int) -> Report:
+    """Ask the kernel what it does, then try everything ``repeat`` times, with progress on stderr.
 
     Ctrl-C cancels it.
 
@@ -34,14 +52,13 @@ async def run(cases: Sequence[Case], fixes: Sequence[Fix], topology: Topology, f
     # Ctrl-C between two steps and not within one: whatever a step has opened is closed.
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, itself.cancel)
     answer = await behaviour.ask(family)
-    settings = [Setting(case, fix, topology, family) for case in cases for fix in fixes]
     tallies = {setting.trial: Tally(setting.trial) for setting in settings}
     with Progress(console=Console(stderr=True), transient=True, disable=not os.isatty(2)) as progress:
         task = progress.add_task("trials", total=len(settings) * repeat)
         # Round by round, so that a machine that changes under way shows in every trial and not in one.
         for _round, setting in itertools.product(range(repeat), settings):
             tally = tallies[setting.trial]
-            if not tally.failure:
+            if not tally.failure and not tally.missing:
                 tallies[setting.trial] = await _once(tally, setting, answer)
             progress.advance(task)
     return Report(__version__, os.uname().release, {family: answer}, tuple(tallies.values()))
@@ -52,5 +69,7 @@ async def _once(tally: Tally, setting: Setting, answer: Behaviour) -> Tally:
         return tally.and_then(await trial.run(setting, answer))
     except InputError:
         raise
+    except MissingError as error:
+        return dataclasses.replace(tally, missing=str(error))
     except LabError as error:
-        return Tally(tally.trial, tally.runs, tally.as_expected, tally.outcomes, tally.sample, str(error))
+        return dataclasses.replace(tally, failure=str(error))

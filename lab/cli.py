@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
@@ -15,12 +16,15 @@ from lab.words import Backend, Family, ProxyMode
 if TYPE_CHECKING:
     from lab.cases import Case
     from lab.fixes import Fix
+    from lab.matrix import Matrix
     from lab.result import Report
     from lab.rules.source import Choice, NodeSettings
     from lab.standing.control import Word
     from lab.topology.model import Topology
 
 Chosen = TypeVar("Chosen")
+
+_ANY_WIDTH = 10_000  # columns; more than a table needs
 
 app = typer.Typer(
     name="lab",
@@ -92,6 +96,14 @@ TopologyArgument = Annotated[
     str, typer.Argument(help="A topology by name or file, - for stdin.", autocompletion=_complete(_topology_names))
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+HtmlOption = Annotated[
+    str | None,
+    typer.Option("--html", metavar="FILE", help="Write the table as one HTML page; every cell opens to its timeline."),
+]
+JunitOption = Annotated[
+    str | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML for a CI system: a suite a kernel.")
+]
+MarkdownOption = Annotated[str | None, typer.Option("--md", metavar="FILE", help="Write the table in Markdown.")]
 ServiceArgument = Annotated[
     str, typer.Argument(metavar="SERVICE", help="A Service: its name, or namespace/name where several have it.")
 ]
@@ -143,12 +155,16 @@ def run(
     proxy_version: VersionOption = None,
     backend: BackendOption = None,
     family: FamilyOption = Family.IPV4,
-    all_: Annotated[bool, typer.Option("--all", help="Every case, and every fix.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Every case but the slow ones, and every fix.")] = False,
+    slow: Annotated[bool, typer.Option("--slow", help="The slow cases, alone or with --all.")] = False,
     repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Run every trial N times.")] = 1,
     json: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write the results as JSON, with every timeline; - for stdout."),
     ] = None,
+    html: HtmlOption = None,
+    junit: JunitOption = None,
+    md: MarkdownOption = None,
     timeline: Annotated[
         bool, typer.Option("--timeline/--no-timeline", help="Print the first trial's packets, one by one.")
     ] = True,
@@ -157,17 +173,12 @@ def run(
     from lab import cases as catalogue
     from lab import fixes
 
-    chosen_cases = _chosen(cases, catalogue.find, catalogue.CASES.values() if all_ else catalogue.DEFAULT_CASES)
+    chosen_cases = _chosen(cases, catalogue.find, catalogue.usual(all_=all_, slow=slow))
     chosen_fixes = _chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES)
-    built = _topology(topology, proxy_mode, proxy_version, backend)
-    output = _open_for_json(json)
-    report = _run(chosen_cases, chosen_fixes, built, family, repeat)
-    if output is not None:
-        from lab.result import to_json
-
-        print(to_json(report), file=output)
-        output.close()
-    if json != "-":
+    outputs = _open_outputs(json=json, html=html, junit=junit, md=md)
+    report = _run(chosen_cases, chosen_fixes, topology, (proxy_mode, proxy_version, backend), family, repeat)
+    _write(outputs, report)
+    if sys.stdout not in outputs.values():
         _print_report(report, timeline=timeline)
     raise typer.Exit(0 if report.good else 1)
 
@@ -186,10 +197,15 @@ def _chosen(names: list[str] | None, find: Callable[[str], Chosen], otherwise: I
     return [find(name) for name in dict.fromkeys(names)] if names else list(otherwise)
 
 
-def _open_for_json(path: str | None) -> TextIO | None:
-    """Open the file before the trials, so that a mistyped path costs none of them."""
-    if path is None:
-        return None
+def _open_outputs(**paths: str | None) -> dict[str, TextIO]:
+    """Open the files before the trials, so that a mistyped path costs none of them.
+
+    :param paths: by what is to be written there; - for stdout, None for what nobody wants.
+    """
+    return {form: _open_output(path) for form, path in paths.items() if path is not None}
+
+
+def _open_output(path: str) -> TextIO:
     if path == "-":
         return sys.stdout
     try:
@@ -198,15 +214,37 @@ def _open_for_json(path: str | None) -> TextIO | None:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _run(cases: list[Case], fixes: list[Fix], topology: Topology, family: Family, repeat: int) -> Report:
+def _write(outputs: dict[str, TextIO], found: Report | Matrix) -> None:
+    from lab.report import forms
+
+    for form, output in outputs.items():
+        print(forms.write(form, found), file=output)
+        if output is not sys.stdout:
+            output.close()
+
+
+def _run(
+    cases: list[Case],
+    fixes: list[Fix],
+    topology: str,
+    proxy: tuple[ProxyMode | None, str | None, Backend | None],
+    family: Family,
+    repeat: int,
+) -> Report:
     import asyncio
 
     from lab import campaign
+    from lab.kubeproxy.versions import find_version
     from lab.netns import userns
+    from lab.topology.reader import load
 
+    _mode, version, _backend = proxy
+    if version is not None:
+        find_version(version)
+    settings = campaign.settings(cases, fixes, load(topology), family, proxy)
     userns.ensure()
     try:
-        return asyncio.run(campaign.run(cases, fixes, topology, family, repeat))
+        return asyncio.run(campaign.run(settings, family, repeat))
     except asyncio.CancelledError:
         raise typer.Exit(INTERRUPTED) from None
 
@@ -225,7 +263,10 @@ def _print_report(report: Report, *, timeline: bool) -> None:
         console.print()
     for family, behaviour in report.behaviours.items():
         console.print(f"Linux {report.kernel}, {family}: {behaviour.words}.", soft_wrap=True)
-    console.print(terminal.table(report.tallies))
+    if not (console.is_terminal or "COLUMNS" in os.environ):
+        console.width = _ANY_WIDTH  # a file or a pipe has none: there a table is as wide as it has to be
+    for drawn in terminal.tables(report.tallies, console.width):
+        console.print(drawn)
     for line in terminal.conclusion(report):
         console.print(line, soft_wrap=True)
 
@@ -564,7 +605,7 @@ def doctor(json: JsonFlag = False) -> None:
     raise typer.Exit(0 if diagnosis.ready else 1)
 
 
-from lab import cli_kernels  # noqa: E402, F401  its commands, which use what stands above
+from lab import cli_kernels, cli_matrix  # noqa: E402, F401  their commands, which use what stands above
 
 
 def main() -> None:

@@ -71,6 +71,9 @@ class Lab:
         self._build_links()
         for proxy in self._proxies:
             proxy.finish()
+        if change.script:
+            for node in self.topology.nodes:
+                self.hosts[node.name].run("sh", "-c", change.script)
 
     def sync(
         self, services: tuple[Service, ...], slices: tuple[EndpointSlice, ...], *, clean_conntrack: bool = True

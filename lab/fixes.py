@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Flag, auto
 from types import MappingProxyType
 from typing import Final
 
@@ -11,20 +12,49 @@ from lab.errors import InputError
 from lab.proxy import NodeChange
 
 
+class Protection(Flag):
+    """What stands between an INVALID packet and a client, whoever put it there: a fix, or kube-proxy's version."""
+
+    NOTHING = 0
+    DROP_FORWARD = auto()
+    DROP_INPUT = auto()
+    DROP_PREROUTING = auto()
+    LIBERAL = auto()
+    UNTRACKED = auto()
+
+    @property
+    def drops_forwarded(self) -> bool:
+        """Whether an INVALID packet on its way through the node is dropped."""
+        return bool(self & (Protection.DROP_FORWARD | Protection.DROP_PREROUTING))
+
+    @property
+    def drops_local(self) -> bool:
+        """Whether an INVALID packet for the node itself is dropped."""
+        return bool(self & (Protection.DROP_INPUT | Protection.DROP_PREROUTING))
+
+    @property
+    def is_liberal(self) -> bool:
+        """Whether conntrack accepts what is out of the window."""
+        return Protection.LIBERAL in self
+
+    @property
+    def is_untracked(self) -> bool:
+        """Whether packets from pod to pod pass conntrack by."""
+        return Protection.UNTRACKED in self
+
+
 @dataclass(frozen=True)
 class Fix:
     """One change to a node that is said to help.
 
     :param summary: what it is, in a line.
-    :param drops_invalid: it drops what conntrack calls INVALID on its way through FORWARD.
-    :param be_liberal: it tells conntrack to accept what is out of the window.
+    :param protection: what it amounts to on the kernels that the lab runs on.
     """
 
     name: str
     summary: str
     change: NodeChange
-    drops_invalid: bool = False
-    be_liberal: bool = False
+    protection: Protection = Protection.NOTHING
 
 
 def _nft_drop(hook: str, priority: str) -> str:
@@ -47,7 +77,7 @@ DROP_FORWARD: Final = Fix(
         iptables="*filter\n-I KUBE-FORWARD 1 -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n",
         nftables="insert rule TABLE filter-forward ct state invalid counter drop\n",
     ),
-    drops_invalid=True,
+    Protection.DROP_FORWARD,
 )
 
 #: kubernetes #117924: packets for the node itself never come to FORWARD.
@@ -58,6 +88,7 @@ DROP_INPUT: Final = Fix(
         iptables="*filter\n-I INPUT 1 -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n",
         nftables=_nft_drop("input", "filter"),
     ),
+    Protection.DROP_INPUT,
 )
 
 DROP_PREROUTING: Final = Fix(
@@ -67,7 +98,7 @@ DROP_PREROUTING: Final = Fix(
         iptables="*mangle\n-I PREROUTING 1 -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n",
         nftables=_nft_drop("prerouting", "mangle"),
     ),
-    drops_invalid=True,
+    Protection.DROP_PREROUTING,
 )
 
 #: Documentation/networking/nf_conntrack-sysctl.rst; kubernetes #120354 (v1.29) sets it by an option.
@@ -75,7 +106,7 @@ BE_LIBERAL: Final = Fix(
     "be-liberal",
     "net.netfilter.nf_conntrack_tcp_be_liberal=1: only a reset out of the window is INVALID",
     NodeChange(sysctls=MappingProxyType({window.BE_LIBERAL: "1"})),
-    be_liberal=True,
+    Protection.LIBERAL,
 )
 
 #: kube-proxy up to v1.28 writes its rule whatever the sysctl says; so does a later one where it is set too late.
@@ -83,15 +114,62 @@ BE_LIBERAL_WITH_DROP: Final = Fix(
     "be-liberal-with-drop",
     "be-liberal, and the drop in KUBE-FORWARD as well",
     NodeChange(BE_LIBERAL.change.sysctls, DROP_FORWARD.change.iptables, DROP_FORWARD.change.nftables),
-    drops_invalid=True,
-    be_liberal=True,
+    Protection.LIBERAL | Protection.DROP_FORWARD,
+)
+
+#: kubernetes #120412: kube-proxy from v1.29 on looks once, when it starts; what is set later leaves its rule in place.
+BE_LIBERAL_LATE: Final = Fix(
+    "be-liberal-late",
+    "be-liberal, but set when kube-proxy has started already: its rule, if it has one, stays",
+    NodeChange(script=f"echo 1 > /proc/sys/{window.BE_LIBERAL}\n"),
+    Protection.LIBERAL,
+)
+
+#: kubernetes #94861, calico #7434: said to cure what the drop does to asymmetric routes.
+NOTRACK: Final = Fix(
+    "notrack",
+    "keep packets from pod to pod out of conntrack, for the drop kills asymmetric routes",
+    NodeChange(
+        iptables="*raw\n-I PREROUTING 1 -s PODS -d PODS -j CT --notrack\nCOMMIT\n",
+        nftables=(
+            "add chain TABLE lab-raw { type filter hook prerouting priority raw ; }\n"
+            "add rule TABLE lab-raw NETWORK saddr { PODS } NETWORK daddr { PODS } notrack\n"
+        ),
+    ),
+    Protection.UNTRACKED,
+)
+
+#: The report's own workaround, word for word. Linux has no such file since 4.9 (adf0516845bc), so it changes nothing.
+DAEMONSET: Final = Fix(
+    "daemonset",
+    "the report's start-up script as it stands: its path is gone, so it says so and changes nothing",
+    NodeChange(
+        script="echo 1 > /proc/sys/net/ipv4/netfilter/ip_conntrack_tcp_be_liberal\necho done\n",
+    ),
+)
+
+DAEMONSET_TODAY: Final = Fix(
+    "daemonset-today",
+    "the report's start-up script with today's path, after kube-proxy has started",
+    NodeChange(script=f"echo 1 > /proc/sys/{window.BE_LIBERAL}\necho done\n"),
+    Protection.LIBERAL,
 )
 
 #: What `lab run` tries unless it is told which.
 DEFAULT_FIXES: Final = (NONE, DROP_FORWARD, BE_LIBERAL)
 
+_OTHERS: Final = (
+    BE_LIBERAL_WITH_DROP,
+    BE_LIBERAL_LATE,
+    DROP_PREROUTING,
+    DROP_INPUT,
+    NOTRACK,
+    DAEMONSET,
+    DAEMONSET_TODAY,
+)
+
 #: Every fix by its name.
-FIXES: Final = {fix.name: fix for fix in (*DEFAULT_FIXES, BE_LIBERAL_WITH_DROP, DROP_PREROUTING, DROP_INPUT)}
+FIXES: Final = {fix.name: fix for fix in (*DEFAULT_FIXES, *_OTHERS)}
 
 
 def find(name: str) -> Fix:

@@ -37,13 +37,17 @@ class NodeChange:
     """What a fix changes on every node.
 
     :param sysctls: set before kube-proxy starts, keys with slashes below ``/proc/sys``.
-    :param iptables: an iptables-restore input that is loaded after kube-proxy's rules.
-    :param nftables: an nft script that is loaded with kube-proxy's rules; TABLE stands for their table.
+    :param iptables: an iptables-restore input that is loaded after kube-proxy's rules. A rule with PODS is loaded once
+        for each pair of networks that pods are in.
+    :param nftables: an nft script that is loaded with kube-proxy's rules. TABLE stands for their table, NETWORK for ip
+        or ip6, and PODS for the networks that pods are in, with commas.
+    :param script: a shell script that runs on the node when kube-proxy has started.
     """
 
     sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     iptables: str = ""
     nftables: str = ""
+    script: str = ""
 
 
 class KubeProxy:
@@ -227,9 +231,51 @@ def render_rules(
     """
     if mode is not ProxyMode.NFTABLES:
         rules = iptables.render(topology.services, topology.endpoint_slices, options)
-        return rules.restore, rules.jumps + change.iptables
+        return rules.restore, rules.jumps + _for_each_pair(change.iptables, _pods(topology, options.family))
     script = nftables.render(topology.services, topology.endpoint_slices, options)
-    return (script + change.nftables.replace("TABLE", _table(options)),)
+    words = {
+        "TABLE": _table(options),
+        "NETWORK": "ip" if options.family is Family.IPV4 else "ip6",
+        "PODS": ", ".join(_pods(topology, options.family)),
+    }
+    addition = change.nftables
+    for word, meaning in words.items():
+        addition = addition.replace(word, meaning)
+    return (script + addition,)
+
+
+def _pods(topology: Topology, family: Family) -> list[str]:
+    """Return the networks that the pods of a topology are in.
+
+    The cluster's CIDRs where a node knows them, else those of every host that is no node.
+    """
+    cidrs = (cidr for node in topology.nodes for cidr in node.cluster_cidrs if Family.of(cidr) is family)
+    if known := list(dict.fromkeys(map(str, cidrs))):
+        return known
+    nodes = {node.name for node in topology.nodes}
+    networks = (
+        own.network
+        for host in topology.hosts
+        if host.name not in nodes
+        for end in topology.ends(host.name)
+        for own in end.addresses
+        if Family.of(own) is family
+    )
+    return list(dict.fromkeys(map(str, networks)))
+
+
+def _for_each_pair(rules: str, networks: Sequence[str]) -> str:
+    lines: list[str] = []
+    for line in rules.splitlines():
+        if "PODS" not in line:
+            lines.append(line)
+            continue
+        lines += [
+            line.replace("PODS", source, 1).replace("PODS", destination, 1)
+            for source in networks
+            for destination in networks
+        ]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _table(options: ProxyOptions) -> str:

@@ -104,6 +104,8 @@ class TrialRunner:
     ) -> Result:
         """Try a case in a fresh lab; what is not said here is as the marker ``topology`` says.
 
+        A case that brings a topology of its own plays in that.
+
         :param case: a name from ``lab list``, or a case of one's own.
         :param fix: likewise; the node as kube-proxy leaves it where nobody says.
         :raises InputError: there is no such case, fix, mode, ...
@@ -120,14 +122,19 @@ class TrialRunner:
             "family": family,
         }
         words = _words(self._item) | {word: value for word, value in said.items() if value is not None}
+        chosen = cases.find(case) if isinstance(case, str) else case
+        if chosen.topology:
+            words["topology"] = chosen.topology
         topology, asked, change = _understood(words, self._item.path.parent)
-        setting = Setting(cases.find(case) if isinstance(case, str) else case, change, topology, asked or Family.IPV4)
+        setting = Setting(chosen, change, topology, asked or Family.IPV4)
         with _missing_is_skipped():
+            for feature in chosen.needs:
+                features.require(feature)
             behaviour = _behaviour(self._item.config, setting.family)
             self.close()
             lab = _build(self._item, topology, setting.family, change)
         self._labs.append(lab)
-        lab.play(setting.case.play)
+        lab.play_case(chosen, behaviour)
         assert lab.timeline is not None
         return judge(setting, behaviour, lab.timeline)
 

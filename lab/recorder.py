@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lab.conntrack.netlink import ConntrackEvents, EntryEvent
-from lab.conntrack.nflog import PacketLog
-from lab.conntrack.witness import Judged, Pairing, load_conntrack, script
+from lab.conntrack.nflog import LOCAL_GROUP, PacketLog
+from lab.conntrack.witness import Judged, Pairing, local_script, script
 from lab.errors import LabError
 from lab.fabric import Lab
-from lab.wire.capture import Capture, Sighting
+from lab.wire.capture import LOCAL, Capture, Sighting
 
 _BOUND = 10.0  # seconds; a generous end to waits that an event ends within a millisecond
 
@@ -27,10 +28,14 @@ class _Instrument(Protocol):
 class Recorder:
     """Records from the moment on at which it is made; must be made inside the running event loop.
 
-    :param nodes: the hosts whose conntrack judges; the entries of the first are followed.
+    :param nodes: the hosts whose conntrack judges. The entries of the first are followed, and what it gives to its own
+        sockets is a sighting at :data:`LOCAL`.
+    :param each: record each packet; else none is sighted, and judged are those that are INVALID or ignored. They are
+        counted all the same.
     """
 
-    def __init__(self, lab: Lab, nodes: Sequence[str]) -> None:
+    def __init__(self, lab: Lab, nodes: Sequence[str], *, each: bool = True) -> None:
+        self._each = each
         self.sightings: list[Sighting] = []
         self.judged: list[Judged] = []
         self.entry_events: list[EntryEvent] = []
@@ -39,13 +44,14 @@ class Recorder:
         self._listeners: list[Callable[[Sighting], None]] = []
         self._instruments: list[_Instrument] = []
         lab.keep(self)  # first, so that it leaves the loop before what it listens to is closed
+        # The rules come before the logs: on a kernel that was just booted they bring conntrack and its sysctls.
         for node in nodes:
-            load_conntrack(lab.hosts[node].nft)
+            witness = script() if each else script(logged=("invalid",))
+            lab.hosts[node].nft.run(witness + (local_script() if each and node == nodes[0] else ""))
         self._logs = [(Pairing(node), lab.keep(PacketLog(lab.hosts[node].namespace))) for node in nodes]
         self._events = lab.keep(ConntrackEvents(lab.hosts[nodes[0]].namespace))
-        for node in nodes:
-            lab.hosts[node].nft.run(script())
-        self._captures = [lab.keep(Capture(name, running.namespace)) for name, running in lab.hosts.items()]
+        captured = lab.hosts.items() if each else ()
+        self._captures = [lab.keep(Capture(name, running.namespace)) for name, running in captured]
         self._instruments += [*(log for _pairing, log in self._logs), self._events, *self._captures]
         for instrument in self._instruments:
             self._loop.add_reader(instrument.fileno(), self.read)
@@ -58,11 +64,15 @@ class Recorder:
         """Take in whatever the instruments hold."""
         for capture in self._captures:
             for sighting in capture.read():
-                self.sightings.append(sighting)
-                for listener in self._listeners:
-                    listener(sighting)
+                self._saw(sighting)
         for pairing, log in self._logs:
-            self.judged += pairing.take(log.read())
+            records = log.read()
+            self.judged += pairing.take(records)
+            for record in records:
+                if record.group == LOCAL_GROUP and record.packet is not None:
+                    # The log cuts the time of arrival to microseconds, and the interface was before the socket.
+                    moment = record.time + 1000 if record.time else time.time_ns()
+                    self._saw(Sighting(moment, pairing.host, LOCAL, False, record.packet))
         self.entry_events += self._events.read()
         for waiter in list(self._waiting):
             condition, future = waiter
@@ -71,10 +81,16 @@ class Recorder:
                 if not future.done():
                     future.set_result(None)
 
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
+    def _saw(self, sighting: Sighting) -> None:
+        self.sightings.append(sighting)
+        for listener in self._listeners:
+            listener(sighting)
+
+    async def until(self, condition: Callable[[], bool], what: str, *, within: float = _BOUND) -> None:
         """Wait until ``condition`` holds, asked again whenever something was seen.
 
-        :raises UnseenError: it did not within ten seconds; says ``what`` was waited for.
+        :param within: as many seconds.
+        :raises UnseenError: it did not; says ``what`` was waited for.
         """
         self.read()
         if condition():
@@ -82,9 +98,9 @@ class Recorder:
         future: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append((condition, future))
         try:
-            await asyncio.wait_for(future, _BOUND)
+            await asyncio.wait_for(future, within)
         except TimeoutError:
-            raise UnseenError(f"waited {_BOUND:.0f} s for {what}") from None
+            raise UnseenError(f"waited {within:.0f} s for {what}") from None
 
     def lost(self) -> int:
         """Return how many packets the captures could not take in."""
@@ -93,6 +109,9 @@ class Recorder:
     def stop(self) -> None:
         """Take in the last of it and leave the event loop."""
         self.read()
+        if not self._each:
+            for pairing, _log in self._logs:
+                self.judged += pairing.let_through()
         self.close()
 
     def close(self) -> None:

@@ -28,9 +28,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What should become of a trial."""
+    """What should become of a trial.
 
-    judgement: Judgement
+    :param judgement: None where there should be no packet to judge.
+    """
+
+    judgement: Judgement | None
     outcome: Outcome
 
 
@@ -63,6 +66,7 @@ class Tally:
     :param sample: the first result that was not as expected, the last one where all were; None where no run came to
         its end.
     :param failure: why the trial could not be run (to its end); empty where it could.
+    :param missing: what the machine lacks for it, and what brings that; empty where it lacks nothing.
     """
 
     trial: Trial
@@ -71,6 +75,7 @@ class Tally:
     outcomes: tuple[tuple[Outcome, int], ...] = ()
     sample: Result | None = None
     failure: str = ""
+    missing: str = ""
 
     def and_then(self, result: Result) -> Tally:
         """Return the tally with one more result."""
@@ -88,8 +93,8 @@ class Tally:
 
     @property
     def good(self) -> bool:
-        """True when it was run and every run was as expected."""
-        return self.runs > 0 and self.as_expected == self.runs and not self.failure
+        """True when it was run and every run was as expected, or could not be had on this machine."""
+        return bool(self.missing) or (self.runs > 0 and self.as_expected == self.runs and not self.failure)
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,8 @@ class Report:
 
     @property
     def good(self) -> bool:
-        """True when every trial gave what this kernel is expected to give."""
-        return all(tally.good for tally in self.tallies)
+        """True when every trial that could be had gave what this kernel is expected to give, and there was one."""
+        return all(tally.good for tally in self.tallies) and any(tally.runs for tally in self.tallies)
 
 
 def to_json(report: Report) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
 
 from lab.conntrack.netlink import Entry, EntryEvent
 from lab.conntrack.window import Prediction
 from lab.conntrack.witness import Judged
 from lab.wire.capture import Sighting
-from lab.wire.packet import Packet, SocketAddress
+from lab.wire.packet import ICMP, ICMPV6, Packet, SocketAddress
+
+# Destination unreachable: RFC 792; RFC 4443, 3.1.
+_UNREACHABLE: Final = {ICMP: 3, ICMPV6: 1}
 
 
 @dataclass(frozen=True)
@@ -28,13 +33,30 @@ class SocketEnd:
 
 
 @dataclass(frozen=True)
+class Try:
+    """One attempt of a client to get what it wants, on a connection of its own.
+
+    :param error: what ended the client's socket; None where nothing did.
+    :param sent: bytes that the server sent.
+    :param received: bytes that the client got of them.
+    :param intact: whether these are the bytes that were sent, in order.
+    """
+
+    error: str | None
+    sent: int
+    received: int
+    intact: bool
+
+
+@dataclass(frozen=True)
 class Injected:
     """The packet that is to disturb the connection.
 
     :param host: whose link it was put on.
     :param receiver: the host that it is for.
     :param forged: whether the lab made it; a real one was sent by the host's own stack.
-    :param offset: its sequence number minus the next one that its sender would send.
+    :param offset: its sequence number minus the next one that its sender would send; None where that is a script's
+        matter, or it has no number.
     :param window: the largest window that the receiver had offered, in bytes.
     :param exact: the acknowledgement that is exact: the next number that its sender waits for.
     :param predicted: what the model of the window check expects of the kernel; None where the window decides nothing.
@@ -44,10 +66,43 @@ class Injected:
     receiver: str
     packet: Packet
     forged: bool
-    offset: int
+    offset: int | None
     window: int
     exact: int
     predicted: Prediction | None = None
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One question that a client sent by datagram, and what came of it.
+
+    :param question: as it left the client.
+    :param reached: the hosts whose sockets got it.
+    :param answer: as it came to the client's interface; None where none came.
+    :param answered: whether the client's socket took the answer.
+    :param error: the name of the errno that its socket had instead, such as ECONNREFUSED.
+    """
+
+    client: str
+    target: SocketAddress
+    question: Packet
+    reached: tuple[str, ...]
+    answer: Packet | None
+    answered: bool
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something that a case holds against what was seen.
+
+    :param words: what it expects.
+    :param seen: what was so instead.
+    """
+
+    words: str
+    holds: bool
+    seen: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,17 +120,61 @@ class Counters:
 
 
 @dataclass(frozen=True)
+class Download:
+    """How one client's download ended.
+
+    :param exit_code: of curl: 0 for a whole one, 28 for one that stood still, 56 for a connection that was reset.
+    :param words: what curl said to it.
+    :param received: bytes.
+    :param intact: whether these are the bytes that the server has at that place.
+    """
+
+    exit_code: int
+    words: str
+    received: int
+    intact: bool
+
+
+@dataclass(frozen=True)
+class Load:
+    """Many downloads at once, and what the kernels counted of them.
+
+    :param size: of one download, in bytes.
+    :param seconds: from the first one's beginning to the last one's end.
+    :param held: data packets that the router held back.
+    :param late: data segments that came to the client when it had their bytes already (TCPDSACKOldSent).
+    :param resets: connections that were reset while they lived, by host (EstabResets).
+    """
+
+    size: int
+    downloads: tuple[Download, ...]
+    seconds: float
+    held: int
+    late: int
+    resets: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Timeline:
     """One trial's evidence.
 
-    :param node: the node that translates, whose entries are followed; others may judge as well.
-
-    :param target: the address that the client connected to: the VIP, or the pod's own.
-    :param first_numbers: each side's initial sequence number.
+    :param node: the node whose conntrack is followed; others may judge as well.
+    :param target: the address that the client talks to: the VIP, or the pod's own.
+    :param peer_address: the client's address as the server knows it: another one where a node masquerades.
     :param entry: the connection's conntrack entry at the end, None where it was gone.
-    :param refusal: the client's errno where there never was a connection.
-    :param complete: the stream and the client's answer went through to the last byte.
+    :param refusal: how it is known that there never was a connection; None where there was one.
+    :param complete: what was to be said went through to the last byte.
+    :param bystanders: hosts that neither play nor forward: what comes to them went astray.
+    :param ends: the sockets of a connection; empty where there was none.
+    :param exchanges: questions and answers by datagram, in the order in which they were asked.
+    :param first_numbers: each side's initial sequence number.
+    :param checks: what the case held against what was seen.
+    :param findings: what kernels may differ in, in words that are the same where they do not.
     :param faults: what is wrong with the instruments themselves; not empty means that nothing can be concluded.
+    :param tries: the attempts of a client that begins again, in their order; empty where it has only one.
+    :param wanted: bytes that such a client asks for.
+    :param load: the downloads, where there were many at once. Packets are counted then, and none is sighted; judged
+        are those that are INVALID or ignored.
     """
 
     client: str
@@ -84,17 +183,25 @@ class Timeline:
     target: SocketAddress
     client_address: SocketAddress
     server_address: SocketAddress
-    first_numbers: dict[str, int]
+    peer_address: SocketAddress
     injected: Injected | None
     sightings: tuple[Sighting, ...]
     judged: tuple[Judged, ...]
     entry_events: tuple[EntryEvent, ...]
     entry: Entry | None
     counters: Counters
-    ends: tuple[SocketEnd, ...]
     refusal: str | None
     complete: bool
+    ends: tuple[SocketEnd, ...] = ()
+    exchanges: tuple[Exchange, ...] = ()
+    first_numbers: dict[str, int] = field(default_factory=dict)
+    bystanders: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    findings: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    tries: tuple[Try, ...] = ()
+    wanted: int = 0
+    load: Load | None = None
 
     def end_of(self, host: str) -> SocketEnd | None:
         """Return how the socket of ``host`` ended, None where it never was."""
@@ -107,3 +214,20 @@ class Timeline:
         """
         words = [judged for judged in self.judged if judged.packet.likeness == packet.likeness]
         return next((judged for judged in words if judged.host == self.node), words[0] if words else None)
+
+
+def unreachable(injected: Injected, sightings: Iterable[Sighting]) -> Sighting | None:
+    """Return the ICMP error that told the sender of a packet that its destination has no way, None where none came."""
+    quoted = (injected.packet.source, injected.packet.destination)
+    return next(
+        (
+            sighting
+            for sighting in sightings
+            if sighting.host == injected.host
+            and not sighting.outgoing
+            and sighting.packet.icmp is not None
+            and sighting.packet.icmp.kind == _UNREACHABLE.get(sighting.packet.protocol)
+            and sighting.packet.icmp.quoted == quoted
+        ),
+        None,
+    )

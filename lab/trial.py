@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Final
 
-from lab.cases import Case, Protection
+from lab.cases import Case
+from lab.conntrack.window import BE_LIBERAL
 from lab.errors import InputError
 from lab.fabric import Lab
-from lab.fixes import Fix
+from lab.features import require
+from lab.fixes import Fix, Protection
 from lab.kubeproxy import ProxyOptions
-from lab.kubeproxy.services import service_ports
 from lab.proxy import DEFAULT_VERSIONS
 from lab.result import Result, Trial
-from lab.stage import CLIENT_PORT, Cast, RefusedError, Stage
+from lab.stage import RefusedError, Scene
 from lab.timeline import Timeline
 from lab.topology.model import Host, Topology
-from lab.verdict import decide
-from lab.wire.packet import SocketAddress
 from lab.words import Backend, Behaviour, Family, ProxyMode
+
+# What the programs of each backend need of the kernel.
+_BACKENDS: Final[Mapping[tuple[Backend | None, Family], tuple[str, ...]]] = {
+    (Backend.NFT, Family.IPV4): ("nft_compat",),
+    (Backend.NFT, Family.IPV6): ("nft_compat",),
+    (Backend.LEGACY, Family.IPV4): ("ip_tables",),
+    (Backend.LEGACY, Family.IPV6): ("ip6_tables",),
+}
 
 
 @dataclass(frozen=True)
@@ -61,15 +69,11 @@ class Setting:
     @property
     def protection(self) -> Protection:
         """What stands between an INVALID packet and the client, by the fix or by kube-proxy's version."""
-        trial = self.trial
-        options = ProxyOptions(
-            family=self.family, version=trial.proxy_version, conntrack_tcp_be_liberal=self.fix.be_liberal
-        )
+        trial, fix = self.trial, self.fix
+        set_before = fix.change.sysctls.get(BE_LIBERAL, "0") != "0"
+        options = ProxyOptions(family=self.family, version=trial.proxy_version, conntrack_tcp_be_liberal=set_before)
         by_version = trial.proxy_mode is ProxyMode.IPTABLES and options.drops_invalid
-        drops = self.fix.drops_invalid or by_version
-        if self.fix.be_liberal:
-            return Protection.BOTH if drops else Protection.LIBERAL
-        return Protection.DROP if drops else Protection.NOTHING
+        return fix.protection | (Protection.DROP_FORWARD if by_version else Protection.NOTHING)
 
 
 def with_proxy(topology: Topology, mode: ProxyMode | None, version: str | None, backend: Backend | None) -> Topology:
@@ -86,34 +90,7 @@ def with_proxy(topology: Topology, mode: ProxyMode | None, version: str | None, 
     return dataclasses.replace(topology, hosts=tuple(map(changed, topology.hosts)))
 
 
-def cast(topology: Topology, family: Family) -> Cast:
-    """Choose who plays in a topology: its first client, its first node, and the endpoints of its first service.
-
-    :raises InputError: someone is missing.
-    """
-    if not topology.clients or not topology.nodes:
-        raise InputError(
-            f"{topology.name}: a trial needs a client and a node with proxy-mode",
-            cure="take one from `lab list`",
-        )
-    client, node = topology.clients[0].name, topology.nodes[0].name
-    own = next(iter(topology.addresses(client, family)), None)
-    for port in service_ports(topology.services, topology.endpoint_slices, ProxyOptions(family=family)):
-        servers = tuple(
-            (host.name, SocketAddress(target.address, target.port))
-            for target in port.endpoints.reachable
-            if (host := topology.host_of(target.address)) is not None
-        )
-        if port.protocol == "tcp" and own is not None and servers:
-            client_address = SocketAddress(str(own), CLIENT_PORT)
-            return Cast(client, node, client_address, servers, SocketAddress(port.cluster_ip, port.port))
-    raise InputError(
-        f"{topology.name}: no TCP service with an {family} endpoint that a host has",
-        cure="add a Service and an EndpointSlice of this family, or take the other --family",
-    )
-
-
-async def act(play: Callable[[Stage], Awaitable[None]], stage: Stage) -> None:
+async def act(play: Callable[[Any], Awaitable[None]], stage: Scene) -> None:
     """Let a case play on a stage. A connection that is refused is an outcome like others, and ends it."""
     with contextlib.suppress(RefusedError):
         await play(stage)
@@ -121,19 +98,23 @@ async def act(play: Callable[[Stage], Awaitable[None]], stage: Stage) -> None:
 
 def judge(setting: Setting, behaviour: Behaviour, timeline: Timeline) -> Result:
     """Decide what became of a trial, and lay it beside what a kernel of this behaviour should have done."""
-    expected = setting.case.expectations[behaviour][setting.protection]
-    return Result(setting.trial, behaviour, expected, timeline, decide(timeline))
+    expected = setting.case.expected(behaviour, setting.protection)
+    return Result(setting.trial, behaviour, expected, timeline, setting.case.decide(timeline))
 
 
 async def run(setting: Setting, behaviour: Behaviour) -> Result:
     """Build the lab, play the case, decide.
 
     :param behaviour: what this kernel is known to do (:func:`lab.behaviour.ask`).
+    :raises MissingError: the machine lacks what the case needs; says what brings it.
     :raises LabError: the trial could not be run; says why.
     """
-    players = cast(setting.topology, setting.family)
+    case = setting.case
+    for feature in (*_BACKENDS.get((setting.trial.backend, setting.family), ()), *case.needs):
+        require(feature)
+    players = case.cast(setting.topology, setting.family)
     with Lab(setting.topology, family=setting.family, change=setting.fix.change) as lab:
-        stage = Stage(lab, players, setting.family, behaviour)
-        await act(setting.case.play, stage)
+        stage = case.stage(lab, players, setting.family, behaviour)
+        await act(case.play, stage)
         timeline = stage.finish()
     return judge(setting, behaviour, timeline)

@@ -6,19 +6,26 @@ import asyncio
 import os
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from lab.cast import Cast, cast
 from lab.endpoints import Endpoints
 from lab.errors import InputError, LabError
 from lab.fabric import Lab
 from lab.fixes import Fix
 from lab.host import RunningHost
 from lab.proxy import DEFAULT_VERSIONS
-from lab.stage import Stage
+from lab.stage import Scene, Stage
 from lab.timeline import Timeline
 from lab.topology.model import Topology
-from lab.trial import act, cast
+from lab.trial import act
 from lab.verdict import Verdict, decide
-from lab.words import Family, ProxyMode
+from lab.words import Behaviour, Family, ProxyMode
+
+if TYPE_CHECKING:
+    from lab.cases import Case
+
+Play: TypeAlias = Callable[[Any], Awaitable[None]]
 
 
 class LabUnderTest:
@@ -67,18 +74,32 @@ class LabUnderTest:
         :param play: what a case's ``play`` is: it takes a :class:`lab.stage.Stage` and awaits its words.
         :raises LabError: nothing can be played in this topology, or something was waited for in vain.
         """
+        return decide(self._played_by(play, Stage, cast(self.topology, self.family), None))
+
+    def play_case(self, case: Case, behaviour: Behaviour) -> Verdict:
+        """Let a case of the catalogue, or one like them, play on its own kind of stage, and decide as it does.
+
+        :param behaviour: what the kernel does with packets out of the window (:func:`lab.behaviour.ask`).
+        :raises LabError: as :meth:`play`.
+        """
+        return case.decide(self._played_by(case.play, case.stage, case.cast(self.topology, self.family), behaviour))
+
+    def _played_by(
+        self, play: Play, make: Callable[..., Scene], players: Cast, behaviour: Behaviour | None
+    ) -> Timeline:
         if self._played:
             raise LabError("this lab was played in already: a lab holds one play, take a fresh one")
         self._played = True
-        return decide(asyncio.run(self._play(play)))
 
-    async def _play(self, play: Callable[[Stage], Awaitable[None]]) -> Timeline:
-        stage = Stage(self._lab, cast(self.topology, self.family), self.family)
-        try:
-            await act(play, stage)
-        finally:
-            self.timeline = stage.finish()
-        return self.timeline
+        async def perform() -> Timeline:
+            stage = make(self._lab, players, self.family, behaviour)
+            try:
+                await act(play, stage)
+            finally:
+                self.timeline = stage.finish()
+            return self.timeline
+
+        return asyncio.run(perform())
 
     def describe(self) -> str:
         """Tell the hosts with their links and addresses, and what the nodes are."""

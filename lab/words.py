@@ -50,8 +50,13 @@ class Behaviour(StrEnum):
     IGNORES_LATE = "ignores-late"
 
     @property
-    def words(self) -> str:
+    def rule(self) -> str:
         """What it means, in a line."""
         if self is Behaviour.STRICT:
-            return "every packet out of the window is INVALID (as in Linux up to 6.0)"
-        return "late packets are ignored, those far beyond the window are INVALID (as in Linux from 6.1 on)"
+            return "every packet out of the window is INVALID"
+        return "late packets are ignored, those far beyond the window are INVALID"
+
+    @property
+    def words(self) -> str:
+        """What it means, and which kernels are known for it."""
+        return f"{self.rule} (as in Linux {'up to 6.0' if self is Behaviour.STRICT else 'from 6.1 on'})"

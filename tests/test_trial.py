@@ -3,11 +3,13 @@
 import asyncio
 import dataclasses
 import itertools
+import os
 
 import pytest
 
-from lab import behaviour, stage, trial
-from lab.cases import CASES, DEFAULT_CASES, HEADLINE, Protection
+from lab import behaviour, trial
+from lab.cases import CASES, DEFAULT_CASES, HEADLINE
+from lab.cases.case import on_every_kernel
 from lab.conntrack.witness import Judgement
 from lab.fixes import BE_LIBERAL, DEFAULT_FIXES, DROP_FORWARD, FIXES, NONE
 from lab.result import Expectation, Report, Tally, from_json, to_json
@@ -38,7 +40,7 @@ def ask(answers, family):
 
 
 def run(case, fix, family, answer, kind="iptables-nft"):
-    topology = trial.with_proxy(load("kube-proxy"), *KINDS[kind])
+    topology = trial.with_proxy(load(case.topology or "kube-proxy"), *KINDS[kind])
     return asyncio.run(trial.run(Setting(case, fix, topology, family), answer))
 
 
@@ -46,9 +48,12 @@ def run(case, fix, family, answer, kind="iptables-nft"):
 PLACES = list(zip(KINDS, [Family.IPV4, Family.IPV6] * 2, strict=True))
 
 
+QUICK = [case for case in CASES.values() if not case.slow]  # the others: test_load.py
+
+
 @pytest.mark.parametrize(("kind", "family"), PLACES, ids=lambda value: str(value))
 @pytest.mark.parametrize("fix", FIXES.values(), ids=lambda fix: fix.name)
-@pytest.mark.parametrize("case", CASES.values(), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
 def test_every_trial_gives_what_this_kernel_is_expected_to_give(case, fix, kind, family, answers):
     check(case, fix, kind, family, answers)
 
@@ -59,6 +64,14 @@ def test_every_trial_gives_what_this_kernel_is_expected_to_give(case, fix, kind,
 @pytest.mark.parametrize("fix", DEFAULT_FIXES, ids=lambda fix: fix.name)
 @pytest.mark.parametrize("case", DEFAULT_CASES, ids=lambda case: case.name)
 def test_so_does_every_default_trial_everywhere_else(case, fix, kind, family, answers):
+    check(case, fix, kind, family, answers)
+
+
+@pytest.mark.skipif(not os.environ.get("LAB_SLOW"), reason="takes minutes: set LAB_SLOW=1")
+@pytest.mark.parametrize(("kind", "family"), PLACES, ids=lambda value: str(value))
+@pytest.mark.parametrize("fix", DEFAULT_FIXES, ids=lambda fix: fix.name)
+@pytest.mark.parametrize("case", [case for case in CASES.values() if case.slow], ids=lambda case: case.name)
+def test_so_do_the_slow_cases(case, fix, kind, family, answers):
     check(case, fix, kind, family, answers)
 
 
@@ -149,7 +162,7 @@ def test_two_nodes_judge_and_either_may_drop(family, answers):
 def test_another_expectation_is_not_met(answers):
     """A test of the tests: what is believed beforehand decides, not what comes."""
     wrong = Expectation(Judgement.INVALID, Outcome.DROPPED)
-    case = dataclasses.replace(HEADLINE, expectations=dict.fromkeys(Behaviour, dict.fromkeys(Protection, wrong)))
+    case = dataclasses.replace(HEADLINE, expectations=on_every_kernel(lambda protection: wrong))
     assert not run(case, NONE, Family.IPV4, ask(answers, Family.IPV4)).as_expected
 
 
@@ -186,7 +199,7 @@ def test_a_trigger_that_does_not_trigger_is_no_pass(answers, monkeypatch):
 
 
 def test_a_connection_that_is_refused_is_an_outcome(answers, monkeypatch):
-    monkeypatch.setattr(stage, "listen", lambda namespace, own: namespace.socket(2, 1))
+    monkeypatch.setattr("lab.stage.connection.listen", lambda namespace, own: namespace.socket(2, 1))
     result = run(HEADLINE, NONE, Family.IPV4, ask(answers, Family.IPV4))
     assert (result.verdict.outcome, result.verdict.because) == (
         Outcome.REFUSED,
@@ -223,4 +236,9 @@ def test_every_case_tells_its_story():
         assert 2 <= case.story.count(". ") <= 3, case.name
         assert case.threads
         assert set(case.expectations) == set(Behaviour)
-        assert all(set(row) == set(Protection) for row in case.expectations.values())
+        assert all(case.expected(behaviour, fix.protection) for behaviour in Behaviour for fix in FIXES.values())
+
+
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
+def test_the_fixture_plays_what_the_command_plays(case, trial):
+    assert trial(case.name, fix="drop-forward").as_expected

@@ -36,6 +36,7 @@ def timeline(*sightings, state="invalid", reason="SEQ is over", dropped=None, er
         target=VIP,
         client_address=CLIENT,
         server_address=POD,
+        peer_address=CLIENT,
         first_numbers={"client": 0, "server": 0},
         injected=Injected("server", "client", FORGED, True, 2**29, 64512, 16),
         sightings=(Sighting(10, "server", "eth0", True, FORGED), *sightings),

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final
 
-from lab.cases.case import LEAKS_UNLESS_LIBERAL, Case, on_every_kernel
-from lab.stage import Stage
-
-
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    await stage.inject(stage.from_server(acknowledge=1))
-    await stage.go_on()
-
+from lab.cases.case import LEAKS_UNLESS_LIBERAL, Case, injection, on_every_kernel
 
 CASE: Final = Case(
     name="ack-above",
@@ -27,6 +20,20 @@ CASE: Final = Case(
         "RFC 5961, 3.2",
         "net/netfilter/nf_conntrack_proto_tcp.c",
     ),
-    play=_play,
+    play=injection(lambda stage: stage.from_server(acknowledge=1)),
     expectations=on_every_kernel(LEAKS_UNLESS_LIBERAL),
 )
+
+_TWIN: Final = dataclasses.replace(
+    CASE,
+    name="ack-above-with-data",
+    title="the next bytes, acknowledging one byte that the client never sent",
+    story=(
+        "The bytes are the ones that the client waits for, and still the acknowledgement alone makes them "
+        "INVALID on every kernel. They are lost on the client, which resets the stranger with a number that is "
+        "off by one. The server lives, and sends its bytes with its own acknowledgement."
+    ),
+    play=injection(lambda stage: stage.from_server(0, stage.next_bytes(100), acknowledge=1)),
+)
+
+CASES: Final = (CASE, _TWIN)

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final
 
-from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, on_every_kernel
-from lab.stage import Stage
+from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, injection, on_every_kernel
 
 #: Beyond every window that scaling allows to ask for twice (RFC 7323, 2.3: 2^30), and below 2^31, where "before" and
 #: "after" change places. From Linux 6.1 on an overshoot of less than a window would only be ignored.
 FAR: Final = 2**29
-
-
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    await stage.inject(stage.from_server(FAR, b"far off"))
-    await stage.go_on()
-
 
 CASE: Final = Case(
     name="beyond-window",
@@ -32,6 +25,20 @@ CASE: Final = Case(
         "projectcalico/calico#3821",
         "kubernetes/kubernetes#122174",
     ),
-    play=_play,
+    play=injection(lambda stage: stage.from_server(FAR, b"far off")),
     expectations=on_every_kernel(KILLS_UNLESS_LIBERAL),
 )
+
+_TWIN: Final = dataclasses.replace(
+    CASE,
+    name="beyond-window-without-data",
+    title="an empty segment far beyond the client's window",
+    story=(
+        "Conntrack judges where a segment starts, not what it carries, so an acknowledgement without data is "
+        "INVALID there as well. The client resets whoever sends from a stranger's address, with data or "
+        "without. A keepalive in the wrong place kills as surely as a file."
+    ),
+    play=injection(lambda stage: stage.from_server(FAR)),
+)
+
+CASES: Final = (CASE, _TWIN)

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import Any, Final
 
+from lab.cast import Cast, cast
 from lab.conntrack.witness import Judgement
+from lab.fixes import Protection
 from lab.result import Expectation
-from lab.stage import Stage
-from lab.verdict import Outcome
-from lab.words import Behaviour
+from lab.stage import Scene, Stage
+from lab.timeline import Timeline
+from lab.topology.model import Topology
+from lab.verdict import Outcome, Verdict, decide
+from lab.wire.craft import IcmpError, Segment
+from lab.words import Behaviour, Family
 
-
-class Protection(StrEnum):
-    """What stands between an INVALID packet and the client, whoever put it there: a fix, or kube-proxy's version."""
-
-    NOTHING = "nothing"
-    DROP = "drop"
-    LIBERAL = "liberal"
-    BOTH = "liberal and drop"
-
-
-#: What should become of a trial, by protection.
-Row = Mapping[Protection, Expectation]
+#: What should become of a trial under a protection.
+Row = Callable[[Protection], Expectation]
 
 #: By kernel behaviour, then by protection.
 Expectations = Mapping[Behaviour, Row]
@@ -36,34 +31,83 @@ class Case:
     :param title: what is done, in a line.
     :param story: what happens and why, in three sentences.
     :param threads: where people met it, or where the kernel's rule comes from.
-    :param play: does it, on a stage.
+    :param play: does it, on a stage of the kind that ``stage`` makes.
     :param expectations: what should come of it. Written down beforehand, not learned from trials.
+    :param stage: makes the stage from a running lab, who plays, the family and the kernel's behaviour.
+    :param decide: tells from the timeline what became of it.
+    :param cast: chooses who plays in the topology.
+    :param topology: the shipped topology that it needs, empty where any with a client, a node and a service will do.
+    :param slow: takes seconds or more, and is left out of `lab run --all`.
+    :param needs: what the kernel must have beyond what every trial needs, as :func:`lab.features.require` knows it.
     """
 
     name: str
     title: str
     story: str
     threads: tuple[str, ...]
-    play: Callable[[Stage], Awaitable[None]]
+    play: Callable[[Any], Awaitable[None]]
     expectations: Expectations
+    stage: Callable[..., Scene] = Stage
+    decide: Callable[[Timeline], Verdict] = decide
+    cast: Callable[[Topology, Family], Cast] = cast
+    topology: str = ""
+    slow: bool = False
+    needs: tuple[str, ...] = ()
+
+    def expected(self, behaviour: Behaviour, protection: Protection) -> Expectation:
+        """Return what should come of it on a kernel of this behaviour."""
+        return self.expectations[behaviour](protection)
 
 
-def row(nothing: Expectation, drop: Expectation, liberal: Expectation) -> Row:
+def injection(packet: Callable[[Stage], Segment | IcmpError]) -> Callable[[Stage], Awaitable[None]]:
+    """Return the play of most cases: connect by the VIP, put one packet on its sender's link, go on.
+
+    :param packet: makes it from the live connection.
+    """
+
+    async def play(stage: Stage) -> None:
+        await stage.establish()
+        await stage.inject(packet(stage))
+        await stage.go_on()
+
+    return play
+
+
+#: Replies from pod to pod pass conntrack by, so nobody translates them back: no handshake by a VIP comes to its end.
+NO_WAY: Final = Expectation(None, Outcome.REFUSED)
+
+
+def row(
+    nothing: Expectation,
+    drop: Expectation,
+    liberal: Expectation,
+    *,
+    untracked: Expectation = NO_WAY,
+    local: bool = False,
+) -> Row:
     """Return what is expected under each protection.
 
-    Under both at once the drop has work only where being liberal leaves the packet INVALID.
+    With a drop and a liberal conntrack the drop has work only where being liberal leaves the packet INVALID.
+
+    :param untracked: where packets from pod to pod are not tracked.
+    :param local: the packet ends at the node itself, in INPUT; otherwise the node forwards it.
     """
-    return {
-        Protection.NOTHING: nothing,
-        Protection.DROP: drop,
-        Protection.LIBERAL: liberal,
-        Protection.BOTH: drop if liberal.judgement is Judgement.INVALID else liberal,
-    }
+
+    def expected(protection: Protection) -> Expectation:
+        drops = protection.drops_local if local else protection.drops_forwarded
+        if protection.is_untracked:
+            return untracked
+        if protection.is_liberal and not (drops and liberal.judgement is Judgement.INVALID):
+            return liberal
+        return drop if drops else nothing
+
+    return expected
 
 
-def always(judgement: Judgement, outcome: Outcome) -> Row:
-    """Expect the same under every protection."""
-    return dict.fromkeys(Protection, Expectation(judgement, outcome))
+def always(judgement: Judgement | None, outcome: Outcome, *, untracked: Expectation = NO_WAY) -> Row:
+    """Expect the same under every protection, but for what is not tracked."""
+    expected = Expectation(judgement, outcome)
+    return row(expected, expected, expected, untracked=untracked)
 
 
 def on_every_kernel(expected: Row) -> Expectations:
@@ -87,6 +131,8 @@ LEAKS_UNLESS_DROPPED = row(LEAKED, DROPPED, LEAKED)
 KILLS_UNLESS_DROPPED = row(RESET, DROPPED, RESET)
 #: What kernels that ignore late packets make of one: it is let through and translated, whatever the protection.
 IGNORED_UNLESS_LIBERAL = row(IGNORED, IGNORED, ACCEPTED)
+#: A reset as its sender's own stack would send it: it ends the connection, and no fix is about that.
+KILLED_ALWAYS = always(Judgement.ACCEPTED, Outcome.KILLED)
 #: Nothing is wrong with it, or nothing that conntrack looks at.
 ACCEPTED_ALWAYS = always(Judgement.ACCEPTED, Outcome.DELIVERED)
 #: Ignored by the table of states, not by the window: being liberal changes nothing.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
@@ -10,11 +12,15 @@ from lab.stage import Stage
 from lab.verdict import Outcome
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    stage.forget_entry()
-    await stage.server_speaks()
-    await stage.go_on()
+def _play(forget: Callable[[Stage], None]) -> Callable[[Stage], Awaitable[None]]:
+    async def play(stage: Stage) -> None:
+        await stage.establish()
+        forget(stage)
+        stage.expect_no_entry()
+        await stage.server_speaks()
+        await stage.go_on()
+
+    return play
 
 
 CASE: Final = Case(
@@ -30,6 +36,21 @@ CASE: Final = Case(
         "kubernetes/kubernetes#100698",
         "Documentation/networking/nf_conntrack-sysctl.rst",
     ),
-    play=_play,
+    play=_play(Stage.forget_entry),
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.RESET)),
 )
+
+_FLUSHED: Final = dataclasses.replace(
+    CASE,
+    name="entry-flushed",
+    title="somebody flushes the node's conntrack table, and the server sends next",
+    story=(
+        "`conntrack -F` on a node, often said to clear a fault, deletes the entries of all its connections at once. "
+        "Each whose server speaks before its client then goes the way of entry-deleted: NEW, untranslated, reset. "
+        "There is no fix for it but not to do it, or to let the clients speak first."
+    ),
+    threads=("kubernetes/kubernetes#100698", "conntrack(8)"),
+    play=_play(Stage.flush_entries),
+)
+
+CASES: Final = (CASE, _FLUSHED)

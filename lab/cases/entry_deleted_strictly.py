@@ -4,20 +4,38 @@ from __future__ import annotations
 
 from typing import Final
 
-from lab.cases.case import RESET, Case, on_every_kernel, row
+from lab.cases.case import RESET, Case, always, on_every_kernel, row
 from lab.conntrack.witness import Judgement
 from lab.result import Expectation
 from lab.stage import Stage
 from lab.verdict import Outcome
 
+LOOSE: Final = "net/netfilter/nf_conntrack_tcp_loose"
+
 
 async def _play(stage: Stage) -> None:
     await stage.establish()
-    stage.set_node_sysctl("net/netfilter/nf_conntrack_tcp_loose", 0)
+    stage.set_node_sysctl(LOOSE, 0)
     stage.forget_entry()
+    stage.expect_no_entry()
     await stage.server_speaks()
     if stage.unheard:
         await stage.retransmissions(2)
+
+
+async def _play_client_first(stage: Stage) -> None:
+    await stage.establish()
+    stage.set_node_sysctl(LOOSE, 0)
+    stage.forget_entry()
+    await stage.client_speaks()
+    stage.expect(
+        "no way to the VIP: the node says so by ICMP, unless a rule dropped the segment",
+        stage.unreachable != bool(stage.dropped()),
+    )
+    soft = stage.client_end.soft_error
+    stage.expect("ENETUNREACH of the client's socket, once", (soft == "ENETUNREACH") == stage.unreachable, soft)
+    await stage.retransmissions(1)
+    stage.expect_no_entry()
 
 
 CASE: Final = Case(
@@ -36,3 +54,22 @@ CASE: Final = Case(
     play=_play,
     expectations=on_every_kernel(row(RESET, Expectation(Judgement.INVALID, Outcome.STALLED), RESET)),
 )
+
+_CLIENT_FIRST: Final = Case(
+    name="entry-deleted-strictly-client-first",
+    title="the entry is deleted, nf_conntrack_tcp_loose=0, and the client sends next",
+    story=(
+        "The client's segment is INVALID, so the rules do not find its service and it stays addressed to the VIP, "
+        "which is nowhere. The node answers that there is no way there, unless a drop took the segment before; the "
+        "client's stack tells its program ENETUNREACH if that asks, gives up no established connection for it, and "
+        "tries again. The connection hangs under every fix, where with the sysctl's default nobody would have noticed."
+    ),
+    threads=(
+        "Documentation/networking/nf_conntrack-sysctl.rst",
+        "RFC 1122, 4.2.3.9",
+    ),
+    play=_play_client_first,
+    expectations=on_every_kernel(always(Judgement.INVALID, Outcome.STALLED)),
+)
+
+CASES: Final = (CASE, _CLIENT_FIRST)

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final
 
 from lab.cases.beyond_window import FAR
-from lab.cases.case import IGNORED_UNLESS_LIBERAL, KILLS_UNLESS_LIBERAL, Case
-from lab.stage import Stage
+from lab.cases.case import IGNORED_UNLESS_LIBERAL, KILLS_UNLESS_LIBERAL, Case, injection
 from lab.words import Behaviour
-
-
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    await stage.inject(stage.from_server(-FAR, b"too late"))
-    await stage.go_on()
-
 
 CASE: Final = Case(
     name="far-behind",
@@ -25,9 +18,23 @@ CASE: Final = Case(
         "ignored."
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c",),
-    play=_play,
+    play=injection(lambda stage: stage.from_server(-FAR, b"too late")),
     expectations={
         Behaviour.STRICT: KILLS_UNLESS_LIBERAL,
         Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,
     },
 )
+
+_TWIN: Final = dataclasses.replace(
+    CASE,
+    name="far-behind-without-data",
+    title="an empty segment half a gigabyte behind",
+    story=(
+        "Where a segment ends decides whether it is late, and this one ends where it starts. Up to Linux 6.0 it is "
+        "INVALID and kills like one with data. From 6.1 on it is ignored, and the client's answer to it is a "
+        "duplicate acknowledgement."
+    ),
+    play=injection(lambda stage: stage.from_server(-FAR)),
+)
+
+CASES: Final = (CASE, _TWIN)

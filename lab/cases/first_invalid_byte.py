@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final
 
-from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, on_every_kernel
+from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, injection, on_every_kernel
 from lab.stage import Stage
+from lab.wire.craft import Segment
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
+def _segment(stage: Stage, payload: bytes = b"") -> Segment:
     node = stage.window_at_node()
     # The overshoot counts from the end of the segment, and one more (tcp_in_window: end - td_maxend + 1).
     end = node.reply.limit + node.original.window
-    await stage.inject(stage.from_server(end - stage.server.sent))
-    await stage.go_on()
+    return stage.from_server(end - len(payload) - stage.server.sent, payload)
 
 
 CASE: Final = Case(
@@ -29,6 +29,20 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c",
         "torvalds/linux cf97769c761a",
     ),
-    play=_play,
+    play=injection(_segment),
     expectations=on_every_kernel(KILLS_UNLESS_LIBERAL),
 )
+
+_TWIN: Final = dataclasses.replace(
+    CASE,
+    name="first-invalid-byte-with-data",
+    title="100 bytes that end one window and one byte beyond what the client granted",
+    story=(
+        "How far a segment is beyond counts from its end, once its start is beyond the window at all. So with "
+        "data it may start a hundred numbers earlier, and is INVALID at the same last byte. The lab computes "
+        "both, and the kernel agrees."
+    ),
+    play=injection(lambda stage: _segment(stage, b"x" * 100)),
+)
+
+CASES: Final = (CASE, _TWIN)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final
 
-from lab.cases.case import ACCEPTED, IGNORED, KILLS_UNLESS_LIBERAL, Case, row
+from lab.cases.case import ACCEPTED, IGNORED, KILLS_UNLESS_LIBERAL, Case, injection, row
 from lab.conntrack.witness import Judgement
 from lab.result import Expectation
 from lab.stage import Stage
 from lab.verdict import Outcome
+from lab.wire.craft import Segment
 from lab.words import Behaviour
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
+def _segment(stage: Stage, payload: bytes = b"") -> Segment:
     node = stage.window_at_node()
     end = node.reply.limit + node.original.window - 1
-    await stage.inject(stage.from_server(end - stage.server.sent))
-    await stage.go_on()
+    return stage.from_server(end - len(payload) - stage.server.sent, payload)
 
 
 #: Ignored now, and the connection killed by what comes of it.
@@ -37,9 +37,23 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c",
         "torvalds/linux 6e250dcbff1d",
     ),
-    play=_play,
+    play=injection(_segment),
     expectations={
         Behaviour.STRICT: KILLS_UNLESS_LIBERAL,
         Behaviour.IGNORES_LATE: _DELAYED,
     },
 )
+
+_TWIN: Final = dataclasses.replace(
+    CASE,
+    name="last-ignored-byte-with-data",
+    title="100 bytes that end one byte before the first INVALID one",
+    story=(
+        "The client throws the bytes away, for they are beyond its window, but from Linux 6.1 on conntrack has "
+        "noted their end as sent. What the client acknowledges is too old for it from then on, exactly as after "
+        "the empty segment. The connection dies of the server's next acknowledgement, not of these bytes."
+    ),
+    play=injection(lambda stage: _segment(stage, b"x" * 100)),
+)
+
+CASES: Final = (CASE, _TWIN)

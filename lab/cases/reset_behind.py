@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final
 
-from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, on_every_kernel
+from lab.cases.case import ACCEPTED_ALWAYS, LEAKS_UNLESS_DROPPED, Case, injection, on_every_kernel
 from lab.stage import Stage
 
 
-async def _play(stage: Stage) -> None:
+async def _play_accepted(stage: Stage) -> None:
     await stage.establish()
+    stage.set_node_sysctl("net/netfilter/nf_conntrack_tcp_ignore_invalid_rst", 1)
     await stage.inject(stage.from_server(-1, flags="R"))
+    stage.expect_entry(state="ESTABLISHED")
     await stage.go_on()
 
 
@@ -26,6 +29,22 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c, the state CLOSE",
         "torvalds/linux be0502a3f2e9",
     ),
-    play=_play,
+    play=injection(lambda stage: stage.from_server(-1, flags="R")),
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
 )
+
+_TWIN: Final = dataclasses.replace(
+    CASE,
+    name="reset-behind-accepted",
+    title="the same RST, and nf_conntrack_tcp_ignore_invalid_rst=1 on the node",
+    story=(
+        "Where the sysctl is set (from Linux 5.14 on), conntrack leaves it to the ends whether a RST is old. The RST "
+        "is accepted, translated and delivered, and being inexact it does not close the entry. The client's kernel "
+        "drops it for its number, in silence."
+    ),
+    threads=("Documentation/networking/nf_conntrack-sysctl.rst", "torvalds/linux 1da4cd82dd18"),
+    play=_play_accepted,
+    expectations=on_every_kernel(ACCEPTED_ALWAYS),
+)
+
+CASES: Final = (CASE, _TWIN)

@@ -1,31 +1,68 @@
-"""A reset in the window that is not exact."""
+"""A reset in the window that is not exact, from either side."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final
 
 from lab.cases.case import ACCEPTED_ALWAYS, Case, on_every_kernel
 from lab.stage import Stage
+from lab.wire.craft import Segment
+
+_TIMEOUT: Final = "net/netfilter/nf_conntrack_tcp_timeout_"
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    await stage.inject(stage.from_server(1, flags="R"))
+async def _reset(stage: Stage, reset: Segment, victim: str) -> None:
+    # The challenge would refresh the entry, so it is lost on its way.
+    with stage.losing_from(victim):
+        await stage.inject(reset)
+    stage.expect_error(victim, None)
+    close, unacknowledged = (int(stage.node.namespace.sysctl(_TIMEOUT + name)) for name in ("close", "unacknowledged"))
+    stage.expect_entry(state="ESTABLISHED", timeout=range(unacknowledged + 1))
+    entry = stage.entry()
+    if entry is not None and entry.timeout is not None:
+        shortened = "CLOSE" if entry.timeout <= close else "an unacknowledged segment"
+        stage.find(f"after an inexact RST the entry has the timeout of {shortened}")
     await stage.go_on()
+
+
+async def _from_server(stage: Stage) -> None:
+    await stage.establish()
+    await _reset(stage, stage.from_server(1, flags="R"), stage.client_end.host)
+
+
+async def _from_client(stage: Stage) -> None:
+    await stage.establish()
+    await _reset(stage, stage.from_client(1, flags="R"), stage.server_end.host)
 
 
 CASE: Final = Case(
     name="reset-inexact",
-    title="a RST from the server one number ahead",
+    title="a RST from the server one number ahead, and the answer to it is lost",
     story=(
-        "It is in the window, so conntrack accepts and translates it. The client's kernel takes only the "
-        "exact number for a reset and answers with a challenge acknowledgement. Conntrack however has taken "
-        "it for the end, and shortens the entry's life until more traffic comes."
+        "It is in the window, so conntrack accepts and translates it, but the client's kernel takes only the exact "
+        "number for a reset and answers with a challenge acknowledgement. Conntrack stays ESTABLISHED for that, and "
+        "shortens the entry's life: to the 10 s of CLOSE up to Linux 7.2, to 300 s from 7.3 on. Where the challenge "
+        "is lost and both ends are silent for so long, the entry is gone and the connection with it."
     ),
     threads=(
         "RFC 5961, 3.2",
         "torvalds/linux be0502a3f2e9",
     ),
-    play=_play,
+    play=_from_server,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
 )
+
+_TWIN: Final = dataclasses.replace(
+    CASE,
+    name="reset-inexact-from-client",
+    title="a RST from the client one number ahead, and the answer to it is lost",
+    story=(
+        "The server's kernel does as the client's did: it challenges whoever sent the number, and stays. Conntrack "
+        "shortens the entry's life just as much, whichever side the RST came from. Traffic lengthens it again, so a "
+        "connection that is in use never notices."
+    ),
+    play=_from_client,
+)
+
+CASES: Final = (CASE, _TWIN)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final
 
-from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, on_every_kernel
+from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, injection, on_every_kernel
 from lab.stage import Stage
+from lab.wire.craft import Segment
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
+def _segment(stage: Stage, payload: bytes = b"") -> Segment:
     edge = stage.client.sent + 1000
-    await stage.inject(stage.from_server(options=[("SAck", (edge - 500, edge))], timestamps=None))
-    await stage.go_on()
+    return stage.from_server(0, payload, options=[("SAck", (edge - 500, edge))], timestamps=None)
 
 
 CASE: Final = Case(
@@ -27,6 +27,20 @@ CASE: Final = Case(
         "RFC 2018",
         "net/netfilter/nf_conntrack_proto_tcp.c",
     ),
-    play=_play,
+    play=injection(_segment),
     expectations=on_every_kernel(KILLS_UNLESS_LIBERAL),
 )
+
+_TWIN: Final = dataclasses.replace(
+    CASE,
+    name="sack-beyond-with-data",
+    title="the next bytes with a perfect acknowledgement, and a SACK block beyond what the client sent",
+    story=(
+        "The bytes are the very next ones and acknowledge exactly what was received; only the block of a few "
+        "bytes among the options is wrong. That is enough for INVALID on every kernel. The client's RST copies "
+        "the perfect acknowledgement, and kills."
+    ),
+    play=injection(lambda stage: _segment(stage, stage.next_bytes(100))),
+)
+
+CASES: Final = (CASE, _TWIN)

@@ -1,24 +1,29 @@
 """Conntrack's table of one namespace: its entries, the events about them, and its statistics.
 
-The messages are pyroute2's; it is imported by the first one that is read or written, for it takes a fifth of a second.
+What the kernel says is read by pyroute2; it is imported by the first message, for it takes a fifth of a second.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Final
 
-from lab.netns import Namespace
+from lab.netns import Namespace, nfnetlink
+from lab.netns.nfnetlink import ACK, CREATE, DUMP, EXCLUSIVE, Message, Subsystem, attribute, nested
 from lab.wire.packet import SocketAddress
 
-_NETLINK_NETFILTER: Final = 12
-_SUBSYSTEM: Final = 1 << 8  # NFNL_SUBSYS_CTNETLINK
 _CT_NEW, _CT_GET, _CT_DELETE, _CT_GET_STATS_CPU = 0, 1, 2, 4
-_REQUEST, _ACK, _DUMP, _DONE, _ERROR, _CREATE = 0x1, 0x4, 0x300, 3, 2, 0x400
+# enum ctattr_type and below it, include/uapi/linux/netfilter/nfnetlink_conntrack.h
+_TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _TIMEOUT = 1, 2, 3, 7
+_TUPLE_IP, _TUPLE_PROTO = 1, 2
+_IP: Final = {4: (1, 2), 6: (3, 4)}  # source and destination
+_PROTO_NUM, _PROTO_SRC_PORT, _PROTO_DST_PORT = 1, 2, 3
 _GROUPS: Final = (1, 2, 3)  # NFNLGRP_CONNTRACK_NEW, _UPDATE, _DESTROY
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _BUFFER: Final = 4 * 1024 * 1024
@@ -36,7 +41,8 @@ TCP_STATES: Final = (
     "CLOSE",
     "SYN_SENT2",
 )
-_ASSURED: Final = 1 << 2  # IPS_ASSURED
+# enum ip_conntrack_status, include/uapi/linux/netfilter/nf_conntrack_common.h
+_SEEN_REPLY, _ASSURED, _CONFIRMED = 1 << 1, 1 << 2, 1 << 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,7 @@ class ConntrackEvents:
     """The events of one namespace's table, from the moment on at which this is made."""
 
     def __init__(self, namespace: Namespace) -> None:
-        self._socket = namespace.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        self._socket = nfnetlink.open_socket(namespace)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         # Unbound it would have the kernel's own port number, and broadcasts skip their sender's.
         self._socket.bind((0, 0))
@@ -85,8 +91,7 @@ class ConntrackEvents:
                 data = self._socket.recv(65536)
             except BlockingIOError:
                 return events
-            for kind, flags, message in _messages(data):
-                events.append(EntryEvent(_event_kind(kind, flags), _entry(message)))
+            events += [EntryEvent(_event_kind(message), _entry(message)) for message in nfnetlink.messages(data)]
 
     def close(self) -> None:
         """Close the socket."""
@@ -97,7 +102,7 @@ class ConntrackTable:
     """Questions to one namespace's table."""
 
     def __init__(self, namespace: Namespace) -> None:
-        self._socket = namespace.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        self._socket = nfnetlink.open_socket(namespace)
         self._socket.setblocking(True)
 
     def entries(self) -> list[Entry]:
@@ -106,21 +111,31 @@ class ConntrackTable:
 
     def entry(self, protocol: int, source: SocketAddress, destination: SocketAddress) -> Entry | None:
         """Return the entry of an original tuple, None where there is none."""
-        self._socket.send(_question(_CT_GET, _REQUEST, protocol, source, destination))
-        for kind, _flags, message in _messages(self._socket.recv(65536)):
-            if kind != _ERROR:
+        self._socket.send(_about_entry(_CT_GET, 0, protocol, source, destination))
+        for message in nfnetlink.messages(self._socket.recv(65536)):
+            if message.error is None:
                 return _entry(message)
-            code = -struct.unpack_from("=i", message, 16)[0]
-            if code != errno.ENOENT:
-                raise OSError(code, "conntrack refused the question")
+            if message.error != errno.ENOENT:
+                raise OSError(message.error, "conntrack refused the question")
         return None
 
     def delete(self, entry: Entry) -> bool:
         """Delete an entry; False where it was gone already."""
-        self._socket.send(_question(_CT_DELETE, _REQUEST | _ACK, entry.protocol, *entry.original))
-        code: int = -struct.unpack_from("=i", self._socket.recv(65536), 16)[0]
-        if code not in {0, errno.ENOENT}:
-            raise OSError(code, "conntrack refused to delete an entry")
+        request = _about_entry(_CT_DELETE, ACK, entry.protocol, *entry.original)
+        return self._ask(request, "delete an entry", errno.ENOENT)
+
+    def flush(self) -> None:
+        """Delete all entries of the namespace."""
+        self._ask(_about(_CT_DELETE, ACK), "delete its entries")
+
+    def create(self, request: bytes) -> bool:
+        """Send one of :func:`creation`; False where the table is full (ENOMEM)."""
+        return self._ask(request, "make an entry", errno.ENOMEM)
+
+    def _ask(self, request: bytes, what: str, forgiven: int = 0) -> bool:
+        code = nfnetlink.ask(self._socket, request)
+        if code not in (0, forgiven):
+            raise OSError(code, f"conntrack refused to {what}: {os.strerror(code)}")
         return code == 0
 
     def statistics(self) -> dict[str, int]:
@@ -128,8 +143,8 @@ class ConntrackTable:
         from pyroute2.netlink.nfnetlink.nfctsocket import nfct_stats_cpu
 
         totals: dict[str, int] = {}
-        for data in self._dump(_CT_GET_STATS_CPU):
-            message = nfct_stats_cpu(data)
+        for told in self._dump(_CT_GET_STATS_CPU):
+            message = nfct_stats_cpu(told.data)
             message.decode()
             for name, value in message["attrs"]:
                 if isinstance(value, int):
@@ -137,16 +152,14 @@ class ConntrackTable:
                     totals[key] = totals.get(key, 0) + value
         return totals
 
-    def _dump(self, question: int) -> Iterator[bytes]:
-        header = struct.pack("=IHHII", 20, _SUBSYSTEM | question, _REQUEST | _DUMP, 0, 0)
-        self._socket.send(header + struct.pack("=BBH", socket.AF_UNSPEC, 0, 0))
+    def _dump(self, question: int) -> Iterator[Message]:
+        self._socket.send(_about(question, DUMP))
         while True:
-            for kind, _flags, message in _messages(self._socket.recv(65536)):
-                if kind == _DONE:
+            for message in nfnetlink.messages(self._socket.recv(65536)):
+                if message.is_done:
                     return
-                if kind == _ERROR:
-                    code = -struct.unpack_from("=i", message, 16)[0]
-                    raise OSError(code, "conntrack refused the question")
+                if message.error is not None:
+                    raise OSError(message.error, "conntrack refused the question")
                 yield message
 
     def close(self) -> None:
@@ -154,47 +167,63 @@ class ConntrackTable:
         self._socket.close()
 
 
-def _question(kind: int, flags: int, protocol: int, source: SocketAddress, destination: SocketAddress) -> bytes:
-    """Write a message about the entry of an original tuple."""
-    from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
+def creation(
+    protocol: int, source: SocketAddress, destination: SocketAddress, *, assured: bool, timeout: int, flags: int = ACK
+) -> bytes:
+    """Return the request that makes an entry without translation, of a protocol without states (UDP).
 
-    version = "V6" if ":" in source.address else "V4"
-    addresses = [
-        (f"CTA_IP_{version}_SRC", source.address),
-        (f"CTA_IP_{version}_DST", destination.address),
-    ]
-    ports = [("CTA_PROTO_SRC_PORT", source.port), ("CTA_PROTO_DST_PORT", destination.port)]
-    parts = [
-        ("CTA_TUPLE_IP", {"attrs": addresses}),
-        ("CTA_TUPLE_PROTO", {"attrs": [("CTA_PROTO_NUM", protocol), *ports]}),
-    ]
-    question = nfct_msg()
-    question["attrs"] = [("CTA_TUPLE_ORIG", {"attrs": parts})]
-    question["header"]["type"] = _SUBSYSTEM | kind
-    question["header"]["flags"] = flags
-    question["nfgen_family"] = socket.AF_INET6 if ":" in source.address else socket.AF_INET
-    question.encode()
-    return bytes(question.data)
+    :param assured: as one that has been answered for a while: nothing pushes it out of a full table.
+    :param timeout: in seconds.
+    """
+    status = _CONFIRMED | (_SEEN_REPLY | _ASSURED if assured else 0)
+    return _about_entry(
+        _CT_NEW,
+        CREATE | EXCLUSIVE | flags,
+        protocol,
+        source,
+        destination,
+        _tuple_of(_TUPLE_REPLY, protocol, destination, source),
+        attribute(_STATUS, struct.pack("!I", status)),
+        attribute(_TIMEOUT, struct.pack("!I", timeout)),
+    )
 
 
-def _event_kind(kind: int, flags: int) -> str:
-    if kind == _SUBSYSTEM | _CT_DELETE:
+def _about_entry(
+    kind: int, flags: int, protocol: int, source: SocketAddress, destination: SocketAddress, *more: bytes
+) -> bytes:
+    family = socket.AF_INET6 if ":" in source.address else socket.AF_INET
+    return _about(kind, flags, _tuple_of(_TUPLE_ORIG, protocol, source, destination), *more, family=family)
+
+
+def _about(kind: int, flags: int, *attributes: bytes, family: int = socket.AF_UNSPEC) -> bytes:
+    return nfnetlink.message(Subsystem.CTNETLINK, kind, flags, *attributes, family=family)
+
+
+def _tuple_of(kind: int, protocol: int, source: SocketAddress, destination: SocketAddress) -> bytes:
+    first, second = ip_address(source.address), ip_address(destination.address)
+    from_, to = _IP[first.version]
+    return nested(
+        kind,
+        nested(_TUPLE_IP, attribute(from_, first.packed), attribute(to, second.packed)),
+        nested(
+            _TUPLE_PROTO,
+            attribute(_PROTO_NUM, bytes((protocol,))),
+            attribute(_PROTO_SRC_PORT, struct.pack("!H", source.port)),
+            attribute(_PROTO_DST_PORT, struct.pack("!H", destination.port)),
+        ),
+    )
+
+
+def _event_kind(message: Message) -> str:
+    if message.kind == _CT_DELETE:
         return "destroy"
-    return "new" if flags & _CREATE else "update"
+    return "new" if message.flags & CREATE else "update"
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    offset = 0
-    while offset < len(data):
-        length, kind, flags = struct.unpack_from("=IHH", data, offset)
-        yield kind, flags, data[offset : offset + length]
-        offset += (length + 3) & ~3
-
-
-def _entry(data: bytes) -> Entry:
+def _entry(told: Message) -> Entry:
     from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
 
-    message = nfct_msg(data)
+    message = nfct_msg(told.data)
     message.decode()
     original, protocol = _tuple(message.get_attr("CTA_TUPLE_ORIG"))
     reply, _protocol = _tuple(message.get_attr("CTA_TUPLE_REPLY"))

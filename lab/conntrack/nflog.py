@@ -1,7 +1,7 @@
 """What the kernel logs about packets of one namespace: nfnetlink_log.
 
-Two groups are read by one socket, so their records stay in the order in which the kernel wrote them:
-group 0 has conntrack's own words about packets that it does not like, group 1 the lab's witness.
+The groups are read by one socket, so their records stay in the order in which the kernel wrote them: group 0 has
+conntrack's own words about packets that it does not like, the others are the lab's witness's.
 Message formats: include/uapi/linux/netfilter/nfnetlink_log.h.
 """
 
@@ -9,26 +9,24 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from lab.errors import MissingError
-from lab.netns import Namespace
+from lab.netns import Namespace, nfnetlink
+from lab.netns.nfnetlink import Subsystem
 from lab.wire.packet import Packet, decode
 
 REASON_GROUP: Final = 0  # where the kernel itself logs to
 WITNESS_GROUP: Final = 1
+LOCAL_GROUP: Final = 2  # what a node gives to its own sockets
 
-_NETLINK_NETFILTER: Final = 12
-_SUBSYSTEM: Final = 4 << 8  # NFNL_SUBSYS_ULOG
-_MSG_PACKET, _MSG_CONFIG = _SUBSYSTEM | 0, _SUBSYSTEM | 1
+_MSG_PACKET, _MSG_CONFIG = 0, 1
 _CFG_CMD, _CFG_MODE, _CFG_QTHRESH = 1, 2, 5
 _CMD_BIND, _COPY_PACKET = 1, 2
 _ULA_TIMESTAMP, _ULA_PAYLOAD, _ULA_PREFIX = 3, 9, 10
 _COPIED: Final = 512  # bytes of a packet; headers are all that is looked at
 _BUFFER: Final = 4 * 1024 * 1024
-_NETLINK_ERROR, _REQUEST, _ACK = 2, 0x1, 0x4
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -47,16 +45,16 @@ class Record:
 
 
 class PacketLog:
-    """Both log groups of one namespace, with the kernel told to say why a packet is INVALID.
+    """All log groups of one namespace, with the kernel told to say why a packet is INVALID.
 
     :raises MissingError: the kernel lacks nfnetlink_log.
     """
 
     def __init__(self, namespace: Namespace) -> None:
-        self._socket = namespace.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        self._socket = nfnetlink.open_socket(namespace)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         self._socket.setblocking(True)
-        for group in (REASON_GROUP, WITNESS_GROUP):
+        for group in (REASON_GROUP, WITNESS_GROUP, LOCAL_GROUP):
             self._configure(group, _CFG_CMD, struct.pack("=B", _CMD_BIND))
             self._configure(group, _CFG_MODE, struct.pack("!IBx", _COPIED, _COPY_PACKET))
             # One by one: the default gathers records for up to a second.
@@ -68,13 +66,10 @@ class PacketLog:
             | {"net/netfilter/nf_conntrack_log_invalid": 255}
         )
 
-    def _configure(self, group: int, attribute: int, value: bytes) -> None:
-        body = struct.pack("!BBH", 0, 0, group)
-        body += struct.pack("=HH", 4 + len(value), attribute) + value + bytes(-len(value) % 4)
-        self._socket.send(struct.pack("=IHHII", 16 + len(body), _MSG_CONFIG, _REQUEST | _ACK, 0, 0) + body)
-        answer = self._socket.recv(4096)
-        _length, kind, _flags, _sequence, _port, code = struct.unpack_from("=IHHIIi", answer)
-        if kind != _NETLINK_ERROR or code != 0:
+    def _configure(self, group: int, kind: int, value: bytes) -> None:
+        setting = nfnetlink.attribute(kind, value)
+        request = nfnetlink.message(Subsystem.ULOG, _MSG_CONFIG, nfnetlink.ACK, setting, resource=group)
+        if nfnetlink.ask(self._socket, request):
             raise MissingError("the kernel has no nfnetlink_log", "modprobe nfnetlink_log (NETFILTER_NETLINK_LOG)")
 
     def fileno(self) -> int:
@@ -92,22 +87,20 @@ class PacketLog:
                 data = self._socket.recv(65536)
             except BlockingIOError:
                 return records
-            offset = 0
-            while offset < len(data):
-                length, kind = struct.unpack_from("=IH", data, offset)
-                if kind == _MSG_PACKET:
-                    records.append(_record(data[offset + 16 : offset + length]))
-                offset += (length + 3) & ~3
+            records += [
+                _record(message.resource, message.body)
+                for message in nfnetlink.messages(data)
+                if (message.subsystem, message.kind) == (Subsystem.ULOG, _MSG_PACKET)
+            ]
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
 
 
-def _record(body: bytes) -> Record:
-    (group,) = struct.unpack_from("!H", body, 2)
+def _record(group: int, body: bytes) -> Record:
     words, time, data = "", None, b""
-    for kind, value in _attributes(body[4:]):
+    for kind, value in nfnetlink.attributes(body):
         if kind == _ULA_PREFIX:
             words = value.rstrip(b"\0").decode(errors="replace").strip()
         elif kind == _ULA_TIMESTAMP:
@@ -116,11 +109,3 @@ def _record(body: bytes) -> Record:
         elif kind == _ULA_PAYLOAD:
             data = value
     return Record(group, words, time, data, decode(data))
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    offset = 0
-    while offset + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, offset)
-        yield kind & 0x7FFF, data[offset + 4 : offset + length]
-        offset += (length + 3) & ~3

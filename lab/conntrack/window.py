@@ -5,6 +5,9 @@ era, 6.1 for the one that ignores late packets. The four conditions are numbered
 segment starts at or below the highest number that the receiver ever granted; II, it ends no more than a window behind
 what the sender sent; III, it acknowledges nothing that was not seen; IV, its acknowledgement is not too old.
 
+A connection whose first packet is no SYN was picked up in its middle (``tcp_new``): the kernel marks both of its sides
+liberal, so nothing of it is ever out of the window.
+
 The model is of established connections: flags that are illegal, states and resets are judged elsewhere in the kernel.
 """
 
@@ -69,7 +72,8 @@ ACCEPTED: Final = Prediction(Judgement.ACCEPTED)
 class Tracker:
     """One connection as a node saw it so far.
 
-    :param liberal: ``nf_conntrack_tcp_be_liberal`` is set.
+    :param client: who sent the first packet of it that the node saw.
+    :param liberal: ``nf_conntrack_tcp_be_liberal`` is set, or the connection was picked up in its middle.
     """
 
     client: SocketAddress
@@ -84,10 +88,12 @@ class Tracker:
         from_client = packet.source == self.client
         sender, receiver = (self.original, self.reply) if from_client else (self.reply, self.original)
         prediction, sender, receiver = _judge(packet, sender, receiver, self.behaviour, from_client)
-        if self.liberal and prediction is not ACCEPTED:
+        is_picked_up = self.original.window == self.reply.window == 0 and not packet.tcp.flags & SYN
+        liberal = self.liberal or is_picked_up
+        if liberal and prediction is not ACCEPTED:
             prediction = ACCEPTED
         sides = (sender, receiver) if from_client else (receiver, sender)
-        return prediction, replace(self, original=sides[0], reply=sides[1])
+        return prediction, replace(self, liberal=liberal, original=sides[0], reply=sides[1])
 
     def after(self, packets: Iterable[Packet]) -> Tracker:
         """Return what the kernel knows after more packets."""
@@ -106,7 +112,7 @@ def _up(number: int, by: int) -> int:
 
 
 def _begin(packet: Packet, sender: SideWindow, receiver: SideWindow, *, answers: bool) -> tuple[SideWindow, SideWindow]:
-    """Take a side's numbers from its SYN (tcp_init_sender)."""
+    """Take a side's numbers from its first segment (tcp_init_sender): its SYN, or where it is picked up, any."""
     tcp = packet.tcp
     assert tcp is not None
     sender = SideWindow(

@@ -7,13 +7,13 @@ A reason in the kernel's log never means INVALID by itself: from Linux 6.1 on, p
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from lab.conntrack.nflog import REASON_GROUP, WITNESS_GROUP, Record
+from lab.conntrack.nflog import LOCAL_GROUP, REASON_GROUP, WITNESS_GROUP, Record
 from lab.netns import Nft
 from lab.wire.packet import Packet
 
@@ -25,6 +25,7 @@ class Judgement(StrEnum):
     IGNORED = "ignored"  # let through and translated, though the window check did not like it
     INVALID = "INVALID"
     NEW = "NEW"
+    RELATED = "RELATED"
     UNTRACKED = "UNTRACKED"
 
 
@@ -35,6 +36,10 @@ _TABLE: Final = "lab_witness"
 _PRIORITY: Final = -190
 
 
+# Behind the translation of what comes to the host itself (100): there a packet is as its socket will see it.
+_LOCAL_PRIORITY: Final = 200
+
+
 def load_conntrack(nft: Nft) -> None:
     """Have the kernel load conntrack, whose sysctls are set next: on a fresh machine no rule has asked for it yet."""
     if not Path("/proc/sys/net/netfilter/nf_conntrack_log_invalid").exists():
@@ -42,17 +47,31 @@ def load_conntrack(nft: Nft) -> None:
         nft.run("delete table inet lab_loads_conntrack\n")
 
 
-def script() -> str:
-    """Return the nftables script that sets the witness up in a namespace."""
+def script(logged: Collection[str] = _STATES) -> str:
+    """Return the nftables script that sets the witness up in a namespace.
+
+    :param logged: the states whose packets are logged; all are counted.
+    """
     lines = [f"table inet {_TABLE} {{"]
     lines += [f"counter {state} {{\n}}" for state in _STATES]
     for hook in ("prerouting", "output"):
         lines += [f"chain {hook} {{", f"type filter hook {hook} priority {_PRIORITY}; policy accept;"]
-        lines += [
-            f'ct state {state} counter name "{state}" log prefix "{state}" group {WITNESS_GROUP}' for state in _STATES
-        ]
+        for state in _STATES:
+            log = f' log prefix "{state}" group {WITNESS_GROUP}' if state in logged else ""
+            lines.append(f'ct state {state} counter name "{state}"{log}')
         lines.append("}")
     return "\n".join([*lines, "}", ""])
+
+
+def local_script() -> str:
+    """Return the nftables script that shows what a node gives to its own sockets: no capture sees that."""
+    return "\n".join(
+        (
+            f"add chain inet {_TABLE} local {{ type filter hook input priority {_LOCAL_PRIORITY}; policy accept; }}",
+            f"add rule inet {_TABLE} local log group {LOCAL_GROUP}",
+            "",
+        )
+    )
 
 
 def counters(nft: Nft) -> dict[str, int]:
@@ -74,13 +93,9 @@ class Judged:
     @property
     def judgement(self) -> Judgement:
         """The judgement in the lab's words."""
-        if self.state == "invalid":
-            return Judgement.INVALID
-        if self.state == "new":
-            return Judgement.NEW
-        if self.state == "untracked":
-            return Judgement.UNTRACKED
-        return Judgement.IGNORED if self.reason else Judgement.ACCEPTED
+        if self.state == "established":
+            return Judgement.IGNORED if self.reason else Judgement.ACCEPTED
+        return Judgement(self.state.upper())
 
 
 class Pairing:
@@ -90,19 +105,28 @@ class Pairing:
     """
 
     def __init__(self, host: str) -> None:
-        self._host = host
-        self._reasons: dict[bytes, str] = {}
+        self.host = host
+        self._reasons: dict[bytes, Record] = {}
 
     def take(self, records: Iterable[Record]) -> list[Judged]:
         """Return the packets that the records judge."""
         judged = []
         for record in records:
             if record.group == REASON_GROUP:
-                self._reasons[record.data] = record.words
-            elif record.packet is not None:
-                reason = _tidy(self._reasons.pop(record.data, ""))
-                judged.append(Judged(self._host, record.time, record.packet, record.words, reason))
+                self._reasons[record.data] = record
+            elif record.group == WITNESS_GROUP and record.packet is not None:
+                reason = self._reasons.pop(record.data, None)
+                words = _tidy(reason.words) if reason else ""
+                judged.append(Judged(self.host, record.time, record.packet, record.words, words))
         return judged
+
+    def let_through(self) -> list[Judged]:
+        """Return the packets with a reason and no word: ignored ones, where the witness logs INVALID ones alone."""
+        return [
+            Judged(self.host, reason.time, reason.packet, "established", _tidy(reason.words))
+            for reason in self._reasons.values()
+            if reason.packet is not None
+        ]
 
 
 def _tidy(reason: str) -> str:

@@ -6,6 +6,7 @@ from lab.netns.namespace import Namespace
 from lab.netns.nft import Nft, NftError
 from lab.netns.program import Program, ProgramError
 from lab.netns.rtnetlink import RouteSocket
+from lab.netns.running import RunningProgram
 from lab.netns.xtables import Xtables
 
-__all__ = ["Namespace", "Nft", "NftError", "Program", "ProgramError", "RouteSocket", "Xtables"]
+__all__ = ["Namespace", "Nft", "NftError", "Program", "ProgramError", "RouteSocket", "RunningProgram", "Xtables"]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import socket
-import struct
 from collections.abc import Iterable
 from typing import Final
 
 from lab.errors import MissingError
+from lab.netns import nfnetlink
 from lab.netns.namespace import Namespace
+from lab.netns.nfnetlink import Subsystem
 
-_NETLINK_NETFILTER: Final = 12
-_NEW: Final = (7 << 8) | 0  # NFNL_SUBSYS_ACCT, NFNL_MSG_ACCT_NEW
-_REQUEST_CREATE_ACK: Final = 0x1 | 0x400 | 0x4
+_NEW: Final = 0  # NFNL_MSG_ACCT_NEW
 _NAME: Final = 1  # NFACCT_NAME
 
 
@@ -22,13 +20,15 @@ def create(namespace: Namespace, name: str) -> None:
 
     :raises MissingError: the kernel has no nfacct.
     """
-    value = name.encode() + b"\0"
-    attribute = struct.pack("=HH", 4 + len(value), _NAME) + value + bytes(-len(value) % 4)
-    body = struct.pack("=BBH", socket.AF_UNSPEC, 0, 0) + attribute
-    with namespace.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as channel:
+    request = nfnetlink.message(
+        Subsystem.ACCT,
+        _NEW,
+        nfnetlink.CREATE | nfnetlink.ACK,
+        nfnetlink.attribute(_NAME, name.encode() + b"\0"),
+    )
+    with nfnetlink.open_socket(namespace) as channel:
         channel.setblocking(True)
-        channel.send(struct.pack("=IHHII", 16 + len(body), _NEW, _REQUEST_CREATE_ACK, 0, 0) + body)
-        code = -struct.unpack_from("=i", channel.recv(4096), 16)[0]
+        code = nfnetlink.ask(channel, request)
     if code:
         raise MissingError(
             f"the kernel has no nfacct ({os.strerror(code)})",

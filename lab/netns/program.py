@@ -33,7 +33,10 @@ PACKAGES: Final = {
     "mksquashfs": "squashfs-tools",
     "newuidmap": "uidmap",
     "qemu-system-x86_64": "qemu-system-x86",
+    "tc": "iproute2",
     "setpriv": "util-linux",
+    "unshare": "util-linux",
+    "mount": "mount",
 }
 
 

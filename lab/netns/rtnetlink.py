@@ -24,7 +24,15 @@ _NLM_F_CREATE_EXCL: Final = 0x600
 _NLMSG_ERROR: Final = 2
 _NLM_F_ACK_TLVS: Final = 0x200
 
-_RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_NEWROUTE, _RTM_GETROUTE, _RTM_NEWNEIGH = 16, 18, 20, 24, 26, 28
+_RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_GETROUTE, _RTM_NEWNEIGH = (
+    16,
+    18,
+    20,
+    21,
+    24,
+    26,
+    28,
+)
 _RTN_LOCAL: Final = 2  # include/uapi/linux/rtnetlink.h
 
 _IFF_UP, _IFF_RUNNING, _IFF_LOWER_UP = 0x1, 0x40, 0x10000
@@ -92,12 +100,19 @@ def veth(near: VethEnd, far: VethEnd, far_namespace: Namespace) -> Message:
 
 def address(index: int, interface: IPv4Interface | IPv6Interface, purpose: str) -> Message:
     """Give interface ``index`` an address, at once usable (no duplicate address detection)."""
-    packed = interface.ip.packed
-    body = struct.pack(
-        "=BBBBi", _family(interface.ip), interface.network.prefixlen, _IFA_F_NODAD, 0, index
-    ) + _attribute(2, packed)  # IFA_LOCAL
-    body += _attribute(1, packed)  # IFA_ADDRESS
+    body = _address_body(index, interface)
     return Message(_RTM_NEWADDR, _NLM_F_CREATE_EXCL, body, f"give {purpose} the address {interface}")
+
+
+def no_address(index: int, interface: IPv4Interface | IPv6Interface, purpose: str) -> Message:
+    """Take an address away from interface ``index``."""
+    return Message(_RTM_DELADDR, 0, _address_body(index, interface), f"take the address {interface} from {purpose}")
+
+
+def _address_body(index: int, interface: IPv4Interface | IPv6Interface) -> bytes:
+    packed = interface.ip.packed
+    head = struct.pack("=BBBBi", _family(interface.ip), interface.network.prefixlen, _IFA_F_NODAD, 0, index)
+    return head + _attribute(2, packed) + _attribute(1, packed)  # IFA_LOCAL, IFA_ADDRESS
 
 
 def neighbour(index: int, target: type_of_address, mac: bytes, purpose: str) -> Message:

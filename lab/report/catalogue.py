@@ -7,21 +7,21 @@ from collections.abc import Iterator
 from rich.table import Table
 from rich.text import Text
 
-from lab.cases import Case, Protection
+from lab.cases import Case
+from lab.fixes import FIXES
 from lab.words import Behaviour
 
 
 def story(case: Case) -> Iterator[Text | Table]:
-    """Tell a case: its title, its story, its threads, and what is expected of it."""
+    """Tell a case: its title, its story, its threads, and what is expected on a node without a drop of its own."""
     yield Text(f"{case.name}: {case.title}\n", "bold")
     yield Text(f"{case.story}\n")
     yield Text(f"See {', '.join(case.threads)}\n", "dim")
     drawn = Table(title="expected", title_justify="left")
-    drawn.add_column("kernel")
-    for protection in Protection:
-        drawn.add_column(f"protection: {protection}")
+    drawn.add_column("fix")
     for behaviour in Behaviour:
-        row = case.expectations[behaviour]
-        cells = (f"{row[protection].judgement}, {row[protection].outcome}" for protection in Protection)
-        drawn.add_row(behaviour, *cells)
+        drawn.add_column(f"kernel: {behaviour}")
+    for fix in FIXES.values():
+        expected = (case.expected(behaviour, fix.protection) for behaviour in Behaviour)
+        drawn.add_row(fix.name, *(f"{one.judgement or 'nothing judged'}, {one.outcome}" for one in expected))
     yield drawn

@@ -20,7 +20,10 @@ from lab.wire.packet import SocketAddress
 
 REQUEST: Final = b"GET the stream\n"
 FAREWELL: Final = b"thank you\n"
+#: In seconds. A handshake takes 0.1 ms, and after this long a barrier tells whether it is over.
+A_MOMENT: Final = 0.02
 _BOUND: Final = 10.0  # seconds; a generous end to waits that an event ends within a millisecond
+_ESTABLISHED, _CLOSED = 1, 7  # TCP_ESTABLISHED and TCP_CLOSE, include/net/tcp_states.h
 
 
 @cache
@@ -40,7 +43,10 @@ class StalledError(LabError):
 
 
 class TcpEnd:
-    """One end of a connection: what it sent and received, and the error that ended it."""
+    """One end of a connection: what it sent and received, and the error that ended it.
+
+    :ivar soft_error: one that ended nothing, such as an ICMP error's (RFC 1122, 4.2.3.9): the kernel tells both alike.
+    """
 
     def __init__(self, host: str, sock: socket.socket) -> None:
         # It ends with a reset, by SIGKILL too: an orphan with undelivered data would hold its namespace for as long
@@ -51,11 +57,17 @@ class TcpEnd:
         self.sent = 0
         self.received = bytearray()
         self.error: str | None = None
+        self.soft_error: str | None = None
 
     @property
     def own_address(self) -> SocketAddress:
         """The address of this end, as its own host knows it."""
         return SocketAddress(*self.socket.getsockname()[:2])
+
+    @property
+    def peer_address(self) -> SocketAddress:
+        """The address of the other end, as this end's host knows it."""
+        return SocketAddress(*self.socket.getpeername()[:2])
 
     async def send(self, data: bytes) -> None:
         """Send all of ``data``; an error of the socket is kept, not raised."""
@@ -89,10 +101,17 @@ class TcpEnd:
             self.error = errno.errorcode.get(failure.errno or 0, str(failure))
 
     def pending_error(self) -> str | None:
-        """Take the error that the kernel holds for the socket, without sending or receiving anything."""
+        """Take the error that ended the socket, without sending or receiving anything.
+
+        What an ICMP error has it note in passing (the kernel's sk_err_soft) ends nothing.
+        """
+        if self.socket.fileno() < 0:
+            return self.error
         code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
+        if code and _state(self.socket) == _CLOSED:
             self.error = errno.errorcode.get(code, str(code))
+        elif code:
+            self.soft_error = errno.errorcode.get(code, str(code))
         return self.error
 
     def close(self) -> None:
@@ -123,39 +142,70 @@ def listen(namespace: Namespace, own: SocketAddress) -> socket.socket:
     return sock
 
 
-def datagram_socket(namespace: Namespace, own: SocketAddress, other: SocketAddress) -> socket.socket:
-    """Open a UDP socket between two addresses in a namespace."""
+def datagram_socket(namespace: Namespace, own: SocketAddress, other: SocketAddress | None = None) -> socket.socket:
+    """Open a UDP socket in a namespace, between two addresses or for whoever sends to its own."""
     sock = _bound_socket(namespace, socket.SOCK_DGRAM, own)
-    sock.connect((other.address, other.port))
+    if other is not None:
+        sock.connect((other.address, other.port))
     return sock
 
 
-async def connect(
-    client: tuple[str, Namespace, SocketAddress],
-    listeners: Sequence[tuple[str, socket.socket]],
-    target: SocketAddress,
-) -> tuple[TcpEnd, TcpEnd]:
-    """Connect from a client's own address to ``target``, and accept it at whichever server it comes to.
+class Attempt:
+    """An attempt to connect from a client's own address to ``target``, accepted at whichever server it comes to.
 
     :param listeners: the servers' hosts and listening sockets.
-    :returns: the client's end and the server's.
-    :raises OSError: ECONNREFUSED and its like, as the client's kernel says.
-    :raises StalledError: no answer within the bound.
     """
-    loop = asyncio.get_running_loop()
-    name, namespace, own = client
-    end = TcpEnd(name, _bound_socket(namespace, socket.SOCK_STREAM, own))
-    try:
-        async with asyncio.timeout(_BOUND):
-            await loop.sock_connect(end.socket, (target.address, target.port))
-            server = await _accept(listeners)
-    except TimeoutError:
-        end.close()
-        raise StalledError(f"{name}: no connection to {target} within {_BOUND:.0f} s") from None
-    except BaseException:
-        end.close()
-        raise
-    return end, server
+
+    def __init__(
+        self,
+        host: str,
+        namespace: Namespace,
+        own: SocketAddress,
+        listeners: Sequence[tuple[str, socket.socket]],
+        target: SocketAddress,
+    ) -> None:
+        self._end = TcpEnd(host, _bound_socket(namespace, socket.SOCK_STREAM, own))
+        self._target = target
+        self._task = asyncio.ensure_future(self._connect(listeners))
+
+    async def _connect(self, listeners: Sequence[tuple[str, socket.socket]]) -> TcpEnd:
+        await asyncio.get_running_loop().sock_connect(self._end.socket, (self._target.address, self._target.port))
+        return await _accept(listeners)
+
+    async def over_within(self, seconds: float) -> bool:
+        """Tell whether it came to an end, good or bad, within so many seconds."""
+        done, _pending = await asyncio.wait({self._task}, timeout=seconds)
+        return bool(done)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the client's kernel takes it for a connection."""
+        return _state(self._end.socket) == _ESTABLISHED
+
+    async def ends(self) -> tuple[TcpEnd, TcpEnd]:
+        """Return the client's end and the server's.
+
+        :raises OSError: ECONNREFUSED and its like, as the client's kernel says.
+        :raises StalledError: it neither succeeded nor failed within the bound.
+        """
+        try:
+            return self._end, await asyncio.wait_for(self._task, _BOUND)
+        except TimeoutError:
+            self.give_up()
+            raise StalledError(f"{self._end.host}: no connection to {self._target} within {_BOUND:.0f} s") from None
+        except BaseException:
+            self.give_up()
+            raise
+
+    def give_up(self) -> None:
+        """End it."""
+        self._task.cancel()
+        self._end.close()
+
+
+def _state(sock: socket.socket) -> int:
+    """Return a socket's TCP state (tcp_info's first field, linux/tcp.h)."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
 
 async def _accept(listeners: Sequence[tuple[str, socket.socket]]) -> TcpEnd:

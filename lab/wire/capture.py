@@ -18,6 +18,9 @@ _SO_RCVBUFFORCE: Final = 33
 _BUFFER: Final = 8 * 1024 * 1024  # bytes; a trial's packets fit many times over
 _LONGEST: Final = 65536 + 40
 
+#: In place of an interface: where a host's own sockets take packets from.
+LOCAL: Final = "(socket)"
+
 
 @dataclass(frozen=True, slots=True)
 class Sighting:

@@ -37,6 +37,25 @@ class Segment:
     options: Sequence[tuple[str, object]] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class IcmpError:
+    """An ICMP error about a TCP segment, as a router or an end host would send it.
+
+    :param source: who sends it, and ``destination``: who sent the segment that is quoted.
+    :param kind: and ``code``: of ICMP for IPv4 quotes (3 and 4: fragmentation needed), of ICMPv6 for IPv6 ones (2 and
+        0: packet too big).
+    :param quoted: the segment that it is about, which is quoted whole (RFC 1812, 4.3.2.3; RFC 4443, 3).
+    :param mtu: the next link's, in bytes, where the message tells one.
+    """
+
+    source: str
+    destination: str
+    kind: int
+    code: int
+    quoted: Segment
+    mtu: int = 0
+
+
 @cache
 def _import_scapy() -> None:
     """Import scapy without the files that it would leave in the home (``_probe_xdg_folder`` in scapy/main.py)."""
@@ -51,9 +70,26 @@ def _import_scapy() -> None:
                 os.environ[name] = value
 
 
-def craft(segment: Segment) -> bytes:
+def craft(packet: Segment | IcmpError) -> bytes:
     """Return the IP packet with its checksums."""
     _import_scapy()
+    return _craft_segment(packet) if isinstance(packet, Segment) else _craft_error(packet)
+
+
+def _craft_error(error: IcmpError) -> bytes:
+    from scapy.layers.inet import ICMP, IP
+    from scapy.layers.inet6 import ICMPv6Unknown, IPv6
+    from scapy.packet import Raw
+
+    quoted = Raw(_craft_segment(error.quoted))
+    if ":" in error.source:
+        head = ICMPv6Unknown(type=error.kind, code=error.code, msgbody=error.mtu.to_bytes(4, "big"))
+        return bytes(IPv6(src=error.source, dst=error.destination) / head / quoted)
+    message = ICMP(type=error.kind, code=error.code, nexthopmtu=error.mtu)
+    return bytes(IP(src=error.source, dst=error.destination) / message / quoted)
+
+
+def _craft_segment(segment: Segment) -> bytes:
     from scapy.layers.inet import IP, TCP
     from scapy.packet import Raw
 

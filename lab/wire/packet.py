@@ -10,13 +10,27 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
+ICMP: Final = 1
 TCP: Final = 6
 UDP: Final = 17
+ICMPV6: Final = 58
+
+#: The port of the lab's own datagrams that prove what is over: echo, RFC 862.
+BARRIER_PORT: Final = 7
 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 _FLAG_NAMES: Final = ((SYN, "SYN"), (FIN, "FIN"), (RST, "RST"), (PSH, "PSH"), (ACK, "ACK"), (0x20, "URG"))
 
 SEQUENCE_SPACE: Final = 1 << 32
+_FLAG_LETTERS: Final = "FSRPAU"  # from bit 0 on, as scapy writes them
+
+
+def flags_of(letters: str) -> int:
+    """Return the bits of TCP flags that are written as scapy does, such as ``SA``.
+
+    :raises ValueError: for a letter that is none.
+    """
+    return sum(1 << _FLAG_LETTERS.index(letter) for letter in letters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +67,18 @@ class TcpHeader:
 
 
 @dataclass(frozen=True, slots=True)
+class IcmpHeader:
+    """Type and code of an ICMP message, and for an error whose packet it is about.
+
+    :param quoted: source and destination of the packet that caused an error (RFC 792; RFC 4443, 3), None for others.
+    """
+
+    kind: int
+    code: int
+    quoted: tuple[SocketAddress, SocketAddress] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Packet:
     """One IP packet. ``tcp`` is None for other protocols; ports are 0 where the protocol has none."""
 
@@ -62,6 +88,12 @@ class Packet:
     identification: int
     payload_length: int
     tcp: TcpHeader | None = None
+    icmp: IcmpHeader | None = None
+
+    @property
+    def is_barrier(self) -> bool:
+        """True for the lab's own datagrams."""
+        return self.protocol == UDP and BARRIER_PORT in (self.source.port, self.destination.port)
 
     @property
     def end(self) -> int:
@@ -73,7 +105,8 @@ class Packet:
     @property
     def likeness(self) -> tuple[object, ...]:
         """What address translation leaves as it is: two sightings of one packet agree in it."""
-        return (self.protocol, self.identification, self.payload_length, self.tcp)
+        message = self.icmp and (self.icmp.kind, self.icmp.code)
+        return (self.protocol, self.identification, self.payload_length, self.tcp, message)
 
 
 def decode(data: bytes | memoryview) -> Packet | None:
@@ -144,7 +177,16 @@ def _decode_transport(
         protocol,
         identification,
         max(0, total - offset - (8 if protocol == UDP else 0)),
+        icmp=_decode_icmp(data, offset, protocol) if protocol in (ICMP, ICMPV6) else None,
     )
+
+
+def _decode_icmp(data: bytes | memoryview, offset: int, protocol: int) -> IcmpHeader:
+    kind, code = data[offset], data[offset + 1]
+    # RFC 792: 3, 4, 5, 11 and 12 quote a packet; RFC 4443, 2.1: so do those below 128.
+    is_error = kind < 128 if protocol == ICMPV6 else kind in (3, 4, 5, 11, 12)
+    quoted = decode(data[offset + 8 :]) if is_error else None
+    return IcmpHeader(kind, code, (quoted.source, quoted.destination) if quoted else None)
 
 
 def _decode_options(options: bytes) -> dict[str, Any]:

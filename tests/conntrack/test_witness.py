@@ -41,7 +41,7 @@ def test_reasons_are_told_apart_by_the_packet_and_wait_for_their_witness():
         ("invalid", "", Judgement.INVALID),
         ("established", "", Judgement.ACCEPTED),
         ("established", "SEQ is under lower bound", Judgement.IGNORED),
-        ("related", "", Judgement.ACCEPTED),
+        ("related", "", Judgement.RELATED),
         ("new", "", Judgement.NEW),
         ("untracked", "", Judgement.UNTRACKED),
     ],

@@ -13,7 +13,7 @@ import termios
 from lab.fabric import Lab
 from lab.netns import userns
 from lab.topology.reader import load
-from lab.traffic.stream import connect, listen
+from lab.traffic.stream import Attempt, listen
 from lab.wire.packet import SocketAddress
 
 SERVER = SocketAddress("10.0.1.2", 80)
@@ -28,7 +28,7 @@ table inet hole {
 async def connected(lab: Lab) -> list[socket.socket]:
     client, server = lab.hosts["client"].namespace, lab.hosts["server"].namespace
     listener = listen(server, SERVER)
-    ends = await connect(("client", client, CLIENT), [("server", listener)], SERVER)
+    ends = await Attempt("client", client, CLIENT, [("server", listener)], SERVER).ends()
     return [end.socket for end in ends]
 
 

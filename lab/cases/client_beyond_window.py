@@ -1,0 +1,56 @@
+"""The other direction: what the client sends is INVALID, and the VIP is an address that nobody has."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lab.cases.beyond_window import FAR
+from lab.cases.case import ACCEPTED, DROPPED, LEAKED, Case, on_every_kernel, row
+from lab.stage import Stage
+
+_UNREACHABLE: Final = "no way to the VIP: the node says so by ICMP, unless a rule dropped the segment"
+
+
+async def _play(stage: Stage) -> None:
+    await stage.establish()
+    await stage.inject(stage.from_client(FAR, b"far off"))
+    stage.expect_error(stage.cast.client, None)
+    await stage.go_on()
+
+
+async def _play_without_way(stage: Stage) -> None:
+    await _play(stage)
+    unanswered = stage.unheard and not stage.dropped()
+    stage.expect(_UNREACHABLE, stage.unreachable == unanswered)
+
+
+CASE: Final = Case(
+    name="client-beyond-window",
+    title="the client's data far beyond the server's window, and the node has no default route",
+    story=(
+        "What is INVALID on its way to the service keeps the VIP as its destination, which no host has. This node has"
+        " no route there: it answers with ICMP network unreachable, before FORWARD and its drop. The client's stack"
+        " finds the quoted number to be none of its own and goes on; where such a segment is real, it is lost."
+    ),
+    threads=("kubernetes/kubernetes#119887", "kubeovn/kube-ovn#1705"),
+    play=_play_without_way,
+    expectations=on_every_kernel(row(DROPPED, DROPPED, ACCEPTED)),
+    topology="kube-proxy",
+)
+
+ROUTED: Final = Case(
+    name="client-beyond-window-routed",
+    title="the same, and the node has a default route, as nodes have",
+    story=(
+        "The node forwards the segment with the VIP as its destination to where its default route leads: out of the"
+        " cluster. Nobody there answers, so nothing is reset, but what the client sent to a service is seen by the"
+        " world. Since it is forwarded, kube-proxy's drop keeps it in; a real segment is lost either way, unless"
+        " conntrack is liberal."
+    ),
+    threads=("kubernetes/kubernetes#119887", "kubeovn/kube-ovn#1705"),
+    play=_play,
+    expectations=on_every_kernel(row(LEAKED, DROPPED, ACCEPTED)),
+    topology="uplink",
+)
+
+CASES: Final = (CASE, ROUTED)

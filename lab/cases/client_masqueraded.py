@@ -1,0 +1,61 @@
+"""The client is masqueraded: the server answers the node's own address, and INPUT is where INVALID packets end."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from lab.cases.beyond_window import FAR
+from lab.cases.case import ACCEPTED_ALWAYS, Case, on_every_kernel
+from lab.cases.client_on_node import KILLS_THE_NODES_UNLESS_LIBERAL, play_at
+from lab.cast import by_node_port, cast
+
+_FROM_OUTSIDE: Final = partial(by_node_port, client="outside")
+
+CASE: Final = Case(
+    name="client-masqueraded",
+    title="data far beyond the window, and the client asks from outside by a node port",
+    story=(
+        "The node makes itself the source of what comes by a node port, so the server answers the node's own address,"
+        " and what is INVALID stays there: it goes to INPUT, past kube-proxy's drop in FORWARD. The node has no such"
+        " socket, and its RST kills the server's connection. The client has seen nothing at all, and learns of it when"
+        " it speaks next."
+    ),
+    threads=("kubernetes/kubernetes#117924", "moby/libnetwork#1090"),
+    play=play_at(FAR),
+    expectations=on_every_kernel(KILLS_THE_NODES_UNLESS_LIBERAL),
+    cast=_FROM_OUTSIDE,
+    topology="uplink",
+)
+
+IN_CLUSTER: Final = Case(
+    name="client-outside-cluster",
+    title="the same, and the client is no pod but asks the VIP itself",
+    story=(
+        "Where kube-proxy knows the pods' CIDR, it masquerades whoever asks a VIP and is none of them; with"
+        " --masquerade-all it does so to everybody. Either way the server answers the node, and this connection dies as"
+        " the one by the node port does. By which of the service's addresses somebody came makes no difference."
+    ),
+    threads=("kubernetes/kubernetes#117924",),
+    play=play_at(FAR),
+    expectations=on_every_kernel(KILLS_THE_NODES_UNLESS_LIBERAL),
+    cast=partial(cast, client="outside"),
+    topology="uplink",
+)
+
+IN_WINDOW: Final = Case(
+    name="client-masqueraded-in-window",
+    title="control: the client of the node port, and the bytes that the server sends next",
+    story=(
+        "The segment is the one that the client waits for, so conntrack accepts it, and the node translates both of its"
+        " addresses back. It is forwarded and never comes to the node's own sockets. Were this connection to die, the"
+        " masquerade would be the culprit and not the window."
+    ),
+    threads=("kubernetes/kubernetes#117924",),
+    play=play_at(0),
+    expectations=on_every_kernel(ACCEPTED_ALWAYS),
+    cast=_FROM_OUTSIDE,
+    topology="uplink",
+)
+
+CASES: Final = (CASE, IN_CLUSTER, IN_WINDOW)

@@ -1,0 +1,93 @@
+"""The client is the node itself (hostNetwork): the packet ends in INPUT, where kube-proxy's drop is not."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+from lab.cases.beyond_window import FAR
+from lab.cases.case import (
+    ACCEPTED,
+    ACCEPTED_ALWAYS,
+    DROPPED,
+    IGNORED_UNLESS_LIBERAL,
+    RESET,
+    Case,
+    Row,
+    on_every_kernel,
+    row,
+)
+from lab.cast import cast
+from lab.stage import Stage
+from lab.words import Behaviour
+
+#: A packet out of the window that is for the node itself: what is dropped in FORWARD is no matter.
+KILLS_THE_NODES_UNLESS_LIBERAL: Final[Row] = row(RESET, DROPPED, ACCEPTED, local=True)
+
+
+def play_at(offset: int) -> Callable[[Stage], Awaitable[None]]:
+    """Return a play of one segment from the server that ends at the node, so many bytes from the next one."""
+
+    async def play(stage: Stage) -> None:
+        await stage.establish()
+        await stage.inject(stage.from_server(offset, stage.next_bytes(100)))
+        taken = stage.taken_by_node
+        await stage.go_on()
+        stage.expect("no rule to drop what the node's own stack took", not (taken and stage.dropped()))
+
+    return play
+
+
+_ASKED_BY_THE_NODE: Final = partial(cast, client="node")
+
+CASE: Final = Case(
+    name="client-on-node",
+    title="data far beyond the window, and the client is the node itself, as pods with hostNetwork are",
+    story=(
+        "The server's packets are for the node's own address, so they end in INPUT and never see FORWARD, where"
+        " kube-proxy drops: its rule counts nothing. The INVALID segment comes to the node's own stack from the pod's"
+        " address, and the node itself sends the RST that kills. A drop in INPUT or in mangle PREROUTING helps, and so"
+        " does a liberal conntrack."
+    ),
+    threads=("kubernetes/kubernetes#117924", "moby/libnetwork#1090"),
+    play=play_at(FAR),
+    expectations=on_every_kernel(KILLS_THE_NODES_UNLESS_LIBERAL),
+    cast=_ASKED_BY_THE_NODE,
+    topology="uplink",
+)
+
+BEHIND: Final = Case(
+    name="client-on-node-behind",
+    title="the same client, and 100,000 bytes behind instead",
+    story=(
+        "Up to Linux 6.0 a late segment is INVALID for the node's own clients too, and the node's RST kills. From 6.1"
+        " on it is ignored, and that means translated. So the node's stack finds its connection, and answers with an"
+        " acknowledgement."
+    ),
+    threads=("kubernetes/kubernetes#117924", "torvalds/linux 6e250dcbff1d"),
+    play=play_at(-100_000),
+    expectations={
+        Behaviour.STRICT: KILLS_THE_NODES_UNLESS_LIBERAL,
+        Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,
+    },
+    cast=_ASKED_BY_THE_NODE,
+    topology="uplink",
+)
+
+IN_WINDOW: Final = Case(
+    name="client-on-node-in-window",
+    title="control: the same client, and the bytes that the server sends next",
+    story=(
+        "The segment is the one that the node waits for, so conntrack accepts it and the node translates it on its way"
+        " to INPUT. The node's stack takes its bytes from the VIP. Were this connection to die, the way would be the"
+        " culprit and not the window."
+    ),
+    threads=("kubernetes/kubernetes#117924",),
+    play=play_at(0),
+    expectations=on_every_kernel(ACCEPTED_ALWAYS),
+    cast=_ASKED_BY_THE_NODE,
+    topology="uplink",
+)
+
+CASES: Final = (CASE, BEHIND, IN_WINDOW)

@@ -1,0 +1,38 @@
+"""The endpoint is gone from the Service, and who is connected to it goes on."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lab.cases.case import ACCEPTED_ALWAYS, Case, on_every_kernel
+from lab.stage import Stage
+
+
+async def _play(stage: Stage) -> None:
+    await stage.establish()
+    service = stage.lab.services[0].key
+    stage.lab.endpoints.remove(service, stage.server_end.own_address.address)
+    stage.expect_entry(state="ESTABLISHED", assured=True)
+    await stage.client_speaks()
+    await stage.server_speaks()
+    await stage.go_on()
+
+
+CASE: Final = Case(
+    name="endpoint-removed",
+    title="the endpoint that a client is connected to is taken from the Service, and both go on",
+    story=(
+        "The rules choose an endpoint for the first packet of a connection; the entry remembers the choice, and it"
+        " outlives the rule. So the connection goes on to an endpoint that the Service no longer has, which is what"
+        " lets a pod end in peace. It is also why a pod that vanishes leaves its clients in the dark: nobody deletes"
+        " their entries, and nobody tells them."
+    ),
+    threads=(
+        "kubernetes/kubernetes#100698",
+        "kubernetes/kubernetes#113203",
+        "kubernetes/kubernetes#102669",
+    ),
+    play=_play,
+    expectations=on_every_kernel(ACCEPTED_ALWAYS),
+    topology="kube-proxy",
+)

@@ -1,0 +1,113 @@
+"""Two pods behind one address: both are given the same port, and one loses its first packet."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lab.cases.case import Case, always, on_every_kernel
+from lab.cast import CLIENT_PORT, Cast, cast
+from lab.conntrack.witness import Judgement
+from lab.result import Expectation
+from lab.stage.datagrams import Datagrams, decide
+from lab.topology.model import Topology
+from lab.verdict import Outcome
+from lab.wire import hold
+from lab.wire.packet import SocketAddress
+from lab.words import Family
+
+_OUTSIDE: Final = "outside"
+_OTHER_CLIENT: Final = "client-2"
+_THREADS: Final = (
+    "kubernetes/kubernetes#76699",
+    "kubernetes/kubernetes#78547",
+    "kubernetes-sigs/ip-masq-agent#51",
+    "net/netfilter/nf_nat_core.c (get_unique_tuple)",
+)
+_TRIES: Final = 16  # two ports of 64,512 by chance are the same once in as many
+_UNTRACKED: Final = Expectation(Judgement.UNTRACKED, Outcome.DELIVERED)
+
+
+def _cast(topology: Topology, family: Family) -> Cast:
+    """Choose the server outside, which is asked by its own address."""
+    players = cast(topology, family)
+    address = SocketAddress(str(topology.addresses(_OUTSIDE, family)[0]), 53)
+    return Cast(players.client, players.node, players.client_address, ((_OUTSIDE, address),), None)
+
+
+def masquerade(stage: Datagrams, how: str) -> None:
+    """Give the node the rule that network plugins write for what leaves the cluster."""
+    table = "ip" if stage.family is Family.IPV4 else "ip6"
+    stage.node.nft.run(
+        f"table {table} lab_egress {{\nchain postrouting {{\n"
+        f'type nat hook postrouting priority srcnat\noifname "{_OUTSIDE}" udp dport 53 {how}\n}}\n}}\n'
+    )
+
+
+async def _race(stage: Datagrams, how: str, *, same_port: bool) -> None:
+    masquerade(stage, how)
+    stage.hold()
+    for port in range(CLIENT_PORT, CLIENT_PORT + _TRIES):
+        stage.ask("A example.com", port=port)
+        stage.ask("AAAA example.com", client=_OTHER_CLIENT, port=port)
+        first, second = await stage.held(2)
+        if same_port or first.source != second.source:
+            break
+        stage.take_back(first, second)
+    translated = first.source.address != stage.cast.client_address.address
+    stage.release(second, first)
+    await stage.settle()
+    lost = int(same_port and translated)
+    stage.expect_counter("insert_failed", lost)
+    stage.expect_counter("drop", lost)
+    if translated:
+        chosen = f"{first.source} and {second.source}"
+        words = "both flows to have got one port" if same_port else "each flow to have got a port of its own"
+        stage.expect(words, (first.source == second.source) is same_port, chosen)
+
+
+async def _plain(stage: Datagrams) -> None:
+    await _race(stage, "masquerade", same_port=True)
+
+
+async def _random(stage: Datagrams) -> None:
+    await _race(stage, "masquerade fully-random", same_port=False)
+
+
+PLAIN: Final = Case(
+    name="snat-port-race",
+    title="two pods ask from the same port at once, and the node's masquerading gives both the same port",
+    story=(
+        "Masquerading keeps a flow's own port where no entry in the table has it, and a flow's entry comes there only"
+        " behind the whole node: two flows at once both find the port free. Their answers could not be told apart, so"
+        " the second to arrive is dropped and counted under insert_failed. TCP sends its SYN again a second later,"
+        " a datagram is lost, and no fix against INVALID packets has anything to do with it."
+    ),
+    threads=_THREADS,
+    play=_plain,
+    expectations=on_every_kernel(always(Judgement.NEW, Outcome.LOST, untracked=_UNTRACKED)),
+    stage=Datagrams,
+    decide=decide,
+    cast=_cast,
+    topology="dns",
+    needs=hold.NEEDS,
+)
+
+RANDOM: Final = Case(
+    name="snat-port-race-random",
+    title="control: the same with --random-fully, as kube-proxy writes its own masquerading (kubernetes #78547)",
+    story=(
+        "Each flow is given a port by chance instead of its own, so two at once meet in the same one once in 64,512"
+        " times, and not whenever two pods happen to use the same. Both questions are answered. Such a meeting is taken"
+        " back and tried again here, for it would be the race once more."
+    ),
+    threads=_THREADS,
+    play=_random,
+    expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED, untracked=_UNTRACKED)),
+    stage=Datagrams,
+    decide=decide,
+    cast=_cast,
+    topology="dns",
+    needs=hold.NEEDS,
+)
+
+CASES: Final = (PLAIN, RANDOM)

@@ -1,0 +1,53 @@
+"""The table is full, and the garbage collector makes room: a half-closed connection is evicted while it lives."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Final
+
+from lab.cases.case import Case, always, on_every_kernel
+from lab.conntrack.witness import Judgement
+from lab.stage import Stage
+from lab.traffic.stream import datagram_socket
+from lab.verdict import Outcome
+from lab.wire.packet import SocketAddress
+
+_DISCARD: Final = 9  # RFC 863
+_HOURS: Final = 7200  # seconds
+_CYCLE: Final = 180.0  # seconds; the collector starts a round every minute at the latest (GC_SCAN_INTERVAL_MAX)
+
+
+async def _play(stage: Stage) -> None:
+    await stage.establish()
+    # The state's own 60 seconds must not be what ends it.
+    stage.set_node_sysctl("net/netfilter/nf_conntrack_tcp_timeout_close_wait", _HOURS)
+    await stage.half_close()
+    stage.expect_entry(state="CLOSE_WAIT", timeout=range(_HOURS - 60, _HOURS + 1), assured=True)
+    stage.fill_table()
+    own, server = (SocketAddress(end.own_address.address, _DISCARD) for end in (stage.client_end, stage.server_end))
+    with closing(datagram_socket(stage.lab.hosts[stage.cast.client].namespace, own, server)) as newcomer:
+        newcomer.send(b"no room")
+        await stage.barrier()
+    stage.expect_counter("drop", 1)
+    await stage.until(lambda: stage.entry() is None, "the garbage collector to evict the entry", within=_CYCLE)
+    await stage.server_speaks()
+    await stage.go_on()
+
+
+CASE: Final = Case(
+    name="table-full-gc",
+    title="the table is full, a half-closed connection is evicted from it, and the server answers",
+    story=(
+        "Once the full table has refused a packet, the garbage collector's next round, a minute later at most, evicts"
+        " connections that are about to close, wherever a table is over 95 % full. A client that has sent its whole"
+        " request and shut down its side is one of them, though the server is still at work on the answer. The answer"
+        " is NEW, leaks and is answered by a RST, whatever the fix: this is how capacity kills."
+    ),
+    threads=(
+        "kubernetes/kubernetes#18604",
+        "net/netfilter/nf_conntrack_core.c (gc_worker, c6dd940b1f74)",
+    ),
+    play=_play,
+    expectations=on_every_kernel(always(Judgement.NEW, Outcome.RESET)),
+    slow=True,
+)

@@ -1,0 +1,190 @@
+"""`lab matrix`: the same trials on several kernels. As thin as cli.py, whose words it uses."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.cli import (
+    BackendOption,
+    FamilyOption,
+    HtmlOption,
+    JunitOption,
+    MarkdownOption,
+    ModeOption,
+    VersionOption,
+    _case_names,
+    _chosen,
+    _complete,
+    _examples,
+    _fix_names,
+    _open_outputs,
+    _write,
+    app,
+)
+from lab.errors import INTERRUPTED, InputError, MissingError
+from lab.words import Family
+
+if TYPE_CHECKING:
+    from lab.campaign import ProxyChoice
+    from lab.cases import Case
+    from lab.fixes import Fix
+    from lab.kernels.cluster import Cluster
+    from lab.kernels.trials import Trials
+    from lab.matrix import Matrix
+
+_KERNELS = "5.10,6.1,6.12,6.18,newest"
+
+
+def _complete_kernels(incomplete: str) -> list[str]:
+    """Complete the last name of a list with commas."""
+    from lab.cli_kernels import _names
+
+    before, comma, last = incomplete.rpartition(",")
+    names = [name for name in _names() if name not in before.split(",")]
+    return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
+
+
+@app.command(
+    short_help="Run the same trials on several kernels, and put them into one table.",
+    epilog=_examples(
+        "lab matrix",
+        "lab matrix --kernels 5.10,6.12,running --html matrix.html",
+        "lab matrix upstream-regression --kernels 5.10,newest --fix none --family ipv6",
+        "lab matrix --all --md matrix.md --json matrix.json --jobs 4",
+        "lab matrix --scheduler tcp://10.0.0.1:8786",
+    )
+    + """
+
+Exit code: 0 when every trial gave what its kernel is expected to give, 1 when one did not or a kernel gave no results,
+2 for an error in what was given, 130 for Ctrl-C.""",
+)
+def matrix(
+    cases: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CASE",
+            help="Cases from `lab list`, instead of the bug and its controls.",
+            autocompletion=_complete(_case_names),
+        ),
+    ] = None,
+    kernels: Annotated[
+        str,
+        typer.Option(
+            metavar="KERNEL,...",
+            help="As `lab kernels` knows them: a series, newest, a version, a file; or running, this machine's own.",
+            autocompletion=_complete_kernels,
+        ),
+    ] = _KERNELS,
+    fix: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A fix from `lab list`; may be repeated. Else: none, drop-forward, be-liberal.",
+            autocompletion=_complete(_fix_names),
+        ),
+    ] = None,
+    proxy_mode: ModeOption = None,
+    proxy_version: VersionOption = None,
+    backend: BackendOption = None,
+    family: FamilyOption = Family.IPV4,
+    all_: Annotated[bool, typer.Option("--all", help="Every case but the slow ones, and every fix.")] = False,
+    slow: Annotated[bool, typer.Option("--slow", help="The slow cases, alone or with --all.")] = False,
+    repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Run every trial N times.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="How many kernels at a time; else one for each processor.")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Boot them on a Dask cluster's workers instead, such as tcp://10.0.0.1:8786."
+        ),
+    ] = None,
+    memory: Annotated[int, typer.Option(min=128, metavar="MIB", help="What each guest has.")] = 512,
+    limit: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="How long a kernel may take for all its trials.")
+    ] = 600,
+    json: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write the results as JSON, with every timeline; - for stdout."),
+    ] = None,
+    html: HtmlOption = None,
+    junit: JunitOption = None,
+    md: MarkdownOption = None,
+) -> None:
+    """Run the same trials on several kernels, each booted in a guest of its own, and say what differs between them."""
+    from lab import cases as catalogue
+    from lab import fixes
+    from lab.kernels.trials import Trials
+
+    names = list(dict.fromkeys(filter(None, (name.strip() for name in kernels.split(",")))))
+    if not names:
+        raise InputError("--kernels names none", cure=f"such as {_KERNELS}")
+    proxy = (proxy_mode, proxy_version, backend)
+    _check(_chosen(cases, catalogue.find, ()), _chosen(fix, fixes.find, ()), proxy, family)
+    arguments = [*(cases or ()), f"--family={family}", f"--repeat={repeat}"]
+    arguments += [f"--fix={name}" for name in fix or ()]
+    arguments += [flag for flag, given in (("--all", all_), ("--slow", slow)) if given]
+    choices = zip(("--proxy-mode", "--proxy-version", "--backend"), proxy, strict=True)
+    arguments += [f"{option}={choice}" for option, choice in choices if choice is not None]
+    outputs = _open_outputs(json=json, html=html, junit=junit, md=md)
+    found = _run(names, Trials(tuple(arguments), limit, memory), jobs or os.cpu_count() or 1, scheduler)
+    _write(outputs, found)
+    if sys.stdout not in outputs.values():
+        _print(found)
+    raise typer.Exit(0 if found.good else 1)
+
+
+def _check(cases: list[Case], fixes: list[Fix], proxy: ProxyChoice, family: Family) -> None:
+    """Refuse here what every guest would refuse."""
+    from lab import campaign
+    from lab.cases import DEFAULT_CASES
+    from lab.fixes import NONE
+    from lab.kubeproxy.versions import find_version
+    from lab.topology.reader import load
+
+    _mode, version, _backend = proxy
+    if version is not None:
+        find_version(version)
+    for setting in campaign.settings(cases or DEFAULT_CASES, fixes or (NONE,), load("kube-proxy"), family, proxy):
+        setting.case.cast(setting.topology, family)
+
+
+def _run(names: list[str], trials: Trials, jobs: int, scheduler: str | None) -> Matrix:
+    import asyncio
+    import contextlib
+
+    from lab.kernels.matrix import ThisMachine, run
+
+    try:
+        with ThisMachine(jobs) as machine, contextlib.ExitStack() as stack:
+            guests = stack.enter_context(_cluster(scheduler)) if scheduler else machine
+            return run(names, trials, machine, guests, _say)
+    except asyncio.CancelledError:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _cluster(address: str) -> Cluster:
+    try:
+        from lab.kernels.cluster import Cluster
+    except ImportError:
+        raise MissingError("distributed is not installed", "pip install 'kube-proxy-lab[cluster]'") from None
+    return Cluster(address)
+
+
+def _say(kernel: str, what: str) -> None:
+    print(f"lab: {kernel}: {what}", file=sys.stderr, flush=True)
+
+
+def _print(found: Matrix) -> None:
+    from rich.console import Console
+
+    from lab.report import table
+
+    console = Console(highlight=False)
+    for drawn in table.tables(found, console.width):
+        console.print(drawn)
+    for line in table.lines(found):
+        console.print(line, soft_wrap=True)

@@ -1,0 +1,124 @@
+"""Messages of nfnetlink, by which netfilter's subsystems talk: include/uapi/linux/netfilter/nfnetlink.h.
+
+Lengths, kinds and flags are in the machine's byte order; what a subsystem's attributes hold is in the network's.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from lab.netns.namespace import Namespace
+
+REQUEST, ACK, DUMP, CREATE, EXCLUSIVE = 0x1, 0x4, 0x300, 0x400, 0x200  # include/uapi/linux/netlink.h
+
+_NETLINK_NETFILTER: Final = 12
+_ERROR, _DONE = 2, 3
+_HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr
+_FAMILY: Final = struct.Struct("!BBH")  # struct nfgenmsg
+_ATTRIBUTE: Final = struct.Struct("=HH")  # struct nlattr
+_NESTED: Final = 0x8000
+_KIND: Final = 0x3FFF
+
+
+class Subsystem(IntEnum):
+    """Who is talked to: NFNL_SUBSYS_*."""
+
+    CTNETLINK = 1
+    QUEUE = 3
+    ULOG = 4
+    ACCT = 7
+    NFTABLES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of the kernel's.
+
+    :param kind: the subsystem's own, without the subsystem.
+    :param resource: what it is about, such as a group or a queue.
+    :param data: the whole message, with its headers.
+    """
+
+    subsystem: int
+    kind: int
+    flags: int
+    resource: int
+    data: bytes
+
+    @property
+    def body(self) -> bytes:
+        """Its attributes."""
+        return self.data[_HEADER.size + _FAMILY.size :]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it ends a dump."""
+        return (self.subsystem, self.kind) == (0, _DONE)
+
+    @property
+    def error(self) -> int | None:
+        """The errno of an answer, 0 for an acknowledgement; None for what is no such answer."""
+        if (self.subsystem, self.kind) != (0, _ERROR):
+            return None
+        return -int(struct.unpack_from("=i", self.data, _HEADER.size)[0])
+
+
+def open_socket(namespace: Namespace) -> socket.socket:
+    """Open a non-blocking socket to the netfilter of a namespace."""
+    return namespace.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """Write one attribute."""
+    length = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(length, kind) + value + bytes(-length % 4)
+
+
+def nested(kind: int, *attributes: bytes) -> bytes:
+    """Write an attribute that holds others."""
+    return attribute(kind | _NESTED, b"".join(attributes))
+
+
+def message(
+    subsystem: int, kind: int, flags: int, *attributes: bytes, family: int = socket.AF_UNSPEC, resource: int = 0
+) -> bytes:
+    """Write one request.
+
+    :param flags: what to add to REQUEST.
+    """
+    body = _FAMILY.pack(family, 0, resource) + b"".join(attributes)
+    return _HEADER.pack(_HEADER.size + len(body), subsystem << 8 | kind, REQUEST | flags, 0, 0) + body
+
+
+def messages(data: bytes) -> Iterator[Message]:
+    """Read what one recv(2) gave."""
+    offset = 0
+    while offset < len(data):
+        length, kind, flags, _sequence, _port = _HEADER.unpack_from(data, offset)
+        whole = data[offset : offset + length]
+        resource = _FAMILY.unpack_from(whole, _HEADER.size)[2] if kind >> 8 else 0
+        yield Message(kind >> 8, kind & 0xFF, flags, resource, whole)
+        offset += (length + 3) & ~3
+
+
+def attributes(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """Read attributes: the kind and the value of each."""
+    offset = 0
+    while offset + _ATTRIBUTE.size <= len(body):
+        length, kind = _ATTRIBUTE.unpack_from(body, offset)
+        yield kind & _KIND, body[offset + _ATTRIBUTE.size : offset + length]
+        offset += (length + 3) & ~3
+
+
+def ask(channel: socket.socket, request: bytes) -> int:
+    """Send a request that wants an acknowledgement by a blocking socket; return the answer's errno, 0 for success."""
+    channel.send(request)
+    while True:
+        for answer in messages(channel.recv(65536)):
+            if answer.error is not None:
+                return answer.error

@@ -1,0 +1,33 @@
+"""The forms that results are written in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from lab import matrix as matrices
+from lab import result
+from lab.matrix import Matrix
+from lab.report.html import html
+from lab.report.junit import junit
+from lab.report.markdown import markdown
+from lab.result import Report
+
+_FORMS: Final[dict[str, Callable[[Matrix], str]]] = {
+    "json": matrices.to_json,
+    "html": html,
+    "junit": junit,
+    "md": markdown,
+}
+
+
+def write(form: str, found: Report | Matrix) -> str:
+    """Return results in one of the forms ``json``, ``html``, ``junit`` and ``md``.
+
+    A report's JSON is its own; its other forms are those of a matrix with one kernel.
+    """
+    if isinstance(found, Report):
+        if form == "json":
+            return result.to_json(found)
+        found = matrices.alone(found)
+    return _FORMS[form](found)

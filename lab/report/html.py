@@ -1,0 +1,26 @@
+"""A matrix as one HTML page that needs nothing else: no script, no network, light and dark."""
+
+from __future__ import annotations
+
+import itertools
+from importlib.resources import files
+
+from lab.matrix import Matrix
+from lab.report import cells
+from lab.report.closing import remarks
+from lab.report.terminal import timeline_text
+
+
+def html(matrix: Matrix) -> str:
+    """Return the page. Each cell opens to its timeline."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("lab.report").joinpath("matrix.html.j2").read_text(encoding="utf-8"))
+    cases = [(case, list(group)) for case, group in itertools.groupby(cells.rows(matrix), key=lambda row: row[0].case)]
+    return template.render(
+        matrix=matrix,
+        cases=cases,
+        remarks=list(remarks(matrix)),
+        timeline_text=timeline_text,
+    )

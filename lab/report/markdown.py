@@ -1,0 +1,49 @@
+"""A matrix in Markdown, for issues, job summaries and READMEs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab.matrix import Matrix
+from lab.report import cells
+from lab.report.cells import Cell, Tone
+from lab.report.closing import remarks
+
+
+def markdown(matrix: Matrix) -> str:
+    """Return the table, and below it what it means."""
+    return "\n".join((*_table(matrix), "", *_remarks(matrix)))
+
+
+def _table(matrix: Matrix) -> Iterator[str]:
+    yield _row("case", "fix", *(column.label for column in matrix.columns))
+    yield _row(*["---"] * (2 + len(matrix.columns)))
+    before = ""
+    for trial, row in cells.rows(matrix):
+        yield _row("" if trial.case == before else trial.case, trial.fix, *map(_cell, row))
+        before = trial.case
+
+
+def _row(*fields: str) -> str:
+    return f"| {' | '.join(fields)} |"
+
+
+def _cell(cell: Cell) -> str:
+    word = f"**{cell.word}**" if cell.tone is Tone.HARMFUL else cell.word
+    parts = [f"{'≠ ' if cell.turns else ''}{word}", *filter(None, (cell.judgement,))]
+    complaints = cell.complaints if cell.result is not None else ()
+    return "<br>".join((", ".join(parts), *(_plain(complaint) for complaint in complaints)))
+
+
+def _remarks(matrix: Matrix) -> Iterator[str]:
+    for remark in remarks(matrix):
+        yield f"* {_plain(remark.text)}"
+        if remark.console:
+            yield from ("", "  ```text", *(f"  {line}" for line in remark.console), "  ```", "")
+
+
+def _plain(text: str) -> str:
+    """Keep a text what it is, in a cell as well as in a list, on one line."""
+    for character in "\\`*_|<>[]":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())

@@ -1,0 +1,442 @@
+"""A live TCP connection through a running lab, and the words to disturb it with."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from lab.cast import Cast
+from lab.conntrack.netlink import Entry
+from lab.conntrack.window import BE_LIBERAL, Prediction, Tracker
+from lab.conntrack.witness import Judgement
+from lab.errors import InputError
+from lab.fabric import Lab
+from lab.recorder import UnseenError
+from lab.stage.scene import RefusedError, Scene, one_processor
+from lab.timeline import Injected, SocketEnd, Timeline, unreachable
+from lab.traffic.stream import A_MOMENT, FAREWELL, REQUEST, Attempt, TcpEnd, listen, stream
+from lab.wire.capture import LOCAL, Sighting
+from lab.wire.craft import IcmpError, Segment, craft
+from lab.wire.follow import Connection, Side, distance
+from lab.wire.packet import FIN, PSH, RST, TCP, Packet, SocketAddress, decode
+from lab.words import Behaviour, Family
+
+_FIRST_PART: Final = 1000  # bytes of the stream before the case disturbs the connection
+_SECOND_PART: Final = 4000  # and after it
+#: In bytes: what the client asks for, and gets unless something is wrong.
+WHOLE: Final = _FIRST_PART + _SECOND_PART
+QUESTION: Final = b"are you there?\n"
+_WORD: Final = 500  # bytes that the server says where the case is about its own next segment
+# IP_MTU of ip(7), IPV6_MTU of ipv6(7): Python has no names for them.
+_PATH_MTU: Final = {Family.IPV4: (socket.IPPROTO_IP, 14), Family.IPV6: (socket.IPPROTO_IPV6, 24)}
+_TCP_REPAIR: Final = 19  # include/uapi/linux/tcp.h
+
+
+class Stage(Scene):
+    """One connection in one lab. Made inside the running event loop.
+
+    :param behaviour: what this kernel does with packets out of the window; the stage then predicts what it will do.
+    """
+
+    def __init__(self, lab: Lab, cast: Cast, family: Family, behaviour: Behaviour | None = None) -> None:
+        super().__init__(lab, cast, family, behaviour)
+        self._connection = Connection()  # as the packets at the server's interface tell it
+        self._peer = cast.client_address  # the client, as the server knows it
+        self._server_on_link = self._server_address  # the server, as the packets on its link have it
+        self._ends: tuple[TcpEnd, TcpEnd] | None = None
+        self._forged: set[tuple[object, ...]] = set()
+        self._client_says = REQUEST
+        self._half_closed = False
+        self.recorder.on_sighting(self._follow)
+
+    def _follow(self, sighting: Sighting) -> None:
+        # A forged packet tells nothing of what the server's stack has sent.
+        on_link = sighting.host == self._server and sighting.interface != LOCAL
+        if on_link and sighting.packet.likeness not in self._forged:
+            self._connection.see(sighting.packet)
+
+    def _follow_server(self, end: TcpEnd) -> None:
+        """Follow the connection at the server that the node's rules chose, from its first packet on."""
+        self._server, self._server_address, self._peer = end.host, end.own_address, end.peer_address
+        # The node that judges translates: where the server is on it, that is behind its link.
+        self._server_on_link = self._target if end.host == self.cast.node else end.own_address
+        self._connection = Connection()
+        for sighting in self.recorder.sightings:
+            if self._peer in (sighting.packet.source, sighting.packet.destination):
+                self._follow(sighting)
+
+    @property
+    def server(self) -> Side:
+        """The server's side of the connection: ``sent`` is its SND.NXT, ``acknowledged`` its RCV.NXT."""
+        side = self._connection.side(self._server_on_link)
+        assert side is not None, "establish the connection first"
+        return side
+
+    @property
+    def client(self) -> Side:
+        """The client's side of the connection."""
+        side = self._connection.side(self._peer)
+        assert side is not None, "establish the connection first"
+        return side
+
+    @property
+    def client_end(self) -> TcpEnd:
+        """The client's own socket."""
+        assert self._ends is not None, "establish the connection first"
+        return self._ends[0]
+
+    @property
+    def server_end(self) -> TcpEnd:
+        """The server's own socket."""
+        assert self._ends is not None, "establish the connection first"
+        return self._ends[1]
+
+    # --- the connection -----------------------------------------------------------------------------
+
+    async def establish(self, *, by_service: bool = True) -> None:
+        """Connect the client, by the VIP or straight to the pod; move the first bytes; wait until nothing is in flight.
+
+        :raises InputError: by the VIP, where the topology has no service of this family.
+        :raises RefusedError: there is no connection; says how it is known.
+        """
+        if by_service:
+            if self.cast.service_address is None:
+                raise InputError(f"the topology has no TCP service with an {self.family} address")
+            self._target = self.cast.service_address
+        self._ends = await self._handshake(self.cast.client_address)
+        for end in self._ends:
+            self.lab.keep(end)
+        client, server = self._ends
+        self._follow_server(server)
+        await client.send(REQUEST)
+        await server.receive(len(REQUEST))
+        await server.send(stream(0, _FIRST_PART))
+        await client.receive(_FIRST_PART)
+        await self.recorder.until(lambda: self._connection.quiet, "both ends to acknowledge everything")
+
+    async def _handshake(self, own: SocketAddress) -> tuple[TcpEnd, TcpEnd]:
+        hosts = self.lab.hosts
+        servers = [(host, hosts[host].namespace, address) for host, address in self.cast.servers]
+        listeners = [(host, listen(namespace, address)) for host, namespace, address in servers]
+        try:
+            with one_processor():
+                attempt = Attempt(
+                    self.cast.client,
+                    hosts[self.cast.client].namespace,
+                    own,
+                    listeners,
+                    self._target,
+                )
+                if not await attempt.over_within(A_MOMENT):
+                    # Whatever is left of the handshake is behind these.
+                    for host, _listener in listeners:
+                        await self.barrier(host)
+                    if not attempt.is_connected:
+                        attempt.give_up()
+                        self._refusal = self._unanswered()
+                        raise RefusedError(f"no connection to {self._target}: {self._refusal}")
+                return await attempt.ends()
+        except OSError as error:
+            self._refusal = errno.errorcode.get(error.errno or 0, str(error))
+            raise RefusedError(f"no connection to {self._target}: {self._refusal}") from None
+        finally:
+            for _host, listener in listeners:
+                listener.close()
+
+    def _unanswered(self) -> str:
+        """Tell what became of a handshake that nobody refused."""
+        reached = [host for host, address in self.cast.servers if self.seen(host, destination=address, flags="S")]
+        if not reached:
+            return "the SYN came to no server"
+        answers = self.seen(self.cast.client, flags="SA", outgoing=False)
+        if not answers:
+            return "the SYN,ACK never came back"
+        return f"the SYN,ACK came from {answers[0].packet.source.address}"
+
+    async def server_speaks(self) -> None:
+        """Let the server's own stack send its next bytes, to be judged, and wait until their effect is over."""
+        await self._speak(self.server_end, stream(self.server_end.sent, _WORD))
+
+    async def client_speaks(self, *, judged: bool = True) -> None:
+        """Let the client's own stack send something, and wait until its effect is over.
+
+        :param judged: it is what the trial is about.
+        """
+        self._client_says += QUESTION
+        await self._speak(self.client_end, QUESTION, judged=judged)
+
+    async def _speak(self, end: TcpEnd, words: bytes, *, judged: bool = True) -> None:
+        seen = len(self.recorder.sightings)
+        with one_processor():
+            await end.send(words)
+            await self.barrier()
+        if judged:
+            self._await_judgement_of_sent(end.host, seen, PSH)
+        self._take_errors()
+
+    def _await_judgement_of_sent(self, host: str, seen: int, flag: int) -> None:
+        """Remember the first segment with a flag that a host's own stack sent since, as what the trial is about."""
+        sent = (sighting.packet for sighting in self.recorder.sightings[seen:] if _is_sent_by(sighting, host))
+        packet = next((one for one in sent if one.tcp is not None and one.tcp.flags & flag), None)
+        if packet is None:
+            raise UnseenError(f"the capture on {host} saw nothing of what its stack sent")
+        self._await_judgement(packet, forged=False, of_window=False)
+
+    async def client_aborts(self) -> None:
+        """Let the client close at once with a RST, and wait until its effect is over. All has been said by then."""
+        with one_processor():
+            self.client_end.close()
+            await self.barrier()
+        self._take_errors()
+        self._complete = True
+
+    async def client_vanishes(self) -> None:
+        """Let the client's socket be gone without a word, as those of a pod are that was replaced by another."""
+        self.client_end.socket.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)  # closed like that it sends nothing
+        await self.client_aborts()
+
+    async def client_leaves(self) -> None:
+        """Let the client say that it has nothing more to say, to be judged: its FIN may never be acknowledged."""
+        self._half_closed = True
+        seen = len(self.recorder.sightings)
+        with one_processor():
+            self.client_end.socket.shutdown(socket.SHUT_WR)
+            await self.barrier()
+        self._await_judgement_of_sent(self.client_end.host, seen, FIN)
+
+    async def half_close(self) -> None:
+        """Let the client say that it has nothing more to say (shutdown(2), SHUT_WR), and wait until that is known."""
+        self._half_closed = True
+        with one_processor():
+            self.client_end.socket.shutdown(socket.SHUT_WR)
+            await self.barrier()
+        await self.recorder.until(lambda: self._connection.quiet, "the server to acknowledge the half-close")
+
+    async def retransmissions(self, count: int) -> None:
+        """Wait until the sender's stack has sent the judged segment that many times more."""
+        injected = self._injected
+        assert injected is not None
+        assert injected.packet.tcp is not None
+        number = injected.packet.tcp.sequence
+
+        def sent() -> int:
+            return sum(
+                sighting.host == injected.host
+                and sighting.outgoing
+                and sighting.packet.tcp is not None
+                and sighting.packet.tcp.sequence == number
+                and sighting.packet.payload_length > 0
+                for sighting in self.recorder.sightings
+            )
+
+        await self.recorder.until(lambda: sent() > count, f"{count} retransmissions")
+
+    async def go_on(self) -> None:
+        """Let both ends go on with their stream as if nothing had happened, to its end or to theirs."""
+        client, server = self.client_end, self.server_end
+        if server.error is None:
+            await server.send(stream(server.sent, _SECOND_PART))
+        if server.error is None:
+            await client.receive(server.sent)
+        with one_processor():
+            if not self._half_closed and client.error is None:
+                self._client_says += FAREWELL
+                await client.send(FAREWELL)
+            if server.error is None:
+                await self._end_well(client, server)
+            elif client.error is None and not self._half_closed:
+                # The client knows of nothing yet: its next bytes are answered with a reset.
+                await client.receive(len(client.received) + 1)
+
+    async def _end_well(self, client: TcpEnd, server: TcpEnd) -> None:
+        """See the last bytes arrive, and be acknowledged without harm: an acknowledgement may be INVALID as well."""
+        await server.receive(len(self._client_says))
+        if server.error is None:
+            await self.recorder.until(
+                lambda: self.server.acknowledged == self.client.sent, "the server to acknowledge the last bytes"
+            )
+            await self.barrier()
+            self._take_errors()
+        self._complete = client.error is None and server.error is None
+
+    # --- forged packets -----------------------------------------------------------------------------
+
+    def next_bytes(self, length: int) -> bytes:
+        """Return what the server will send next."""
+        return stream(self.server_end.sent, length)
+
+    def from_server(self, offset: int = 0, payload: bytes = b"", *, acknowledge: int = 0, **more: object) -> Segment:
+        """Return a segment as the server's own stack would send it next, but for what is said otherwise.
+
+        :param offset: added to its sequence number.
+        :param acknowledge: added to its acknowledgement. Left at 0 it acknowledges exactly what the server has
+            received: the client's reset copies that number, and RFC 5961 (3.2) lets a reset through only where it is
+            exact.
+        :param more: other fields of :class:`lab.wire.craft.Segment`, such as flags and options.
+        """
+        addresses = (self._server_on_link, self._peer)
+        return _segment(self.server, self.client, addresses, offset, payload, acknowledge, more)
+
+    def from_client(self, offset: int = 0, payload: bytes = b"", *, acknowledge: int = 0, **more: object) -> Segment:
+        """Return a segment as the client's own stack would send it next, but for what is said otherwise."""
+        addresses = (self.cast.client_address, self._target)
+        return _segment(self.client, self.server, addresses, offset, payload, acknowledge, more)
+
+    def too_big_from_server(self, mtu: int) -> IcmpError:
+        """Return the ICMP error of a link behind the server: it is too small for what the client sends.
+
+        It quotes the client's next segment as it would come there, so to the pod's address (RFC 1191; RFC 8201).
+
+        :param mtu: that link's, in bytes.
+        """
+        quoted = _segment(self.client, self.server, (self._peer, self._server_address), 0, b"", 0, {})
+        kind, code = (3, 4) if self.family is Family.IPV4 else (2, 0)
+        return IcmpError(self._server_address.address, self._peer.address, kind, code, quoted, mtu)
+
+    async def inject(self, packet: Segment | IcmpError) -> None:
+        """Put a packet on its sender's link that the sender's stack never made, and wait until its effect is over."""
+        data = craft(packet)
+        seen = decode(data)
+        assert seen is not None
+        self._forged.add(seen.likeness)
+        host = self._await_judgement(seen, forged=True, of_window=_is_plain(packet))
+        injector = self.lab.injector(host)
+        with one_processor():
+            injector.send(data)
+            await self.barrier()
+        self._take_errors()
+
+    async def provoke(self, packet: Segment) -> None:
+        """Inject a segment, and let the RST by which its receiver's own stack answers be the one to be judged."""
+        seen = len(self.recorder.sightings)
+        await self.inject(packet)
+        assert self._injected is not None
+        self._await_judgement_of_sent(self._injected.receiver, seen, RST)
+
+    def _await_judgement(self, packet: Packet, *, forged: bool, of_window: bool) -> str:
+        """Remember a packet as the one that the trial is about; return the host that it comes from."""
+        from_server = packet.source.address == self._server_address.address
+        sender, receiver = (self.server, self.client) if from_server else (self.client, self.server)
+        hosts = (self._server, self.cast.client) if from_server else (self.cast.client, self._server)
+        offset = (distance(sender.sent, packet.tcp.sequence) if forged else 0) if packet.tcp else None
+        predicted = self._predict(packet) if of_window else None
+        self._injected = Injected(*hosts, packet, forged, offset, receiver.window, receiver.sent, predicted)
+        return hosts[0]
+
+    # --- what is known of it ------------------------------------------------------------------------
+
+    @property
+    def unheard(self) -> bool:
+        """True when the packet to be judged reached nobody, and no socket has failed for it."""
+        injected = self._injected
+        assert injected is not None
+        arrived = any(
+            sighting.host == injected.receiver and sighting.packet.likeness == injected.packet.likeness
+            for sighting in self.recorder.sightings
+        )
+        return not arrived and all(end.error is None for end in self._ends or ())
+
+    def path_mtu(self) -> int:
+        """Return what the client's kernel takes for the path's MTU, in bytes (ip(7), ipv6(7))."""
+        level, option = _PATH_MTU[self.family]
+        return self.client_end.socket.getsockopt(level, option)
+
+    @property
+    def unreachable(self) -> bool:
+        """True when the sender of the packet to be judged was told by ICMP that there is no way."""
+        injected = self._injected
+        assert injected is not None
+        self.recorder.read()
+        return unreachable(injected, self.recorder.sightings) is not None
+
+    @property
+    def taken_by_node(self) -> bool:
+        """True when the packet to be judged came to the node's own sockets."""
+        injected = self._injected
+        assert injected is not None
+        self.recorder.read()
+        return any(
+            sighting.interface == LOCAL and sighting.packet.likeness == injected.packet.likeness
+            for sighting in self.recorder.sightings
+        )
+
+    def window_at_node(self) -> Tracker:
+        """Return what the node's conntrack knows of the connection, by the model, from all packets that it judged.
+
+        :raises InputError: nobody has asked this kernel what it makes of packets out of the window.
+        """
+        if self.behaviour is None:
+            raise InputError("the kernel's behaviour is not known on this stage", cure="give it to the Stage")
+        entry = self.entry()
+        assert entry is not None, "the node has no entry of the connection"
+        liberal = self.node.namespace.sysctl(BE_LIBERAL) != "0"
+        return Tracker(entry.original[0], self.behaviour, liberal).after(self._packets_of(entry))
+
+    def _packets_of(self, entry: Entry) -> list[Packet]:
+        """Return the packets that an entry has seen: it begins with a NEW one."""
+        self.recorder.read()
+        packets: list[Packet] = []
+        for judged in self._judged_at_node():
+            packet = judged.packet
+            if packet.protocol == TCP and (packet.source, packet.destination) in (entry.original, entry.reply):
+                packets = [packet] if judged.judgement is Judgement.NEW else [*packets, packet]
+        return packets
+
+    def _predict(self, packet: Packet) -> Prediction | None:
+        if self.behaviour is None or self.entry() is None:
+            return None
+        return self.window_at_node().judge(packet)[0]
+
+    def _take_errors(self) -> None:
+        for end in self._ends or ():
+            end.pending_error()
+
+    def expect_error(self, host: str, error: str | None) -> bool:
+        """Expect a host's socket to have failed with an errno of this name, or not to have failed."""
+        self._take_errors()
+        found = next((end.error for end in self._ends or () if end.host == host), None)
+        return self.expect(f"{host}'s socket: {error or 'no error'}", found == error, found or "no error")
+
+    def finish(self) -> Timeline:
+        """Stop the instruments, read the counters, close the connection, and return what was seen."""
+        timeline = super().finish()
+        ends = tuple(self._end(end) for end in self._ends or ())
+        for end in self._ends or ():
+            end.close()
+        sides = {self._server: self._server_on_link, self.cast.client: self._peer}
+        first = {host: side.first for host, address in sides.items() if (side := self._connection.side(address))}
+        return replace(timeline, peer_address=self._peer, ends=ends, first_numbers=first)
+
+    def _end(self, end: TcpEnd) -> SocketEnd:
+        is_client = end is self.client_end
+        expected = stream(0, len(end.received)) if is_client else self._client_says[: len(end.received)]
+        address = self.cast.client_address if is_client else self._server_address
+        return SocketEnd(end.host, address, end.error, end.sent, len(end.received), bytes(end.received) == expected)
+
+
+def _segment(
+    sender: Side,
+    receiver: Side,
+    addresses: tuple[SocketAddress, SocketAddress],
+    offset: int,
+    payload: bytes,
+    acknowledge: int,
+    more: Mapping[str, object],
+) -> Segment:
+    fields: dict[str, Any] = {"flags": "PA" if payload else "A", "timestamps": sender.timestamps, **more}
+    numbers = (sender.sent + offset, receiver.sent + acknowledge)
+    return Segment(*addresses, *numbers, window=sender.last_window_field, payload=payload, **fields)
+
+
+def _is_sent_by(sighting: Sighting, host: str) -> bool:
+    return sighting.host == host and sighting.outgoing
+
+
+def _is_plain(packet: Segment | IcmpError) -> bool:
+    """Tell whether it is for the window check alone to judge a segment."""
+    if isinstance(packet, IcmpError):
+        return False
+    return packet.flags in ("A", "PA") and packet.checksum is None and packet.header_words is None

@@ -1,0 +1,462 @@
+"""A running lab with its instruments: what every stage has, whatever is played on it."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import ClassVar, Final
+
+from lab.cast import Cast
+from lab.conntrack.dropped import dropped_as_invalid
+from lab.conntrack.fill import Filler
+from lab.conntrack.netlink import ConntrackTable, Entry, creation
+from lab.conntrack.witness import Judged, Judgement, counters
+from lab.errors import LabError, MissingError
+from lab.fabric import Lab
+from lab.host import RunningHost
+from lab.recorder import Recorder, UnseenError
+from lab.timeline import Check, Counters, Injected, Timeline
+from lab.traffic.stream import datagram_socket
+from lab.wire.capture import Sighting
+from lab.wire.packet import BARRIER_PORT, TCP, UDP, SocketAddress, flags_of
+from lab.words import Behaviour, Family
+
+_ROUNDS: Final = 10  # retransmissions come further and further apart
+_BOUND: Final = 10.0  # seconds; a generous end to waits that an event ends within a millisecond
+_AN_HOUR: Final = 3600  # seconds; longer than any trial
+
+
+class RefusedError(LabError):
+    """The client's connection was refused or had no way: the case ends before it began."""
+
+
+class Scene:
+    """One lab with its instruments. Made inside the running event loop.
+
+    The words that begin with ``expect`` hold what was seen against what a case is about. One that does not hold makes
+    the trial fail, whatever its outcome; it never ends the play.
+
+    :param behaviour: what this kernel does with packets out of the window, where it is known.
+    :cvar sees_each: whether every packet is recorded, or only what conntrack does not like.
+    """
+
+    sees_each: ClassVar = True
+
+    def __init__(self, lab: Lab, cast: Cast, family: Family, behaviour: Behaviour | None = None) -> None:
+        self.lab = lab
+        self.behaviour = behaviour
+        self.cast = cast
+        self.family = family
+        others = (node.name for node in lab.topology.nodes if node.name != cast.node)
+        self._nodes = (cast.node, *others)
+        self.recorder = Recorder(lab, self._nodes, each=self.sees_each)
+        self._tables = [lab.keep(ConntrackTable(lab.hosts[node].namespace)) for node in self._nodes]
+        self._server, self._server_address = cast.servers[0]
+        self._target = self._server_address
+        self._injected: Injected | None = None
+        self._refusal: str | None = None
+        self._complete = False
+        self._faults: list[str] = []
+        self._checks: list[Check] = []
+        self._findings: list[str] = []
+        self._barriers: Counter[str] = Counter()
+        self._filler: Filler | None = None
+
+    # --- the node -----------------------------------------------------------------------------------
+
+    @property
+    def node(self) -> RunningHost:
+        """The node whose conntrack is followed."""
+        return self.lab.hosts[self.cast.node]
+
+    def set_node_sysctl(self, key: str, value: str | int) -> None:
+        """Set a sysctl of the node's namespace, named with slashes below ``/proc/sys``.
+
+        :raises MissingError: this kernel has none of that name.
+        """
+        try:
+            self.node.namespace.set_sysctls({key: value})
+        except FileNotFoundError:
+            raise MissingError(f"this kernel has no sysctl {key}", "boot a kernel that has it") from None
+
+    @contextmanager
+    def past_conntrack(self, port: int) -> Iterator[None]:
+        """Have what goes to or comes from a TCP port pass the node's conntrack by, for as long as the block lasts."""
+        rules = f"tcp dport {port} notrack\ntcp sport {port} notrack"
+        with _rules(self.node, "prerouting", "raw", rules):
+            yield
+
+    @contextmanager
+    def losing_from(self, host: str) -> Iterator[None]:
+        """Lose the TCP segments that a host's own stack sends within the block; forged ones never pass its stack."""
+        with _rules(self.lab.hosts[host], "output", "filter", "meta l4proto tcp drop"):
+            yield
+
+    def entry(self) -> Entry | None:
+        """Return the connection's entry as the node has it now; None where it is gone.
+
+        To a node behind another one the client talks to the server itself: the destination was rewritten before.
+        """
+        for destination in dict.fromkeys((self._target, self._server_address)):
+            if entry := self._tables[0].entry(TCP, self.cast.client_address, destination):
+                return entry
+        return None
+
+    def forget_entry(self) -> None:
+        """Delete the connection's entry at the node, as `conntrack -D` does."""
+        entry = self.entry()
+        assert entry is not None, "establish the connection first"
+        self._tables[0].delete(entry)
+
+    def flush_entries(self) -> None:
+        """Delete every entry of the node, as `conntrack -F` does."""
+        self._tables[0].flush()
+
+    def load(self, host: str, rules: str) -> None:
+        """Load nftables rules of the case's own on a host, in a table of their own."""
+        running = self.lab.hosts[host]
+        running.nft.run(rules)
+        running.rules.append(rules)
+
+    def fill_table(self, *, assured: bool = True) -> None:
+        """Fill the node's table to the limit; said again, fill what has become free (2 us an entry, 256 bytes).
+
+        A full table refuses the barriers' datagrams as it does others, so they get entries of their own beforehand.
+
+        :param assured: as by flows that go on; otherwise as by datagrams that nobody answers, which make room.
+        :raises MissingError: see :class:`lab.conntrack.fill.Filler`.
+        """
+        if self._filler is None:
+            self._filler = Filler(self.node.namespace, assured=assured)
+            client = SocketAddress(self.cast.client_address.address, BARRIER_PORT)
+            for _host, address in self.cast.servers:
+                server = SocketAddress(address.address, BARRIER_PORT)
+                if before := self._tables[0].entry(UDP, client, server):
+                    self._tables[0].delete(before)
+                self._tables[0].create(creation(UDP, client, server, assured=True, timeout=_AN_HOUR))
+        self._filler.fill()
+
+    def statistics(self) -> dict[str, int]:
+        """Return what the node's conntrack has counted so far, as ``conntrack -S`` shows it."""
+        return self._tables[0].statistics()
+
+    # --- what was seen ------------------------------------------------------------------------------
+
+    def seen(
+        self,
+        at: str,
+        *,
+        source: SocketAddress | str | None = None,
+        destination: SocketAddress | str | None = None,
+        flags: str = "",
+        outgoing: bool | None = None,
+    ) -> list[Sighting]:
+        """Return the packets that were seen on a host's interfaces, without the barriers'.
+
+        :param source: and ``destination``: only those with this address, or address and port.
+        :param flags: only TCP segments that have all of these, written as scapy does: "SA".
+        :param outgoing: only those that left the host, or only those that came to it.
+        """
+        self.recorder.read()
+        wanted = flags_of(flags)
+        return [
+            sighting
+            for sighting in self.recorder.sightings
+            if sighting.host == at
+            and not sighting.packet.is_barrier
+            and outgoing in (None, sighting.outgoing)
+            and _is(sighting.packet.source, source)
+            and _is(sighting.packet.destination, destination)
+            and (not flags or (sighting.packet.tcp is not None and sighting.packet.tcp.flags & wanted == wanted))
+        ]
+
+    def dropped(self) -> int:
+        """Return how many packets the node's rules have dropped so far for being INVALID."""
+        return dropped_as_invalid(self.node, self.family.version) or 0
+
+    def _judged_at_node(self) -> list[Judged]:
+        return [judged for judged in self.recorder.judged if judged.host == self.cast.node]
+
+    def judgements(self, *, source: SocketAddress | str, flags: str) -> list[Judgement]:
+        """Return what the node's conntrack made of the TCP segments from an address that have all of these flags."""
+        self.recorder.read()
+        wanted = flags_of(flags)
+        return [
+            judged.judgement
+            for judged in self._judged_at_node()
+            if _is(judged.packet.source, source) and judged.packet.tcp and judged.packet.tcp.flags & wanted == wanted
+        ]
+
+    def judgement(self) -> Judgement:
+        """Return what conntrack made of the packet injected last.
+
+        :raises UnseenError: the witness has no word on it.
+        """
+        assert self._injected is not None
+        likeness = self._injected.packet.likeness
+        for judged in reversed(self._judged_at_node()):
+            if judged.packet.likeness == likeness:
+                return judged.judgement
+        raise UnseenError("the witness saw nothing of the injected packet")
+
+    def words_of_nodes(self) -> dict[str, Judgement]:
+        """Return what each node's conntrack made of the packet to be judged; a node that never saw it has no word."""
+        assert self._injected is not None
+        self.recorder.read()
+        likeness = self._injected.packet.likeness
+        return {one.host: one.judgement for one in self.recorder.judged if one.packet.likeness == likeness}
+
+    # --- expectations -------------------------------------------------------------------------------
+
+    def expect(self, words: str, holds: bool, seen: object = "") -> bool:
+        """Hold something against what the case is about.
+
+        :param words: what is expected, for whoever reads the result.
+        :param seen: what is so instead.
+        :returns: whether it holds.
+        """
+        self._checks.append(Check(words, holds, str(seen)))
+        return holds
+
+    async def expect_packet(
+        self,
+        at: str,
+        *,
+        source: SocketAddress | str | None = None,
+        destination: SocketAddress | str | None = None,
+        flags: str = "",
+        outgoing: bool | None = None,
+    ) -> bool:
+        """Expect a packet on a host's interfaces: by now, or before a barrier that is sent now comes through."""
+
+        def match() -> list[Sighting]:
+            return self.seen(at, source=source, destination=destination, flags=flags, outgoing=outgoing)
+
+        if not match():
+            await self.barrier()
+        return self.expect(f"at {at} {_words(source, destination, flags)}", bool(match()), "nothing of the kind")
+
+    async def expect_nothing(
+        self,
+        at: str,
+        *,
+        source: SocketAddress | str | None = None,
+        destination: SocketAddress | str | None = None,
+        flags: str = "",
+        outgoing: bool | None = None,
+    ) -> bool:
+        """Expect that no such packet was seen: a barrier goes behind it, and the capture must have seen that."""
+        await self.barrier()
+        match = self.seen(at, source=source, destination=destination, flags=flags, outgoing=outgoing)
+        first = f"{match[0].packet.source} > {match[0].packet.destination}" if match else ""
+        return self.expect(f"at {at} no {_words(source, destination, flags)}", not match, first)
+
+    def expect_entry(
+        self, *, state: str | None = None, timeout: range | None = None, assured: bool | None = None
+    ) -> bool:
+        """Expect the connection's entry at the node, in a state and with so many seconds left."""
+        entry = self.entry()
+        wanted = {"state": state, "timeout": timeout, "assured": assured}
+        words = ", ".join(f"{name} {value}" for name, value in wanted.items() if value is not None)
+        holds = (
+            entry is not None
+            and state in (None, entry.tcp_state)
+            and (timeout is None or (entry.timeout or 0) in timeout)
+            and assured in (None, entry.assured)
+        )
+        return self.expect(f"a conntrack entry{', ' if words else ''}{words}", holds, entry or "none")
+
+    def expect_no_entry(self) -> bool:
+        """Expect that the node has no entry of the connection."""
+        entry = self.entry()
+        return self.expect("no conntrack entry", entry is None, entry or "")
+
+    def expect_counter(self, name: str, count: int) -> bool:
+        """Expect a counter of the node: of ``conntrack -S``, or the witness's of a state such as ``related``."""
+        both = {**self.statistics(), **counters(self.node.nft)}
+        return self.expect(f"{name} counted {count:,}", both.get(name, 0) == count, f"{both.get(name, 0):,}")
+
+    def expect_reason(self, beginning: str) -> bool:
+        """Expect the kernel to have said so of the packet that was judged last."""
+        assert self._injected is not None
+        self.recorder.read()
+        likeness = self._injected.packet.likeness
+        reasons = [one.reason for one in self._judged_at_node() if one.packet.likeness == likeness]
+        words = reasons[-1] if reasons else ""
+        return self.expect(f"the kernel's reason {beginning!r}", words.startswith(beginning), repr(words))
+
+    def expect_counted(self, name: str, least: int = 1) -> bool:
+        """Expect a counter of ``conntrack -S`` to have counted as many or more: retransmissions come when they come."""
+        count = self.statistics().get(name, 0)
+        return self.expect(f"{name} counted {least:,} or more", count >= least, f"{count:,}")
+
+    def find(self, words: str) -> None:
+        """Note something that kernels may differ in, in the same words on each that does the same."""
+        self._findings.append(words)
+
+    # --- time and order -----------------------------------------------------------------------------
+
+    async def barrier(self, server: str | None = None) -> None:
+        """Send a datagram from the client to a server, back and there again, behind everything on the same path.
+
+        Packets of one processor keep their order over veth links (its backlog is a queue), so when the last one is
+        there, whatever came before it has had its effect, and what was not seen by then does not come.
+
+        :param server: one of the cast's, the one that plays when None.
+        """
+        client, server = self.cast.client, server or self._server
+        try:
+            await self._echo(server)
+        except (TimeoutError, OSError) as failure:
+            self._faults.append(f"the barrier datagram did not come back: {failure or 'no answer'}")
+        self._barriers[server] += 1
+        self.recorder.read()
+        for host, passed in ((client, self._barriers.total()), (server, 2 * self._barriers[server])):
+            if self._barriers_at(host) < passed:
+                self._faults.append(f"the capture on {host} missed the barrier datagram")
+        legs = 3 if self.cast.crosses_both_ways else 1
+        if sum(judged.packet.is_barrier for judged in self._judged_at_node()) < legs * self._barriers.total():
+            self._faults.append("the witness on the node missed the barrier datagram")
+
+    async def _echo(self, server: str) -> None:
+        """Send a barrier's datagram there, back and there again, and wait for the last.
+
+        :raises TimeoutError: it was lost.
+        :raises OSError: there is no way.
+        """
+        address = self._server_address if server == self._server else dict(self.cast.servers)[server]
+        to_client = SocketAddress(self.cast.client_address.address, BARRIER_PORT)
+        to_server = SocketAddress(address.address, BARRIER_PORT)
+        there = datagram_socket(self.lab.hosts[self.cast.client].namespace, to_client, to_server)
+        here = datagram_socket(self.lab.hosts[server].namespace, to_server)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_BOUND):
+                there.send(b"there")
+                _words, sender = await loop.sock_recvfrom(here, 16)  # a masquerading node is the sender itself
+                here.sendto(b"and back", sender)
+                await loop.sock_recv(there, 16)
+                there.send(b"and there")
+                await loop.sock_recv(here, 16)
+        finally:
+            there.close()
+            here.close()
+
+    def _barriers_at(self, host: str) -> int:
+        """Count the barriers' datagrams that came to a host."""
+        return sum(
+            sighting.host == host and not sighting.outgoing and sighting.packet.is_barrier
+            for sighting in self.recorder.sightings
+        )
+
+    async def until(self, condition: Callable[[], bool], what: str, *, within: float = _BOUND) -> None:
+        """Wait until ``condition`` holds, asked again whenever something was seen.
+
+        :param within: as many seconds.
+        :raises UnseenError: it did not; says ``what`` was waited for.
+        """
+        await self.recorder.until(condition, what, within=within)
+
+    # --- the end ------------------------------------------------------------------------------------
+
+    def finish(self) -> Timeline:
+        """Stop the instruments, read the counters, and return what was seen."""
+        counters = self._count()
+        self.recorder.stop()
+        if lost := self.recorder.lost():
+            self._faults.append(f"the captures lost {lost} packets")
+        # All namespaces of a machine share one hash table: somebody else's millions of entries fill its chains.
+        if crowded_out := self.statistics().get("chain_toolong"):
+            self._faults.append(f"conntrack dropped {crowded_out} packets, for the machine's hash table is overfull")
+        return Timeline(
+            client=self.cast.client,
+            node=self.cast.node,
+            server=self._server,
+            target=self._target,
+            client_address=self.cast.client_address,
+            server_address=self._server_address,
+            peer_address=self.cast.client_address,
+            injected=self._injected,
+            sightings=tuple(sorted(self.recorder.sightings, key=lambda sighting: sighting.time)),
+            judged=tuple(self.recorder.judged),
+            entry_events=tuple(self.recorder.entry_events),
+            entry=self.entry(),
+            counters=counters,
+            bystanders=self._bystanders(),
+            refusal=self._refusal,
+            complete=self._complete,
+            checks=tuple(self._checks),
+            findings=tuple(self._findings),
+            faults=tuple(dict.fromkeys(self._faults)),
+        )
+
+    def _bystanders(self) -> tuple[str, ...]:
+        players = {self.cast.client, self._server, *self._nodes}
+        return tuple(host.name for host in self.lab.topology.hosts if not host.forwarding and host.name not in players)
+
+    def _count(self) -> Counters:
+        """Read what all nodes counted, when the log tells the same: a stack may send again meanwhile."""
+        self.recorder.read()
+        for _ in range(_ROUNDS):
+            judged = len(self.recorder.judged)
+            counters = self._read_counters()
+            self.recorder.read()
+            if len(self.recorder.judged) == judged:
+                break
+        return counters
+
+    def _read_counters(self) -> Counters:
+        nodes = [self.lab.hosts[node] for node in self._nodes]
+        dropped = [dropped_as_invalid(node, self.family.version) for node in nodes]
+        by_rule = [count for count in dropped if count is not None]
+        return Counters(
+            _added(counters(node.nft) for node in nodes),
+            _added(table.statistics() for table in self._tables),
+            sum(by_rule) if by_rule else None,
+        )
+
+
+@contextmanager
+def _rules(host: RunningHost, hook: str, priority: str, rules: str) -> Iterator[None]:
+    """Give a host some rules of the case's own, and take them away again."""
+    head = f"type filter hook {hook} priority {priority}; policy accept;"
+    host.nft.run(f"table inet lab_case {{\nchain {hook} {{\n{head}\n{rules}\n}}\n}}\n")
+    try:
+        yield
+    finally:
+        host.nft.run("delete table inet lab_case\n")
+
+
+def _is(address: SocketAddress, wanted: SocketAddress | str | None) -> bool:
+    return wanted is None or wanted in (address, address.address)
+
+
+def _words(source: SocketAddress | str | None, destination: SocketAddress | str | None, flags: str) -> str:
+    parts = (
+        f"{flags} segment" if flags else "packet",
+        source and f"from {source}",
+        destination and f"to {destination}",
+    )
+    return " ".join(str(part) for part in parts if part)
+
+
+def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(total)
+
+
+@contextmanager
+def one_processor() -> Iterator[None]:
+    """Keep this process on the processor it is on: its packets then share one queue and keep their order."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {ctypes.CDLL(None).sched_getcpu()})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)

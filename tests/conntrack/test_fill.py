@@ -1,0 +1,73 @@
+"""A full table is the namespace's own: nobody else's is fuller, nobody hears of it, and the limit is what it was."""
+
+from contextlib import closing, suppress
+
+import pytest
+
+from lab.conntrack.fill import Filler
+from lab.conntrack.netlink import ConntrackEvents, ConntrackTable, creation
+from lab.errors import MissingError
+from lab.netns import Namespace, Nft
+from lab.wire.packet import UDP, SocketAddress
+
+pytestmark = pytest.mark.kernel
+
+LIMIT, COUNT = "net/netfilter/nf_conntrack_max", "net/netfilter/nf_conntrack_count"
+FLOW = SocketAddress("10.0.0.2", 5353), SocketAddress("10.0.1.2", 53)
+TRACKING = "table inet lab {\nchain every {\ntype filter hook prerouting priority 0;\nct state new\n}\n}\n"
+
+
+@pytest.fixture
+def namespace():
+    with closing(Namespace.create()) as made, closing(Nft(made)) as nft:
+        nft.run(TRACKING)
+        yield made
+
+
+def test_a_table_is_filled_to_the_limit_and_again_when_there_is_room(namespace):
+    with closing(ConntrackTable(namespace)) as table, closing(ConntrackEvents(namespace)) as events:
+        limit = namespace.sysctl(LIMIT)
+        assert table.create(creation(UDP, *FLOW, assured=True, timeout=60))
+        filler = Filler(namespace, assured=True)
+        filler.fill()
+        assert namespace.sysctl(COUNT) == namespace.sysctl(LIMIT) == limit
+        other = FLOW[0], SocketAddress("10.0.1.2", 54)
+        assert not table.create(creation(UDP, *other, assured=True, timeout=60))
+        assert table.delete(table.entry(UDP, *FLOW))
+        assert table.create(creation(UDP, *other, assured=True, timeout=60))
+        table.delete(table.entry(UDP, *other))
+        filler.fill()
+        assert namespace.sysctl(COUNT) == limit
+        told = {event.entry.original for event in events.read()}
+        assert told <= {FLOW, other}
+
+
+def test_what_is_not_assured_makes_room(namespace):
+    with closing(ConntrackTable(namespace)) as table:
+        Filler(namespace, assured=False).fill()
+        assert table.create(creation(UDP, *FLOW, assured=True, timeout=60))
+        assert table.statistics()["early_drop"] > 0
+
+
+def test_another_namespace_has_room(namespace):
+    with closing(Namespace.create()) as other, closing(Nft(other)) as nft, closing(ConntrackTable(other)) as table:
+        nft.run(TRACKING)
+        Filler(namespace, assured=True).fill()
+        assert other.sysctl(COUNT) == "0"
+        assert table.create(creation(UDP, *FLOW, assured=True, timeout=60))
+
+
+def test_the_limit_is_never_written(namespace, monkeypatch):
+    written = []
+    write = Namespace.set_sysctls
+    monkeypatch.setattr(Namespace, "set_sysctls", lambda self, values: (written.extend(values), write(self, values)))
+    with suppress(MissingError):
+        Filler(namespace, assured=True).fill()
+    assert LIMIT not in written
+
+
+@pytest.mark.parametrize("limit", ["0", "50000000"])
+def test_a_limit_that_cannot_be_reached_is_said_to_be(namespace, monkeypatch, limit):
+    monkeypatch.setattr(Namespace, "sysctl", lambda self, key: limit)
+    with pytest.raises(MissingError, match=rf"conntrack's limit is {int(limit):,} entries here"):
+        Filler(namespace, assured=True)

@@ -1,0 +1,137 @@
+"""`lab matrix` as people call it, on the one kernel that is there without booting any: this machine's own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = (sys.executable, "-m", "lab", "matrix")
+
+
+def matrix(*arguments, **environment):
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "COLUMNS": "120", **environment},
+    )
+
+
+def children(process):
+    return {
+        int(child)
+        for task in Path(f"/proc/{process}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("no-such-case",), "there is no case 'no-such-case'"),
+        (("--fix", "prayer"), "there is no fix 'prayer'"),
+        (("--kernels", "linux"), "'linux' is no kernel"),
+        (("--kernels", "running,linux"), "'linux' is no kernel"),
+        (("--kernels", " , "), "--kernels names none"),
+        (("--kernels", "/no/such/vmlinuz"), "/no/such/vmlinuz"),
+        (("--proxy-version", "v9.9"), "no kube-proxy version 'v9.9' is known"),
+        (("--proxy-mode", "nftables", "--backend", "legacy"), "backend"),
+        (("--jobs", "0"), "--jobs"),
+        (("--html", "/no/such/folder/x.html"), "cannot write /no/such/folder/x.html: No such file"),
+        (("--scheduler", "tcp://127.0.0.1:1"), "no Dask scheduler at tcp://127.0.0.1:1"),
+        (("--scheduler", "nonsense://here"), "no Dask scheduler at nonsense://here"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_mistake_is_one_clear_error_and_nothing_is_booted(arguments, words):
+    kernels = () if "--kernels" in arguments else ("--kernels", "running")
+    done = matrix(*kernels, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "runs the trials" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_help_says_what_it_takes_and_exits_with():
+    text = matrix("--help").stdout
+    assert "lab matrix --kernels 5.10,6.12,running --html matrix.html" in text
+    assert "a kernel gave no results" in " ".join(text.split())
+
+
+def test_the_last_name_of_the_list_is_completed():
+    from lab.cli_matrix import _complete_kernels
+
+    assert _complete_kernels("6.1,ne") == ["6.1,newest"]
+    assert "running" in _complete_kernels("")
+    assert "6.1,6.1" not in _complete_kernels("6.1,")
+
+
+@pytest.mark.kernel
+class TestRunning:
+    def test_all_forms_at_once(self, tmp_path):
+        files = {form: tmp_path / f"matrix.{form}" for form in ("json", "html", "junit", "md")}
+        options = [word for form, path in files.items() for word in (f"--{form}", str(path))]
+        done = matrix("in-window", "--kernels", "running", "--fix", "none", "--fix", "be_liberal", *options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "2 of 2 trials gave what their kernel is expected to give." in done.stdout
+        assert "lab: running: 2 of 2 trials as expected" in done.stderr
+        [column] = json.loads(files["json"].read_text())["columns"]
+        assert column["release"] == os.uname().release
+        assert [one["trial"]["fix"] for one in column["report"]["tallies"]] == ["none", "be-liberal"]
+        assert files["html"].read_text().startswith("<!DOCTYPE html>")
+        assert files["junit"].read_text().startswith("<?xml")
+        assert files["md"].read_text().startswith("| case | fix |")
+
+    def test_the_choices_are_those_of_lab_run(self, tmp_path):
+        done = matrix(
+            *("in-window", "--kernels", "running", "--fix", "none", "--family", "ipv6", "--proxy-mode", "nftables"),
+            *("--proxy-version", "v1.33", "--repeat", "2", "--json", "-"),
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        [tally] = json.loads(done.stdout)["columns"][0]["report"]["tallies"]
+        assert tally["runs"] == 2
+        assert tally["trial"]["family"] == "ipv6"
+        assert (tally["trial"]["proxy_mode"], tally["trial"]["proxy_version"]) == ("nftables", "v1.33")
+
+    def test_a_kernel_that_takes_too_long_is_a_red_column(self):
+        done = matrix("in-window", "--kernels", "running", "--repeat", "100000", "--limit", "2")
+        assert done.returncode == 1
+        assert "gave no results: out of time: not finished after 2 s" in done.stdout.replace("\n", " ")
+        assert "1 of 1 kernels gave no results." in done.stdout
+
+    def test_a_kernel_whose_command_fails_is_one_as_well(self):
+        code = (
+            "import sys, lab.kernels.trials as trials; trials.sys = type('S', (), {'executable': '/bin/false'})\n"
+            "sys.argv = ['lab', 'matrix', 'in-window', '--kernels', 'running']\n"
+            "from lab.__main__ import main; main()"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "gave no results: the command ended with exit code 1" in done.stdout
+
+    def test_ctrl_c_ends_everything(self):
+        process = subprocess.Popen(
+            [*COMMAND, "in-window", "--kernels", "running", "--repeat", "100000"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # so that the signal comes to it alone, as from `kill`
+        )
+        for line in process.stderr:
+            if "runs the trials" in line:
+                break
+        while not (started := children(process.pid)):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert "Traceback" not in err
+        assert out == ""
+        assert not any(Path(f"/proc/{child}").exists() for child in started)

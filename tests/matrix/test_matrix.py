@@ -1,0 +1,119 @@
+"""Several kernels' results merged into one table, and what differs in it."""
+
+import dataclasses
+import itertools
+
+import pytest
+
+from lab.differences import alike, differences
+from lab.matrix import Column, alone, from_json, merge, to_json
+from lab.result import Tally
+from lab.verdict import Outcome
+
+from .conftest import tally, with_verdict
+
+pytestmark = pytest.mark.kernel
+
+
+def sentences(matrix):
+    return [difference.sentence for difference in differences(matrix)]
+
+
+def test_columns_go_by_version_and_not_by_the_order_given(matrix):
+    assert [column.label for column in matrix.columns] == ["5.10", "6.1", "7.3.1 (newest)"]
+
+
+def test_a_kernel_that_could_not_be_fetched_keeps_its_place_and_its_name(matrix):
+    columns = merge("0.1.0", [*matrix.columns, Column("6.12", "", "", failure="x"), Column("newest", "", "")]).columns
+    assert [column.label for column in columns] == ["newest", "5.10", "6.1", "6.12", "7.3.1 (newest)"]
+
+
+def test_rows_are_the_trials_in_the_order_in_which_they_were_run(matrix, report):
+    assert [row.trial for row in matrix.rows] == [one.trial for one in report.tallies]
+    assert all(
+        row.tallies == tuple(tally(column.report, row.trial.case, row.trial.fix) for column in matrix.columns)
+        for row in matrix.rows
+    )
+
+
+def test_a_trial_that_one_kernel_did_not_come_to_has_its_row_all_the_same(matrix):
+    old, *others = matrix.columns
+    less = dataclasses.replace(old, report=dataclasses.replace(old.report, tallies=old.report.tallies[1:]))
+    rows = merge("0.1.0", [less, *others]).rows
+    assert len(rows) == len(matrix.rows)
+    assert [row.tallies[0] is None for row in rows].count(True) == 1
+    assert all(None not in row.tallies[1:] for row in rows)
+
+
+def test_json_is_the_whole_of_it(matrix, broken_matrix):
+    assert from_json(to_json(matrix)) == matrix
+    assert from_json(to_json(broken_matrix)) == broken_matrix
+
+
+def test_what_differs_is_told_by_what_the_kernels_did(matrix):
+    assert sentences(matrix) == [
+        (
+            "From 6.1 on: late packets are ignored, those far beyond the window are INVALID"
+            " (5.10: every packet out of the window is INVALID)."
+        ),
+        "From 6.1 on, upstream-regression with none: ignored, delivered (5.10: INVALID, reset).",
+        "From 6.1 on, upstream-regression with drop-forward: ignored, delivered (5.10: INVALID, dropped).",
+    ]
+    assert alike(matrix) == len(matrix.rows) - 2
+
+
+def test_versions_alone_are_no_difference(lenient_report):
+    columns = [Column(name, name, name, lenient_report) for name in ("5.10", "6.1")]
+    assert sentences(merge("0.1.0", columns)) == []
+
+
+def test_a_finding_is_a_difference_and_told_alone(matrix, lenient_report):
+    old, new = (
+        Column(number, number, number, with_verdict(lenient_report, "in-window", "none", findings=findings))
+        for number, findings in (("6.1", ("both", "timeout of CLOSE")), ("6.12", ("both", "timeout of ESTABLISHED")))
+    )
+    assert sentences(merge("0.1.0", [new, old])) == [
+        "From 6.12 on, in-window with none: timeout of ESTABLISHED (6.1: timeout of CLOSE)."
+    ]
+
+
+def test_a_kernel_without_results_is_passed_over(matrix, broken_matrix):
+    failed = Column("5.15", "5.15.1", "5.15.1", failure="hung")
+    old, *others = matrix.columns
+    assert sentences(merge("0.1.0", [old, failed, *others])) == sentences(matrix)
+    # In-window stalled on 6.1; between that and the newest there is none that ran.
+    assert "From 7.3.1 (newest) on, in-window with none: accepted, delivered (6.1: accepted, stalled)." in sentences(
+        broken_matrix
+    )
+
+
+def test_cases_with_the_same_difference_are_named_together(lenient_report):
+    changed = lenient_report
+    for case, fix in itertools.product(("in-window", "beyond-window"), ("none", "be-liberal")):
+        changed = with_verdict(changed, case, fix, outcome=Outcome.LOST, judgement=None)
+    columns = [Column("6.1", "", "6.1", lenient_report), Column("6.2", "", "6.2", changed)]
+    assert sentences(merge("0.1.0", columns)) == [
+        "From 6.2 on, beyond-window with none: not judged, lost (6.1: INVALID, reset).",
+        (
+            "From 6.2 on, beyond-window with be-liberal; in-window with none or be-liberal: not judged, lost"
+            " (6.1: accepted, delivered)."
+        ),
+    ]
+
+
+def test_good_is_every_trial_on_every_kernel(matrix, broken_matrix, report):
+    assert matrix.good
+    assert alone(report).good
+    assert not broken_matrix.good
+    old, *others = matrix.columns
+    assert not merge("0.1.0", [*others, dataclasses.replace(old, report=None, failure="hung")]).good
+    trial = old.report.tallies[0].trial
+    failed = dataclasses.replace(old.report, tallies=(Tally(trial, failure="x"), *old.report.tallies[1:]))
+    assert not merge("0.1.0", [dataclasses.replace(old, report=failed), *others]).good
+
+
+def test_one_report_is_a_matrix_with_one_kernel(report):
+    [column] = alone(report).columns
+    assert column.report == report
+    assert column.release == report.kernel
+    assert report.kernel.startswith(column.label)
