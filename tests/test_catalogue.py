@@ -12,6 +12,7 @@ from lab.conntrack.nflog import REASON_GROUP, WITNESS_GROUP, PacketLog
 from lab.conntrack.witness import Judgement
 from lab.errors import LabError, MissingError
 from lab.fixes import NONE
+from lab.recorder import Recorder
 from lab.result import Expectation
 from lab.stage import Scene
 from lab.topology.reader import load
@@ -88,6 +89,8 @@ def test_every_check_decides(case, result, answer, monkeypatch):
 def impatient(monkeypatch):
     for module in ("lab.stage.scene", "lab.recorder", "lab.traffic.stream"):
         monkeypatch.setattr(f"{module}._BOUND", SOON)
+    for until in (Scene.until, Recorder.until):
+        monkeypatch.setitem(until.__kwdefaults__, "within", SOON)
 
 
 @pytest.mark.parametrize("host", ["client", "server"])

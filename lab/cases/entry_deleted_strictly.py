@@ -60,9 +60,9 @@ _CLIENT_FIRST: Final = Case(
     title="the entry is deleted, nf_conntrack_tcp_loose=0, and the client sends next",
     story=(
         "The client's segment is INVALID, so the rules do not find its service and it stays addressed to the VIP, "
-        "which is nowhere. The node answers that there is no way there, unless a drop took the segment before; the client's "
-        "stack tells its program ENETUNREACH if that asks, gives up no established connection for it, and tries "
-        "again. The connection hangs under every fix, where with the sysctl's default nobody would have noticed."
+        "which is nowhere. The node answers that there is no way there, unless a drop took the segment before; the "
+        "client's stack tells its program ENETUNREACH if that asks, gives up no established connection for it, and "
+        "tries again. The connection hangs under every fix, where with the sysctl's default nobody would have noticed."
     ),
     threads=(
         "Documentation/networking/nf_conntrack-sysctl.rst",
