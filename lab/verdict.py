@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from lab.conntrack.witness import Judgement
 from lab.timeline import Timeline, unreachable
 from lab.wire.capture import LOCAL, Sighting
-from lab.wire.packet import RST, TCP
+from lab.wire.packet import RST, SYN, TCP
 
 
 class Outcome(StrEnum):
@@ -22,6 +22,7 @@ class Outcome(StrEnum):
     # The packet reached somebody without its translation, and the connection lives all the same; by datagram: an answer
     # did, and the client's socket did not take it.
     LEAKED = "leaked"
+    RETRIED = "retried"  # reset, but the application began again on another connection, and nobody noticed
     KILLED = "killed"  # the packet itself ended the connection, as a packet of its sender's would
     REFUSED = "refused"  # there was no connection at all, or a datagram was refused
     STALLED = "stalled"  # the connection neither went on nor ended
@@ -233,3 +234,58 @@ def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | 
     if lives and any(_is_exact(timeline, reset) for reset in resets(timeline)):
         found.append(f"a reset with the exact number reached the {_sender(timeline)}, and yet the connection went on")
     return tuple(found)
+
+
+def decide_retrying(timeline: Timeline) -> Verdict:
+    """Decide what became of a trial whose client begins again, and what it cost."""
+    verdict = decide(timeline)
+    if not timeline.tries:
+        return verdict
+    last = timeline.tries[-1]
+    whole = last.error is None and last.received == timeline.wanted
+    retried = verdict.outcome is Outcome.RESET and len(timeline.tries) > 1 and whole
+    wrong = tuple("a client received bytes that were not sent" for one in timeline.tries if not one.intact)
+    return replace(
+        verdict,
+        outcome=Outcome.RETRIED if retried else verdict.outcome,
+        because=(*cost(timeline), *verdict.because) if retried else (*verdict.because, *cost(timeline)),
+        disagreements=verdict.disagreements + wrong,
+    )
+
+
+def cost(timeline: Timeline) -> tuple[str, ...]:
+    """Tell what all tries have cost, in figures that no machine's speed is in."""
+    sent, count = sum(one.sent for one in timeline.tries), len(timeline.tries)
+    return (
+        f"{sent:,} bytes sent for {timeline.wanted:,}",
+        f"{round_trips(timeline)} round trips until the last came",
+        f"{count} connections" if count > 1 else "1 connection",
+        *(f"{one.error} after {one.received:,} bytes" for one in timeline.tries if one.error),
+    )
+
+
+def round_trips(timeline: Timeline) -> int:
+    """Return how often the client had to wait for an answer before it had the last byte.
+
+    Each SYN and each segment with data that it sent until then is a question; one that was sent again counts once.
+    """
+    arrivals = [
+        sighting.time
+        for sighting in timeline.sightings
+        if sighting.host == timeline.client
+        and not sighting.outgoing
+        and sighting.packet.source == timeline.target
+        and sighting.packet.tcp is not None
+        and sighting.packet.payload_length
+    ]
+    questions = {
+        (sighting.packet.source, sighting.packet.tcp.sequence)
+        for sighting in timeline.sightings
+        if sighting.host == timeline.client
+        and sighting.outgoing
+        and sighting.packet.destination == timeline.target
+        and sighting.packet.tcp is not None
+        and (sighting.packet.tcp.flags & SYN or sighting.packet.payload_length)
+        and sighting.time < max(arrivals, default=0)
+    }
+    return len(questions)

@@ -28,8 +28,8 @@ CASE: Final = Case(
     name="client-beyond-window",
     title="the client's data far beyond the server's window, and the node has no default route",
     story=(
-        "What is INVALID on its way to the service keeps the VIP as its destination, which no host has. The node has no"
-        " route there either: it answers with ICMP network unreachable, before FORWARD and its drop. The client's stack"
+        "What is INVALID on its way to the service keeps the VIP as its destination, which no host has. This node has"
+        " no route there: it answers with ICMP network unreachable, before FORWARD and its drop. The client's stack"
         " finds the quoted number to be none of its own and goes on; where such a segment is real, it is lost."
     ),
     threads=("kubernetes/kubernetes#119887", "kubeovn/kube-ovn#1705"),

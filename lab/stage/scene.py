@@ -203,6 +203,13 @@ class Scene:
                 return judged.judgement
         raise UnseenError("the witness saw nothing of the injected packet")
 
+    def words_of_nodes(self) -> dict[str, Judgement]:
+        """Return what each node's conntrack made of the packet to be judged; a node that never saw it has no word."""
+        assert self._injected is not None
+        self.recorder.read()
+        likeness = self._injected.packet.likeness
+        return {one.host: one.judgement for one in self.recorder.judged if one.packet.likeness == likeness}
+
     # --- expectations -------------------------------------------------------------------------------
 
     def expect(self, words: str, holds: bool, seen: object = "") -> bool:
