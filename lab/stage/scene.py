@@ -21,7 +21,7 @@ from lab.host import RunningHost
 from lab.recorder import Recorder, UnseenError
 from lab.timeline import Check, Counters, Injected, Timeline
 from lab.traffic.stream import datagram_socket
-from lab.wire.capture import Sighting
+from lab.wire.capture import LOCAL, Sighting
 from lab.wire.packet import BARRIER_PORT, TCP, UDP, SocketAddress, flags_of
 from lab.words import Behaviour, Family
 
@@ -369,6 +369,9 @@ class Scene:
         self.recorder.stop()
         if lost := self.recorder.lost():
             self._faults.append(f"the captures lost {lost} packets")
+        for host in dict.fromkeys((self.cast.client, self.cast.node)) if self.sees_each else ():
+            if not any(one.host == host and one.interface != LOCAL for one in self.recorder.sightings):
+                self._faults.append(f"the capture on {host} saw nothing")
         # All namespaces of a machine share one hash table: somebody else's millions of entries fill its chains.
         if crowded_out := self.statistics().get("chain_toolong"):
             self._faults.append(f"conntrack dropped {crowded_out} packets, for the machine's hash table is overfull")
