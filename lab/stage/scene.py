@@ -68,8 +68,9 @@ class Scene:
         return self.lab.hosts[self.cast.node]
 
     def set_node_sysctl(self, key: str, value: str | int) -> None:
-        """Set a sysctl of the node's namespace, named with slashes below ``/proc/sys``."""
-        self.node.namespace.set_sysctls({key: value})
+        """Set a sysctl of every node's namespace, named with slashes below ``/proc/sys``."""
+        for node in self._nodes:
+            self.lab.hosts[node].namespace.set_sysctls({key: value})
 
     def entry(self) -> Entry | None:
         """Return the connection's entry as the node has it now; None where it is gone.
