@@ -182,7 +182,12 @@ class _Drawing:
         return arriving.interface == LOCAL or arriving.host != self._timeline.node
 
     def _is_leak(self, crossing: _Crossing) -> bool:
-        return self._leak is not None and crossing.arriving == self._leak
+        arriving, timeline = crossing.arriving, self._timeline
+        if arriving is None or arriving == self._leak:
+            return arriving is not None
+        # Others leak as well: what comes of the injected packet later, and what is sent again.
+        from_pod = arriving.packet.source == timeline.server_address != timeline.target
+        return from_pod and arriving.host == timeline.client and self._is_end(arriving)
 
     def _numbers(self, packet: Packet) -> str:
         """Flags and numbers of a segment, relative to its connection's first; what else there is to tell of others."""

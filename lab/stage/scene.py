@@ -74,12 +74,13 @@ class Scene:
         return self.lab.hosts[self.cast.node]
 
     def set_node_sysctl(self, key: str, value: str | int) -> None:
-        """Set a sysctl of the node's namespace, named with slashes below ``/proc/sys``.
+        """Set a sysctl of every node's namespace, named with slashes below ``/proc/sys``.
 
         :raises MissingError: this kernel has none of that name.
         """
         try:
-            self.node.namespace.set_sysctls({key: value})
+            for node in self._nodes:
+                self.lab.hosts[node].namespace.set_sysctls({key: value})
         except FileNotFoundError:
             raise MissingError(f"this kernel has no sysctl {key}", "boot a kernel that has it") from None
 
