@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from lab.topology.model import Topology
 
 Chosen = TypeVar("Chosen")
+
+_ANY_WIDTH = 10_000  # columns; more than a table needs
 
 app = typer.Typer(
     name="lab",
@@ -260,6 +263,8 @@ def _print_report(report: Report, *, timeline: bool) -> None:
         console.print()
     for family, behaviour in report.behaviours.items():
         console.print(f"Linux {report.kernel}, {family}: {behaviour.words}.", soft_wrap=True)
+    if not (console.is_terminal or "COLUMNS" in os.environ):
+        console.width = _ANY_WIDTH  # a file or a pipe has none: there a table is as wide as it has to be
     for drawn in terminal.tables(report.tallies, console.width):
         console.print(drawn)
     for line in terminal.conclusion(report):

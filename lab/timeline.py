@@ -33,13 +33,30 @@ class SocketEnd:
 
 
 @dataclass(frozen=True)
+class Try:
+    """One attempt of a client to get what it wants, on a connection of its own.
+
+    :param error: what ended the client's socket; None where nothing did.
+    :param sent: bytes that the server sent.
+    :param received: bytes that the client got of them.
+    :param intact: whether these are the bytes that were sent, in order.
+    """
+
+    error: str | None
+    sent: int
+    received: int
+    intact: bool
+
+
+@dataclass(frozen=True)
 class Injected:
     """The packet that is to disturb the connection.
 
     :param host: whose link it was put on.
     :param receiver: the host that it is for.
     :param forged: whether the lab made it; a real one was sent by the host's own stack.
-    :param offset: its sequence number minus the next one that its sender would send.
+    :param offset: its sequence number minus the next one that its sender would send; None where that is a script's
+        matter, or it has no number.
     :param window: the largest window that the receiver had offered, in bytes.
     :param exact: the acknowledgement that is exact: the next number that its sender waits for.
     :param predicted: what the model of the window check expects of the kernel; None where the window decides nothing.
@@ -49,7 +66,7 @@ class Injected:
     receiver: str
     packet: Packet
     forged: bool
-    offset: int
+    offset: int | None
     window: int
     exact: int
     predicted: Prediction | None = None
@@ -154,6 +171,8 @@ class Timeline:
     :param checks: what the case held against what was seen.
     :param findings: what kernels may differ in, in words that are the same where they do not.
     :param faults: what is wrong with the instruments themselves; not empty means that nothing can be concluded.
+    :param tries: the attempts of a client that begins again, in their order; empty where it has only one.
+    :param wanted: bytes that such a client asks for.
     :param load: the downloads, where there were many at once. Packets are counted then, and none is sighted; judged
         are those that are INVALID or ignored.
     """
@@ -180,6 +199,8 @@ class Timeline:
     checks: tuple[Check, ...] = ()
     findings: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    tries: tuple[Try, ...] = ()
+    wanted: int = 0
     load: Load | None = None
 
     def end_of(self, host: str) -> SocketEnd | None:

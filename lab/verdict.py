@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from lab.conntrack.witness import Judgement
 from lab.timeline import Timeline, unreachable
 from lab.wire.capture import LOCAL, Sighting
-from lab.wire.packet import RST, TCP
+from lab.wire.packet import RST, SYN, TCP
 
 
 class Outcome(StrEnum):
@@ -22,6 +22,7 @@ class Outcome(StrEnum):
     # The packet reached somebody without its translation, and the connection lives all the same; by datagram: an answer
     # did, and the client's socket did not take it.
     LEAKED = "leaked"
+    RETRIED = "retried"  # reset, but the application began again on another connection, and nobody noticed
     KILLED = "killed"  # the packet itself ended the connection, as a packet of its sender's would
     REFUSED = "refused"  # there was no connection at all, or a datagram was refused
     STALLED = "stalled"  # the connection neither went on nor ended
@@ -127,6 +128,16 @@ def decide(timeline: Timeline) -> Verdict:
     )
 
 
+def decide_packet(timeline: Timeline) -> Verdict:
+    """Decide what became of the judged packet, where no socket takes part that could live or die."""
+    judged = timeline.judgement_of(timeline.injected.packet) if timeline.injected else None
+    refused = (Outcome.REFUSED, (f"no connection: {timeline.refusal}",))
+    outcome, because = _fate(timeline, ()) if timeline.injected else refused
+    judgement = judged.judgement if judged else None
+    disagreements = _disagreements(timeline, outcome, judgement)
+    return Verdict(outcome, judgement, judged.reason if judged else "", because, disagreements, timeline.findings)
+
+
 def _killed(timeline: Timeline) -> str | None:
     """Return the host whose socket the judged packet itself has reset, None where it did not."""
     arrival = _arrival(timeline)
@@ -140,22 +151,24 @@ def _outcome(timeline: Timeline) -> tuple[Outcome, tuple[str, ...]]:
     server, client = timeline.end_of(timeline.server), timeline.end_of(timeline.client)
     if server is None or client is None:
         return Outcome.REFUSED, (f"no connection: {timeline.refusal}",)
-    arrival, rst = _arrival(timeline), resets(timeline)
     if not timeline.complete:
         errors = f"server socket {server.error or 'without error'}, client socket {client.error or 'without error'}"
         if killed := _killed(timeline):
             return Outcome.KILLED, (f"RST, {killed}'s ECONNRESET", errors)
         victim = timeline.end_of(_sender(timeline))
-        if victim is not None and victim.error in ("ECONNRESET", "EPIPE") and rst:
+        if victim is not None and victim.error in ("ECONNRESET", "EPIPE") and resets(timeline):
             return Outcome.RESET, (f"leaked, RST, {victim.error}", errors)
         return (Outcome.LOST if server.error or client.error else Outcome.STALLED), (errors,)
-    whole = f"all {client.received} bytes of the stream arrived"
+    return _fate(timeline, (f"all {client.received} bytes of the stream arrived",))
+
+
+def _fate(timeline: Timeline, more: tuple[str, ...]) -> tuple[Outcome, tuple[str, ...]]:
+    """Tell what became of a packet that harmed nobody."""
+    arrival = _arrival(timeline)
     if arrival is None:
-        return Outcome.DROPPED, (_end_of_way(timeline), whole)
+        return Outcome.DROPPED, (_end_of_way(timeline), *more)
     where = f"came from {arrival.packet.source.address}"
-    if leaked(timeline):
-        return Outcome.LEAKED, (where, whole)
-    return Outcome.DELIVERED, (where, whole)
+    return (Outcome.LEAKED if leaked(timeline) else Outcome.DELIVERED), (where, *more)
 
 
 def _unreachable(timeline: Timeline) -> Sighting | None:
@@ -217,6 +230,62 @@ def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | 
         found.append("conntrack's word is INVALID, and yet the packet was translated back")
     if outcome is Outcome.DROPPED and timeline.counters.dropped == 0 and not _unreachable(timeline):
         found.append("the packet did not reach the client, but no rule counted a drop")
-    if outcome not in (Outcome.RESET, Outcome.KILLED) and any(_is_exact(timeline, reset) for reset in resets(timeline)):
+    lives = bool(timeline.ends) and outcome not in (Outcome.RESET, Outcome.KILLED)
+    if lives and any(_is_exact(timeline, reset) for reset in resets(timeline)):
         found.append(f"a reset with the exact number reached the {_sender(timeline)}, and yet the connection went on")
     return tuple(found)
+
+
+def decide_retrying(timeline: Timeline) -> Verdict:
+    """Decide what became of a trial whose client begins again, and what it cost."""
+    verdict = decide(timeline)
+    if not timeline.tries:
+        return verdict
+    last = timeline.tries[-1]
+    whole = last.error is None and last.received == timeline.wanted
+    retried = verdict.outcome is Outcome.RESET and len(timeline.tries) > 1 and whole
+    wrong = tuple("a client received bytes that were not sent" for one in timeline.tries if not one.intact)
+    return replace(
+        verdict,
+        outcome=Outcome.RETRIED if retried else verdict.outcome,
+        because=(*cost(timeline), *verdict.because) if retried else (*verdict.because, *cost(timeline)),
+        disagreements=verdict.disagreements + wrong,
+    )
+
+
+def cost(timeline: Timeline) -> tuple[str, ...]:
+    """Tell what all tries have cost, in figures that no machine's speed is in."""
+    sent, count = sum(one.sent for one in timeline.tries), len(timeline.tries)
+    return (
+        f"{sent:,} bytes sent for {timeline.wanted:,}",
+        f"{round_trips(timeline)} round trips until the last came",
+        f"{count} connections" if count > 1 else "1 connection",
+        *(f"{one.error} after {one.received:,} bytes" for one in timeline.tries if one.error),
+    )
+
+
+def round_trips(timeline: Timeline) -> int:
+    """Return how often the client had to wait for an answer before it had the last byte.
+
+    Each SYN and each segment with data that it sent until then is a question; one that was sent again counts once.
+    """
+    arrivals = [
+        sighting.time
+        for sighting in timeline.sightings
+        if sighting.host == timeline.client
+        and not sighting.outgoing
+        and sighting.packet.source == timeline.target
+        and sighting.packet.tcp is not None
+        and sighting.packet.payload_length
+    ]
+    questions = {
+        (sighting.packet.source, sighting.packet.tcp.sequence)
+        for sighting in timeline.sightings
+        if sighting.host == timeline.client
+        and sighting.outgoing
+        and sighting.packet.destination == timeline.target
+        and sighting.packet.tcp is not None
+        and (sighting.packet.tcp.flags & SYN or sighting.packet.payload_length)
+        and sighting.time < max(arrivals, default=0)
+    }
+    return len(questions)

@@ -48,9 +48,12 @@ def run(case, fix, family, answer, kind="iptables-nft"):
 PLACES = list(zip(KINDS, [Family.IPV4, Family.IPV6] * 2, strict=True))
 
 
+QUICK = [case for case in CASES.values() if not case.slow]  # the others: test_load.py
+
+
 @pytest.mark.parametrize(("kind", "family"), PLACES, ids=lambda value: str(value))
 @pytest.mark.parametrize("fix", FIXES.values(), ids=lambda fix: fix.name)
-@pytest.mark.parametrize("case", [case for case in CASES.values() if not case.slow], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
 def test_every_trial_gives_what_this_kernel_is_expected_to_give(case, fix, kind, family, answers):
     check(case, fix, kind, family, answers)
 
@@ -236,6 +239,6 @@ def test_every_case_tells_its_story():
         assert all(case.expected(behaviour, fix.protection) for behaviour in Behaviour for fix in FIXES.values())
 
 
-@pytest.mark.parametrize("case", [case for case in CASES.values() if not case.slow], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
 def test_the_fixture_plays_what_the_command_plays(case, trial):
     assert trial(case.name, fix="drop-forward").as_expected

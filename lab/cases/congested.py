@@ -12,10 +12,10 @@ from lab.stage import LoadStage
 from lab.verdict import Outcome
 from lab.words import Behaviour
 
-#: One data packet in a hundred is held back, of more than 16,000: that none is happens once in 10^70 trials.
+#: One data packet in a hundred is held back, of more than 8,000: that none is happens once in 10^34 trials.
 _ONE_IN: Final = 100
 _DOWNLOADS: Final = 8
-_SIZE: Final = 3_000_000  # bytes
+_SIZE: Final = 1_500_000  # bytes
 
 
 async def _play(stage: LoadStage) -> None:

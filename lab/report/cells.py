@@ -36,6 +36,7 @@ _TONES: Final = {
     Outcome.DELIVERED: Tone.FINE,
     Outcome.DROPPED: Tone.FINE,
     Outcome.LEAKED: Tone.HARMLESS,
+    Outcome.RETRIED: Tone.HARMLESS,
 }
 
 

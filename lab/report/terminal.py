@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -13,7 +16,7 @@ from lab.conntrack.witness import Judged, Judgement
 from lab.report.load import load_lines
 from lab.result import Report, Result, Tally
 from lab.timeline import Exchange, Injected, Timeline
-from lab.verdict import Outcome, leaked
+from lab.verdict import Outcome, cost, leaked
 from lab.wire.capture import LOCAL, Sighting
 from lab.wire.follow import distance
 from lab.wire.packet import ACK, FIN, ICMP, RST, SYN, TCP, UDP, Packet
@@ -31,10 +34,11 @@ _OUTCOME_STYLES: Final = {
     Outcome.DELIVERED: "green",
     Outcome.DROPPED: "green",
     Outcome.LEAKED: "yellow",
+    Outcome.RETRIED: "yellow",
 }
 
 _WIDE: Final = 4  # fixes; with more, a cell has room for two words only
-_BRIEF: Final = 10  # columns of such a cell
+_BRIEF: Final = 11  # columns of a fix's name that can be broken
 
 #: Counters of conntrack that say what no rule sees, told where they are not 0.
 _TELLING: Final = ("drop", "early_drop", "insert_failed", "clash_resolve")
@@ -119,6 +123,15 @@ class _Drawing:
             if event.entry.protocol == TCP and event.entry.tcp_state and event.kind != "destroy"
         ]
         self._marked: set[str] = set()
+        # Each connection's own, by the client's port: there may be several, one after the other.
+        self._firsts: dict[int, dict[str, int]] = {}
+        for crossing in self._crossings:
+            packet = crossing.sighting.packet
+            if packet.tcp is not None and packet.tcp.flags & SYN:
+                of_client = packet.source not in (timeline.server_address, timeline.target)
+                port = (packet.source if of_client else packet.destination).port
+                side = timeline.client if of_client else timeline.server
+                self._firsts.setdefault(port, {}).setdefault(side, packet.tcp.sequence)
 
     def lines(self) -> Iterator[Text]:
         """Draw every packet on every link, with what is to be said about it below."""
@@ -178,7 +191,7 @@ class _Drawing:
             return f"UDP len {packet.payload_length}"
         if tcp is None:
             return _error(packet)
-        first = timeline.first_numbers
+        first = self._first_numbers(packet)
         own, other = timeline.client, timeline.server
         if packet.source in (timeline.server_address, timeline.target):
             own, other = other, own
@@ -189,6 +202,13 @@ class _Drawing:
             number = tcp.acknowledgement
             words.append(f"ack {distance(first[other], number) if other in first else number}")
         return " ".join(words)
+
+    def _first_numbers(self, packet: Packet) -> dict[str, int]:
+        """Return both sides' initial sequence numbers of a segment's connection."""
+        for port in (packet.source.port, packet.destination.port):
+            if port in self._firsts:
+                return self._timeline.first_numbers | self._firsts[port]
+        return self._timeline.first_numbers
 
     def _change(self, note: Judged) -> str | None:
         """Take the entry's next change if this packet can bring it about: events come in the packets' order."""
@@ -238,7 +258,7 @@ def timeline_lines(timeline: Timeline) -> list[Text]:
 def _about(injected: Injected) -> str:
     if not injected.forged:
         return f"sent by the {injected.host}'s own stack"
-    if injected.packet.tcp is None:
+    if injected.offset is None:
         return f"injected on {injected.host}'s link"
     where = "the very next byte" if injected.offset == 0 else f"{injected.offset:+,} from the next byte"
     model = f"; {injected.predicted}" if injected.predicted else ""
@@ -267,6 +287,8 @@ def _ending(timeline: Timeline) -> list[Text]:
         ends = f"no connection: {timeline.refusal}"
     if ends:
         lines.append(Text(ends, "green" if timeline.complete else _OOPS))
+    if timeline.tries:
+        lines.append(Text(", ".join(cost(timeline))))
     lines += [Text(_of(exchange), "green" if exchange.answered else _OOPS) for exchange in timeline.exchanges]
     counted = timeline.counters.statistics
     others = "".join(f", {name} {counted[name]:,}" for name in _TELLING if counted.get(name))
@@ -315,32 +337,83 @@ def heading(result: Result) -> Text:
 
 
 def tables(tallies: Sequence[Tally], width: int) -> Iterator[Table]:
-    """Yield the verdicts, case by fix, with what decided each while fixes are few; in several tables where one is wide.
+    """Yield the verdicts, case by fix: with what decided each while fixes are few, else in as few words as can be.
 
     :param width: of the terminal, in columns.
     """
     fixes = list(dict.fromkeys(tally.trial.fix for tally in tallies))
     if len(fixes) <= _WIDE:
-        yield _table(tallies, fixes, brief=False)
-        return
-    names = max(len(tally.trial.case) for tally in tallies)
-    room = max(1, (width - names - 4) // (_BRIEF + 3))
-    for first in range(0, len(fixes), room):
-        yield _table(tallies, fixes[first : first + room], brief=True)
+        yield _table(tallies, fixes)
+    else:
+        yield from _brief_tables(tallies, fixes, width)
 
 
-def _table(tallies: Sequence[Tally], fixes: Sequence[str], *, brief: bool) -> Table:
+def _table(tallies: Sequence[Tally], fixes: Sequence[str]) -> Table:
     cells = {(tally.trial.case, tally.trial.fix): tally for tally in tallies}
-    drawn = Table(show_lines=not brief, highlight=False)
+    drawn = Table(show_lines=True, highlight=False)
     drawn.add_column("case", no_wrap=True)
     for fix in fixes:
-        drawn.add_column(fix if brief else f"fix: {fix}", overflow="fold", min_width=_BRIEF if brief else None)
+        drawn.add_column(f"fix: {fix}", overflow="fold")
     for case in dict.fromkeys(tally.trial.case for tally in tallies):
-        drawn.add_row(case, *(_cell(cells.get((case, fix)), brief=brief) for fix in fixes))
+        drawn.add_row(case, *(_cell(cells.get((case, fix))) for fix in fixes))
     return drawn
 
 
-def _cell(tally: Tally | None, *, brief: bool) -> Text:
+def _brief_tables(tallies: Sequence[Tally], fixes: Sequence[str], width: int) -> Iterator[Table]:
+    """Yield tables with a column for all fixes that came out alike, as many side by side as the terminal has room for.
+
+    Conntrack's word is told once, as the first fix has it; other cells name theirs where it is another one.
+    """
+    cells = {(tally.trial.case, tally.trial.fix): tally for tally in tallies}
+    cases = list(dict.fromkeys(tally.trial.case for tally in tallies))
+    words = [_word(cells.get((case, fixes[0]))) for case in cases]
+    alike: dict[tuple[str, ...], list[str]] = {}
+    columns: list[list[Text]] = []
+    for fix in fixes:
+        column = [_cell(cells.get((case, fix)), word) for case, word in zip(cases, words, strict=True)]
+        key = tuple(cell.plain for cell in column)
+        if key not in alike:
+            columns.append(column)
+        alike.setdefault(key, []).append(fix)
+    headings = [
+        (Text("case"), [Text(textwrap.fill(case, width // 3)) for case in cases]),
+        (Text("conntrack's\nword"), [Text(word, _QUIET) for word in words]),
+    ]
+    parts = list(zip((_heading(names) for names in alike.values()), columns, strict=True))
+    while parts:
+        taken = itertools.accumulate(map(_width, parts), initial=sum(map(_width, headings)))
+        room = max(1, sum(columns <= width for columns in taken) - 1)
+        drawn = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, highlight=False)
+        shown, parts = [*headings, *parts[:room]], parts[room:]
+        for heading, _cells in shown:
+            drawn.add_column(heading, vertical="top", no_wrap=True)
+        for index in range(len(cases)):
+            drawn.add_row(*(column[index] for _heading, column in shown))
+        yield drawn
+
+
+def _heading(fixes: Sequence[str]) -> Text:
+    """Name the fixes of one column, below each other, the long ones in two lines."""
+    names = (textwrap.fill(fix, _BRIEF, break_long_words=False) for fix in fixes)
+    return Text(",\n".join(names))
+
+
+def _width(part: tuple[Text, list[Text]]) -> int:
+    heading, cells = part
+    return 2 + max(len(line) for text in (heading, *cells) for line in text.plain.splitlines())
+
+
+def _word(tally: Tally | None) -> str:
+    """Return what conntrack made of the packet; a dash where there was nothing to judge."""
+    result = tally.sample if tally else None
+    return str(result.verdict.judgement or "-") if result else "-"
+
+
+def _cell(tally: Tally | None, word: str | None = None) -> Text:
+    """Return what came of a trial, and what decided it.
+
+    :param word: conntrack's, where it was told already; then only another one is told here.
+    """
     if tally is None:
         return Text("-")
     text = Text()
@@ -348,11 +421,12 @@ def _cell(tally: Tally | None, *, brief: bool) -> Text:
     if result is not None:
         outcome = result.verdict.outcome
         text.append(outcome, _OUTCOME_STYLES.get(outcome, _OOPS))
-        if tally.runs > 1:
+        if tally.runs > 1 and not (word and tally.good):
             text.append(f", {tally.as_expected} of {tally.runs} as expected", "" if tally.good else _OOPS)
-        text.append(
-            f", {result.verdict.judgement or 'not judged'}" if brief else f"\n{result.verdict.decided_by}", _QUIET
-        )
+        if word is None:
+            text.append(f"\n{result.verdict.decided_by}", _QUIET)
+        elif _word(tally) not in ("-", word):
+            text.append(f"\n{_word(tally)}", _QUIET)
         if not result.as_expected:
             expected = result.expected
             text.append(f"\nNOT AS EXPECTED: {expected.judgement or 'not judged'}, {expected.outcome}", _OOPS)

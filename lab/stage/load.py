@@ -21,8 +21,18 @@ from lab.traffic import congestion, http
 from lab.traffic.stream import A_MOMENT, Attempt, listen, stream
 from lab.words import Behaviour, Family
 
+# Before conntrack (-200): what is still under way when the downloads are over would be counted after it was logged.
+_NOTHING_MORE: Final = """
+table inet lab_over {
+    chain prerouting {
+        type filter hook prerouting priority -300; policy accept;
+        meta l4proto tcp drop
+    }
+}
+"""
+
 _LIMIT: Final = 60.0  # seconds; a generous end to downloads that take three
-_WINDOW: Final = 65536  # bytes that the client offers at most, so that a packet held back is soon a window late
+_WINDOW: Final = 16384  # bytes that the client offers at most, so that a packet held back is soon a window late
 
 
 class LoadStage(Scene):
@@ -95,6 +105,8 @@ class LoadStage(Scene):
         except TimeoutError:
             raise LabError(f"curl did not end within {2 * _LIMIT:.0f} s, though it was told to") from None
         seconds = time.monotonic() - began
+        self.node.nft.run(_NOTHING_MORE)
+        await self.barrier()
         counted = {host: after - before[host] for host, after in self._count_tcp().items()}
         self._load = Load(
             size,

@@ -1,12 +1,14 @@
 """The reports are made from results alone, so these tests need no kernel: the results come from a file."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from lab.report.terminal import conclusion, heading, table, timeline_text
+from lab.fixes import FIXES
+from lab.report.terminal import conclusion, heading, tables, timeline_text
 from lab.result import Tally, from_json, to_json
 from lab.verdict import Outcome
 
@@ -27,6 +29,22 @@ def printed(thing):
     with console.capture() as capture:
         console.print(thing)
     return capture.get()
+
+
+def table(tallies, width=160):
+    [drawn] = tables(tallies, width)
+    return drawn
+
+
+def many(report, **others):
+    """Return both cases with every fix; each fix came out as the one it is like, none where nobody says."""
+    like = dict.fromkeys(FIXES, "none") | {name.replace("_", "-"): other for name, other in others.items()}
+    return [
+        dataclasses.replace(one, trial=dataclasses.replace(one.trial, fix=fix))
+        for fix, other in like.items()
+        for one in report.tallies
+        if one.trial.fix == other
+    ]
 
 
 def changed(report, case, fix, **verdict):
@@ -128,3 +146,35 @@ def test_a_tally_keeps_the_first_result_that_was_not_expected(report):
     counted = Tally(good.trial).and_then(good).and_then(bad).and_then(good)
     assert (counted.runs, counted.as_expected, counted.sample, counted.good) == (3, 2, bad, False)
     assert dict(counted.outcomes) == {Outcome.RESET: 2, Outcome.STALLED: 1}
+
+
+LIKE = {"drop_forward": "drop-forward", "drop_prerouting": "drop-forward", "be_liberal": "be-liberal"}
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_many_fixes_fit_into_any_terminal(report, width):
+    drawn = list(tables(many(report, **LIKE), width))
+    console = Console(width=width, force_terminal=False)
+    with console.capture() as capture:
+        for one in drawn:
+            console.print(one)
+    text = capture.get()
+    assert "…" not in text
+    assert all(len(line) <= width for line in text.splitlines())
+    assert all(part in text for fix in FIXES for part in re.findall(r"[a-z]+", fix))
+
+
+def test_fixes_that_came_out_alike_share_a_column_and_conntracks_word_is_told_once(report):
+    [drawn] = tables(many(report, **LIKE), 120)
+    rows = [line.split() for line in printed(drawn).splitlines()]
+    assert ["beyond-window", "INVALID", "reset", "dropped", "delivered"] in rows
+    assert ["upstream-regression", "ignored", "delivered", "delivered", "delivered"] in rows
+    assert rows.count(["accepted"]) == 2  # be-liberal's word on both packets is another one
+    assert printed(drawn).count("INVALID") == 1
+
+
+def test_what_was_not_expected_is_said_among_many_fixes_as_well(report):
+    wrong = changed(report, "beyond-window", "be-liberal", outcome=Outcome.LEAKED, disagreements=("a b c",))
+    text = "".join(printed(one) for one in tables(many(wrong, **LIKE), 160))
+    assert "NOT AS EXPECTED" in text
+    assert "a b c" in text

@@ -1,0 +1,36 @@
+"""Why nobody noticed: the application begins again."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lab.cases.beyond_window import FAR
+from lab.cases.case import ACCEPTED, DROPPED, Case, on_every_kernel, row
+from lab.conntrack.witness import Judgement
+from lab.result import Expectation
+from lab.stage import RetryingStage
+from lab.verdict import Outcome, decide_retrying
+
+
+async def _play(stage: RetryingStage) -> None:
+    await stage.establish()
+    await stage.inject(stage.from_server(FAR, b"far off"))
+    await stage.go_on()
+    await stage.try_again()
+
+
+CASE: Final = Case(
+    name="retried",
+    title="the same data beyond the window in the middle of a download, and a client that begins again",
+    story=(
+        "The connection dies as ever, with a fifth of the download done. But the client asks for all of it on a new"
+        " connection, as many applications and their libraries do, and gets it: what is left of the bug is a fifth that"
+        " was sent twice, and three round trips. That is one reason why it went unnoticed for so long, and why resets"
+        " have to be counted where they happen."
+    ),
+    threads=("kubernetes/kubernetes#74839",),
+    play=_play,
+    expectations=on_every_kernel(row(Expectation(Judgement.INVALID, Outcome.RETRIED), DROPPED, ACCEPTED)),
+    stage=RetryingStage,
+    decide=decide_retrying,
+)
