@@ -132,7 +132,7 @@ class Scene:
         :raises MissingError: see :class:`lab.conntrack.fill.Filler`.
         """
         if self._filler is None:
-            self._filler = Filler(self.node.namespace, assured=assured)
+            self._filler = self.lab.keep(Filler(self.node.namespace, assured=assured))
             client = SocketAddress(self.cast.client_address.address, BARRIER_PORT)
             for _host, address in self.cast.servers:
                 server = SocketAddress(address.address, BARRIER_PORT)
