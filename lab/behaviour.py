@@ -49,17 +49,20 @@ def topology(family: Family) -> Topology:
     )
 
 
+def cast(family: Family) -> Cast:
+    """Return who plays in it."""
+    client, server = (str(topology(family).addresses(host)[0]) for host in ("client", "server"))
+    return Cast("client", "node", SocketAddress(client, CLIENT_PORT), (("server", SocketAddress(server, 80)),), None)
+
+
 async def ask(family: Family) -> Behaviour:
     """Ask the running kernel, with three packets in a lab without any address translation.
 
     :raises UnknownBehaviourError: the answers fit no known behaviour; names them.
     """
-    plain = topology(family)
-    client, server = (str(plain.addresses(host)[0]) for host in ("client", "server"))
-    cast = Cast("client", "node", SocketAddress(client, CLIENT_PORT), (("server", SocketAddress(server, 80)),), None)
     answers = []
-    with Lab(plain, family=family) as lab:
-        stage = Stage(lab, cast, family)
+    with Lab(topology(family), family=family) as lab:
+        stage = Stage(lab, cast(family), family)
         await stage.establish(by_service=False)
         window = stage.client.window
         # In this order: a small overshoot moves conntrack's idea of the sender's end (6.1 on), the others do not.

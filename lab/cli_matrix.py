@@ -41,12 +41,10 @@ _KERNELS = "5.10,6.1,6.12,6.18,newest"
 
 def _complete_kernels(incomplete: str) -> list[str]:
     """Complete the last name of a list with commas."""
-    from lab.kernels import Cache
-    from lab.kernels.find import cached
+    from lab.cli_kernels import _names
 
     before, comma, last = incomplete.rpartition(",")
-    there = ("running", *_KERNELS.split(","), *(release for release, _version, _path in cached(Cache.default())))
-    names = [name for name in dict.fromkeys(there) if name not in before.split(",")]
+    names = [name for name in _names() if name not in before.split(",")]
     return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
 
 

@@ -39,11 +39,23 @@ def require(name: str) -> None:
     option = MODULES.get(name, name)
     if options and option not in options:
         raise MissingError(f"the kernel was built without {name}", f"boot one with {option}=y or =m")
-    if options.get(option) == "m" and name in MODULES and not Path("/sys/module", name).exists():
-        release = os.uname().release
-        index = Path(f"/lib/modules/{release}/modules.dep")
-        if not index.exists() or f"/{name}.ko" not in index.read_text():
-            raise MissingError(f"the kernel's module {name} is missing", f"install the modules of {release}")
+    if name not in MODULES or options.get(option, "m") != "m" or Path("/sys/module", name).exists():
+        return
+    release = os.uname().release
+    modules = _modules(release)
+    if f"/{name}.ko" in modules:
+        return
+    if options:
+        raise MissingError(f"the kernel's module {name} is missing", f"install the modules of {release}")
+    if modules:
+        raise MissingError(f"the kernel has no {name}", f"boot one with {option}=y or =m")
+
+
+@cache
+def _modules(release: str) -> str:
+    """Read which modules there are or are built in, by kmod's modules.dep and modules.builtin; empty where unknown."""
+    indexes = (Path("/lib/modules", release, name) for name in ("modules.dep", "modules.builtin"))
+    return "".join(index.read_text() for index in indexes if index.exists())
 
 
 @cache

@@ -15,8 +15,8 @@ class Column:
     """What came of the trials on one kernel.
 
     :param kernel: as it was asked for: a series such as ``6.1``, or a name such as ``newest``.
-    :param release: as ``uname -r``.
-    :param version: the upstream version that it was made from, such as ``6.1.192``.
+    :param release: as ``uname -r``; empty where it could not even be fetched.
+    :param version: the upstream version that it was made from, such as ``6.1.192``; empty likewise.
     :param report: None where the kernel gave none.
     :param failure: why it gave none; empty where it did.
     :param console: the last lines of its console, where it gave none.
@@ -34,7 +34,7 @@ class Column:
     @property
     def label(self) -> str:
         """What to call it: its series, or its version with the name that it was asked for by."""
-        if self.kernel[:1].isdigit():
+        if self.kernel[:1].isdigit() or not self.version:
             return self.kernel
         name = self.kernel.rpartition("/")[2]
         return f"{self.version} ({name})" if name else self.version
@@ -118,4 +118,4 @@ def from_json(text: str) -> Matrix:
 
 
 def _age(column: Column) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", column.version)]
+    return [int(number) for number in re.findall(r"\d+", column.version or column.kernel)]

@@ -55,7 +55,8 @@ class Injected:
     :param host: whose link it was put on.
     :param receiver: the host that it is for.
     :param forged: whether the lab made it; a real one was sent by the host's own stack.
-    :param offset: its sequence number minus the next one that its sender would send.
+    :param offset: its sequence number minus the next one that its sender would send; None where that is a script's
+        matter, or it has no number.
     :param window: the largest window that the receiver had offered, in bytes.
     :param exact: the acknowledgement that is exact: the next number that its sender waits for.
     :param predicted: what the model of the window check expects of the kernel; None where the window decides nothing.
@@ -65,7 +66,7 @@ class Injected:
     receiver: str
     packet: Packet
     forged: bool
-    offset: int
+    offset: int | None
     window: int
     exact: int
     predicted: Prediction | None = None

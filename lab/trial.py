@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from lab.cases import Case
 from lab.conntrack.window import BE_LIBERAL
@@ -21,6 +21,14 @@ from lab.stage import RefusedError, Scene
 from lab.timeline import Timeline
 from lab.topology.model import Host, Topology
 from lab.words import Backend, Behaviour, Family, ProxyMode
+
+# What the programs of each backend need of the kernel.
+_BACKENDS: Final[Mapping[tuple[Backend | None, Family], tuple[str, ...]]] = {
+    (Backend.NFT, Family.IPV4): ("nft_compat",),
+    (Backend.NFT, Family.IPV6): ("nft_compat",),
+    (Backend.LEGACY, Family.IPV4): ("ip_tables",),
+    (Backend.LEGACY, Family.IPV6): ("ip6_tables",),
+}
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ async def run(setting: Setting, behaviour: Behaviour) -> Result:
     :raises LabError: the trial could not be run; says why.
     """
     case = setting.case
-    for feature in case.needs:
+    for feature in (*_BACKENDS.get((setting.trial.backend, setting.family), ()), *case.needs):
         require(feature)
     players = case.cast(setting.topology, setting.family)
     with Lab(setting.topology, family=setting.family, change=setting.fix.change) as lab:

@@ -128,6 +128,16 @@ def decide(timeline: Timeline) -> Verdict:
     )
 
 
+def decide_packet(timeline: Timeline) -> Verdict:
+    """Decide what became of the judged packet, where no socket takes part that could live or die."""
+    judged = timeline.judgement_of(timeline.injected.packet) if timeline.injected else None
+    refused = (Outcome.REFUSED, (f"no connection: {timeline.refusal}",))
+    outcome, because = _fate(timeline, ()) if timeline.injected else refused
+    judgement = judged.judgement if judged else None
+    disagreements = _disagreements(timeline, outcome, judgement)
+    return Verdict(outcome, judgement, judged.reason if judged else "", because, disagreements, timeline.findings)
+
+
 def _killed(timeline: Timeline) -> str | None:
     """Return the host whose socket the judged packet itself has reset, None where it did not."""
     arrival = _arrival(timeline)
@@ -141,22 +151,24 @@ def _outcome(timeline: Timeline) -> tuple[Outcome, tuple[str, ...]]:
     server, client = timeline.end_of(timeline.server), timeline.end_of(timeline.client)
     if server is None or client is None:
         return Outcome.REFUSED, (f"no connection: {timeline.refusal}",)
-    arrival, rst = _arrival(timeline), resets(timeline)
     if not timeline.complete:
         errors = f"server socket {server.error or 'without error'}, client socket {client.error or 'without error'}"
         if killed := _killed(timeline):
             return Outcome.KILLED, (f"RST, {killed}'s ECONNRESET", errors)
         victim = timeline.end_of(_sender(timeline))
-        if victim is not None and victim.error in ("ECONNRESET", "EPIPE") and rst:
+        if victim is not None and victim.error in ("ECONNRESET", "EPIPE") and resets(timeline):
             return Outcome.RESET, (f"leaked, RST, {victim.error}", errors)
         return (Outcome.LOST if server.error or client.error else Outcome.STALLED), (errors,)
-    whole = f"all {client.received} bytes of the stream arrived"
+    return _fate(timeline, (f"all {client.received} bytes of the stream arrived",))
+
+
+def _fate(timeline: Timeline, more: tuple[str, ...]) -> tuple[Outcome, tuple[str, ...]]:
+    """Tell what became of a packet that harmed nobody."""
+    arrival = _arrival(timeline)
     if arrival is None:
-        return Outcome.DROPPED, (_end_of_way(timeline), whole)
+        return Outcome.DROPPED, (_end_of_way(timeline), *more)
     where = f"came from {arrival.packet.source.address}"
-    if leaked(timeline):
-        return Outcome.LEAKED, (where, whole)
-    return Outcome.DELIVERED, (where, whole)
+    return (Outcome.LEAKED if leaked(timeline) else Outcome.DELIVERED), (where, *more)
 
 
 def _unreachable(timeline: Timeline) -> Sighting | None:
@@ -218,7 +230,8 @@ def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | 
         found.append("conntrack's word is INVALID, and yet the packet was translated back")
     if outcome is Outcome.DROPPED and timeline.counters.dropped == 0 and not _unreachable(timeline):
         found.append("the packet did not reach the client, but no rule counted a drop")
-    if outcome not in (Outcome.RESET, Outcome.KILLED) and any(_is_exact(timeline, reset) for reset in resets(timeline)):
+    lives = bool(timeline.ends) and outcome not in (Outcome.RESET, Outcome.KILLED)
+    if lives and any(_is_exact(timeline, reset) for reset in resets(timeline)):
         found.append(f"a reset with the exact number reached the {_sender(timeline)}, and yet the connection went on")
     return tuple(found)
 

@@ -486,6 +486,15 @@ def test_features_are_known_by_the_kernels_options(monkeypatch, options, name, m
             features.require(name)
 
 
+def test_where_no_options_are_known_the_list_of_modules_tells(monkeypatch):
+    monkeypatch.setattr(features, "_kernel_options", dict)
+    monkeypatch.setattr(features, "_modules", lambda _release: "kernel/drivers/net/veth.ko.xz:\n")
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    features.require("veth")
+    with pytest.raises(MissingError, match="the kernel has no sch_htb: boot one with CONFIG_NET_SCH_HTB=y or =m"):
+        features.require("sch_htb")
+
+
 @pytest.mark.kernel
 def test_root_of_a_user_namespace_is_not_root(project):
     project.makepyfile(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from lab.cases import (
     ack_above,
     ack_below,
+    after_close,
     asymmetric_route,
     bad_checksum,
     bad_checksum_unchecked,
@@ -28,6 +31,8 @@ from lab.cases import (
     last_ignored_byte,
     no_ack_flag,
     picked_up,
+    port_reused,
+    redirected_in_pod,
     reset_behind,
     reset_exact,
     reset_inexact,
@@ -35,6 +40,7 @@ from lab.cases import (
     retried,
     sack_beyond,
     snat_port_race,
+    stale_syn_ack,
     stale_udp_entry,
     syn_ack_again,
     syn_before_service,
@@ -43,7 +49,9 @@ from lab.cases import (
     syn_from_server,
     table_full,
     table_full_gc,
+    tour_of_states,
     truncated_header,
+    two_nodes,
     udp_before_service,
     upstream_regression,
     without_nat,
@@ -51,81 +59,74 @@ from lab.cases import (
 from lab.cases.case import Case
 from lab.errors import InputError
 
-__all__ = ["CASES", "DEFAULT_CASES", "HEADLINE", "Case", "find"]
+__all__ = ["CASES", "DEFAULT_CASES", "GROUPS", "HEADLINE", "Case", "find", "usual"]
 
 HEADLINE: Final = beyond_window.CASE
 
 #: What `lab run` shows unless it is told what to run: the bug, its two controls, and upstream's own test.
 DEFAULT_CASES: Final = (HEADLINE, in_window.CASE, without_nat.CASE, upstream_regression.CASE)
 
-_OUT_OF_THE_WINDOW: Final = (
-    *beyond_window.CASES[1:],
-    *first_invalid_byte.CASES,
-    *last_ignored_byte.CASES,
-    *far_behind.CASES,
-    *upstream_regression.CASES[1:],
-    *ack_above.CASES,
-    *ack_below.CASES,
-    *sack_beyond.CASES,
+#: The catalogue by what its cases are about.
+GROUPS: Final[Mapping[str, tuple[Case, ...]]] = MappingProxyType(
+    {
+        "the bug and its controls": DEFAULT_CASES,
+        "out of the window": (
+            *beyond_window.CASES[1:],
+            *first_invalid_byte.CASES,
+            *last_ignored_byte.CASES,
+            *far_behind.CASES,
+            *upstream_regression.CASES[1:],
+            *ack_above.CASES,
+            *ack_below.CASES,
+            *sack_beyond.CASES,
+        ),
+        "not a window matter": (
+            bad_checksum.CASE,
+            bad_checksum_unchecked.CASE,
+            syn_fin.CASE,
+            no_ack_flag.CASE,
+            truncated_header.CASE,
+            syn_from_server.CASE,
+            syn_from_client.CASE,
+            syn_ack_again.CASE,
+            reset_out_of_window.CASE,
+            *reset_behind.CASES,
+            *reset_exact.CASES,
+            *reset_inexact.CASES,
+            *icmp_error.CASES,
+            tour_of_states.CASE,
+        ),
+        "the entry is gone": (
+            *entry_deleted.CASES,
+            entry_deleted_client_first.CASE,
+            *entry_deleted_strictly.CASES,
+            *entry_expired.CASES,
+            *picked_up.CASES,
+        ),
+        "the port is used again": (*port_reused.CASES, stale_syn_ack.CASE),
+        "where the packet ends, and who judges it": (
+            *client_on_node.CASES,
+            *client_masqueraded.CASES,
+            *client_beyond_window.CASES,
+            asymmetric_route.CASE,
+            *redirected_in_pod.CASES,
+            *after_close.CASES,
+            *two_nodes.CASES,
+        ),
+        "the table is full": (*table_full.CASES, table_full_gc.CASE),
+        "the entry stays": (
+            endpoint_removed.CASE,
+            *syn_before_service.CASES,
+            *stale_udp_entry.CASES,
+            *udp_before_service.CASES,
+        ),
+        "two at once": (*snat_port_race.CASES, *dns_race.CASES),
+        "as people meet it": (retried.CASE, *congested.CASES),
+    }
 )
-_NOT_A_WINDOW_MATTER: Final = (
-    bad_checksum.CASE,
-    bad_checksum_unchecked.CASE,
-    syn_fin.CASE,
-    no_ack_flag.CASE,
-    truncated_header.CASE,
-    syn_from_server.CASE,
-    syn_from_client.CASE,
-    syn_ack_again.CASE,
-    reset_out_of_window.CASE,
-    *reset_behind.CASES,
-    *reset_exact.CASES,
-    *reset_inexact.CASES,
-    *icmp_error.CASES,
-)
-
-_THE_ENTRY_IS_GONE: Final = (
-    *entry_deleted.CASES,
-    entry_deleted_client_first.CASE,
-    *entry_deleted_strictly.CASES,
-    *entry_expired.CASES,
-    *picked_up.CASES,
-)
-
-_WHERE_IT_ENDS: Final = (
-    *client_on_node.CASES,
-    *client_masqueraded.CASES,
-    *client_beyond_window.CASES,
-    asymmetric_route.CASE,
-)
-
-_THE_ENTRY_STAYS: Final = (
-    endpoint_removed.CASE,
-    *syn_before_service.CASES,
-    *stale_udp_entry.CASES,
-    *udp_before_service.CASES,
-)
-_TWO_AT_ONCE: Final = (*snat_port_race.CASES, *dns_race.CASES)
-
-#: Why it went unnoticed; and the report itself, where nothing is forged and every packet is real.
-_AS_PEOPLE_MEET_IT: Final = (retried.CASE, *congested.CASES)
 
 #: Every case by its name.
-CASES: Final = {
-    case.name: case
-    for case in (
-        *DEFAULT_CASES,
-        *_OUT_OF_THE_WINDOW,
-        *_NOT_A_WINDOW_MATTER,
-        *_THE_ENTRY_IS_GONE,
-        *_WHERE_IT_ENDS,
-        *table_full.CASES,
-        table_full_gc.CASE,
-        *_THE_ENTRY_STAYS,
-        *_TWO_AT_ONCE,
-        *_AS_PEOPLE_MEET_IT,
-    )
-}
+CASES: Final = {case.name: case for group in GROUPS.values() for case in group}
 
 
 def usual(*, all_: bool, slow: bool) -> tuple[Case, ...]:

@@ -34,7 +34,7 @@ def _cast(topology: Topology, family: Family) -> Cast:
     return Cast(players.client, players.node, players.client_address, ((_OUTSIDE, address),), None)
 
 
-def _masquerade(stage: Datagrams, how: str) -> None:
+def masquerade(stage: Datagrams, how: str) -> None:
     """Give the node the rule that network plugins write for what leaves the cluster."""
     table = "ip" if stage.family is Family.IPV4 else "ip6"
     stage.node.nft.run(
@@ -43,8 +43,8 @@ def _masquerade(stage: Datagrams, how: str) -> None:
     )
 
 
-async def _race(stage: Datagrams, masquerade: str, *, same_port: bool) -> None:
-    _masquerade(stage, masquerade)
+async def _race(stage: Datagrams, how: str, *, same_port: bool) -> None:
+    masquerade(stage, how)
     stage.hold()
     for port in range(CLIENT_PORT, CLIENT_PORT + _TRIES):
         stage.ask("A example.com", port=port)
@@ -94,7 +94,7 @@ PLAIN: Final = Case(
 
 RANDOM: Final = Case(
     name="snat-port-race-random",
-    title="control: the same with --random-fully, as kube-proxy writes it since v1.16",
+    title="control: the same with --random-fully, as kube-proxy writes its own masquerading (kubernetes #78547)",
     story=(
         "Each flow is given a port by chance instead of its own, so two at once meet in the same one once in 64,512"
         " times, and not whenever two pods happen to use the same. Both questions are answered. Such a meeting is taken"

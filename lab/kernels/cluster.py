@@ -22,7 +22,7 @@ from distributed.utils import sync
 from lab import __version__
 from lab.errors import InputError, LabError
 from lab.kernels import Cache, Image, Kernel, depot
-from lab.kernels.trials import Trials, in_guest
+from lab.kernels.trials import Trials, failed, in_guest
 from lab.matrix import Column
 
 _PIECE: Final = 4 << 20  # bytes of a file that go over the wire at a time
@@ -46,18 +46,18 @@ class Cluster:
             asyncio.run(_reach(address))
         except (OSError, ValueError) as error:
             raise InputError(f"no Dask scheduler at {address}: {error}", cure="such as tcp://10.0.0.1:8786") from None
-        self._client = Client(address, set_as_default=False)
+        self.client = Client(address, set_as_default=False)
         try:
             self._check()
-            self._client.register_plugin(_Guard())
+            self.client.register_plugin(_Guard())
             # By value: who reads it there may have no lab.
             cloudpickle.register_pickle_by_value(depot)
-            self._client.register_plugin(depot.Depot())
+            self.client.register_plugin(depot.Depot())
             cloudpickle.unregister_pickle_by_value(depot)
         except BaseException:
-            self._client.close()
+            self.client.close()
             raise
-        self._executor = self._client.get_executor(pure=False)
+        self._executor = self.client.get_executor(pure=False)
 
     def __enter__(self) -> Self:
         return self
@@ -65,18 +65,18 @@ class Cluster:
     def __exit__(self, kind: type[BaseException] | None, value: object, traceback: TracebackType | None) -> None:
         # Without wanting the results any more: what runs then is ended by the guards.
         self._executor.shutdown(wait=False)
-        self._client.close()
+        self.client.close()
 
     def submit(self, kernel: Kernel, image: Image, trials: Trials) -> Future[Column]:
         """Have a kernel booted by some worker, and by another one where that is lost."""
-        files = {layer: self._offer(path) for layer, path in vars(image).items()}
+        files = {layer: self.offer(path) for layer, path in vars(image).items()}
         found: Future[Column] = Future()
 
         def done(future: Future[Column]) -> None:
             error = future.exception() if not future.cancelled() else None
             if isinstance(error, KilledWorker):
-                failure = f"its guest took {error.allowed_failures + 1} workers with it, one after the other"
-                found.set_result(Column(kernel.name, kernel.release, kernel.version, failure=failure))
+                lost = f"its guest took {error.allowed_failures + 1} workers with it, one after the other"
+                found.set_result(failed(kernel, LabError(lost)))
             elif error is not None:
                 found.set_exception(error)
             elif not future.cancelled():
@@ -86,23 +86,21 @@ class Cluster:
         return found
 
     def _check(self) -> None:
-        told: dict[str, str] = self._client.run(_lab, on_error="return")
+        told: dict[str, str] = self.client.run(_lab, on_error="return")
         if not told:
-            raise LabError(
-                f"the Dask scheduler at {self._client.scheduler.address} has no workers: dask worker ADDRESS"
-            )
+            raise LabError(f"the Dask scheduler at {self.client.scheduler.address} has no workers: dask worker ADDRESS")
         for worker, version in told.items():
             if version != __version__:
                 raise LabError(f"the worker at {worker} does not have this lab, {__version__}, but: {version}")
 
-    def _offer(self, path: Path) -> str:
+    def offer(self, path: Path) -> str:
         """See that the scheduler has a file, and return the hash of its content."""
         digest = _digest(path)
-        scheduler = self._client.scheduler
-        if not self._client.sync(scheduler.lab_depot_has, digest=digest):
+        scheduler = self.client.scheduler
+        if not self.client.sync(scheduler.lab_depot_has, digest=digest):
             sender = uuid.uuid4().hex
             for piece, last in _pieces(path):
-                self._client.sync(scheduler.lab_depot_put, digest=digest, sender=sender, piece=piece, last=last)
+                self.client.sync(scheduler.lab_depot_put, digest=digest, sender=sender, piece=piece, last=last)
         return digest
 
 
@@ -131,7 +129,7 @@ def _lab() -> str:
 def _boot(kernel: Kernel, files: dict[str, str], trials: Trials) -> Column:
     """On a worker: fetch the files that are not in its cache, and boot the guest."""
     cache = Cache.default()
-    image = Image(**{layer: _fetched(digest, cache) for layer, digest in files.items()})
+    image = Image(**{layer: fetched(digest, cache) for layer, digest in files.items()})
     return asyncio.run(_guarded(str(get_worker().get_current_task()), kernel, image, trials))
 
 
@@ -144,7 +142,7 @@ async def _guarded(key: str, kernel: Kernel, image: Image, trials: Trials) -> Co
         del _running[key]
 
 
-def _fetched(digest: str, cache: Cache) -> Path:
+def fetched(digest: str, cache: Cache) -> Path:
     """Return a file from the worker's cache, fetching it where it is not there yet.
 
     :raises LabError: what came is not what was asked for.

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from lab import __version__
-from lab.errors import LabError, MissingError
+from lab.errors import InputError, LabError, MissingError
 from lab.kernels import Cache, Image, Kernel, make_image, resolve
-from lab.kernels.trials import RUNNING, Trials, here, in_guest
+from lab.kernels.trials import RUNNING, Trials, failed, here, in_guest
 from lab.matrix import Column, Matrix, merge
 
 #: Told which kernel is at what, from any thread.
@@ -80,21 +80,23 @@ def run(names: Sequence[str], trials: Trials, machine: ThisMachine, guests: Gues
     :raises CancelledError: by Ctrl-C.
     """
     cache = Cache.default()
-    kernels = {name: resolve(name, cache) for name in names if name != RUNNING}
-    columns: list[Future[Column]] = []
+    kernels = {name: _resolved(name, cache) for name in names if name != RUNNING}
+    columns = []
     for name in names:
-        try:
-            future = _start(kernels.get(name), trials, cache, machine, guests, say)
-        except MissingError:
-            raise
-        except LabError as error:
-            say(name, str(error))
-            future = Future()
-            future.set_result(Column(name, kernels[name].release, kernels[name].version, failure=str(error)))
-        else:
-            future.add_done_callback(partial(_done, name, say))
+        future = _start(kernels.get(name), trials, cache, machine, guests, say)
+        future.add_done_callback(partial(_done, name, say))
         columns.append(future)
     return merge(__version__, asyncio.run(_all(columns)))
+
+
+def _resolved(name: str, cache: Cache) -> Kernel | Column:
+    """Return the kernel of a name, or its column where it cannot be fetched."""
+    try:
+        return resolve(name, cache)
+    except (InputError, MissingError):
+        raise
+    except LabError as error:
+        return Column(name, "", "", failure=str(error))
 
 
 async def _all(futures: Sequence[Future[Column]]) -> list[Column]:
@@ -112,14 +114,27 @@ async def _all(futures: Sequence[Future[Column]]) -> list[Column]:
 
 
 def _start(
-    kernel: Kernel | None, trials: Trials, cache: Cache, machine: ThisMachine, guests: Guests, say: Say
+    kernel: Kernel | Column | None, trials: Trials, cache: Cache, machine: ThisMachine, guests: Guests, say: Say
 ) -> Future[Column]:
     if kernel is None:
         say(RUNNING, "runs the trials on this machine")
         return machine.run(partial(here, trials))
-    image = make_image(kernel, cache)
+    if isinstance(kernel, Column):
+        return _known(kernel)
+    try:
+        image = make_image(kernel, cache)
+    except MissingError:
+        raise
+    except LabError as error:
+        return _known(failed(kernel, error))
     say(kernel.name, f"Linux {kernel.release} is ready to boot")
     return guests.submit(kernel, image, trials)
+
+
+def _known(column: Column) -> Future[Column]:
+    future: Future[Column] = Future()
+    future.set_result(column)
+    return future
 
 
 def _done(name: str, say: Say, future: Future[Column]) -> None:

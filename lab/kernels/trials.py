@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from lab.errors import LabError, MissingError
 from lab.matrix import Column, version
 from lab.result import from_json
 
@@ -44,13 +45,23 @@ class Trials:
 async def in_guest(kernel: Kernel, image: Image, trials: Trials) -> Column:
     """Boot a kernel and run the trials there. Whatever goes wrong with the guest is in the column.
 
-    :raises LabError: no guest can be started at all.
+    :raises MissingError: no guest can be started here at all.
     """
     from lab.kernels import run_in_guest
 
     command = ("sh", "-c", f'exec lab run --no-timeline --json "$LAB_RESULTS/{_REPORT}" "$@"', "lab", *trials.arguments)
-    run = await run_in_guest(kernel, command, image=image, limit=trials.limit, memory=trials.memory)
+    try:
+        run = await run_in_guest(kernel, command, image=image, limit=trials.limit, memory=trials.memory)
+    except MissingError:
+        raise
+    except LabError as error:
+        return failed(kernel, error)
     return column(kernel.name, kernel.release, kernel.version, run)
+
+
+def failed(kernel: Kernel, error: LabError) -> Column:
+    """Return the column of a kernel that no guest came to run."""
+    return Column(kernel.name, kernel.release, kernel.version, failure=str(error))
 
 
 async def here(trials: Trials) -> Column:

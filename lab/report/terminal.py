@@ -15,11 +15,11 @@ from rich.text import Text
 from lab.conntrack.witness import Judged, Judgement
 from lab.report.load import load_lines
 from lab.result import Report, Result, Tally
-from lab.timeline import Injected, Timeline
+from lab.timeline import Exchange, Injected, Timeline
 from lab.verdict import Outcome, cost, leaked
 from lab.wire.capture import LOCAL, Sighting
 from lab.wire.follow import distance
-from lab.wire.packet import ACK, FIN, ICMP, RST, SYN, TCP, Packet
+from lab.wire.packet import ACK, FIN, ICMP, RST, SYN, TCP, UDP, Packet
 
 #: The names of the cases and of the fix that the closing words speak of.
 HEADLINE: Final = "beyond-window"
@@ -41,6 +41,9 @@ OUTCOME_STYLES: Final = {
 
 _WIDE: Final = 4  # fixes; with more, a cell has room for two words only
 _BRIEF: Final = 11  # columns of a fix's name that can be broken
+
+#: Counters of conntrack that say what no rule sees, told where they are not 0.
+_TELLING: Final = ("drop", "early_drop", "insert_failed", "clash_resolve")
 
 _LIVES: Final = (Outcome.DROPPED, Outcome.DELIVERED)
 
@@ -79,12 +82,11 @@ class _Crossing:
 
 
 def _crossings(sightings: Iterable[Sighting]) -> list[_Crossing]:
-    """Pair the sightings of TCP segments and ICMP errors link by link, in the order in which they were seen."""
+    """Pair the sightings of segments, datagrams and ICMP errors link by link, in the order in which they were seen."""
     crossings: list[_Crossing] = []
     waiting: list[tuple[int, Sighting]] = []
     for sighting in sightings:
-        packet = sighting.packet
-        if packet.tcp is None and (packet.icmp is None or packet.icmp.quoted is None):
+        if not _is_drawn(sighting.packet):
             continue
         if sighting.outgoing:
             waiting.append((len(crossings), sighting))
@@ -99,6 +101,11 @@ def _crossings(sightings: Iterable[Sighting]) -> list[_Crossing]:
             waiting.remove(match)
             crossings[match[0]] = _Crossing(match[1], sighting)
     return crossings
+
+
+def _is_drawn(packet: Packet) -> bool:
+    is_error = packet.icmp is not None and packet.icmp.quoted is not None
+    return packet.tcp is not None or is_error or (packet.protocol == UDP and not packet.is_barrier)
 
 
 class _Drawing:
@@ -180,8 +187,10 @@ class _Drawing:
         return self._leak is not None and crossing.arriving == self._leak
 
     def _numbers(self, packet: Packet) -> str:
-        """Flags and numbers of a segment, relative to its connection's first; what an ICMP error is about."""
+        """Flags and numbers of a segment, relative to its connection's first; what else there is to tell of others."""
         tcp, timeline = packet.tcp, self._timeline
+        if packet.protocol == UDP:
+            return f"UDP len {packet.payload_length}"
         if tcp is None:
             return _error(packet)
         first = self._first_numbers(packet)
@@ -221,7 +230,7 @@ class _Drawing:
             number = "(4)" if self._is_leak(crossing) else "(3)"
         elif packet.tcp is not None and packet.tcp.flags & RST and packet.source in clients:
             number = "(5)"
-        elif packet.source == timeline.client_address and packet.payload_length:
+        elif packet.tcp is not None and packet.source == timeline.client_address and packet.payload_length:
             number = "(1)" if packet.destination == timeline.target else "(2)"
         if number in self._marked:
             return ""
@@ -239,7 +248,7 @@ def _error(packet: Packet) -> str:
 
 
 def timeline_lines(timeline: Timeline) -> list[Text]:
-    """Draw a timeline: TCP segments and ICMP errors on every link, what conntrack said, how the sockets ended.
+    """Draw a timeline: segments, datagrams and ICMP errors on every link, what conntrack said, how the sockets ended.
 
     Of downloads under load: how each ended, and what was counted.
     """
@@ -251,7 +260,7 @@ def timeline_lines(timeline: Timeline) -> list[Text]:
 def _about(injected: Injected) -> str:
     if not injected.forged:
         return f"sent by the {injected.host}'s own stack"
-    if injected.packet.tcp is None:
+    if injected.offset is None:
         return f"injected on {injected.host}'s link"
     where = "the very next byte" if injected.offset == 0 else f"{injected.offset:+,} from the next byte"
     model = f"; {injected.predicted}" if injected.predicted else ""
@@ -276,18 +285,35 @@ def _ending(timeline: Timeline) -> list[Text]:
         + ("" if end.intact else " AND NOT THOSE THAT WERE SENT")
         for end in timeline.ends
     )
-    lines.append(Text(ends, "green" if timeline.complete else _OOPS))
+    if timeline.refusal is not None:
+        ends = f"no connection: {timeline.refusal}"
+    if ends:
+        lines.append(Text(ends, "green" if timeline.complete else _OOPS))
     if timeline.tries:
         lines.append(Text(", ".join(cost(timeline))))
-    invalid = timeline.counters.statistics.get("invalid", 0)
+    lines += [Text(_of(exchange), "green" if exchange.answered else _OOPS) for exchange in timeline.exchanges]
+    counted = timeline.counters.statistics
+    others = "".join(f", {name} {counted[name]:,}" for name in _TELLING if counted.get(name))
     entry = timeline.entry
-    left = f"{entry.tcp_state}, {entry.timeout:,} s left" if entry else "gone"
-    lines.append(Text(f"INVALID by the nodes' count: {invalid}; conntrack entry at {timeline.node}: {left}"))
+    left = f"{entry.tcp_state or 'UDP'}, {entry.timeout:,} s left" if entry else "gone"
+    invalid = f"INVALID by the nodes' count: {counted.get('invalid', 0)}"
+    lines.append(Text(f"{invalid}{others}; conntrack entry at {timeline.node}: {left}"))
     return lines
 
 
+def _of(exchange: Exchange) -> str:
+    """Tell what came of a question."""
+    asked = f"{exchange.client} asked {exchange.target} from port {exchange.question.source.port}"
+    reached = f"reached {', '.join(exchange.reached)}" if exchange.reached else "reached no server"
+    if exchange.answered:
+        return f"{asked}: {reached}, answered"
+    if exchange.answer is not None:
+        return f"{asked}: {reached}, answered from {exchange.answer.source}, which its socket does not talk to"
+    return f"{asked}: {reached}, {exchange.error or 'no answer'}"
+
+
 def _route(packet: Packet) -> str:
-    if packet.tcp is None:
+    if packet.icmp is not None:
         return f"{packet.source.address} > {packet.destination.address}"
     return f"{packet.source} > {packet.destination}"
 

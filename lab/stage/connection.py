@@ -14,13 +14,14 @@ from lab.conntrack.window import BE_LIBERAL, Prediction, Tracker
 from lab.conntrack.witness import Judgement
 from lab.errors import InputError
 from lab.fabric import Lab
+from lab.recorder import UnseenError
 from lab.stage.scene import RefusedError, Scene, one_processor
 from lab.timeline import Injected, SocketEnd, Timeline, unreachable
 from lab.traffic.stream import A_MOMENT, FAREWELL, REQUEST, Attempt, TcpEnd, listen, stream
 from lab.wire.capture import LOCAL, Sighting
 from lab.wire.craft import IcmpError, Segment, craft
 from lab.wire.follow import Connection, Side, distance
-from lab.wire.packet import TCP, Packet, SocketAddress, decode
+from lab.wire.packet import FIN, PSH, RST, TCP, Packet, SocketAddress, decode
 from lab.words import Behaviour, Family
 
 _FIRST_PART: Final = 1000  # bytes of the stream before the case disturbs the connection
@@ -31,6 +32,7 @@ QUESTION: Final = b"are you there?\n"
 _WORD: Final = 500  # bytes that the server says where the case is about its own next segment
 # IP_MTU of ip(7), IPV6_MTU of ipv6(7): Python has no names for them.
 _PATH_MTU: Final = {Family.IPV4: (socket.IPPROTO_IP, 14), Family.IPV6: (socket.IPPROTO_IPV6, 24)}
+_TCP_REPAIR: Final = 19  # include/uapi/linux/tcp.h
 
 
 class Stage(Scene):
@@ -43,6 +45,7 @@ class Stage(Scene):
         super().__init__(lab, cast, family, behaviour)
         self._connection = Connection()  # as the packets at the server's interface tell it
         self._peer = cast.client_address  # the client, as the server knows it
+        self._server_on_link = self._server_address  # the server, as the packets on its link have it
         self._ends: tuple[TcpEnd, TcpEnd] | None = None
         self._forged: set[tuple[object, ...]] = set()
         self._client_says = REQUEST
@@ -51,12 +54,15 @@ class Stage(Scene):
 
     def _follow(self, sighting: Sighting) -> None:
         # A forged packet tells nothing of what the server's stack has sent.
-        if sighting.host == self._server and sighting.packet.likeness not in self._forged:
+        on_link = sighting.host == self._server and sighting.interface != LOCAL
+        if on_link and sighting.packet.likeness not in self._forged:
             self._connection.see(sighting.packet)
 
     def _follow_server(self, end: TcpEnd) -> None:
         """Follow the connection at the server that the node's rules chose, from its first packet on."""
         self._server, self._server_address, self._peer = end.host, end.own_address, end.peer_address
+        # The node that judges translates: where the server is on it, that is behind its link.
+        self._server_on_link = self._target if end.host == self.cast.node else end.own_address
         self._connection = Connection()
         for sighting in self.recorder.sightings:
             if self._peer in (sighting.packet.source, sighting.packet.destination):
@@ -65,7 +71,7 @@ class Stage(Scene):
     @property
     def server(self) -> Side:
         """The server's side of the connection: ``sent`` is its SND.NXT, ``acknowledged`` its RCV.NXT."""
-        side = self._connection.side(self._server_address)
+        side = self._connection.side(self._server_on_link)
         assert side is not None, "establish the connection first"
         return side
 
@@ -167,12 +173,39 @@ class Stage(Scene):
         with one_processor():
             await end.send(words)
             await self.barrier()
-        if not judged:
-            return
-        sent = (sighting for sighting in self.recorder.sightings[seen:] if sighting.host == end.host)
-        packet = next(one.packet for one in sent if one.outgoing and one.packet.payload_length and one.packet.tcp)
-        self._await_judgement(packet, forged=False, of_window=False)
+        if judged:
+            self._await_judgement_of_sent(end.host, seen, PSH)
         self._take_errors()
+
+    def _await_judgement_of_sent(self, host: str, seen: int, flag: int) -> None:
+        """Remember the first segment with a flag that a host's own stack sent since, as what the trial is about."""
+        sent = (sighting.packet for sighting in self.recorder.sightings[seen:] if _is_sent_by(sighting, host))
+        packet = next((one for one in sent if one.tcp is not None and one.tcp.flags & flag), None)
+        if packet is None:
+            raise UnseenError(f"the capture on {host} saw nothing of what its stack sent")
+        self._await_judgement(packet, forged=False, of_window=False)
+
+    async def client_aborts(self) -> None:
+        """Let the client close at once with a RST, and wait until its effect is over. All has been said by then."""
+        with one_processor():
+            self.client_end.close()
+            await self.barrier()
+        self._take_errors()
+        self._complete = True
+
+    async def client_vanishes(self) -> None:
+        """Let the client's socket be gone without a word, as those of a pod are that was replaced by another."""
+        self.client_end.socket.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)  # closed like that it sends nothing
+        await self.client_aborts()
+
+    async def client_leaves(self) -> None:
+        """Let the client say that it has nothing more to say, to be judged: its FIN may never be acknowledged."""
+        self._half_closed = True
+        seen = len(self.recorder.sightings)
+        with one_processor():
+            self.client_end.socket.shutdown(socket.SHUT_WR)
+            await self.barrier()
+        self._await_judgement_of_sent(self.client_end.host, seen, FIN)
 
     async def half_close(self) -> None:
         """Let the client say that it has nothing more to say (shutdown(2), SHUT_WR), and wait until that is known."""
@@ -209,7 +242,7 @@ class Stage(Scene):
         if server.error is None:
             await client.receive(server.sent)
         with one_processor():
-            if not self._half_closed:
+            if not self._half_closed and client.error is None:
                 self._client_says += FAREWELL
                 await client.send(FAREWELL)
             if server.error is None:
@@ -244,7 +277,7 @@ class Stage(Scene):
             exact.
         :param more: other fields of :class:`lab.wire.craft.Segment`, such as flags and options.
         """
-        addresses = (self._server_address, self._peer)
+        addresses = (self._server_on_link, self._peer)
         return _segment(self.server, self.client, addresses, offset, payload, acknowledge, more)
 
     def from_client(self, offset: int = 0, payload: bytes = b"", *, acknowledge: int = 0, **more: object) -> Segment:
@@ -276,12 +309,19 @@ class Stage(Scene):
             await self.barrier()
         self._take_errors()
 
+    async def provoke(self, packet: Segment) -> None:
+        """Inject a segment, and let the RST by which its receiver's own stack answers be the one to be judged."""
+        seen = len(self.recorder.sightings)
+        await self.inject(packet)
+        assert self._injected is not None
+        self._await_judgement_of_sent(self._injected.receiver, seen, RST)
+
     def _await_judgement(self, packet: Packet, *, forged: bool, of_window: bool) -> str:
         """Remember a packet as the one that the trial is about; return the host that it comes from."""
         from_server = packet.source.address == self._server_address.address
         sender, receiver = (self.server, self.client) if from_server else (self.client, self.server)
         hosts = (self._server, self.cast.client) if from_server else (self.cast.client, self._server)
-        offset = distance(sender.sent, packet.tcp.sequence) if forged and packet.tcp else 0
+        offset = (distance(sender.sent, packet.tcp.sequence) if forged else 0) if packet.tcp else None
         predicted = self._predict(packet) if of_window else None
         self._injected = Injected(*hosts, packet, forged, offset, receiver.window, receiver.sent, predicted)
         return hosts[0]
@@ -366,7 +406,7 @@ class Stage(Scene):
         ends = tuple(self._end(end) for end in self._ends or ())
         for end in self._ends or ():
             end.close()
-        sides = {self._server: self._server_address, self.cast.client: self._peer}
+        sides = {self._server: self._server_on_link, self.cast.client: self._peer}
         first = {host: side.first for host, address in sides.items() if (side := self._connection.side(address))}
         return replace(timeline, peer_address=self._peer, ends=ends, first_numbers=first)
 
@@ -389,6 +429,10 @@ def _segment(
     fields: dict[str, Any] = {"flags": "PA" if payload else "A", "timestamps": sender.timestamps, **more}
     numbers = (sender.sent + offset, receiver.sent + acknowledge)
     return Segment(*addresses, *numbers, window=sender.last_window_field, payload=payload, **fields)
+
+
+def _is_sent_by(sighting: Sighting, host: str) -> bool:
+    return sighting.host == host and sighting.outgoing
 
 
 def _is_plain(packet: Segment | IcmpError) -> bool:

@@ -228,8 +228,8 @@ def decide_by_the_last(timeline: Timeline) -> Verdict:
 
 
 def _decide(timeline: Timeline, decisive: Exchange) -> Verdict:
-    outcome, because = _outcome(decisive)
-    others = [_outcome(exchange)[1] for exchange in timeline.exchanges if exchange is not decisive]
+    outcome, because = _outcome(timeline, decisive)
+    others = [_outcome(timeline, exchange)[1] for exchange in timeline.exchanges if exchange is not decisive]
     judged = _judged(timeline, decisive)
     found = disagreeing_witnesses(timeline)
     if judged is None and not timeline.counters.statistics.get("drop"):
@@ -251,12 +251,14 @@ def _judged(timeline: Timeline, exchange: Exchange) -> Judged | None:
     return next((judged for judged in timeline.judged if judged.packet == exchange.question), None)
 
 
-def _outcome(exchange: Exchange) -> tuple[Outcome, str]:
+def _outcome(timeline: Timeline, exchange: Exchange) -> tuple[Outcome, str]:
     if exchange.answered:
         return Outcome.DELIVERED, f"answered by {', '.join(exchange.reached)}"
     if exchange.error is not None:
         return Outcome.REFUSED, exchange.error
     if exchange.answer is not None:
         return Outcome.LEAKED, f"answer came from {exchange.answer.source.address}"
-    reached = ", ".join(exchange.reached)
-    return Outcome.LOST, f"no answer, reached {reached}" if reached else "reached no server"
+    if exchange.reached:
+        return Outcome.LOST, f"no answer, reached {', '.join(exchange.reached)}"
+    failed = timeline.counters.statistics.get("insert_failed")
+    return Outcome.LOST, "reached no server" + (f", insert_failed {failed}" if failed else "")

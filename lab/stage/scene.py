@@ -203,6 +203,13 @@ class Scene:
                 return judged.judgement
         raise UnseenError("the witness saw nothing of the injected packet")
 
+    def words_of_nodes(self) -> dict[str, Judgement]:
+        """Return what each node's conntrack made of the packet to be judged; a node that never saw it has no word."""
+        assert self._injected is not None
+        self.recorder.read()
+        likeness = self._injected.packet.likeness
+        return {one.host: one.judgement for one in self.recorder.judged if one.packet.likeness == likeness}
+
     # --- expectations -------------------------------------------------------------------------------
 
     def expect(self, words: str, holds: bool, seen: object = "") -> bool:
@@ -362,6 +369,9 @@ class Scene:
         self.recorder.stop()
         if lost := self.recorder.lost():
             self._faults.append(f"the captures lost {lost} packets")
+        # All namespaces of a machine share one hash table: somebody else's millions of entries fill its chains.
+        if crowded_out := self.statistics().get("chain_toolong"):
+            self._faults.append(f"conntrack dropped {crowded_out} packets, for the machine's hash table is overfull")
         return Timeline(
             client=self.cast.client,
             node=self.cast.node,

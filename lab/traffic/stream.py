@@ -105,6 +105,8 @@ class TcpEnd:
 
         What an ICMP error has it note in passing (the kernel's sk_err_soft) ends nothing.
         """
+        if self.socket.fileno() < 0:
+            return self.error
         code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code and _state(self.socket) == _CLOSED:
             self.error = errno.errorcode.get(code, str(code))

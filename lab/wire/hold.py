@@ -30,6 +30,7 @@ _QUEUE: Final = 0
 _BATCH_BEGIN, _BATCH_END, _NEW_RULE, _APPEND = 0x10, 0x11, 6, 0x800
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
 _ELEMENT, _NAME, _DATA = 1, 1, 2
+_TARGET: Final = b"NFQUEUE\0"
 _TARGET_NAME, _TARGET_REVISION, _TARGET_INFO = 1, 2, 3
 _PACKET, _VERDICT, _CONFIG = 0, 1, 2  # NFQNL_MSG_*
 _CONFIG_COMMAND, _CONFIG_PARAMETERS, _BIND, _COPY_PACKET = 1, 2, 1, 2
@@ -55,9 +56,13 @@ class Hold:
         )
         self._socket = nfnetlink.open_socket(namespace)
         self._socket.setblocking(True)
-        self._ask(nfnetlink.message(Subsystem.QUEUE, _CONFIG, ACK, _command(_BIND), resource=_QUEUE))
-        self._ask(nfnetlink.message(Subsystem.QUEUE, _CONFIG, ACK, _copy(_COPIED), resource=_QUEUE))
-        self._ask(_queue_rule(socket.AF_INET if family is Family.IPV4 else socket.AF_INET6))
+        try:
+            self._ask(nfnetlink.message(Subsystem.QUEUE, _CONFIG, ACK, _command(_BIND), resource=_QUEUE))
+            self._ask(nfnetlink.message(Subsystem.QUEUE, _CONFIG, ACK, _copy(_COPIED), resource=_QUEUE))
+            self._ask(_queue_rule(socket.AF_INET if family is Family.IPV4 else socket.AF_INET6))
+        except MissingError:
+            self._socket.close()
+            raise
         self._socket.setblocking(False)
 
     def _ask(self, request: bytes) -> None:
@@ -120,7 +125,7 @@ def _queue_rule(family: int) -> bytes:
         attribute(_NAME, b"target\0"),
         nested(
             _DATA,
-            attribute(_TARGET_NAME, b"NFQUEUE\0"),
+            attribute(_TARGET_NAME, _TARGET),
             attribute(_TARGET_REVISION, struct.pack("!I", 0)),
             attribute(_TARGET_INFO, struct.pack("=H6x", _QUEUE)),  # struct xt_NFQ_info, aligned to 8 bytes
         ),

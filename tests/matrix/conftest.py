@@ -1,8 +1,11 @@
 """Real results of this kernel; where a second kernel is needed, the same ones with what another would have done."""
 
 import dataclasses
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +92,51 @@ def broken_matrix(matrix):
     missing = Tally(tally(wrong, "without-nat", "drop-forward").trial, missing="no nfacct: boot one with CONFIG_X=y")
     wrong = with_tally(with_tally(wrong, failed), missing)
     return merge("0.1.0", [old, dataclasses.replace(middle, report=wrong), panicked, new])
+
+
+@dataclasses.dataclass
+class RunningCluster:
+    """A Dask scheduler and two workers, each a process with a cache and a place for temporary files of its own."""
+
+    address: str
+    workers: list[subprocess.Popen]
+    directory: Path
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Start it on 127.0.0.1, with one guest a worker at a time. Whoever ends a worker comes last in the module."""
+    pytest.importorskip("distributed", reason="distributed is not installed: pip install 'kube-proxy-lab[cluster]'")
+    directory = tmp_path_factory.mktemp("cluster")
+    note = directory / "scheduler.json"
+
+    def start(role, name, *arguments):
+        place = directory / name
+        place.mkdir()
+        return subprocess.Popen(
+            [sys.executable, "-m", f"distributed.cli.dask_{role}", "--scheduler-file", str(note), *arguments],
+            env={**os.environ, "TMPDIR": str(place), "LAB_KERNELS_CACHE": str(place / "cache")},
+            cwd=place,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_for(process, words):
+        for line in process.stderr:
+            if words in line:
+                return
+        raise AssertionError(f"the process ended before it said {words!r}")
+
+    options = ("--no-dashboard", "--host", "127.0.0.1")
+    processes = [start("scheduler", "scheduler", *options, "--port", "0")]
+    try:
+        wait_for(processes[0], "Scheduler at:")
+        for name in ("first", "second"):
+            processes.append(start("worker", name, *options, "--no-nanny", "--nthreads", "1"))
+            wait_for(processes[-1], "Registered to:")
+        yield RunningCluster(json.loads(note.read_text())["address"], processes[1:], directory)
+    finally:
+        for process in reversed(processes):
+            process.kill()
+            process.wait()
+            process.stderr.close()

@@ -23,6 +23,11 @@ def test_columns_go_by_version_and_not_by_the_order_given(matrix):
     assert [column.label for column in matrix.columns] == ["5.10", "6.1", "7.3.1 (newest)"]
 
 
+def test_a_kernel_that_could_not_be_fetched_keeps_its_place_and_its_name(matrix):
+    columns = merge("0.1.0", [*matrix.columns, Column("6.12", "", "", failure="x"), Column("newest", "", "")]).columns
+    assert [column.label for column in columns] == ["newest", "5.10", "6.1", "6.12", "7.3.1 (newest)"]
+
+
 def test_rows_are_the_trials_in_the_order_in_which_they_were_run(matrix, report):
     assert [row.trial for row in matrix.rows] == [one.trial for one in report.tallies]
     assert all(

@@ -1,0 +1,151 @@
+"""After the close: what a pod's stack still sends leaves the node with the pod's own address."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+from lab.cases.case import DROPPED, LEAKED, Case, Row, always, on_every_kernel, row
+from lab.cast import Cast, cast
+from lab.conntrack.witness import Judgement
+from lab.result import Expectation
+from lab.stage import Stage
+from lab.topology.model import Topology
+from lab.traffic.stream import REQUEST
+from lab.verdict import Outcome
+from lab.wire.craft import Segment
+from lab.wire.packet import SocketAddress
+from lab.words import Behaviour, Family
+
+#: As a network plugin writes it: who leaves the cluster has the node's address.
+_MASQUERADE: Final = """
+table inet plugin {
+    chain postrouting {
+        type nat hook postrouting priority srcnat;
+        oifname "outside" masquerade
+    }
+}
+"""
+
+
+def _egress(topology: Topology, family: Family) -> Cast:
+    """The client pod talks to somebody outside, by the node's default route."""
+    players = cast(topology, family)
+    address = SocketAddress(str(topology.addresses("outside", family)[0]), 80)
+    return dataclasses.replace(players, client="client", servers=(("outside", address),), service_address=None)
+
+
+def _anyhow(judgement: Judgement, outcome: Outcome) -> Row:
+    """Expect the same under every protection: what leaves the cluster is tracked on any node."""
+    return always(judgement, outcome, untracked=Expectation(judgement, outcome))
+
+
+async def _connect(stage: Stage) -> None:
+    stage.load(stage.cast.node, _MASQUERADE)
+    await stage.establish(by_service=False)
+
+
+def _late(stage: Stage) -> Segment:
+    """Return what somebody outside sent before the pod's request came, and what is still under way."""
+    return stage.from_server(0, stage.next_bytes(100), acknowledge=-len(REQUEST))
+
+
+async def _play_replaced(stage: Stage) -> None:
+    await _connect(stage)
+    await stage.client_vanishes()
+    await stage.provoke(_late(stage))
+    stage.expect_reason("invalid rst")
+
+
+async def _play_reset(stage: Stage) -> None:
+    await _connect(stage)
+    late = _late(stage)
+    await stage.client_aborts()
+    stage.expect_entry(state="CLOSE", timeout=range(11))
+    await stage.provoke(late)
+
+
+async def _play_farewell(stage: Stage) -> None:
+    await _connect(stage)
+    stage.forget_entry()
+    await stage.client_leaves()
+    outside = stage.seen(stage.cast.servers[0][0], source=stage.cast.client_address, flags="F")
+    stage.expect("the pod's address outside, unless a rule dropped it", bool(outside) != bool(stage.dropped()))
+
+
+async def _play_more(stage: Stage) -> None:
+    await _connect(stage)
+    stage.forget_entry()
+    await stage.client_speaks()
+    await stage.go_on()
+
+
+_LEAKS: Final = row(LEAKED, DROPPED, LEAKED, untracked=LEAKED)
+
+CASE: Final = Case(
+    name="egress-late-reset",
+    title="a pod is replaced by one with its address, while something from the world is still under way",
+    story=(
+        "The late segment is translated and comes to a pod without such a connection, whose kernel answers with a RST."
+        " That is numbered as the segment acknowledged, below what the world has acknowledged since, so conntrack calls"
+        " it INVALID, be_liberal or not. It leaves the node with the pod's own address, which the world should never"
+        " see; the drop in FORWARD keeps it in."
+    ),
+    threads=("containernetworking/plugins#816", "cloudnativelabs/kube-router#709", "netfilter bugzilla 693"),
+    play=_play_replaced,
+    expectations=on_every_kernel(_LEAKS),
+    cast=_egress,
+    topology="uplink",
+)
+
+AFTER_RESET: Final = Case(
+    name="egress-reset-again",
+    title="the same late segment, but the pod itself has reset the connection before",
+    story=(
+        "The pod's RST has closed the entry, and the late segment makes its kernel send another one with an older"
+        " number. Before Linux 5.14 that is INVALID and leaks the pod's address: RST one way, data the other. Since"
+        " then (c4edc3ccbc63) conntrack believes every RST of an entry that is closing, and translates it."
+    ),
+    threads=("containernetworking/plugins#816", "torvalds/linux c4edc3ccbc63"),
+    play=_play_reset,
+    expectations={
+        # Told by 5.10: no kernel between 5.14 and 6.0 was seen.
+        Behaviour.STRICT: _LEAKS,
+        Behaviour.IGNORES_LATE: _anyhow(Judgement.ACCEPTED, Outcome.DELIVERED),
+    },
+    cast=_egress,
+    topology="uplink",
+)
+
+FAREWELL: Final = Case(
+    name="egress-fin-unknown",
+    title="a pod's connection to the world has lost its entry, and the pod closes it",
+    story=(
+        "A FIN begins no connection that conntrack would take up, so it is INVALID and leaves with the pod's own"
+        " address. The world cannot answer that address, and would not know the connection: the pod sends its FIN again"
+        " and again, and the other end believes in the connection as before. The drop hides the pod's address and cures"
+        " nothing else."
+    ),
+    threads=("cloudnativelabs/kube-router#709", "netfilter bugzilla 693"),
+    play=_play_farewell,
+    expectations=on_every_kernel(_anyhow(Judgement.INVALID, Outcome.STALLED)),
+    cast=_egress,
+    topology="uplink",
+)
+
+MORE: Final = Case(
+    name="egress-data-unknown",
+    title="control: the same lost entry, and the pod sends data instead",
+    story=(
+        "By nf_conntrack_tcp_loose=1 data is taken up as a connection that began earlier, so the node masquerades it"
+        " anew. It gets the same port, for nobody else has it, and the world sees the connection that it knows. Only a"
+        " FIN or a RST cannot find its way back into conntrack."
+    ),
+    threads=("cloudnativelabs/kube-router#709",),
+    play=_play_more,
+    expectations=on_every_kernel(_anyhow(Judgement.NEW, Outcome.DELIVERED)),
+    cast=_egress,
+    topology="uplink",
+)
+
+CASES: Final = (CASE, AFTER_RESET, FAREWELL, MORE)

@@ -1,0 +1,161 @@
+"""A client uses its port again for the same service: what the old entry makes of the new SYN."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+from lab.cases.case import IGNORED_ALWAYS, Case, always, on_every_kernel
+from lab.conntrack.witness import Judgement
+from lab.stage import Scripted
+from lab.verdict import Outcome, decide_packet
+
+_LATER: Final = 4_000_000  # how far initial sequence numbers are apart; more than any window in the script
+
+
+async def _play_after_close(stage: Scripted) -> None:
+    await stage.handshake()
+    stage.client.fin()
+    stage.server.fin()
+    stage.client.ack()
+    await stage.expect_words(*[Judgement.ACCEPTED] * 3)
+    stage.expect_entry(state="TIME_WAIT")
+    await _connect_anew(stage, Judgement.NEW)
+
+
+async def _play_after_reset(stage: Scripted) -> None:
+    await stage.handshake()
+    stage.client.rst()
+    await stage.expect_words(Judgement.ACCEPTED)
+    stage.expect_entry(state="CLOSE")
+    await _connect_anew(stage, Judgement.NEW)
+
+
+async def _play_after_server_reset(stage: Scripted) -> None:
+    await stage.handshake()
+    stage.server.rst()
+    await stage.expect_words(Judgement.ACCEPTED)
+    stage.expect_entry(state="CLOSE")
+    await _connect_anew(stage, Judgement.IGNORED)
+
+
+async def _connect_anew(stage: Scripted, word: Judgement) -> None:
+    stage.client.begin(_LATER)
+    stage.server.begin(_LATER)
+    stage.judge(stage.client.syn())
+    stage.server.syn_ack()
+    stage.client.ack()
+    stage.server.data(100)
+    await stage.expect_words(word, *[Judgement.ACCEPTED] * 3)
+    stage.expect_entry(state="ESTABLISHED")
+
+
+async def _play_challenged(stage: Scripted) -> None:
+    await stage.handshake()
+    stage.forget_entry()
+    old = stage.client.next - _LATER  # what the server still waits for, by the new connection's numbers
+    stage.client.begin(_LATER)
+    stage.client.syn()
+    stage.judge(stage.server.ack(acknowledge=old))
+    await stage.expect_words(Judgement.NEW, Judgement.IGNORED)
+    stage.client.rst(old)
+    [reset] = await stage.heard()
+    stage.find(f"the RST that answers a challenge is {reset.judgement}")
+    if reset.judgement is Judgement.ACCEPTED:
+        stage.expect_entry(state="CLOSE")
+        stage.server.begin(_LATER)
+        stage.client.syn()
+        stage.server.syn_ack()
+        stage.client.ack()
+        await stage.expect_words(Judgement.NEW, Judgement.ACCEPTED, Judgement.ACCEPTED)
+
+
+async def _play_syn_twice(stage: Scripted) -> None:
+    await stage.handshake()
+    stage.client.rst()
+    stage.client.begin(_LATER)
+    stage.client.syn()
+    stage.client.begin(2 * _LATER)
+    stage.judge(stage.client.syn())
+    stage.server.begin(_LATER)
+    stage.server.syn_ack()
+    stage.client.ack()
+    await stage.expect_words(Judgement.ACCEPTED, Judgement.NEW, Judgement.NEW, Judgement.ACCEPTED, Judgement.ACCEPTED)
+    # Within 500 << 10 bytes, and beyond twice what the SYN itself offered.
+    stage.server.data(100, 200_000)
+    [word] = await stage.heard()
+    stage.find(f"after a second SYN, data within the scaled window is {word.judgement}")
+
+
+_NEW: Final = on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED))
+
+CASE: Final = Case(
+    name="port-reused",
+    title="a new SYN where the entry is in TIME_WAIT",
+    story=(
+        "Both sides have closed, so conntrack gives the entry up and takes the SYN for the first packet of another "
+        "connection, though TIME_WAIT has most of its two minutes left. The rules choose an endpoint anew. Nothing "
+        "breaks."
+    ),
+    threads=("net/netfilter/nf_conntrack_proto_tcp.c, the state SYN_SENT", "RFC 9293, 3.6.1"),
+    play=_play_after_close,
+    expectations=_NEW,
+    stage=Scripted,
+    decide=decide_packet,
+)
+
+_RESET: Final = dataclasses.replace(
+    CASE,
+    name="port-reused-after-reset",
+    title="a new SYN where the client has reset the connection before",
+    story=(
+        "The last word was the client's own RST, so a SYN of the same client is a fresh start: the entry is given up, "
+        "and the SYN is NEW. That needs no waiting for the 10 s of CLOSE. The rules choose an endpoint anew."
+    ),
+    play=_play_after_reset,
+)
+
+_SERVER_RESET: Final = dataclasses.replace(
+    CASE,
+    name="port-reused-after-server-reset",
+    title="a new SYN where the server has reset the connection before",
+    story=(
+        "The last word was the server's, so conntrack is not sure that the connection is over: it ignores the SYN, "
+        "lets it through with the old translation and waits for the answer. The server's SYN,ACK acknowledges it, and "
+        "the entry is in step again. But the SYN went to the old endpoint, whether it still serves or not."
+    ),
+    threads=("net/netfilter/nf_conntrack_proto_tcp.c, the state IGNORE", "kubernetes/kubernetes#48719"),
+    play=_play_after_server_reset,
+    expectations=on_every_kernel(IGNORED_ALWAYS),
+)
+
+_CHALLENGED: Final = dataclasses.replace(
+    CASE,
+    name="port-reused-challenged",
+    title="a new SYN to a server that still has the old connection, and the node has no entry",
+    story=(
+        "The server answers with a challenge acknowledgement, which conntrack ignores and lets through; the client "
+        "answers that with a RST of the old connection's number, to clear the way. Since Linux 6.2 (and 6.1.y) the "
+        "RST is accepted, and the next SYN is NEW. Before, it was INVALID: addressed to the VIP, which is nowhere, it "
+        "never reached the server, and SYN and challenge went on for ever."
+    ),
+    threads=("torvalds/linux c410cb974f2b", "RFC 5961, 4.2"),
+    play=_play_challenged,
+    expectations=on_every_kernel(IGNORED_ALWAYS),
+)
+
+_TWICE: Final = dataclasses.replace(
+    CASE,
+    name="port-reused-syn-twice",
+    title="two SYNs with different numbers before the server answers, and data within the scaled window",
+    story=(
+        "The second SYN makes conntrack take the client's numbers and options anew. From Linux 5.17 to 6.7 it compared "
+        "window scales with a server that had not spoken yet and forgot the client's, so that later data beyond the "
+        "unscaled window was INVALID: the bug of the report, with nothing wrong on the wire. From 6.8 on (and in "
+        "6.1.y, 6.6.y) the data is accepted."
+    ),
+    threads=("torvalds/linux fb366fc7541a", "RFC 7323, 2.2"),
+    play=_play_syn_twice,
+)
+
+CASES: Final = (CASE, _RESET, _SERVER_RESET, _CHALLENGED, _TWICE)

@@ -1,0 +1,108 @@
+"""NAT inside the pod: a service mesh's REDIRECT, and the pod's own conntrack judges."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from lab.cases.beyond_window import FAR
+from lab.cases.case import ACCEPTED, DROPPED, RESET, Case, always, on_every_kernel
+from lab.cast import Cast, cast
+from lab.conntrack.witness import Judgement
+from lab.fixes import Protection
+from lab.result import Expectation
+from lab.stage import Stage
+from lab.topology.model import Topology
+from lab.verdict import Outcome
+from lab.wire.packet import SocketAddress
+from lab.words import Family
+
+_SIDECAR_PORT: Final = 15006  # where Istio's proxy takes what comes in
+
+_REDIRECT: Final = """
+table inet sidecar {
+    chain prerouting {
+        type nat hook prerouting priority dstnat;
+        tcp dport PORT redirect to :SIDECAR
+    }
+}
+"""
+
+#: istio #36566, ISTIO_META_INVALID_DROP.
+_DROP: Final = """
+add chain inet sidecar invalid { type filter hook prerouting priority mangle; }
+add rule inet sidecar invalid ct state invalid counter drop
+"""
+
+
+def _cast(topology: Topology, family: Family) -> Cast:
+    """The client talks to the pod's own address, and the pod is the node that translates."""
+    players = cast(topology, family)
+    server, address = players.servers[0]
+    sidecar = SocketAddress(address.address, _SIDECAR_PORT)
+    return dataclasses.replace(players, node=server, servers=((server, sidecar),), service_address=address)
+
+
+def _play(offset: int, payload: bytes, rules: str) -> Callable[[Stage], Awaitable[None]]:
+    async def play(stage: Stage) -> None:
+        asked = stage.cast.service_address
+        assert asked is not None
+        stage.load(stage.cast.node, rules.replace("PORT", str(asked.port)).replace("SIDECAR", str(_SIDECAR_PORT)))
+        await stage.establish()
+        await stage.inject(stage.from_client(offset, payload))
+        await stage.go_on()
+
+    return play
+
+
+def _expected(protection: Protection) -> Expectation:
+    """The fixes are the node's: its drop comes first, but what it does not judge so is the pod's to judge."""
+    judges = not (protection.is_liberal or protection.is_untracked)
+    return DROPPED if protection.drops_forwarded and judges else RESET
+
+
+CASE: Final = Case(
+    name="redirected-in-pod",
+    title="the client's data far beyond the window, and the pod redirects its port to a sidecar",
+    story=(
+        "A service mesh redirects a pod's port to its proxy by NAT in the pod's own namespace. What the pod's conntrack"
+        " calls INVALID is not redirected: it comes to a port without the connection, and the pod's kernel answers with"
+        " a RST from the very address that the client talks to, so the client's connection is dead. The node's drop"
+        " happens to help where it judges the packet too; a liberal conntrack on the node does not reach into the pod."
+    ),
+    threads=("istio/istio#36489", "istio/istio#36566"),
+    play=_play(FAR, b"far off", _REDIRECT),
+    expectations=on_every_kernel(_expected),
+    cast=_cast,
+)
+
+CURED: Final = Case(
+    name="redirected-in-pod-with-drop",
+    title="the same, and the pod drops INVALID packets in mangle PREROUTING",
+    story=(
+        "Istio's ISTIO_META_INVALID_DROP has the pod drop what is INVALID before it comes to a socket. No RST is sent,"
+        " and the connection lives. It is the only fix that is where the judgement is, so it helps whatever the node"
+        " does."
+    ),
+    threads=("istio/istio#36566",),
+    play=_play(FAR, b"far off", _REDIRECT + _DROP),
+    expectations=on_every_kernel(always(Judgement.INVALID, Outcome.DROPPED, untracked=DROPPED)),
+    cast=_cast,
+)
+
+IN_WINDOW: Final = Case(
+    name="redirected-in-pod-in-window",
+    title="control: an acknowledgement that the client might send, through the same redirect",
+    story=(
+        "The acknowledgement has the number that the client would send next, so the pod's conntrack accepts and"
+        " redirects it. It comes to the sidecar's socket and changes nothing there. Were this connection to die, the"
+        " redirect would be the culprit and not the window."
+    ),
+    threads=("istio/istio#36489",),
+    play=_play(0, b"", _REDIRECT),
+    expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED, untracked=ACCEPTED)),
+    cast=_cast,
+)
+
+CASES: Final = (CASE, CURED, IN_WINDOW)

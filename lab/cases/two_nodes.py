@@ -1,0 +1,91 @@
+"""Two nodes on the way: whose conntrack judges, and whose word counts."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+from lab.cases.beyond_window import FAR
+from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, always, on_every_kernel
+from lab.cast import Cast, cast
+from lab.conntrack.witness import Judgement
+from lab.stage import Stage
+from lab.topology.model import Topology
+from lab.verdict import Outcome
+from lab.words import Family
+
+_CLIENTS, _SERVERS = "node-a", "node-b"
+
+
+def _at_servers(topology: Topology, family: Family) -> Cast:
+    return dataclasses.replace(cast(topology, family), node=_SERVERS)
+
+
+async def _play_far(stage: Stage) -> None:
+    await stage.establish()
+    await stage.inject(stage.from_server(FAR, b"far off"))
+    words = stage.words_of_nodes()
+    first, second = words.get(_SERVERS), words.get(_CLIENTS)
+    stage.expect("a word of the server's node", first is not None, words)
+    stage.expect(
+        "the client's node to see only what the server's node let pass", (second is None) == stage.unheard, words
+    )
+    stage.expect("the same word where both see it", second in (None, first), words)
+    await stage.go_on()
+
+
+async def _play_forgotten(stage: Stage) -> None:
+    await stage.establish()
+    stage.forget_entry()
+    await stage.server_speaks()
+    words = stage.words_of_nodes()
+    other = {_CLIENTS: _SERVERS, _SERVERS: _CLIENTS}[stage.cast.node]
+    expected = {stage.cast.node: Judgement.NEW, other: Judgement.ACCEPTED}
+    stage.expect("only the node without the entry to take the segment for new", words == expected, words)
+    await stage.go_on()
+
+
+CASE: Final = Case(
+    name="judged-on-both-nodes",
+    title="data far beyond the window, from a server pod on another node",
+    story=(
+        "Both nodes have seen every segment, so both know the window and each calls this one INVALID. The server's node"
+        " has nothing to translate and passes it on; at the client's node it is not translated back, and leaks. A drop"
+        " works on the server's node already, so the client's node never sees the segment: where pods of several nodes"
+        " talk, a node is protected by the fixes of the others too."
+    ),
+    threads=("kubernetes/kubernetes#74839", "kubernetes/kubernetes#93337"),
+    play=_play_far,
+    expectations=on_every_kernel(KILLS_UNLESS_LIBERAL),
+    topology="across-nodes",
+)
+
+CLIENTS_ENTRY: Final = Case(
+    name="entry-deleted-on-clients-node",
+    title="the client's node loses the entry, and the server sends next",
+    story=(
+        "The server's node has its entry and accepts the segment. The client's node alone knew the translation: it"
+        " takes the segment for new, passes it on from the pod's address, and the client's RST kills. An entry on the"
+        " other node is no help, and neither is a fix."
+    ),
+    threads=("kubernetes/kubernetes#100698", "kubernetes/kubernetes#38802"),
+    play=_play_forgotten,
+    expectations=on_every_kernel(always(Judgement.NEW, Outcome.RESET)),
+    topology="across-nodes",
+)
+
+SERVERS_ENTRY: Final = Case(
+    name="entry-deleted-on-servers-node",
+    title="control: the server's node loses the entry, and the server sends next",
+    story=(
+        "To the server's node they are packets from one pod to another, with nothing to translate. It takes the segment"
+        " for new and passes it on as it is. The client's node has its entry and translates it back, so nobody notices."
+    ),
+    threads=("kubernetes/kubernetes#100698",),
+    play=_play_forgotten,
+    expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED)),
+    cast=_at_servers,
+    topology="across-nodes",
+)
+
+CASES: Final = (CASE, CLIENTS_ENTRY, SERVERS_ENTRY)

@@ -1,0 +1,69 @@
+"""The workflow that others copy is one to GitHub, and what it calls exists."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+WORKFLOW = Path(__file__).resolve().parents[2] / "docs" / "github-workflow.yml"
+
+
+def lint(path):
+    pytest.importorskip("check_jsonschema", reason="check-jsonschema is not installed: pip install --group dev")
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def job():
+    [job] = yaml.safe_load(WORKFLOW.read_text())["jobs"].values()
+    return job
+
+
+def script(name):
+    return next(step["run"] for step in job()["steps"] if step.get("name", "").startswith(name))
+
+
+def test_it_fits_githubs_schema():
+    done = lint(WORKFLOW)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_linter_finds_a_wrong_key(tmp_path):
+    wrong = tmp_path / "workflow.yml"
+    wrong.write_text(WORKFLOW.read_text().replace("runs-on:", "runs_on:"))
+    assert "runs_on" in lint(wrong).stdout
+
+
+def test_the_command_takes_what_it_is_given():
+    from typer.main import get_command
+
+    from lab.cli import app
+    from lab.cli_kernels import _names
+
+    command = get_command(app).commands["matrix"]
+    choices = job()["strategy"]["matrix"]
+    for values in itertools.product(*choices.values()):
+        given = dict(zip(choices, values, strict=True))
+        text = script("Run the trials")
+        for name, value in given.items():
+            text = text.replace(f"${{{{ matrix.{name} }}}}", value)
+        words = shlex.split(text)
+        context = command.make_context("matrix", words[words.index("matrix") + 1 :])
+        assert context.params["proxy_mode"] == given["proxy-mode"]
+        assert context.params["family"] == given["family"]
+        assert set(context.params["kernels"].split(",")) <= set(_names())
+
+
+def test_it_installs_what_guests_need():
+    from lab.kernels.programs import ALL
+    from lab.netns.program import PACKAGES
+
+    always_there = {"apt", "dpkg", "util-linux"}
+    needed = {PACKAGES.get(program, program) for program in ALL} - always_there
+    assert needed | {"debian-archive-keyring"} == set(script("Install").split("--no-install-recommends")[1].split())
