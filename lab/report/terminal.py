@@ -30,7 +30,9 @@ _OOPS: Final = "bold red"
 _QUIET: Final = "dim"
 _INDENT: Final = " " * 13  # below the times
 _STATE_STYLES: Final = {"invalid": _OOPS, "new": "cyan"}
-_OUTCOME_STYLES: Final = {
+
+#: How an outcome looks; one that is not here kills.
+OUTCOME_STYLES: Final = {
     Outcome.DELIVERED: "green",
     Outcome.DROPPED: "green",
     Outcome.LEAKED: "yellow",
@@ -337,7 +339,7 @@ def timeline_text(timeline: Timeline) -> str:
 def heading(result: Result) -> Text:
     """Return the line above a timeline: what was tried, and what became of it."""
     text = Text(f"{result.trial.case}, fix {result.trial.fix}: ", "bold")
-    text.append(result.verdict.outcome, _OUTCOME_STYLES.get(result.verdict.outcome, _OOPS))
+    text.append(result.verdict.outcome, OUTCOME_STYLES.get(result.verdict.outcome, _OOPS))
     return text
 
 
@@ -425,7 +427,7 @@ def _cell(tally: Tally | None, word: str | None = None) -> Text:
     result = tally.sample
     if result is not None:
         outcome = result.verdict.outcome
-        text.append(outcome, _OUTCOME_STYLES.get(outcome, _OOPS))
+        text.append(outcome, OUTCOME_STYLES.get(outcome, _OOPS))
         if tally.runs > 1 and not (word and tally.good):
             text.append(f", {tally.as_expected} of {tally.runs} as expected", "" if tally.good else _OOPS)
         if word is None:
