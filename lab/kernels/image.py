@@ -50,7 +50,7 @@ PACKAGES: Final = (
 _WITHOUT: Final = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
 
 #: What the lab's own tests import beyond the lab's dependencies (pyproject.toml, dependency group `dev`).
-TEST_REQUIREMENTS: Final = ("hypothesis>=6", "jsonschema>=4", "pytest-xdist>=3")
+TEST_REQUIREMENTS: Final = ("hypothesis>=6", "jsonschema>=4", "pytest-xdist>=3", "xmlschema>=3")
 
 # What mounts the rest. A kernel that has one of them built in has nothing to load for it.
 _NEEDED_MODULES: Final = ("virtio_pci", "virtio_blk", "squashfs", "overlay")
