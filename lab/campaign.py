@@ -54,10 +54,11 @@ async def run(settings: Sequence[Setting], family: Family, repeat: int) -> Repor
     answer = await behaviour.ask(family)
     tallies = {setting.trial: Tally(setting.trial) for setting in settings}
     with Progress(console=Console(stderr=True), transient=True, disable=not os.isatty(2)) as progress:
-        task = progress.add_task("trials", total=len(settings) * repeat)
+        task = progress.add_task("", total=len(settings) * repeat)
         # Round by round, so that a machine that changes under way shows in every trial and not in one.
         for _round, setting in itertools.product(range(repeat), settings):
             tally = tallies[setting.trial]
+            progress.update(task, description=f"{setting.case.name} with {setting.fix.name}")
             if not tally.failure and not tally.missing:
                 tallies[setting.trial] = await _once(tally, setting, answer)
             progress.advance(task)

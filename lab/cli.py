@@ -172,15 +172,23 @@ def run(
     """Break real connections on purpose, each in a lab of its own, and judge what this kernel makes of it."""
     from lab import cases as catalogue
     from lab import fixes
+    from lab.remembered import remember
 
     chosen_cases = _chosen(cases, catalogue.find, catalogue.usual(all_=all_, slow=slow))
     chosen_fixes = _chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES)
     outputs = _open_outputs(json=json, html=html, junit=junit, md=md)
     report = _run(chosen_cases, chosen_fixes, topology, (proxy_mode, proxy_version, backend), family, repeat)
+    remember(report)
     _write(outputs, report)
     if sys.stdout not in outputs.values():
         _print_report(report, timeline=timeline)
+        if all_ and not slow and not cases:
+            print(_left_out(sum(case.slow for case in catalogue.CASES.values())))
     raise typer.Exit(0 if report.good else 1)
+
+
+def _left_out(count: int) -> str:
+    return f"left out: {count} slow {'case' if count == 1 else 'cases'}; --slow runs {'it' if count == 1 else 'them'}"
 
 
 def _topology(reference: str, mode: ProxyMode | None, version: str | None, backend: Backend | None) -> Topology:
@@ -279,7 +287,7 @@ def list_() -> None:
     from lab.topology.reader import load, shipped
 
     sections = {
-        "cases": {case.name: case.title for case in CASES.values()},
+        "cases": {case.name: f"{case.title}{' (slow)' if case.slow else ''}" for case in CASES.values()},
         "fixes": {fix.name: fix.summary for fix in FIXES.values()},
         "topologies": {name: load(path).description for name, path in shipped()},
     }
@@ -291,18 +299,35 @@ def list_() -> None:
 
 
 @app.command(
-    short_help="Tell a case's story, and what is expected of it.",
-    epilog=_examples("lab show beyond-window", "lab show upstream-regression"),
+    short_help="Tell a case's story, what is expected of it, and what came of it.",
+    epilog=_examples("lab show beyond-window", "lab show upstream-regression", "lab show retried --json"),
 )
-def show(case: Annotated[str, typer.Argument(help="From `lab list`.", autocompletion=_complete(_case_names))]) -> None:
-    """Tell a case's story, where people met it, and what is expected of it by kernel behaviour and fix."""
+def show(
+    case: Annotated[str, typer.Argument(help="From `lab list`.", autocompletion=_complete(_case_names))],
+    json: JsonFlag = False,
+) -> None:
+    """Tell a case's story, where people met it, and what is expected of it by kernel behaviour and fix.
+
+    And what came of it when it was run last on this machine, with each fix: `lab run` keeps that below $XDG_STATE_HOME.
+    """
+    from lab.cases import find
+    from lab.remembered import recall
+
+    found = find(case)
+    last = recall(found.name)
+    if json:
+        from json import dumps
+
+        from lab.report.catalogue import as_data
+
+        print(dumps(as_data(found, last), indent=2))
+        return
     from rich.console import Console
 
-    from lab.cases import find
     from lab.report.catalogue import story
 
     console = Console(highlight=False)
-    for part in story(find(case)):
+    for part in story(found, last):
         console.print(part)
 
 

@@ -1,17 +1,18 @@
 """The command as people call it: what it prints, what it exits with, and what it says to mistakes."""
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
+from lab.cases import CASES
 from lab.words import Backend, Family, ProxyMode
 
 
 def lab(*arguments, given="", **environment):
-    import os
-
     return subprocess.run(
         [sys.executable, "-m", "lab", *arguments],
         input=given,
@@ -55,6 +56,12 @@ def test_list_names_everything_in_a_line_each():
     for name in ("beyond-window", "upstream-regression", "none", "drop-forward", "kube-proxy", "endpoints"):
         [line] = [line for line in lines if line.startswith(f"  {name} ")]
         assert len(line.split(None, 1)[1]) > 10
+
+
+def test_list_marks_the_slow_cases():
+    lines = lab("list").stdout.splitlines()
+    slow = {line.split()[0] for line in lines if line.endswith(" (slow)")}
+    assert slow == {case.name for case in CASES.values() if case.slow}
 
 
 def test_show_tells_the_story_and_what_is_expected():
@@ -168,3 +175,35 @@ class TestRun:
         )
         assert "Traceback" not in done.stderr
         assert done.stdout.startswith("beyond-window, fix none: reset")
+
+    def test_progress_names_the_trial_that_is_running(self):
+        ours, its = os.openpty()
+        with subprocess.Popen(
+            [sys.executable, "-m", "lab", "run", "in-window", "--fix", "drop-forward", "--repeat", "20"],
+            stdout=subprocess.DEVNULL,
+            stderr=its,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+        ):
+            os.close(its)
+            said = b""
+            with contextlib.suppress(OSError):  # EIO: the other end is closed
+                while heard := os.read(ours, 65536):
+                    said += heard
+        os.close(ours)
+        assert b"in-window with drop-forward" in said
+
+    def test_what_all_leaves_out_is_named(self, monkeypatch):
+        slow = sum(case.slow for case in CASES.values())
+        code = (
+            "import sys, lab.cases as cases\n"
+            "kept = {name: case for name, case in cases.CASES.items() if case.slow or name == 'in-window'}\n"
+            "cases.CASES.clear(); cases.CASES.update(kept)\n"
+            "sys.argv = ['lab', 'run', '--all', '--fix', 'none', '--no-timeline']\n"
+            "from lab.__main__ import main; main()"
+        )
+        environment = {**os.environ, "XDG_STATE_HOME": "/dev/null"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == f"left out: {slow} slow cases; --slow runs them"

@@ -12,10 +12,12 @@ from lab.cases import CASES, DEFAULT_CASES, HEADLINE
 from lab.cases.case import on_every_kernel
 from lab.conntrack.witness import Judgement
 from lab.fixes import BE_LIBERAL, DEFAULT_FIXES, DROP_FORWARD, FIXES, NONE
+from lab.report.terminal import timeline_text
 from lab.result import Expectation, Report, Tally, from_json, to_json
 from lab.topology.reader import load
 from lab.trial import Setting
 from lab.verdict import Outcome, leaked, resets
+from lab.wire.capture import LOCAL
 from lab.words import Backend, Behaviour, Family, ProxyMode
 
 pytestmark = pytest.mark.kernel
@@ -157,6 +159,69 @@ def test_two_nodes_judge_and_either_may_drop(family, answers):
         # Two servers, one behind each node: twenty times the same once in 2^19.
         judges = {frozenset(one.host for one in result.timeline.judged if one.packet.tcp) for result in results}
         assert len(judges) == 2
+
+
+@pytest.mark.parametrize("name", ["client-on-node", "client-masqueraded"])
+def test_what_the_node_takes_for_its_own_never_comes_to_its_drop(name, answers):
+    timeline = run(CASES[name], DROP_FORWARD, Family.IPV4, ask(answers, Family.IPV4)).timeline
+    assert timeline.counters.dropped == 0
+    leak = leaked(timeline)
+    assert (leak.host, leak.interface, str(leak.packet.source)) == ("node", LOCAL, "10.0.1.2:80")
+    [reset] = resets(timeline)
+    assert reset.packet.source.address == "10.0.1.1"  # the node's own
+
+
+def test_nobody_outside_sees_what_leaks_to_the_node(answers):
+    timeline = run(CASES["client-masqueraded"], NONE, Family.IPV4, ask(answers, Family.IPV4)).timeline
+    likeness = timeline.injected.packet.likeness
+    assert not any(s.host == "outside" and s.packet.likeness == likeness for s in timeline.sightings)
+
+
+def test_a_blind_witness_of_the_nodes_own_sockets_is_no_pass(answers, monkeypatch):
+    monkeypatch.setattr("lab.recorder.local_script", lambda: "")
+    assert not run(CASES["client-on-node-in-window"], NONE, Family.IPV4, ask(answers, Family.IPV4)).as_expected
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_the_vip_is_seen_outside_where_the_node_has_a_default_route(family, answers):
+    timeline = run(CASES["client-beyond-window-routed"], NONE, family, ask(answers, family)).timeline
+    leak = leaked(timeline)
+    assert (leak.host, leak.packet.destination) == ("outside", timeline.target)
+
+
+def test_the_pods_address_is_seen_outside(answers):
+    timeline = run(CASES["egress-late-reset"], NONE, Family.IPV4, ask(answers, Family.IPV4)).timeline
+    leak = leaked(timeline)
+    assert (leak.host, str(leak.packet.source)) == ("outside", "10.0.0.2:34567")
+    assert str(timeline.peer_address) == "203.0.113.1:34567"
+
+
+def test_the_pods_own_conntrack_judges_and_its_kernel_resets_the_client(answers):
+    timeline = run(CASES["redirected-in-pod"], BE_LIBERAL, Family.IPV4, ask(answers, Family.IPV4)).timeline
+    words = {
+        judged.host: judged.judgement
+        for judged in timeline.judged
+        if judged.packet.likeness == timeline.injected.packet.likeness
+    }
+    assert words == {"node": Judgement.ACCEPTED, "server": Judgement.INVALID}
+    leak = leaked(timeline)
+    assert (leak.host, leak.interface, str(leak.packet.destination)) == ("server", LOCAL, "10.0.1.2:80")
+    [reset] = resets(timeline)
+    assert (reset.host, str(reset.packet.source)) == ("client", "10.0.1.2:80")
+
+
+def test_a_handshake_without_an_answer_is_refused_by_a_barrier(answers):
+    answer = ask(answers, Family.IPV4)
+    result = run(CASES["asymmetric-route"], DROP_FORWARD, Family.IPV4, answer)
+    assert result.verdict.because == ("no connection: the SYN,ACK never came back",)
+    assert result.timeline.counters.dropped
+    spent = result.timeline.sightings[-1].time - result.timeline.sightings[0].time
+    assert spent < 5e9  # nothing waited for a time-out, and those of the lab are ten seconds
+
+
+def test_the_delayed_leak_is_pointed_out(answers):
+    text = timeline_text(run(CASES["last-ignored-byte"], NONE, Family.IPV4, ask(answers, Family.IPV4)).timeline)
+    assert 0 < text.index("bytes more than expected") < text.index("OOPS: from the pod's address")
 
 
 def test_another_expectation_is_not_met(answers):

@@ -123,3 +123,9 @@ def test_witnesses_that_contradict_each_other(seen, words):
 def test_what_decided_it_in_a_few_words():
     assert decide(RESET_TIMELINE).decided_by == "INVALID, leaked, RST, ECONNRESET"
     assert decide(timeline(dropped=1)).decided_by == "INVALID, 1 dropped by rule"
+
+
+def test_what_conntrack_itself_drops_needs_no_witness():
+    seen = timeline(judged=(), counters=Counters({}, {"drop": 1}, None), complete=False)
+    verdict = decide(seen)
+    assert (verdict.outcome, verdict.judgement, verdict.disagreements) == (Outcome.STALLED, None, ())

@@ -23,7 +23,8 @@ CASE: Final = Case(
     story=(
         "The client's segment goes to the VIP, so the node's rules find the service again and conntrack "
         "begins a new entry with the same translation. Since it did not see the handshake it is liberal about "
-        "this entry's window from then on. The connection recovers as if nothing had been."
+        "this entry's window from then on. The connection recovers as if nothing had been; among several "
+        "endpoints the rules would choose anew, and another one knows nothing of it."
     ),
     threads=(
         "kubernetes/kubernetes#100698",
@@ -31,4 +32,5 @@ CASE: Final = Case(
     ),
     play=_play,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED)),
+    topology="kube-proxy",
 )

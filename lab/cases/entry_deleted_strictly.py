@@ -70,6 +70,7 @@ _CLIENT_FIRST: Final = Case(
     ),
     play=_play_client_first,
     expectations=on_every_kernel(always(Judgement.INVALID, Outcome.STALLED)),
+    topology="kube-proxy",  # a node without a way to the VIP
 )
 
 CASES: Final = (CASE, _CLIENT_FIRST)

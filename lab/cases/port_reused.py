@@ -99,6 +99,7 @@ CASE: Final = Case(
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, the state SYN_SENT", "RFC 9293, 3.6.1"),
     play=_play_after_close,
+    topology="kube-proxy",
     expectations=_NEW,
     stage=Scripted,
     decide=decide_packet,
@@ -113,6 +114,7 @@ _RESET: Final = dataclasses.replace(
         "and the SYN is NEW. That needs no waiting for the 10 s of CLOSE. The rules choose an endpoint anew."
     ),
     play=_play_after_reset,
+    topology="kube-proxy",
 )
 
 _SERVER_RESET: Final = dataclasses.replace(
@@ -126,6 +128,7 @@ _SERVER_RESET: Final = dataclasses.replace(
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, the state IGNORE", "kubernetes/kubernetes#48719"),
     play=_play_after_server_reset,
+    topology="kube-proxy",
     expectations=on_every_kernel(IGNORED_ALWAYS),
 )
 
@@ -141,6 +144,7 @@ _CHALLENGED: Final = dataclasses.replace(
     ),
     threads=("torvalds/linux c410cb974f2b", "RFC 5961, 4.2"),
     play=_play_challenged,
+    topology="kube-proxy",
     expectations=on_every_kernel(IGNORED_ALWAYS),
 )
 
@@ -156,6 +160,7 @@ _TWICE: Final = dataclasses.replace(
     ),
     threads=("torvalds/linux fb366fc7541a", "RFC 7323, 2.2"),
     play=_play_syn_twice,
+    topology="kube-proxy",
 )
 
 CASES: Final = (CASE, _RESET, _SERVER_RESET, _CHALLENGED, _TWICE)

@@ -46,6 +46,7 @@ CASE: Final = Case(
         "torvalds/linux 6e250dcbff1d",
     ),
     play=_play,
+    topology="kube-proxy",
     expectations={
         Behaviour.STRICT: LEAKS_UNLESS_LIBERAL,
         Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,

@@ -68,6 +68,7 @@ NEW_CONNECTION: Final = Case(
     ),
     threads=_THREADS,
     play=_new_connection,
+    topology="kube-proxy",
     expectations=on_every_kernel(always(None, Outcome.REFUSED)),
     slow=True,
 )
@@ -81,6 +82,7 @@ OLD_CONNECTION: Final = Case(
     ),
     threads=_THREADS,
     play=_old_connection,
+    topology="kube-proxy",
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED)),
     slow=True,
 )
@@ -95,6 +97,7 @@ ENTRY_LOST: Final = Case(
     ),
     threads=_THREADS,
     play=_entry_lost,
+    topology="kube-proxy",
     expectations=on_every_kernel(always(None, Outcome.STALLED)),
     slow=True,
 )
@@ -110,6 +113,7 @@ EARLY_DROP: Final = Case(
     ),
     threads=_THREADS,
     play=_early_drop,
+    topology="kube-proxy",
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED)),
     slow=True,
 )

@@ -144,6 +144,6 @@ def _done(name: str, say: Say, future: Future[Column]) -> None:
     if column.report is None:
         told = column.failure
     else:
-        good = sum(tally.good for tally in column.report.tallies)
-        told = f"{good} of {len(column.report.tallies)} trials as expected"
+        had = [tally for tally in column.report.tallies if not tally.missing]
+        told = f"{sum(tally.good for tally in had)} of {len(had)} trials as expected"
     say(name, f"{told}, after {column.seconds:.0f} s")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RUNNING: Final = "running"
 
 _REPORT: Final = "report.json"
-_CONSOLE_LINES: Final = 12
+_CONSOLE_LINES: Final = 60  # so that a panic's first is among them
 # What a console prints beside text: escape sequences (ECMA-48, 5.4) and other control characters.
 _CONTROL: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 

@@ -84,15 +84,15 @@ def _not_run(column: Column) -> Iterator[Remark]:
 
 
 def _last_words(matrix: Matrix) -> Remark:
-    reports = [column.report for column in matrix.columns if column.report]
-    tallies = [tally for report in reports for tally in report.tallies]
-    bad = sum(not tally.good for tally in tallies)
-    missing = len(matrix.columns) - len(reports)
-    if not bad and not missing:
-        return Remark(f"{len(tallies)} of {len(tallies)} trials gave what their kernel is expected to give.", Tone.FINE)
-    parts = [f"{bad} of {len(tallies)} trials did not give what their kernel is expected to give"] if bad else []
-    if missing:
-        parts.append(f"{missing} of {len(matrix.columns)} kernels gave no results")
+    reports = [column.report for column in matrix.columns]
+    had = [tally for report in reports if report for tally in report.tallies if not tally.missing]
+    bad = sum(not tally.good for tally in had)
+    without = sum(report is None or not any(tally.runs for tally in report.tallies) for report in reports)
+    if not bad and not without:
+        return Remark(f"{len(had)} of {len(had)} trials gave what their kernel is expected to give.", Tone.FINE)
+    parts = [f"{bad} of {len(had)} trials did not give what their kernel is expected to give"] if bad else []
+    if without:
+        parts.append(f"{without} of {len(reports)} kernels gave no results")
     return Remark(f"{', and '.join(parts)}.", Tone.HARMFUL)
 
 

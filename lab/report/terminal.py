@@ -30,7 +30,9 @@ _OOPS: Final = "bold red"
 _QUIET: Final = "dim"
 _INDENT: Final = " " * 13  # below the times
 _STATE_STYLES: Final = {"invalid": _OOPS, "new": "cyan"}
-_OUTCOME_STYLES: Final = {
+
+#: How an outcome looks; one that is not here kills.
+OUTCOME_STYLES: Final = {
     Outcome.DELIVERED: "green",
     Outcome.DROPPED: "green",
     Outcome.LEAKED: "yellow",
@@ -182,7 +184,12 @@ class _Drawing:
         return arriving.interface == LOCAL or arriving.host != self._timeline.node
 
     def _is_leak(self, crossing: _Crossing) -> bool:
-        return self._leak is not None and crossing.arriving == self._leak
+        arriving, timeline = crossing.arriving, self._timeline
+        if arriving is None or arriving == self._leak:
+            return arriving is not None
+        # Others leak as well: what comes of the injected packet later, and what is sent again.
+        from_pod = arriving.packet.source == timeline.server_address != timeline.target
+        return from_pod and arriving.host == timeline.client and self._is_end(arriving)
 
     def _numbers(self, packet: Packet) -> str:
         """Flags and numbers of a segment, relative to its connection's first; what else there is to tell of others."""
@@ -332,7 +339,7 @@ def timeline_text(timeline: Timeline) -> str:
 def heading(result: Result) -> Text:
     """Return the line above a timeline: what was tried, and what became of it."""
     text = Text(f"{result.trial.case}, fix {result.trial.fix}: ", "bold")
-    text.append(result.verdict.outcome, _OUTCOME_STYLES.get(result.verdict.outcome, _OOPS))
+    text.append(result.verdict.outcome, OUTCOME_STYLES.get(result.verdict.outcome, _OOPS))
     return text
 
 
@@ -420,7 +427,7 @@ def _cell(tally: Tally | None, word: str | None = None) -> Text:
     result = tally.sample
     if result is not None:
         outcome = result.verdict.outcome
-        text.append(outcome, _OUTCOME_STYLES.get(outcome, _OOPS))
+        text.append(outcome, OUTCOME_STYLES.get(outcome, _OOPS))
         if tally.runs > 1 and not (word and tally.good):
             text.append(f", {tally.as_expected} of {tally.runs} as expected", "" if tally.good else _OOPS)
         if word is None:

@@ -12,6 +12,7 @@ from lab.conntrack.netlink import Entry
 from lab.conntrack.witness import Judged
 from lab.fabric import Lab
 from lab.netns.rtnetlink import no_address
+from lab.recorder import UnseenError
 from lab.stage.scene import Scene, one_processor
 from lab.timeline import Exchange, Timeline
 from lab.traffic.stream import datagram_socket
@@ -177,11 +178,13 @@ class Datagrams(Scene):
         packets = [
             (sighting.outgoing, sighting.packet) for sighting in timeline.sightings if sighting.host == question.client
         ]
-        asked = next(
+        asked = [
             packet
             for outgoing, packet in packets
             if outgoing and packet.source == question.source and packet.payload_length == question.length
-        )
+        ]
+        if not asked:
+            raise UnseenError(f"the capture on {question.client} missed a question")
         answers = (
             packet
             for outgoing, packet in packets
@@ -193,7 +196,7 @@ class Datagrams(Scene):
         return Exchange(
             question.client,
             self._target,
-            asked,
+            asked[0],
             tuple(question.reached),
             next(answers, None),
             question.answered,

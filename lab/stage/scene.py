@@ -21,7 +21,7 @@ from lab.host import RunningHost
 from lab.recorder import Recorder, UnseenError
 from lab.timeline import Check, Counters, Injected, Timeline
 from lab.traffic.stream import datagram_socket
-from lab.wire.capture import Sighting
+from lab.wire.capture import LOCAL, Sighting
 from lab.wire.packet import BARRIER_PORT, TCP, UDP, SocketAddress, flags_of
 from lab.words import Behaviour, Family
 
@@ -74,12 +74,13 @@ class Scene:
         return self.lab.hosts[self.cast.node]
 
     def set_node_sysctl(self, key: str, value: str | int) -> None:
-        """Set a sysctl of the node's namespace, named with slashes below ``/proc/sys``.
+        """Set a sysctl of every node's namespace, named with slashes below ``/proc/sys``.
 
         :raises MissingError: this kernel has none of that name.
         """
         try:
-            self.node.namespace.set_sysctls({key: value})
+            for node in self._nodes:
+                self.lab.hosts[node].namespace.set_sysctls({key: value})
         except FileNotFoundError:
             raise MissingError(f"this kernel has no sysctl {key}", "boot a kernel that has it") from None
 
@@ -131,7 +132,7 @@ class Scene:
         :raises MissingError: see :class:`lab.conntrack.fill.Filler`.
         """
         if self._filler is None:
-            self._filler = Filler(self.node.namespace, assured=assured)
+            self._filler = self.lab.keep(Filler(self.node.namespace, assured=assured))
             client = SocketAddress(self.cast.client_address.address, BARRIER_PORT)
             for _host, address in self.cast.servers:
                 server = SocketAddress(address.address, BARRIER_PORT)
@@ -369,6 +370,9 @@ class Scene:
         self.recorder.stop()
         if lost := self.recorder.lost():
             self._faults.append(f"the captures lost {lost} packets")
+        for host in dict.fromkeys((self.cast.client, self.cast.node)) if self.sees_each else ():
+            if not any(one.host == host and one.interface != LOCAL for one in self.recorder.sightings):
+                self._faults.append(f"the capture on {host} saw nothing")
         # All namespaces of a machine share one hash table: somebody else's millions of entries fill its chains.
         if crowded_out := self.statistics().get("chain_toolong"):
             self._faults.append(f"conntrack dropped {crowded_out} packets, for the machine's hash table is overfull")

@@ -11,12 +11,12 @@ from lab.netns import ProgramError
 
 _TABLE: Final = "lab_congestion"
 
-# Two queues: what is held back goes at 120 ms a packet, ten packets at most, the rest at the link's speed. netem would
+# Two queues: what is held back goes at 600 ms a packet, ten packets at most, the rest at the link's speed. netem would
 # say it in a line, but a kernel need not have it, and HTB is everywhere.
 _QUEUES: Final = """\
 qdisc add dev {interface} root handle 1: htb default 10
 class add dev {interface} parent 1: classid 1:10 htb rate 50mbit
-class add dev {interface} parent 1: classid 1:20 htb rate 100kbit burst 1500 cburst 1500
+class add dev {interface} parent 1: classid 1:20 htb rate 20kbit burst 1500 cburst 1500
 qdisc add dev {interface} parent 1:10 pfifo limit 1000
 qdisc add dev {interface} parent 1:20 pfifo limit 10
 """

@@ -1,6 +1,6 @@
 """A full table is the namespace's own: nobody else's is fuller, nobody hears of it, and the limit is what it was."""
 
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 
@@ -24,11 +24,17 @@ def namespace():
         yield made
 
 
-def test_a_table_is_filled_to_the_limit_and_again_when_there_is_room(namespace):
+@pytest.fixture
+def opened():
+    with ExitStack() as stack:
+        yield lambda filler: stack.enter_context(closing(filler))
+
+
+def test_a_table_is_filled_to_the_limit_and_again_when_there_is_room(namespace, opened):
     with closing(ConntrackTable(namespace)) as table, closing(ConntrackEvents(namespace)) as events:
         limit = namespace.sysctl(LIMIT)
         assert table.create(creation(UDP, *FLOW, assured=True, timeout=60))
-        filler = Filler(namespace, assured=True)
+        filler = opened(Filler(namespace, assured=True))
         filler.fill()
         assert namespace.sysctl(COUNT) == namespace.sysctl(LIMIT) == limit
         other = FLOW[0], SocketAddress("10.0.1.2", 54)
@@ -42,27 +48,33 @@ def test_a_table_is_filled_to_the_limit_and_again_when_there_is_room(namespace):
         assert told <= {FLOW, other}
 
 
-def test_what_is_not_assured_makes_room(namespace):
+def test_what_is_not_assured_makes_room(namespace, opened):
     with closing(ConntrackTable(namespace)) as table:
-        Filler(namespace, assured=False).fill()
+        opened(Filler(namespace, assured=False)).fill()
         assert table.create(creation(UDP, *FLOW, assured=True, timeout=60))
         assert table.statistics()["early_drop"] > 0
 
 
-def test_another_namespace_has_room(namespace):
+def test_another_namespace_has_room(namespace, opened):
     with closing(Namespace.create()) as other, closing(Nft(other)) as nft, closing(ConntrackTable(other)) as table:
         nft.run(TRACKING)
-        Filler(namespace, assured=True).fill()
+        opened(Filler(namespace, assured=True)).fill()
         assert other.sysctl(COUNT) == "0"
         assert table.create(creation(UDP, *FLOW, assured=True, timeout=60))
 
 
-def test_the_limit_is_never_written(namespace, monkeypatch):
+def test_closing_empties_the_table_at_once(namespace):
+    with closing(Filler(namespace, assured=True)) as filler:
+        filler.fill()
+    assert namespace.sysctl(COUNT) == "0"
+
+
+def test_the_limit_is_never_written(namespace, opened, monkeypatch):
     written = []
     write = Namespace.set_sysctls
     monkeypatch.setattr(Namespace, "set_sysctls", lambda self, values: (written.extend(values), write(self, values)))
     with suppress(MissingError):
-        Filler(namespace, assured=True).fill()
+        opened(Filler(namespace, assured=True)).fill()
     assert LIMIT not in written
 
 

@@ -40,13 +40,14 @@ from typing import NamedTuple
 from nftrace import Trace, Walk, rules_of, script, walk
 
 from lab import cases, fixes
+from lab.cast import cast
 from lab.conntrack.netlink import ConntrackTable
 from lab.errors import LabError, MissingError
 from lab.fabric import Lab
 from lab.netns import Namespace, nfacct, userns
 from lab.topology.reader import load
-from lab.traffic.stream import connect, listen
-from lab.trial import cast, with_proxy
+from lab.traffic.stream import Attempt, listen
+from lab.trial import with_proxy
 from lab.under_test import LabUnderTest
 from lab.wire.packet import TCP, SocketAddress
 from lab.words import Family, ProxyMode
@@ -110,8 +111,13 @@ def connect_once(name, mode, version, *, hairpin=False):
         client, own = players.client, players.client_address
         if hairpin:
             client, own = players.servers[0][0], SocketAddress(players.servers[0][1].address, own.port)
-        way = (client, lab.hosts[client].namespace, own)
-        ends = asyncio.run(connect(way, listeners, players.service_address))
+
+        async def connect():
+            way = (client, lab.hosts[client].namespace, own, listeners, players.service_address)
+            async with Attempt(*way) as attempt:
+                return await attempt.ends()
+
+        ends = asyncio.run(connect())
         packets = trace.packets()  # the server has the handshake's last packet, so the node has had them all
         rules, versions = chains(node, mode)
         with closing(ConntrackTable(node.namespace)) as table:

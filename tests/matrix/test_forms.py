@@ -67,7 +67,7 @@ class TestTerminal:
         assert "6.1: not run: without-nat with none: iptables_nat: <no> such table" in text
         assert "6.1: not run: without-nat with drop-forward: no nfacct: boot one with CONFIG_X=y" in text
         assert text.splitlines()[-1] == (
-            "2 of 36 trials did not give what their kernel is expected to give, and 1 of 4 kernels gave no results."
+            "2 of 35 trials did not give what their kernel is expected to give, and 1 of 4 kernels gave no results."
         )
 
     def test_a_narrow_terminal_gets_several_tables_with_whole_words(self, matrix):

@@ -11,6 +11,8 @@ from lab.fixes import FIXES
 from lab.report.terminal import conclusion, heading, tables, timeline_text
 from lab.result import Tally, from_json, to_json
 from lab.verdict import Outcome
+from lab.wire.capture import Sighting
+from lab.wire.packet import ICMP, IcmpHeader, Packet, SocketAddress
 
 RESULTS = Path(__file__).parent / "results.json"  # `lab run beyond-window upstream-regression --json`, on Linux 6.18
 
@@ -92,6 +94,20 @@ def test_numbers_are_relative_and_states_are_named(report):
     assert "SYN,ACK seq 0 ack 1  ESTABLISHED, entry SYN_RECV" in text
     assert "ACK seq 1 ack 1  ESTABLISHED, entry ESTABLISHED" in text
     assert "seq 536871913 len 7 ack 16" in text  # 2^29 beyond the 1,000 bytes that were sent
+
+
+def test_an_icmp_error_is_drawn_with_what_it_is_about(report):
+    timeline = tally(report, "beyond-window", "none").sample.timeline
+    node, client, vip = SocketAddress("10.0.0.1", 0), SocketAddress("10.0.0.2", 0), timeline.target
+    error = Packet(node, client, ICMP, 1, 60, icmp=IcmpHeader(3, 0, (timeline.client_address, vip)))
+    echo = Packet(node, client, ICMP, 2, 60, icmp=IcmpHeader(8, 0))
+    last = timeline.sightings[-1].time
+    more = tuple(Sighting(last + 1, "client", "eth0", False, packet) for packet in (error, echo))
+    before = timeline_text(timeline).splitlines()
+    text = timeline_text(dataclasses.replace(timeline, sightings=timeline.sightings + more))
+    assert "10.0.0.1 > 10.0.0.2" in text
+    assert "ICMP type 3 code 0 about 10.0.0.2:34567 > 192.168.0.2:80" in text
+    assert len(text.splitlines()) == len(before) + 1  # the echo is no error, and none of the connection's
 
 
 def test_the_table_has_every_verdict_and_what_decided_it(report):

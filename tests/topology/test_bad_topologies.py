@@ -476,7 +476,7 @@ def test_the_unchanged_file_is_good(tmp_path: Path) -> None:
     assert [service.metadata.name for service in load(path).services] == ["web", "alone"]
 
 
-DEEP = "topology: x\nhosts: " + "[" * 100_000
+DEEP = f"topology: x\nhosts: {'[' * 100}{']' * 100}"  # libyaml itself refuses some hundred
 FILES = {
     "empty": (b"", "", "empty: there is no topology in it"),
     "only comments": (b"# nothing\n---\n# more\n", "", "empty: there is no topology in it"),
