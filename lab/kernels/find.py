@@ -15,7 +15,7 @@ from lab.errors import InputError, LabError, MissingError
 from lab.kernels import archive
 from lab.kernels.archive import Candidate
 from lab.kernels.cache import Cache
-from lab.kernels.kernel import Kernel, order, read_banner
+from lab.kernels.kernel import Kernel, fingerprint, order, read_banner
 from lab.kernels.programs import call, require
 
 #: The newest that the archive has; the one that this machine runs.
@@ -178,8 +178,7 @@ def _with_index(kernel: Kernel, cache: Cache) -> Kernel:
         call(["depmod", "--basedir", path, kernel.release], f"list the modules of {kernel.release}")
 
     require(["depmod"])
-    own = archive.checksum(kernel.vmlinuz)[:16]
-    tree = cache.make(f"kernels/path-{kernel.release}-{own}", make)
+    tree = cache.make(f"kernels/path-{kernel.release}-{fingerprint(kernel.modules)}", make)
     return replace(kernel, modules=tree / "lib/modules" / kernel.release)
 
 

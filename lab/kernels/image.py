@@ -25,17 +25,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 from typing import Final
 
-from lab.errors import LabError, MissingError
+from lab.errors import InputError, LabError, MissingError
 from lab.kernels.archive import keyring, mirrors
 from lab.kernels.cache import Cache, say
-from lab.kernels.kernel import Kernel
+from lab.kernels.kernel import Kernel, fingerprint
 from lab.kernels.programs import call, last_words, require
 from lab.netns.program import find
 
@@ -56,6 +56,7 @@ TEST_REQUIREMENTS: Final = ("hypothesis>=6", "jsonschema>=4", "pytest-xdist>=3",
 _NEEDED_MODULES: Final = ("virtio_pci", "virtio_blk", "squashfs", "overlay")
 
 _NO_PART_OF_A_PROJECT: Final = {"__pycache__", "node_modules", ".git", ".hypothesis", ".vagrant"}
+_LARGEST_PROJECT: Final = 256 << 20  # bytes
 _FORGOTTEN_AFTER: Final = 24 * 3600.0
 
 
@@ -114,9 +115,7 @@ def _squash(directory: Path, file: Path, *, level: int = 15) -> None:
 
 def kernel_layers(kernel: Kernel, cache: Cache) -> tuple[Path, Path]:
     """Give a kernel's modules and its initrd."""
-    files = sorted(path for path in kernel.modules.rglob("*") if path.is_file())
-    listing = [f"{path} {status.st_size} {status.st_mtime_ns}" for path in files for status in [path.stat()]]
-    identity = _digest(kernel.release, *listing)
+    identity = fingerprint(kernel.modules)
     busybox = Path(find("busybox"))
     scripts = [_HERE / "initrd.sh", _HERE / "guest.sh"]
     own = _digest(identity, busybox.read_bytes(), *(script.read_bytes() for script in scripts))
@@ -326,7 +325,9 @@ def _project(project: Path | None, interpreter: Path, cache: Cache) -> Path:
         trees["site/lab"] = package
         if checkout is not None:
             trees["site/topologies"] = checkout / "topologies"
-    files = {f"{place}/{path.relative_to(top)}": path for place, top in trees.items() for path in _files(top)}
+    files = {
+        f"{place}/{path.relative_to(top)}": path for place, top in trees.items() for path in _small(top, _files(top))
+    }
     identity = _digest(
         interpreter.name,
         *(part for place, path in files.items() for part in (place, str(path.stat().st_mode), path.read_bytes())),
@@ -345,6 +346,20 @@ def _project(project: Path | None, interpreter: Path, cache: Cache) -> Path:
             if other.stat().st_mtime < time.time() - _FORGOTTEN_AFTER:
                 other.unlink()
     return made
+
+
+def _small(top: Path, files: Iterable[Path]) -> Iterator[Path]:
+    """Pass files on for as long as they fit: without a pyproject.toml pytest may take /tmp for a project."""
+    size = 0
+    for path in files:
+        size += path.stat().st_size
+        if size > _LARGEST_PROJECT:
+            raise InputError(
+                f"more than {_LARGEST_PROJECT >> 20} MiB, which is too much to be copied into a guest",
+                source=top,
+                cure="a pyproject.toml or pytest.ini nearer to the tests makes a smaller project",
+            )
+        yield path
 
 
 def _files(top: Path) -> Iterator[Path]:

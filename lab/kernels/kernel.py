@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,15 @@ def _rank(letter: str) -> int:
     if letter == "~":
         return -1
     return ord(letter) if letter.isalpha() else ord(letter) + 256
+
+
+def fingerprint(tree: Path) -> str:
+    """Return a hash of a tree's files by name, size and time: modules are too many to be read every time."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in tree.rglob("*") if path.is_file()):
+        status = path.stat()
+        digest.update(f"{path.relative_to(tree)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def read_banner(vmlinuz: Path) -> tuple[str, str]:

@@ -123,22 +123,16 @@ class Stage(Scene):
         listeners = [(host, listen(namespace, address)) for host, namespace, address in servers]
         try:
             with one_processor():
-                attempt = Attempt(
-                    self.cast.client,
-                    hosts[self.cast.client].namespace,
-                    own,
-                    listeners,
-                    self._target,
-                )
-                if not await attempt.over_within(A_MOMENT):
-                    # Whatever is left of the handshake is behind these.
-                    for host, _listener in listeners:
-                        await self.barrier(host)
-                    if not attempt.is_connected:
-                        attempt.give_up()
-                        self._refusal = self._unanswered()
-                        raise RefusedError(f"no connection to {self._target}: {self._refusal}")
-                return await attempt.ends()
+                namespace = hosts[self.cast.client].namespace
+                async with Attempt(self.cast.client, namespace, own, listeners, self._target) as attempt:
+                    if not await attempt.over_within(A_MOMENT):
+                        # Whatever is left of the handshake is behind these.
+                        for host, _listener in listeners:
+                            await self.barrier(host)
+                        if not attempt.is_connected:
+                            self._refusal = self._unanswered()
+                            raise RefusedError(f"no connection to {self._target}: {self._refusal}")
+                    return await attempt.ends()
         except OSError as error:
             self._refusal = errno.errorcode.get(error.errno or 0, str(error))
             raise RefusedError(f"no connection to {self._target}: {self._refusal}") from None

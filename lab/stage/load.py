@@ -130,14 +130,13 @@ class LoadStage(Scene):
         own, servers = self.cast.client_address, [(self._server, listener)]
         try:
             with one_processor():
-                attempt = Attempt(self.cast.client, self.client.namespace, own, servers, self._target)
-                if not await attempt.over_within(A_MOMENT):
-                    await self.barrier()  # whatever is left of the handshake is behind it
-                    if not attempt.is_connected:
-                        attempt.give_up()
-                        raise OSError("the handshake went nowhere")
-                for end in await attempt.ends():
-                    end.close()
+                async with Attempt(self.cast.client, self.client.namespace, own, servers, self._target) as attempt:
+                    if not await attempt.over_within(A_MOMENT):
+                        await self.barrier()  # whatever is left of the handshake is behind it
+                        if not attempt.is_connected:
+                            raise OSError("the handshake went nowhere")
+                    for end in await attempt.ends():
+                        end.close()
                 await self.barrier()
         except OSError as error:
             self._refusal = errno.errorcode.get(error.errno or 0, str(error))

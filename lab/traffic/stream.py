@@ -12,7 +12,8 @@ import socket
 import struct
 from collections.abc import Sequence
 from functools import cache
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from lab.errors import LabError
 from lab.netns import Namespace
@@ -153,6 +154,8 @@ def datagram_socket(namespace: Namespace, own: SocketAddress, other: SocketAddre
 class Attempt:
     """An attempt to connect from a client's own address to ``target``, accepted at whichever server it comes to.
 
+    It goes on for as long as its block lasts.
+
     :param listeners: the servers' hosts and listening sockets.
     """
 
@@ -166,6 +169,7 @@ class Attempt:
     ) -> None:
         self._end = TcpEnd(host, _bound_socket(namespace, socket.SOCK_STREAM, own))
         self._target = target
+        self._handed_over = False
         self._task = asyncio.ensure_future(self._connect(listeners))
 
     async def _connect(self, listeners: Sequence[tuple[str, socket.socket]]) -> TcpEnd:
@@ -183,24 +187,31 @@ class Attempt:
         return _state(self._end.socket) == _ESTABLISHED
 
     async def ends(self) -> tuple[TcpEnd, TcpEnd]:
-        """Return the client's end and the server's.
+        """Return the client's end and the server's; from then on they are the caller's to close.
 
         :raises OSError: ECONNREFUSED and its like, as the client's kernel says.
         :raises StalledError: it neither succeeded nor failed within the bound.
         """
         try:
-            return self._end, await asyncio.wait_for(self._task, _BOUND)
+            server = await asyncio.wait_for(asyncio.shield(self._task), _BOUND)
         except TimeoutError:
-            self.give_up()
             raise StalledError(f"{self._end.host}: no connection to {self._target} within {_BOUND:.0f} s") from None
-        except BaseException:
-            self.give_up()
-            raise
+        self._handed_over = True
+        return self._end, server
 
-    def give_up(self) -> None:
-        """End it."""
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Until the task has ended the loop watches descriptors, which somebody else may get when they are closed.
         self._task.cancel()
-        self._end.close()
+        await asyncio.wait({self._task})
+        if not self._task.cancelled():
+            self._task.exception()  # whoever wanted to know it has asked
+        if not self._handed_over:
+            self._end.close()
 
 
 def _state(sock: socket.socket) -> int:
@@ -216,5 +227,6 @@ async def _accept(listeners: Sequence[tuple[str, socket.socket]]) -> TcpEnd:
     finally:
         for task in accepting:
             task.cancel()
+        await asyncio.wait(accepting)  # or the loop goes on watching sockets that are closed next
     [first] = done
     return TcpEnd(accepting[first], first.result()[0])

@@ -113,7 +113,9 @@ def connect_once(name, mode, version, *, hairpin=False):
             client, own = players.servers[0][0], SocketAddress(players.servers[0][1].address, own.port)
 
         async def connect():
-            return await Attempt(client, lab.hosts[client].namespace, own, listeners, players.service_address).ends()
+            way = (client, lab.hosts[client].namespace, own, listeners, players.service_address)
+            async with Attempt(*way) as attempt:
+                return await attempt.ends()
 
         ends = asyncio.run(connect())
         packets = trace.packets()  # the server has the handshake's last packet, so the node has had them all

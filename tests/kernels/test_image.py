@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import MissingError
-from lab.kernels import image
+from lab.errors import InputError, MissingError
+from lab.kernels import Cache, image
 from lab.kernels.kernel import Kernel
 from lab.kernels.programs import require
 
@@ -29,6 +29,13 @@ def test_a_project_is_its_own_files(tmp_path):
     (tmp_path / "dangling").symlink_to("nowhere")
     found = {str(path.relative_to(tmp_path)) for path in image._files(tmp_path)}
     assert found == {"pyproject.toml", ".gitignore", ".ci/run", "lab/a.py", "tests/b.py"}
+
+
+def test_a_project_that_is_none(tmp_path):
+    with (tmp_path / "data").open("wb") as file:
+        file.truncate(300 << 20)
+    with pytest.raises(InputError, match="more than 256 MiB, which is too much to be copied into a guest"):
+        image._project(tmp_path, tmp_path, Cache(tmp_path / "cache"))
 
 
 def test_modules_are_loaded_after_what_they_need(tmp_path):

@@ -90,6 +90,8 @@ def test_the_users_modules_are_only_read(tmp_path, tree):
     assert (kernel.modules / "modules.dep").exists()
     assert kernel.modules.is_relative_to(tmp_path / "cache")
     assert [path.name for path in (tmp_path / "lib/modules/6.9.1").iterdir()] == ["kernel"]
+    (tmp_path / "lib/modules/6.9.1/kernel/new.ko").touch()
+    assert resolve(str(vmlinuz), Cache(tmp_path / "cache")).modules != kernel.modules
 
 
 @pytest.mark.needs_tool("dpkg-deb", "depmod", "gpg")

@@ -28,7 +28,8 @@ table inet hole {
 async def connected(lab: Lab) -> list[socket.socket]:
     client, server = lab.hosts["client"].namespace, lab.hosts["server"].namespace
     listener = listen(server, SERVER)
-    ends = await Attempt("client", client, CLIENT, [("server", listener)], SERVER).ends()
+    async with Attempt("client", client, CLIENT, [("server", listener)], SERVER) as attempt:
+        ends = await attempt.ends()
     return [end.socket for end in ends]
 
 
