@@ -210,7 +210,10 @@ def _open_outputs(**paths: str | None) -> dict[str, TextIO]:
 
     :param paths: by what is to be written there; - for stdout, None for what nobody wants.
     """
-    return {form: _open_output(path) for form, path in paths.items() if path is not None}
+    outputs = {form: _open_output(path) for form, path in paths.items() if path is not None}
+    if outputs:
+        from lab.report import forms  # noqa: F401  before the trials as well: a checkout may change under a long run
+    return outputs
 
 
 def _open_output(path: str) -> TextIO:

@@ -105,7 +105,7 @@ def matrix(
     memory: Annotated[int, typer.Option(min=128, metavar="MIB", help="What each guest has.")] = 512,
     limit: Annotated[
         float, typer.Option(min=1, metavar="SECONDS", help="How long a kernel may take for all its trials.")
-    ] = 600,
+    ] = 1800,
     json: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write the results as JSON, with every timeline; - for stdout."),

@@ -116,22 +116,23 @@ class TestRunning:
         assert done.returncode == 1
         assert "gave no results: the command ended with exit code 1" in done.stdout
 
-    def test_ctrl_c_ends_everything(self):
+    def test_ctrl_c_ends_everything_and_leaves_nothing(self, tmp_path):
         process = subprocess.Popen(
             [*COMMAND, "in-window", "--kernels", "running", "--repeat", "100000"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,  # so that the signal comes to it alone, as from `kill`
+            env={**os.environ, "TMPDIR": str(tmp_path)},
         )
-        for line in process.stderr:
-            if "runs the trials" in line:
-                break
-        while not (started := children(process.pid)):
+        while not list(tmp_path.glob("lab-*/report.json")):  # the trials begin
             assert process.poll() is None
+        started = children(process.pid)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
         assert process.returncode == 130
         assert "Traceback" not in err
         assert out == ""
+        assert started
         assert not any(Path(f"/proc/{child}").exists() for child in started)
+        assert list(tmp_path.iterdir()) == []
