@@ -44,7 +44,7 @@ def test_the_command_takes_what_it_is_given():
     from typer.main import get_command
 
     from lab.cli import app
-    from lab.cli_kernels import _names
+    from lab.cli.kernels import kernel_names
 
     command = get_command(app).commands["matrix"]
     choices = job()["strategy"]["matrix"]
@@ -57,7 +57,7 @@ def test_the_command_takes_what_it_is_given():
         context = command.make_context("matrix", words[words.index("matrix") + 1 :])
         assert context.params["proxy_mode"] == given["proxy-mode"]
         assert context.params["family"] == given["family"]
-        assert set(context.params["kernels"].split(",")) <= set(_names())
+        assert set(context.params["kernels"].split(",")) <= set(kernel_names())
 
 
 def test_it_installs_what_guests_need():

@@ -66,7 +66,7 @@ def test_help_says_what_it_takes_and_exits_with():
 
 
 def test_the_last_name_of_the_list_is_completed():
-    from lab.cli_matrix import _complete_kernels
+    from lab.cli.matrix import _complete_kernels
 
     assert _complete_kernels("6.1,ne") == ["6.1,newest"]
     assert "running" in _complete_kernels("")

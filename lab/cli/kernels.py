@@ -1,4 +1,4 @@
-"""`lab kernels`: other kernels than the one that runs. As thin as cli.py, whose words it uses."""
+"""`lab kernels`: other kernels than the one that runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli import JsonFlag, _complete, _examples, app
+from lab.cli.words import JsonFlag, app, complete, examples
 from lab.errors import INTERRUPTED, InputError
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ kernels_app = typer.Typer(
 app.add_typer(kernels_app, name="kernels")
 
 
-def _names() -> Iterable[str]:
+def kernel_names() -> Iterable[str]:
+    """List names of kernels, for completion."""
     from lab.kernels import Cache
     from lab.kernels.find import NEWEST, RUNNING, cached
 
@@ -50,7 +51,7 @@ def _cache(directory: Path | None) -> Cache:
 @kernels_app.command(
     "list",
     short_help="List the kernels that can be had.",
-    epilog=_examples("lab kernels list", "lab kernels list --json"),
+    epilog=examples("lab kernels list", "lab kernels list --json"),
 )
 def list_(cache: CacheOption = None, json: JsonFlag = False) -> None:
     """List the newest kernel of each series in Debian's archive, what is in the cache, and the one that runs."""
@@ -67,12 +68,14 @@ def list_(cache: CacheOption = None, json: JsonFlag = False) -> None:
 
 @kernels_app.command(
     short_help="Fetch kernels from Debian's archive.",
-    epilog=_examples("lab kernels fetch 5.10 6.1 newest", "lab kernels fetch 6.12.118"),
+    epilog=examples("lab kernels fetch 5.10 6.1 newest", "lab kernels fetch 6.12.118"),
 )
 def fetch(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="KERNEL...", help="A series, a version, or newest.", autocompletion=_complete(_names)),
+        typer.Argument(
+            metavar="KERNEL...", help="A series, a version, or newest.", autocompletion=complete(kernel_names)
+        ),
     ],
     cache: CacheOption = None,
 ) -> None:
@@ -87,7 +90,7 @@ def fetch(
     "run",
     short_help="Run a command on another kernel, in a guest.",
     context_settings={"allow_interspersed_args": False},
-    epilog=_examples(
+    epilog=examples(
         "lab kernels run 5.10 -- lab run --no-timeline",
         "lab kernels run newest -- pytest tests/conntrack",
         "lab kernels run --results out 6.1 -- sh -c 'lab run --json $LAB_RESULTS/result.json'",
@@ -103,7 +106,7 @@ def run(
         str,
         typer.Argument(
             help="A series, a version, newest, running, VMLINUZ, VMLINUZ:MODULES or a .deb.",
-            autocompletion=_complete(_names),
+            autocompletion=complete(kernel_names),
         ),
     ],
     command: Annotated[list[str], typer.Argument(metavar="CMD", help="What to run there.")],

@@ -1,4 +1,4 @@
-"""`lab matrix`: the same trials on several kernels. As thin as cli.py, whose words it uses."""
+"""`lab matrix`: the same trials on several kernels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli import (
+from lab.cli.words import (
     BackendOption,
     FamilyOption,
     HtmlOption,
@@ -16,14 +16,14 @@ from lab.cli import (
     MarkdownOption,
     ModeOption,
     VersionOption,
-    _case_names,
-    _chosen,
-    _complete,
-    _examples,
-    _fix_names,
-    _open_outputs,
-    _write,
     app,
+    case_names,
+    chosen,
+    complete,
+    examples,
+    fix_names,
+    open_outputs,
+    write,
 )
 from lab.errors import INTERRUPTED, InputError, MissingError
 from lab.words import Family
@@ -41,16 +41,16 @@ _KERNELS = "5.10,6.1,6.12,6.18,newest"
 
 def _complete_kernels(incomplete: str) -> list[str]:
     """Complete the last name of a list with commas."""
-    from lab.cli_kernels import _names
+    from lab.cli.kernels import kernel_names
 
     before, comma, last = incomplete.rpartition(",")
-    names = [name for name in _names() if name not in before.split(",")]
+    names = [name for name in kernel_names() if name not in before.split(",")]
     return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
 
 
 @app.command(
     short_help="Run the same trials on several kernels, and put them into one table.",
-    epilog=_examples(
+    epilog=examples(
         "lab matrix",
         "lab matrix --kernels 5.10,6.12,running --html matrix.html",
         "lab matrix upstream-regression --kernels 5.10,newest --fix none --family ipv6",
@@ -68,7 +68,7 @@ def matrix(
         typer.Argument(
             metavar="CASE",
             help="Cases from `lab list`, instead of the bug and its controls.",
-            autocompletion=_complete(_case_names),
+            autocompletion=complete(case_names),
         ),
     ] = None,
     kernels: Annotated[
@@ -83,7 +83,7 @@ def matrix(
         list[str] | None,
         typer.Option(
             help="A fix from `lab list`; may be repeated. Else: none, drop-forward, be-liberal.",
-            autocompletion=_complete(_fix_names),
+            autocompletion=complete(fix_names),
         ),
     ] = None,
     proxy_mode: ModeOption = None,
@@ -123,15 +123,15 @@ def matrix(
     if not names:
         raise InputError("--kernels names none", cure=f"such as {_KERNELS}")
     proxy = (proxy_mode, proxy_version, backend)
-    _check(_chosen(cases, catalogue.find, ()), _chosen(fix, fixes.find, ()), proxy, family)
+    _check(chosen(cases, catalogue.find, ()), chosen(fix, fixes.find, ()), proxy, family)
     arguments = [*(cases or ()), f"--family={family}", f"--repeat={repeat}"]
     arguments += [f"--fix={name}" for name in fix or ()]
     arguments += [flag for flag, given in (("--all", all_), ("--slow", slow)) if given]
     choices = zip(("--proxy-mode", "--proxy-version", "--backend"), proxy, strict=True)
     arguments += [f"{option}={choice}" for option, choice in choices if choice is not None]
-    outputs = _open_outputs(json=json, html=html, junit=junit, md=md)
+    outputs = open_outputs(json=json, html=html, junit=junit, md=md)
     found = _run(names, Trials(tuple(arguments), limit, memory), jobs or os.cpu_count() or 1, scheduler)
-    _write(outputs, found)
+    write(outputs, found)
     if sys.stdout not in outputs.values():
         _print(found)
     raise typer.Exit(0 if found.good else 1)

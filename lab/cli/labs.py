@@ -1,0 +1,212 @@
+"""Labs that stay: build, enter, change and end them; and what this machine has for one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.cli.words import (
+    AddressArgument,
+    BackendOption,
+    HostArgument,
+    JsonFlag,
+    KeepConntrackFlag,
+    LabOption,
+    ModeOption,
+    ServiceArgument,
+    TopologyArgument,
+    VersionOption,
+    app,
+    complete,
+    examples,
+    fix_names,
+    lab_names,
+    read_topology,
+)
+from lab.errors import InputError
+from lab.words import Family
+
+if TYPE_CHECKING:
+    from lab.standing.control import Word
+
+endpoints_app = typer.Typer(
+    help="Change the endpoints of a lab that stands, while traffic runs.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(endpoints_app, name="endpoints")
+
+
+@app.command(
+    short_help="Build a lab that stays until `lab down`.",
+    epilog=examples("lab up kube-proxy", "lab up kube-proxy --name fixed --fix drop-forward"),
+)
+def up(
+    topology: TopologyArgument,
+    name: Annotated[str | None, typer.Option(help="The lab's name, instead of the topology's.")] = None,
+    fix: Annotated[str, typer.Option(help="A fix from `lab list`.", autocompletion=complete(fix_names))] = "none",
+    proxy_mode: ModeOption = None,
+    proxy_version: VersionOption = None,
+    backend: BackendOption = None,
+    family: Annotated[Family | None, typer.Option(help="Build one address family, not both.")] = None,
+) -> None:
+    """Build a lab that stays until `lab down`, with servers at its endpoints and names for `ip netns`.
+
+    It needs root.
+    """
+    from lab.fixes import find
+    from lab.standing.up import suggestions
+    from lab.standing.up import up as build
+
+    built = read_topology(topology, proxy_mode, proxy_version, backend)
+    lab = build(built, name=name, family=family, fix=find(fix).name)
+    print(f"The lab {lab.name} stands, owned by process {lab.owner}. Try:")
+    for command in suggestions(built, lab, family):
+        print(f"  {command}")
+
+
+@app.command(short_help="List the labs that stand.", epilog=examples("lab status", "lab status --json"))
+def status(json: JsonFlag = False) -> None:
+    """List the labs that stand, with their hosts, and those whose owner is dead."""
+    from lab.standing.commands import status_json, status_lines
+    from lab.standing.record import labs
+
+    if json:
+        print(status_json(labs()))
+    else:
+        print(*status_lines(labs()), sep="\n")
+
+
+@app.command(
+    "exec",
+    short_help="Run a program in a host of a lab that stands.",
+    context_settings={"allow_interspersed_args": False},
+    epilog=examples("lab exec client -- curl http://192.168.0.2", "lab exec --lab fixed node -- ip address"),
+)
+def exec_(
+    host: HostArgument,
+    command: Annotated[list[str], typer.Argument(metavar="CMD", help="What to run there.")],
+    lab: LabOption = None,
+) -> None:
+    """Run a program in a host of a lab that stands; its exit code is passed on."""
+    from lab.standing.commands import choose, enter
+
+    chosen = choose(lab)
+    enter(chosen, chosen.host(host), command[1:] if command[0] == "--" else command)
+
+
+@app.command(
+    short_help="Open a shell in a host of a lab that stands.",
+    epilog=examples("lab shell node", "lab shell --lab fixed client"),
+)
+def shell(host: HostArgument, lab: LabOption = None) -> None:
+    """Open a shell in a host of a lab that stands; its prompt names the host."""
+    from lab.standing.commands import choose
+    from lab.standing.commands import shell as open_shell
+
+    chosen = choose(lab)
+    open_shell(chosen, chosen.host(host))
+
+
+@app.command(short_help="End a lab that stands.", epilog=examples("lab down", "lab down fixed", "lab down --all"))
+def down(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Which, where several stand.", autocompletion=complete(lab_names)),
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every lab that stands.")] = False,
+) -> None:
+    """End a lab that stands, or remove what one with a dead owner has left."""
+    from lab.standing.commands import choose
+    from lab.standing.commands import down as end
+    from lab.standing.record import labs
+
+    if all_ and name is not None:
+        raise InputError("a name and --all", cure="give one of them")
+    for lab in labs() if all_ else (choose(name),):
+        end(lab)
+        print(f"The lab {lab.name} is gone.")
+
+
+@endpoints_app.command(
+    "list",
+    short_help="List the endpoints of a lab that stands.",
+    epilog=examples("lab endpoints list", "lab endpoints list --json"),
+)
+def endpoints_list(lab: LabOption = None, json: JsonFlag = False) -> None:
+    """List the endpoints of a lab that stands: ready, draining (on their way out, but serving), unready."""
+    from dataclasses import asdict
+    from json import dumps
+
+    from lab.standing.commands import choose
+    from lab.standing.control import endpoints, lines
+
+    found = endpoints(choose(lab))
+    if json:
+        print(dumps([asdict(known) for known in found], indent=2))
+    else:
+        print(*lines(found), sep="\n")
+
+
+@endpoints_app.command(
+    "add",
+    short_help="Add a ready endpoint to a Service.",
+    epilog=examples("lab endpoints add web 10.0.1.2", "lab endpoints add default/web fd00:10:0:1::2 --lab fixed"),
+)
+def endpoints_add(
+    service: ServiceArgument, address: AddressArgument, lab: LabOption = None, keep_conntrack: KeepConntrackFlag = False
+) -> None:
+    """Add a ready endpoint to a Service, or make one ready again that drains.
+
+    Every pod of the lab answers at the Service's ports, so any may become an endpoint.
+    """
+    _change_endpoints("add", service, address, lab, keep_conntrack)
+
+
+@endpoints_app.command(
+    "remove",
+    short_help="Take an endpoint away.",
+    epilog=examples("lab endpoints remove web 10.0.1.2", "lab endpoints remove dns 10.0.1.2 --keep-conntrack"),
+)
+def endpoints_remove(
+    service: ServiceArgument, address: AddressArgument, lab: LabOption = None, keep_conntrack: KeepConntrackFlag = False
+) -> None:
+    """Take an endpoint away from a Service: nothing new goes there, and what is connected goes on."""
+    _change_endpoints("remove", service, address, lab, keep_conntrack)
+
+
+@endpoints_app.command(
+    "drain", short_help="Have an endpoint on its way out.", epilog=examples("lab endpoints drain web 10.0.1.2")
+)
+def endpoints_drain(
+    service: ServiceArgument, address: AddressArgument, lab: LabOption = None, keep_conntrack: KeepConntrackFlag = False
+) -> None:
+    """Mark an endpoint as Kubernetes marks that of a pod on its way out: terminating, not ready, but serving.
+
+    What is connected goes on; new connections come only while no endpoint of the Service is ready.
+    """
+    _change_endpoints("drain", service, address, lab, keep_conntrack)
+
+
+def _change_endpoints(word: Word, service: str, address: str, lab: str | None, keep_conntrack: bool) -> None:
+    from lab.standing.commands import choose
+    from lab.standing.control import change, lines
+
+    print(*lines(change(choose(lab), word, service, address, clean_conntrack=not keep_conntrack)), sep="\n")
+
+
+@app.command(
+    short_help="Say what this machine has and lacks for a lab.", epilog=examples("lab doctor", "lab doctor --json")
+)
+def doctor(json: JsonFlag = False) -> None:
+    """Say what this machine has and lacks for a lab, and whether it is itself a node with the bug.
+
+    Nothing is changed. Exit code: 0 when a lab can run here, 1 when something necessary is missing.
+    """
+    from lab.doctor import examine, lines, to_json
+
+    diagnosis = examine()
+    if json:
+        print(to_json(diagnosis))
+    else:
+        print(*lines(diagnosis), sep="\n")
+    raise typer.Exit(0 if diagnosis.ready else 1)

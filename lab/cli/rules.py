@@ -1,0 +1,150 @@
+"""`lab rules` and `lab topology`: what a node is given, and how a lab is written down."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.cli.words import (
+    BackendOption,
+    FamilyOption,
+    ModeOption,
+    VersionOption,
+    app,
+    complete,
+    examples,
+    topology_names,
+)
+from lab.errors import InputError
+from lab.words import Family
+
+if TYPE_CHECKING:
+    from lab.rules.source import Choice, NodeSettings
+
+topology_app = typer.Typer(help="Help with writing topology files.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(topology_app, name="topology")
+
+
+@topology_app.command("schema", epilog=examples("lab topology schema > topology.schema.json"))
+def topology_schema() -> None:
+    """Print the JSON Schema of topology files, for editors."""
+    import json
+
+    from lab.topology.reader import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+@app.command(
+    short_help="Print kube-proxy's rules, or compare them with a real node's.",
+    epilog=examples(
+        "lab rules",
+        "lab rules kube-proxy --proxy-version v1.15 --family ipv6 --saved",
+        "kubectl get services,endpointslices -A -o yaml | lab rules - --cluster-cidr 10.244.0.0/16",
+        "lab rules objects.yaml --diff node.txt --proxy-version v1.29 --node-name worker-1",
+    )
+    + """
+
+Exit code: 0; with --diff 0 when the node has these rules and 1 when they differ; 2 for an error in what was given.""",
+)
+def rules(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A topology by name or file, or a YAML file of Services and EndpointSlices; - for stdin.",
+            autocompletion=complete(topology_names),
+        ),
+    ] = "kube-proxy",
+    proxy_mode: ModeOption = None,
+    proxy_version: VersionOption = None,
+    backend: BackendOption = None,
+    family: FamilyOption = Family.IPV4,
+    saved: Annotated[
+        bool, typer.Option("--saved", help="As iptables-save or nft list gives them back, loaded by this kernel.")
+    ] = False,
+    diff: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Compare with what iptables-save or nft list printed on a node; - for stdin."
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False,
+    node_name: Annotated[
+        str | None, typer.Option(help="The node: which of the topology's; without one, whose endpoints are local.")
+    ] = None,
+    node_address: Annotated[
+        list[str] | None, typer.Option(help="Without a topology: an address of the node; may be repeated.")
+    ] = None,
+    cluster_cidr: Annotated[
+        list[str] | None, typer.Option(help="Without a topology: the pods' range, one a family; may be repeated.")
+    ] = None,
+    service_cidr: Annotated[
+        list[str] | None,
+        typer.Option(help="Without a topology: a range of cluster IPs, for nftables mode; may be repeated."),
+    ] = None,
+    masquerade_all: Annotated[
+        bool, typer.Option("--masquerade-all", help="Without a topology: masquerade whatever goes to a VIP.")
+    ] = False,
+) -> None:
+    """Print kube-proxy's rules as it writes them: the input of iptables-restore, or of nft.
+
+    With --saved, print what this kernel makes of them. With --diff, compare that with a real node's rules: what is
+    missing there, extra, different, or moved to where it acts differently. Rules of others are left out.
+    """
+    from lab.rules.source import Choice, NodeSettings, proxies
+
+    if json and diff is None:
+        raise InputError("--json is for differences", cure="give --diff FILE too")
+    if diff is not None and saved:
+        raise InputError("--diff and --saved", cure="give one of them")
+    if diff == source == "-":
+        raise InputError("both the objects and the node's rules from stdin", cure="give one of them as a file")
+    choice = Choice(proxy_mode, proxy_version, backend)
+    node = NodeSettings(
+        node_name, tuple(node_address or ()), tuple(cluster_cidr or ()), tuple(service_cidr or ()), masquerade_all
+    )
+    if diff is not None:
+        raise typer.Exit(_compare(source, diff, family, choice, node, json=json))
+    chosen = proxies(source, family, choice, node)
+    if saved:
+        from lab.netns import userns
+        from lab.rules.scratch import saved as save
+
+        userns.ensure()
+        texts = [save(proxy) for proxy in chosen]
+    else:
+        texts = ["".join(proxy.render()) for proxy in chosen]
+    for proxy, text in zip(chosen, texts, strict=True):
+        print(f"# {proxy.title}", text, sep="\n", end="")
+
+
+def _compare(source: str, diff: str, family: Family, choice: Choice, node: NodeSettings, *, json: bool) -> int:
+    """Compare a node's rules with kube-proxy's, print the differences, and return the exit code."""
+    from lab.netns import userns
+    from lab.rules.check import check, read_text
+    from lab.rules.dump import mode_of
+    from lab.rules.output import conclusion, table, to_json
+    from lab.rules.source import proxies
+
+    text = read_text(diff)
+    name = "<stdin>" if diff == "-" else diff
+    proxy, *others = proxies(source, family, choice, node, mode_of(text, name))
+    if others:
+        names = ", ".join(one.node for one in (proxy, *others))
+        raise InputError(f"{source} has several nodes: {names}", cure="say by --node-name whose rules these are")
+    userns.ensure()
+    comparison = check(proxy, text, name)
+    if json:
+        print(to_json(comparison, proxy))
+        return 0 if comparison.same else 1
+    from rich.console import Console
+
+    # What is piped on is not wrapped: a rule is one line.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+    if not comparison.same:
+        console.print(table(comparison))
+    for line in conclusion(comparison, proxy, name):
+        console.print(line, markup=False, soft_wrap=True)
+    return 0 if comparison.same else 1

@@ -1,0 +1,213 @@
+"""`lab run`, `lab list`, `lab show`: the catalogue, tried and told."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.cli.words import (
+    BackendOption,
+    FamilyOption,
+    HtmlOption,
+    JsonFlag,
+    JunitOption,
+    MarkdownOption,
+    ModeOption,
+    VersionOption,
+    app,
+    case_names,
+    chosen,
+    complete,
+    examples,
+    fix_names,
+    open_outputs,
+    topology_names,
+    write,
+)
+from lab.errors import INTERRUPTED
+from lab.words import Family
+
+if TYPE_CHECKING:
+    from lab.cases import Case
+    from lab.fixes import Fix
+    from lab.result import Report
+    from lab.words import Backend, ProxyMode
+
+_ANY_WIDTH = 10_000  # columns; more than a table needs
+
+
+@app.command(
+    short_help="Break real connections and judge what this kernel makes of it.",
+    epilog=examples(
+        "lab run",
+        "lab run beyond-window --fix none --family ipv6",
+        "lab run --proxy-mode nftables --json result.json",
+        "lab run --all --no-timeline",
+        "lab run beyond-window --repeat 1000 --no-timeline",
+    )
+    + """
+
+Exit code: 0 when every trial gave what this kernel is expected to give, 1 when one did not or could not be run,
+2 for an error in what was given, 130 for Ctrl-C.""",
+)
+def run(
+    cases: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CASE",
+            help="Cases from `lab list`, instead of the bug and its controls.",
+            autocompletion=complete(case_names),
+        ),
+    ] = None,
+    fix: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A fix from `lab list`; may be repeated. Else: none, drop-forward, be-liberal.",
+            autocompletion=complete(fix_names),
+        ),
+    ] = None,
+    topology: Annotated[
+        str,
+        typer.Option(help="A topology by name or file, - for stdin.", autocompletion=complete(topology_names)),
+    ] = "kube-proxy",
+    proxy_mode: ModeOption = None,
+    proxy_version: VersionOption = None,
+    backend: BackendOption = None,
+    family: FamilyOption = Family.IPV4,
+    all_: Annotated[bool, typer.Option("--all", help="Every case but the slow ones, and every fix.")] = False,
+    slow: Annotated[bool, typer.Option("--slow", help="The slow cases, alone or with --all.")] = False,
+    repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Run every trial N times.")] = 1,
+    json: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write the results as JSON, with every timeline; - for stdout."),
+    ] = None,
+    html: HtmlOption = None,
+    junit: JunitOption = None,
+    md: MarkdownOption = None,
+    timeline: Annotated[
+        bool, typer.Option("--timeline/--no-timeline", help="Print the first trial's packets, one by one.")
+    ] = True,
+) -> None:
+    """Break real connections on purpose, each in a lab of its own, and judge what this kernel makes of it."""
+    from lab import cases as catalogue
+    from lab import fixes
+    from lab.remembered import remember
+
+    chosen_cases = chosen(cases, catalogue.find, catalogue.usual(all_=all_, slow=slow))
+    chosen_fixes = chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES)
+    outputs = open_outputs(json=json, html=html, junit=junit, md=md)
+    report = _run(chosen_cases, chosen_fixes, topology, (proxy_mode, proxy_version, backend), family, repeat)
+    remember(report)
+    write(outputs, report)
+    if sys.stdout not in outputs.values():
+        _print_report(report, timeline=timeline)
+        if all_ and not slow and not cases:
+            print(_left_out(sum(case.slow for case in catalogue.CASES.values())))
+    raise typer.Exit(0 if report.good else 1)
+
+
+def _left_out(count: int) -> str:
+    return f"left out: {count} slow {'case' if count == 1 else 'cases'}; --slow runs {'it' if count == 1 else 'them'}"
+
+
+def _run(
+    cases: list[Case],
+    fixes: list[Fix],
+    topology: str,
+    proxy: tuple[ProxyMode | None, str | None, Backend | None],
+    family: Family,
+    repeat: int,
+) -> Report:
+    import asyncio
+
+    from lab import campaign
+    from lab.kubeproxy.versions import find_version
+    from lab.netns import userns
+    from lab.topology.reader import load
+
+    _mode, version, _backend = proxy
+    if version is not None:
+        find_version(version)
+    settings = campaign.settings(cases, fixes, load(topology), family, proxy)
+    userns.ensure()
+    try:
+        return asyncio.run(campaign.run(settings, family, repeat))
+    except asyncio.CancelledError:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _print_report(report: Report, *, timeline: bool) -> None:
+    from rich.console import Console
+
+    from lab.report import terminal
+
+    console = Console(highlight=False)
+    first = next((tally.sample for tally in report.tallies if tally.sample is not None), None)
+    if timeline and first is not None:
+        console.print(terminal.heading(first), soft_wrap=True)
+        for line in terminal.timeline_lines(first.timeline):
+            console.print(line, soft_wrap=True)
+        console.print()
+    for family, behaviour in report.behaviours.items():
+        console.print(f"Linux {report.kernel}, {family}: {behaviour.words}.", soft_wrap=True)
+    if not (console.is_terminal or "COLUMNS" in os.environ):
+        console.width = _ANY_WIDTH  # a file or a pipe has none: there a table is as wide as it has to be
+    for drawn in terminal.tables(report.tallies, console.width):
+        console.print(drawn)
+    for line in terminal.conclusion(report):
+        console.print(line, soft_wrap=True)
+
+
+@app.command("list", short_help="List cases, fixes and topologies.")
+def list_() -> None:
+    """List the cases, the fixes and the topologies that come along, each in a line."""
+    from lab.cases import CASES
+    from lab.fixes import FIXES
+    from lab.topology.reader import load, shipped
+
+    sections = {
+        "cases": {case.name: f"{case.title}{' (slow)' if case.slow else ''}" for case in CASES.values()},
+        "fixes": {fix.name: fix.summary for fix in FIXES.values()},
+        "topologies": {name: load(path).description for name, path in shipped()},
+    }
+    width = max(len(name) for section in sections.values() for name in section)
+    for title, section in sections.items():
+        print(f"{title}:")
+        for name, summary in section.items():
+            print(f"  {name:{width}}  {summary}")
+
+
+@app.command(
+    short_help="Tell a case's story, what is expected of it, and what came of it.",
+    epilog=examples("lab show beyond-window", "lab show upstream-regression", "lab show retried --json"),
+)
+def show(
+    case: Annotated[str, typer.Argument(help="From `lab list`.", autocompletion=complete(case_names))],
+    json: JsonFlag = False,
+) -> None:
+    """Tell a case's story, where people met it, and what is expected of it by kernel behaviour and fix.
+
+    And what came of it when it was run last on this machine, with each fix: `lab run` keeps that below $XDG_STATE_HOME.
+    """
+    from lab.cases import find
+    from lab.remembered import recall
+
+    found = find(case)
+    last = recall(found.name)
+    if json:
+        from json import dumps
+
+        from lab.report.catalogue import as_data
+
+        print(dumps(as_data(found, last), indent=2))
+        return
+    from rich.console import Console
+
+    from lab.report.catalogue import story
+
+    console = Console(highlight=False)
+    for part in story(found, last):
+        console.print(part)

@@ -1,0 +1,159 @@
+"""What the commands share: the application, options and arguments, completion, and where results are written."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
+
+import typer
+
+from lab.errors import InputError, LabError
+from lab.words import Backend, Family, ProxyMode
+
+if TYPE_CHECKING:
+    from lab.matrix import Matrix
+    from lab.result import Report
+    from lab.topology.model import Topology
+
+Chosen = TypeVar("Chosen")
+
+app = typer.Typer(
+    name="lab",
+    help="Reproduce, explain and judge kube-proxy's and conntrack's subtleties on the kernel in front of you.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def examples(*commands: str) -> str:
+    """Return examples for the foot of a command's help."""
+    # The first character keeps the help's formatter from filling the lines.
+    return "\n".join(("\b", "Examples:", *(f"  {command}" for command in commands)))
+
+
+def complete(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Return what completes one of these names in a shell."""
+    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
+
+
+def case_names() -> Iterable[str]:
+    """List the catalogue's cases, for completion."""
+    from lab.cases import CASES
+
+    return CASES
+
+
+def fix_names() -> Iterable[str]:
+    """List the fixes, for completion."""
+    from lab.fixes import FIXES
+
+    return FIXES
+
+
+def topology_names() -> Iterable[str]:
+    """List the topologies that come along, for completion."""
+    from lab.topology.reader import shipped
+
+    return [name for name, _path in shipped()]
+
+
+def lab_names() -> Iterable[str]:
+    """List the labs that stand, for completion; none where that cannot be known."""
+    from lab.standing.record import labs
+
+    with contextlib.suppress(LabError):
+        return [lab.name for lab in labs()]
+    return ()
+
+
+ModeOption = Annotated[
+    ProxyMode | None, typer.Option("--proxy-mode", help="kube-proxy's mode, instead of the topology's.")
+]
+VersionOption = Annotated[
+    str | None, typer.Option("--proxy-version", help="Whose rules, such as v1.14, instead of the topology's.")
+]
+BackendOption = Annotated[
+    Backend | None, typer.Option("--backend", help="In iptables mode, which program loads the rules.")
+]
+FamilyOption = Annotated[Family, typer.Option("--family", help="The address family.")]
+LabOption = Annotated[
+    str | None,
+    typer.Option("--lab", metavar="NAME", help="Which lab, where several stand.", autocompletion=complete(lab_names)),
+]
+HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="A host of the lab.")]
+TopologyArgument = Annotated[
+    str, typer.Argument(help="A topology by name or file, - for stdin.", autocompletion=complete(topology_names))
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+HtmlOption = Annotated[
+    str | None,
+    typer.Option("--html", metavar="FILE", help="Write the table as one HTML page; every cell opens to its timeline."),
+]
+JunitOption = Annotated[
+    str | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML for a CI system: a suite a kernel.")
+]
+MarkdownOption = Annotated[str | None, typer.Option("--md", metavar="FILE", help="Write the table in Markdown.")]
+ServiceArgument = Annotated[
+    str, typer.Argument(metavar="SERVICE", help="A Service: its name, or namespace/name where several have it.")
+]
+AddressArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="An address of a host of the lab.")]
+KeepConntrackFlag = Annotated[
+    bool,
+    typer.Option(
+        "--keep-conntrack",
+        help="Leave stale conntrack entries of UDP flows where they are, which kube-proxy would delete.",
+    ),
+]
+
+
+def read_topology(reference: str, mode: ProxyMode | None, version: str | None, backend: Backend | None) -> Topology:
+    """Read a topology, with other settings for the kube-proxy of its nodes; None keeps what it says.
+
+    :raises InputError: there is none of this name, it is wrong, or no such version is known.
+    """
+    from lab.kubeproxy.versions import find_version
+    from lab.topology.reader import load
+    from lab.trial import with_proxy
+
+    if version is not None:
+        find_version(version)
+    return with_proxy(load(reference), mode, version, backend)
+
+
+def chosen(names: list[str] | None, find: Callable[[str], Chosen], otherwise: Iterable[Chosen]) -> list[Chosen]:
+    """Return what is named, each once, or else ``otherwise``."""
+    return [find(name) for name in dict.fromkeys(names)] if names else list(otherwise)
+
+
+def open_outputs(**paths: str | None) -> dict[str, TextIO]:
+    """Open the files before the trials, so that a mistyped path costs none of them.
+
+    :param paths: by what is to be written there; - for stdout, None for what nobody wants.
+    """
+    outputs = {form: _open_output(path) for form, path in paths.items() if path is not None}
+    if outputs:
+        from lab.report import forms  # noqa: F401  before the trials as well: a checkout may change under a long run
+    return outputs
+
+
+def _open_output(path: str) -> TextIO:
+    if path == "-":
+        return sys.stdout
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
+
+
+def write(outputs: dict[str, TextIO], found: Report | Matrix) -> None:
+    """Write a report or a matrix in every form that was asked for, and close the files."""
+    from lab.report import forms
+
+    for form, output in outputs.items():
+        print(forms.write(form, found), file=output)
+        if output is not sys.stdout:
+            output.close()
