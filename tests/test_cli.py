@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from lab.cases import CASES
+from lab.fixes import FIXES
 from lab.words import Backend, Family, ProxyMode
 
 
@@ -62,6 +63,14 @@ def test_list_marks_the_slow_cases():
     lines = lab("list").stdout.splitlines()
     slow = {line.split()[0] for line in lines if line.endswith(" (slow)")}
     assert slow == {case.name for case in CASES.values() if case.slow}
+
+
+def test_list_for_a_program():
+    listed = json.loads(lab("list", "--json").stdout)
+    assert [case["name"] for case in listed["cases"]] == list(CASES)
+    assert [fix["name"] for fix in listed["fixes"]] == list(FIXES)
+    assert {"name", "group", "title", "slow", "topology"} == set(listed["cases"][0])
+    assert "kube-proxy" in [topology["name"] for topology in listed["topologies"]]
 
 
 def test_show_tells_the_story_and_what_is_expected():

@@ -161,23 +161,50 @@ def _print_report(report: Report, *, timeline: bool) -> None:
         console.print(line, soft_wrap=True)
 
 
-@app.command("list", short_help="List cases, fixes and topologies.")
-def list_() -> None:
-    """List the cases, the fixes and the topologies that come along, each in a line."""
-    from lab.cases import CASES
+@app.command(
+    "list",
+    short_help="List cases, fixes and topologies.",
+    epilog=examples("lab list", "lab list --json"),
+)
+def list_(json: JsonFlag = False) -> None:
+    """List the cases by what they are about, the fixes and the topologies that come along, each in a line."""
+    from lab.cases import GROUPS
     from lab.fixes import FIXES
     from lab.topology.reader import load, shipped
 
+    if json:
+        print(_catalogue_json())
+        return
     sections = {
-        "cases": {case.name: f"{case.title}{' (slow)' if case.slow else ''}" for case in CASES.values()},
+        **{
+            f"cases: {title}": {case.name: f"{case.title}{' (slow)' if case.slow else ''}" for case in cases}
+            for title, cases in GROUPS.items()
+        },
         "fixes": {fix.name: fix.summary for fix in FIXES.values()},
         "topologies": {name: load(path).description for name, path in shipped()},
     }
     width = max(len(name) for section in sections.values() for name in section)
     for title, section in sections.items():
-        print(f"{title}:")
+        print(f"{title}")
         for name, summary in section.items():
             print(f"  {name:{width}}  {summary}")
+
+
+def _catalogue_json() -> str:
+    import json
+
+    from lab.cases import GROUPS
+    from lab.fixes import FIXES
+    from lab.topology.reader import load, shipped
+
+    cases = [
+        {"name": case.name, "group": title, "title": case.title, "slow": case.slow, "topology": case.topology or None}
+        for title, group in GROUPS.items()
+        for case in group
+    ]
+    fixes = [{"name": fix.name, "summary": fix.summary} for fix in FIXES.values()]
+    topologies = [{"name": name, "description": load(path).description} for name, path in shipped()]
+    return json.dumps({"cases": cases, "fixes": fixes, "topologies": topologies}, indent=2)
 
 
 @app.command(
