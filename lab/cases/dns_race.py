@@ -55,7 +55,11 @@ def _refuse_old_queues(stage: Datagrams, loser: Packet, winner: Packet) -> None:
     """
     counted = stage.statistics()
     told = any(counted.get(name) for name in ("clash_resolve", "insert_failed", "drop"))
-    if loser.destination != winner.destination and not told:
+    went_its_way = any(
+        sighting.packet.payload_length == loser.payload_length
+        for sighting in stage.seen(stage.cast.node, destination=loser.destination, outgoing=True)
+    )
+    if loser.destination != winner.destination and not told and not went_its_way:
         raise MissingError(
             "this kernel resolves a queued packet's clash when it leaves the queue, so the race cannot be made here",
             "boot a kernel that leaves it to conntrack, as Linux 6.12 does",
