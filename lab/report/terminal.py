@@ -475,7 +475,9 @@ def conclusion(report: Report) -> list[Text]:
         bad = sum(not tally.good for tally in report.tallies)
         lines.append(
             Text(
-                f"{bad} of {len(report.tallies)} trials did not give what this kernel is expected to give.",
+                f"{bad} of {len(report.tallies)} trials did not give what this kernel is expected to give."
+                if bad
+                else "Nothing of it can be tried on this machine.",
                 _OOPS,
             )
         )
