@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from lab.result import Report, Tally, Trial
 
@@ -87,6 +87,20 @@ def merge(lab: str, columns: Iterable[Column]) -> Matrix:
     :param lab: the version of the lab that was run.
     """
     return Matrix(lab, tuple(sorted(columns, key=_age)))
+
+
+def joined(shares: Sequence[Column], cases: Sequence[str]) -> Column:
+    """Return the column of a kernel whose cases were shared out; where a share gave nothing, that is what counts.
+
+    :param cases: in the order of the table.
+    """
+    reports = [column.report for column in shares if column.report is not None]
+    if len(reports) < len(shares):
+        return next(column for column in shares if column.report is None)
+    tallies = [tally for report in reports for tally in report.tallies]
+    tallies.sort(key=lambda tally: cases.index(tally.trial.case))
+    report = replace(reports[0], tallies=tuple(tallies))
+    return replace(shares[0], report=report, seconds=max(column.seconds for column in shares))
 
 
 def alone(report: Report) -> Matrix:

@@ -94,7 +94,7 @@ def matrix(
     slow: Annotated[bool, typer.Option("--slow", help="The slow cases, alone or with --all.")] = False,
     repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Run every trial N times.")] = 1,
     jobs: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="How many kernels at a time; else one for each processor.")
+        int | None, typer.Option(min=1, metavar="N", help="How many guests at a time; else one for each processor.")
     ] = None,
     scheduler: Annotated[
         str | None,
@@ -104,7 +104,7 @@ def matrix(
     ] = None,
     memory: Annotated[int, typer.Option(min=128, metavar="MIB", help="What each guest has.")] = 512,
     limit: Annotated[
-        float, typer.Option(min=1, metavar="SECONDS", help="How long a kernel may take for all its trials.")
+        float, typer.Option(min=1, metavar="SECONDS", help="How long a guest may take for its trials.")
     ] = 1800,
     json: Annotated[
         str | None,
@@ -123,14 +123,15 @@ def matrix(
     if not names:
         raise InputError("--kernels names none", cure=f"such as {_KERNELS}")
     proxy = (proxy_mode, proxy_version, backend)
-    _check(chosen(cases, catalogue.find, ()), chosen(fix, fixes.find, ()), proxy, family)
-    arguments = [*(cases or ()), f"--family={family}", f"--repeat={repeat}"]
-    arguments += [f"--fix={name}" for name in fix or ()]
-    arguments += [flag for flag, given in (("--all", all_), ("--slow", slow)) if given]
+    played = chosen(cases, catalogue.find, catalogue.usual(all_=all_, slow=slow))
+    fixed = chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES)
+    _check(played, fixed, proxy, family)
+    options = [f"--family={family}", f"--repeat={repeat}", *(f"--fix={one.name}" for one in fixed)]
     choices = zip(("--proxy-mode", "--proxy-version", "--backend"), proxy, strict=True)
-    arguments += [f"{option}={choice}" for option, choice in choices if choice is not None]
+    options += [f"{option}={choice}" for option, choice in choices if choice is not None]
     outputs = open_outputs(json=json, html=html, junit=junit, md=md)
-    found = _run(names, Trials(tuple(arguments), limit, memory), jobs or os.cpu_count() or 1, scheduler)
+    trials = Trials(tuple(case.name for case in played), tuple(options), limit, memory)
+    found = _run(names, trials, jobs or os.cpu_count() or 1, scheduler)
     write(outputs, found)
     if sys.stdout not in outputs.values():
         _print(found)
@@ -140,15 +141,13 @@ def matrix(
 def _check(cases: list[Case], fixes: list[Fix], proxy: ProxyChoice, family: Family) -> None:
     """Refuse here what every guest would refuse."""
     from lab import campaign
-    from lab.cases import DEFAULT_CASES
-    from lab.fixes import NONE
     from lab.kubeproxy.versions import find_version
     from lab.topology.reader import load
 
     _mode, version, _backend = proxy
     if version is not None:
         find_version(version)
-    for setting in campaign.settings(cases or DEFAULT_CASES, fixes or (NONE,), load("kube-proxy"), family, proxy):
+    for setting in campaign.settings(cases, fixes[:1], load("kube-proxy"), family, proxy):
         setting.case.cast(setting.topology, family)
 
 
@@ -161,7 +160,8 @@ def _run(names: list[str], trials: Trials, jobs: int, scheduler: str | None) -> 
     try:
         with ThisMachine(jobs) as machine, contextlib.ExitStack() as stack:
             guests = stack.enter_context(_cluster(scheduler)) if scheduler else machine
-            return run(names, trials, machine, guests, _say)
+            # Processors that no kernel needs for itself share its trials.
+            return run(names, trials, machine, guests, _say, shares=max(1, jobs // len(names)))
     except asyncio.CancelledError:
         raise typer.Exit(INTERRUPTED) from None
 

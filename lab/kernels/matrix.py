@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
@@ -14,7 +14,7 @@ from lab import __version__
 from lab.errors import InputError, LabError, MissingError
 from lab.kernels import Cache, Image, Kernel, make_image, resolve
 from lab.kernels.trials import RUNNING, Trials, failed, here, in_guest
-from lab.matrix import Column, Matrix, merge
+from lab.matrix import Column, Matrix, joined, merge
 
 #: Told which kernel is at what, from any thread.
 Say = Callable[[str, str], None]
@@ -69,24 +69,23 @@ class ThisMachine:
             self._running.discard(itself)
 
 
-def run(names: Sequence[str], trials: Trials, machine: ThisMachine, guests: Guests, say: Say) -> Matrix:
+def run(
+    names: Sequence[str], trials: Trials, machine: ThisMachine, guests: Guests, say: Say, *, shares: int = 1
+) -> Matrix:
     """Run the trials on every kernel; one that goes wrong is a column that says so, and the others go on.
 
     :param names: :data:`lab.kernels.trials.RUNNING`, or what :func:`lab.kernels.resolve` takes.
     :param machine: where the trials on this machine's own kernel run.
     :param guests: where the others run.
+    :param shares: over how many guests the cases of a kernel are shared out.
     :raises InputError: there is no such kernel; then nothing was booted.
     :raises MissingError: nothing can be booted here.
     :raises CancelledError: by Ctrl-C.
     """
     cache = Cache.default()
     kernels = {name: _resolved(name, cache) for name in names if name != RUNNING}
-    columns = []
-    for name in names:
-        future = _start(kernels.get(name), trials, cache, machine, guests, say)
-        future.add_done_callback(partial(_done, name, say))
-        columns.append(future)
-    return merge(__version__, asyncio.run(_all(columns)))
+    futures = {name: _start(kernels.get(name), trials, shares, cache, machine, guests, say) for name in names}
+    return merge(__version__, asyncio.run(_all(futures, trials.cases, say)))
 
 
 def _resolved(name: str, cache: Cache) -> Kernel | Column:
@@ -99,7 +98,7 @@ def _resolved(name: str, cache: Cache) -> Kernel | Column:
         return Column(name, "", "", failure=str(error))
 
 
-async def _all(futures: Sequence[Future[Column]]) -> list[Column]:
+async def _all(futures: Mapping[str, Sequence[Future[Column]]], cases: Sequence[str], say: Say) -> list[Column]:
     """Wait for all; Ctrl-C cancels it.
 
     A thread that waits for a lock may miss a signal that came just before; a loop that waits for descriptors does not.
@@ -108,42 +107,48 @@ async def _all(futures: Sequence[Future[Column]]) -> list[Column]:
     assert itself is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, itself.cancel)
     try:
-        return [await asyncio.wrap_future(future) for future in futures]
+        return await asyncio.gather(*(_column(name, shares, cases, say) for name, shares in futures.items()))
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def _start(
-    kernel: Kernel | Column | None, trials: Trials, cache: Cache, machine: ThisMachine, guests: Guests, say: Say
-) -> Future[Column]:
-    if kernel is None:
-        say(RUNNING, "runs the trials on this machine")
-        return machine.run(partial(here, trials))
-    if isinstance(kernel, Column):
-        return _known(kernel)
-    try:
-        image = make_image(kernel, cache)
-    except MissingError:
-        raise
-    except LabError as error:
-        return _known(failed(kernel, error))
-    say(kernel.name, f"Linux {kernel.release} is ready to boot")
-    return guests.submit(kernel, image, trials)
-
-
-def _known(column: Column) -> Future[Column]:
-    future: Future[Column] = Future()
-    future.set_result(column)
-    return future
-
-
-def _done(name: str, say: Say, future: Future[Column]) -> None:
-    if future.cancelled() or future.exception() is not None:
-        return
-    column = future.result()
+async def _column(name: str, shares: Sequence[Future[Column]], cases: Sequence[str], say: Say) -> Column:
+    column = joined(await asyncio.gather(*map(asyncio.wrap_future, shares)), cases)
     if column.report is None:
         told = column.failure
     else:
         had = [tally for tally in column.report.tallies if not tally.missing]
         told = f"{sum(tally.good for tally in had)} of {len(had)} trials as expected"
     say(name, f"{told}, after {column.seconds:.0f} s")
+    return column
+
+
+def _start(
+    kernel: Kernel | Column | None,
+    trials: Trials,
+    shares: int,
+    cache: Cache,
+    machine: ThisMachine,
+    guests: Guests,
+    say: Say,
+) -> list[Future[Column]]:
+    if kernel is None:
+        # In one piece: trials that run side by side on one kernel share its conntrack hash table.
+        say(RUNNING, "runs the trials on this machine")
+        return [machine.run(partial(here, trials))]
+    if isinstance(kernel, Column):
+        return [_known(kernel)]
+    try:
+        image = make_image(kernel, cache)
+    except MissingError:
+        raise
+    except LabError as error:
+        return [_known(failed(kernel, error))]
+    say(kernel.name, f"Linux {kernel.release} is ready to boot")
+    return [guests.submit(kernel, image, share) for share in trials.shares(shares)]
+
+
+def _known(column: Column) -> Future[Column]:
+    future: Future[Column] = Future()
+    future.set_result(column)
+    return future

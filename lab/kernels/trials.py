@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -32,14 +32,26 @@ _CONTROL: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]"
 class Trials:
     """What is to be tried on each kernel.
 
-    :param arguments: of ``lab run``.
-    :param limit: how long a kernel may take for all of it, in seconds.
+    :param cases: their names, in the order of the table.
+    :param options: of ``lab run``.
+    :param limit: how long a guest may take for all of it, in seconds.
     :param memory: of a guest, in MiB.
     """
 
-    arguments: tuple[str, ...]
+    cases: tuple[str, ...]
+    options: tuple[str, ...]
     limit: float
     memory: int
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What ``lab run`` is given."""
+        return (*self.cases, *self.options)
+
+    def shares(self, count: int) -> list[Trials]:
+        """Return the trials in so many shares, or in as many as there are cases, of much the same length."""
+        count = min(count, len(self.cases))
+        return [replace(self, cases=self.cases[first::count]) for first in range(count)]
 
 
 async def in_guest(kernel: Kernel, image: Image, trials: Trials) -> Column:

@@ -121,7 +121,7 @@ class TestThisMachine:
                 return machine.run(partial(panic, kernel, image, trials))
 
         with ThisMachine(2) as machine:
-            trials = Trials(("in-window", "--fix=none"), 300, 512)
+            trials = Trials(("in-window",), ("--fix=none",), 300, 512)
             found = run([KERNELS.split(",")[-1], "running"], trials, machine, Panicking(), lambda *_words: None)
         [panicked] = [one for one in found.columns if one.report is None]
         [other] = [one for one in found.columns if one.report is not None]

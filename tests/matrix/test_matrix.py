@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from lab.differences import alike, differences
-from lab.matrix import Column, alone, from_json, merge, to_json
+from lab.matrix import Column, alone, from_json, joined, merge, to_json
 from lab.result import Tally
 from lab.verdict import Outcome
 
@@ -117,3 +117,31 @@ def test_one_report_is_a_matrix_with_one_kernel(report):
     assert column.report == report
     assert column.release == report.kernel
     assert report.kernel.startswith(column.label)
+
+
+def test_shares_are_joined_to_what_was_shared_out(report):
+    from lab.kernels.trials import Trials
+
+    whole = Trials(tuple(dict.fromkeys(tally.trial.case for tally in report.tallies)), ("--fix=none",), 300, 512)
+    shares = whole.shares(3)
+    assert sorted(case for share in shares for case in share.cases) == sorted(whole.cases)
+    assert {len(share.cases) for share in shares} == {1, 2}
+    columns = [
+        Column(
+            "6.1",
+            report.kernel,
+            "6.1.192",
+            dataclasses.replace(report, tallies=tuple(one for one in report.tallies if one.trial.case in share.cases)),
+            seconds=10.0 + number,
+        )
+        for number, share in enumerate(shares)
+    ]
+    column = joined(columns, whole.cases)
+    assert column.report == report
+    assert column.seconds == 12.0
+    assert whole.shares(99) == whole.shares(len(whole.cases))
+
+
+def test_a_share_that_gave_nothing_is_what_counts(report):
+    failed = Column("6.1", report.kernel, "6.1.192", failure="panicked: Oops", console=("Oops",), seconds=3.0)
+    assert joined([Column("6.1", report.kernel, "6.1.192", report), failed], ("beyond-window",)) == failed
