@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.cli.words import (
+    AllFlag,
     BackendOption,
+    CasesArgument,
     FamilyOption,
+    FixOption,
     HtmlOption,
     JunitOption,
     MarkdownOption,
     ModeOption,
+    RepeatOption,
+    ResultsOption,
+    SlowFlag,
     VersionOption,
     app,
-    case_names,
     chosen,
-    complete,
     examples,
-    fix_names,
     open_outputs,
     write,
 )
@@ -63,14 +66,7 @@ Exit code: 0 when every trial gave what its kernel is expected to give, 1 when o
 2 for an error in what was given, 130 for Ctrl-C.""",
 )
 def matrix(
-    cases: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="CASE",
-            help="Cases from `lab list`, instead of the bug and its controls.",
-            autocompletion=complete(case_names),
-        ),
-    ] = None,
+    cases: CasesArgument = None,
     kernels: Annotated[
         str,
         typer.Option(
@@ -79,20 +75,14 @@ def matrix(
             autocompletion=_complete_kernels,
         ),
     ] = _KERNELS,
-    fix: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A fix from `lab list`; may be repeated. Else: none, drop-forward, be-liberal.",
-            autocompletion=complete(fix_names),
-        ),
-    ] = None,
+    fix: FixOption = None,
     proxy_mode: ModeOption = None,
     proxy_version: VersionOption = None,
     backend: BackendOption = None,
     family: FamilyOption = Family.IPV4,
-    all_: Annotated[bool, typer.Option("--all", help="Every case but the slow ones, and every fix.")] = False,
-    slow: Annotated[bool, typer.Option("--slow", help="The slow cases, alone or with --all.")] = False,
-    repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Run every trial N times.")] = 1,
+    all_: AllFlag = False,
+    slow: SlowFlag = False,
+    repeat: RepeatOption = 1,
     jobs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="How many guests at a time; else one for each processor.")
     ] = None,
@@ -106,10 +96,7 @@ def matrix(
     limit: Annotated[
         float, typer.Option(min=1, metavar="SECONDS", help="How long a guest may take for its trials.")
     ] = 1800,
-    json: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Write the results as JSON, with every timeline; - for stdout."),
-    ] = None,
+    json: ResultsOption = None,
     html: HtmlOption = None,
     junit: JunitOption = None,
     md: MarkdownOption = None,

@@ -9,20 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.cli.words import (
+    AllFlag,
     BackendOption,
+    CasesArgument,
     FamilyOption,
+    FixOption,
     HtmlOption,
     JsonFlag,
     JunitOption,
     MarkdownOption,
     ModeOption,
+    RepeatOption,
+    ResultsOption,
+    SlowFlag,
     VersionOption,
     app,
     case_names,
     chosen,
     complete,
     examples,
-    fix_names,
     open_outputs,
     topology_names,
     write,
@@ -54,21 +59,8 @@ Exit code: 0 when every trial gave what this kernel is expected to give, 1 when 
 2 for an error in what was given, 130 for Ctrl-C.""",
 )
 def run(
-    cases: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="CASE",
-            help="Cases from `lab list`, instead of the bug and its controls.",
-            autocompletion=complete(case_names),
-        ),
-    ] = None,
-    fix: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A fix from `lab list`; may be repeated. Else: none, drop-forward, be-liberal.",
-            autocompletion=complete(fix_names),
-        ),
-    ] = None,
+    cases: CasesArgument = None,
+    fix: FixOption = None,
     topology: Annotated[
         str,
         typer.Option(help="A topology by name or file, - for stdin.", autocompletion=complete(topology_names)),
@@ -77,13 +69,10 @@ def run(
     proxy_version: VersionOption = None,
     backend: BackendOption = None,
     family: FamilyOption = Family.IPV4,
-    all_: Annotated[bool, typer.Option("--all", help="Every case but the slow ones, and every fix.")] = False,
-    slow: Annotated[bool, typer.Option("--slow", help="The slow cases, alone or with --all.")] = False,
-    repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Run every trial N times.")] = 1,
-    json: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Write the results as JSON, with every timeline; - for stdout."),
-    ] = None,
+    all_: AllFlag = False,
+    slow: SlowFlag = False,
+    repeat: RepeatOption = 1,
+    json: ResultsOption = None,
     html: HtmlOption = None,
     junit: JunitOption = None,
     md: MarkdownOption = None,

@@ -70,6 +70,28 @@ def lab_names() -> Iterable[str]:
     return ()
 
 
+CasesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="CASE",
+        help="Cases from `lab list`, instead of the bug and its controls.",
+        autocompletion=complete(case_names),
+    ),
+]
+FixOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A fix from `lab list`; may be repeated. Else: none, drop-forward, be-liberal.",
+        autocompletion=complete(fix_names),
+    ),
+]
+AllFlag = Annotated[bool, typer.Option("--all", help="Every case but the slow ones, and every fix.")]
+SlowFlag = Annotated[bool, typer.Option("--slow", help="The slow cases, alone or with --all.")]
+RepeatOption = Annotated[int, typer.Option(min=1, metavar="N", help="Run every trial N times.")]
+ResultsOption = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Write the results as JSON, with every timeline; - for stdout."),
+]
 ModeOption = Annotated[
     ProxyMode | None, typer.Option("--proxy-mode", help="kube-proxy's mode, instead of the topology's.")
 ]
