@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lab.errors import LabError, MissingError
+from lab.features import require
+from lab.kernels import programs
 from lab.netns import Namespace, Nft, NftError, RouteSocket, Xtables, nfacct, userns
 from lab.netns.program import find
 from lab.netns.rtnetlink import VethEnd, veth
+from lab.wire import hold
 from lab.words import Backend, Family
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 
 class State(StrEnum):
@@ -103,6 +106,7 @@ def examine() -> Diagnosis:
         checks.append(Check("kernel features", State.UNKNOWN, error.what, error.cure, necessary=True))
     else:
         checks += [*_features(), *_backends(), *(_behaviour(family) for family in Family)]
+    checks += [*_some_cases(), _other_kernels()]
     # The modules that reading rules may ask for are loaded by now.
     exposure, conclusion = (
         expose() if is_privileged else (Exposure.UNKNOWN, "Only root can read its rules: `sudo lab doctor`.")
@@ -223,6 +227,28 @@ def _features() -> Iterator[Check]:
     finally:
         first.close()
         second.close()
+
+
+def _some_cases() -> Iterator[Check]:
+    """Look for what only some cases of the catalogue need; those are left out without it, aloud."""
+    yield _check("for races", lambda: _built_in(hold.NEEDS), necessary=False)
+    yield _check("for load", lambda: _built_in(("sch_htb", "nft_numgen")), necessary=False)
+    for name in ("nginx", "curl", "tc"):
+        yield _check(f"for load: {name}", lambda name=name: find(name), necessary=False)  # type: ignore[misc]
+
+
+def _built_in(modules: Sequence[str]) -> str:
+    for module in modules:
+        require(module)
+    return f"nothing says that the kernel lacks {', '.join(modules)}"
+
+
+def _other_kernels() -> Check:
+    def ask() -> str:
+        programs.require()
+        return "guests can be made and booted"
+
+    return _check("for other kernels", ask, necessary=False)
 
 
 def _veth(first: Namespace, second: Namespace) -> str:

@@ -65,6 +65,19 @@ def test_it_says_what_is_there(asked):
     assert told["exposure"] == "no-node"
 
 
+def test_what_only_some_cases_need_is_not_held_against_a_machine(monkeypatch):
+    def nothing(name):
+        raise MissingError(f"{name} is not installed", f"apt install {name}")
+
+    monkeypatch.setattr(doctor, "find", nothing)
+    checks = {check.name: check for check in doctor._some_cases()}
+    assert checks["for load: nginx"] == Check(
+        "for load: nginx", State.MISSING, "nginx is not installed", "apt install nginx"
+    )
+    assert set(checks) == {"for races", "for load", "for load: nginx", "for load: curl", "for load: tc"}
+    assert not any(check.necessary for check in checks.values())
+
+
 def test_it_changes_nothing(asked):
     _, _, before, after = asked
     assert {key: value for key, value in after.items() if before.get(key) != value} == {}
