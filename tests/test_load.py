@@ -25,7 +25,7 @@ from lab.topology.reader import load
 from lab.traffic import congestion
 from lab.trial import Setting
 from lab.verdict import Outcome
-from lab.verdict_load import decide
+from lab.verdict.load import decide
 from lab.wire.packet import ACK, TCP, Packet, SocketAddress, TcpHeader
 from lab.words import Backend, Behaviour, Family, ProxyMode
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from lab import verdict_load
 from lab.cases.case import ACCEPTED, IGNORED_UNLESS_LIBERAL, RESET, Case, row
 from lab.conntrack.witness import Judgement
 from lab.result import Expectation
 from lab.stage import LoadStage
-from lab.verdict import Outcome
+from lab.verdict import Outcome, load
 from lab.words import Behaviour
 
 #: One data packet in a hundred is held back, of more than 8,000: that none is happens once in 10^34 trials.
@@ -51,7 +50,7 @@ CASE: Final = Case(
         Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,
     },
     stage=LoadStage,
-    decide=verdict_load.decide,
+    decide=load.decide,
     topology="congested",
     slow=True,
     needs=("nft_numgen", "sch_htb"),
@@ -77,7 +76,7 @@ CONTROL: Final = Case(
         ),
     },
     stage=LoadStage,
-    decide=verdict_load.decide,
+    decide=load.decide,
     topology="congested",
     slow=True,
     needs=("nft_numgen", "sch_htb"),

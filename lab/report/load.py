@@ -6,7 +6,7 @@ from rich.text import Text
 
 from lab.conntrack.witness import Judgement
 from lab.timeline import Load, Timeline
-from lab.verdict_load import reasons
+from lab.verdict.load import reasons
 
 
 def load_lines(timeline: Timeline, load: Load) -> list[Text]:
