@@ -116,23 +116,19 @@ def _arrival(timeline: Timeline) -> Sighting | None:
 
 def decide(timeline: Timeline) -> Verdict:
     """Decide what became of the trial."""
-    judged = timeline.judgement_of(timeline.injected.packet) if timeline.injected else None
-    outcome, because = _outcome(timeline)
-    return Verdict(
-        outcome,
-        judged.judgement if judged else None,
-        judged.reason if judged else "",
-        because,
-        _disagreements(timeline, outcome, judged.judgement if judged else None),
-        timeline.findings,
-    )
+    return _verdict(timeline, *_outcome(timeline))
 
 
 def decide_packet(timeline: Timeline) -> Verdict:
     """Decide what became of the judged packet, where no socket takes part that could live or die."""
+    if timeline.injected is None:
+        return _verdict(timeline, Outcome.REFUSED, (f"no connection: {timeline.refusal}",))
+    return _verdict(timeline, *_fate(timeline, ()))
+
+
+def _verdict(timeline: Timeline, outcome: Outcome, because: tuple[str, ...]) -> Verdict:
+    """Lay conntrack's word on the judged packet, and what the witnesses disagree in, beside an outcome."""
     judged = timeline.judgement_of(timeline.injected.packet) if timeline.injected else None
-    refused = (Outcome.REFUSED, (f"no connection: {timeline.refusal}",))
-    outcome, because = _fate(timeline, ()) if timeline.injected else refused
     judgement = judged.judgement if judged else None
     disagreements = _disagreements(timeline, outcome, judgement)
     return Verdict(outcome, judgement, judged.reason if judged else "", because, disagreements, timeline.findings)
