@@ -14,6 +14,7 @@ from lab import __version__, behaviour, trial
 from lab.cases import Case
 from lab.errors import InputError, LabError, MissingError
 from lab.fixes import Fix
+from lab.kubeproxy.versions import find_version
 from lab.result import Report, Tally
 from lab.topology.model import Topology
 from lab.topology.reader import load
@@ -31,7 +32,11 @@ def settings(
 
     :param topology: where those cases play that bring no topology of their own.
     :param proxy: mode, version and backend of the nodes' kube-proxy, None for what a topology says.
+    :raises InputError: no such version is known.
     """
+    _mode, version, _backend = proxy
+    if version is not None:
+        find_version(version)
     places = [with_proxy(load(case.topology) if case.topology else topology, *proxy) for case in cases]
     return [Setting(case, fix, place, family) for case, place in zip(cases, places, strict=True) for fix in fixes]
 

@@ -128,12 +128,8 @@ def matrix(
 def _check(cases: list[Case], fixes: list[Fix], proxy: ProxyChoice, family: Family) -> None:
     """Refuse here what every guest would refuse."""
     from lab import campaign
-    from lab.kubeproxy.versions import find_version
     from lab.topology.reader import load
 
-    _mode, version, _backend = proxy
-    if version is not None:
-        find_version(version)
     for setting in campaign.settings(cases, fixes[:1], load("kube-proxy"), family, proxy):
         setting.case.cast(setting.topology, family)
 

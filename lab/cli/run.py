@@ -113,13 +113,9 @@ def _run(
     import asyncio
 
     from lab import campaign
-    from lab.kubeproxy.versions import find_version
     from lab.netns import userns
     from lab.topology.reader import load
 
-    _mode, version, _backend = proxy
-    if version is not None:
-        find_version(version)
     settings = campaign.settings(cases, fixes, load(topology), family, proxy)
     userns.ensure()
     try:
