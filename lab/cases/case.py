@@ -82,20 +82,21 @@ def row(
     drop: Expectation,
     liberal: Expectation,
     *,
-    untracked: Expectation = NO_WAY,
+    untracked: Expectation | None = NO_WAY,
     local: bool = False,
 ) -> Row:
     """Return what is expected under each protection.
 
     With a drop and a liberal conntrack the drop has work only where being liberal leaves the packet INVALID.
 
-    :param untracked: where packets from pod to pod are not tracked.
+    :param untracked: where packets from pod to pod are not tracked; None where this one is none of them, and so judged
+        as ever.
     :param local: the packet ends at the node itself, in INPUT; otherwise the node forwards it.
     """
 
     def expected(protection: Protection) -> Expectation:
         drops = protection.drops_local if local else protection.drops_forwarded
-        if protection.is_untracked:
+        if protection.is_untracked and untracked is not None:
             return untracked
         if protection.is_liberal and not (drops and liberal.judgement is Judgement.INVALID):
             return liberal
@@ -104,7 +105,7 @@ def row(
     return expected
 
 
-def always(judgement: Judgement | None, outcome: Outcome, *, untracked: Expectation = NO_WAY) -> Row:
+def always(judgement: Judgement | None, outcome: Outcome, *, untracked: Expectation | None = NO_WAY) -> Row:
     """Expect the same under every protection, but for what is not tracked."""
     expected = Expectation(judgement, outcome)
     return row(expected, expected, expected, untracked=untracked)

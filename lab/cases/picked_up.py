@@ -20,7 +20,8 @@ async def _establish_unseen(stage: Stage) -> None:
         await stage.establish(by_service=False)
     stage.recorder.read()
     handshake = [one.state for one in stage.recorder.judged if one.packet.tcp and one.packet.tcp.flags & SYN]
-    stage.expect("conntrack saw no handshake", handshake == ["untracked"] * 2, handshake)
+    # Each node on the way sees both of its packets.
+    stage.expect("conntrack saw no handshake", len(handshake) >= 2 and set(handshake) == {"untracked"}, handshake)
 
 
 async def _play(stage: Stage) -> None:

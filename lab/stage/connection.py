@@ -71,28 +71,33 @@ class Stage(Scene):
     @property
     def server(self) -> Side:
         """The server's side of the connection: ``sent`` is its SND.NXT, ``acknowledged`` its RCV.NXT."""
-        side = self._connection.side(self._server_on_link)
-        assert side is not None, "establish the connection first"
-        return side
+        return self._side(self._server_on_link)
 
     @property
     def client(self) -> Side:
         """The client's side of the connection."""
-        side = self._connection.side(self._peer)
-        assert side is not None, "establish the connection first"
+        return self._side(self._peer)
+
+    def _side(self, address: SocketAddress) -> Side:
+        side = self._connection.side(address)
+        if side is None:
+            raise UnseenError(f"the capture on {self._server} has seen nothing that {address} sent in a connection")
         return side
 
     @property
     def client_end(self) -> TcpEnd:
         """The client's own socket."""
-        assert self._ends is not None, "establish the connection first"
-        return self._ends[0]
+        return self._connected()[0]
 
     @property
     def server_end(self) -> TcpEnd:
         """The server's own socket."""
-        assert self._ends is not None, "establish the connection first"
-        return self._ends[1]
+        return self._connected()[1]
+
+    def _connected(self) -> tuple[TcpEnd, TcpEnd]:
+        if self._ends is None:
+            raise UnseenError("there is no connection yet: establish one first")
+        return self._ends
 
     # --- the connection -----------------------------------------------------------------------------
 
@@ -211,9 +216,9 @@ class Stage(Scene):
 
     async def retransmissions(self, count: int) -> None:
         """Wait until the sender's stack has sent the judged segment that many times more."""
-        injected = self._injected
-        assert injected is not None
-        assert injected.packet.tcp is not None
+        injected = self._to_judge()
+        if injected.packet.tcp is None:
+            raise UnseenError("no stack sends the judged packet again: it is no TCP segment")
         number = injected.packet.tcp.sequence
 
         def sent() -> int:
@@ -294,7 +299,8 @@ class Stage(Scene):
         """Put a packet on its sender's link that the sender's stack never made, and wait until its effect is over."""
         data = craft(packet)
         seen = decode(data)
-        assert seen is not None
+        if seen is None:
+            raise InputError(f"the lab cannot read the packet that it is to inject: {packet}")
         self._forged.add(seen.likeness)
         host = self._await_judgement(seen, forged=True, of_window=_is_plain(packet))
         injector = self.lab.injector(host)
@@ -307,8 +313,7 @@ class Stage(Scene):
         """Inject a segment, and let the RST by which its receiver's own stack answers be the one to be judged."""
         seen = len(self.recorder.sightings)
         await self.inject(packet)
-        assert self._injected is not None
-        self._await_judgement_of_sent(self._injected.receiver, seen, RST)
+        self._await_judgement_of_sent(self._to_judge().receiver, seen, RST)
 
     def _await_judgement(self, packet: Packet, *, forged: bool, of_window: bool) -> str:
         """Remember a packet as the one that the trial is about; return the host that it comes from."""
@@ -325,8 +330,7 @@ class Stage(Scene):
     @property
     def unheard(self) -> bool:
         """True when the packet to be judged reached nobody, and no socket has failed for it."""
-        injected = self._injected
-        assert injected is not None
+        injected = self._to_judge()
         arrived = any(
             sighting.host == injected.receiver and sighting.packet.likeness == injected.packet.likeness
             for sighting in self.recorder.sightings
@@ -341,16 +345,14 @@ class Stage(Scene):
     @property
     def unreachable(self) -> bool:
         """True when the sender of the packet to be judged was told by ICMP that there is no way."""
-        injected = self._injected
-        assert injected is not None
+        injected = self._to_judge()
         self.recorder.read()
         return unreachable(injected, self.recorder.sightings) is not None
 
     @property
     def taken_by_node(self) -> bool:
         """True when the packet to be judged came to the node's own sockets."""
-        injected = self._injected
-        assert injected is not None
+        injected = self._to_judge()
         self.recorder.read()
         return any(
             sighting.interface == LOCAL and sighting.packet.likeness == injected.packet.likeness
@@ -361,11 +363,13 @@ class Stage(Scene):
         """Return what the node's conntrack knows of the connection, by the model, from all packets that it judged.
 
         :raises InputError: nobody has asked this kernel what it makes of packets out of the window.
+        :raises UnseenError: the node has no entry of the connection.
         """
         if self.behaviour is None:
             raise InputError("the kernel's behaviour is not known on this stage", cure="give it to the Stage")
         entry = self.entry()
-        assert entry is not None, "the node has no entry of the connection"
+        if entry is None:
+            raise UnseenError("the node has no entry of the connection, so it knows no window")
         liberal = self.node.namespace.sysctl(BE_LIBERAL) != "0"
         return Tracker(entry.original[0], self.behaviour, liberal).after(self._packets_of(entry))
 

@@ -132,10 +132,14 @@ class Datagrams(Scene):
         match = f"udp dport {self._target.port}"
         self._hold = self.lab.keep(Hold(self.node.namespace, self.node.nft, self.family, match))
 
+    def _holding(self) -> Hold:
+        if self._hold is None:
+            raise UnseenError("nothing is held on the node: hold first")
+        return self._hold
+
     async def held(self, count: int) -> list[Packet]:
         """Wait until so many questions are held; return them as they are now, in the order in which they came."""
-        hold = self._hold
-        assert hold is not None, "hold first"
+        hold = self._holding()
 
         def there() -> bool:
             hold.read()
@@ -149,16 +153,16 @@ class Datagrams(Scene):
 
     def release(self, *packets: Packet) -> None:
         """Let held questions go on, in this order."""
-        assert self._hold is not None, "hold first"
+        hold = self._holding()
         with one_processor():
             for packet in packets:
-                self._hold.release(packet)
+                hold.release(packet)
 
     def take_back(self, *packets: Packet) -> None:
         """Drop held questions, the last that were asked: they are no part of the play."""
-        assert self._hold is not None, "hold first"
+        hold = self._holding()
         for packet in packets:
-            self._hold.discard(packet)
+            hold.discard(packet)
         del self._questions[-len(packets) :]
 
     # --- what is known of it ------------------------------------------------------------------------

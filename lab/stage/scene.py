@@ -7,7 +7,7 @@ import ctypes
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import ClassVar, Final
 
 from lab.cast import Cast
@@ -86,9 +86,11 @@ class Scene:
 
     @contextmanager
     def past_conntrack(self, port: int) -> Iterator[None]:
-        """Have what goes to or comes from a TCP port pass the node's conntrack by, for as long as the block lasts."""
+        """Have what goes to or comes from a TCP port pass the nodes' conntrack by, for as long as the block lasts."""
         rules = f"tcp dport {port} notrack\ntcp sport {port} notrack"
-        with _rules(self.node, "prerouting", "raw", rules):
+        with ExitStack() as given:
+            for node in self._nodes:
+                given.enter_context(_rules(self.lab.hosts[node], "prerouting", "raw", rules))
             yield
 
     @contextmanager
@@ -108,9 +110,13 @@ class Scene:
         return None
 
     def forget_entry(self) -> None:
-        """Delete the connection's entry at the node, as `conntrack -D` does."""
+        """Delete the connection's entry at the node, as `conntrack -D` does.
+
+        :raises UnseenError: there is none.
+        """
         entry = self.entry()
-        assert entry is not None, "establish the connection first"
+        if entry is None:
+            raise UnseenError(f"the node has no entry of {self.cast.client_address} > {self._target} to forget")
         self._tables[0].delete(entry)
 
     def flush_entries(self) -> None:
@@ -197,18 +203,25 @@ class Scene:
 
         :raises UnseenError: the witness has no word on it.
         """
-        assert self._injected is not None
-        likeness = self._injected.packet.likeness
+        likeness = self._to_judge().packet.likeness
         for judged in reversed(self._judged_at_node()):
             if judged.packet.likeness == likeness:
                 return judged.judgement
         raise UnseenError("the witness saw nothing of the injected packet")
 
+    def _to_judge(self) -> Injected:
+        """Return the packet that the trial is about.
+
+        :raises UnseenError: there is none so far.
+        """
+        if self._injected is None:
+            raise UnseenError("there is no packet to judge yet")
+        return self._injected
+
     def words_of_nodes(self) -> dict[str, Judgement]:
         """Return what each node's conntrack made of the packet to be judged; a node that never saw it has no word."""
-        assert self._injected is not None
+        likeness = self._to_judge().packet.likeness
         self.recorder.read()
-        likeness = self._injected.packet.likeness
         return {one.host: one.judgement for one in self.recorder.judged if one.packet.likeness == likeness}
 
     # --- expectations -------------------------------------------------------------------------------
@@ -283,9 +296,8 @@ class Scene:
 
     def expect_reason(self, beginning: str) -> bool:
         """Expect the kernel to have said so of the packet that was judged last."""
-        assert self._injected is not None
+        likeness = self._to_judge().packet.likeness
         self.recorder.read()
-        likeness = self._injected.packet.likeness
         reasons = [one.reason for one in self._judged_at_node() if one.packet.likeness == likeness]
         words = reasons[-1] if reasons else ""
         return self.expect(f"the kernel's reason {beginning!r}", words.startswith(beginning), repr(words))

@@ -13,6 +13,7 @@ from typing import Final
 
 from lab.cast import Cast
 from lab.conntrack.witness import Judged, Judgement
+from lab.errors import InputError
 from lab.fabric import Lab
 from lab.stage.scene import RefusedError, Scene, one_processor
 from lab.timeline import Injected, Timeline
@@ -132,7 +133,8 @@ class Scripted(Scene):
     def _speak(self, peer: Peer, segment: Segment) -> Packet:
         data = craft(segment)
         packet = decode(data)
-        assert packet is not None
+        if packet is None:
+            raise InputError(f"the lab cannot read the segment that it is to send: {segment}")
         self._said.append(packet)
         self._injectors[self._host_of(peer)].send(data)
         return packet
