@@ -11,6 +11,8 @@ from lab.stage import Stage
 async def _play(stage: Stage) -> None:
     await stage.establish()
     await stage.inject(stage.from_server(0, b"broken", checksum=0x0BAD))
+    stage.expect_answer("", stranger="")
+    stage.expect_reason("bad checksum")
     await stage.go_on()
 
 

@@ -12,6 +12,7 @@ async def _play(stage: Stage) -> None:
     await stage.establish()
     stage.set_node_sysctl("net/netfilter/nf_conntrack_checksum", 0)
     await stage.inject(stage.from_server(0, b"broken", checksum=0x0BAD))
+    stage.expect_answer("")
     await stage.go_on()
 
 

@@ -59,15 +59,28 @@ class Case:
         return self.expectations[behaviour](protection)
 
 
-def injection(packet: Callable[[Stage], Segment | IcmpError]) -> Callable[[Stage], Awaitable[None]]:
+def injection(
+    packet: Callable[[Stage], Segment | IcmpError],
+    *,
+    answer: str | None = None,
+    stranger: str = "RST",
+    reason: str = "",
+) -> Callable[[Stage], Awaitable[None]]:
     """Return the play of most cases: connect by the VIP, put one packet on its sender's link, go on.
 
     :param packet: makes it from the live connection.
+    :param answer: and ``stranger``: what its receiver's stack says to it (:meth:`lab.stage.Stage.expect_answer`); None
+        where that is no part of the story.
+    :param reason: how the kernel's reason begins, on every kernel.
     """
 
     async def play(stage: Stage) -> None:
         await stage.establish()
         await stage.inject(packet(stage))
+        if answer is not None:
+            stage.expect_answer(answer, stranger=stranger)
+        if reason:
+            stage.expect_reason(reason)
         await stage.go_on()
 
     return play

@@ -29,7 +29,7 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c",
         "torvalds/linux cf97769c761a",
     ),
-    play=injection(_segment),
+    play=injection(_segment, answer="ACK"),
     expectations=on_every_kernel(KILLS_UNLESS_LIBERAL),
 )
 
@@ -42,7 +42,7 @@ _TWIN: Final = dataclasses.replace(
         "data it may start a hundred numbers earlier, and is INVALID at the same last byte. The lab computes "
         "both, and the kernel agrees."
     ),
-    play=injection(lambda stage: _segment(stage, b"x" * 100)),
+    play=injection(lambda stage: _segment(stage, b"x" * 100), answer="ACK"),
 )
 
 CASES: Final = (CASE, _TWIN)

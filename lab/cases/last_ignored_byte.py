@@ -37,7 +37,7 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c",
         "torvalds/linux 6e250dcbff1d",
     ),
-    play=injection(_segment),
+    play=injection(_segment, answer="ACK"),
     expectations={
         Behaviour.STRICT: KILLS_UNLESS_LIBERAL,
         Behaviour.IGNORES_LATE: _DELAYED,
@@ -53,7 +53,7 @@ _TWIN: Final = dataclasses.replace(
         "noted their end as sent. What the client acknowledges is too old for it from then on, exactly as after "
         "the empty segment. The connection dies of the server's next acknowledgement, not of these bytes."
     ),
-    play=injection(lambda stage: _segment(stage, b"x" * 100)),
+    play=injection(lambda stage: _segment(stage, b"x" * 100), answer="ACK"),
 )
 
 CASES: Final = (CASE, _TWIN)

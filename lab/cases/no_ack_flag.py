@@ -11,6 +11,8 @@ from lab.stage import Stage
 async def _play(stage: Stage) -> None:
     await stage.establish()
     await stage.inject(stage.from_server(0, b"no ack", flags="P"))
+    stage.expect_answer("RST,ACK", stranger="RST,ACK")
+    stage.expect("number 0 in it", all(one.tcp is None or one.tcp.sequence == 0 for one in stage.answers()))
     await stage.go_on()
 
 

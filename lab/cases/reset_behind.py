@@ -13,6 +13,7 @@ async def _play_accepted(stage: Stage) -> None:
     await stage.establish()
     stage.set_node_sysctl("net/netfilter/nf_conntrack_tcp_ignore_invalid_rst", 1)
     await stage.inject(stage.from_server(-1, flags="R"))
+    stage.expect_answer("")
     stage.expect_entry(state="ESTABLISHED")
     await stage.go_on()
 
@@ -29,7 +30,7 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c, the state CLOSE",
         "torvalds/linux be0502a3f2e9",
     ),
-    play=injection(lambda stage: stage.from_server(-1, flags="R")),
+    play=injection(lambda stage: stage.from_server(-1, flags="R"), answer="", stranger="", reason="invalid rst"),
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
 )
 

@@ -12,6 +12,7 @@ from lab.stage import Stage
 async def _play(stage: Stage) -> None:
     await stage.establish()
     await stage.inject(stage.from_server(FAR, flags="RA"))
+    stage.expect_answer("", stranger="")
     await stage.go_on()
 
 

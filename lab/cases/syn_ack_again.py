@@ -11,6 +11,7 @@ from lab.stage import Stage
 async def _play(stage: Stage) -> None:
     await stage.establish()
     await stage.inject(stage.from_server(flags="SA"))
+    stage.expect_answer("ACK")
     await stage.go_on()
 
 

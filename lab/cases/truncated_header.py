@@ -11,6 +11,7 @@ from lab.stage import Stage
 async def _play(stage: Stage) -> None:
     await stage.establish()
     await stage.inject(stage.from_server(header_words=15, timestamps=None))
+    stage.expect_answer("", stranger="")
     await stage.go_on()
 
 

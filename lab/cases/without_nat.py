@@ -15,6 +15,7 @@ from lab.verdict import Outcome
 async def _play(stage: Stage) -> None:
     await stage.establish(by_service=False)
     await stage.inject(stage.from_server(FAR, b"far off"))
+    stage.expect_answer("ACK")
     await stage.go_on()
 
 

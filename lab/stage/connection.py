@@ -50,6 +50,7 @@ class Stage(Scene):
         self._forged: set[tuple[object, ...]] = set()
         self._client_says = REQUEST
         self._half_closed = False
+        self._answers: tuple[Packet, ...] = ()
         self.recorder.on_sighting(self._follow)
 
     def _follow(self, sighting: Sighting) -> None:
@@ -303,10 +304,13 @@ class Stage(Scene):
             raise InputError(f"the lab cannot read the packet that it is to inject: {packet}")
         self._forged.add(seen.likeness)
         host = self._await_judgement(seen, forged=True, of_window=_is_plain(packet))
-        injector = self.lab.injector(host)
+        injector, before = self.lab.injector(host), len(self.recorder.sightings)
         with one_processor():
             injector.send(data)
             await self.barrier()
+        since = self.recorder.sightings[before:]
+        receiver = self._to_judge().receiver
+        self._answers = tuple(one.packet for one in since if _is_sent_by(one, receiver) and one.packet.tcp)
         self._take_errors()
 
     async def provoke(self, packet: Segment) -> None:
@@ -391,6 +395,22 @@ class Stage(Scene):
     def _take_errors(self) -> None:
         for end in self._ends or ():
             end.pending_error()
+
+    def expect_answer(self, known: str, *, stranger: str = "RST") -> bool:
+        """Expect what the receiver's own stack has said to the packet that was injected last: nothing to one unheard.
+
+        :param known: the flags of its answer, as tcpdump's users read them ("RST,ACK"), where the packet comes from the
+            address that it talks to; empty for silence.
+        :param stranger: the same where the packet was INVALID, and comes from an address that it does not know.
+        """
+        leaked = Judgement.INVALID in self.words_of_nodes().values() and self._target != self._server_address
+        wanted = "" if self.unheard else stranger if leaked else known
+        seen = " and ".join(one.tcp.flag_names for one in self._answers if one.tcp)
+        return self.expect(f"{wanted or 'silence'} for an answer to it", seen == wanted, seen or "silence")
+
+    def answers(self) -> tuple[Packet, ...]:
+        """Return what the receiver's own stack has said since to the packet that was injected last."""
+        return self._answers
 
     def expect_error(self, host: str, error: str | None) -> bool:
         """Expect a host's socket to have failed with an errno of this name, or not to have failed."""
