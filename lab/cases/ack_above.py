@@ -5,7 +5,27 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from lab.cases.case import LEAKS_UNLESS_LIBERAL, Case, injection, on_every_kernel
+from collections.abc import Awaitable, Callable
+
+from lab.cases.case import LEAKS_UNLESS_LIBERAL, Case, on_every_kernel
+from lab.stage import Stage
+from lab.wire.craft import Segment
+
+
+def _play(make: Callable[[Stage], Segment]) -> Callable[[Stage], Awaitable[None]]:
+    async def play(stage: Stage) -> None:
+        await stage.establish()
+        server, client = stage.server_end, stage.client_end
+        spoken = len(stage.seen(server.host, flags="A", outgoing=True)) + 1  # with the forged one
+        await stage.inject(make(stage))
+        reset = stage.seen(client.host, source=client.own_address, destination=server.own_address, flags="R")
+        challenges = stage.seen(server.host, flags="A", outgoing=True)[spoken:]
+        stage.expect("a challenge of the server's for each RST that it gets", len(challenges) == len(reset), challenges)
+        stage.expect_error(server.host, None)
+        await stage.go_on()
+
+    return play
+
 
 CASE: Final = Case(
     name="ack-above",
@@ -20,7 +40,7 @@ CASE: Final = Case(
         "RFC 5961, 3.2",
         "net/netfilter/nf_conntrack_proto_tcp.c",
     ),
-    play=injection(lambda stage: stage.from_server(acknowledge=1)),
+    play=_play(lambda stage: stage.from_server(acknowledge=1)),
     expectations=on_every_kernel(LEAKS_UNLESS_LIBERAL),
 )
 
@@ -33,7 +53,7 @@ _TWIN: Final = dataclasses.replace(
         "INVALID on every kernel. They are lost on the client, which resets the stranger with a number that is "
         "off by one. The server lives, and sends its bytes with its own acknowledgement."
     ),
-    play=injection(lambda stage: stage.from_server(0, stage.next_bytes(100), acknowledge=1)),
+    play=_play(lambda stage: stage.from_server(0, stage.next_bytes(100), acknowledge=1)),
 )
 
 CASES: Final = (CASE, _TWIN)

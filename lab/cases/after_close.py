@@ -14,7 +14,7 @@ from lab.topology.model import Topology
 from lab.traffic.stream import REQUEST
 from lab.verdict import Outcome
 from lab.wire.craft import Segment
-from lab.wire.packet import SocketAddress
+from lab.wire.packet import FIN, SocketAddress
 from lab.words import Behaviour, Family
 
 #: As a network plugin writes it: who leaves the cluster has the node's address.
@@ -65,12 +65,21 @@ async def _play_reset(stage: Stage) -> None:
     await stage.provoke(late)
 
 
+def _farewells(stage: Stage) -> int:
+    sent = (one.packet.tcp for one in stage.recorder.sightings if one.host == stage.cast.client and one.outgoing)
+    return sum(tcp is not None and bool(tcp.flags & FIN) for tcp in sent)
+
+
 async def _play_farewell(stage: Stage) -> None:
     await _connect(stage)
     stage.forget_entry()
     await stage.client_leaves()
     outside = stage.seen(stage.cast.servers[0][0], source=stage.cast.client_address, flags="F")
     stage.expect("the pod's address outside, unless a rule dropped it", bool(outside) != bool(stage.dropped()))
+    stage.expect_error(stage.cast.servers[0][0], None)
+
+    await stage.until(lambda: _farewells(stage) > 1, "the pod to send its FIN again")
+    stage.expect_no_entry()
 
 
 async def _play_more(stage: Stage) -> None:

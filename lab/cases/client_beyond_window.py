@@ -14,6 +14,7 @@ _UNREACHABLE: Final = "no way to the VIP: the node says so by ICMP, unless a rul
 async def _play(stage: Stage) -> None:
     await stage.establish()
     await stage.inject(stage.from_client(FAR, b"far off"))
+    stage.expect_answer("ACK", stranger="")
     stage.expect_error(stage.cast.client, None)
     await stage.go_on()
 

@@ -36,6 +36,9 @@ async def _play_untracked(stage: Stage) -> None:
     before = stage.path_mtu()
     await stage.inject(stage.too_big_from_server(_MTU))
     stage.expect(f"the client's path MTU still {before}", stage.path_mtu() == before, stage.path_mtu())
+    pod = stage.server_end.own_address
+    about = _quoted(stage, pod.address)
+    stage.expect("an error from the pod about the pod, or none", about == [str(pod)] * (not stage.unheard), about)
     stage.expect_counter("error", 1)
     stage.expect_counter("related", 0)
     counted = stage.statistics()["invalid"]

@@ -12,6 +12,7 @@ async def _play(stage: Stage) -> None:
     await stage.establish()
     await stage.inject(stage.from_server(0, b"no ack", flags="P"))
     stage.expect_answer("RST,ACK", stranger="RST,ACK")
+    stage.expect_reason("invalid tcp flag combination")
     stage.expect("number 0 in it", all(one.tcp is None or one.tcp.sequence == 0 for one in stage.answers()))
     await stage.go_on()
 

@@ -19,7 +19,7 @@ async def _play_after_close(stage: Scripted) -> None:
     stage.server.fin()
     stage.client.ack()
     await stage.expect_words(*[Judgement.ACCEPTED] * 3)
-    stage.expect_entry(state="TIME_WAIT")
+    stage.expect_entry(state="TIME_WAIT", timeout=range(110, 121))
     await _connect_anew(stage, Judgement.NEW)
 
 
@@ -27,7 +27,7 @@ async def _play_after_reset(stage: Scripted) -> None:
     await stage.handshake()
     stage.client.rst()
     await stage.expect_words(Judgement.ACCEPTED)
-    stage.expect_entry(state="CLOSE")
+    stage.expect_entry(state="CLOSE", timeout=range(11))
     await _connect_anew(stage, Judgement.NEW)
 
 
@@ -35,7 +35,7 @@ async def _play_after_server_reset(stage: Scripted) -> None:
     await stage.handshake()
     stage.server.rst()
     await stage.expect_words(Judgement.ACCEPTED)
-    stage.expect_entry(state="CLOSE")
+    stage.expect_entry(state="CLOSE", timeout=range(11))
     await _connect_anew(stage, Judgement.IGNORED)
 
 

@@ -51,6 +51,8 @@ def _play(offset: int, payload: bytes, rules: str) -> Callable[[Stage], Awaitabl
         stage.load(stage.cast.node, rules.replace("PORT", str(asked.port)).replace("SIDECAR", str(_SIDECAR_PORT)))
         await stage.establish()
         await stage.inject(stage.from_client(offset, payload))
+        if not offset:
+            stage.expect_answer("")
         await stage.go_on()
 
     return play

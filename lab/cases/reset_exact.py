@@ -12,7 +12,8 @@ from lab.wire.craft import Segment
 
 async def _reset(stage: Stage, reset: Segment, victim: str) -> None:
     await stage.inject(reset)
-    stage.expect_error(victim, "ECONNRESET")
+    for end in (stage.client_end, stage.server_end):
+        stage.expect_error(end.host, "ECONNRESET" if end.host == victim else None)
     stage.expect_entry(state="CLOSE")
 
 

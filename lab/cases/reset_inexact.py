@@ -6,6 +6,7 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import ACCEPTED_ALWAYS, Case, on_every_kernel
+from lab.netns.tcp_counters import tcp_counters
 from lab.stage import Stage
 from lab.wire.craft import Segment
 
@@ -16,6 +17,8 @@ async def _reset(stage: Stage, reset: Segment, victim: str) -> None:
     # The challenge would refresh the entry, so it is lost on its way.
     with stage.losing_from(victim):
         await stage.inject(reset)
+    challenges = tcp_counters(stage.lab.hosts[victim].namespace)["TCPChallengeACK"]
+    stage.expect(f"a challenge of {victim}'s", challenges == 1, challenges)
     stage.expect_error(victim, None)
     close, unacknowledged = (int(stage.node.namespace.sysctl(_TIMEOUT + name)) for name in ("close", "unacknowledged"))
     stage.expect_entry(state="ESTABLISHED", timeout=range(unacknowledged + 1))

@@ -23,7 +23,7 @@ async def _service_comes(stage: Stage) -> None:
     stage.lab.sync((), ())
     with suppress(RefusedError):
         await stage.establish()
-    stage.expect_entry(state="SYN_SENT", assured=False)
+    stage.expect_entry(state="SYN_SENT", assured=False, timeout=range(100, 121))
     await stage.expect_packet("outside", destination=stage.cast.service_address, flags="S", outgoing=False)
     stage.lab.sync(services, slices)
 

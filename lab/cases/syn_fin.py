@@ -12,6 +12,7 @@ async def _play(stage: Stage) -> None:
     await stage.establish()
     await stage.inject(stage.from_server(flags="SFA"))
     stage.expect_answer("RST")
+    stage.expect_reason("invalid tcp flag combination")
     await stage.go_on()
 
 

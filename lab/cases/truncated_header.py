@@ -12,6 +12,7 @@ async def _play(stage: Stage) -> None:
     await stage.establish()
     await stage.inject(stage.from_server(header_words=15, timestamps=None))
     stage.expect_answer("", stranger="")
+    stage.expect_reason("truncated packet")
     await stage.go_on()
 
 
@@ -19,9 +20,9 @@ CASE: Final = Case(
     name="truncated-header",
     title="a segment of 20 bytes whose header claims 60",
     story=(
-        "The data offset points beyond the packet's end, so conntrack cannot read the header and calls the "
-        "packet INVALID, without giving a reason. It leaks. The client cannot read it either and drops it in "
-        "silence."
+        "The data offset points beyond the packet's end, so conntrack cannot read the header and calls the packet "
+        "INVALID; the kernel's reason is that it is truncated. It leaks. The client cannot read it either and drops "
+        "it in silence."
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, nf_conntrack_tcp_packet",),
     play=_play,
