@@ -101,10 +101,12 @@ DROP_PREROUTING: Final = Fix(
     Protection.DROP_PREROUTING,
 )
 
-#: Documentation/networking/nf_conntrack-sysctl.rst; kubernetes #120354 (v1.29) sets it by an option.
+#: kubernetes #120354 (v1.29) sets it by an option. Documentation/networking/nf_conntrack-sysctl.rst has it that every
+#: RST out of the window stays INVALID; nf_conntrack_proto_tcp.c looks for those below td_maxack alone, as the cases
+#: reset-out-of-window and reset-behind show.
 BE_LIBERAL: Final = Fix(
     "be-liberal",
-    "net.netfilter.nf_conntrack_tcp_be_liberal=1: only a reset out of the window is INVALID",
+    "net.netfilter.nf_conntrack_tcp_be_liberal=1: out of the window only a RST that is behind is INVALID",
     NodeChange(sysctls=MappingProxyType({window.BE_LIBERAL: "1"})),
     Protection.LIBERAL,
 )

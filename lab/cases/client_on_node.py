@@ -19,6 +19,7 @@ from lab.cases.case import (
     row,
 )
 from lab.cast import cast
+from lab.conntrack.witness import Judgement
 from lab.stage import Stage
 from lab.words import Behaviour
 
@@ -27,12 +28,19 @@ KILLS_THE_NODES_UNLESS_LIBERAL: Final[Row] = row(RESET, DROPPED, ACCEPTED, local
 
 
 def play_at(offset: int) -> Callable[[Stage], Awaitable[None]]:
-    """Return a play of one segment from the server that ends at the node, so many bytes from the next one."""
+    """Return a play of one segment from the server that ends at the node, so many bytes from the next one.
+
+    A client behind the node sees nothing of one that conntrack does not place, whatever becomes of it.
+    """
 
     async def play(stage: Stage) -> None:
         await stage.establish()
         await stage.inject(stage.from_server(offset, stage.next_bytes(100)))
         taken = stage.taken_by_node
+        if offset:
+            placed = Judgement.INVALID not in stage.words_of_nodes().values()
+            if placed or stage.cast.client != stage.cast.node:
+                stage.expect_answer("ACK", stranger="")
         await stage.go_on()
         stage.expect("no rule to drop what the node's own stack took", not (taken and stage.dropped()))
 

@@ -38,12 +38,15 @@ async def _play_client_first(stage: Stage) -> None:
 
 async def _play_half_closed(stage: Stage) -> None:
     await stage.establish()
+    usual = stage.node.namespace.sysctl(f"{_TIMEOUT}close_wait")
+    stage.expect("60 s for CLOSE_WAIT by default", usual == "60", usual)
     stage.set_node_sysctl(f"{_TIMEOUT}close_wait", 0)
     await stage.half_close()
     states = [event.entry.tcp_state for event in stage.recorder.entry_events if event.entry.tcp_state is not None]
     stage.expect("the entry was in CLOSE_WAIT", states[-1:] == ["CLOSE_WAIT"], states)
     stage.expect_no_entry()
     await stage.server_speaks()
+    stage.expect_error(stage.server_end.host, "EPIPE")
     await stage.go_on()
 
 
