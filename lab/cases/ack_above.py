@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Final
-
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from lab.cases.case import LEAKS_UNLESS_LIBERAL, Case, on_every_kernel
 from lab.stage import Stage

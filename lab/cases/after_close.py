@@ -8,7 +8,6 @@ from typing import Final
 from lab.cases.case import DROPPED, LEAKED, Case, Row, always, on_every_kernel, row
 from lab.cast import Cast, cast
 from lab.conntrack.witness import Judgement
-from lab.result import Expectation
 from lab.stage import Stage
 from lab.topology.model import Topology
 from lab.traffic.stream import REQUEST

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Awaitable, Callable
 from typing import Final
 
-from lab.cases.case import ACCEPTED, IGNORED, KILLS_UNLESS_LIBERAL, Case, injection, row
+from lab.cases.case import ACCEPTED, IGNORED, KILLS_UNLESS_LIBERAL, Case, row
 from lab.conntrack.witness import Judgement
 from lab.result import Expectation
 from lab.stage import Stage
@@ -18,6 +19,21 @@ def _segment(stage: Stage, payload: bytes = b"") -> Segment:
     node = stage.window_at_node()
     end = node.reply.limit + node.original.window - 1
     return stage.from_server(end - len(payload) - stage.server.sent, payload)
+
+
+def _play(payload: bytes = b"") -> Callable[[Stage], Awaitable[None]]:
+    async def play(stage: Stage) -> None:
+        await stage.establish()
+        await stage.inject(_segment(stage, payload))
+        stage.expect_answer("ACK")
+        ignored = Judgement.IGNORED in stage.words_of_nodes().values()
+        server = stage.server_end.own_address
+        await stage.go_on()
+        if ignored:
+            words = [one.judgement for one in stage.recorder.judged if one.packet.source == server]
+            stage.expect("INVALID for what the server's own stack says later", Judgement.INVALID in words, words)
+
+    return play
 
 
 #: Ignored now, and the connection killed by what comes of it.
@@ -37,7 +53,7 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c",
         "torvalds/linux 6e250dcbff1d",
     ),
-    play=injection(_segment, answer="ACK"),
+    play=_play(),
     expectations={
         Behaviour.STRICT: KILLS_UNLESS_LIBERAL,
         Behaviour.IGNORES_LATE: _DELAYED,
@@ -53,7 +69,7 @@ _TWIN: Final = dataclasses.replace(
         "noted their end as sent. What the client acknowledges is too old for it from then on, exactly as after "
         "the empty segment. The connection dies of the server's next acknowledgement, not of these bytes."
     ),
-    play=injection(lambda stage: _segment(stage, b"x" * 100), answer="ACK"),
+    play=_play(b"x" * 100),
 )
 
 CASES: Final = (CASE, _TWIN)
