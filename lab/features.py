@@ -12,6 +12,7 @@ from lab.errors import MissingError
 
 # The modules that the lab uses, and the options that bring them (the Makefiles below net/ and drivers/net/).
 MODULES: Final = {
+    "br_netfilter": "CONFIG_BRIDGE_NETFILTER",
     "ip_tables": "CONFIG_IP_NF_IPTABLES",
     "ip6_tables": "CONFIG_IP6_NF_IPTABLES",
     "ipv6": "CONFIG_IPV6",

@@ -32,6 +32,7 @@ from lab.cases import (
     no_ack_flag,
     picked_up,
     port_reused,
+    promiscuous_bridge,
     redirected_in_pod,
     reset_behind,
     reset_exact,
@@ -112,6 +113,7 @@ GROUPS: Final[Mapping[str, tuple[Case, ...]]] = MappingProxyType(
             *redirected_in_pod.CASES,
             *after_close.CASES,
             *two_nodes.CASES,
+            *promiscuous_bridge.CASES,
         ),
         "the table is full": (*table_full.CASES, table_full_gc.CASE),
         "the entry stays": (

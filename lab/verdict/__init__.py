@@ -26,6 +26,7 @@ class Outcome(StrEnum):
     KILLED = "killed"  # the packet itself ended the connection, as a packet of its sender's would
     REFUSED = "refused"  # there was no connection at all, or a datagram was refused
     STALLED = "stalled"  # the connection neither went on nor ended
+    DUPLICATED = "duplicated"  # a copy of a datagram came to its receiver as well
     LOST = "lost"  # the connection ended with an error that no packet explains; a datagram or its answer got lost
 
 

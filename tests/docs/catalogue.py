@@ -1,21 +1,24 @@
-"""Writes the README's table: what is expected of every case with every fix on kernels that ignore late packets.
+"""Writes the README's tables: what is expected of every case with every fix on kernels that ignore late packets.
 
-`python tests/docs/catalogue.py` prints it. That the kernel does so is what the trials prove; the tests compare the
+`python tests/docs/catalogue.py` prints it, and what each fix was worth. That the kernel does so is what the trials prove; the tests compare the
 README with this.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
-from lab.cases import GROUPS, Case
+from lab.cases import CASES, GROUPS, Case
 from lab.fixes import BE_LIBERAL, BE_LIBERAL_LATE, DAEMONSET, DAEMONSET_TODAY, FIXES, NONE, Fix
 from lab.result import Expectation
+from lab.verdict import Outcome
 from lab.words import Behaviour
 
 #: On a node whose kube-proxy writes no drop of its own these do what another one does.
 ALIKE = ((DAEMONSET, NONE), (BE_LIBERAL_LATE, BE_LIBERAL), (DAEMONSET_TODAY, BE_LIBERAL))
 SHOWN = [fix for fix in FIXES.values() if fix not in [one for one, _other in ALIKE]]
+MANY = 6  # names that a cell has no room for
 FINE = ("delivered", "dropped", "leaked")
 
 
@@ -35,9 +38,35 @@ def table() -> Iterator[str]:
             yield _row(name, expected(case, NONE).judgement or "-", *cells)
 
 
+#: From an end to nothing that anybody would notice.
+RANKS = {outcome: 0 for outcome in Outcome} | dict.fromkeys((Outcome.LEAKED, Outcome.RETRIED), 1)
+RANKS |= dict.fromkeys((Outcome.DROPPED, Outcome.DELIVERED), 2)
+
+
+def worth() -> Iterator[str]:
+    """What each fix made of the catalogue, beside what came of the same cases without it."""
+    yield _row("fix", "better", "worse", "as bad, in another way")
+    yield _row(*["---"] * 4)
+    for fix in SHOWN:
+        if fix is not NONE:
+            changes = [(case, expected(case, NONE).outcome, expected(case, fix).outcome) for case in CASES.values()]
+            better = [case for case, before, after in changes if RANKS[after] > RANKS[before]]
+            worse = [(case, after) for case, before, after in changes if RANKS[after] < RANKS[before]]
+            bad = [one for one in changes if RANKS[one[1]] == RANKS[one[2]] < RANKS[Outcome.DELIVERED]]
+            otherwise = [(case, after) for case, before, after in bad if before is not after]
+            yield _row(fix.name, f"{len(better)} of {len(changes)}", _named(worse), _named(otherwise))
+
+
+def _named(cases: list[tuple[Case, Outcome]]) -> str:
+    if len(cases) > MANY:
+        kinds = Counter(outcome for _case, outcome in cases)
+        return f"{len(cases)}: {', '.join(f'{count} {outcome}' for outcome, count in kinds.most_common())}"
+    return ", ".join(f"{case.name} ({outcome})" for case, outcome in cases) or "none"
+
+
 def _row(*fields: str) -> str:
     return f"| {' | '.join(fields)} |"
 
 
 if __name__ == "__main__":
-    print("\n".join(table()))
+    print("\n".join([*table(), "", *worth()]))
