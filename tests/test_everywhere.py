@@ -127,7 +127,9 @@ async def failures(settings, answers):
     not os.environ.get("LAB_EVERYWHERE"),
     reason=f"{len(PLACES) * len(FIXES) * KINDS:,} trials, half an hour of a processor: set LAB_EVERYWHERE=1",
 )
-@pytest.mark.parametrize(("case", "name", "family"), PLACES, ids=lambda value: getattr(value, "name", str(value)))
+@pytest.mark.parametrize(
+    ("case", "name", "family"), PLACES, ids=lambda value: str(getattr(value, "name", value)).lower()
+)
 def test_a_case_is_right_wherever_it_may_be_tried(case, name, family, answers):
     failed, tried, missing = asyncio.run(failures(settings(case, name, family), answers))
     if missing and not tried:

@@ -54,6 +54,11 @@ def test_the_fixes_that_the_table_leaves_out_do_what_another_does():
             assert catalogue.expected(case, one) == catalogue.expected(case, other), (case.name, one.name)
 
 
+def test_what_each_fix_was_worth_is_what_came_of_the_catalogue():
+    section = README.split("### What each fix is worth")[1].split("\n## ")[0]
+    assert "\n".join(catalogue.worth()) in section, "python tests/docs/catalogue.py"
+
+
 def test_every_fix_is_weighed():
     section = README.split("### What each fix is worth")[1].split("\n## ")[0]
     assert set(re.findall(r"^\| ([a-z-]*[a-z]) \|", section, re.MULTILINE)) - {"fix"} == set(FIXES) - {"none"}

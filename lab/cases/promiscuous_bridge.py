@@ -100,7 +100,7 @@ _THREADS: Final = (
 
 CASE: Final = Case(
     name="promiscuous-bridge",
-    title="client and endpoint are pods on one bridge in promiscuous mode, and a question goes by the Service's address",
+    title="client and endpoint share a bridge in promiscuous mode, and a question goes by the Service's address",
     story=(
         "The bridge hands a copy of every frame to the node itself, also of the question that it passes on to the pod,"
         " translated already. The copy is kept from PREROUTING, so it has no entry and rules call it INVALID; the node"

@@ -50,8 +50,9 @@ CASE: Final = Case(
     story=(
         "It is in the window, so conntrack accepts and translates it, but the client's kernel takes only the exact "
         "number for a reset and answers with a challenge acknowledgement. Conntrack stays ESTABLISHED for that, and "
-        "shortens the entry's life: to the 10 s of CLOSE up to Linux 7.2, to 300 s from 7.3 on. Where the challenge "
-        "is lost and both ends are silent for so long, the entry is gone and the connection with it."
+        "shortens the entry's life: to the 10 s of CLOSE, or to 300 s on Linux from 7.3 on and in stable series that "
+        "have its change. Where the challenge is lost and both ends are silent for so long, the entry is gone and "
+        "the connection with it."
     ),
     threads=(
         "RFC 5961, 3.2",

@@ -1,7 +1,7 @@
 """Writes the README's tables: what is expected of every case with every fix on kernels that ignore late packets.
 
-`python tests/docs/catalogue.py` prints it, and what each fix was worth. That the kernel does so is what the trials prove; the tests compare the
-README with this.
+`python tests/docs/catalogue.py` prints it, and what each fix was worth. That the kernel does so is what the trials
+prove; the tests compare the README with this.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def table() -> Iterator[str]:
 
 
 #: From an end to nothing that anybody would notice.
-RANKS = {outcome: 0 for outcome in Outcome} | dict.fromkeys((Outcome.LEAKED, Outcome.RETRIED), 1)
+RANKS = dict.fromkeys(Outcome, 0) | dict.fromkeys((Outcome.LEAKED, Outcome.RETRIED), 1)
 RANKS |= dict.fromkeys((Outcome.DROPPED, Outcome.DELIVERED), 2)
 
 

@@ -20,13 +20,12 @@ def lint(path):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def job():
-    [job] = yaml.safe_load(WORKFLOW.read_text())["jobs"].values()
-    return job
+def job(name="matrix"):
+    return yaml.safe_load(WORKFLOW.read_text())["jobs"][name]
 
 
-def script(name):
-    return next(step["run"] for step in job()["steps"] if step.get("name", "").startswith(name))
+def script(name, of="matrix"):
+    return next(step["run"] for step in job(of)["steps"] if step.get("name", "").startswith(name))
 
 
 def test_it_fits_githubs_schema():
@@ -67,3 +66,18 @@ def test_it_installs_what_guests_need():
     always_there = {"apt", "dpkg", "util-linux"}
     needed = {PACKAGES.get(program, program) for program in ALL} - always_there
     assert needed | {"debian-archive-keyring"} == set(script("Install").split("--no-install-recommends")[1].split())
+
+
+@pytest.mark.parametrize("family", job("everywhere")["strategy"]["matrix"]["family"])
+def test_the_nightly_run_tries_every_case_everywhere(family):
+    workflow = yaml.safe_load(WORKFLOW.read_text())
+    [schedule] = workflow[True]["schedule"]  # YAML 1.1 takes "on" for a truth value
+    assert schedule["cron"].endswith(" * * *")
+    assert job("everywhere")["if"] == "github.event_name == 'schedule'"
+    words = shlex.split(script("Try every case", of="everywhere").replace("${{ matrix.family }}", family))
+    assert words[:3] == ["sudo", "LAB_EVERYWHERE=1", "./bootstrap"]
+    command = [sys.executable, "-m", *words[3:], "--collect-only"]
+    done = subprocess.run(command, cwd=WORKFLOW.parents[1], capture_output=True, text=True, check=True)
+    assert f"test_a_case_is_right_wherever_it_may_be_tried[reset-exact-uplink-{family}]" in done.stdout
+    others = {"ipv4", "ipv6"} - {family}
+    assert not any(other in done.stdout for other in others)
