@@ -19,6 +19,7 @@ def _play(forget: Callable[[Stage], None]) -> Callable[[Stage], Awaitable[None]]
         stage.expect_no_entry()
         await stage.server_speaks()
         await stage.go_on()
+        stage.expect_counter("invalid", 0)
 
     return play
 

@@ -35,6 +35,7 @@ async def _endpoint_goes(stage: Datagrams, *, cleaned: bool) -> None:
     await stage.settle()
     stage.expect_counter("drop", 0)
     stage.expect_counter("insert_failed", 0)
+    stage.expect_counter("invalid", 0)
 
 
 async def _kept(stage: Datagrams) -> None:
