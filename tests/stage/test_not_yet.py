@@ -1,6 +1,7 @@
 """What a play asks for too early, or in vain, is answered by a sentence: no assertion ends a trial."""
 
 import asyncio
+import dataclasses
 import re
 from pathlib import Path
 
@@ -125,3 +126,36 @@ def test_no_assertion_is_left_on_the_stage():
         if line.strip().startswith("assert ")
     }
     assert found == {}
+
+
+@pytest.mark.kernel
+def test_a_first_syn_that_the_node_drops_is_an_outcome(monkeypatch):
+    from lab import trial
+    from lab.cases import CASES
+    from lab.fixes import NONE
+    from lab.trial import Setting
+
+    case = CASES["syn-before-service-forgotten"]
+
+    async def dropped(stage):
+        chain = "type filter hook forward priority 0; policy accept;"
+        stage.load(
+            "node", f"table inet firewall {{\nchain forward {{\n{chain}\nct state new tcp dport 53 drop\n}}\n}}\n"
+        )
+        sync = stage.lab.sync
+
+        def synced(*objects, **more):
+            if objects[0]:
+                stage.node.nft.run("delete table inet firewall\n")
+            sync(*objects, **more)
+
+        monkeypatch.setattr(stage.lab, "sync", synced)
+        await case.play(stage)
+
+    setting = Setting(dataclasses.replace(case, play=dropped), NONE, load(case.topology), Family.IPV4)
+    result = asyncio.run(trial.run(setting, Behaviour.IGNORES_LATE))
+    assert not result.as_expected
+    assert result.verdict.outcome == "delivered"
+    assert "expected a conntrack entry, state SYN_SENT, timeout range(100, 121), assured False, but it is none" in (
+        result.verdict.disagreements
+    )
