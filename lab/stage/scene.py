@@ -295,10 +295,10 @@ class Scene:
         return self.expect(f"{name} counted {count:,}", both.get(name, 0) == count, f"{both.get(name, 0):,}")
 
     def expect_reason(self, beginning: str) -> bool:
-        """Expect the kernel to have said so of the packet that was judged last."""
+        """Expect the kernel to have said so of the packet that was judged last, at whichever node it came to."""
         likeness = self._to_judge().packet.likeness
         self.recorder.read()
-        reasons = [one.reason for one in self._judged_at_node() if one.packet.likeness == likeness]
+        reasons = [one.reason for one in self.recorder.judged if one.packet.likeness == likeness]
         words = reasons[-1] if reasons else ""
         return self.expect(f"the kernel's reason {beginning!r}", words.startswith(beginning), repr(words))
 
