@@ -38,7 +38,7 @@ def timeline(*sightings, state="invalid", reason="SEQ is over", dropped=None, er
         server_address=POD,
         peer_address=CLIENT,
         first_numbers={"client": 0, "server": 0},
-        injected=Injected("server", "client", FORGED, True, 2**29, 64512, 16),
+        injected=Injected("server", "client", FORGED, True, 2**29, 64512, 16, nodes=("node",)),
         sightings=(Sighting(10, "server", "eth0", True, FORGED), *sightings),
         judged=tuple(judged),
         entry_events=(),
@@ -90,7 +90,7 @@ def test_a_server_that_was_reset_by_nobody_seen_is_lost():
     ("seen", "words"),
     [
         (timeline(dropped=1, faults=("the captures lost 3 packets",)), "the captures lost 3 packets"),
-        (timeline(dropped=1, judged=()), "the node's witness never saw the injected packet"),
+        (timeline(dropped=1, judged=()), "no node's witness saw the judged packet"),
         (
             timeline(dropped=1, counters=Counters({"invalid": 2}, {"invalid": 1}, 1)),
             "the witness logged 1 INVALID packets and counted 2",
@@ -108,7 +108,7 @@ def test_a_server_that_was_reset_by_nobody_seen_is_lost():
             timeline(TRANSLATED, state="established", reason="", dropped=1),
             "rules dropped 1 INVALID packets, the witness counted 0",
         ),
-        (timeline(dropped=0), "the packet did not reach the client, but no rule counted a drop"),
+        (timeline(dropped=0), "the packet did not reach client, but no rule counted a drop"),
         (timeline(LEAKED, RESET), "a reset with the exact number reached the server, and yet the connection went on"),
         (
             timeline(dropped=1, ends=(SocketEnd("client", CLIENT, None, 25, 5000, False), *timeline().ends[1:])),

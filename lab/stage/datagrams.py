@@ -167,6 +167,9 @@ class Datagrams(Scene):
         """Return the entry of the flow that was asked by last, as the node has it now; None where it is gone."""
         return self._tables[0].entry(UDP, self._source, self._target)
 
+    def _is_lost(self) -> bool:
+        return not all(question.reached for question in self._questions)
+
     def finish(self) -> Timeline:
         """Stop the instruments, read the counters, and return what was seen."""
         timeline = super().finish()
@@ -259,9 +262,9 @@ def _outcome(timeline: Timeline, exchange: Exchange) -> tuple[Outcome, str]:
         return Outcome.DELIVERED, f"answered by {', '.join(exchange.reached)}"
     if exchange.error is not None:
         return Outcome.REFUSED, exchange.error
-    if exchange.answer is not None:
+    if exchange.answer is not None and exchange.answer.source != exchange.target:
         return Outcome.LEAKED, f"answer came from {exchange.answer.source.address}"
     if exchange.reached:
         return Outcome.LOST, f"no answer, reached {', '.join(exchange.reached)}"
-    failed = timeline.counters.statistics.get("insert_failed")
-    return Outcome.LOST, "reached no server" + (f", insert_failed {failed}" if failed else "")
+    why = (*timeline.counters.other_drops, *timeline.counters.moved)
+    return Outcome.LOST, ", ".join(("reached no server", *why))
