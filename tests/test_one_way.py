@@ -15,6 +15,9 @@ from lab.trial import Setting, with_proxy
 from lab.verdict import Outcome
 from lab.words import Family
 
+INPUTS = Path(__file__).parent / "inputs"
+TOPOLOGIES = INPUTS.parent.parent / "topologies"
+
 pytestmark = pytest.mark.kernel
 
 
@@ -30,7 +33,7 @@ def tried(case, topology, fix="none", version=None):
 
 @pytest.mark.parametrize("fix", ["none", "be-liberal"])
 def test_a_handshake_that_stays_half_open_says_who_is_connected_and_where_the_ack_went(fix):
-    result = tried("without-nat", "tests/inputs/oneway-otherhalf.yaml", fix)
+    result = tried("without-nat", INPUTS / "oneway-otherhalf.yaml", fix)
     verdict, timeline, reason = result.verdict, result.timeline, "packet (index 3) in dir 0 invalid, state SYN_SENT"
     assert (verdict.outcome, verdict.judgement, verdict.disagreements) == (Outcome.STALLED, Judgement.INVALID, ())
     assert verdict.because == (
@@ -44,7 +47,7 @@ def test_a_handshake_that_stays_half_open_says_who_is_connected_and_where_the_ac
 
 
 def test_without_the_drop_the_same_connection_comes_about_and_each_node_is_predicted_by_itself():
-    result = tried("without-nat", "tests/inputs/oneway-otherhalf.yaml", version="v1.14")
+    result = tried("without-nat", INPUTS / "oneway-otherhalf.yaml", version="v1.14")
     assert result.verdict.disagreements == ()
     injected = result.timeline.injected
     assert injected.nodes == ("b",)
@@ -54,13 +57,13 @@ def test_without_the_drop_the_same_connection_comes_about_and_each_node_is_predi
 @pytest.mark.parametrize("name", ["bridge-shortcut", "bridge-shortcut_swapped"])
 def test_a_bypass_is_found_and_no_fault_of_the_instruments(name):
     found = "worker sees only what shop sends: from stock to shop it goes stock > shop"
-    refused = tried("beyond-window", f"tests/inputs/{name}.yaml").verdict
+    refused = tried("beyond-window", INPUTS / f"{name}.yaml").verdict
     assert (refused.outcome, refused.because) == (
         Outcome.REFUSED,
         ("no connection: the SYN,ACK came from 10.61.2.2",),
     )
     assert (refused.findings, refused.disagreements) == ((found,), ())
-    past = tried("without-nat", f"tests/inputs/{name}.yaml")
+    past = tried("without-nat", INPUTS / f"{name}.yaml")
     assert (past.verdict.outcome, past.verdict.judgement) == (Outcome.DELIVERED, None)
     assert (past.verdict.findings, past.verdict.disagreements) == ((found,), ())
     leaving = [one for one in past.timeline.sightings if one.packet == past.timeline.injected.packet and one.outgoing]
@@ -68,7 +71,7 @@ def test_a_bypass_is_found_and_no_fault_of_the_instruments(name):
 
 
 def test_a_client_without_a_route_is_told_so():
-    verdict = tried("beyond-window", "tests/inputs/oneway-otherhalf.yaml").verdict
+    verdict = tried("beyond-window", INPUTS / "oneway-otherhalf.yaml").verdict
     assert verdict.because == ("no connection: ENETUNREACH: outside has no route to 172.28.0.9",)
     assert verdict.disagreements == ()
 
@@ -76,13 +79,13 @@ def test_a_client_without_a_route_is_told_so():
 def test_a_node_that_is_not_on_the_way_and_comes_first_does_not_judge(tmp_path):
     spare = "hosts:\n  spare: {forwarding: true, proxy-mode: iptables}\n"
     path = tmp_path / "spare.yaml"
-    path.write_text(Path("topologies/kube-proxy.yaml").read_text().replace("hosts:\n", spare, 1))
+    path.write_text((TOPOLOGIES / "kube-proxy.yaml").read_text().replace("hosts:\n", spare, 1))
     result = tried("beyond-window", path)
     assert (result.timeline.node, result.verdict.outcome, result.verdict.disagreements) == ("node", Outcome.RESET, ())
 
 
 def test_three_nodes():
-    result = tried("beyond-window", "tests/inputs/nodeport3-three_na_first.yaml")
+    result = tried("beyond-window", INPUTS / "nodeport3-three_na_first.yaml")
     assert (result.verdict.outcome, result.verdict.disagreements) == (Outcome.RESET, ())
 
 

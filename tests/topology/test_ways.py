@@ -11,6 +11,9 @@ from lab.topology.ways import way, way_out
 from lab.wire.packet import SocketAddress
 from lab.words import Family
 
+INPUTS = Path(__file__).parent.parent / "inputs"
+TOPOLOGIES = INPUTS.parent.parent / "topologies"
+
 
 @pytest.mark.parametrize(
     ("topology", "source", "destination", "hosts"),
@@ -31,13 +34,13 @@ def test_ways(topology, source, destination, hosts):
 
 def test_the_longest_prefix_decides_and_not_the_order_of_the_links():
     for name in ("bridge-shortcut", "bridge-shortcut_swapped"):
-        topology = load(f"tests/inputs/{name}.yaml")
+        topology = load(INPUTS / f"{name}.yaml")
         assert way_out(topology, "stock", "10.61.1.2").interface == "direct"
         assert way_out(topology, "stock", "10.61.1.1").interface == "eth0"
 
 
 def test_no_route_no_way():
-    topology = load("tests/inputs/oneway-otherhalf.yaml")
+    topology = load(INPUTS / "oneway-otherhalf.yaml")
     assert way_out(topology, "outside", "172.28.0.9") is None
     assert way(topology, "outside", "172.28.0.9") == ("outside",)
 
@@ -58,13 +61,13 @@ links:
 
 def test_the_node_that_the_packets_pass_judges_whatever_comes_first_in_the_file():
     spare = "hosts:\n  spare: {forwarding: true, proxy-mode: iptables}\n"
-    topology = parse(Path("topologies/kube-proxy.yaml").read_text().replace("hosts:\n", spare, 1))
+    topology = parse((TOPOLOGIES / "kube-proxy.yaml").read_text().replace("hosts:\n", spare, 1))
     assert topology.nodes[0].name == "spare"
     assert cast(topology, Family.IPV4).node == "node"
 
 
 def test_where_no_node_is_on_the_way_it_is_said():
-    topology = load("tests/inputs/bridge-shortcut.yaml")
+    topology = load(INPUTS / "bridge-shortcut.yaml")
     client, server = SocketAddress("10.61.9.1", 1), SocketAddress("10.61.9.2", 1)
     with pytest.raises(InputError, match="no node with proxy-mode is on the way"):
         judge(topology, "shop", client, ("stock", server))
