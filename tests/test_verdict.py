@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 
+from lab.conntrack.window import Prediction, by_state
 from lab.conntrack.witness import Judged, Judgement
 from lab.timeline import Counters, Injected, SocketEnd, Timeline
 from lab.verdict import Outcome, decide
 from lab.wire.capture import Sighting
-from lab.wire.packet import ACK, PSH, RST, TCP, Packet, SocketAddress, TcpHeader
+from lab.wire.packet import ACK, FIN, PSH, RST, TCP, Packet, SocketAddress, TcpHeader
 
 CLIENT, POD, VIP = SocketAddress("10.0.0.2", 34567), SocketAddress("10.0.1.2", 80), SocketAddress("192.168.0.2", 80)
 
@@ -129,3 +130,60 @@ def test_what_conntrack_itself_drops_needs_no_witness():
     seen = timeline(judged=(), counters=Counters({}, {"drop": 1}, None), complete=False)
     verdict = decide(seen)
     assert (verdict.outcome, verdict.judgement, verdict.disagreements) == (Outcome.STALLED, None, ())
+
+
+def test_counters_of_conntrack_that_moved_are_part_of_the_verdict():
+    counted = Counters({}, {"insert_failed": 1, "drop": 1, "found": 7}, None)
+    verdict = decide(timeline(ends=(), injected=None, refusal="the SYN came to no server", judged=(), counters=counted))
+    assert verdict.because == (
+        "no connection: the SYN came to no server",
+        "conntrack's counters: insert_failed 1, drop 1",
+    )
+
+
+def test_a_drop_for_being_invalid_is_no_reason_for_a_packet_that_was_accepted():
+    counted = Counters({"invalid": 1}, {"invalid": 1}, 1, ("node: -A FORWARD -j DROP counted 1",))
+    seen = timeline(state="established", reason="", counters=counted)
+    assert decide(seen).because[0] == "ended at server: node: -A FORWARD -j DROP counted 1"
+
+
+def test_a_reset_that_answers_something_else_resets_but_is_not_put_down_to_a_leak():
+    other = dataclasses.replace(RESET, packet=packet(CLIENT, POD, RST, sequence=999))
+    seen = timeline(TRANSLATED, other, state="established", reason="", errors=("ECONNRESET", None))
+    assert decide(seen).outcome is Outcome.LOST
+
+
+def test_a_fin_that_ended_the_connection_killed_it():
+    fin = packet(POD, CLIENT, FIN | ACK)
+    injected = Injected("server", "client", fin, True, 0, 64512, 16, nodes=("node",))
+    arrived = Sighting(30, "client", "eth0", False, dataclasses.replace(fin, source=VIP))
+    judged = (Judged("node", 20, fin, "established", ""),)
+    seen = timeline(
+        arrived, RESET, injected=injected, judged=judged, errors=("ECONNRESET", None), counters=Counters({}, {}, None)
+    )
+    verdict = decide(seen)
+    assert (verdict.outcome, verdict.because[0]) == (Outcome.KILLED, "FIN, server's ECONNRESET")
+
+
+def test_a_healthy_connection_is_connected():
+    verdict = decide(timeline(injected=None, judged=(), counters=Counters({}, {}, None)))
+    assert (verdict.outcome, verdict.judgement, verdict.disagreements) == (Outcome.CONNECTED, None, ())
+
+
+def test_what_the_model_expects_is_held_against_the_word_of_the_same_node():
+    predictions = {"node": Prediction(Judgement.INVALID), "other": Prediction(Judgement.ACCEPTED)}
+    injected = dataclasses.replace(timeline().injected, predictions=predictions)
+    assert decide(timeline(dropped=1, injected=injected)).disagreements == ()
+    wrong = dataclasses.replace(injected, predictions={"node": Prediction(Judgement.ACCEPTED)})
+    assert decide(timeline(dropped=1, injected=wrong)).disagreements == (
+        "by the model of conntrack at node expected accepted, its word is INVALID",
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "from_client", "judgement"),
+    [("SYN_SENT", True, Judgement.INVALID), ("SYN_SENT", False, Judgement.IGNORED), ("ESTABLISHED", True, None)],
+)
+def test_the_table_of_states_decides_before_the_window(state, from_client, judgement):
+    predicted = by_state(state, from_client=from_client)
+    assert (predicted.judgement if predicted else None) is judgement

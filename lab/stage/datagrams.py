@@ -236,6 +236,8 @@ def decide_by_the_last(timeline: Timeline) -> Verdict:
 def _decide(timeline: Timeline, decisive: Exchange) -> Verdict:
     outcome, because = _outcome(timeline, decisive)
     others = [_outcome(timeline, exchange)[1] for exchange in timeline.exchanges if exchange is not decisive]
+    if (moved := timeline.counters.moved) and decisive.reached:  # where it reached nobody they are told already
+        others.append(f"conntrack's counters: {', '.join(moved)}")
     judged = _judged(timeline, decisive)
     found = disagreeing_witnesses(timeline)
     if judged is None and not timeline.counters.statistics.get("drop"):
