@@ -8,8 +8,8 @@ from lab.conntrack.window import Prediction, by_state
 from lab.conntrack.witness import Judged, Judgement
 from lab.timeline import Counters, Injected, SocketEnd, Timeline
 from lab.verdict import Outcome, decide
-from lab.wire.capture import Sighting
-from lab.wire.packet import ACK, FIN, PSH, RST, TCP, Packet, SocketAddress, TcpHeader
+from lab.wire.capture import LOCAL, Sighting
+from lab.wire.packet import ACK, FIN, ICMP, PSH, RST, TCP, IcmpHeader, Packet, SocketAddress, TcpHeader
 
 CLIENT, POD, VIP = SocketAddress("10.0.0.2", 34567), SocketAddress("10.0.1.2", 80), SocketAddress("192.168.0.2", 80)
 
@@ -187,3 +187,58 @@ def test_what_the_model_expects_is_held_against_the_word_of_the_same_node():
 def test_the_table_of_states_decides_before_the_window(state, from_client, judgement):
     predicted = by_state(state, from_client=from_client)
     assert (predicted.judgement if predicted else None) is judgement
+
+
+KILLER = packet(POD, CLIENT, RST, sequence=5000)
+
+
+def killing(error="ECONNRESET", source=VIP):
+    injected = Injected("server", "client", KILLER, True, 0, 64512, 16, nodes=("node",))
+    arrived = Sighting(30, "client", "eth0", False, dataclasses.replace(KILLER, source=source))
+    judged = (Judged("node", 20, KILLER, "established", ""),)
+    return timeline(
+        arrived, injected=injected, judged=judged, errors=(None, error), counters=Counters({}, {}, None), complete=False
+    )
+
+
+def test_a_reset_that_is_itself_the_judged_packet_kills():
+    verdict = decide(killing())
+    assert (verdict.outcome, verdict.because[0]) == (Outcome.KILLED, "RST, client's ECONNRESET")
+
+
+def test_a_reset_kills_only_whose_socket_it_reset_and_only_where_it_was_translated():
+    assert decide(killing(error="EPIPE")).outcome is Outcome.LOST
+    assert decide(killing(source=POD)).outcome is Outcome.LOST
+    assert decide(killing(error=None)).outcome is Outcome.STALLED
+
+
+def test_what_comes_to_a_bystander_has_leaked_wherever_its_addresses_lead():
+    seen = timeline(Sighting(30, "outside", "eth0", False, FORGED), bystanders=("outside",))
+    assert decide(seen).outcome is Outcome.LEAKED
+    on_the_way = timeline(Sighting(30, "router", "eth0", False, FORGED), dropped=1, bystanders=("outside",))
+    assert decide(on_the_way).outcome is Outcome.DROPPED
+
+
+def test_what_a_node_sends_to_its_own_socket_counts_as_come_and_what_its_interface_shows_does_not():
+    injected = dataclasses.replace(timeline().injected, receiver="node")
+    ends = (dataclasses.replace(timeline().ends[0], host="node"), timeline().ends[1])
+    at_node = {"injected": injected, "client": "node", "ends": ends}
+    on_interface = Sighting(30, "node", "eth0", False, FORGED)
+    assert decide(timeline(on_interface, dropped=1, **at_node)).outcome is Outcome.DROPPED
+    local = dataclasses.replace(on_interface, interface=LOCAL)
+    assert decide(timeline(local, **at_node)).outcome is Outcome.LEAKED
+
+
+def test_a_packet_without_ports_is_translated_by_its_addresses():
+    error = Packet(POD, CLIENT, ICMP, 1, 0, None, IcmpHeader(3, 4))
+    injected = Injected("server", "client", error, True, None, 0, 16, nodes=("node",))
+    judged = (Judged("node", 20, error, "related", ""),)
+    for source, outcome in ((VIP, Outcome.DELIVERED), (POD, Outcome.LEAKED)):
+        came = dataclasses.replace(error, source=SocketAddress(source.address, 0))
+        seen = timeline(
+            Sighting(30, "client", "eth0", False, came),
+            injected=injected,
+            judged=judged,
+            counters=Counters({}, {}, None),
+        )
+        assert decide(seen).outcome is outcome

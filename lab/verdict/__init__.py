@@ -188,7 +188,7 @@ def _outcome(timeline: Timeline) -> tuple[Outcome, tuple[str, ...]]:
     if timeline.standstill and not failed:
         return Outcome.STALLED, timeline.standstill
     if server is None or client is None:
-        return Outcome.REFUSED, (f"no connection: {timeline.refusal}",)
+        return Outcome.REFUSED, (f"no connection: {timeline.refusal or 'nobody tried'}",)
     if not timeline.complete:
         errors = f"server socket {server.error or 'without error'}, client socket {client.error or 'without error'}"
         if because := _reset(timeline):
