@@ -16,6 +16,7 @@ from lab.errors import InputError, LabError, MissingError
 from lab.fixes import Fix
 from lab.kubeproxy.versions import find_version
 from lab.result import Report, Tally
+from lab.timeline import Timeline
 from lab.topology.model import Topology
 from lab.topology.reader import load
 from lab.trial import Setting, with_proxy
@@ -71,11 +72,12 @@ async def run(settings: Sequence[Setting], family: Family, repeat: int) -> Repor
 
 
 async def _once(tally: Tally, setting: Setting, answer: Behaviour) -> Tally:
+    seen: list[Timeline] = []
     try:
-        return tally.and_then(await trial.run(setting, answer))
+        return tally.and_then(await trial.run(setting, answer, seen.append))
     except InputError:
         raise
     except MissingError as error:
         return dataclasses.replace(tally, missing=str(error))
     except LabError as error:
-        return dataclasses.replace(tally, failure=str(error))
+        return dataclasses.replace(tally, failure=str(error), unfinished=seen[-1] if seen else None)

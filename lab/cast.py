@@ -9,6 +9,7 @@ from lab.errors import InputError
 from lab.kubeproxy import ProxyOptions
 from lab.kubeproxy.services import service_ports
 from lab.topology.model import Topology
+from lab.topology.ways import way
 from lab.wire.packet import SocketAddress
 from lab.words import Family
 
@@ -22,7 +23,6 @@ class Cast:
     :param node: whose conntrack is followed; it may be the client itself (hostNetwork).
     :param servers: the endpoints behind the service, as (host, address). Which of them plays is for the node's rules
         to choose.
-    :param crosses_both_ways: whether both directions pass the node; otherwise only what servers answer does.
     """
 
     client: str
@@ -30,11 +30,10 @@ class Cast:
     client_address: SocketAddress
     servers: tuple[tuple[str, SocketAddress], ...]
     service_address: SocketAddress | None
-    crosses_both_ways: bool = True
 
 
 def cast(topology: Topology, family: Family, client: str | None = None) -> Cast:
-    """Choose who plays in a topology: its first client, its first node, and the endpoints of its first service.
+    """Choose who plays in a topology: its first client, the endpoints of its first service, and the node between them.
 
     :param client: who asks, instead of the first client; a node asks from the address that is nearest to the first
         endpoint.
@@ -55,10 +54,39 @@ def cast(topology: Topology, family: Family, client: str | None = None) -> Cast:
         own = _own_address(topology, client, servers, family) if servers else None
         if port.protocol == "tcp" and own is not None:
             service = SocketAddress(port.cluster_ip, port.port)
-            return Cast(client, topology.nodes[0].name, SocketAddress(own, CLIENT_PORT), servers, service)
+            address = SocketAddress(own, CLIENT_PORT)
+            return Cast(client, judge(topology, client, address, servers[0], service), address, servers, service)
     raise InputError(
         f"{topology.name}: no TCP service with an {family} endpoint that a host has",
         cure="add a Service and an EndpointSlice of this family, or take the other --family",
+    )
+
+
+def judge(
+    topology: Topology,
+    client: str,
+    client_address: SocketAddress,
+    server: tuple[str, SocketAddress],
+    service_address: SocketAddress | None = None,
+) -> str:
+    """Return the node whose conntrack judges: the first that the client's packets pass, else the first of the answers.
+
+    :param service_address: the VIP, where the client asks by it: the first node on the way there translates.
+    :raises InputError: neither direction passes a node.
+    """
+    host, address = server
+    ways = [
+        way(topology, client, service_address.address) if service_address else (),
+        way(topology, client, address.address),
+        way(topology, host, client_address.address),
+    ]
+    nodes = {node.name for node in topology.nodes}
+    for passed in ways:
+        if found := next((one for one in passed if one in nodes), None):
+            return found
+    raise InputError(
+        f"{topology.name}: no node with proxy-mode is on the way between {client} and {host}",
+        cure="give the hosts routes by a node",
     )
 
 

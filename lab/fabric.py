@@ -21,6 +21,7 @@ from lab.netns.reaper import Closable, close_all
 from lab.netns.rtnetlink import LOOPBACK_INDEX, Message, VethEnd, address, link_up, neighbour, route, veth
 from lab.proxy import KubeProxy, NodeChange
 from lab.topology.model import End, Host, Topology
+from lab.topology.ways import way_out
 from lab.wire.craft import Injector
 from lab.words import Family
 
@@ -149,16 +150,17 @@ class Lab:
         """The endpoints of the Services: to be added, removed and drained while traffic runs."""
         return Endpoints(self)
 
-    def injector(self, host: str, interface: str | None = None) -> Injector:
-        """Make a socket that sends ready packets from a host's link, as if its own stack had.
+    def injector(self, host: str, destination: str) -> Injector:
+        """Make a socket that sends ready packets to an address from a host, by the link that its own stack would take.
 
-        :param interface: the link; the host's first when None.
+        :raises LabError: the host has no route there.
         """
-        end = next(end for end in self.topology.ends(host) if interface in (None, end.interface))
+        end = way_out(self.topology, host, destination)
+        if end is None:
+            raise LabError(f"{host} has no route to {destination}")
         peer = self.topology.peer(end)
-        destination = self.hosts[peer.host].interfaces[peer.interface].mac
-        source = self.hosts[host].interfaces[end.interface].mac
-        return self.keep(Injector(self.hosts[host].namespace, end.interface, destination + source))
+        macs = (self.hosts[one.host].interfaces[one.interface].mac for one in (peer, end))
+        return self.keep(Injector(self.hosts[host].namespace, end.interface, b"".join(macs)))
 
     def keep(self, thing: Kept) -> Kept:
         """Close ``thing`` together with the lab."""

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Final
 
 from lab.conntrack.netlink import ConntrackTable
 from lab.conntrack.window import BE_LIBERAL
+from lab.features import require
 from lab.host import RunningHost
 from lab.kubeproxy import ProxyOptions, iptables, nftables
 from lab.kubeproxy.conntrack import IsStale, State, stale_flows
 from lab.kubeproxy.services import ServicePort, service_ports
 from lab.netns import Namespace, NftError, Program, ProgramError, nfacct
 from lab.wire.packet import UDP
-from lab.words import Family, ProxyMode
+from lab.words import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
     from lab.topology.kubernetes import EndpointSlice, Service
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
 
 #: Whose rules a node has that names no version: the last one with the bug, and the first with nftables mode in beta.
 DEFAULT_VERSIONS: Final = {ProxyMode.IPTABLES: "v1.14", ProxyMode.NFTABLES: "v1.31"}
+
+
+# What the programs of each backend need of the kernel.
+_NEEDS: Final[Mapping[tuple[Backend, Family], str]] = {
+    (Backend.NFT, Family.IPV4): "nft_compat",
+    (Backend.NFT, Family.IPV6): "nft_compat",
+    (Backend.LEGACY, Family.IPV4): "ip_tables",
+    (Backend.LEGACY, Family.IPV6): "ip6_tables",
+}
 
 
 @dataclass(frozen=True)
@@ -59,13 +69,16 @@ class KubeProxy:
     :param families: one proxier each.
     :param change: what a fix changes; it is kept through every later change of the rules.
     :raises InputError: for services that claim the same address and port, and an unknown version.
-    :raises MissingError: iptables or libnftables is not installed.
+    :raises MissingError: iptables or libnftables is not installed, or the kernel lacks what the backend needs.
     """
 
     def __init__(self, node: RunningHost, topology: Topology, families: Sequence[Family], change: NodeChange) -> None:
         make = _IptablesProxier if node.host.proxy_mode is ProxyMode.IPTABLES else _NftablesProxier
         services, slices = topology.services, topology.endpoint_slices
         self._proxiers: list[_Proxier] = []
+        if node.host.proxy_mode is ProxyMode.IPTABLES:
+            for family in families:
+                require(_NEEDS[node.host.backend, family])
         for family in families:
             options = proxy_options(topology, node.host, family, change)
             proxier = make(node, options, change, services, slices)

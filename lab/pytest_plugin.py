@@ -112,7 +112,7 @@ class TrialRunner:
         :raises LabError: the trial could not be run; says why.
         """
         from lab import cases
-        from lab.trial import Setting, judge
+        from lab.trial import Setting
 
         said = {
             "fix": fix,
@@ -128,15 +128,11 @@ class TrialRunner:
         topology, asked, change = _understood(words, self._item.path.parent)
         setting = Setting(chosen, change, topology, asked or Family.IPV4)
         with _missing_is_skipped():
-            for feature in chosen.needs:
-                features.require(feature)
             behaviour = _behaviour(self._item.config, setting.family)
             self.close()
             lab = _build(self._item, topology, setting.family, change)
-        self._labs.append(lab)
-        lab.play_case(chosen, behaviour)
-        assert lab.timeline is not None
-        return judge(setting, behaviour, lab.timeline)
+            self._labs.append(lab)
+            return lab.try_setting(setting, behaviour)
 
     def close(self) -> None:
         """End the last trial's lab."""

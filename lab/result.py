@@ -67,6 +67,7 @@ class Tally:
         its end.
     :param failure: why the trial could not be run (to its end); empty where it could.
     :param missing: what the machine lacks for it, and what brings that; empty where it lacks nothing.
+    :param unfinished: what was seen in a run that could not be brought to its end.
     """
 
     trial: Trial
@@ -76,6 +77,7 @@ class Tally:
     sample: Result | None = None
     failure: str = ""
     missing: str = ""
+    unfinished: Timeline | None = None
 
     def and_then(self, result: Result) -> Tally:
         """Return the tally with one more result."""

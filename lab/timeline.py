@@ -12,6 +12,10 @@ from lab.conntrack.witness import Judged
 from lab.wire.capture import Sighting
 from lab.wire.packet import ICMP, ICMPV6, Packet, SocketAddress
 
+#: Conntrack's counters of packets that it dropped, of entries that it dropped for others, and of entries that clashed
+#: (struct ip_conntrack_stat, include/linux/netfilter/nf_conntrack_common.h).
+LOSING: Final = ("insert_failed", "drop", "early_drop", "clash_resolve", "chain_toolong")
+
 # Destination unreachable: RFC 792; RFC 4443, 3.1.
 _UNREACHABLE: Final = {ICMP: 3, ICMPV6: 1}
 
@@ -59,7 +63,9 @@ class Injected:
         matter, or it has no number.
     :param window: the largest window that the receiver had offered, in bytes.
     :param exact: the acknowledgement that is exact: the next number that its sender waits for.
-    :param predicted: what the model of the window check expects of the kernel; None where the window decides nothing.
+    :param predictions: what the model expects of the kernel, by node: each judges by what it saw itself. None of a
+        node that has no entry, or where neither the window nor the state of the entry decides.
+    :param nodes: the nodes on its way, in their order.
     """
 
     host: str
@@ -69,7 +75,8 @@ class Injected:
     offset: int | None
     window: int
     exact: int
-    predicted: Prediction | None = None
+    predictions: dict[str, Prediction] = field(default_factory=dict)
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,11 +119,19 @@ class Counters:
     :param states: the witness's packets by conntrack state.
     :param statistics: as ``conntrack -S``, summed over the processors.
     :param dropped: packets that rules dropped for being INVALID; None where the node has no such rule.
+    :param other_drops: the other rules that dropped or rejected something, each as the node lists it with its counter;
+        read only where a packet did not come to its end.
     """
 
     states: dict[str, int]
     statistics: dict[str, int]
     dropped: int | None
+    other_drops: tuple[str, ...] = ()
+
+    @property
+    def moved(self) -> tuple[str, ...]:
+        """What conntrack counted that loses packets, or may: `conntrack -S` in its own words (conntrack(8))."""
+        return tuple(f"{name} {self.statistics[name]:,}" for name in LOSING if self.statistics.get(name))
 
 
 @dataclass(frozen=True)
@@ -163,6 +178,8 @@ class Timeline:
     :param peer_address: the client's address as the server knows it: another one where a node masquerades.
     :param entry: the connection's conntrack entry at the end, None where it was gone.
     :param refusal: how it is known that there never was a connection; None where there was one.
+    :param standstill: how it is known that the connection neither went on nor ended: in a few words, and then whatever
+        more there is to tell; empty where it did.
     :param complete: what was to be said went through to the last byte.
     :param bystanders: hosts that neither play nor forward: what comes to them went astray.
     :param ends: the sockets of a connection; empty where there was none.
@@ -202,6 +219,7 @@ class Timeline:
     tries: tuple[Try, ...] = ()
     wanted: int = 0
     load: Load | None = None
+    standstill: tuple[str, ...] = ()
 
     def end_of(self, host: str) -> SocketEnd | None:
         """Return how the socket of ``host`` ended, None where it never was."""
@@ -214,6 +232,17 @@ class Timeline:
         """
         words = [judged for judged in self.judged if judged.packet.likeness == packet.likeness]
         return next((judged for judged in words if judged.host == self.node), words[0] if words else None)
+
+    def word_at(self, node: str, packet: Packet) -> Judged | None:
+        """Return what a node's conntrack made of a packet, None where it did not come there."""
+        likeness = packet.likeness
+        return next((one for one in self.judged if one.host == node and one.packet.likeness == likeness), None)
+
+
+def end_of_way(packet: Packet, sightings: Iterable[Sighting]) -> Sighting | None:
+    """Return where a packet was seen last, sent on or come to; None where no capture saw it."""
+    seen = [sighting for sighting in sightings if sighting.packet.likeness == packet.likeness]
+    return max(seen, key=lambda sighting: sighting.time, default=None)
 
 
 def unreachable(injected: Injected, sightings: Iterable[Sighting]) -> Sighting | None:

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import cached_property
+from typing import Any, TypeAlias
 
 from lab.cases import Case
+from lab.cast import Cast
 from lab.conntrack.window import BE_LIBERAL
-from lab.errors import InputError
+from lab.errors import InputError, LabError
 from lab.fabric import Lab
 from lab.features import require
 from lab.fixes import Fix, Protection
 from lab.kubeproxy import ProxyOptions
 from lab.proxy import DEFAULT_VERSIONS
 from lab.result import Result, Trial
-from lab.stage import RefusedError, Scene
+from lab.stage import HalfOpenError, RefusedError, Scene
 from lab.timeline import Timeline
 from lab.topology.model import Host, Topology
+from lab.traffic.stream import StalledError
 from lab.words import Backend, Behaviour, Family, ProxyMode
 
-# What the programs of each backend need of the kernel.
-_BACKENDS: Final[Mapping[tuple[Backend | None, Family], tuple[str, ...]]] = {
-    (Backend.NFT, Family.IPV4): ("nft_compat",),
-    (Backend.NFT, Family.IPV6): ("nft_compat",),
-    (Backend.LEGACY, Family.IPV4): ("ip_tables",),
-    (Backend.LEGACY, Family.IPV6): ("ip6_tables",),
-}
+#: Takes what was seen in a trial.
+Keep: TypeAlias = Callable[[Timeline], None]
+
+
+def _forget(_timeline: Timeline) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,22 @@ class Setting:
     topology: Topology
     family: Family
 
-    @property
-    def trial(self) -> Trial:
-        """What is tried, as plain data.
+    @cached_property
+    def players(self) -> Cast:
+        """Who plays.
 
-        :raises InputError: the topology has no node.
+        :raises InputError: someone is missing.
         """
-        node = self.topology.nodes[0] if self.topology.nodes else None
+        return self.case.cast(self.topology, self.family)
+
+    @cached_property
+    def trial(self) -> Trial:
+        """What is tried, as plain data: the node is the one that judges, or where that is a pod, the first.
+
+        :raises InputError: the topology has no node, or cannot play the case.
+        """
+        names = (self.players.node, *(node.name for node in self.topology.nodes))
+        node = next((one for one in map(self.topology.host, names) if one.proxy_mode is not None), None)
         if node is None or node.proxy_mode is None:
             raise InputError(
                 f"{self.topology.name}: a trial needs a node",
@@ -90,10 +101,28 @@ def with_proxy(topology: Topology, mode: ProxyMode | None, version: str | None, 
     return dataclasses.replace(topology, hosts=tuple(map(changed, topology.hosts)))
 
 
-async def act(play: Callable[[Any], Awaitable[None]], stage: Scene) -> None:
-    """Let a case play on a stage. A connection that is refused is an outcome like others, and ends it."""
-    with contextlib.suppress(RefusedError):
-        await play(stage)
+async def act(play: Callable[[Any], Awaitable[None]], stage: Scene, keep: Keep = _forget) -> Timeline:
+    """Let a case play on a stage, and return what was seen.
+
+    A connection that is refused, stays half open or stands still is an outcome like others, and ends it.
+
+    :param keep: is given what was seen, also where an error ends the play.
+    :raises LabError: something was waited for in vain, or an instrument failed.
+    :raises MissingError: the machine lacks what the case needs.
+    :raises InputError: the topology cannot play it.
+    """
+    try:
+        with contextlib.suppress(RefusedError, HalfOpenError):
+            await play(stage)
+    except StalledError as standstill:
+        stage.stand_still(str(standstill))
+    except Exception:
+        with contextlib.suppress(LabError, OSError):  # the first failure is the one to be told
+            keep(stage.finish())
+        raise
+    timeline = stage.finish()
+    keep(timeline)
+    return timeline
 
 
 def judge(setting: Setting, behaviour: Behaviour, timeline: Timeline) -> Result:
@@ -102,19 +131,27 @@ def judge(setting: Setting, behaviour: Behaviour, timeline: Timeline) -> Result:
     return Result(setting.trial, behaviour, expected, timeline, setting.case.decide(timeline))
 
 
-async def run(setting: Setting, behaviour: Behaviour) -> Result:
+async def run(setting: Setting, behaviour: Behaviour, keep: Keep = _forget) -> Result:
     """Build the lab, play the case, decide.
 
     :param behaviour: what this kernel is known to do (:func:`lab.behaviour.ask`).
+    :param keep: see :func:`act`.
     :raises MissingError: the machine lacks what the case needs; says what brings it.
     :raises LabError: the trial could not be run; says why.
     """
-    case = setting.case
-    for feature in (*_BACKENDS.get((setting.trial.backend, setting.family), ()), *case.needs):
-        require(feature)
-    players = case.cast(setting.topology, setting.family)
     with Lab(setting.topology, family=setting.family, change=setting.fix.change) as lab:
-        stage = case.stage(lab, players, setting.family, behaviour)
-        await act(case.play, stage)
-        timeline = stage.finish()
-    return judge(setting, behaviour, timeline)
+        return await run_in(lab, setting, behaviour, keep)
+
+
+async def run_in(lab: Lab, setting: Setting, behaviour: Behaviour, keep: Keep = _forget) -> Result:
+    """Play the case of a setting in a lab that was built for it, and decide.
+
+    The one way in which a trial is run: for the command, for pytest and in guests.
+
+    :raises LabError: and others, as :func:`act`.
+    """
+    case = setting.case
+    for feature in case.needs:
+        require(feature)
+    stage = case.stage(lab, setting.players, setting.family, behaviour)
+    return judge(setting, behaviour, await act(case.play, stage, keep))

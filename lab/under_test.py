@@ -6,26 +6,21 @@ import asyncio
 import os
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lab.cast import Cast, cast
+from lab.cast import cast
 from lab.endpoints import Endpoints
 from lab.errors import InputError, LabError
 from lab.fabric import Lab
 from lab.fixes import Fix
 from lab.host import RunningHost
 from lab.proxy import DEFAULT_VERSIONS
-from lab.stage import Scene, Stage
+from lab.result import Result
+from lab.stage import Stage
 from lab.timeline import Timeline
 from lab.topology.model import Topology
-from lab.trial import act
+from lab.trial import Setting, act, run_in
 from lab.verdict import Verdict, decide
 from lab.words import Behaviour, Family, ProxyMode
-
-if TYPE_CHECKING:
-    from lab.cases import Case
-
-Play: TypeAlias = Callable[[Any], Awaitable[None]]
 
 
 class LabUnderTest:
@@ -74,32 +69,30 @@ class LabUnderTest:
         :param play: what a case's ``play`` is: it takes a :class:`lab.stage.Stage` and awaits its words.
         :raises LabError: nothing can be played in this topology, or something was waited for in vain.
         """
-        return decide(self._played_by(play, Stage, cast(self.topology, self.family), None))
 
-    def play_case(self, case: Case, behaviour: Behaviour) -> Verdict:
-        """Let a case of the catalogue, or one like them, play on its own kind of stage, and decide as it does.
+        async def perform() -> Timeline:
+            return await act(play, Stage(self._lab, players, self.family), self._keep)
+
+        players = cast(self.topology, self.family)
+        self._once()
+        return decide(asyncio.run(perform()))
+
+    def try_setting(self, setting: Setting, behaviour: Behaviour) -> Result:
+        """Play the case of a setting that this lab was built for, and decide.
 
         :param behaviour: what the kernel does with packets out of the window (:func:`lab.behaviour.ask`).
         :raises LabError: as :meth:`play`.
         """
-        return case.decide(self._played_by(case.play, case.stage, case.cast(self.topology, self.family), behaviour))
+        self._once()
+        return asyncio.run(run_in(self._lab, setting, behaviour, self._keep))
 
-    def _played_by(
-        self, play: Play, make: Callable[..., Scene], players: Cast, behaviour: Behaviour | None
-    ) -> Timeline:
+    def _once(self) -> None:
         if self._played:
             raise LabError("this lab was played in already: a lab holds one play, take a fresh one")
         self._played = True
 
-        async def perform() -> Timeline:
-            stage = make(self._lab, players, self.family, behaviour)
-            try:
-                await act(play, stage)
-            finally:
-                self.timeline = stage.finish()
-            return self.timeline
-
-        return asyncio.run(perform())
+    def _keep(self, timeline: Timeline) -> None:
+        self.timeline = timeline
 
     def describe(self) -> str:
         """Tell the hosts with their links and addresses, and what the nodes are."""

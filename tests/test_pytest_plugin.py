@@ -465,6 +465,34 @@ def test_what_is_missing_is_skipped_and_said_aloud(project, monkeypatch):
     )
 
 
+WITHOUT_LEGACY = """
+    import pytest
+
+    def test_trial(trial): trial("in-window", backend="legacy")
+    @pytest.mark.topology(backend="legacy")
+    def test_lab(lab): pass
+    def test_case_by_another_backend(trial): assert trial("in-window", backend="nft").as_expected
+"""
+
+
+@pytest.mark.kernel
+def test_what_a_backend_needs_of_the_kernel_is_asked_for_by_both_fixtures(project):
+    project.makeconftest(
+        """
+        import lab.features
+        options = dict.fromkeys(lab.features.MODULES.values(), "y")
+        del options["CONFIG_IP_NF_IPTABLES"]
+        lab.features._kernel_options = lambda: options
+        """
+    )
+    project.makepyfile(WITHOUT_LEGACY)
+    result = run(project)
+    result.assert_outcomes(passed=1, skipped=2)
+    result.stdout.fnmatch_lines(
+        ["the kernel was built without ip_tables: boot one with CONFIG_IP_NF_IPTABLES=y or =m", "    *::test_trial"]
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "name", "missing"),
     [

@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 
+from lab.conntrack.window import Prediction, by_state
 from lab.conntrack.witness import Judged, Judgement
 from lab.timeline import Counters, Injected, SocketEnd, Timeline
 from lab.verdict import Outcome, decide
-from lab.wire.capture import Sighting
-from lab.wire.packet import ACK, PSH, RST, TCP, Packet, SocketAddress, TcpHeader
+from lab.wire.capture import LOCAL, Sighting
+from lab.wire.packet import ACK, FIN, ICMP, PSH, RST, TCP, IcmpHeader, Packet, SocketAddress, TcpHeader
 
 CLIENT, POD, VIP = SocketAddress("10.0.0.2", 34567), SocketAddress("10.0.1.2", 80), SocketAddress("192.168.0.2", 80)
 
@@ -38,7 +39,7 @@ def timeline(*sightings, state="invalid", reason="SEQ is over", dropped=None, er
         server_address=POD,
         peer_address=CLIENT,
         first_numbers={"client": 0, "server": 0},
-        injected=Injected("server", "client", FORGED, True, 2**29, 64512, 16),
+        injected=Injected("server", "client", FORGED, True, 2**29, 64512, 16, nodes=("node",)),
         sightings=(Sighting(10, "server", "eth0", True, FORGED), *sightings),
         judged=tuple(judged),
         entry_events=(),
@@ -90,7 +91,7 @@ def test_a_server_that_was_reset_by_nobody_seen_is_lost():
     ("seen", "words"),
     [
         (timeline(dropped=1, faults=("the captures lost 3 packets",)), "the captures lost 3 packets"),
-        (timeline(dropped=1, judged=()), "the node's witness never saw the injected packet"),
+        (timeline(dropped=1, judged=()), "no node's witness saw the judged packet"),
         (
             timeline(dropped=1, counters=Counters({"invalid": 2}, {"invalid": 1}, 1)),
             "the witness logged 1 INVALID packets and counted 2",
@@ -108,7 +109,7 @@ def test_a_server_that_was_reset_by_nobody_seen_is_lost():
             timeline(TRANSLATED, state="established", reason="", dropped=1),
             "rules dropped 1 INVALID packets, the witness counted 0",
         ),
-        (timeline(dropped=0), "the packet did not reach the client, but no rule counted a drop"),
+        (timeline(dropped=0), "the packet did not reach client, but no rule counted a drop"),
         (timeline(LEAKED, RESET), "a reset with the exact number reached the server, and yet the connection went on"),
         (
             timeline(dropped=1, ends=(SocketEnd("client", CLIENT, None, 25, 5000, False), *timeline().ends[1:])),
@@ -129,3 +130,115 @@ def test_what_conntrack_itself_drops_needs_no_witness():
     seen = timeline(judged=(), counters=Counters({}, {"drop": 1}, None), complete=False)
     verdict = decide(seen)
     assert (verdict.outcome, verdict.judgement, verdict.disagreements) == (Outcome.STALLED, None, ())
+
+
+def test_counters_of_conntrack_that_moved_are_part_of_the_verdict():
+    counted = Counters({}, {"insert_failed": 1, "drop": 1, "found": 7}, None)
+    verdict = decide(timeline(ends=(), injected=None, refusal="the SYN came to no server", judged=(), counters=counted))
+    assert verdict.because == (
+        "no connection: the SYN came to no server",
+        "conntrack's counters: insert_failed 1, drop 1",
+    )
+
+
+def test_a_drop_for_being_invalid_is_no_reason_for_a_packet_that_was_accepted():
+    counted = Counters({"invalid": 1}, {"invalid": 1}, 1, ("node: -A FORWARD -j DROP counted 1",))
+    seen = timeline(state="established", reason="", counters=counted)
+    assert decide(seen).because[0] == "ended at server: node: -A FORWARD -j DROP counted 1"
+
+
+def test_a_reset_that_answers_something_else_resets_but_is_not_put_down_to_a_leak():
+    other = dataclasses.replace(RESET, packet=packet(CLIENT, POD, RST, sequence=999))
+    seen = timeline(TRANSLATED, other, state="established", reason="", errors=("ECONNRESET", None))
+    assert decide(seen).outcome is Outcome.LOST
+
+
+def test_a_fin_that_ended_the_connection_killed_it():
+    fin = packet(POD, CLIENT, FIN | ACK)
+    injected = Injected("server", "client", fin, True, 0, 64512, 16, nodes=("node",))
+    arrived = Sighting(30, "client", "eth0", False, dataclasses.replace(fin, source=VIP))
+    judged = (Judged("node", 20, fin, "established", ""),)
+    seen = timeline(
+        arrived, RESET, injected=injected, judged=judged, errors=("ECONNRESET", None), counters=Counters({}, {}, None)
+    )
+    verdict = decide(seen)
+    assert (verdict.outcome, verdict.because[0]) == (Outcome.KILLED, "FIN, server's ECONNRESET")
+
+
+def test_a_healthy_connection_is_connected():
+    verdict = decide(timeline(injected=None, judged=(), counters=Counters({}, {}, None)))
+    assert (verdict.outcome, verdict.judgement, verdict.disagreements) == (Outcome.CONNECTED, None, ())
+
+
+def test_what_the_model_expects_is_held_against_the_word_of_the_same_node():
+    predictions = {"node": Prediction(Judgement.INVALID), "other": Prediction(Judgement.ACCEPTED)}
+    injected = dataclasses.replace(timeline().injected, predictions=predictions)
+    assert decide(timeline(dropped=1, injected=injected)).disagreements == ()
+    wrong = dataclasses.replace(injected, predictions={"node": Prediction(Judgement.ACCEPTED)})
+    assert decide(timeline(dropped=1, injected=wrong)).disagreements == (
+        "by the model of conntrack at node expected accepted, its word is INVALID",
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "from_client", "judgement"),
+    [("SYN_SENT", True, Judgement.INVALID), ("SYN_SENT", False, Judgement.IGNORED), ("ESTABLISHED", True, None)],
+)
+def test_the_table_of_states_decides_before_the_window(state, from_client, judgement):
+    predicted = by_state(state, from_client=from_client)
+    assert (predicted.judgement if predicted else None) is judgement
+
+
+KILLER = packet(POD, CLIENT, RST, sequence=5000)
+
+
+def killing(error="ECONNRESET", source=VIP):
+    injected = Injected("server", "client", KILLER, True, 0, 64512, 16, nodes=("node",))
+    arrived = Sighting(30, "client", "eth0", False, dataclasses.replace(KILLER, source=source))
+    judged = (Judged("node", 20, KILLER, "established", ""),)
+    return timeline(
+        arrived, injected=injected, judged=judged, errors=(None, error), counters=Counters({}, {}, None), complete=False
+    )
+
+
+def test_a_reset_that_is_itself_the_judged_packet_kills():
+    verdict = decide(killing())
+    assert (verdict.outcome, verdict.because[0]) == (Outcome.KILLED, "RST, client's ECONNRESET")
+
+
+def test_a_reset_kills_only_whose_socket_it_reset_and_only_where_it_was_translated():
+    assert decide(killing(error="EPIPE")).outcome is Outcome.LOST
+    assert decide(killing(source=POD)).outcome is Outcome.LOST
+    assert decide(killing(error=None)).outcome is Outcome.STALLED
+
+
+def test_what_comes_to_a_bystander_has_leaked_wherever_its_addresses_lead():
+    seen = timeline(Sighting(30, "outside", "eth0", False, FORGED), bystanders=("outside",))
+    assert decide(seen).outcome is Outcome.LEAKED
+    on_the_way = timeline(Sighting(30, "router", "eth0", False, FORGED), dropped=1, bystanders=("outside",))
+    assert decide(on_the_way).outcome is Outcome.DROPPED
+
+
+def test_what_a_node_sends_to_its_own_socket_counts_as_come_and_what_its_interface_shows_does_not():
+    injected = dataclasses.replace(timeline().injected, receiver="node")
+    ends = (dataclasses.replace(timeline().ends[0], host="node"), timeline().ends[1])
+    at_node = {"injected": injected, "client": "node", "ends": ends}
+    on_interface = Sighting(30, "node", "eth0", False, FORGED)
+    assert decide(timeline(on_interface, dropped=1, **at_node)).outcome is Outcome.DROPPED
+    local = dataclasses.replace(on_interface, interface=LOCAL)
+    assert decide(timeline(local, **at_node)).outcome is Outcome.LEAKED
+
+
+def test_a_packet_without_ports_is_translated_by_its_addresses():
+    error = Packet(POD, CLIENT, ICMP, 1, 0, None, IcmpHeader(3, 4))
+    injected = Injected("server", "client", error, True, None, 0, 16, nodes=("node",))
+    judged = (Judged("node", 20, error, "related", ""),)
+    for source, outcome in ((VIP, Outcome.DELIVERED), (POD, Outcome.LEAKED)):
+        came = dataclasses.replace(error, source=SocketAddress(source.address, 0))
+        seen = timeline(
+            Sighting(30, "client", "eth0", False, came),
+            injected=injected,
+            judged=judged,
+            counters=Counters({}, {}, None),
+        )
+        assert decide(seen).outcome is outcome

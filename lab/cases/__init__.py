@@ -109,7 +109,7 @@ GROUPS: Final[Mapping[str, tuple[Case, ...]]] = MappingProxyType(
             *client_on_node.CASES,
             *client_masqueraded.CASES,
             *client_beyond_window.CASES,
-            asymmetric_route.CASE,
+            *asymmetric_route.CASES,
             *redirected_in_pod.CASES,
             *after_close.CASES,
             *two_nodes.CASES,

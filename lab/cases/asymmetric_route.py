@@ -1,18 +1,19 @@
-"""Asymmetric routes: the node sees the SYN,ACK first, and the drop makes a time-out of what worked."""
+"""Asymmetric routes: the node sees one side of a connection alone, and the drop makes a time-out of what worked."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Final
 
-from lab.cases.case import Case, on_every_kernel
-from lab.cast import Cast, cast
+from lab.cases.case import Case, Row, on_every_kernel
+from lab.cast import CLIENT_PORT, Cast, cast, judge
 from lab.conntrack.witness import Judgement
+from lab.errors import InputError
 from lab.fixes import Protection
 from lab.result import Expectation
-from lab.stage import Stage
+from lab.stage import HalfOpenError, Stage
 from lab.topology.model import Topology
 from lab.verdict import Outcome
+from lab.wire.packet import SocketAddress
 from lab.words import Family
 
 
@@ -27,16 +28,35 @@ async def _play(stage: Stage) -> None:
     await stage.go_on()
 
 
-def _one_way(topology: Topology, family: Family) -> Cast:
-    return dataclasses.replace(cast(topology, family), crosses_both_ways=False)
+async def _play_clients_half(stage: Stage) -> None:
+    try:
+        await stage.establish(by_service=False)
+    except HalfOpenError:
+        stage.expect_reason("packet (index 3) in dir 0 invalid, state SYN_SENT")
+        stage.expect_entry(state="SYN_SENT")
+        raise
+    await stage.client_speaks()
+    await stage.go_on()
 
 
-def _expected(protection: Protection) -> Expectation:
-    if protection.is_untracked:
-        return Expectation(Judgement.UNTRACKED, Outcome.DELIVERED)
-    if protection.drops_forwarded:
-        return Expectation(None, Outcome.REFUSED)
-    return Expectation(Judgement.NEW, Outcome.DELIVERED)
+def _other_way_round(topology: Topology, family: Family) -> Cast:
+    """The first server's host asks the first client's: what it sends is what the node sees."""
+    players = cast(topology, family)
+    host, address = players.servers[0]
+    client = SocketAddress(address.address, CLIENT_PORT)
+    server = (players.client, SocketAddress(players.client_address.address, address.port))
+    if host == players.client:
+        raise InputError(f"{topology.name}: {host} would ask itself", cure="give the Service an endpoint elsewhere")
+    return Cast(host, judge(topology, host, client, server), client, (server,), None)
+
+
+def _expected(otherwise: Expectation, dropped: Expectation) -> Row:
+    def expected(protection: Protection) -> Expectation:
+        if protection.is_untracked:
+            return Expectation(Judgement.UNTRACKED, Outcome.DELIVERED)
+        return dropped if protection.drops_forwarded else otherwise
+
+    return expected
 
 
 CASE: Final = Case(
@@ -48,9 +68,30 @@ CASE: Final = Case(
         " with the drop every handshake times out. What helps is to have no such rule, which kube-proxy from v1.29 on"
         " leaves out where be_liberal was set before, or to keep these packets out of conntrack."
     ),
-    threads=("kubernetes/kubernetes#94861", "projectcalico/calico#7434", "projectcalico/felix#1248"),
+    threads=("kubernetes/kubernetes#94861", "projectcalico/felix#1248"),
     play=_play,
-    expectations=on_every_kernel(_expected),
-    cast=_one_way,
+    expectations=on_every_kernel(
+        _expected(Expectation(Judgement.NEW, Outcome.DELIVERED), Expectation(None, Outcome.REFUSED))
+    ),
     topology="asymmetric",
 )
+
+CLIENTS_HALF: Final = Case(
+    name="asymmetric-route-clients-half",
+    title="the server's answers take another way, so that the node sees the client's packets alone",
+    story=(
+        "The node has seen the SYN and never an answer, so its entry stays in SYN_SENT, where the client's ACK is"
+        " INVALID by the table of states and not by the window: be_liberal changes nothing. Without the drop nobody"
+        " notices. With it the handshake stays half open: the client is connected and sends, the server waits for the"
+        " ACK, and neither is told of anything."
+    ),
+    threads=("projectcalico/calico#7434", "net/netfilter/nf_conntrack_proto_tcp.c, tcp_conntracks"),
+    play=_play_clients_half,
+    expectations=on_every_kernel(
+        _expected(Expectation(Judgement.INVALID, Outcome.DELIVERED), Expectation(Judgement.INVALID, Outcome.STALLED))
+    ),
+    cast=_other_way_round,
+    topology="asymmetric",
+)
+
+CASES: Final = (CASE, CLIENTS_HALF)

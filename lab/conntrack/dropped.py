@@ -1,4 +1,4 @@
-"""How many packets a node's rules dropped for being INVALID: the rules' own counters."""
+"""What a node's rules dropped, by their own counters: for being INVALID, and for whatever else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from lab.words import ProxyMode
+from lab.words import Backend, ProxyMode
 
 if TYPE_CHECKING:
     from lab.host import RunningHost
@@ -15,6 +15,13 @@ _IPTABLES_RULE: Final = re.compile(r"^\[(\d+):\d+\] -A \S+ .*--ctstate INVALID\b
 _IPTABLES_LOADED: Final = re.compile(r"--ctstate INVALID\b.*-j DROP")
 _NFTABLES_LOADED: Final = "ct state invalid counter drop"
 _NFTABLES_RULE: Final = re.compile(r"ct state invalid counter packets (\d+) bytes \d+ drop")
+_OTHER_RULE: Final = re.compile(
+    r"^\[(\d+):\d+\] (-A (?!.*--ctstate INVALID\b).* -j (?:DROP|REJECT)\b.*)$", re.MULTILINE
+)
+_POLICY: Final = re.compile(r"^:(\S+) DROP \[(\d+):\d+\]$", re.MULTILINE)
+_TABLE: Final = re.compile(r"table (\S+) (\S+) \{")
+_TABLES_OF_IPTABLES: Final = ("filter", "nat", "mangle", "raw", "security")
+_NFTABLES_OTHER: Final = re.compile(r"counter packets (\d+) bytes \d+.* (?:drop|reject)\b")
 
 
 def dropped_as_invalid(node: RunningHost, version: int) -> int | None:
@@ -31,6 +38,35 @@ def dropped_as_invalid(node: RunningHost, version: int) -> int | None:
     else:
         counts = []
     return sum(map(int, counts)) if counts else None
+
+
+def counted_drops(node: RunningHost, version: int) -> tuple[str, ...]:
+    """Return the rules that dropped or rejected something for another reason than INVALID, with what they counted.
+
+    Rules of everybody: of the node's iptables, and of any nftables table. One that counts nothing cannot be told.
+
+    :param version: 4 or 6, the IP version.
+    """
+    found = []
+    iptables = node.host.proxy_mode is ProxyMode.IPTABLES
+    if iptables:
+        saved = node.xtables.save(version)
+        found = [f"{rule} counted {count}" for count, rule in _OTHER_RULE.findall(saved) if count != "0"]
+        found += [f"{chain}'s policy DROP counted {count}" for chain, count in _POLICY.findall(saved) if count != "0"]
+    table = ""
+    for line in node.nft.run("list ruleset").splitlines():
+        if head := _TABLE.match(line):
+            table = f"{head[1]} {head[2]}"
+        elif (rule := _NFTABLES_OTHER.search(line)) and rule[1] != "0":
+            family, name = table.split()
+            listed = iptables and node.host.backend is Backend.NFT and family != "inet" and name in _TABLES_OF_IPTABLES
+            if not listed and _NFTABLES_RULE.search(line) is None:
+                found.append(f"table {table}: {_without_count(line)} counted {rule[1]}")
+    return tuple(f"{node.name}: {one}" for one in found)
+
+
+def _without_count(line: str) -> str:
+    return re.sub(r" packets \d+ bytes \d+", "", line.strip())
 
 
 def _tables_with_drop(rules: str) -> Iterator[str]:

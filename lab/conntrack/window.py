@@ -8,7 +8,9 @@ what the sender sent; III, it acknowledges nothing that was not seen; IV, its ac
 A connection whose first packet is no SYN was picked up in its middle (``tcp_new``): the kernel marks both of its sides
 liberal, so nothing of it is ever out of the window.
 
-The model is of established connections: flags that are illegal, states and resets are judged elsewhere in the kernel.
+The model is of plain segments, with data or without: flags that are illegal and resets are judged elsewhere in the
+kernel. So are segments of a handshake of which the node saw one side only: there the table of states decides, before
+the window is asked (``tcp_conntracks``).
 """
 
 from __future__ import annotations
@@ -46,19 +48,34 @@ class SideWindow:
     selects: bool = False
 
 
+#: What the table of states makes of a plain segment, by the entry's state and by whether the side that sent the SYN
+#: sent this one too: the columns sSS and sS2 of the rows /*ack*/ in tcp_conntracks, of which sIV is INVALID and sIG
+#: ignored (nf_conntrack_proto_tcp.c). In every other state the window is asked.
+_BY_STATE: Final = {
+    ("SYN_SENT", True): Judgement.INVALID,
+    ("SYN_SENT", False): Judgement.IGNORED,
+    ("SYN_SENT2", True): Judgement.INVALID,
+    ("SYN_SENT2", False): Judgement.IGNORED,
+}
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What is expected of one segment.
 
     :param condition: the one that it breaks, I to IV; empty where it breaks none.
     :param excess: by how many bytes it breaks it; 0 where it breaks none.
+    :param state: the entry's, where the table of states decides and no window is asked; else empty.
     """
 
     judgement: Judgement
     condition: str = ""
     excess: int = 0
+    state: str = ""
 
     def __str__(self) -> str:
+        if self.state:
+            return f"expected {self.judgement} by the table of states: the entry is in {self.state}"
         if not self.condition:
             return f"expected {self.judgement}"
         plural = "byte" if self.excess == 1 else "bytes"
@@ -66,6 +83,16 @@ class Prediction:
 
 
 ACCEPTED: Final = Prediction(Judgement.ACCEPTED)
+
+
+def by_state(state: str | None, *, from_client: bool) -> Prediction | None:
+    """Return what is expected of a plain segment where the state of its entry decides, None where the window does.
+
+    :param state: the entry's, as ``conntrack -L`` names it.
+    :param from_client: whether it comes from the side that sent the entry's first packet.
+    """
+    judgement = _BY_STATE.get((state or "", from_client))
+    return Prediction(judgement, state=state or "") if judgement else None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from lab.conntrack.witness import Judged, Judgement
 from lab.report.load import load_lines
 from lab.result import Report, Result, Tally
 from lab.timeline import Exchange, Injected, Timeline
-from lab.verdict import Outcome, cost, leaked
+from lab.verdict import Outcome, cost, leaked, lost_where
 from lab.wire.capture import LOCAL, Sighting
 from lab.wire.follow import distance
 from lab.wire.packet import ACK, FIN, ICMP, RST, SYN, TCP, UDP, Packet
@@ -43,7 +43,6 @@ _WIDE: Final = 4  # fixes; with more, a cell has room for two words only
 _BRIEF: Final = 11  # columns of a fix's name that can be broken
 
 #: Counters of conntrack that say what no rule sees, told where they are not 0.
-_TELLING: Final = ("drop", "early_drop", "insert_failed", "clash_resolve")
 
 _LIVES: Final = (Outcome.DROPPED, Outcome.DELIVERED)
 
@@ -268,7 +267,10 @@ def _about(injected: Injected) -> str:
     if injected.offset is None:
         return f"injected on {injected.host}'s link"
     where = "the very next byte" if injected.offset == 0 else f"{injected.offset:+,} from the next byte"
-    model = f"; {injected.predicted}" if injected.predicted else ""
+    model = "".join(
+        f"; {predicted}{f' at {node}' if len(injected.predictions) > 1 else ''}"
+        for node, predicted in injected.predictions.items()
+    )
     window = f"{injected.receiver}'s window is {injected.window:,}"
     return f"injected: {where} that {injected.host} would send; {window}{model}"
 
@@ -276,20 +278,14 @@ def _about(injected: Injected) -> str:
 def _ending(timeline: Timeline) -> list[Text]:
     lines = []
     injected = timeline.injected
-    if injected is not None:
-        arrived = any(
-            sighting.host == injected.receiver and sighting.packet.likeness == injected.packet.likeness
-            for sighting in timeline.sightings
-        )
-        if not arrived:
-            dropped = timeline.counters.dropped
-            how = f": rules for INVALID packets dropped {dropped}" if dropped else ""
-            lines.append(Text(f"the packet did not reach {injected.receiver}{how}", "green"))
+    if injected is not None and (lost := lost_where(timeline)):
+        lines.append(Text(f"the packet did not reach {injected.receiver}: {lost}", "green"))
     ends = ", ".join(
         f"{end.host}'s socket: {end.error or 'open'}, {end.received:,} bytes received"
         + ("" if end.intact else " AND NOT THOSE THAT WERE SENT")
         for end in timeline.ends
     )
+    lines += [Text(words, _OOPS) for words in timeline.standstill]
     if timeline.refusal is not None:
         ends = f"no connection: {timeline.refusal}"
     if ends:
@@ -298,11 +294,12 @@ def _ending(timeline: Timeline) -> list[Text]:
         lines.append(Text(", ".join(cost(timeline))))
     lines += [Text(_of(exchange), "green" if exchange.answered else _OOPS) for exchange in timeline.exchanges]
     counted = timeline.counters.statistics
-    others = "".join(f", {name} {counted[name]:,}" for name in _TELLING if counted.get(name))
+    others = "".join(f", {count}" for count in timeline.counters.moved)
     entry = timeline.entry
     left = f"{entry.tcp_state or 'UDP'}, {entry.timeout:,} s left" if entry else "gone"
     invalid = f"INVALID by the nodes' count: {counted.get('invalid', 0)}"
     lines.append(Text(f"{invalid}{others}; conntrack entry at {timeline.node}: {left}"))
+    lines += [Text(f"found: {finding}") for finding in timeline.findings]
     return lines
 
 

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from lab.cast import Cast
 from lab.conntrack.netlink import Entry
-from lab.conntrack.window import BE_LIBERAL, Prediction, Tracker
+from lab.conntrack.window import BE_LIBERAL, Prediction, Tracker, by_state
 from lab.conntrack.witness import Judgement
 from lab.errors import InputError
 from lab.fabric import Lab
 from lab.recorder import UnseenError
-from lab.stage.scene import RefusedError, Scene, one_processor
+from lab.stage.scene import HalfOpenError, RefusedError, Scene, one_processor
 from lab.timeline import Injected, SocketEnd, Timeline, unreachable
+from lab.topology.ways import way_out
 from lab.traffic.stream import A_MOMENT, FAREWELL, REQUEST, Attempt, TcpEnd, listen, stream
 from lab.wire.capture import LOCAL, Sighting
 from lab.wire.craft import IcmpError, Segment, craft
 from lab.wire.follow import Connection, Side, distance
-from lab.wire.packet import FIN, PSH, RST, TCP, Packet, SocketAddress, decode
+from lab.wire.packet import FIN, PSH, RST, SYN, TCP, Packet, SocketAddress, decode
 from lab.words import Behaviour, Family
 
 _FIRST_PART: Final = 1000  # bytes of the stream before the case disturbs the connection
@@ -44,13 +45,13 @@ class Stage(Scene):
     def __init__(self, lab: Lab, cast: Cast, family: Family, behaviour: Behaviour | None = None) -> None:
         super().__init__(lab, cast, family, behaviour)
         self._connection = Connection()  # as the packets at the server's interface tell it
-        self._peer = cast.client_address  # the client, as the server knows it
         self._server_on_link = self._server_address  # the server, as the packets on its link have it
         self._ends: tuple[TcpEnd, TcpEnd] | None = None
         self._forged: set[tuple[object, ...]] = set()
         self._client_says = REQUEST
         self._half_closed = False
         self._answers: tuple[Packet, ...] = ()
+        self._half_open: TcpEnd | None = None
         self.recorder.on_sighting(self._follow)
 
     def _follow(self, sighting: Sighting) -> None:
@@ -138,9 +139,15 @@ class Stage(Scene):
                         if not attempt.is_connected:
                             self._refusal = self._unanswered()
                             raise RefusedError(f"no connection to {self._target}: {self._refusal}")
-                    return await attempt.ends()
+                        self._check_half_open(attempt)
+                    ends = await attempt.ends()
+                    self._refusal = None  # an earlier attempt's, where the case makes several
+                    return ends
         except OSError as error:
             self._refusal = errno.errorcode.get(error.errno or 0, str(error))
+            if way_out(self.lab.topology, self.cast.client, self._target.address) is None:
+                self._without_route = True
+                self._refusal += f": {self.cast.client} has no route to {self._target.address}"
             raise RefusedError(f"no connection to {self._target}: {self._refusal}") from None
         finally:
             for _host, listener in listeners:
@@ -150,11 +157,47 @@ class Stage(Scene):
         """Tell what became of a handshake that nobody refused."""
         reached = [host for host, address in self.cast.servers if self.seen(host, destination=address, flags="S")]
         if not reached:
-            return "the SYN came to no server"
+            return f"the SYN came to no server{self._further(self.cast.client, 'S')}"
         answers = self.seen(self.cast.client, flags="SA", outgoing=False)
         if not answers:
-            return "the SYN,ACK never came back"
+            return f"the SYN,ACK never came back{self._further(reached[0], 'SA')}"
         return f"the SYN,ACK came from {answers[0].packet.source.address}"
+
+    def _further(self, host: str, flags: str) -> str:
+        """Tell where the segment that a host sent last was seen last."""
+        sent = self.seen(host, flags=flags, outgoing=True)
+        return f": it {self._lost_where(sent[-1].packet)}" if sent else ""
+
+    def _check_half_open(self, attempt: Attempt) -> None:
+        """Refuse a handshake that its client takes for done, and whose last acknowledgement came to no server.
+
+        The barriers went behind it, so it does not come any more; and what the server asks it again for is lost alike.
+
+        :raises HalfOpenError: it is one.
+        """
+        client = self.cast.client
+        acknowledgements = [
+            sighting.packet
+            for sighting in self.seen(client, source=attempt.own_address, flags="A", outgoing=True)
+            if sighting.packet.tcp is not None and not sighting.packet.tcp.flags & (SYN | RST)
+        ]
+        for acknowledgement in acknowledgements:
+            for host, _address in self.cast.servers:
+                if any(one.packet.likeness == acknowledgement.likeness for one in self.seen(host, outgoing=False)):
+                    return
+        syns = [(host, address) for host, address in self.cast.servers if self.seen(host, flags="SA", outgoing=True)]
+        if not acknowledgements or not syns:
+            return
+        self._server, self._server_address = syns[0]
+        first = acknowledgements[0]
+        nodes = self._passed(client, self._server_address.address)
+        self._injected = Injected(client, self._server, first, False, None, 0, 0, nodes=nodes)
+        self._half_open = self.lab.keep(attempt.client_end())
+        self.stand_still(
+            f"half open: {client} is connected, {self._server} is not",
+            f"the ACK of the handshake {self._lost_where(first)}",
+        )
+        raise HalfOpenError(f"no connection to {self._target}: {', '.join(self._standstill)}")
 
     async def server_speaks(self) -> None:
         """Let the server's own stack send its next bytes, to be judged, and wait until their effect is over."""
@@ -304,7 +347,7 @@ class Stage(Scene):
             raise InputError(f"the lab cannot read the packet that it is to inject: {packet}")
         self._forged.add(seen.likeness)
         host = self._await_judgement(seen, forged=True, of_window=_is_plain(packet))
-        injector, before = self.lab.injector(host), len(self.recorder.sightings)
+        injector, before = self._injector(host, seen.destination.address), len(self.recorder.sightings)
         with one_processor():
             injector.send(data)
             await self.barrier()
@@ -325,8 +368,9 @@ class Stage(Scene):
         sender, receiver = (self.server, self.client) if from_server else (self.client, self.server)
         hosts = (self._server, self.cast.client) if from_server else (self.cast.client, self._server)
         offset = (distance(sender.sent, packet.tcp.sequence) if forged else 0) if packet.tcp else None
-        predicted = self._predict(packet) if of_window else None
-        self._injected = Injected(*hosts, packet, forged, offset, receiver.window, receiver.sent, predicted)
+        nodes = self._passed(hosts[0], packet.destination.address)
+        predictions = self._predict(packet, nodes) if of_window else {}
+        self._injected = Injected(*hosts, packet, forged, offset, receiver.window, receiver.sent, predictions, nodes)
         return hosts[0]
 
     # --- what is known of it ------------------------------------------------------------------------
@@ -369,28 +413,40 @@ class Stage(Scene):
         :raises InputError: nobody has asked this kernel what it makes of packets out of the window.
         :raises UnseenError: the node has no entry of the connection.
         """
-        if self.behaviour is None:
-            raise InputError("the kernel's behaviour is not known on this stage", cure="give it to the Stage")
         entry = self.entry()
         if entry is None:
             raise UnseenError("the node has no entry of the connection, so it knows no window")
-        liberal = self.node.namespace.sysctl(BE_LIBERAL) != "0"
-        return Tracker(entry.original[0], self.behaviour, liberal).after(self._packets_of(entry))
+        return self._tracker(self.cast.node, entry)
 
-    def _packets_of(self, entry: Entry) -> list[Packet]:
-        """Return the packets that an entry has seen: it begins with a NEW one."""
+    def _tracker(self, node: str, entry: Entry) -> Tracker:
+        """Return what a node knows of an entry, by the model, from the packets of it that came to this node."""
+        if self.behaviour is None:
+            raise InputError("the kernel's behaviour is not known on this stage", cure="give it to the Stage")
+        liberal = self.lab.hosts[node].namespace.sysctl(BE_LIBERAL) != "0"
+        return Tracker(entry.original[0], self.behaviour, liberal).after(self._packets_of(node, entry))
+
+    def _packets_of(self, node: str, entry: Entry) -> list[Packet]:
+        """Return the packets that a node's entry has seen: it begins with a NEW one."""
         self.recorder.read()
         packets: list[Packet] = []
-        for judged in self._judged_at_node():
+        for judged in self.recorder.judged:
             packet = judged.packet
-            if packet.protocol == TCP and (packet.source, packet.destination) in (entry.original, entry.reply):
+            own = judged.host == node and packet.protocol == TCP
+            if own and (packet.source, packet.destination) in (entry.original, entry.reply):
                 packets = [packet] if judged.judgement is Judgement.NEW else [*packets, packet]
         return packets
 
-    def _predict(self, packet: Packet) -> Prediction | None:
-        if self.behaviour is None or self.entry() is None:
-            return None
-        return self.window_at_node().judge(packet)[0]
+    def _predict(self, packet: Packet, nodes: Iterable[str]) -> dict[str, Prediction]:
+        """Return what the model expects of a segment at each node on its way that has an entry of the connection."""
+        found: dict[str, Prediction] = {}
+        for node in nodes if self.behaviour is not None else ():
+            entry = self._entry_at(node)
+            if entry is not None:
+                from_client = packet.source == entry.original[0]
+                found[node] = (
+                    by_state(entry.tcp_state, from_client=from_client) or self._tracker(node, entry).judge(packet)[0]
+                )
+        return found
 
     def _take_errors(self) -> None:
         for end in self._ends or ():
@@ -421,15 +477,16 @@ class Stage(Scene):
     def finish(self) -> Timeline:
         """Stop the instruments, read the counters, close the connection, and return what was seen."""
         timeline = super().finish()
-        ends = tuple(self._end(end) for end in self._ends or ())
-        for end in self._ends or ():
+        sockets = self._ends or ((self._half_open,) if self._half_open is not None else ())
+        ends = tuple(self._end(end) for end in sockets)
+        for end in sockets:
             end.close()
         sides = {self._server: self._server_on_link, self.cast.client: self._peer}
         first = {host: side.first for host, address in sides.items() if (side := self._connection.side(address))}
-        return replace(timeline, peer_address=self._peer, ends=ends, first_numbers=first)
+        return replace(timeline, ends=ends, first_numbers=first)
 
     def _end(self, end: TcpEnd) -> SocketEnd:
-        is_client = end is self.client_end
+        is_client = end.host == self.cast.client
         expected = stream(0, len(end.received)) if is_client else self._client_says[: len(end.received)]
         address = self.cast.client_address if is_client else self._server_address
         return SocketEnd(end.host, address, end.error, end.sent, len(end.received), bytes(end.received) == expected)

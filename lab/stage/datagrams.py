@@ -171,6 +171,9 @@ class Datagrams(Scene):
         """Return the entry of the flow that was asked by last, as the node has it now; None where it is gone."""
         return self._tables[0].entry(UDP, self._source, self._target)
 
+    def _is_lost(self) -> bool:
+        return not all(question.reached for question in self._questions)
+
     def finish(self) -> Timeline:
         """Stop the instruments, read the counters, and return what was seen."""
         timeline = super().finish()
@@ -237,6 +240,8 @@ def decide_by_the_last(timeline: Timeline) -> Verdict:
 def _decide(timeline: Timeline, decisive: Exchange) -> Verdict:
     outcome, because = _outcome(timeline, decisive)
     others = [_outcome(timeline, exchange)[1] for exchange in timeline.exchanges if exchange is not decisive]
+    if (moved := timeline.counters.moved) and decisive.reached:  # where it reached nobody they are told already
+        others.append(f"conntrack's counters: {', '.join(moved)}")
     judged = _judged(timeline, decisive)
     found = disagreeing_witnesses(timeline)
     if judged is None and not timeline.counters.statistics.get("drop"):
@@ -263,9 +268,9 @@ def _outcome(timeline: Timeline, exchange: Exchange) -> tuple[Outcome, str]:
         return Outcome.DELIVERED, f"answered by {', '.join(exchange.reached)}"
     if exchange.error is not None:
         return Outcome.REFUSED, exchange.error
-    if exchange.answer is not None:
+    if exchange.answer is not None and exchange.answer.source != exchange.target:
         return Outcome.LEAKED, f"answer came from {exchange.answer.source.address}"
     if exchange.reached:
         return Outcome.LOST, f"no answer, reached {', '.join(exchange.reached)}"
-    failed = timeline.counters.statistics.get("insert_failed")
-    return Outcome.LOST, "reached no server" + (f", insert_failed {failed}" if failed else "")
+    why = (*timeline.counters.other_drops, *timeline.counters.moved)
+    return Outcome.LOST, ", ".join(("reached no server", *why))

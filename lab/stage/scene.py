@@ -8,10 +8,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import ClassVar, Final
 
 from lab.cast import Cast
-from lab.conntrack.dropped import dropped_as_invalid
+from lab.conntrack.dropped import counted_drops, dropped_as_invalid
 from lab.conntrack.fill import Filler
 from lab.conntrack.netlink import ConntrackTable, Entry, creation
 from lab.conntrack.witness import Judged, Judgement, counters
@@ -19,10 +20,12 @@ from lab.errors import LabError, MissingError
 from lab.fabric import Lab
 from lab.host import RunningHost
 from lab.recorder import Recorder, UnseenError
-from lab.timeline import Check, Counters, Injected, Timeline
+from lab.timeline import Check, Counters, Injected, Timeline, end_of_way
+from lab.topology.ways import way
 from lab.traffic.stream import datagram_socket
 from lab.wire.capture import LOCAL, Sighting
-from lab.wire.packet import BARRIER_PORT, TCP, UDP, SocketAddress, flags_of
+from lab.wire.craft import Injector
+from lab.wire.packet import BARRIER_PORT, TCP, UDP, Packet, SocketAddress, flags_of
 from lab.words import Behaviour, Family
 
 _ROUNDS: Final = 10  # retransmissions come further and further apart
@@ -32,6 +35,10 @@ _AN_HOUR: Final = 3600  # seconds; longer than any trial
 
 class RefusedError(LabError):
     """The client's connection was refused or had no way: the case ends before it began."""
+
+
+class HalfOpenError(LabError):
+    """The client's end is connected and no server's is: the case ends before it began, and that is its outcome."""
 
 
 class Scene:
@@ -59,11 +66,16 @@ class Scene:
         self._target = self._server_address
         self._injected: Injected | None = None
         self._refusal: str | None = None
+        self._without_route = False
         self._complete = False
         self._faults: list[str] = []
         self._checks: list[Check] = []
         self._findings: list[str] = []
+        self._standstill: tuple[str, ...] = ()
+        self._peer = cast.client_address  # the client, as the server knows it
         self._barriers: Counter[str] = Counter()
+        self._barrier_legs: Counter[str] = Counter()  # how often each node should have seen a barrier's datagram
+        self._injectors: dict[tuple[str, str], Injector] = {}
         self._filler: Filler | None = None
 
     # --- the node -----------------------------------------------------------------------------------
@@ -102,11 +114,29 @@ class Scene:
     def entry(self) -> Entry | None:
         """Return the connection's entry as the node has it now; None where it is gone.
 
-        To a node behind another one the client talks to the server itself: the destination was rewritten before.
+        To a node behind another one the client talks to the server itself: the destination was rewritten before, and
+        where that one masquerades, the source as well.
         """
-        for destination in dict.fromkeys((self._target, self._server_address)):
-            if entry := self._tables[0].entry(TCP, self.cast.client_address, destination):
-                return entry
+        return self._entry_at(self.cast.node)
+
+    def _translated(self, packet: Packet) -> tuple[SocketAddress, SocketAddress]:
+        """Return source and destination of a client's packet as its server should see them, by the nodes' entries."""
+        source, destination = packet.source, packet.destination
+        hosts = (*way(self.lab.topology, self.cast.client, destination.address), *self._nodes)
+        for node in dict.fromkeys(hosts):
+            if node in self._nodes and (entry := self._table(node).entry(packet.protocol, source, destination)):
+                destination, source = entry.reply
+        return source, destination
+
+    def _table(self, node: str) -> ConntrackTable:
+        return self._tables[self._nodes.index(node)]
+
+    def _entry_at(self, node: str) -> Entry | None:
+        table = self._table(node)
+        for source in dict.fromkeys((self.cast.client_address, self._peer)):
+            for destination in dict.fromkeys((self._target, self._server_address)):
+                if entry := table.entry(TCP, source, destination):
+                    return entry
         return None
 
     def forget_entry(self) -> None:
@@ -331,9 +361,9 @@ class Scene:
         for host, passed in ((client, self._barriers.total()), (server, 2 * self._barriers[server])):
             if self._barriers_at(host) < passed:
                 self._faults.append(f"the capture on {host} missed the barrier datagram")
-        legs = 3 if self.cast.crosses_both_ways else 1
-        if sum(judged.packet.is_barrier for judged in self._judged_at_node()) < legs * self._barriers.total():
-            self._faults.append("the witness on the node missed the barrier datagram")
+        for node, legs in self._barrier_legs.items():
+            if sum(judged.packet.is_barrier for judged in self.recorder.judged if judged.host == node) < legs:
+                self._faults.append(f"the witness on {node} missed the barrier datagram")
 
     async def _echo(self, server: str) -> None:
         """Send a barrier's datagram there, back and there again, and wait for the last.
@@ -355,9 +385,43 @@ class Scene:
                 await loop.sock_recv(there, 16)
                 there.send(b"and there")
                 await loop.sock_recv(here, 16)
+            passed = self._passed(self.cast.client, address.address)
+            back = self._passed(server, sender[0])
+            self._barrier_legs.update([*passed, *back, *passed])
         finally:
             there.close()
             here.close()
+
+    def _passed(self, host: str, destination: str) -> tuple[str, ...]:
+        """Return the nodes on the way to an address; what comes to a masquerading node's goes on to the client."""
+        topology = self.lab.topology
+        hosts = way(topology, host, destination)
+        if host != self.cast.client and hosts[-1] in self._nodes and hosts[-1] != self.cast.client:
+            hosts += way(topology, hosts[-1], self.cast.client_address.address)[1:]
+        return tuple(one for one in dict.fromkeys(hosts) if one in self._nodes)
+
+    def _injector(self, host: str, destination: str) -> Injector:
+        """Return what puts forged packets for an address on the link that its sender's route names.
+
+        :raises LabError: the sender has no route there.
+        """
+        if (host, destination) not in self._injectors:
+            self._injectors[host, destination] = self.lab.injector(host, destination)
+        return self._injectors[host, destination]
+
+    def _lost_where(self, packet: Packet) -> str:
+        """Tell where a packet was seen last, and what the node there made of it."""
+        last = end_of_way(packet, self.recorder.sightings)
+        if last is None:
+            return "was seen nowhere"
+        words = [
+            one for one in self.recorder.judged if one.packet.likeness == packet.likeness and one.host == last.host
+        ]
+        told = ""
+        if words:
+            reason = f" ({words[-1].reason})" if words[-1].reason else ""
+            told = f", {words[-1].judgement} there{reason}"
+        return f"left {last.host} and came nowhere" if last.outgoing else f"came to {last.host} and no further{told}"
 
     def _barriers_at(self, host: str) -> int:
         """Count the barriers' datagrams that came to a host."""
@@ -379,10 +443,15 @@ class Scene:
     def finish(self) -> Timeline:
         """Stop the instruments, read the counters, and return what was seen."""
         counters = self._count()
+        if self._is_lost() and not counters.dropped:
+            drops = [drop for node in self._nodes for drop in counted_drops(self.lab.hosts[node], self.family.version)]
+            counters = replace(counters, other_drops=tuple(drops))
         self.recorder.stop()
         if lost := self.recorder.lost():
             self._faults.append(f"the captures lost {lost} packets")
-        for host in dict.fromkeys((self.cast.client, self.cast.node)) if self.sees_each else ():
+        # Where the client's own host had no route, there was nothing to be seen.
+        looked_for = self.sees_each and not self._without_route
+        for host in dict.fromkeys((self.cast.client, self.cast.node)) if looked_for else ():
             if not any(one.host == host and one.interface != LOCAL for one in self.recorder.sightings):
                 self._faults.append(f"the capture on {host} saw nothing")
         # All namespaces of a machine share one hash table: somebody else's millions of entries fill its chains.
@@ -395,7 +464,7 @@ class Scene:
             target=self._target,
             client_address=self.cast.client_address,
             server_address=self._server_address,
-            peer_address=self.cast.client_address,
+            peer_address=self._peer,
             injected=self._injected,
             sightings=tuple(sorted(self.recorder.sightings, key=lambda sighting: sighting.time)),
             judged=tuple(self.recorder.judged),
@@ -406,9 +475,45 @@ class Scene:
             refusal=self._refusal,
             complete=self._complete,
             checks=tuple(self._checks),
-            findings=tuple(self._findings),
+            findings=(*self._findings, *self._bypasses()),
+            standstill=self._standstill,
             faults=tuple(dict.fromkeys(self._faults)),
         )
+
+    def _bypasses(self) -> list[str]:
+        """Tell of each node that is on the way of one direction alone: half of the connection passes it by."""
+        client, server = self.cast.client, self._server
+        there = self._passed(client, self._server_address.address)
+        back = self._passed(server, self._peer.address)
+        hosts = {
+            client: way(self.lab.topology, client, self._server_address.address),
+            server: way(self.lab.topology, server, self._peer.address),
+        }
+        return [
+            f"{node} sees only what {sees} sends: from {other} to {sees} it goes {' > '.join(hosts[other])}"
+            for sees, other, nodes, others in ((client, server, there, back), (server, client, back, there))
+            for node in nodes
+            if node not in others
+        ]
+
+    def _is_lost(self) -> bool:
+        """Tell whether a packet that the trial is about did not come to its end, or no connection came about."""
+        if self._refusal is not None or self._standstill:
+            return True
+        injected = self._injected
+        return injected is not None and not any(
+            sighting.host == injected.receiver
+            and not sighting.outgoing
+            and sighting.packet.likeness == injected.packet.likeness
+            for sighting in self.recorder.sightings
+        )
+
+    def stand_still(self, *words: str) -> None:
+        """Note that the connection neither goes on nor ends: it is what became of the trial, and not a fault of it.
+
+        :param words: how it is known, briefly; then what more there is to tell.
+        """
+        self._standstill = words
 
     def _bystanders(self) -> tuple[str, ...]:
         players = {self.cast.client, self._server, *self._nodes}

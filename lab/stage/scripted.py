@@ -116,12 +116,12 @@ class Scripted(Scene):
         self._order.enter_context(
             one_processor()
         )  # what is said at both ends comes to the node in the order of the script
-        self._injectors = {host: lab.injector(host) for host in ends}
         self._said: list[Packet] = []
         self._heard = 0
         self._meet(cast.client_address)
 
     def _meet(self, client_address: SocketAddress) -> None:
+        self._peer = client_address
         self.client = Peer(self._speak, client_address, self._target, _FIRST)
         self.server = Peer(self._speak, self._server_address, client_address, 2 * _FIRST)
         self.client.other, self.server.other = self.server, self.client
@@ -135,8 +135,10 @@ class Scripted(Scene):
         packet = decode(data)
         if packet is None:
             raise InputError(f"the lab cannot read the segment that it is to send: {segment}")
-        self._said.append(packet)
-        self._injectors[self._host_of(peer)].send(data)
+        host, destination = self._host_of(peer), packet.destination.address
+        if self.cast.node in self._passed(host, destination):
+            self._said.append(packet)  # what passes the node by it has no word on
+        self._injector(host, destination).send(data)
         return packet
 
     def _host_of(self, peer: Peer) -> str:
@@ -149,23 +151,37 @@ class Scripted(Scene):
         """
         syn = self.client.syn()
         await self.heard()
-        self._find_server(syn)
-        self.server.syn_ack()
+        if not self._find_server(syn):
+            self._refusal = f"the SYN came to no server: it {self._lost_where(syn)}"
+            raise RefusedError(f"no connection to {self._target}: {self._refusal}")
+        answer = self.server.syn_ack()
         await self.heard()
         sources = [one.packet.source for one in self.seen(self.cast.client, flags="SA", outgoing=False)]
         if sources != [self._target]:
-            self._refusal = f"the SYN,ACK came from {sources[0].address}" if sources else "the SYN,ACK never came back"
+            lost = f"the SYN,ACK never came back: it {self._lost_where(answer)}"
+            self._refusal = f"the SYN,ACK came from {sources[0].address}" if sources else lost
             raise RefusedError(f"no connection to {self._target}: {self._refusal}")
         self.client.ack()
         await self.heard()
         self._complete = True
 
-    def _find_server(self, syn: Packet) -> None:
-        """Let that server play which the node's rules chose."""
+    def _find_server(self, syn: Packet) -> bool:
+        """Let that server play which the node's rules chose, and answer to whom the SYN came from.
+
+        Whom that should be, the entries say: a node on the way may masquerade.
+        """
         for host, address in self.cast.servers:
-            if any(one.packet.likeness == syn.likeness for one in self.seen(host, outgoing=False)):
-                self._server, self._server_address = host, address
-                self.server.own = address
+            for came in self.seen(host, outgoing=False):
+                if came.packet.likeness == syn.likeness:
+                    self._server, self._server_address = host, address
+                    self.server.own, self.server.to = address, came.packet.source
+                    source, destination = self._translated(syn)
+                    self._peer = source
+                    if (came.packet.source, came.packet.destination) != (source, destination):
+                        words = f"the SYN came as {came.packet.source} > {came.packet.destination}"
+                        self._faults.append(f"{words}, and by the entries on its way it is {source} > {destination}")
+                    return True
+        return False
 
     async def heard(self) -> list[Judged]:
         """Wait until what was said since the last call has had its effect; return the node's word on it, in order.
@@ -195,7 +211,8 @@ class Scripted(Scene):
         is_client = packet.source == self.client.own
         hosts = (self.cast.client, self._server) if is_client else (self._server, self.cast.client)
         receiver = self.server if is_client else self.client
-        self._injected = Injected(*hosts, packet, True, None, WINDOW, receiver.first + receiver.next)
+        nodes = self._passed(hosts[0], packet.destination.address)
+        self._injected = Injected(*hosts, packet, True, None, WINDOW, receiver.first + receiver.next, nodes=nodes)
 
     def finish(self) -> Timeline:
         """Stop the instruments, read the counters, and return what was seen."""

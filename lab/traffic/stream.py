@@ -186,6 +186,16 @@ class Attempt:
         """Whether the client's kernel takes it for a connection."""
         return _state(self._end.socket) == _ESTABLISHED
 
+    @property
+    def own_address(self) -> SocketAddress:
+        """The client's own address."""
+        return self._end.own_address
+
+    def client_end(self) -> TcpEnd:
+        """Return the client's end alone; from then on it is the caller's to close."""
+        self._handed_over = True
+        return self._end
+
     async def ends(self) -> tuple[TcpEnd, TcpEnd]:
         """Return the client's end and the server's; from then on they are the caller's to close.
 

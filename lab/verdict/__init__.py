@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from lab.conntrack.witness import Judgement
-from lab.timeline import Timeline, unreachable
+from lab.conntrack.witness import Judged, Judgement
+from lab.timeline import Timeline, end_of_way, unreachable
 from lab.wire.capture import LOCAL, Sighting
-from lab.wire.packet import RST, SYN, TCP
+from lab.wire.packet import ACK, FIN, RST, SYN, TCP
 
 
 class Outcome(StrEnum):
@@ -19,13 +19,14 @@ class Outcome(StrEnum):
     # The packet reached its receiver, translated as it has to be, and the connection lives; by datagram: all is
     # answered from the address that was asked.
     DELIVERED = "delivered"
+    CONNECTED = "connected"  # there was no packet to judge, and the connection did all that it should
     # The packet reached somebody without its translation, and the connection lives all the same; by datagram: an answer
     # did, and the client's socket did not take it.
     LEAKED = "leaked"
     RETRIED = "retried"  # reset, but the application began again on another connection, and nobody noticed
-    KILLED = "killed"  # the packet itself ended the connection, as a packet of its sender's would
+    KILLED = "killed"  # the packet itself ended the connection, as a packet of its sender's would; nothing leaked
     REFUSED = "refused"  # there was no connection at all, or a datagram was refused
-    STALLED = "stalled"  # the connection neither went on nor ended
+    STALLED = "stalled"  # the connection, or its handshake, neither went on nor ended
     DUPLICATED = "duplicated"  # a copy of a datagram came to its receiver as well
     LOST = "lost"  # the connection ended with an error that no packet explains; a datagram or its answer got lost
 
@@ -56,20 +57,48 @@ class Verdict:
 
 
 def leaked(timeline: Timeline) -> Sighting | None:
-    """Return the injected packet as it came to somebody without the translation that its connection has."""
+    """Return the judged packet as it came to somebody without the translation that its connection has."""
     arrival = _arrival(timeline)
-    if arrival is None or timeline.injected is None:
-        return None
-    packet = arrival.packet
-    if arrival.host != timeline.injected.receiver:
-        return arrival
-    if arrival.host == timeline.client:
+    return arrival if arrival is not None and _is_untranslated(timeline, arrival) else None
+
+
+def _is_untranslated(timeline: Timeline, arrival: Sighting) -> bool:
+    """Tell whether a packet of the connection came to somebody otherwise than this one knows the connection."""
+    injected, packet = timeline.injected, arrival.packet
+    if injected is not None and packet.likeness == injected.packet.likeness:
+        receiver = injected.receiver
+    else:
+        receiver = timeline.client if arrival.host == timeline.client else timeline.server
+    if arrival.host != receiver:
+        return True
+    if receiver == timeline.client:
         pairs = [(packet.source, timeline.target)]
     else:
         pairs = [(packet.source, timeline.peer_address), (packet.destination, timeline.server_address)]
     if packet.tcp is None:  # ICMP has no ports
-        return None if all(one.address == other.address for one, other in pairs) else arrival
-    return None if all(one == other for one, other in pairs) else arrival
+        return any(one.address != other.address for one, other in pairs)
+    return any(one != other for one, other in pairs)
+
+
+def _leak_before(timeline: Timeline, reset: Sighting) -> Sighting | None:
+    """Return what leaked, and was answered by this reset: it has the number that the leaked one acknowledges.
+
+    That is how a stack resets what it has no connection for (RFC 9293, 3.5.2, group 1).
+    """
+    assert reset.packet.tcp is not None
+    victim = _sender(timeline)
+    at_server = victim == timeline.server
+    own = (timeline.server_address,) if at_server else (timeline.client_address, timeline.peer_address)
+    ends = {timeline.client, timeline.server, *timeline.bystanders} - {victim}
+    for sighting in timeline.sightings:
+        tcp = sighting.packet.tcp
+        at_end = (sighting.host in ends and sighting.host != timeline.node) or sighting.interface == LOCAL
+        if tcp is None or sighting.outgoing or not at_end or sighting.time > reset.time:
+            continue
+        from_victim = sighting.packet.source in own and _is_untranslated(timeline, sighting)
+        if from_victim and tcp.flags & ACK and tcp.acknowledgement == reset.packet.tcp.sequence:
+            return sighting
+    return None
 
 
 def resets(timeline: Timeline) -> tuple[Sighting, ...]:
@@ -122,41 +151,68 @@ def decide(timeline: Timeline) -> Verdict:
 
 def decide_packet(timeline: Timeline) -> Verdict:
     """Decide what became of the judged packet, where no socket takes part that could live or die."""
-    if timeline.injected is None:
+    if timeline.injected is not None:
+        return _verdict(timeline, *_fate(timeline, ()))
+    if timeline.refusal is not None:
         return _verdict(timeline, Outcome.REFUSED, (f"no connection: {timeline.refusal}",))
-    return _verdict(timeline, *_fate(timeline, ()))
+    if not timeline.complete:
+        return _verdict(timeline, Outcome.STALLED, ("the handshake was not finished",))
+    return _verdict(timeline, Outcome.CONNECTED, ("the handshake was finished",))
 
 
 def _verdict(timeline: Timeline, outcome: Outcome, because: tuple[str, ...]) -> Verdict:
     """Lay conntrack's word on the judged packet, and what the witnesses disagree in, beside an outcome."""
     judged = timeline.judgement_of(timeline.injected.packet) if timeline.injected else None
     judgement = judged.judgement if judged else None
-    disagreements = _disagreements(timeline, outcome, judgement)
+    if moved := timeline.counters.moved:
+        because = (*because, f"conntrack's counters: {', '.join(moved)}")
+    disagreements = _disagreements(timeline, outcome, judged)
     return Verdict(outcome, judgement, judged.reason if judged else "", because, disagreements, timeline.findings)
 
 
 def _killed(timeline: Timeline) -> str | None:
-    """Return the host whose socket the judged packet itself has reset, None where it did not."""
+    """Tell how the judged packet itself ended the connection, as one of its sender's would; None where it did not."""
     arrival = _arrival(timeline)
-    if arrival is None or arrival.packet.tcp is None or not arrival.packet.tcp.flags & RST or leaked(timeline):
+    if arrival is None or arrival.packet.tcp is None or leaked(timeline):
         return None
+    flags = arrival.packet.tcp.flags
     end = timeline.end_of(arrival.host)
-    return end.host if end is not None and end.error == "ECONNRESET" else None
+    if flags & RST and end is not None and end.error == "ECONNRESET":
+        return f"RST, {end.host}'s ECONNRESET"
+    failed = [f"{end.host}'s {end.error}" for end in timeline.ends if end.error is not None]
+    return ", ".join(("FIN", *failed)) if flags & FIN and failed else None
 
 
 def _outcome(timeline: Timeline) -> tuple[Outcome, tuple[str, ...]]:
     server, client = timeline.end_of(timeline.server), timeline.end_of(timeline.client)
+    failed = any(end.error for end in timeline.ends)
+    if timeline.standstill and not failed:
+        return Outcome.STALLED, timeline.standstill
     if server is None or client is None:
-        return Outcome.REFUSED, (f"no connection: {timeline.refusal}",)
+        return Outcome.REFUSED, (f"no connection: {timeline.refusal or 'nobody tried'}",)
     if not timeline.complete:
         errors = f"server socket {server.error or 'without error'}, client socket {client.error or 'without error'}"
-        if killed := _killed(timeline):
-            return Outcome.KILLED, (f"RST, {killed}'s ECONNRESET", errors)
-        victim = timeline.end_of(_sender(timeline))
-        if victim is not None and victim.error in ("ECONNRESET", "EPIPE") and resets(timeline):
-            return Outcome.RESET, (f"leaked, RST, {victim.error}", errors)
+        if because := _reset(timeline):
+            return Outcome.RESET, (because, errors)
+        if because := _killed(timeline):
+            return Outcome.KILLED, (because, errors)
         return (Outcome.LOST if server.error or client.error else Outcome.STALLED), (errors,)
-    return _fate(timeline, (f"all {client.received} bytes of the stream arrived",))
+    whole = f"all {client.received} bytes of the stream arrived"
+    if timeline.injected is None:
+        return Outcome.CONNECTED, (whole,)
+    return _fate(timeline, (whole,))
+
+
+def _reset(timeline: Timeline) -> str | None:
+    """Tell how the answer to a leaked packet reset its sender's socket; None where that is not what was seen."""
+    victim = timeline.end_of(_sender(timeline))
+    if victim is None or victim.error not in ("ECONNRESET", "EPIPE"):
+        return None
+    for reset in resets(timeline):
+        if leak := _leak_before(timeline, reset):
+            is_judged = timeline.injected is not None and leak.packet.likeness == timeline.injected.packet.likeness
+            return f"{'leaked' if is_judged else 'a later packet leaked'}, RST, {victim.error}"
+    return None
 
 
 def _fate(timeline: Timeline, more: tuple[str, ...]) -> tuple[Outcome, tuple[str, ...]]:
@@ -172,11 +228,27 @@ def _unreachable(timeline: Timeline) -> Sighting | None:
     return unreachable(timeline.injected, timeline.sightings) if timeline.injected else None
 
 
+def lost_where(timeline: Timeline) -> str | None:
+    """Tell where the judged packet ended that came to nobody, and by whom; None where there is none."""
+    return _end_of_way(timeline) if timeline.injected is not None and _arrival(timeline) is None else None
+
+
 def _end_of_way(timeline: Timeline) -> str:
-    if timeline.counters.dropped:
-        return f"{timeline.counters.dropped} dropped by rule"
-    error = _unreachable(timeline)
-    return f"ICMP unreachable from {error.packet.source.address}" if error else "never arrived"
+    """Tell where the judged packet ended, and by whom: only what was seen and counted there is named."""
+    injected, counters = timeline.injected, timeline.counters
+    assert injected is not None
+    if error := _unreachable(timeline):
+        return f"ICMP unreachable from {error.packet.source.address}"
+    last = end_of_way(injected.packet, timeline.sightings)
+    where = f"ended at {last.host}" if last is not None else "seen nowhere"
+    words = [one for one in timeline.judged if one.packet.likeness == injected.packet.likeness]
+    if counters.dropped and any(one.judgement is Judgement.INVALID for one in words):
+        return f"{counters.dropped} dropped by rule"
+    if counters.other_drops:
+        return f"{where}: {'; '.join(counters.other_drops)}"
+    if not words and counters.moved:
+        return f"{where}: conntrack's {', '.join(counters.moved)}"
+    return f"{where}, and no rule that counts has dropped it"
 
 
 def broken(timeline: Timeline) -> list[str]:
@@ -209,24 +281,35 @@ def disagreeing_witnesses(timeline: Timeline) -> list[str]:
     return [*timeline.faults, *broken(timeline), *miscounts(timeline)]
 
 
-def _disagreements(timeline: Timeline, outcome: Outcome, judgement: Judgement | None) -> tuple[str, ...]:
+def _disagreements(timeline: Timeline, outcome: Outcome, judged: Judged | None) -> tuple[str, ...]:
     found = disagreeing_witnesses(timeline)
+    injected, counters = timeline.injected, timeline.counters
+    judgement = judged.judgement if judged else None
     # What conntrack itself drops, for it has no room for an entry, comes to no rule, and so to no witness.
-    if timeline.injected is not None and judgement is None and not timeline.counters.statistics.get("drop"):
-        found.append("the node's witness never saw the injected packet")
+    if injected is not None and injected.nodes and judged is None and not counters.statistics.get("drop"):
+        found.append("no node's witness saw the judged packet")
     for end in timeline.ends:
         if not end.intact:
             found.append(f"{end.host} received bytes that were not sent")
-    predicted = timeline.injected.predicted if timeline.injected else None
-    if predicted is not None and predicted.judgement is not judgement:
-        found.append(f"by the model of the window check {predicted}, conntrack's word is {judgement}")
+    for node, predicted in injected.predictions.items() if injected else ():
+        word = timeline.word_at(node, injected.packet) if injected else None
+        if word is not None and predicted.judgement is not word.judgement:
+            found.append(f"by the model of conntrack at {node} {predicted}, its word is {word.judgement}")
     translated = timeline.target != timeline.server_address
-    if leaked(timeline) and judgement in (Judgement.ACCEPTED, Judgement.IGNORED):
+    by_node = judged is not None and judged.host == timeline.node
+    if by_node and leaked(timeline) and judgement in (Judgement.ACCEPTED, Judgement.IGNORED):
         found.append(f"conntrack's word is {judgement}, and yet the packet was not translated back")
-    if translated and judgement is Judgement.INVALID and outcome is Outcome.DELIVERED:
+    if by_node and translated and judgement is Judgement.INVALID and outcome is Outcome.DELIVERED:
         found.append("conntrack's word is INVALID, and yet the packet was translated back")
-    if outcome is Outcome.DROPPED and timeline.counters.dropped == 0 and not _unreachable(timeline):
-        found.append("the packet did not reach the client, but no rule counted a drop")
+    if (
+        injected is not None
+        and outcome is Outcome.DROPPED
+        and judgement is Judgement.INVALID
+        and counters.dropped == 0
+        and not counters.other_drops
+        and not _unreachable(timeline)
+    ):
+        found.append(f"the packet did not reach {injected.receiver}, but no rule counted a drop")
     lives = bool(timeline.ends) and outcome not in (Outcome.RESET, Outcome.KILLED)
     if lives and any(_is_exact(timeline, reset) for reset in resets(timeline)):
         found.append(f"a reset with the exact number reached the {_sender(timeline)}, and yet the connection went on")

@@ -83,7 +83,7 @@ def send_a_reset_out_of_the_blue(running, family):
     client, server = ADDRESSES[family]
     node = running.hosts["node"].namespace
     watcher = running.keep(node.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)))
-    running.injector("client").send(craft(Segment(client, server, 1, 1, "R", 0)))
+    running.injector("client", server.address).send(craft(Segment(client, server, 1, 1, "R", 0)))
     assert select.select([watcher], [], [], 10)[0]
 
 

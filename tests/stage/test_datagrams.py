@@ -77,7 +77,7 @@ def test_the_first_that_went_wrong_decides_or_the_last():
 
 def test_what_conntrack_dropped_is_said_to_be():
     verdict = decide(timeline(UNHEARD, statistics={"insert_failed": 1, "drop": 1}))
-    assert verdict.because == ("reached no server, insert_failed 1",)
+    assert verdict.because == ("reached no server, insert_failed 1, drop 1",)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_an_injected_frame_leaves_by_the_named_link(running):
 
     node = running.keep(Capture("node", running.hosts["node"].namespace))
     packet = craft(Segment(SocketAddress("10.0.1.2", 80), SocketAddress("10.0.1.1", 81), 5, 6, "PA", 7, b"hi"))
-    running.injector("server").send(packet)
+    running.injector("server", "10.0.1.1").send(packet)
     assert select.select([node], [], [], 10)[0]
     seen = next(sighting for sighting in node.read() if sighting.packet.tcp and not sighting.outgoing)
     assert (seen.interface, seen.packet.tcp.sequence, seen.packet.payload_length) == ("server", 5, 2)

@@ -1,0 +1,170 @@
+"""Words of evidence are made of evidence: each is said where it was seen, and not where something like it happened."""
+
+import asyncio
+import dataclasses
+
+import pytest
+
+from lab import behaviour, trial
+from lab.cases.case import Case, always, injection, on_every_kernel
+from lab.conntrack.witness import Judgement
+from lab.fixes import FIXES
+from lab.stage import Scripted
+from lab.topology.reader import load
+from lab.trial import Setting, with_proxy
+from lab.verdict import Outcome, decide_packet
+from lab.words import Backend, Family, ProxyMode
+
+pytestmark = pytest.mark.kernel
+
+
+async def healthy(stage):
+    await stage.establish()
+    await stage.go_on()
+
+
+@pytest.mark.parametrize("mode", list(ProxyMode))
+def test_a_connection_with_nothing_to_judge_is_connected(mode):
+    verdict = played(healthy, mode=mode).verdict
+    assert (verdict.outcome, verdict.judgement, verdict.disagreements) == (Outcome.CONNECTED, None, ())
+    assert verdict.because == ("all 5000 bytes of the stream arrived",)
+
+
+def test_a_fin_in_its_place_leaks_nothing_and_nothing_is_said_to_leak():
+    play = injection(lambda stage: stage.from_server(0, b"", flags="FA"))
+    result = played(play)
+    verdict = result.verdict
+    assert (verdict.outcome, verdict.judgement, verdict.disagreements) == (Outcome.KILLED, Judgement.ACCEPTED, ())
+    assert verdict.because[0].startswith("FIN, ")
+    assert not any("leak" in words for words in verdict.because)
+
+
+OWN = "add table ip own\nadd chain ip own forward { type filter hook forward priority -5; }\n"
+
+
+def test_a_drop_by_a_rule_of_nftables_that_is_nobodys_fix_is_put_down_to_it():
+    rule = "add rule ip own forward tcp sport 80 tcp flags psh ip length < 100 counter drop\n"
+
+    async def play(stage):
+        await stage.establish()
+        stage.load("node", OWN + rule)
+        await stage.inject(stage.from_server(0, stage.next_bytes(7)))
+
+    verdict = played(play, decide=decide_packet).verdict
+    assert (verdict.outcome, verdict.judgement) == (Outcome.DROPPED, Judgement.ACCEPTED)
+    assert verdict.because[0].startswith("ended at node: node: table ip own: tcp sport 80")
+    assert verdict.because[0].endswith("counted 1")
+
+
+@pytest.mark.parametrize("backend", list(Backend))
+def test_a_drop_by_a_rule_of_iptables_that_is_nobodys_fix_is_put_down_to_it(backend):
+    async def play(stage):
+        await stage.establish()
+        rule = ("-p", "tcp", "--sport", "80", "--tcp-flags", "PSH", "PSH", "-m", "length", "--length", "0:99")
+        stage.node.run(f"iptables-{backend}", "-I", "FORWARD", "1", *rule, "-j", "DROP")
+        await stage.inject(stage.from_server(0, stage.next_bytes(7)))
+
+    verdict = played(play, decide=decide_packet, backend=backend).verdict
+    assert (verdict.outcome, verdict.judgement) == (Outcome.DROPPED, Judgement.ACCEPTED)
+    assert verdict.because[0].startswith("ended at node: node: -A FORWARD -p tcp")
+    assert verdict.because[0].endswith("-j DROP counted 1")
+
+
+def test_a_packet_that_no_rule_counted_is_not_said_to_be_dropped_by_one():
+    async def play(stage):
+        await stage.establish()
+        stage.load("node", OWN + "add rule ip own forward tcp sport 80 tcp flags psh ip length < 100 drop\n")
+        await stage.inject(stage.from_server(0, stage.next_bytes(7)))
+
+    verdict = played(play, decide=decide_packet).verdict
+    assert verdict.because[0] == "ended at node, and no rule that counts has dropped it"
+
+
+@pytest.mark.parametrize("mode", list(ProxyMode))
+def test_scripted_ends_answer_to_whom_a_masquerading_node_is(mode):
+    async def play(stage):
+        await stage.handshake()
+        stage.judge(stage.client.data(7))
+        await stage.heard()
+
+    result = played(play, masquerade=True, stage=Scripted, decide=decide_packet, mode=mode)
+    verdict, timeline = result.verdict, result.timeline
+    assert timeline.peer_address.address != timeline.client_address.address
+    assert (verdict.outcome, verdict.judgement, verdict.disagreements) == (Outcome.DELIVERED, Judgement.ACCEPTED, ())
+
+
+def test_a_syn_that_is_rightly_masqueraded_is_not_leaked():
+    async def play(stage):
+        syn = stage.client.syn()
+        await stage.heard()
+        assert stage._find_server(syn)
+        stage.judge(syn)
+
+    verdict = played(play, masquerade=True, stage=Scripted, decide=decide_packet).verdict
+    assert (verdict.outcome, verdict.judgement, verdict.disagreements) == (Outcome.DELIVERED, Judgement.NEW, ())
+
+
+def test_a_syn_that_conntrack_lost_is_put_down_to_its_counter():
+    async def play(stage):
+        stage.fill_table()
+        await stage.establish()
+
+    result = played(play)
+    assert result.verdict.outcome is Outcome.REFUSED
+    assert any(words.startswith("conntrack's counters: drop ") for words in result.verdict.because)
+
+
+def test_what_ended_in_an_error_keeps_what_was_seen():
+    from lab import campaign
+    from lab.recorder import UnseenError
+
+    async def play(stage):
+        await stage.establish()
+        raise UnseenError("waited in vain")
+
+    setting = a_setting(play)
+    report = asyncio.run(campaign.run([setting], Family.IPV4, 1))
+    [tally] = report.tallies
+    assert (tally.failure, tally.runs) == ("waited in vain", 0)
+    assert not tally.good
+    assert len([one for one in tally.unfinished.sightings if one.packet.tcp]) > 10
+
+
+def test_a_connection_that_stands_still_is_stalled_and_no_error(monkeypatch):
+    from lab.traffic import stream
+
+    monkeypatch.setattr(stream, "_BOUND", 0.3)
+
+    async def play(stage):
+        await stage.establish()
+        stage.load("node", OWN + "add rule ip own forward tcp dport 80 counter drop\n")
+        await stage.client_end.send(b"lost")
+        await stage.server_end.receive(1000)
+
+    verdict = played(play).verdict
+    assert verdict.outcome is Outcome.STALLED
+    assert verdict.because[0] == "server: the connection stood still for 0 s"
+
+
+def a_setting(play, *, masquerade=False, mode=None, backend=None, **kind):
+    topology = with_proxy(load("kube-proxy"), mode, None, backend)
+    if masquerade:
+        hosts = (dataclasses.replace(host, masquerade_all=True) if host.proxy_mode else host for host in topology.hosts)
+        topology = dataclasses.replace(topology, hosts=tuple(hosts))
+    case = Case(
+        name="own",
+        title="",
+        story="",
+        threads=(),
+        play=play,
+        expectations=on_every_kernel(always(None, Outcome.CONNECTED)),
+        **kind,
+    )
+    return Setting(case, FIXES["none"], topology, Family.IPV4)
+
+
+def played(play, **more):
+    async def once():
+        return await trial.run(a_setting(play, **more), await behaviour.ask(Family.IPV4))
+
+    return asyncio.run(once())
