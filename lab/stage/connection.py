@@ -12,7 +12,7 @@ from lab.cast import Cast
 from lab.conntrack.netlink import Entry
 from lab.conntrack.window import BE_LIBERAL, Prediction, Tracker
 from lab.conntrack.witness import Judgement
-from lab.errors import InputError
+from lab.errors import InputError, raise_if_of_machine
 from lab.fabric import Lab
 from lab.recorder import UnseenError
 from lab.stage.scene import RefusedError, Scene, one_processor
@@ -134,6 +134,7 @@ class Stage(Scene):
                             raise RefusedError(f"no connection to {self._target}: {self._refusal}")
                     return await attempt.ends()
         except OSError as error:
+            raise_if_of_machine(error)
             self._refusal = errno.errorcode.get(error.errno or 0, str(error))
             raise RefusedError(f"no connection to {self._target}: {self._refusal}") from None
         finally:
