@@ -100,6 +100,12 @@ class ReaderGoneError(LabError):
     """Whoever read the output has enough: nobody is to blame, and there is nobody to tell."""
 
 
+def told(error: OSError) -> MachineError:
+    """Return what there is to tell a user of an error of the system that nobody on its way knew better."""
+    place = f"{error.filename}: " if error.filename else ""
+    return MachineError.of(error) or MachineError(f"{place}{error.strerror or error}")
+
+
 def raise_if_of_machine(error: OSError) -> None:
     """Let nobody take for an error of a connection what the machine's want of descriptors or memory has caused.
 
@@ -109,23 +115,23 @@ def raise_if_of_machine(error: OSError) -> None:
         raise found from error
 
 
-def _limit(kind: int, option: str, allows: str) -> str:
+def _limit(kind: int, allows: str, cure: str) -> str:
     allowed, _hard = resource.getrlimit(kind)
-    return f"`ulimit {option}`: this process may {allows.format(allowed)}"
+    return f"this process may {allows.format(allowed)}: {cure}"
 
 
 def _is_procfs(place: str) -> bool:
-    """Tell whether a file is the kernel's own word on a process; a sysctl may be missing for reasons of its own."""
-    return place.startswith("/proc/") and not place.startswith("/proc/sys/")
+    """Tell whether a file is the kernel's word on this process, which is missing only where /proc is."""
+    return place.startswith(("/proc/self/", "/proc/thread-self/"))
 
 
 _CURES: Final[dict[int, Callable[[], str]]] = {
-    errno.EMFILE: lambda: _limit(resource.RLIMIT_NOFILE, "-n", "have {} files open, and a lab needs more"),
+    errno.EMFILE: lambda: _limit(resource.RLIMIT_NOFILE, "have {} files open, and needs more", "`ulimit -n 1024`"),
     errno.ENFILE: lambda: "the sysctl fs.file-max: how many files the whole machine may have open",
     errno.ENOMEM: lambda: "`ulimit -v`, a container's limit, or the machine's memory",
-    errno.EAGAIN: lambda: _limit(resource.RLIMIT_NPROC, "-u", "start {} processes and threads"),
+    errno.EAGAIN: lambda: _limit(resource.RLIMIT_NPROC, "start {} processes and threads", "`ulimit -u` raises it"),
     errno.ENOSPC: lambda: "",
     errno.EDQUOT: lambda: "",
-    errno.EFBIG: lambda: _limit(resource.RLIMIT_FSIZE, "-f", "write {} bytes to a file"),
+    errno.EFBIG: lambda: _limit(resource.RLIMIT_FSIZE, "write {} bytes to a file", "`ulimit -f` raises it"),
     errno.EROFS: lambda: "in a container: one that may write it, such as a privileged one",
 }

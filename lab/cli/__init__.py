@@ -5,9 +5,12 @@ The modules stand in the order in which `lab --help` lists their commands.
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
 import sys
 import traceback
-from typing import NoReturn
+from typing import Final, NoReturn
 
 # isort: off
 from lab.cli import run, rules, labs, matrix, kernels  # noqa: F401  each registers its commands
@@ -15,9 +18,11 @@ from lab.cli import run, rules, labs, matrix, kernels  # noqa: F401  each regist
 # isort: on
 from lab.cli import streams
 from lab.cli.words import app
-from lab.errors import NO_ANSWER, READER_GONE, LabError, MachineError, ReaderGoneError
+from lab.errors import NO_ANSWER, READER_GONE, LabError, ReaderGoneError, told
 
 __all__ = ["app", "main"]
+
+_LEAST_DESCRIPTORS: Final = 12
 
 
 def main() -> None:
@@ -27,18 +32,25 @@ def main() -> None:
     """
     try:
         with streams.checked():
+            _check_descriptors()
             app()
     except ReaderGoneError:
         sys.exit(READER_GONE)
     except LabError as error:
         _fail(str(error))
     except OSError as error:
-        _fail(str(MachineError.of(error) or error))
+        _fail(str(told(error)))
     except MemoryError:
         _fail("out of memory (`ulimit -v`, a container's limit, or the machine's memory)")
     except Exception:  # a bug of the lab's own, which is no answer either
         traceback.print_exc()
         sys.exit(NO_ANSWER)
+
+
+def _check_descriptors() -> None:
+    """Refuse what not even an event loop can be made with, for Python tells that in many lines."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < _LEAST_DESCRIPTORS:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def _fail(words: str) -> NoReturn:

@@ -46,14 +46,7 @@ class _Output:
                 self.target.write(data)
                 self.target.flush()
                 return
-            try:
-                with _beside(self.target) as fresh:
-                    fresh.write_bytes(data)
-                    fresh.replace(self.target)
-            except OSError as error:
-                if error.errno not in _IN_PLACE:
-                    raise
-                _overwrite(self.target, data)
+            put(self.target, data)
         except OSError as error:
             raise OutputError(self.place, error) from None
 
@@ -123,6 +116,21 @@ def _is_stdout(path: str) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(os.stat(path), os.fstat(1))
     return False
+
+
+def put(target: Path, data: bytes) -> None:
+    """Write a file, all of it or nothing: what was there before stays where that fails.
+
+    :raises OSError: it fails.
+    """
+    try:
+        with _beside(target) as fresh:
+            fresh.write_bytes(data)
+            fresh.replace(target)
+    except OSError as error:
+        if error.errno not in _IN_PLACE or not target.exists():
+            raise
+        _overwrite(target, data)
 
 
 @contextmanager

@@ -14,15 +14,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TextIO
 
-from lab.errors import MachineError, OutputError, ReaderGoneError
+from lab.errors import InputError, MachineError, OutputError, ReaderGoneError
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 STDOUT: Final = "standard output"
 
 #: What stands for characters that an encoding lacks, one for one so that tables stay straight; others are a "?".
 _PLAIN: Final = str.maketrans({"≠": "!", "…": "~"})
+
+
+class _Input(io.FileIO):
+    """Standard input; it may be closed, or a directory."""
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+        with _told():
+            return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        with _told():
+            return super().readall()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"standard input cannot be read: {error.strerror}") from None
 
 
 class _Output(io.FileIO):
@@ -64,6 +84,9 @@ def checked() -> Iterator[None]:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
     elif sys.stderr is sys.__stderr__:
         sys.stderr = _like(sys.stderr, _Errors(2, "w", closefd=False), "backslashreplace")
+    if sys.stdin is sys.__stdin__:
+        encoding = sys.stdin.encoding if sys.stdin else None
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(_Input(0, closefd=False)), encoding)
     if sys.stdout is None:
         raise MachineError("standard output is closed", "send it to a file, or to /dev/null")
     if sys.stdout is sys.__stdout__:
@@ -81,8 +104,6 @@ def _open_closed_ones() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, mode)
-    if sys.stdin is None:
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - for the rest of the process
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
