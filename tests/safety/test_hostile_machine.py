@@ -84,7 +84,6 @@ class TestWhatPrints:
         output, errors = process.communicate()
         assert (process.returncode, errors) == (0, "")
         assert output.isascii()
-        assert "?" not in output.replace("[?]", "") or command[0] == "show"
 
 
 @kernel
