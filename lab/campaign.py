@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from lab import __version__, behaviour, trial
 from lab.cases import Case
-from lab.errors import InputError, LabError, MissingError
+from lab.errors import InputError, LabError, MachineError, MissingError
 from lab.fixes import Fix
 from lab.kubeproxy.versions import find_version
 from lab.result import Report, Tally
@@ -48,6 +48,7 @@ async def run(settings: Sequence[Setting], family: Family, repeat: int) -> Repor
     Ctrl-C cancels it.
 
     :raises InputError: the topology cannot play these cases.
+    :raises MachineError: the machine ran out of something on the way.
     :raises LabError: the kernel fits no known behaviour, or cannot hold a lab.
     """
     from rich.console import Console
@@ -75,7 +76,7 @@ async def _once(tally: Tally, setting: Setting, answer: Behaviour) -> Tally:
     seen: list[Timeline] = []
     try:
         return tally.and_then(await trial.run(setting, answer, seen.append))
-    except InputError:
+    except (InputError, MachineError):
         raise
     except MissingError as error:
         return dataclasses.replace(tally, missing=str(error))

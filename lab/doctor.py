@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from lab.errors import LabError, MissingError
+from lab.errors import LabError, MachineError, MissingError
 from lab.features import require
 from lab.kernels import programs
 from lab.netns import Namespace, Nft, NftError, RouteSocket, Xtables, nfacct, userns
@@ -201,16 +201,17 @@ def _check(name: str, trial: Callable[[], str], cure: str = "", *, necessary: bo
     """Make a check of a trial that returns what it found, or raises."""
     try:
         return Check(name, State.OK, trial(), necessary=necessary)
-    except MissingError as error:
-        return Check(name, State.MISSING, error.what, error.cure, necessary=necessary)
     except (LabError, OSError) as error:
+        known = MachineError.of(error) if isinstance(error, OSError) else error
+        if isinstance(known, MissingError | MachineError):
+            return Check(name, State.MISSING, known.what, known.cure or cure, necessary=necessary)
         return Check(name, State.MISSING, str(error), cure, necessary=necessary)
 
 
 def _features() -> Iterator[Check]:
     try:
         first, second = Namespace.create(), Namespace.create()
-    except OSError as error:
+    except (MachineError, OSError) as error:
         cure = "raise the sysctl user.max_net_namespaces, or build the kernel with CONFIG_NET_NS"
         yield Check("network namespaces", State.MISSING, str(error), cure, necessary=True)
         return

@@ -1,13 +1,25 @@
-"""The errors that a user can cause or cure; everything else is a bug and keeps its traceback."""
+"""The errors that a user can cause or cure; everything else is a bug and keeps its traceback.
+
+What the machine itself says of want comes as OSError from anywhere: here it is told from the rest.
+"""
 
 from __future__ import annotations
 
+import errno
+import resource
 import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 #: The exit code of a command that was ended by Ctrl-C, as a shell tells it.
 INTERRUPTED: Final = 128 + signal.SIGINT
+
+#: The exit code of a command whose reader has gone, as a shell tells it of programs that SIGPIPE ends.
+READER_GONE: Final = 128 + signal.SIGPIPE
+
+#: The exit code of a command that has no answer: 0 and 1 are answers.
+NO_ANSWER: Final = 2
 
 
 class LabError(Exception):
@@ -51,3 +63,75 @@ class MissingError(LabError):
         self.what = what
         self.cure = cure
         super().__init__(f"{what}: {cure}")
+
+
+class MachineError(LabError):
+    """The machine ran out of something, or keeps something from the lab: no trial's result, whatever was being tried.
+
+    :param what: what could not be done, in the system's own words.
+    :param cure: what helps; empty where that is plain.
+    """
+
+    def __init__(self, what: str, cure: str = "") -> None:
+        self.what = what
+        self.cure = cure
+        super().__init__(f"{what} ({cure})" if cure else what)
+
+    @classmethod
+    def of(cls, error: OSError) -> Self | None:
+        """Return what an error of the system says of the machine; None where it may be about something else."""
+        place, words = error.filename or "", error.strerror or str(error)
+        cure = _CURES.get(error.errno or 0)
+        if cure is None and not _is_procfs(str(place)):
+            return None
+        return cls(
+            f"{place}: {words}" if place else words, cure() if cure else "is /proc mounted, for this process too?"
+        )
+
+
+class OutputError(MachineError):
+    """What was found out cannot be written to where it was to go."""
+
+    def __init__(self, place: str, error: OSError) -> None:
+        super().__init__(f"cannot write {place}: {error.strerror or error}")
+
+
+class ReaderGoneError(LabError):
+    """Whoever read the output has enough: nobody is to blame, and there is nobody to tell."""
+
+
+def told(error: OSError) -> MachineError:
+    """Return what there is to tell a user of an error of the system that nobody on its way knew better."""
+    place = f"{error.filename}: " if error.filename else ""
+    return MachineError.of(error) or MachineError(f"{place}{error.strerror or error}")
+
+
+def raise_if_of_machine(error: OSError) -> None:
+    """Let nobody take for an error of a connection what the machine's want of descriptors or memory has caused.
+
+    :raises MachineError: it is one of these.
+    """
+    if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM} and (found := MachineError.of(error)):
+        raise found from error
+
+
+def _limit(kind: int, allows: str, cure: str) -> str:
+    allowed, _hard = resource.getrlimit(kind)
+    return f"this process may {allows.format(allowed)}: {cure}"
+
+
+def _is_procfs(place: str) -> bool:
+    """Tell whether a file is the kernel's word on this process, which is missing only where /proc is."""
+    return place.startswith(("/proc/self/", "/proc/thread-self/"))
+
+
+_CURES: Final[dict[int, Callable[[], str]]] = {
+    errno.EMFILE: lambda: _limit(resource.RLIMIT_NOFILE, "have {} files open, and needs more", "`ulimit -n 1024`"),
+    errno.ENFILE: lambda: "the sysctl fs.file-max: how many files the whole machine may have open",
+    errno.ENOMEM: lambda: "`ulimit -v`, a container's limit, or the machine's memory",
+    errno.EAGAIN: lambda: _limit(resource.RLIMIT_NPROC, "start {} processes and threads", "`ulimit -u` raises it"),
+    errno.ENOSPC: lambda: "",
+    errno.EDQUOT: lambda: "",
+    errno.EFBIG: lambda: _limit(resource.RLIMIT_FSIZE, "write {} bytes to a file", "`ulimit -f` raises it"),
+    errno.EROFS: lambda: "in a container: one that may write it, such as a privileged one",
+}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from lab.conntrack.witness import load_conntrack
 from lab.endpoints import Endpoints
-from lab.errors import LabError, MissingError
+from lab.errors import LabError, MachineError, MissingError
 from lab.host import RunningHost
 from lab.netns.reaper import Closable, close_all
 from lab.netns.rtnetlink import LOOPBACK_INDEX, Message, VethEnd, address, link_up, neighbour, route, veth
@@ -40,6 +40,7 @@ class Lab:
     :param change: what a fix changes on every node.
     :ivar services: and ``endpoint_slices``: what the nodes serve now; at first the topology's.
     :raises MissingError: a program or a kernel feature is not there.
+    :raises MachineError: the machine ran out of something, such as descriptors.
     :raises LabError: the kernel refused a part of it.
     """
 
@@ -53,7 +54,7 @@ class Lab:
             self._build(change or NodeChange())
         except OSError as error:
             self.close()
-            raise LabError(f"the kernel refused to build {topology.name}: {error}") from error
+            raise MachineError.of(error) or LabError(f"the kernel refused to build {topology.name}: {error}") from error
         except BaseException:
             self.close()
             raise

@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import pytest
 
 from lab import features
-from lab.errors import InputError, LabError, MissingError
+from lab.errors import InputError, LabError, MachineError, MissingError
 from lab.words import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -206,6 +206,11 @@ def _missing_is_skipped() -> Iterator[None]:
         yield
     except MissingError as error:
         pytest.skip(f"{_SKIPPED}{error}")
+    except (MachineError, OSError) as error:
+        known = MachineError.of(error) if isinstance(error, OSError) else error
+        if known is None:
+            raise
+        pytest.fail(str(known), pytrace=False)  # nothing in the test or the lab led there
 
 
 # --- what to build --------------------------------------------------------------------------------

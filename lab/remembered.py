@@ -2,7 +2,7 @@
 
 One file below $XDG_STATE_HOME (XDG Base Directory Specification: state that should persist, but is not important enough
 for the user's data): replacing a file a case would have some file systems flush each to the disk. What cannot be
-written is not remembered, and no run fails for it.
+written is not remembered, which is said, and no run fails for it.
 """
 
 from __future__ import annotations
@@ -57,10 +57,23 @@ def directory() -> Path:
     return home / "kube-proxy-lab"
 
 
-def remember(report: Report) -> None:
-    """Keep what came of each trial in place of what came of the same case and fix before."""
+def remember(report: Report) -> str:
+    """Keep what came of each trial in place of what came of the same case and fix before; return why that cannot be.
+
+    What was kept before stays as it is then.
+    """
+    try:
+        _keep(report, directory())
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def _keep(report: Report, directory: Path) -> None:
     now = int(time.time())
-    with suppress(OSError, RuntimeError), _alone(directory()) as place:
+    with _alone(directory) as place:
         known = _read(place)
         for tally in report.tallies:
             if tally.sample is not None:
@@ -77,8 +90,11 @@ def remember(report: Report) -> None:
                     "runs": tally.runs,
                 }
         fresh = place / f".{_FILE}"
-        fresh.write_text(json.dumps(known))
-        fresh.replace(place / _FILE)
+        try:
+            fresh.write_text(json.dumps(known))
+            fresh.replace(place / _FILE)
+        finally:
+            fresh.unlink(missing_ok=True)
 
 
 def recall(case: str) -> tuple[Remembered, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.cli.words import JsonFlag, app, complete, examples
-from lab.errors import INTERRUPTED, InputError
+from lab.errors import INTERRUPTED, NO_ANSWER, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -99,7 +99,7 @@ def fetch(
     + """
 
 The command runs as root from a copy of the current checkout, with nothing to write to but memory and the directory
-LAB_RESULTS. Exit code: the command's own; 1 when the guest failed; 2 for an error in what was given.""",
+LAB_RESULTS. Exit code: the command's own; 2 when the guest failed, and for an error in what was given.""",
 )
 def run(
     kernel: Annotated[
@@ -122,6 +122,7 @@ def run(
     import asyncio
     from shutil import get_terminal_size
 
+    from lab.cli.results import put
     from lab.kernels import make_image, resolve
     from lab.kernels.guest import run_until_interrupted
 
@@ -142,7 +143,7 @@ def run(
         for name, data in done.files.items():
             path = results / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            put(path, data)
     if done.failure:
         print(done.console, f"lab: the guest with Linux {chosen.version}: {done.failure}", sep="\n", file=sys.stderr)
-    raise typer.Exit(1 if done.failure or done.exit_code is None else done.exit_code)
+    raise typer.Exit(NO_ANSWER if done.failure or done.exit_code is None else done.exit_code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,11 +25,11 @@ from lab.cli.words import (
     VersionOption,
     app,
     chosen,
+    console,
+    draw,
     examples,
-    open_outputs,
-    write,
 )
-from lab.errors import INTERRUPTED, InputError, MissingError
+from lab.errors import INTERRUPTED, NO_ANSWER, InputError, MissingError
 from lab.words import Family
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def _complete_kernels(incomplete: str) -> list[str]:
     + """
 
 Exit code: 0 when every trial gave what its kernel is expected to give, 1 when one did not or a kernel gave no results,
-2 for an error in what was given, 130 for Ctrl-C.""",
+2 where that is not known or not written: an error in what was given, a machine that ran out of something;
+130 for Ctrl-C, 141 where whoever reads the output has gone.""",
 )
 def matrix(
     cases: CasesArgument = None,
@@ -104,6 +106,7 @@ def matrix(
     """Run the same trials on several kernels, each booted in a guest of its own, and say what differs between them."""
     from lab import cases as catalogue
     from lab import fixes
+    from lab.cli.results import Outputs
     from lab.kernels.trials import Trials
 
     names = list(dict.fromkeys(filter(None, (name.strip() for name in kernels.split(",")))))
@@ -116,13 +119,13 @@ def matrix(
     options = [f"--family={family}", f"--repeat={repeat}", *(f"--fix={one.name}" for one in fixed)]
     choices = zip(("--proxy-mode", "--proxy-version", "--backend"), proxy, strict=True)
     options += [f"{option}={choice}" for option, choice in choices if choice is not None]
-    outputs = open_outputs(json=json, html=html, junit=junit, md=md)
+    outputs = Outputs(json=json, html=html, junit=junit, md=md)
     trials = Trials(tuple(case.name for case in played), tuple(options), limit, memory)
     found = _run(names, trials, jobs or os.cpu_count() or 1, scheduler)
-    write(outputs, found)
-    if sys.stdout not in outputs.values():
+    written = outputs.write(found)
+    if not outputs.on_stdout:
         _print(found)
-    raise typer.Exit(0 if found.good else 1)
+    raise typer.Exit((0 if found.good else 1) if written else NO_ANSWER)
 
 
 def _check(cases: list[Case], fixes: list[Fix], proxy: ProxyChoice, family: Family) -> None:
@@ -162,12 +165,9 @@ def _say(kernel: str, what: str) -> None:
 
 
 def _print(found: Matrix) -> None:
-    from rich.console import Console
-
     from lab.report import table
 
-    console = Console(highlight=False)
-    for drawn in table.tables(found, console.width):
-        console.print(drawn)
+    screen = console()
+    draw(screen, partial(table.tables, found))
     for line in table.lines(found):
-        console.print(line, soft_wrap=True)
+        screen.print(line, soft_wrap=True)

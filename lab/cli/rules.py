@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab.cli.words import (
+    ANY_WIDTH,
     BackendOption,
     FamilyOption,
     ModeOption,
     VersionOption,
     app,
     complete,
+    console,
+    draw,
     examples,
     topology_names,
 )
@@ -139,12 +141,11 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, node: NodeS
     if json:
         print(to_json(comparison, proxy))
         return 0 if comparison.same else 1
-    from rich.console import Console
-
-    # What is piped on is not wrapped: a rule is one line.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+    screen = console()
+    if not screen.is_terminal:
+        screen.width = ANY_WIDTH  # what is piped on is not wrapped: a rule is one line
     if not comparison.same:
-        console.print(table(comparison))
+        draw(screen, lambda _width: [table(comparison)])
     for line in conclusion(comparison, proxy, name):
-        console.print(line, markup=False, soft_wrap=True)
+        screen.print(line, markup=False, soft_wrap=True)
     return 0 if comparison.same else 1

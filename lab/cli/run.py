@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,12 +27,12 @@ from lab.cli.words import (
     case_names,
     chosen,
     complete,
+    console,
+    draw,
     examples,
-    open_outputs,
     topology_names,
-    write,
 )
-from lab.errors import INTERRUPTED
+from lab.errors import INTERRUPTED, NO_ANSWER
 from lab.words import Family
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from lab.fixes import Fix
     from lab.result import Report
     from lab.words import Backend, ProxyMode
-
-_ANY_WIDTH = 10_000  # columns; more than a table needs
 
 
 @app.command(
@@ -56,7 +54,8 @@ _ANY_WIDTH = 10_000  # columns; more than a table needs
     + """
 
 Exit code: 0 when every trial gave what this kernel is expected to give, 1 when one did not or could not be run,
-2 for an error in what was given, 130 for Ctrl-C.""",
+2 where that is not known or not written: an error in what was given, a machine that ran out of something;
+130 for Ctrl-C, 141 where whoever reads the output has gone.""",
 )
 def run(
     cases: CasesArgument = None,
@@ -83,19 +82,21 @@ def run(
     """Break real connections on purpose, each in a lab of its own, and judge what this kernel makes of it."""
     from lab import cases as catalogue
     from lab import fixes
+    from lab.cli.results import Outputs
     from lab.remembered import remember
 
     chosen_cases = chosen(cases, catalogue.find, catalogue.usual(all_=all_, slow=slow))
     chosen_fixes = chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES)
-    outputs = open_outputs(json=json, html=html, junit=junit, md=md)
+    outputs = Outputs(json=json, html=html, junit=junit, md=md)
     report = _run(chosen_cases, chosen_fixes, topology, (proxy_mode, proxy_version, backend), family, repeat)
-    remember(report)
-    write(outputs, report)
-    if sys.stdout not in outputs.values():
+    if trouble := remember(report):
+        print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
+    written = outputs.write(report)
+    if not outputs.on_stdout:
         _print_report(report, timeline=timeline)
         if all_ and not slow and not cases:
             print(_left_out(sum(case.slow for case in catalogue.CASES.values())))
-    raise typer.Exit(0 if report.good else 1)
+    raise typer.Exit((0 if report.good else 1) if written else NO_ANSWER)
 
 
 def _left_out(count: int) -> str:
@@ -125,25 +126,20 @@ def _run(
 
 
 def _print_report(report: Report, *, timeline: bool) -> None:
-    from rich.console import Console
-
     from lab.report import terminal
 
-    console = Console(highlight=False)
+    screen = console()
     first = next((tally.sample for tally in report.tallies if tally.sample is not None), None)
     if timeline and first is not None:
-        console.print(terminal.heading(first), soft_wrap=True)
+        screen.print(terminal.heading(first), soft_wrap=True)
         for line in terminal.timeline_lines(first.timeline):
-            console.print(line, soft_wrap=True)
-        console.print()
+            screen.print(line, soft_wrap=True)
+        screen.print()
     for family, behaviour in report.behaviours.items():
-        console.print(f"Linux {report.kernel}, {family}: {behaviour.words}.", soft_wrap=True)
-    if not (console.is_terminal or "COLUMNS" in os.environ):
-        console.width = _ANY_WIDTH  # a file or a pipe has none: there a table is as wide as it has to be
-    for drawn in terminal.tables(report.tallies, console.width):
-        console.print(drawn)
+        screen.print(f"Linux {report.kernel}, {family}: {behaviour.words}.", soft_wrap=True)
+    draw(screen, partial(terminal.tables, report.tallies))
     for line in terminal.conclusion(report):
-        console.print(line, soft_wrap=True)
+        screen.print(line, soft_wrap=True)
 
 
 @app.command(
@@ -216,10 +212,13 @@ def show(
 
         print(dumps(as_data(found, last), indent=2))
         return
-    from rich.console import Console
+    from rich.text import Text
 
     from lab.report.catalogue import story
 
-    console = Console(highlight=False)
+    screen = console()
     for part in story(found, last):
-        console.print(part)
+        if isinstance(part, Text):
+            screen.print(part)
+        else:
+            draw(screen, lambda _width, table=part: [table])  # type: ignore[misc]

@@ -1,23 +1,28 @@
-"""What the commands share: the application, options and arguments, completion, and where results are written."""
+"""What the commands share: the application, options and arguments, completion, and a terminal to draw on."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
+import os
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
-from lab.errors import InputError, LabError
+from lab.errors import LabError
 from lab.words import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
-    from lab.matrix import Matrix
-    from lab.result import Report
+    from rich.console import Console
+    from rich.table import Table
+
     from lab.topology.model import Topology
 
 Chosen = TypeVar("Chosen")
+
+#: Columns; more than a table needs.
+ANY_WIDTH: Final = 10_000
+_LEAST_WIDTH: Final = 20  # columns; in less there is no room for a word
 
 app = typer.Typer(
     name="lab",
@@ -151,31 +156,32 @@ def chosen(names: list[str] | None, find: Callable[[str], Chosen], otherwise: It
     return [find(name) for name in dict.fromkeys(names)] if names else list(otherwise)
 
 
-def open_outputs(**paths: str | None) -> dict[str, TextIO]:
-    """Open the files before the trials, so that a mistyped path costs none of them.
+def console() -> Console:
+    """Return the terminal to draw on; a file or a pipe has no width, unless COLUMNS gives it one."""
+    from rich.console import Console
 
-    :param paths: by what is to be written there; - for stdout, None for what nobody wants.
+    made = Console(highlight=False)
+    if not (made.is_terminal or "COLUMNS" in os.environ):
+        made.width = ANY_WIDTH
+    made.width = max(made.width, _LEAST_WIDTH)
+    return made
+
+
+def draw(on: Console, tables: Callable[[int], Iterable[Table]]) -> None:
+    """Print tables; where words have no room beside each other, a line for each cell.
+
+    :param tables: makes them for a number of columns.
     """
-    outputs = {form: _open_output(path) for form, path in paths.items() if path is not None}
-    if outputs:
-        from lab.report import forms  # noqa: F401  before the trials as well: a checkout may change under a long run
-    return outputs
+    from rich.measure import Measurement
 
+    from lab.report.unfolded import unfolded
 
-def _open_output(path: str) -> TextIO:
-    if path == "-":
-        return sys.stdout
-    try:
-        return open(path, "w", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
-
-
-def write(outputs: dict[str, TextIO], found: Report | Matrix) -> None:
-    """Write a report or a matrix in every form that was asked for, and close the files."""
-    from lab.report import forms
-
-    for form, output in outputs.items():
-        print(forms.write(form, found), file=output)
-        if output is not sys.stdout:
-            output.close()
+    made = list(tables(on.width))
+    unbounded = on.options.update(width=ANY_WIDTH)
+    if all(Measurement.get(on, unbounded, table).minimum <= on.width for table in made):
+        for table in made:
+            on.print(table)
+        return
+    for table in tables(ANY_WIDTH):
+        for line in unfolded(table):
+            on.print(line, soft_wrap=True)

@@ -6,6 +6,7 @@ removes it, also after SIGKILL.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
+from lab.errors import MachineError
 from lab.netns.syscalls import CLONE_NEWNET, setns, unshare
 
 # Membership is per thread: /proc/self would name the main thread's namespace.
@@ -22,6 +24,15 @@ _SYSCTL_ROOT: Final = "/proc/sys/"
 
 def _open_current() -> int:
     return os.open(_CURRENT, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _unshare() -> None:
+    try:
+        unshare(CLONE_NEWNET)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:  # unshare(2), of every kind of namespace
+            raise MachineError("no more network namespaces", "raise the sysctl user.max_net_namespaces") from None
+        raise
 
 
 class Namespace:
@@ -37,11 +48,12 @@ class Namespace:
     def create(cls) -> Self:
         """Make a fresh namespace without leaving the calling thread's own for longer than the call.
 
+        :raises MachineError: no more of them may be made.
         :raises OSError: EPERM without CAP_SYS_ADMIN.
         """
         home = _open_current()
         try:
-            unshare(CLONE_NEWNET)
+            _unshare()
             try:
                 return cls(_open_current())
             finally:

@@ -13,7 +13,7 @@ import os
 from functools import cache
 from typing import Final
 
-from lab.errors import LabError, MissingError
+from lab.errors import LabError, MachineError, MissingError
 from lab.netns.namespace import Namespace
 
 _FD_SETSIZE: Final = 1024  # select(2); above it the C library ends the process
@@ -28,8 +28,10 @@ class NftError(LabError):
 def _library() -> ctypes.CDLL:
     try:
         library = ctypes.CDLL("libnftables.so.1")
-    except OSError:
-        raise MissingError("libnftables is not installed", "apt install libnftables1") from None
+    except OSError as error:  # the dynamic linker's words, without a number
+        if "No such file" in str(error):
+            raise MissingError("libnftables is not installed", "apt install libnftables1") from None
+        raise MachineError(str(error)) from None
     library.nft_ctx_new.restype = ctypes.c_void_p
     for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
         getattr(library, name).restype = ctypes.c_char_p
@@ -52,11 +54,14 @@ class Nft:
 
     def __init__(self, namespace: Namespace) -> None:
         library = _library()
-        lowest = os.dup(namespace.fileno())  # the kernel gives out the lowest free number
-        os.close(lowest)
-        if lowest >= _FD_SETSIZE:
-            raise LabError(f"{lowest} descriptors are open, and libnftables waits by select(2): {_FD_SETSIZE} at most")
         with namespace.entered():
+            # Where none is left for its socket it ends the process (netlink_init_error in its src/netlink.c).
+            lowest = os.dup(namespace.fileno())  # the kernel gives out the lowest free number
+            os.close(lowest)
+            if lowest >= _FD_SETSIZE:
+                raise LabError(
+                    f"{lowest} descriptors are open, and libnftables waits by select(2): {_FD_SETSIZE} at most"
+                )
             self._context = ctypes.c_void_p(library.nft_ctx_new(0))
         library.nft_ctx_buffer_output(self._context)
         library.nft_ctx_buffer_error(self._context)

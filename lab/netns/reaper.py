@@ -33,7 +33,10 @@ def close_all(things: Iterable[Closable]) -> None:
     for thing in things:
         if getattr(thing, "slow_to_close", False):
             _under_way.acquire()
-            threading.Thread(target=_close, args=(thing,), name="reaper").start()
+            try:
+                threading.Thread(target=_close, args=(thing,), name="reaper").start()
+            except RuntimeError:  # no more threads may be started (`ulimit -u`, `ulimit -v`)
+                _close(thing)
         else:
             thing.close()
 

@@ -12,7 +12,7 @@ from lab.cast import Cast
 from lab.conntrack.netlink import Entry
 from lab.conntrack.window import BE_LIBERAL, Prediction, Tracker, by_state
 from lab.conntrack.witness import Judgement
-from lab.errors import InputError
+from lab.errors import InputError, raise_if_of_machine
 from lab.fabric import Lab
 from lab.recorder import UnseenError
 from lab.stage.scene import HalfOpenError, RefusedError, Scene, one_processor
@@ -144,6 +144,7 @@ class Stage(Scene):
                     self._refusal = None  # an earlier attempt's, where the case makes several
                     return ends
         except OSError as error:
+            raise_if_of_machine(error)
             self._refusal = errno.errorcode.get(error.errno or 0, str(error))
             if way_out(self.lab.topology, self.cast.client, self._target.address) is None:
                 self._without_route = True

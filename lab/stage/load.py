@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import ClassVar, Final
 
 from lab.cast import Cast
-from lab.errors import InputError, LabError
+from lab.errors import InputError, LabError, raise_if_of_machine
 from lab.fabric import Lab
 from lab.host import RunningHost
 from lab.netns import RunningProgram
@@ -139,6 +139,7 @@ class LoadStage(Scene):
                         end.close()
                 await self.barrier()
         except OSError as error:
+            raise_if_of_machine(error)
             self._refusal = errno.errorcode.get(error.errno or 0, str(error))
             raise RefusedError(f"no connection to {self._target}: {self._refusal}") from None
         finally:
@@ -149,6 +150,7 @@ class LoadStage(Scene):
         try:
             await self._echo(server or self._server)
         except (TimeoutError, OSError) as failure:
+            raise_if_of_machine(failure)
             self._faults.append(f"the barrier datagram did not come back: {failure or 'no answer'}")
         self.recorder.read()
 

@@ -16,7 +16,7 @@ from lab.conntrack.dropped import counted_drops, dropped_as_invalid
 from lab.conntrack.fill import Filler
 from lab.conntrack.netlink import ConntrackTable, Entry, creation
 from lab.conntrack.witness import Judged, Judgement, counters
-from lab.errors import LabError, MissingError
+from lab.errors import LabError, MissingError, raise_if_of_machine
 from lab.fabric import Lab
 from lab.host import RunningHost
 from lab.recorder import Recorder, UnseenError
@@ -355,6 +355,7 @@ class Scene:
         try:
             await self._echo(server)
         except (TimeoutError, OSError) as failure:
+            raise_if_of_machine(failure)
             self._faults.append(f"the barrier datagram did not come back: {failure or 'no answer'}")
         self._barriers[server] += 1
         self.recorder.read()

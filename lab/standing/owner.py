@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from lab import fixes
-from lab.errors import InputError, LabError
+from lab.errors import InputError, LabError, told
 from lab.fabric import Lab
 from lab.standing.control import Control
 from lab.standing.endpoints import Servers
@@ -63,6 +63,8 @@ def main() -> None:
                 asyncio.run(_own(lab, order, starter))
         except LabError as error:
             _tell(starter, {"error": str(error), "input": isinstance(error, InputError)})
+        except OSError as error:
+            _tell(starter, {"error": str(told(error)), "input": False})
 
 
 async def _own(lab: Lab, order: Order, starter: socket.socket) -> None:

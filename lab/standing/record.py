@@ -138,7 +138,8 @@ def standing(lab: StandingLab, namespaces: Mapping[str, Namespace]) -> Iterator[
         record = os.open(lab.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.lockf(record, fcntl.LOCK_EX)
-            os.write(record, json.dumps(asdict(lab)).encode())
+            with open(record, "wb", closefd=False) as file:
+                file.write(json.dumps(asdict(lab)).encode())
             names.prepare(_NOTE)
             names.give({host.namespace: namespaces[host.name] for host in lab.hosts})
         except BaseException as error:
@@ -146,6 +147,8 @@ def standing(lab: StandingLab, namespaces: Mapping[str, Namespace]) -> Iterator[
             os.close(record)
             if isinstance(error, PermissionError):  # root of a user namespace must not mount here
                 raise needs_root() from None
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(lab.path)
             raise
     try:
         yield

@@ -15,7 +15,7 @@ from functools import cache
 from types import TracebackType
 from typing import Final, Self
 
-from lab.errors import LabError
+from lab.errors import LabError, raise_if_of_machine
 from lab.netns import Namespace
 from lab.wire.packet import SocketAddress
 
@@ -99,6 +99,7 @@ class TcpEnd:
         except TimeoutError:
             raise StalledError(f"{self.host}: the connection stood still for {_BOUND:.0f} s") from None
         except OSError as failure:
+            raise_if_of_machine(failure)
             self.error = errno.errorcode.get(failure.errno or 0, str(failure))
 
     def pending_error(self) -> str | None:

@@ -56,7 +56,7 @@ def test_a_worker_with_another_lab_is_refused(cluster):
         "from lab.__main__ import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "does not have this lab, 9.9, but: 0.1.0" in done.stderr
 
 
@@ -71,6 +71,6 @@ def test_a_scheduler_without_workers_is_an_error_and_no_waiting(cluster):
         timeout=60,
         check=False,
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"lab: the Dask scheduler at {cluster.address} has no workers" in done.stderr
     assert "Traceback" not in done.stderr

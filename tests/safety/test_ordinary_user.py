@@ -46,7 +46,7 @@ def test_the_whole_run_works_as_nobody(run_lab, environment):
 
 def test_one_line_where_user_namespaces_are_forbidden(run_lab):
     code, output, errors = run_lab("run", prefix=FORBIDDEN)
-    assert (code, output) == (1, "")
+    assert (code, output) == (2, "")
     assert errors.startswith("lab: no root and no user namespace: ")
     assert "max_user_namespaces" in errors
     assert len(errors.splitlines()) == 1
