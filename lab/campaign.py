@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import os
 import signal
+import time
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -65,7 +66,8 @@ async def run(settings: Sequence[Setting], family: Family, repeat: int) -> Repor
             tally = tallies[setting.trial]
             progress.update(task, description=f"{setting.case.name} with {setting.fix.name}")
             if not tally.failure and not tally.missing:
-                tallies[setting.trial] = await _once(tally, setting, answer)
+                start = time.monotonic()
+                tallies[setting.trial] = (await _once(tally, setting, answer)).and_took(time.monotonic() - start)
             progress.advance(task)
     return Report(__version__, os.uname().release, {family: answer}, tuple(tallies.values()))
 

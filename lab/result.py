@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lab.conntrack.witness import Judgement
 from lab.timeline import Timeline
@@ -67,6 +67,7 @@ class Tally:
         its end.
     :param failure: why the trial could not be run (to its end); empty where it could.
     :param missing: what the machine lacks for it, and what brings that; empty where it lacks nothing.
+    :param seconds: what all runs took together, from making the lab to its end.
     """
 
     trial: Trial
@@ -76,25 +77,29 @@ class Tally:
     sample: Result | None = None
     failure: str = ""
     missing: str = ""
+    seconds: float = 0.0
 
     def and_then(self, result: Result) -> Tally:
         """Return the tally with one more result."""
         counts = dict(self.outcomes)
         counts[result.verdict.outcome] = counts.get(result.verdict.outcome, 0) + 1
         keep = self.sample is not None and not self.sample.as_expected
-        return Tally(
-            self.trial,
-            self.runs + 1,
-            self.as_expected + result.as_expected,
-            tuple(counts.items()),
-            self.sample if keep else result,
-            self.failure,
+        return replace(
+            self,
+            runs=self.runs + 1,
+            as_expected=self.as_expected + result.as_expected,
+            outcomes=tuple(counts.items()),
+            sample=self.sample if keep else result,
         )
+
+    def and_took(self, seconds: float) -> Tally:
+        """Return the tally of a trial that took so much longer."""
+        return replace(self, seconds=self.seconds + seconds)
 
     @property
     def good(self) -> bool:
-        """True when it was run and every run was as expected, or could not be had on this machine."""
-        return bool(self.missing) or (self.runs > 0 and self.as_expected == self.runs and not self.failure)
+        """True when every run was as expected, and there was one or it could not be had on this machine."""
+        return self.as_expected == self.runs and not self.failure and (self.runs > 0 or bool(self.missing))
 
 
 @dataclass(frozen=True)

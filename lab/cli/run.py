@@ -127,8 +127,12 @@ def _run(
 def _print_report(report: Report, *, timeline: bool) -> None:
     from rich.console import Console
 
-    from lab.report import terminal
+    from lab.matrix import alone
+    from lab.report import table, terminal
+    from lab.report.advice import advice
+    from lab.report.closing import judged
 
+    matrix = alone(report)
     console = Console(highlight=False)
     first = next((tally.sample for tally in report.tallies if tally.sample is not None), None)
     if timeline and first is not None:
@@ -138,12 +142,15 @@ def _print_report(report: Report, *, timeline: bool) -> None:
         console.print()
     for family, behaviour in report.behaviours.items():
         console.print(f"Linux {report.kernel}, {family}: {behaviour.words}.", soft_wrap=True)
+    console.print(judged(matrix), soft_wrap=True)
     if not (console.is_terminal or "COLUMNS" in os.environ):
         console.width = _ANY_WIDTH  # a file or a pipe has none: there a table is as wide as it has to be
     for drawn in terminal.tables(report.tallies, console.width):
         console.print(drawn)
-    for line in terminal.conclusion(report):
+    for line in table.lines(matrix):
         console.print(line, soft_wrap=True)
+    for words in advice():
+        console.print(words, soft_wrap=True)
 
 
 @app.command(
