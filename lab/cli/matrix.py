@@ -165,10 +165,11 @@ def _print(found: Matrix) -> None:
     from rich.console import Console
 
     from lab.report import table
-    from lab.report.closing import judged
+    from lab.report.closing import preface
 
     console = Console(highlight=False)
-    console.print(judged(found), soft_wrap=True)
+    for words in preface(found):
+        console.print(words, soft_wrap=True)
     for drawn in table.tables(found, console.width):
         console.print(drawn)
     for line in table.lines(found):

@@ -130,7 +130,7 @@ def _print_report(report: Report, *, timeline: bool) -> None:
     from lab.matrix import alone
     from lab.report import table, terminal
     from lab.report.advice import advice
-    from lab.report.closing import judged
+    from lab.report.closing import preface
 
     matrix = alone(report)
     console = Console(highlight=False)
@@ -140,9 +140,8 @@ def _print_report(report: Report, *, timeline: bool) -> None:
         for line in terminal.timeline_lines(first.timeline):
             console.print(line, soft_wrap=True)
         console.print()
-    for family, behaviour in report.behaviours.items():
-        console.print(f"Linux {report.kernel}, {family}: {behaviour.words}.", soft_wrap=True)
-    console.print(judged(matrix), soft_wrap=True)
+    for words in preface(matrix):
+        console.print(words, soft_wrap=True)
     if not (console.is_terminal or "COLUMNS" in os.environ):
         console.width = _ANY_WIDTH  # a file or a pipe has none: there a table is as wide as it has to be
     for drawn in terminal.tables(report.tallies, console.width):

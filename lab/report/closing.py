@@ -13,14 +13,22 @@ from lab.places import called, tried
 from lab.report.affected import Remark, answers, listed, regression
 from lab.report.tone import Tone
 from lab.result import Trial
+from lab.words import Behaviour, Family
 
-__all__ = ["Remark", "judged", "remarks"]
+__all__ = ["Remark", "preface", "remarks"]
 
 
-def judged(matrix: Matrix) -> str:
-    """Say what was judged: the nodes, which the lab makes."""
-    places = list(tried(row.trial for row in matrix.rows))
-    return f"Judged: nodes that the lab made, of {listed(places)}." if places else "Judged: nothing."
+def preface(matrix: Matrix) -> Iterator[str]:
+    """Say above the table what was judged: the kernels by their ways, and the nodes, which the lab makes."""
+    ways: dict[tuple[Family, Behaviour], list[str]] = {}
+    for column in matrix.columns:
+        name = column.label if len(matrix.columns) > 1 else column.release
+        for way in column.report.behaviours.items() if column.report else ():
+            ways.setdefault(way, []).append(name)
+    for (family, behaviour), kernels in ways.items():
+        yield f"Linux {listed(kernels)}, {family}: {behaviour.words}."
+    if places := list(tried(row.trial for row in matrix.rows)):
+        yield f"Judged: nodes that the lab made, of {listed(places)}."
 
 
 def remarks(matrix: Matrix) -> Iterator[Remark]:

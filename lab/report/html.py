@@ -8,7 +8,7 @@ from importlib.resources import files
 from lab.matrix import Matrix
 from lab.places import place
 from lab.report import cells
-from lab.report.closing import judged, remarks
+from lab.report.closing import preface, remarks
 from lab.report.terminal import timeline_text
 
 
@@ -22,7 +22,7 @@ def html(matrix: Matrix) -> str:
     return template.render(
         matrix=matrix,
         cases=cases,
-        judged=judged(matrix),
+        preface=list(preface(matrix)),
         place=place,
         remarks=list(remarks(matrix)),
         timeline_text=timeline_text,

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from lab.matrix import Matrix
 from lab.report import cells
 from lab.report.cells import Cell
-from lab.report.closing import judged, remarks
+from lab.report.closing import preface, remarks
 from lab.report.tone import Tone
 
 
 def markdown(matrix: Matrix) -> str:
     """Return what was judged, the table, and below it what it means."""
-    return "\n".join((_plain(judged(matrix)), "", *_table(matrix), "", *_remarks(matrix)))
+    return "\n".join(("  \n".join(map(_plain, preface(matrix))), "", *_table(matrix), "", *_remarks(matrix)))
 
 
 def _table(matrix: Matrix) -> Iterator[str]:
