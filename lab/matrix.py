@@ -41,6 +41,11 @@ class Column:
         return f"{self.version} ({name})" if name else self.version
 
     @property
+    def name(self) -> str:
+        """What to call it in a sentence: its label, or its whole release where it is a report of its own."""
+        return self.label if self.kernel else self.release
+
+    @property
     def good(self) -> bool:
         """True when every trial gave what this kernel is expected to give."""
         return self.report is not None and self.report.good

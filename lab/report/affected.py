@@ -59,7 +59,7 @@ def answers(matrix: Matrix) -> Iterator[Remark]:
     kernels: dict[str, dict[_Answer, list[str]]] = {}
     for column in matrix.columns:
         for case, answer in _of_column(column):
-            kernels.setdefault(case, {}).setdefault(answer, []).append(column.label)
+            kernels.setdefault(case, {}).setdefault(answer, []).append(column.name)
     cases: dict[tuple[_Answer, tuple[str, ...]], list[str]] = {}
     for case, its in kernels.items():
         for answer, labels in its.items():
@@ -88,8 +88,8 @@ def regression(matrix: Matrix) -> Iterator[Remark]:
             else:
                 continue
             labels = found.setdefault(told, [])
-            if column.label not in labels:
-                labels.append(column.label)
+            if column.name not in labels:
+                labels.append(column.name)
     for told, labels in found.items():
         text = f"Kubernetes' own regression packet (100,000 bytes behind) {told.format(listed(labels))}"
         yield Remark(text, Tone.NOTHING)

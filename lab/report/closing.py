@@ -22,9 +22,8 @@ def preface(matrix: Matrix) -> Iterator[str]:
     """Say above the table what was judged: the kernels by their ways, and the nodes, which the lab makes."""
     ways: dict[tuple[Family, Behaviour], list[str]] = {}
     for column in matrix.columns:
-        name = column.label if len(matrix.columns) > 1 else column.release
         for way in column.report.behaviours.items() if column.report else ():
-            ways.setdefault(way, []).append(name)
+            ways.setdefault(way, []).append(column.name)
     for (family, behaviour), kernels in ways.items():
         yield f"Linux {listed(kernels)}, {family}: {behaviour.words}."
     if places := list(tried(row.trial for row in matrix.rows)):
