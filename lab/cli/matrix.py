@@ -172,5 +172,5 @@ def _print(found: Matrix) -> None:
         console.print(words, soft_wrap=True)
     for drawn in table.tables(found, console.width):
         console.print(drawn)
-    for line in table.lines(found):
+    for line in (*table.timelines(found), *table.lines(found)):
         console.print(line, soft_wrap=True)

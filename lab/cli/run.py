@@ -77,7 +77,10 @@ def run(
     junit: JunitOption = None,
     md: MarkdownOption = None,
     timeline: Annotated[
-        bool, typer.Option("--timeline/--no-timeline", help="Print the first trial's packets, one by one.")
+        bool,
+        typer.Option(
+            "--timeline/--no-timeline", help="Print the packets of the first trial, and of those not as expected."
+        ),
     ] = True,
 ) -> None:
     """Break real connections on purpose, each in a lab of its own, and judge what this kernel makes of it."""
@@ -140,6 +143,8 @@ def _print_report(report: Report, *, timeline: bool) -> None:
         for line in terminal.timeline_lines(first.timeline):
             console.print(line, soft_wrap=True)
         console.print()
+        for line in table.timelines(matrix, but=first):
+            console.print(line, soft_wrap=True)
     for words in preface(matrix):
         console.print(words, soft_wrap=True)
     if not (console.is_terminal or "COLUMNS" in os.environ):

@@ -54,6 +54,15 @@ def rows(matrix: Matrix) -> Iterator[tuple[Trial, str, tuple[Cell, ...]]]:
         yield row.trial, names[row.trial], tuple(_cells(matrix, row))
 
 
+def unexpected(matrix: Matrix) -> Iterator[tuple[str, Result]]:
+    """Return what came of the trials that have something to explain, and left a timeline for it, by what to call it."""
+    for trial, name, row in rows(matrix):
+        for column, cell in zip(matrix.columns, row, strict=True):
+            if cell.complaints and cell.result is not None:
+                complaints = "; ".join(cell.complaints)
+                yield f"{name}, fix {trial.fix}, on Linux {column.name}: {cell.word} ({complaints})", cell.result
+
+
 def _cells(matrix: Matrix, row: Row) -> Iterator[Cell]:
     for column, tally, turn in zip(matrix.columns, row.tallies, turns(row), strict=True):
         yield _without(column) if tally is None else _cell(tally, turns=turn is not None)

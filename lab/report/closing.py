@@ -27,7 +27,7 @@ def preface(matrix: Matrix) -> Iterator[str]:
     for (family, behaviour), kernels in ways.items():
         yield f"Linux {listed(kernels)}, {family}: {behaviour.words}."
     if places := list(tried(row.trial for row in matrix.rows)):
-        yield f"Judged: nodes that the lab made, of {listed(places)}."
+        yield f"Judged: nodes that the lab made, of {', and of '.join(places)}."
 
 
 def remarks(matrix: Matrix) -> Iterator[Remark]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import escape
 
 from lab.matrix import Matrix
 from lab.report import cells
 from lab.report.cells import Cell
 from lab.report.closing import preface, remarks
+from lab.report.terminal import timeline_text
 from lab.report.tone import Tone
 
 
 def markdown(matrix: Matrix) -> str:
-    """Return what was judged, the table, and below it what it means."""
-    return "\n".join(("  \n".join(map(_plain, preface(matrix))), "", *_table(matrix), "", *_remarks(matrix)))
+    """Return what was judged, the table, what it means, and the timelines of what was not expected."""
+    return "\n".join(
+        ("  \n".join(map(_plain, preface(matrix))), "", *_table(matrix), "", *_remarks(matrix), *_timelines(matrix))
+    )
 
 
 def _table(matrix: Matrix) -> Iterator[str]:
@@ -41,6 +45,12 @@ def _remarks(matrix: Matrix) -> Iterator[str]:
         yield f"* {_plain(remark.text)}"
         if remark.console:
             yield from ("", "  ```text", *(f"  {line}" for line in remark.console), "  ```", "")
+
+
+def _timelines(matrix: Matrix) -> Iterator[str]:
+    for title, result in cells.unexpected(matrix):
+        text = timeline_text(result.timeline)
+        yield from ("", f"<details><summary>{escape(title)}</summary>", "", "```text", text, "```", "", "</details>")
 
 
 def _plain(text: str) -> str:

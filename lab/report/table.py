@@ -13,8 +13,9 @@ from lab.matrix import Column, Matrix
 from lab.report import cells
 from lab.report.cells import Cell
 from lab.report.closing import remarks
+from lab.report.terminal import timeline_lines
 from lab.report.tone import STYLES
-from lab.result import Trial
+from lab.result import Result, Trial
 
 #: Before what the kernel to the left does otherwise.
 TURNS: Final = "≠ "
@@ -62,6 +63,18 @@ def _cell(cell: Cell) -> Text:
         for complaint in cell.complaints:
             text.append(f"\n{complaint}", "bold red")
     return text
+
+
+def timelines(matrix: Matrix, *, but: Result | None = None) -> Iterator[Text]:
+    """Draw the timelines of the trials that did not give what was expected.
+
+    :param but: without this one, which was drawn already.
+    """
+    for title, result in cells.unexpected(matrix):
+        if result is not but:
+            yield Text(title, "bold red")
+            yield from timeline_lines(result.timeline)
+            yield Text()
 
 
 def lines(matrix: Matrix) -> Iterator[Text]:

@@ -95,6 +95,22 @@ class TestMarkdown:
         assert "iptables_nat: &lt;no&gt; such table" in html
         assert "| `end`" in html
 
+    def test_what_was_not_expected_has_its_timeline(self, broken_matrix, matrix):
+        title = "in-window, fix none, on Linux 6.1: stalled (not as expected: accepted, delivered; "
+        timeline = timeline_text(
+            next(row.tallies[1] for row in broken_matrix.rows if row.trial.case == "in-window").sample.timeline
+        )
+        text = forms.write("md", broken_matrix)
+        assert title in text
+        assert timeline in text
+        html = MarkdownIt("commonmark").enable("table").render(text)
+        assert html.count("<details>") == html.count("</details>") == 1
+        assert "<details>" not in forms.write("md", matrix)
+        text = "\n".join(line.plain.rstrip() for line in table.timelines(broken_matrix))
+        assert text.startswith(title)
+        assert timeline in text
+        assert list(table.timelines(matrix)) == []
+
     def test_it_says_what_the_terminal_says(self, matrix):
         text = forms.write("md", matrix)
         assert [[cell.strip("*").replace("**,", ",") for cell in row] for row in cells(text)[2:]] == cells(
