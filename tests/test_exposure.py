@@ -154,7 +154,9 @@ def test_what_only_looks_like_a_drop_is_none(node, rule):
 def test_a_drop_of_all_but_invalid_packets_is_none(node, program):
     rule = ("-I", "FORWARD", "-m", "conntrack", "!", "--ctstate", "INVALID", "-j", "DROP")
     backend = Backend(program.partition("-")[2])
-    assert node(backend=backend, change=iptables(*rule, program=program))[0] is Exposure.AFFECTED
+    found, sentence = node(backend=backend, change=iptables(*rule, program=program))
+    assert found is Exposure.AFFECTED
+    assert sentence.startswith("Yes, with ipv4 and ipv6: ")
 
 
 def test_nothing_is_said_on_stderr(tmp_path):

@@ -112,7 +112,7 @@ def _of_column(column: Column) -> Iterator[tuple[str, _Answer]]:
             else:
                 rest = f", a healthy connection is reset; {cure}"
                 yield case, _Answer("AFFECTED by {}", f"with {where}", rest, Tone.HARMFUL)
-        elif case == HEADLINE and _lives(came[key]):
+        elif case == HEADLINE and _held(fixes[key][NO_FIX]):
             # Where another packet does it, the headline's word is about its own packet alone.
             words = "NOT AFFECTED by {}" if hit else "NOT AFFECTED"
             yield case, _Answer(words, f"a node of {where}", " keeps the connection alive", Tone.FINE)
@@ -120,29 +120,23 @@ def _of_column(column: Column) -> Iterator[tuple[str, _Answer]]:
 
 def _came(tally: Tally) -> frozenset[Outcome]:
     """Return the outcomes of a trial that can be believed: not those of a run whose witnesses disagree."""
-    if tally.sample is None:
-        return frozenset()
-    if tally.sample.verdict.disagreements:
+    if tally.sample is not None and tally.sample.verdict.disagreements:
         return frozenset({tally.sample.expected.outcome} if tally.as_expected else ())
-    return frozenset({tally.sample.verdict.outcome, *(outcome for outcome, _count in tally.outcomes)})
-
-
-def _lives(outcomes: frozenset[Outcome]) -> bool:
-    return bool(outcomes) and all(tone_of(outcome) is Tone.FINE for outcome in outcomes)
+    return frozenset(outcome for outcome, _count in tally.outcomes)
 
 
 def _cure(tallies: dict[str, Tally]) -> str:
-    tried = {fix: tally for fix, tally in tallies.items() if fix != NO_FIX and tally.sample is not None}
+    tried = {fix: tally for fix, tally in tallies.items() if fix != NO_FIX and tally.runs}
     if not tried:
         return "no fix was tried"
-    helps = [fix for fix, tally in tried.items() if _helps(tally)]
+    helps = [fix for fix, tally in tried.items() if _held(tally)]
     return f"{' or '.join(helps)} prevents it" if helps else "no fix that was tried prevents it"
 
 
-def _helps(tally: Tally) -> bool:
+def _held(tally: Tally) -> bool:
     """Tell whether the connection lived in every run, and every run came to its end."""
-    believed = tally.sample is not None and not tally.sample.verdict.disagreements
-    return believed and not tally.failure and _lives(_came(tally))
+    doubted = tally.sample is None or bool(tally.sample.verdict.disagreements) or bool(tally.failure)
+    return not doubted and tally.runs > 0 and all(tone_of(outcome) is Tone.FINE for outcome in _came(tally))
 
 
 def listed(words: Iterable[str]) -> str:

@@ -60,6 +60,23 @@ def test_a_fix_helps_only_if_the_connection_lived_in_every_run(report):
     assert said(doubted) == [f"{HIT}be-liberal prevents it."]
 
 
+def test_a_run_that_came_to_no_end_is_no_evidence(report):
+    def with_failure(case, fix, **others):
+        before = tally(report, case, fix)
+        bound = dataclasses.replace(before, failure="no end within 10 s", **others)
+        return dataclasses.replace(report, tallies=tuple(bound if one is before else one for one in report.tallies))
+
+    assert said(with_failure("beyond-window", "drop-forward")) == [f"{HIT}be-liberal prevents it."]
+    # What a trial left behind that was never decided says nothing, whatever it looks like.
+    nothing = {"runs": 0, "as_expected": 0, "outcomes": ()}
+    assert said(with_failure("beyond-window", "none", **nothing)) == []
+    bare = only(with_failure("beyond-window", "be-liberal", **nothing), "beyond-window", "none", "be-liberal")
+    assert said(bare) == [f"{HIT}no fix was tried."]
+    alive = with_outcomes(report, "beyond-window", "none", Outcome.DROPPED)
+    once = dataclasses.replace(tally(alive, "beyond-window", "none"), failure="no end within 10 s")
+    assert said(dataclasses.replace(alive, tallies=(once,))) == []
+
+
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_one_reset_in_many_runs_is_one_too_many(report, place):
     outcomes = [Outcome.DROPPED] * 3
