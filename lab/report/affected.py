@@ -130,7 +130,7 @@ def _cure(tallies: dict[str, Tally]) -> str:
     if not tried:
         return "no fix was tried"
     helps = [fix for fix, tally in tried.items() if _held(tally)]
-    return f"{' or '.join(helps)} prevents it" if helps else "no fix that was tried prevents it"
+    return f"{listed(helps, 'or')} prevents it" if helps else "no fix that was tried prevents it"
 
 
 def _held(tally: Tally) -> bool:
@@ -139,7 +139,7 @@ def _held(tally: Tally) -> bool:
     return not doubted and tally.runs > 0 and all(tone_of(outcome) is Tone.FINE for outcome in _came(tally))
 
 
-def listed(words: Iterable[str]) -> str:
-    """Return words with commas and an "and"."""
+def listed(words: Iterable[str], before_last: str = "and") -> str:
+    """Return words with commas, and with another word before the last one."""
     *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last
+    return f"{', '.join(first)} {before_last} {last}" if first else last

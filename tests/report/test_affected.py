@@ -52,6 +52,11 @@ def test_no_fix_was_tried_is_not_the_same_as_no_fix_helps(report):
     assert said(worse) == [f"{HIT}no fix that was tried prevents it."]
 
 
+def test_several_fixes_are_listed(report):
+    third = elsewhere(only(report, "beyond-window", "be-liberal"), fix="drop-prerouting")
+    assert said(joined(report, third)) == [f"{HIT}drop-forward, be-liberal or drop-prerouting prevents it."]
+
+
 def test_a_fix_helps_only_if_the_connection_lived_in_every_run(report):
     outcomes = [Outcome.DROPPED] * 9 + [Outcome.STALLED]
     once = with_outcomes(report, "beyond-window", "drop-forward", *outcomes)
