@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import os
 import signal
+import time
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -67,7 +68,8 @@ async def run(settings: Sequence[Setting], family: Family, repeat: int) -> Repor
             tally = tallies[setting.trial]
             progress.update(task, description=f"{setting.case.name} with {setting.fix.name}")
             if not tally.failure and not tally.missing:
-                tallies[setting.trial] = await _once(tally, setting, answer)
+                start = time.monotonic()
+                tallies[setting.trial] = (await _once(tally, setting, answer)).and_took(time.monotonic() - start)
             progress.advance(task)
     return Report(__version__, os.uname().release, {family: answer}, tuple(tallies.values()))
 
@@ -81,4 +83,8 @@ async def _once(tally: Tally, setting: Setting, answer: Behaviour) -> Tally:
     except MissingError as error:
         return dataclasses.replace(tally, missing=str(error))
     except LabError as error:
-        return dataclasses.replace(tally, failure=str(error), unfinished=seen[-1] if seen else None)
+        failed = dataclasses.replace(tally, failure=str(error))
+        if not seen:
+            return failed
+        timeline = dataclasses.replace(seen[-1], faults=(*seen[-1].faults, str(error)))
+        return dataclasses.replace(failed, sample=trial.judge(setting, answer, timeline))

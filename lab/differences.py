@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lab.matrix import Matrix, Row
+from lab.places import called
 from lab.result import Tally, Trial
 from lab.words import Family
 
@@ -24,31 +25,31 @@ class Deed:
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that one kernel does otherwise than the one before it.
+    """Something that one kernel does otherwise than the one before it in the table, which may be years older.
 
-    :param since: the label of the first one to do it.
-    :param before: the label of the last one to do otherwise.
-    :param what: what is done since.
-    :param instead_of: what was done before.
-    :param trials: where it shows; empty where it is the kernel's way altogether.
+    :param kernel: its label.
+    :param before: the label of the nearest one before it that came to an answer.
+    :param what: what it does.
+    :param instead_of: what the one before it does.
+    :param where: the trials in which it shows; empty where it is the kernel's way altogether.
     """
 
-    since: str
+    kernel: str
     before: str
     what: str
     instead_of: str
-    trials: tuple[Trial, ...] = ()
+    where: str = ""
 
     @property
     def sentence(self) -> str:
         """Tell it."""
-        where = f", {'; '.join(places(self.trials))}" if self.trials else ""
-        return f"From {self.since} on{where}: {self.what} ({self.before}: {self.instead_of})."
+        where = f" in {self.where}" if self.where else ""
+        return f"{self.kernel} differs from {self.before}{where}: {self.what} ({self.before}: {self.instead_of})."
 
 
 def differences(matrix: Matrix) -> Iterator[Difference]:
     """Yield what each kernel does otherwise than the one before it: altogether, and then trial by trial."""
-    rows = [(row, deeds(row), turns(row)) for row in matrix.rows]
+    rows, names = [(row, deeds(row), turns(row)) for row in matrix.rows], matrix.names
     for index, column in enumerate(matrix.columns):
         yield from _ways(matrix, index)
         found: dict[tuple[int, Deed, Deed], list[Trial]] = {}
@@ -57,7 +58,8 @@ def differences(matrix: Matrix) -> Iterator[Difference]:
             if before is not None and (then := its[before]) and (now := its[index]):
                 found.setdefault((before, then, now), []).append(row.trial)
         for (before, then, now), trials in found.items():
-            yield Difference(column.label, matrix.columns[before].label, *_told(then, now), tuple(trials))
+            where = "; ".join(called(trials, names))
+            yield Difference(column.label, matrix.columns[before].label, *_told(then, now), where)
 
 
 def alike(matrix: Matrix) -> int:
@@ -78,18 +80,6 @@ def turns(row: Row) -> tuple[int | None, ...]:
         found.append(before if before is not None and deed is not None and deed != its[before] else None)
         before = index if deed is not None else before
     return tuple(found)
-
-
-def places(trials: Iterable[Trial]) -> Iterator[str]:
-    """Name trials: cases together that have the same fixes."""
-    fixes: dict[str, list[str]] = {}
-    for trial in trials:
-        fixes.setdefault(trial.case, []).append(trial.fix)
-    cases: dict[tuple[str, ...], list[str]] = {}
-    for case, its in fixes.items():
-        cases.setdefault(tuple(its), []).append(case)
-    for given, names in cases.items():
-        yield f"{', '.join(names)} with {' or '.join(given)}"
 
 
 def _ways(matrix: Matrix, index: int) -> Iterator[Difference]:

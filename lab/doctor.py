@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import platform
-import re
 import socket
 import subprocess
 from dataclasses import asdict, dataclass
@@ -17,10 +16,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from lab.conntrack.window import BE_LIBERAL
 from lab.errors import LabError, MachineError, MissingError
+from lab.exposure import LIBERAL, Exposure, expose
 from lab.features import require
 from lab.kernels import programs
-from lab.netns import Namespace, Nft, NftError, RouteSocket, Xtables, nfacct, userns
+from lab.netns import Namespace, Nft, RouteSocket, Xtables, nfacct, userns
 from lab.netns.program import find
 from lab.netns.rtnetlink import VethEnd, veth
 from lab.wire import hold
@@ -53,15 +54,6 @@ class Check:
     necessary: bool = False
 
 
-class Exposure(StrEnum):
-    """Whether this machine is a node whose connections can be reset."""
-
-    AFFECTED = "affected"
-    PROTECTED = "protected"
-    NO_NODE = "no-node"
-    UNKNOWN = "unknown"
-
-
 @dataclass(frozen=True)
 class Diagnosis:
     """All that was found.
@@ -81,9 +73,8 @@ class Diagnosis:
         return all(check.state is State.OK for check in self.checks if check.necessary)
 
 
-_LIBERAL: Final = "net.netfilter.nf_conntrack_tcp_be_liberal"
 _SYSCTLS: Final = (
-    _LIBERAL,
+    LIBERAL,
     "net.netfilter.nf_conntrack_max",
     "net.netfilter.nf_conntrack_count",
     "net.netfilter.nf_log_all_netns",
@@ -108,9 +99,7 @@ def examine() -> Diagnosis:
         checks += [*_features(), *_backends(), *(_behaviour(family) for family in Family)]
     checks += [*_some_cases(), _other_kernels()]
     # The modules that reading rules may ask for are loaded by now.
-    exposure, conclusion = (
-        expose() if is_privileged else (Exposure.UNKNOWN, "Only root can read its rules: `sudo lab doctor`.")
-    )
+    exposure, conclusion = expose() if is_privileged else (Exposure.UNKNOWN, _for_root(sysctls[LIBERAL]))
     return Diagnosis(tuple(checks), sysctls, exposure, conclusion)
 
 
@@ -132,6 +121,10 @@ def lines(diagnosis: Diagnosis) -> Iterator[str]:
     yield ""
     yield f"A lab {'can' if diagnosis.ready else 'cannot'} run here."
     yield f"Is this machine a node with the bug? {diagnosis.conclusion}"
+
+
+def _for_root(liberal: str | None) -> str:
+    return f"Only root can read its rules: `sudo lab doctor`. {LIBERAL} is {liberal or 'unknown'}."
 
 
 def _sysctl(name: str) -> str | None:
@@ -274,7 +267,7 @@ def _nf_tables(namespace: Namespace) -> str:
 def _conntrack(namespace: Namespace) -> str:
     chain = "chain forward { type filter hook forward priority 0; ct state invalid drop; }"
     _load(namespace, f"table inet doctor_ct {{ {chain}; }}", "")
-    liberal = namespace.sysctl(_LIBERAL.replace(".", "/"))
+    liberal = namespace.sysctl(BE_LIBERAL)
     return f"ct state is known, and be_liberal of a fresh namespace is {liberal}"
 
 
@@ -368,68 +361,3 @@ def _behaviour(family: Family) -> Check:
         "see the checks above; a kernel that is none of the known ones is worth a report",
         necessary=family is Family.IPV4,
     )
-
-
-def expose() -> tuple[Exposure, str]:
-    """Tell whether the namespace that this is called in looks like a node whose connections can be reset.
-
-    Only reads: by nftables' own dump, and from iptables-legacy only what the kernel lists as there already
-    (asking for a table makes it).
-
-    :returns: the conclusion, in a word and in a sentence.
-    """
-    try:
-        chains = _forward_chains()
-    except (LabError, OSError) as error:
-        return Exposure.UNKNOWN, f"Unknown: its rules cannot be read: {error}"
-    if not chains:
-        return Exposure.NO_NODE, "No: there are no rules of kube-proxy."
-    if _sysctl(_LIBERAL) == "1":
-        return (
-            Exposure.PROTECTED,
-            "It is a node, and be_liberal keeps conntrack from calling packets INVALID by window.",
-        )
-    open_chains = [place for place, rules in chains.items() if not _DROPS_INVALID.search(rules)]
-    if open_chains:
-        sentence = (
-            f"Yes: {' and '.join(open_chains)} lets INVALID packets pass untranslated; clients reset. "
-            f"Take a kube-proxy from v1.15 on in iptables mode, or set the sysctl {_LIBERAL}=1."
-        )
-        return Exposure.AFFECTED, sentence
-    # kubernetes #117924
-    sentence = (
-        "It is a node, and kube-proxy drops INVALID packets that are forwarded. Clients in its own network "
-        "namespace and masqueraded ones are not protected by that."
-    )
-    return Exposure.PROTECTED, sentence
-
-
-# As nft tells of a rule (of iptables-nft's too, with or without its translation), and iptables-legacy-save.
-_DROPS_INVALID: Final = re.compile(r"(invalid|conntrack).*\bdrop\b", re.IGNORECASE)
-
-
-def _forward_chains() -> dict[str, str]:
-    """Read the chains in which kube-proxy drops INVALID packets, if it does, by their places."""
-    chains = {}
-    here = Namespace.open("/proc/thread-self/ns/net")
-    nft = Nft(here)
-    xtables = Xtables(here, Backend.LEGACY)
-    try:
-        for family in ("ip", "ip6"):
-            for place in (f"{family} filter KUBE-FORWARD", f"{family} kube-proxy filter-forward"):
-                try:
-                    chains[place] = nft.run(f"list chain {place}")
-                except NftError as error:
-                    if "No such file" not in str(error):
-                        raise
-        for version, prefix in ((4, "ip"), (6, "ip6")):
-            tables = Path(f"/proc/thread-self/net/{prefix}_tables_names")
-            if tables.exists() and "filter" in tables.read_text().split():
-                rules = re.findall(r"-A KUBE-FORWARD .*", xtables.save(version, "filter"))
-                if rules:
-                    chains[f"{prefix}tables-legacy KUBE-FORWARD"] = "\n".join(rules)
-    finally:
-        xtables.close()
-        nft.close()
-        here.close()
-    return chains

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from lab.places import names
 from lab.result import Report, Tally, Trial
 
 
@@ -38,6 +39,11 @@ class Column:
             return self.kernel
         name = self.kernel.rpartition("/")[2]
         return f"{self.version} ({name})" if name else self.version
+
+    @property
+    def name(self) -> str:
+        """What to call it in a sentence: its label, or its whole release where it is a report of its own."""
+        return self.label if self.kernel else self.release
 
     @property
     def good(self) -> bool:
@@ -76,6 +82,11 @@ class Matrix:
         return tuple(Row(trial, tuple(tallies.get(trial) for tallies in found)) for trial in trials)
 
     @property
+    def names(self) -> dict[Trial, str]:
+        """What to call each trial's case: with its place where the same case was tried in several."""
+        return names(row.trial for row in self.rows)
+
+    @property
     def good(self) -> bool:
         """True when every trial gave on every kernel what it is expected to give there."""
         return all(column.good for column in self.columns)
@@ -104,8 +115,9 @@ def joined(shares: Sequence[Column], cases: Sequence[str]) -> Column:
 
 
 def alone(report: Report) -> Matrix:
-    """Return the table of one report: a matrix with one kernel."""
-    return Matrix(report.lab, (Column("", report.kernel, version(report.kernel), report),))
+    """Return the table of one report: a matrix with one kernel. It took what its trials took, one after the other."""
+    seconds = sum(tally.seconds for tally in report.tallies)
+    return Matrix(report.lab, (Column("", report.kernel, version(report.kernel), report, seconds=seconds),))
 
 
 def version(release: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lab.conntrack.witness import Judgement
 from lab.timeline import Timeline
@@ -63,11 +63,11 @@ class Tally:
     """One trial, run once or many times.
 
     :param outcomes: how often each outcome came.
-    :param sample: the first result that was not as expected, the last one where all were; None where no run came to
-        its end.
+    :param sample: the first result that was not as expected, the last one where all were; of a run that failed, what
+        was seen until then. None where nothing was seen.
     :param failure: why the trial could not be run (to its end); empty where it could.
     :param missing: what the machine lacks for it, and what brings that; empty where it lacks nothing.
-    :param unfinished: what was seen in a run that could not be brought to its end.
+    :param seconds: what all runs took together, from making the lab to its end.
     """
 
     trial: Trial
@@ -77,26 +77,29 @@ class Tally:
     sample: Result | None = None
     failure: str = ""
     missing: str = ""
-    unfinished: Timeline | None = None
+    seconds: float = 0.0
 
     def and_then(self, result: Result) -> Tally:
         """Return the tally with one more result."""
         counts = dict(self.outcomes)
         counts[result.verdict.outcome] = counts.get(result.verdict.outcome, 0) + 1
         keep = self.sample is not None and not self.sample.as_expected
-        return Tally(
-            self.trial,
-            self.runs + 1,
-            self.as_expected + result.as_expected,
-            tuple(counts.items()),
-            self.sample if keep else result,
-            self.failure,
+        return replace(
+            self,
+            runs=self.runs + 1,
+            as_expected=self.as_expected + result.as_expected,
+            outcomes=tuple(counts.items()),
+            sample=self.sample if keep else result,
         )
+
+    def and_took(self, seconds: float) -> Tally:
+        """Return the tally of a trial that took so much longer."""
+        return replace(self, seconds=self.seconds + seconds)
 
     @property
     def good(self) -> bool:
-        """True when it was run and every run was as expected, or could not be had on this machine."""
-        return bool(self.missing) or (self.runs > 0 and self.as_expected == self.runs and not self.failure)
+        """True when every run was as expected, and there was one or it could not be had on this machine."""
+        return self.as_expected == self.runs and not self.failure and (self.runs > 0 or bool(self.missing))
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lab import doctor, fixes
+from lab import doctor
 from lab.cli import app
-from lab.doctor import Check, Diagnosis, Exposure, State
+from lab.doctor import Check, Diagnosis, State
 from lab.errors import MissingError
-from lab.fabric import Lab
-from lab.netns import Namespace, Nft, NftError, userns
-from lab.topology.reader import load
-from lab.trial import with_proxy
-from lab.words import Backend, ProxyMode
+from lab.exposure import Exposure
+from lab.netns import Namespace, Nft, userns
 
 
 @pytest.fixture(scope="module")
@@ -84,53 +81,6 @@ def test_it_changes_nothing(asked):
     assert before.keys() == after.keys()
 
 
-@pytest.fixture
-def node():
-    """Build the node of the shipped topology; give a function that says what is seen there."""
-    userns.ensure()
-    labs = []
-
-    def build(fix="none", **proxy):
-        settings = {"mode": None, "version": None, "backend": None} | proxy
-        labs.append(Lab(with_proxy(load("kube-proxy"), **settings), change=fixes.find(fix).change))
-        with labs[-1].hosts["node"].namespace.entered():
-            return doctor.expose()
-
-    yield build
-    for lab in labs:
-        lab.close()
-
-
-@pytest.mark.parametrize(
-    "proxy",
-    [{"backend": Backend.NFT}, {"backend": Backend.LEGACY}, {"mode": ProxyMode.NFTABLES}],
-    ids=["nft", "legacy", "nftables-mode"],
-)
-def test_a_node_is_affected_until_it_drops_invalid_packets(node, proxy):
-    exposure, sentence = node(**proxy)
-    assert exposure is Exposure.AFFECTED
-    assert "be_liberal=1" in sentence
-    assert node("drop-forward", **proxy)[0] is Exposure.PROTECTED
-
-
-def test_the_drop_of_a_newer_kube_proxy_is_seen(node):
-    assert node(version="v1.15")[0] is Exposure.PROTECTED
-
-
-def test_be_liberal_protects(node):
-    exposure, sentence = node("be-liberal")
-    assert exposure is Exposure.PROTECTED
-    assert "be_liberal" in sentence
-
-
-def test_rules_that_cannot_be_read_are_no_conclusion(monkeypatch):
-    def refuse():
-        raise NftError("Operation not permitted")
-
-    monkeypatch.setattr(doctor, "_forward_chains", refuse)
-    assert doctor.expose()[0] is Exposure.UNKNOWN
-
-
 def test_a_missing_program_is_named_with_its_package(monkeypatch):
     def find(name):
         raise MissingError(f"{name} is not installed", "apt install iptables")
@@ -150,3 +100,18 @@ def test_only_what_is_necessary_makes_it_fail(monkeypatch, necessary, code):
     assert result.exit_code == code
     assert "missing  conntrack  there is none (modprobe nf_conntrack)\n" in result.output
     assert f"A lab {'cannot' if code else 'can'} run here." in result.output
+
+
+def test_an_ordinary_user_is_told_who_can_know_and_what_the_sysctl_is(monkeypatch):
+    def refuse():
+        pytest.fail("asked without the right to")
+
+    monkeypatch.setattr(doctor.userns, "privileged", lambda: False)
+    monkeypatch.setattr(doctor, "expose", refuse)
+    diagnosis = doctor.examine()
+    assert diagnosis.exposure is Exposure.UNKNOWN
+    liberal = diagnosis.sysctls["net.netfilter.nf_conntrack_tcp_be_liberal"]
+    assert diagnosis.conclusion == (
+        "Only root can read its rules: `sudo lab doctor`."
+        f" net.netfilter.nf_conntrack_tcp_be_liberal is {liberal or 'unknown'}."
+    )

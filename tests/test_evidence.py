@@ -9,6 +9,7 @@ from lab import behaviour, trial
 from lab.cases.case import Case, always, injection, on_every_kernel
 from lab.conntrack.witness import Judgement
 from lab.fixes import FIXES
+from lab.report import forms
 from lab.stage import Scripted
 from lab.topology.reader import load
 from lab.trial import Setting, with_proxy
@@ -127,7 +128,11 @@ def test_what_ended_in_an_error_keeps_what_was_seen():
     [tally] = report.tallies
     assert (tally.failure, tally.runs) == ("waited in vain", 0)
     assert not tally.good
-    assert len([one for one in tally.unfinished.sightings if one.packet.tcp]) > 10
+    assert len([one for one in tally.sample.timeline.sightings if one.packet.tcp]) > 10
+    assert "waited in vain" in tally.sample.verdict.disagreements
+    printed = forms.write("md", report)
+    assert "not run" in printed
+    assert "PSH,ACK seq 1 len 15" in printed
 
 
 def test_a_connection_that_stands_still_is_stalled_and_no_error(monkeypatch):

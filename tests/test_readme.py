@@ -1,7 +1,12 @@
 """What the README shows must work as it stands there."""
 
 import importlib.util
+import os
+import platform
 import re
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -62,3 +67,20 @@ def test_what_each_fix_was_worth_is_what_came_of_the_catalogue():
 def test_every_fix_is_weighed():
     section = README.split("### What each fix is worth")[1].split("\n## ")[0]
     assert set(re.findall(r"^\| ([a-z-]*[a-z]) \|", section, re.MULTILINE)) - {"fix"} == set(FIXES) - {"none"}
+
+
+@pytest.mark.kernel
+def test_what_lab_run_prints_is_what_is_shown():
+    shown = README.split("    $ lab run\n")[1].split("\n\nThe numbers in brackets")[0]
+    verdict = textwrap.dedent("    Linux" + shown.rpartition("\n    Linux")[2])
+    width = max(len(line) for line in verdict.splitlines() if line.startswith("│"))
+    done = subprocess.run(
+        [sys.executable, "-m", "lab", "run", "--no-timeline"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": str(width)},
+    )
+    if "from 6.1 on" not in done.stdout:
+        pytest.skip("the README's kernel ignores late packets, this one does not")
+    assert done.stdout.replace(platform.release(), "6.18.44") == f"{verdict}\n"

@@ -72,10 +72,11 @@ async def _plain(stage: Datagrams) -> None:
 def _decide(timeline: Timeline) -> Verdict:
     """Decide what became of the copy of a question; where none was seen, of the question."""
     verdict = decide(timeline)
-    [asked] = timeline.exchanges
-    came = len(asked.reached)
-    if not asked.answered or not any(judged.judgement is Judgement.INVALID for judged in timeline.judged):
+    asked = timeline.exchanges[0] if timeline.exchanges else None
+    invalid = any(judged.judgement is Judgement.INVALID for judged in timeline.judged)
+    if asked is None or not asked.answered or not invalid:
         return verdict
+    came = len(asked.reached)
     outcome, words = Outcome.DUPLICATED, f"the question came {came} times"
     if came == 1:
         outcome, words = Outcome.DROPPED, f"{timeline.counters.dropped or 0} dropped by rule"

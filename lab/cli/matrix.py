@@ -166,8 +166,11 @@ def _say(kernel: str, what: str) -> None:
 
 def _print(found: Matrix) -> None:
     from lab.report import table
+    from lab.report.closing import preface
 
     screen = console()
+    for words in preface(found):
+        screen.print(words, soft_wrap=True)
     draw(screen, partial(table.tables, found))
-    for line in table.lines(found):
+    for line in (*table.timelines(found), *table.lines(found)):
         screen.print(line, soft_wrap=True)

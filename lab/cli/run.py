@@ -76,7 +76,10 @@ def run(
     junit: JunitOption = None,
     md: MarkdownOption = None,
     timeline: Annotated[
-        bool, typer.Option("--timeline/--no-timeline", help="Print the first trial's packets, one by one.")
+        bool,
+        typer.Option(
+            "--timeline/--no-timeline", help="Print the packets of the first trial, and of those not as expected."
+        ),
     ] = True,
 ) -> None:
     """Break real connections on purpose, each in a lab of its own, and judge what this kernel makes of it."""
@@ -126,8 +129,12 @@ def _run(
 
 
 def _print_report(report: Report, *, timeline: bool) -> None:
-    from lab.report import terminal
+    from lab.matrix import alone
+    from lab.report import table, terminal
+    from lab.report.advice import advice
+    from lab.report.closing import preface
 
+    matrix = alone(report)
     screen = console()
     first = next((tally.sample for tally in report.tallies if tally.sample is not None), None)
     if timeline and first is not None:
@@ -135,11 +142,15 @@ def _print_report(report: Report, *, timeline: bool) -> None:
         for line in terminal.timeline_lines(first.timeline):
             screen.print(line, soft_wrap=True)
         screen.print()
-    for family, behaviour in report.behaviours.items():
-        screen.print(f"Linux {report.kernel}, {family}: {behaviour.words}.", soft_wrap=True)
+        for line in table.timelines(matrix, but=first):
+            screen.print(line, soft_wrap=True)
+    for words in preface(matrix):
+        screen.print(words, soft_wrap=True)
     draw(screen, partial(terminal.tables, report.tallies))
-    for line in terminal.conclusion(report):
+    for line in table.lines(matrix):
         screen.print(line, soft_wrap=True)
+    for words in advice():
+        screen.print(words, soft_wrap=True)
 
 
 @app.command(

@@ -13,7 +13,7 @@ from rich.text import Text
 from lab.cases import Case
 from lab.fixes import FIXES
 from lab.remembered import Remembered
-from lab.report.terminal import OUTCOME_STYLES
+from lab.report.tone import style_of
 from lab.words import Behaviour
 
 
@@ -52,7 +52,7 @@ def _came(last: Sequence[Remembered]) -> Iterator[Text | Table]:
         drawn.add_column("outcome", no_wrap=True)
         drawn.add_column("decided by")
         for one in group:
-            outcome = Text(one.outcome, OUTCOME_STYLES.get(one.outcome, "bold red"))
+            outcome = Text(one.outcome, style_of(one.outcome))
             if not one.as_expected:
                 outcome.append("\nNOT AS EXPECTED", "bold red")
             drawn.add_row(one.trial.fix, outcome, one.decided_by)

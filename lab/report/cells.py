@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
 from lab.differences import turns
 from lab.matrix import Column, Matrix, Row
+from lab.report.tone import Tone, tone_of
 from lab.result import Result, Tally, Trial
-from lab.verdict import Outcome
 
 
 class Kind(StrEnum):
@@ -23,23 +22,6 @@ class Kind(StrEnum):
     NOTHING = "nothing"  # nobody tried
 
 
-class Tone(StrEnum):
-    """How a cell looks, by what became of the connection."""
-
-    FINE = "fine"
-    HARMLESS = "harmless"
-    HARMFUL = "harmful"
-    NOTHING = "nothing"
-
-
-_TONES: Final = {
-    Outcome.DELIVERED: Tone.FINE,
-    Outcome.DROPPED: Tone.FINE,
-    Outcome.LEAKED: Tone.HARMLESS,
-    Outcome.RETRIED: Tone.HARMLESS,
-}
-
-
 @dataclass(frozen=True)
 class Cell:
     """One trial on one kernel, in words.
@@ -50,6 +32,8 @@ class Cell:
     :param turns: whether the kernel before this one did something else.
     :param complaints: what is wrong; empty where all is as expected.
     :param result: what it is made from, None where nothing came to its end.
+    :param runs: how often the same came; empty for a single run.
+    :param seconds: what all runs took together.
     """
 
     kind: Kind
@@ -59,12 +43,24 @@ class Cell:
     turns: bool
     complaints: tuple[str, ...]
     result: Result | None
+    runs: str = ""
+    seconds: float = 0.0
 
 
-def rows(matrix: Matrix) -> Iterator[tuple[Trial, tuple[Cell, ...]]]:
-    """Return the table, row by row."""
+def rows(matrix: Matrix) -> Iterator[tuple[Trial, str, tuple[Cell, ...]]]:
+    """Return the table, row by row: the trial, what to call its case, and what came of it on each kernel."""
+    names = matrix.names
     for row in matrix.rows:
-        yield row.trial, tuple(_cells(matrix, row))
+        yield row.trial, names[row.trial], tuple(_cells(matrix, row))
+
+
+def unexpected(matrix: Matrix) -> Iterator[tuple[str, Result]]:
+    """Return what came of the trials that have something to explain, and left a timeline for it, by what to call it."""
+    for trial, name, row in rows(matrix):
+        for column, cell in zip(matrix.columns, row, strict=True):
+            if cell.complaints and cell.result is not None:
+                complaints = "; ".join(cell.complaints)
+                yield f"{name}, fix {trial.fix}, on Linux {column.name}: {cell.word} ({complaints})", cell.result
 
 
 def _cells(matrix: Matrix, row: Row) -> Iterator[Cell]:
@@ -80,21 +76,32 @@ def _without(column: Column) -> Cell:
 
 
 def _cell(tally: Tally, *, turns: bool) -> Cell:
-    result, complaints = tally.sample, []
-    if result is not None:
-        expected, verdict = result.expected, result.verdict
-        if (verdict.judgement, verdict.outcome) != (expected.judgement, expected.outcome):
-            complaints.append(f"not as expected: {expected.judgement or 'not judged'}, {expected.outcome}")
-        complaints += verdict.disagreements
-    if tally.runs > 1 and tally.as_expected < tally.runs:
-        complaints.append(f"{tally.as_expected} of {tally.runs} as expected")
-    if tally.failure:
-        complaints.append(f"then not run: {tally.failure}" if result else tally.failure)
-    if tally.missing:
-        return Cell(Kind.SKIPPED, "not here", "", Tone.HARMLESS, False, (tally.missing,), None)
+    result, seconds = tally.sample, tally.seconds
+    if result is None and tally.missing:
+        return Cell(Kind.SKIPPED, "not here", "", Tone.HARMLESS, False, (tally.missing,), None, seconds=seconds)
     if result is None:
-        return Cell(Kind.ERROR, "not run", "", Tone.HARMFUL, turns, tuple(complaints), None)
-    verdict = result.verdict
-    tone = _TONES.get(verdict.outcome, Tone.HARMFUL)
-    kind = Kind.FAILURE if complaints else Kind.PASSED
-    return Cell(kind, verdict.outcome, verdict.judgement or "not judged", tone, turns, tuple(complaints), result)
+        return Cell(Kind.ERROR, "not run", "", Tone.HARMFUL, turns, (tally.failure,), None, seconds=seconds)
+    complaints = tuple(_complaints(tally, result))
+    outcome, word = result.verdict.outcome, result.verdict.judgement or "not judged"
+    runs = f"{tally.runs:,} runs" if tally.runs > 1 else ""
+    return Cell(_kind(tally), outcome, word, tone_of(outcome), turns, complaints, result, runs=runs, seconds=seconds)
+
+
+def _kind(tally: Tally) -> Kind:
+    if not tally.good:
+        return Kind.FAILURE if tally.runs else Kind.ERROR
+    return Kind.SKIPPED if tally.missing else Kind.PASSED
+
+
+def _complaints(tally: Tally, result: Result) -> Iterator[str]:
+    expected, verdict = result.expected, result.verdict
+    if (verdict.judgement, verdict.outcome) != (expected.judgement, expected.outcome):
+        yield f"not as expected: {expected.judgement or 'not judged'}, {expected.outcome}"
+    yield from verdict.disagreements
+    if tally.runs > 1 and tally.as_expected < tally.runs:
+        outcomes = ", ".join(f"{outcome} {count}" for outcome, count in tally.outcomes)
+        yield f"{tally.as_expected} of {tally.runs} as expected ({outcomes})"
+    if tally.failure:
+        yield f"{'then ' if tally.runs else ''}not run: {tally.failure}"
+    if tally.missing:
+        yield f"then not here: {tally.missing}"

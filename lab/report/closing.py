@@ -1,78 +1,63 @@
-"""What a matrix means, in sentences: whom the bug hits, what differs between kernels, and what was not found out."""
+"""What a matrix means, in sentences: whom the bug hits, what differs between kernels, and what was not found out.
+
+A report is a matrix of one kernel, and told by the same sentences.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterator
 
-from lab.differences import alike, differences, places
+from lab.differences import alike, differences
 from lab.matrix import Column, Matrix
-from lab.report.cells import Tone
-from lab.report.terminal import HEADLINE, NO_FIX
+from lab.places import called, tried
+from lab.report.affected import Remark, answers, listed, regression
+from lab.report.tone import Tone
 from lab.result import Trial
-from lab.verdict import Outcome
+from lab.words import Behaviour, Family
 
-_LIVES: Final = (Outcome.DROPPED, Outcome.DELIVERED)
+__all__ = ["Remark", "preface", "remarks"]
 
 
-@dataclass(frozen=True)
-class Remark:
-    """One sentence below the table.
-
-    :param console: what a guest's console said last, to be shown with it.
-    """
-
-    text: str
-    tone: Tone
-    console: tuple[str, ...] = ()
+def preface(matrix: Matrix) -> Iterator[str]:
+    """Say above the table what was judged: the kernels by their ways, and the nodes, which the lab makes."""
+    ways: dict[tuple[Family, Behaviour], list[str]] = {}
+    for column in matrix.columns:
+        for way in column.report.behaviours.items() if column.report else ():
+            ways.setdefault(way, []).append(column.name)
+    for (family, behaviour), kernels in ways.items():
+        yield f"Linux {listed(kernels)}, {family}: {behaviour.words}."
+    if places := list(tried(row.trial for row in matrix.rows)):
+        yield f"Judged: nodes that the lab made, of {', and of '.join(places)}."
 
 
 def remarks(matrix: Matrix) -> Iterator[Remark]:
     """Say what a matrix means: the answer first, then what differs, then what is missing."""
-    yield from _affected(matrix)
+    yield from answers(matrix)
+    yield from regression(matrix)
     yield from _differences(matrix)
     for column in matrix.columns:
-        yield from _not_run(column)
+        yield from _not_run(matrix, column)
     yield _last_words(matrix)
 
 
-def _affected(matrix: Matrix) -> Iterator[Remark]:
-    """Say on which kernels one packet resets a connection, and which fixes prevent it."""
-    answers: dict[tuple[str, Tone], list[str]] = {}
-    for column in matrix.columns:
-        tallies = column.report.tallies if column.report else ()
-        outcomes = {
-            tally.trial.fix: tally.sample.verdict.outcome
-            for tally in tallies
-            if tally.trial.case == HEADLINE and tally.sample
-        }
-        if outcomes.get(NO_FIX) is Outcome.RESET:
-            helps = [fix for fix, outcome in outcomes.items() if outcome in _LIVES]
-            cure = f"{' or '.join(helps)} prevents it" if helps else "no fix that was tried prevents it"
-            answer = f"AFFECTED: {{}}: one packet resets a healthy connection; {cure}.", Tone.HARMFUL
-        elif outcomes.get(NO_FIX) in _LIVES:
-            answer = "NOT AFFECTED: {}: the connection stays alive.", Tone.FINE
-        else:
-            continue
-        answers.setdefault(answer, []).append(column.label)
-    for (sentence, tone), labels in answers.items():
-        yield Remark(sentence.format(f"Linux {_listed(labels)}"), tone)
-
-
 def _differences(matrix: Matrix) -> Iterator[Remark]:
-    for difference in differences(matrix):
+    found = list(differences(matrix))
+    for difference in found:
         yield Remark(difference.sentence, Tone.NOTHING)
+    if found:
+        text = "Where two kernels differ, the change came somewhere between their versions; where, nobody looked for."
+        yield Remark(text, Tone.NOTHING)
     ran = sum(column.report is not None for column in matrix.columns)
     if ran == len(matrix.columns) > 1:
         yield Remark(f"{alike(matrix)} of {len(matrix.rows)} trials gave the same on all {ran} kernels.", Tone.NOTHING)
 
 
-def _not_run(column: Column) -> Iterator[Remark]:
+def _not_run(matrix: Matrix, column: Column) -> Iterator[Remark]:
     if column.report is None:
         release = f", Linux {column.release}," if column.release else ""
         yield Remark(f"{column.label}{release} gave no results: {column.failure}", Tone.HARMFUL, column.console)
         return
+    kernel = f"{column.label}: " if len(matrix.columns) > 1 else ""
     reasons: dict[tuple[str, Tone], list[Trial]] = {}
     for tally in column.report.tallies:
         if tally.missing:
@@ -80,7 +65,7 @@ def _not_run(column: Column) -> Iterator[Remark]:
         elif tally.failure:
             reasons.setdefault((tally.failure, Tone.HARMFUL), []).append(tally.trial)
     for (reason, tone), trials in reasons.items():
-        yield Remark(f"{column.label}: not run: {'; '.join(places(trials))}: {reason}", tone)
+        yield Remark(f"{kernel}not run: {'; '.join(called(trials, matrix.names))}: {reason}", tone)
 
 
 def _last_words(matrix: Matrix) -> Remark:
@@ -88,14 +73,12 @@ def _last_words(matrix: Matrix) -> Remark:
     had = [tally for report in reports if report for tally in report.tallies if not tally.missing]
     bad = sum(not tally.good for tally in had)
     without = sum(report is None or not any(tally.runs for tally in report.tallies) for report in reports)
+    whose = "their" if len(reports) > 1 else "this"
     if not bad and not without:
-        return Remark(f"{len(had)} of {len(had)} trials gave what their kernel is expected to give.", Tone.FINE)
-    parts = [f"{bad} of {len(had)} trials did not give what their kernel is expected to give"] if bad else []
-    if without:
+        return Remark(f"{len(had)} of {len(had)} trials gave what {whose} kernel is expected to give.", Tone.FINE)
+    parts = [f"{bad} of {len(had)} trials did not give what {whose} kernel is expected to give"] if bad else []
+    if without and len(reports) == 1 and reports[0] is not None:
+        parts += [] if bad else ["Nothing of it can be tried on this machine"]
+    elif without:
         parts.append(f"{without} of {len(reports)} kernels gave no results")
     return Remark(f"{', and '.join(parts)}.", Tone.HARMFUL)
-
-
-def _listed(words: Iterable[str]) -> str:
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last

@@ -6,8 +6,9 @@ import itertools
 from importlib.resources import files
 
 from lab.matrix import Matrix
+from lab.places import place
 from lab.report import cells
-from lab.report.closing import remarks
+from lab.report.closing import preface, remarks
 from lab.report.terminal import timeline_text
 
 
@@ -17,10 +18,12 @@ def html(matrix: Matrix) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("lab.report").joinpath("matrix.html.j2").read_text(encoding="utf-8"))
-    cases = [(case, list(group)) for case, group in itertools.groupby(cells.rows(matrix), key=lambda row: row[0].case)]
+    cases = [(name, list(group)) for name, group in itertools.groupby(cells.rows(matrix), key=lambda row: row[1])]
     return template.render(
         matrix=matrix,
         cases=cases,
+        preface=list(preface(matrix)),
+        place=place,
         remarks=list(remarks(matrix)),
         timeline_text=timeline_text,
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Final
 from xml.etree import ElementTree
 
 from lab.matrix import Column, Matrix
+from lab.places import place, tried
 from lab.report import cells
+from lab.report.affected import answers
 from lab.report.cells import Cell, Kind
 from lab.report.terminal import timeline_text
 from lab.result import Trial
@@ -21,37 +24,51 @@ def junit(matrix: Matrix) -> str:
     root = ElementTree.Element("testsuites", name="lab")
     rows = list(cells.rows(matrix))
     for index, column in enumerate(matrix.columns):
-        root.append(_suite(column, [(trial, row[index]) for trial, row in rows]))
+        suite = _suite(column, [(trial, name, row[index]) for trial, name, row in rows])
+        for answer in answers(replace(matrix, columns=(column,))):
+            _property(suite, "answer", answer.text)
+        root.append(suite)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode")
 
 
-def _suite(column: Column, trials: list[tuple[Trial, Cell]]) -> ElementTree.Element:
+def _suite(column: Column, trials: list[tuple[Trial, str, Cell]]) -> ElementTree.Element:
     suite = ElementTree.Element("testsuite", name=f"Linux {column.label}", time=f"{column.seconds:.3f}")
-    properties = ElementTree.SubElement(suite, "properties")
-    ElementTree.SubElement(properties, "property", name="kernel", value=column.release)
+    ElementTree.SubElement(suite, "properties")
+    _property(suite, "kernel", column.release)
     for family, behaviour in (column.report.behaviours if column.report else {}).items():
-        ElementTree.SubElement(properties, "property", name=f"behaviour, {family}", value=behaviour)
+        _property(suite, f"behaviour, {family}", behaviour)
+    had = [(trial, name, cell) for trial, name, cell in trials if cell.kind is not Kind.NOTHING]
+    for words in tried(trial for trial, _name, _cell in had) if column.report else ():
+        _property(suite, "judged", words)
     if column.report is None:
         # A suite without a single case would pass: the guest itself is the case that went wrong.
         case = ElementTree.SubElement(suite, "testcase", classname="kernel", name=column.kernel, time="0")
         _problem(case, Kind.ERROR, column.failure, "\n".join(column.console))
     else:
-        suite.extend(_case(trial, cell) for trial, cell in trials if cell.kind is not Kind.NOTHING)
+        suite.extend(_case(*one) for one in had)
     for kind, name in ((Kind.FAILURE, "failures"), (Kind.ERROR, "errors"), (Kind.SKIPPED, "skipped")):
         suite.set(name, str(len(suite.findall(f"testcase/{kind}"))))
     suite.set("tests", str(len(suite.findall("testcase"))))
     return suite
 
 
-def _case(trial: Trial, cell: Cell) -> ElementTree.Element:
-    case = ElementTree.Element("testcase", classname=trial.case, name=f"{trial.case} with {trial.fix}", time="0")
+def _property(suite: ElementTree.Element, name: str, value: str) -> None:
+    properties = suite.find("properties")
+    assert properties is not None
+    ElementTree.SubElement(properties, "property", name=name, value=_clean(value))
+
+
+def _case(trial: Trial, name: str, cell: Cell) -> ElementTree.Element:
+    time = f"{cell.seconds:.6f}"
+    case = ElementTree.Element("testcase", classname=trial.case, name=f"{name} with {trial.fix}", time=time)
     if cell.result is None:
         _problem(case, cell.kind, *cell.complaints)
     elif cell.complaints:
         _problem(case, cell.kind, f"{cell.word}, {cell.judgement}", *cell.complaints)
     if cell.result is not None:
-        ElementTree.SubElement(case, "system-out").text = _clean(timeline_text(cell.result.timeline))
+        output = (place(trial), *filter(None, (cell.runs,)), timeline_text(cell.result.timeline))
+        ElementTree.SubElement(case, "system-out").text = _clean("\n".join(output))
     return case
 
 

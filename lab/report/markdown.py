@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import escape
 
 from lab.matrix import Matrix
 from lab.report import cells
-from lab.report.cells import Cell, Tone
-from lab.report.closing import remarks
+from lab.report.cells import Cell
+from lab.report.closing import preface, remarks
+from lab.report.terminal import timeline_text
+from lab.report.tone import Tone
 
 
 def markdown(matrix: Matrix) -> str:
-    """Return the table, and below it what it means."""
-    return "\n".join((*_table(matrix), "", *_remarks(matrix)))
+    """Return what was judged, the table, what it means, and the timelines of what was not expected."""
+    return "\n".join(
+        ("  \n".join(map(_plain, preface(matrix))), "", *_table(matrix), "", *_remarks(matrix), *_timelines(matrix))
+    )
 
 
 def _table(matrix: Matrix) -> Iterator[str]:
     yield _row("case", "fix", *(column.label for column in matrix.columns))
     yield _row(*["---"] * (2 + len(matrix.columns)))
     before = ""
-    for trial, row in cells.rows(matrix):
-        yield _row("" if trial.case == before else trial.case, trial.fix, *map(_cell, row))
-        before = trial.case
+    for trial, name, row in cells.rows(matrix):
+        yield _row("" if name == before else name, trial.fix, *map(_cell, row))
+        before = name
 
 
 def _row(*fields: str) -> str:
@@ -30,7 +35,7 @@ def _row(*fields: str) -> str:
 
 def _cell(cell: Cell) -> str:
     word = f"**{cell.word}**" if cell.tone is Tone.HARMFUL else cell.word
-    parts = [f"{'≠ ' if cell.turns else ''}{word}", *filter(None, (cell.judgement,))]
+    parts = [f"{'≠ ' if cell.turns else ''}{word}", *filter(None, (cell.judgement, cell.runs))]
     complaints = cell.complaints if cell.result is not None else ()
     return "<br>".join((", ".join(parts), *(_plain(complaint) for complaint in complaints)))
 
@@ -40,6 +45,12 @@ def _remarks(matrix: Matrix) -> Iterator[str]:
         yield f"* {_plain(remark.text)}"
         if remark.console:
             yield from ("", "  ```text", *(f"  {line}" for line in remark.console), "  ```", "")
+
+
+def _timelines(matrix: Matrix) -> Iterator[str]:
+    for title, result in cells.unexpected(matrix):
+        text = timeline_text(result.timeline)
+        yield from ("", f"<details><summary>{escape(title)}</summary>", "", "```text", text, "```", "", "</details>")
 
 
 def _plain(text: str) -> str:

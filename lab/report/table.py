@@ -11,11 +11,11 @@ from rich.text import Text
 
 from lab.matrix import Column, Matrix
 from lab.report import cells
-from lab.report.cells import Cell, Tone
+from lab.report.cells import Cell
 from lab.report.closing import remarks
-from lab.result import Trial
-
-_STYLES: Final = {Tone.FINE: "green", Tone.HARMLESS: "yellow", Tone.HARMFUL: "bold red", Tone.NOTHING: ""}
+from lab.report.terminal import timeline_lines
+from lab.report.tone import STYLES
+from lab.result import Result, Trial
 
 #: Before what the kernel to the left does otherwise.
 TURNS: Final = "≠ "
@@ -29,14 +29,15 @@ def tables(matrix: Matrix, width: int) -> Iterator[Table]:
     :param width: of the terminal, in columns.
     """
     rows = list(cells.rows(matrix))
-    cases, fixes = {trial.case for trial, _row in rows}, {trial.fix for trial, _row in rows}
+    cases, fixes = {name for _trial, name, _row in rows}, {trial.fix for trial, _name, _row in rows}
     names = sum(max(map(len, words), default=0) for words in (cases, fixes))
     room = max(1, (width - names - 7) // (_CELL + 3))  # each column has two spaces and a line
     for first in range(0, len(matrix.columns), room):
-        yield _table(matrix.columns[first : first + room], [(trial, row[first : first + room]) for trial, row in rows])
+        part = [(trial, name, row[first : first + room]) for trial, name, row in rows]
+        yield _table(matrix.columns[first : first + room], part)
 
 
-def _table(columns: Sequence[Column], rows: Sequence[tuple[Trial, Sequence[Cell]]]) -> Table:
+def _table(columns: Sequence[Column], rows: Sequence[tuple[Trial, str, Sequence[Cell]]]) -> Table:
     drawn = Table(highlight=False)
     drawn.add_column("case", no_wrap=True)
     drawn.add_column("fix", no_wrap=True)
@@ -45,26 +46,40 @@ def _table(columns: Sequence[Column], rows: Sequence[tuple[Trial, Sequence[Cell]
         if not column.label.startswith(column.version):
             title.append(f"\n{column.version}", "dim")
         drawn.add_column(title, min_width=_CELL)
-    for case, group in itertools.groupby(rows, key=lambda row: row[0].case):
-        for index, (trial, row) in enumerate(group):
-            drawn.add_row("" if index else case, trial.fix, *map(_cell, row))
+    for name, group in itertools.groupby(rows, key=lambda row: row[1]):
+        for index, (trial, _name, row) in enumerate(group):
+            drawn.add_row("" if index else name, trial.fix, *map(_cell, row))
         drawn.add_section()
     return drawn
 
 
 def _cell(cell: Cell) -> Text:
-    text = Text(f"{TURNS if cell.turns else ''}{cell.word}", _STYLES[cell.tone])
+    text = Text(f"{TURNS if cell.turns else ''}{cell.word}", STYLES[cell.tone])
     if cell.judgement:
         text.append(f", {cell.judgement}", "dim")
+    if cell.runs:
+        text.append(f", {cell.runs}", "dim")
     if cell.result is not None:  # what kept a trial from being run is told once, below
         for complaint in cell.complaints:
             text.append(f"\n{complaint}", "bold red")
     return text
 
 
+def timelines(matrix: Matrix, *, but: Result | None = None) -> Iterator[Text]:
+    """Draw the timelines of the trials that did not give what was expected.
+
+    :param but: without this one, which was drawn already.
+    """
+    for title, result in cells.unexpected(matrix):
+        if result is not but:
+            yield Text(title, "bold red")
+            yield from timeline_lines(result.timeline)
+            yield Text()
+
+
 def lines(matrix: Matrix) -> Iterator[Text]:
     """Say what the matrix means, line by line."""
     for remark in remarks(matrix):
-        yield Text(remark.text, _STYLES[remark.tone])
+        yield Text(remark.text, STYLES[remark.tone])
         for line in remark.console:
             yield Text(f"    {line}", "dim")

@@ -12,39 +12,24 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lab.conntrack.witness import Judged, Judgement
+from lab.conntrack.witness import Judged
+from lab.places import names
 from lab.report.load import load_lines
-from lab.result import Report, Result, Tally
+from lab.report.tone import style_of
+from lab.result import Result, Tally
 from lab.timeline import Exchange, Injected, Timeline
-from lab.verdict import Outcome, cost, leaked, lost_where
+from lab.verdict import cost, leaked, lost_where
 from lab.wire.capture import LOCAL, Sighting
 from lab.wire.follow import distance
 from lab.wire.packet import ACK, FIN, ICMP, RST, SYN, TCP, UDP, Packet
-
-#: The names of the cases and of the fix that the closing words speak of.
-HEADLINE: Final = "beyond-window"
-REGRESSION: Final = "upstream-regression"
-NO_FIX: Final = "none"
 
 _OOPS: Final = "bold red"
 _QUIET: Final = "dim"
 _INDENT: Final = " " * 13  # below the times
 _STATE_STYLES: Final = {"invalid": _OOPS, "new": "cyan"}
 
-#: How an outcome looks; one that is not here kills.
-OUTCOME_STYLES: Final = {
-    Outcome.DELIVERED: "green",
-    Outcome.DROPPED: "green",
-    Outcome.LEAKED: "yellow",
-    Outcome.RETRIED: "yellow",
-}
-
 _WIDE: Final = 4  # fixes; with more, a cell has room for two words only
 _BRIEF: Final = 11  # columns of a fix's name that can be broken
-
-#: Counters of conntrack that say what no rule sees, told where they are not 0.
-
-_LIVES: Final = (Outcome.DROPPED, Outcome.DELIVERED)
 
 # Which packets bring an entry into which state (net/netfilter/nf_conntrack_proto_tcp.c, tcp_conntracks).
 _CAUSES: Final = {
@@ -257,8 +242,10 @@ def timeline_lines(timeline: Timeline) -> list[Text]:
     Of downloads under load: how each ended, and what was counted.
     """
     if timeline.load is not None:
-        return load_lines(timeline, timeline.load)
-    return [*_Drawing(timeline).lines(), *_ending(timeline)]
+        lines = load_lines(timeline, timeline.load)
+    else:
+        lines = [*_Drawing(timeline).lines(), *_ending(timeline)]
+    return [*lines, *(Text(f"found: {finding}") for finding in timeline.findings)]
 
 
 def _about(injected: Injected) -> str:
@@ -299,7 +286,6 @@ def _ending(timeline: Timeline) -> list[Text]:
     left = f"{entry.tcp_state or 'UDP'}, {entry.timeout:,} s left" if entry else "gone"
     invalid = f"INVALID by the nodes' count: {counted.get('invalid', 0)}"
     lines.append(Text(f"{invalid}{others}; conntrack entry at {timeline.node}: {left}"))
-    lines += [Text(f"found: {finding}") for finding in timeline.findings]
     return lines
 
 
@@ -336,7 +322,7 @@ def timeline_text(timeline: Timeline) -> str:
 def heading(result: Result) -> Text:
     """Return the line above a timeline: what was tried, and what became of it."""
     text = Text(f"{result.trial.case}, fix {result.trial.fix}: ", "bold")
-    text.append(result.verdict.outcome, OUTCOME_STYLES.get(result.verdict.outcome, _OOPS))
+    text.append(result.verdict.outcome, style_of(result.verdict.outcome))
     return text
 
 
@@ -352,13 +338,19 @@ def tables(tallies: Sequence[Tally], width: int) -> Iterator[Table]:
         yield from _brief_tables(tallies, fixes, width)
 
 
+def _by_name(tallies: Sequence[Tally]) -> dict[tuple[str, str], Tally]:
+    """Return what came of each case with each fix; a case that was tried in several places has a name for each."""
+    named = names(tally.trial for tally in tallies)
+    return {(named[tally.trial], tally.trial.fix): tally for tally in tallies}
+
+
 def _table(tallies: Sequence[Tally], fixes: Sequence[str]) -> Table:
-    cells = {(tally.trial.case, tally.trial.fix): tally for tally in tallies}
+    cells = _by_name(tallies)
     drawn = Table(show_lines=True, highlight=False)
     drawn.add_column("case", no_wrap=True)
     for fix in fixes:
         drawn.add_column(f"fix: {fix}", overflow="fold")
-    for case in dict.fromkeys(tally.trial.case for tally in tallies):
+    for case in dict.fromkeys(name for name, _fix in cells):
         drawn.add_row(case, *(_cell(cells.get((case, fix))) for fix in fixes))
     return drawn
 
@@ -368,8 +360,8 @@ def _brief_tables(tallies: Sequence[Tally], fixes: Sequence[str], width: int) ->
 
     Conntrack's word is told once, as the first fix has it; other cells name theirs where it is another one.
     """
-    cells = {(tally.trial.case, tally.trial.fix): tally for tally in tallies}
-    cases = list(dict.fromkeys(tally.trial.case for tally in tallies))
+    cells = _by_name(tallies)
+    cases = list(dict.fromkeys(name for name, _fix in cells))
     words = [_word(cells.get((case, fixes[0]))) for case in cases]
     alike: dict[tuple[str, ...], list[str]] = {}
     columns: list[list[Text]] = []
@@ -413,6 +405,10 @@ def _word(tally: Tally | None) -> str:
     return str(result.verdict.judgement or "-") if result else "-"
 
 
+def _after(text: Text, tally: Tally, words: str) -> str:
+    return f"{chr(10) if text else ''}{'then ' if tally.runs else ''}{words}"
+
+
 def _cell(tally: Tally | None, word: str | None = None) -> Text:
     """Return what came of a trial, and what decided it.
 
@@ -424,7 +420,7 @@ def _cell(tally: Tally | None, word: str | None = None) -> Text:
     result = tally.sample
     if result is not None:
         outcome = result.verdict.outcome
-        text.append(outcome, OUTCOME_STYLES.get(outcome, _OOPS))
+        text.append(outcome, style_of(outcome))
         if tally.runs > 1 and not (word and tally.good):
             text.append(f", {tally.as_expected} of {tally.runs} as expected", "" if tally.good else _OOPS)
         if word is None:
@@ -437,56 +433,7 @@ def _cell(tally: Tally | None, word: str | None = None) -> Text:
             for disagreement in result.verdict.disagreements:
                 text.append(f"\n{disagreement}", _OOPS)
     if tally.failure:
-        text.append("\nthen NOT RUN" if result else "NOT RUN", _OOPS)
+        text.append(_after(text, tally, "NOT RUN"), _OOPS)
     if tally.missing:
-        text.append("not here", "yellow")
+        text.append(_after(text, tally, "not here"), "yellow")
     return text
-
-
-def conclusion(report: Report) -> list[Text]:
-    """Say what the trials mean, in a sentence or three for someone whose cluster is broken."""
-    lines = []
-    headline = {tally.trial.fix: tally for tally in report.tallies if tally.trial.case == HEADLINE and tally.sample}
-    outcomes = {fix: tally.sample.verdict.outcome for fix, tally in headline.items() if tally.sample}
-    if NO_FIX in outcomes:
-        trial = headline[NO_FIX].trial
-        node = f"on Linux {report.kernel}, a node of kube-proxy {trial.proxy_version} in {trial.proxy_mode} mode"
-        if outcomes[NO_FIX] is Outcome.RESET:
-            helps = [fix for fix, outcome in outcomes.items() if outcome in _LIVES]
-            if helps:
-                cure = f"{' or '.join(helps)} prevents it"
-            else:
-                cure = "no fix that was tried prevents it" if len(outcomes) > 1 else "no fix was tried"
-            lines.append(Text(f"AFFECTED: {node} lets one packet reset a healthy connection; {cure}.", _OOPS))
-        elif outcomes[NO_FIX] in _LIVES:
-            lines.append(Text(f"NOT AFFECTED: {node} keeps the connection alive.", "bold green"))
-    for tally in report.tallies:
-        if tally.trial.case == REGRESSION and tally.trial.fix == NO_FIX and tally.sample is not None:
-            lines.append(_on_regression(tally.sample))
-    for reason in dict.fromkeys(tally.failure or tally.missing for tally in report.tallies):
-        cells = [tally for tally in report.tallies if reason and reason in (tally.failure, tally.missing)]
-        if cells:
-            names = ", ".join(f"{tally.trial.case} with {tally.trial.fix}" for tally in cells)
-            lines.append(Text(f"not run: {names}: {reason}", _OOPS if cells[0].failure else "yellow"))
-    if not report.good:
-        bad = sum(not tally.good for tally in report.tallies)
-        lines.append(
-            Text(
-                f"{bad} of {len(report.tallies)} trials did not give what this kernel is expected to give."
-                if bad
-                else "Nothing of it can be tried on this machine.",
-                _OOPS,
-            )
-        )
-    return lines
-
-
-def _on_regression(result: Result) -> Text:
-    packet = "Kubernetes' own regression packet (100,000 bytes behind)"
-    judgement = result.verdict.judgement
-    if judgement is Judgement.INVALID:
-        return Text(f"{packet} is INVALID on this kernel, so upstream's test means what it says here.")
-    return Text(
-        f"{packet} is not INVALID on this kernel but {judgement}: let through and translated."
-        " So upstream's test passes here with every fix off, and proves nothing."
-    )

@@ -229,15 +229,22 @@ def _receive(sock: socket.socket) -> tuple[bytes, tuple[str, int]] | None:
 def decide(timeline: Timeline) -> Verdict:
     """Decide what became of the questions: the first that went wrong decides, the last where all went well."""
     wrong = (exchange for exchange in timeline.exchanges if not exchange.answered)
-    return _decide(timeline, next(wrong, timeline.exchanges[-1]))
+    return _decide(timeline, next(wrong, None) or _last(timeline))
 
 
 def decide_by_the_last(timeline: Timeline) -> Verdict:
     """Decide what became of the last question: those before it are there to be remembered by conntrack."""
-    return _decide(timeline, timeline.exchanges[-1])
+    return _decide(timeline, _last(timeline))
 
 
-def _decide(timeline: Timeline, decisive: Exchange) -> Verdict:
+def _last(timeline: Timeline) -> Exchange | None:
+    return timeline.exchanges[-1] if timeline.exchanges else None
+
+
+def _decide(timeline: Timeline, decisive: Exchange | None) -> Verdict:
+    if decisive is None:
+        faults = tuple(disagreeing_witnesses(timeline))
+        return Verdict(Outcome.LOST, None, "", ("nobody asked",), faults, timeline.findings)
     outcome, because = _outcome(timeline, decisive)
     others = [_outcome(timeline, exchange)[1] for exchange in timeline.exchanges if exchange is not decisive]
     if (moved := timeline.counters.moved) and decisive.reached:  # where it reached nobody they are told already

@@ -52,9 +52,11 @@ class TestTerminal:
         lines = printed(matrix).splitlines()
         first = next(index for index, line in enumerate(lines) if line.startswith("AFFECTED"))
         assert lines[first] == (
-            "AFFECTED: Linux 5.10, 6.1 and 7.3.1 (newest): one packet resets a healthy connection;"
+            "AFFECTED: on Linux 5.10, 6.1 and 7.3.1 (newest), a node of kube-proxy v1.14 in iptables mode"
+            " (iptables-nft, ipv4, topology kube-proxy) lets one packet reset a healthy connection;"
             " drop-forward or be-liberal prevents it."
         )
+        assert lines[first + 1].startswith("AFFECTED by upstream-regression: on Linux 5.10, with kube-proxy v1.14")
         assert lines[-2] == "10 of 12 trials gave the same on all 3 kernels."
         assert lines[-1] == "36 of 36 trials gave what their kernel is expected to give."
 
@@ -93,6 +95,22 @@ class TestMarkdown:
         assert "iptables_nat: &lt;no&gt; such table" in html
         assert "| `end`" in html
 
+    def test_what_was_not_expected_has_its_timeline(self, broken_matrix, matrix):
+        title = "in-window, fix none, on Linux 6.1: stalled (not as expected: accepted, delivered; "
+        timeline = timeline_text(
+            next(row.tallies[1] for row in broken_matrix.rows if row.trial.case == "in-window").sample.timeline
+        )
+        text = forms.write("md", broken_matrix)
+        assert title in text
+        assert timeline in text
+        html = MarkdownIt("commonmark").enable("table").render(text)
+        assert html.count("<details>") == html.count("</details>") == 1
+        assert "<details>" not in forms.write("md", matrix)
+        text = "\n".join(line.plain.rstrip() for line in table.timelines(broken_matrix))
+        assert text.startswith(title)
+        assert timeline in text
+        assert list(table.timelines(matrix)) == []
+
     def test_it_says_what_the_terminal_says(self, matrix):
         text = forms.write("md", matrix)
         assert [[cell.strip("*").replace("**,", ",") for cell in row] for row in cells(text)[2:]] == cells(
@@ -100,6 +118,13 @@ class TestMarkdown:
         )
         assert "**reset**, INVALID" in text
         assert "* 36 of 36 trials gave what their kernel is expected to give." in text
+
+    def test_the_readmes_matrix_is_what_is_written(self, strict_report, lenient_report):
+        names = {"5.10": "5.10", "6.1": "6.1", "6.12": "6.12", "6.18": "6.18", "newest": "7.3.4"}
+        reports = dict.fromkeys(names, lenient_report) | {"5.10": strict_report}
+        columns = [Column(name, version, version, reports[name]) for name, version in names.items()]
+        readme = (Path(__file__).parents[2] / "README.md").read_text()
+        assert forms.write("md", merge("0.1.0", columns)) in readme
 
 
 def counts(suite):
@@ -121,7 +146,24 @@ class TestJunit:
         case = suites[0].find("testcase")
         assert (case.get("classname"), case.get("name")) == ("beyond-window", "beyond-window with none")
         sample = matrix.rows[0].tallies[0].sample
-        assert case.findtext("system-out") == timeline_text(sample.timeline)
+        assert case.findtext("system-out").splitlines()[1:] == timeline_text(sample.timeline).splitlines()
+
+    def test_the_times_are_those_of_the_trials(self, report):
+        [suite] = ElementTree.fromstring(forms.write("junit", report)).findall("testsuite")
+        times = [float(case.get("time")) for case in suite.findall("testcase")]
+        assert times == [pytest.approx(one.seconds, abs=1e-6) for one in report.tallies]
+        assert all(time > 0 for time in times)
+        assert float(suite.get("time")) == pytest.approx(sum(times), abs=0.001)
+
+    def test_a_suite_says_what_was_judged_and_its_answer(self, broken_matrix):
+        suites = ElementTree.fromstring(forms.write("junit", broken_matrix)).findall("testsuite")
+        judged = "kube-proxy v1.14 in iptables mode (iptables-nft, ipv4), topology kube-proxy"
+        for suite, kernel in zip(suites, ("5.10", "6.1", None, "7.3.1 (newest)"), strict=True):
+            said = [(one.get("name"), one.get("value")) for one in suite.findall("properties/property")]
+            assert (("judged", judged) in said) is (kernel is not None)
+            answers = [value.partition(", ")[0] for name, value in said if name == "answer"]
+            cases = ["", " by upstream-regression"] if kernel == "5.10" else [""] if kernel else []
+            assert answers == [f"AFFECTED{case}: on Linux {kernel}" for case in cases]
 
     def test_what_went_wrong_is_failure_error_or_skipped(self, broken_matrix):
         _old, wrong, panicked, _new = ElementTree.fromstring(forms.write("junit", broken_matrix)).findall("testsuite")
@@ -193,7 +235,7 @@ class TestHtml:
 
 def test_a_report_is_written_as_a_matrix_with_one_kernel_but_its_json_is_its_own(report):
     assert '"tallies"' in forms.write("json", report)[:200]
-    rows = cells(forms.write("md", report))
+    rows = cells(forms.write("md", report).partition("\n\n")[2])
     assert rows[0][:2] == ["case", "fix"]
     assert len(rows[0]) == 3
     assert len(rows) == 2 + len(report.tallies)

@@ -66,10 +66,10 @@ def check(matrix):
     if (old, new) == ("5.10", "6.1"):
         assert [difference.sentence for difference in differences(matrix)] == [
             (
-                "From 6.1 on: late packets are ignored, those far beyond the window are INVALID"
+                "6.1 differs from 5.10: late packets are ignored, those far beyond the window are INVALID"
                 " (5.10: every packet out of the window is INVALID)."
             ),
-            "From 6.1 on, upstream-regression with none: ignored, delivered (5.10: INVALID, reset).",
+            "6.1 differs from 5.10 in upstream-regression with none: ignored, delivered (5.10: INVALID, reset).",
         ]
 
 

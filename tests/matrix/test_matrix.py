@@ -7,6 +7,7 @@ import pytest
 
 from lab.differences import alike, differences
 from lab.matrix import Column, alone, from_json, joined, merge, to_json
+from lab.report.closing import remarks
 from lab.result import Tally
 from lab.verdict import Outcome
 
@@ -53,11 +54,11 @@ def test_json_is_the_whole_of_it(matrix, broken_matrix):
 def test_what_differs_is_told_by_what_the_kernels_did(matrix):
     assert sentences(matrix) == [
         (
-            "From 6.1 on: late packets are ignored, those far beyond the window are INVALID"
+            "6.1 differs from 5.10: late packets are ignored, those far beyond the window are INVALID"
             " (5.10: every packet out of the window is INVALID)."
         ),
-        "From 6.1 on, upstream-regression with none: ignored, delivered (5.10: INVALID, reset).",
-        "From 6.1 on, upstream-regression with drop-forward: ignored, delivered (5.10: INVALID, dropped).",
+        "6.1 differs from 5.10 in upstream-regression with none: ignored, delivered (5.10: INVALID, reset).",
+        "6.1 differs from 5.10 in upstream-regression with drop-forward: ignored, delivered (5.10: INVALID, dropped).",
     ]
     assert alike(matrix) == len(matrix.rows) - 2
 
@@ -73,7 +74,7 @@ def test_a_finding_is_a_difference_and_told_alone(matrix, lenient_report):
         for number, findings in (("6.1", ("both", "timeout of CLOSE")), ("6.12", ("both", "timeout of ESTABLISHED")))
     )
     assert sentences(merge("0.1.0", [new, old])) == [
-        "From 6.12 on, in-window with none: timeout of ESTABLISHED (6.1: timeout of CLOSE)."
+        "6.12 differs from 6.1 in in-window with none: timeout of ESTABLISHED (6.1: timeout of CLOSE)."
     ]
 
 
@@ -82,9 +83,8 @@ def test_a_kernel_without_results_is_passed_over(matrix, broken_matrix):
     old, *others = matrix.columns
     assert sentences(merge("0.1.0", [old, failed, *others])) == sentences(matrix)
     # In-window stalled on 6.1; between that and the newest there is none that ran.
-    assert "From 7.3.1 (newest) on, in-window with none: accepted, delivered (6.1: accepted, stalled)." in sentences(
-        broken_matrix
-    )
+    difference = "7.3.1 (newest) differs from 6.1 in in-window with none: accepted, delivered (6.1: accepted, stalled)."
+    assert difference in sentences(broken_matrix)
 
 
 def test_cases_with_the_same_difference_are_named_together(lenient_report):
@@ -93,9 +93,9 @@ def test_cases_with_the_same_difference_are_named_together(lenient_report):
         changed = with_verdict(changed, case, fix, outcome=Outcome.LOST, judgement=None)
     columns = [Column("6.1", "", "6.1", lenient_report), Column("6.2", "", "6.2", changed)]
     assert sentences(merge("0.1.0", columns)) == [
-        "From 6.2 on, beyond-window with none: not judged, lost (6.1: INVALID, reset).",
+        "6.2 differs from 6.1 in beyond-window with none: not judged, lost (6.1: INVALID, reset).",
         (
-            "From 6.2 on, beyond-window with be-liberal; in-window with none or be-liberal: not judged, lost"
+            "6.2 differs from 6.1 in beyond-window with be-liberal; in-window with none or be-liberal: not judged, lost"
             " (6.1: accepted, delivered)."
         ),
     ]
@@ -110,6 +110,25 @@ def test_good_is_every_trial_on_every_kernel(matrix, broken_matrix, report):
     trial = old.report.tallies[0].trial
     failed = dataclasses.replace(old.report, tallies=(Tally(trial, failure="x"), *old.report.tallies[1:]))
     assert not merge("0.1.0", [dataclasses.replace(old, report=failed), *others]).good
+
+
+def test_no_boundary_is_claimed_that_nobody_looked_for(matrix, lenient_report):
+    texts = [remark.text for remark in remarks(matrix)]
+    assert not any(text.startswith("From ") for text in texts)
+    assert (
+        "Where two kernels differ, the change came somewhere between their versions; where, nobody looked for." in texts
+    )
+    same = merge("0.1.0", [Column(name, name, name, lenient_report) for name in ("5.10", "6.1")])
+    assert not any("Where two kernels differ" in remark.text for remark in remarks(same))
+
+
+def test_times_are_what_the_trials_took(report):
+    assert all(0 < one.seconds < 10 for one in report.tallies)
+    [column] = alone(report).columns
+    assert column.seconds == pytest.approx(sum(one.seconds for one in report.tallies))
+    once = report.tallies[0]
+    assert once.and_took(2.0).seconds == once.seconds + 2.0
+    assert once.and_then(once.sample).seconds == once.seconds
 
 
 def test_one_report_is_a_matrix_with_one_kernel(report):

@@ -2,28 +2,21 @@
 
 import dataclasses
 import re
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from lab.fixes import FIXES
-from lab.report.terminal import conclusion, heading, tables, timeline_text
+from lab.matrix import alone
+from lab.report.table import lines
+from lab.report.terminal import heading, tables, timeline_text
+from lab.report.tone import style_of
 from lab.result import Tally, from_json, to_json
 from lab.verdict import Outcome
 from lab.wire.capture import Sighting
 from lab.wire.packet import ICMP, IcmpHeader, Packet, SocketAddress
 
-RESULTS = Path(__file__).parent / "results.json"  # `lab run beyond-window upstream-regression --json`, on Linux 6.18
-
-
-@pytest.fixture(scope="module")
-def report():
-    return from_json(RESULTS.read_text())
-
-
-def tally(report, case, fix):
-    return next(one for one in report.tallies if (one.trial.case, one.trial.fix) == (case, fix))
+from .conftest import RESULTS, tally
 
 
 def printed(thing):
@@ -36,6 +29,10 @@ def printed(thing):
 def table(tallies, width=160):
     [drawn] = tables(tallies, width)
     return drawn
+
+
+def conclusion(report):
+    return list(lines(alone(report)))
 
 
 def many(report, **others):
@@ -119,11 +116,12 @@ def test_the_table_has_every_verdict_and_what_decided_it(report):
 
 
 def test_the_last_words_name_what_helps(report):
-    first, second = (line.plain for line in conclusion(report))
+    first, second, last = (line.plain for line in conclusion(report))
     assert first.startswith("AFFECTED: ")
     assert first.endswith("lets one packet reset a healthy connection; drop-forward or be-liberal prevents it.")
-    assert "is not INVALID on this kernel but ignored" in second
-    assert second.endswith("passes here with every fix off, and proves nothing.")
+    assert "is not INVALID on Linux 6.18.44 but ignored" in second
+    assert second.endswith("passes there with every fix off, and proves nothing.")
+    assert last == "6 of 6 trials gave what this kernel is expected to give."
 
 
 def test_a_node_that_is_not_affected(report):
@@ -154,6 +152,43 @@ def test_the_heading(report):
 
 def test_json_is_the_whole_of_it(report):
     assert from_json(to_json(report)) == report
+    timed = dataclasses.replace(report, tallies=tuple(one.and_took(1.25) for one in report.tallies))
+    assert from_json(to_json(timed)) == timed
+
+
+def test_json_from_before_times_were_kept_is_read(report):
+    assert '"seconds"' not in RESULTS.read_text()
+    assert {one.seconds for one in report.tallies} == {0.0}
+
+
+def test_findings_are_in_the_timeline(report):
+    timeline = tally(report, "beyond-window", "none").sample.timeline
+    found = dataclasses.replace(timeline, findings=("the entry has the timeout of CLOSE",))
+    assert timeline_text(found).splitlines()[-1] == "found: the entry has the timeout of CLOSE"
+
+
+def test_an_outcome_that_nobody_knows_yet_has_a_look():
+    assert style_of("connected") == style_of(Outcome.DELIVERED) == "green"
+    assert style_of("exploded") == style_of(Outcome.RESET)
+    assert {style_of(outcome) for outcome in Outcome} == {"green", "yellow", "bold red"}
+
+
+def test_a_tally_with_a_timeline_but_no_run_is_not_run(report):
+    before = tally(report, "beyond-window", "none")
+    bound = Tally(before.trial, sample=before.sample, failure="no end within 10 s")
+    text = printed(table([bound]))
+    assert "\u2502 NOT RUN " in text
+    assert "then NOT RUN" not in text
+    after = dataclasses.replace(before, failure="no end within 10 s")
+    assert "then NOT RUN" in printed(table([after]))
+
+
+def test_a_run_that_was_bad_is_not_excused_by_what_is_missing_later(report):
+    before = tally(report, "beyond-window", "none")
+    assert dataclasses.replace(before, missing="no nginx").good
+    assert not dataclasses.replace(before, runs=2, missing="no nginx").good
+    assert Tally(before.trial, missing="no nginx").good
+    assert not Tally(before.trial).good
 
 
 def test_a_tally_keeps_the_first_result_that_was_not_expected(report):

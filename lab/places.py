@@ -1,0 +1,67 @@
+"""Where trials were tried, in words: on which kube-proxy's node, in which address family, in which topology."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from lab.result import Trial
+
+
+def node(trial: Trial) -> str:
+    """Return what kind of node judged: kube-proxy's version and mode, who loaded its rules, the family."""
+    backend = f"iptables-{trial.backend}, " if trial.backend else ""
+    return f"kube-proxy {trial.proxy_version} in {trial.proxy_mode} mode ({backend}{trial.family})"
+
+
+def place(trial: Trial) -> str:
+    """Return the same with the topology: all that two trials of one case and fix may differ in."""
+    return f"{node(trial).removesuffix(')')}, topology {trial.topology})"
+
+
+def tried(trials: Iterable[Trial]) -> Iterator[str]:
+    """Say where trials were tried, a line for each kind of node; cases are named where not all have the same place."""
+    cases: dict[str, dict[str, dict[str, None]]] = {}
+    for trial in trials:
+        cases.setdefault(node(trial), {}).setdefault(trial.topology, {})[trial.case] = None
+    for index, (words, topologies) in enumerate(cases.items()):
+        sizes = Counter({topology: len(names) for topology, names in topologies.items()})
+        parts = [
+            topology + (f" for {', '.join(topologies[topology])}" if index or place else "")
+            for place, (topology, _size) in enumerate(sizes.most_common())
+        ]
+        yield f"{words}, topology {'; '.join(parts)}"
+
+
+def names(trials: Iterable[Trial]) -> dict[Trial, str]:
+    """Return what to call the case of each trial: with its place where the same case was tried in several."""
+    found: dict[Trial, str] = {}
+    by_case: dict[str, list[Trial]] = {}
+    for trial in trials:
+        by_case.setdefault(trial.case, []).append(trial)
+    for case, its in by_case.items():
+        distinct = [len(set(column)) > 1 for column in zip(*map(_parts, its), strict=True)]
+        for trial in its:
+            differing = [part for part, differs in zip(_parts(trial), distinct, strict=True) if differs and part]
+            found[trial] = f"{case} ({', '.join(differing)})" if differing else case
+    return found
+
+
+def called(trials: Iterable[Trial], named: Mapping[Trial, str]) -> Iterator[str]:
+    """Name trials: cases together that have the same fixes.
+
+    :param named: what :func:`names` makes of all trials that there are.
+    """
+    fixes: dict[str, list[str]] = {}
+    for trial in trials:
+        fixes.setdefault(named[trial], []).append(trial.fix)
+    cases: dict[tuple[str, ...], list[str]] = {}
+    for case, its in fixes.items():
+        cases.setdefault(tuple(its), []).append(case)
+    for given, its_cases in cases.items():
+        yield f"{', '.join(its_cases)} with {' or '.join(given)}"
+
+
+def _parts(trial: Trial) -> tuple[str, ...]:
+    backend = f"iptables-{trial.backend}" if trial.backend else ""
+    return (trial.proxy_version, f"{trial.proxy_mode} mode", backend, trial.family, f"topology {trial.topology}")

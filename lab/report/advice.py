@@ -1,0 +1,49 @@
+"""What a report of this machine's labs does not say of anybody's own node, and how to find that out."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from lab.kubeproxy.options import ProxyOptions
+from lab.kubeproxy.versions import VERSIONS, Version
+from lab.proxy import DEFAULT_VERSIONS
+from lab.words import Family, ProxyMode
+
+
+def advice() -> Iterator[str]:
+    """Say that the lab made what it judged, what other versions of kube-proxy do, and how to judge one's own node."""
+    mode = ProxyMode.IPTABLES
+    yield (
+        f"The lab made the node that it judged: by default one of kube-proxy {DEFAULT_VERSIONS[mode]} in {mode} mode."
+        " For others give --proxy-mode, --proxy-version, --backend, --family or --topology; whether a node of your own"
+        " is affected, `lab doctor` says there, as root."
+    )
+    modes = (f"in {mode} mode {', '.join(_ranges(mode))}" for mode in ProxyMode)
+    yield f"INVALID packets that a node forwards: {'; '.join(modes)}."
+
+
+def drops_invalid(mode: ProxyMode, version: str, *, be_liberal: bool = False) -> bool:
+    """Return whether kube-proxy drops INVALID packets by a rule of its own: in nftables mode no version does.
+
+    :param be_liberal: whether ``nf_conntrack_tcp_be_liberal`` is set when it starts.
+    """
+    options = ProxyOptions(Family.IPV4, version, conntrack_tcp_be_liberal=be_liberal)
+    return mode is ProxyMode.IPTABLES and options.drops_invalid
+
+
+def _ranges(mode: ProxyMode) -> Iterator[str]:
+    """Tell what the versions that know a mode do, those together that do the same."""
+    versions = [version for version in VERSIONS.values() if mode is ProxyMode.IPTABLES or version.nftables]
+    for words, group in itertools.groupby(versions, key=lambda version: _deed(mode, version)):
+        first, *others = (version.name for version in group)
+        name = f"{first} to {others[-1]}" if others else first
+        yield words.format(name)
+
+
+def _deed(mode: ProxyMode, version: Version) -> str:
+    if not drops_invalid(mode, version.name):
+        return "not dropped by {}"
+    if drops_invalid(mode, version.name, be_liberal=True):
+        return "dropped by {}"
+    return "by {} unless be_liberal is set when it starts"
