@@ -239,8 +239,8 @@ def _last(timeline: Timeline) -> Exchange | None:
 
 def _decide(timeline: Timeline, decisive: Exchange | None) -> Verdict:
     if decisive is None:
-        found = tuple(disagreeing_witnesses(timeline))
-        return Verdict(Outcome.LOST, None, "", ("nobody asked",), found, timeline.findings)
+        faults = tuple(disagreeing_witnesses(timeline))
+        return Verdict(Outcome.LOST, None, "", ("nobody asked",), faults, timeline.findings)
     outcome, because = _outcome(timeline, decisive)
     others = [_outcome(timeline, exchange)[1] for exchange in timeline.exchanges if exchange is not decisive]
     if (moved := timeline.counters.moved) and decisive.reached:  # where it reached nobody they are told already
