@@ -213,7 +213,6 @@ def _boot(kernel: Kernel, files: dict[str, str], trials: Trials) -> Column:
     guard: _Guard = worker.plugins[_Guard.name]
     with guard.watching(worker.get_current_task()) as running:
         image = Image(**{layer: fetched(digest, cache, running.check) for layer, digest in files.items()})
-        running.check()
         return asyncio.run(running.guest(kernel, image, trials))
 
 
