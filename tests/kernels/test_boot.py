@@ -34,13 +34,15 @@ def kernels_run(*command, limit=LIMIT, options=()):
 
 def test_a_command_runs_as_root_from_the_checkout_and_its_results_come_back(tmp_path):
     script = (
-        'uname -r; id -u; ls pyproject.toml; mkdir $LAB_RESULTS/a; echo b >$LAB_RESULTS/a/c; echo "d e" >&2; exit 7'
+        "uname -r; id -u; ls pyproject.toml; ls /sys/class/net; sed -n 's/MemTotal: *//p' /proc/meminfo; "
+        'mkdir $LAB_RESULTS/a; echo b >$LAB_RESULTS/a/c; echo "d e" >&2; exit 7'
     )
     done = kernels_run("sh", "-c", script, options=["--results", str(tmp_path / "out")])
     assert done.returncode == 7, done.stderr
-    release, *rest = done.stdout.splitlines()
+    release, user, file, network, memory, *rest = done.stdout.splitlines()
     assert release.startswith(KERNEL)
-    assert rest == ["0", "pyproject.toml", "d e"]
+    assert (user, file, network, rest) == ("0", "pyproject.toml", "lo", ["d e"])
+    assert 400 << 10 < int(memory.split()[0]) < 512 << 10  # KiB; the kernel has taken its own part
     assert (tmp_path / "out/a/c").read_text() == "b\n"
 
 

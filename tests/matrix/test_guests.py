@@ -180,3 +180,16 @@ def test_the_files_of_two_matrices_are_the_same_as_long_as_nothing_changed(tmp_p
     times = {path: path.stat().st_ino for path in first.values()}
     assert vars(make_image(kernel, cache)) == first
     assert {path: path.stat().st_ino for path in first.values()} == times
+
+
+def test_a_changed_checkout_remakes_its_own_layer_alone(tmp_path):
+    from lab.kernels import Cache, make_image, resolve
+
+    cache = Cache.default()
+    kernel = resolve(KERNELS.split(",")[-1], cache)
+    assert make_image(kernel, cache).project.stat().st_size < 3_000_000
+    (tmp_path / "pyproject.toml").touch()
+    before = vars(make_image(kernel, cache, tmp_path))
+    (tmp_path / "new.py").touch()
+    after = vars(make_image(kernel, cache, tmp_path))
+    assert {layer for layer, path in after.items() if path != before[layer]} == {"project"}
