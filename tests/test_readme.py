@@ -305,3 +305,21 @@ def test_every_benchmark_is_named():
     told = set(re.findall(r"`(?:[\w./ ]*/)?(\w+\.py)`", section))
     there = {path.name: path.read_text() for path in (CHECKOUT / "tests/benchmarks").glob("*.py")}
     assert told == {name for name, text in there.items() if "__main__" in text}
+
+
+@pytest.mark.kernel
+def test_doctor_asks_for_each_thing_that_is_needed():
+    [needs] = re.findall(r"^## What it needs of the kernel\n\n(.*?);", README, re.MULTILINE)
+    asked = {
+        "Network namespaces": "network namespaces",
+        "veth": "veth",
+        "nf_tables": "libnftables, nf_tables",
+        "conntrack with netlink": "ctnetlink",
+        "`NETFILTER_NETLINK_LOG`": "nfnetlink_log",
+        "AF_PACKET": "AF_PACKET",
+        "iptables-nft": "iptables-nft, ipv4",
+        "iptables-legacy": "iptables-legacy, ipv4",
+    }
+    assert all(need in needs for need in asked)
+    told = [re.split(r"  +", line)[1] for line in lab("doctor").stdout.splitlines() if re.match(r"\w+  +\S", line)]
+    assert set(asked.values()) <= set(told)

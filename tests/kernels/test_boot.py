@@ -56,6 +56,16 @@ def test_the_lab_judges_that_kernel(tmp_path):
     assert f"AFFECTED: on Linux {result['kernel']}" in " ".join(done.stdout.split())
 
 
+def test_it_needs_no_root():
+    """A user without any right, whose files are still his own."""
+    ordinary = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+    done = subprocess.run(
+        [*ordinary, sys.executable, "-m", "lab", "kernels", "run", "--limit", str(LIMIT), KERNEL, "--", "id", "-u"],
+        capture_output=True, text=True, cwd=CHECKOUT, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
 @pytest.mark.parametrize(
     ("script", "limit", "failure"),
     [

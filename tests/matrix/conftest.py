@@ -117,9 +117,9 @@ class RunningCluster:
         """Wait until there is a scheduler."""
         wait_for_word(self.scheduler, "Scheduler at:")
 
-    def add_worker(self, name):
-        """Start one, with room for one guest at a time."""
-        worker = self._start("worker", name, "--no-nanny", "--nthreads", "1")
+    def add_worker(self, name, *options):
+        """Start one; without options it has room for one guest at a time, and nobody who would start it again."""
+        worker = self._start("worker", name, *(options or ("--no-nanny", "--nthreads", "1")))
         self.workers.append(worker)
         wait_for_word(worker, "Registered to:")
         return worker

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -183,19 +184,28 @@ def test_one_that_nobody_waits_for_any_more_does_not_begin(clusters, guests, mat
 
 def test_a_lost_workers_guest_begins_elsewhere(cluster, guests, matrix):
     process = matrix(cluster.address, "5.10", "6.1")
-    own = dict(reversed(guests.next()) for _ in range(2))
-    _first, second = cluster.workers
+    own = {worker: guest for guest, worker in (guests.next(), guests.next())}
+    first, second = cluster.workers
     second.kill()
-    assert ended(own.pop(second.pid))
-    third = cluster.add_worker("third")
-    again, worker = guests.next()
-    assert worker == third.pid
-    [other] = own.values()
-    assert not ended(other, within=0)
-    # Whoever comes late is watched as well.
+    assert ended(own[second.pid])
+    assert not ended(own[first.pid], within=0)
+    # As the README has it: a nanny's child, with room for two. Who comes late is watched as well.
+    third = cluster.add_worker("third", "--nthreads", "2")
+    one, worker = guests.next()
+    assert worker in children(third.pid)
+    first.kill()
+    assert ended(own[first.pid])
+    other, same = guests.next()
+    assert same == worker
+    assert not ended(one, within=0)
     process.kill()
-    assert ended(again)
+    assert ended(one)
     assert ended(other)
+
+
+def children(process):
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return {int(child) for task in tasks for child in (task / "children").read_text().split()}
 
 
 # A worker in a process that goes on without it.
