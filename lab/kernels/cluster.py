@@ -96,6 +96,11 @@ class Cluster:
         self._executor.submit(_boot, kernel, files, trials).add_done_callback(done)
         return found
 
+    @property
+    def room(self) -> int:
+        """How many guests run at a time, with the workers that there are now."""
+        return sum(self.client.nthreads().values())
+
     def _check(self) -> None:
         told: dict[str, str] = self.client.run(_lab, on_error="return")
         if not told:

@@ -4,6 +4,7 @@ In QEMU's place is a program that boots nothing, lives as a guest does, and neve
 as it always is. tests/matrix/test_guests.py does the same with guests that are really booted.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import hashlib
@@ -12,7 +13,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -90,12 +90,6 @@ def cluster(clusters, guests):
     return clusters(**guests.environment)
 
 
-def until(condition):
-    deadline = time.monotonic() + BOUND
-    while not condition():
-        assert time.monotonic() < deadline
-
-
 @pytest.fixture
 def layers(tmp_path):
     """What a guest would boot from."""
@@ -109,12 +103,12 @@ def matrix(layers):
     """Starts `lab matrix` on a scheduler's workers."""
     with contextlib.ExitStack() as stack:
 
-        def start(scheduler, *kernels):
+        def start(scheduler, *kernels, cases=("in-window",)):
             process = stack.enter_context(
                 subprocess.Popen(
                     [
-                        *(sys.executable, "-c", COMMAND, str(layers), "matrix", "in-window", "--fix", "none"),
-                        *("--jobs", "1", "--kernels", ",".join(kernels), "--scheduler", scheduler),
+                        *(sys.executable, "-c", COMMAND, str(layers), "matrix", *cases, "--fix", "none"),
+                        *("--kernels", ",".join(kernels), "--scheduler", scheduler),
                     ],
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -142,6 +136,17 @@ def test_they_end_with_the_command(cluster, guests, matrix, sent, exit_code):
     assert ended(other)
 
 
+def test_workers_that_no_kernel_needs_share_its_trials(cluster, guests, matrix):
+    process = matrix(cluster.address, "6.1", cases=("in-window", "beyond-window", "without-nat"))
+    (one, first), (other, second) = guests.next(), guests.next()
+    assert {first, second} == {worker.pid for worker in cluster.workers}
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=BOUND)
+    assert ended(one)
+    assert ended(other)
+    assert guests.none_began()
+
+
 def test_another_command_leaves_them_alone(cluster, guests, matrix, wait_for):
     process = matrix(cluster.address, "5.10", "6.1")
     own = [guests.next()[0], guests.next()[0]]
@@ -160,8 +165,10 @@ def test_one_that_nobody_waits_for_any_more_does_not_begin(clusters, guests, mat
     """The command is killed while its workers fetch the files: here, while another holds a lock that they need."""
     from distributed import Client
 
-    def states(dask_worker):
-        return [task.state for task in dask_worker.state.tasks.values()]
+    async def has(states, dask_worker):
+        async with asyncio.timeout(BOUND):
+            while [task.state for task in dask_worker.state.tasks.values()] != states:
+                await asyncio.sleep(0)
 
     cluster = clusters(**guests.environment)
     with contextlib.ExitStack() as stack:
@@ -176,9 +183,9 @@ def test_one_that_nobody_waits_for_any_more_does_not_begin(clusters, guests, mat
             wait_for(worker, "waiting for another process that is busy with artifacts/")
         process.kill()
         with Client(cluster.address, set_as_default=False) as client:
-            until(lambda: list(client.run(states).values()) == [["cancelled"]] * 2)
+            client.run(has, ["cancelled"])
             stack.close()
-            until(lambda: list(client.run(states).values()) == [[]] * 2)
+            client.run(has, [])
     assert guests.none_began()
 
 
