@@ -21,7 +21,8 @@ from lab.host import RunningHost
 from lab.kubeproxy import ProxyOptions, iptables, nftables
 from lab.kubeproxy.conntrack import IsStale, State, stale_flows
 from lab.kubeproxy.services import ServicePort, service_ports
-from lab.netns import Namespace, NftError, Program, ProgramError, nfacct
+from lab.netns import Namespace, NftError, ProgramError, nfacct
+from lab.netns.xtables import PartlyLoadedError, Restore
 from lab.wire.packet import UDP
 from lab.words import Backend, Family, ProxyMode
 
@@ -104,13 +105,19 @@ class KubeProxy:
         the kernel itself loses some packet in thousands of changes, where it works on several processors: a packet that
         began its way through the old rules finds the elements of their vmap gone when it comes there.
 
+        An ordinary user's change comes in parts where the kernel takes no more of it at once (see
+        :mod:`lab.netns.parts`): each Service's chains and, in iptables mode, KUBE-SERVICES are replaced at once as
+        long as each fits into a part (KUBE-SERVICES with some 300 Services); beyond, its rules come one part after the
+        other.
+
         It may be called in a thread of its own, so that traffic of this process goes on meanwhile; two calls at a time
         are the caller's to prevent.
 
         :param clean_conntrack: delete entries of UDP flows that went stale, as kube-proxy does; without, they are left
             in the way of what comes by the same ports (kubernetes #105657, #91236).
         :raises InputError: as for the first rules; then no rule is touched.
-        :raises LabError: the kernel refused the change; the rules of the family are what they were.
+        :raises LabError: the kernel refused the change; the rules of the family are what they were, but for a change
+            in parts in nftables mode, of which the error says how many are loaded.
         """
         for proxier, state in [(proxier, proxier.state(services, slices)) for proxier in self._proxiers]:
             proxier.sync(state, clean_conntrack=clean_conntrack)
@@ -171,7 +178,7 @@ class _IptablesProxier(_Proxier):
     def start(self, rules: tuple[str, ...]) -> None:
         restore, self._jumps = rules
         self._node.rules += rules
-        self._under_way = self._restore(restore)
+        self._under_way = self._restore(restore, unused=True)
 
     def jump(self) -> None:
         self._under_way.finish()
@@ -180,18 +187,19 @@ class _IptablesProxier(_Proxier):
     def finish(self) -> None:
         self._under_way.finish()
 
-    def _restore(self, text: str) -> Program:
-        return self._node.xtables.start_restore(self.options.family.version, text)
+    def _restore(self, text: str, *, unused: bool = False) -> Restore:
+        return self._node.xtables.start_restore(self.options.family.version, text, unused=unused)
 
     def _load(self, before: Sequence[ServicePort], after: Sequence[ServicePort]) -> None:
         change = self._change.iptables
         try:
             self._restore(_iptables_with(iptables.sync(before, after, self.options), change)).finish()
-        except ProgramError:
+        except ProgramError as error:
             # The filter table is committed before the nat table, which is the one that can refuse: a chain that
             # is to go may be in use by somebody else's rule.
             back = _iptables_with(iptables.sync(after, before, self.options), change)
-            self._restore(back[: back.index("*nat\n")]).finish()
+            whole = isinstance(error, PartlyLoadedError)
+            self._restore(back if whole else back[: back.index("*nat\n")]).finish()
             raise
 
 

@@ -178,6 +178,7 @@ class Timeline:
     :param peer_address: the client's address as the server knows it: another one where a node masquerades.
     :param entry: the connection's conntrack entry at the end, None where it was gone.
     :param refusal: how it is known that there never was a connection; None where there was one.
+    :param trace: where the segment was seen last for which there was no connection; empty where that is not known.
     :param standstill: how it is known that the connection neither went on nor ended: in a few words, and then whatever
         more there is to tell; empty where it did.
     :param complete: what was to be said went through to the last byte.
@@ -220,6 +221,13 @@ class Timeline:
     wanted: int = 0
     load: Load | None = None
     standstill: tuple[str, ...] = ()
+    trace: str = ""
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """How it is known that there was no connection: in a few words, and then where it ended."""
+        head = f"no connection: {self.refusal or 'nobody tried'}"
+        return (head, self.trace) if self.trace else (head,)
 
     def end_of(self, host: str) -> SocketEnd | None:
         """Return how the socket of ``host`` ended, None where it never was."""

@@ -146,8 +146,8 @@ def _run(names: list[str], trials: Trials, jobs: int, scheduler: str | None) -> 
     try:
         with ThisMachine(jobs) as machine, contextlib.ExitStack() as stack:
             guests = stack.enter_context(_cluster(scheduler)) if scheduler else machine
-            # Processors that no kernel needs for itself share its trials.
-            return run(names, trials, machine, guests, _say, shares=max(1, jobs // len(names)))
+            # Where there is room for more guests than kernels, several share a kernel's trials.
+            return run(names, trials, machine, guests, _say, shares=max(1, guests.room // len(names)))
     except asyncio.CancelledError:
         raise typer.Exit(INTERRUPTED) from None
 

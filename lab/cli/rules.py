@@ -49,7 +49,7 @@ def topology_schema() -> None:
     )
     + """
 
-Exit code: 0; with --diff 0 when the node has these rules and 1 when they differ; 2 for an error in what was given.""",
+Exit code: 0; with --diff 0 when the node has these rules and 1 when they differ; 2 for an error.""",
 )
 def rules(
     source: Annotated[
@@ -69,7 +69,7 @@ def rules(
     diff: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="Compare with what iptables-save or nft list printed on a node; - for stdin."
+            metavar="FILE", help="Compare with what iptables-save or nft [-j] list printed on a node; - for stdin."
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False,

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from distributed import Client, KilledWorker, Security, WorkerPlugin, get_worker
+from distributed import Client, KilledWorker, Reschedule, Security, WorkerPlugin, get_worker
 from distributed.comm import connect
 from distributed.protocol.pickle import cloudpickle
 from distributed.utils import sync
@@ -25,11 +28,11 @@ from lab.kernels import Cache, Image, Kernel, depot
 from lab.kernels.trials import Trials, failed, in_guest
 from lab.matrix import Column
 
+if TYPE_CHECKING:
+    from distributed import Worker
+
 _PIECE: Final = 4 << 20  # bytes of a file that go over the wire at a time
 _PATIENCE: Final = 10.0  # seconds for the scheduler's first answer
-
-# What runs in this process, where it is a worker's, by the scheduler's key for it.
-_running: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Task[Column]]] = {}
 
 
 class Cluster:
@@ -41,6 +44,9 @@ class Cluster:
     """
 
     def __init__(self, address: str) -> None:
+        self._scheduler = f"the Dask scheduler at {address}"
+        # What it would say is in the columns, without a traceback.
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         try:
             # Before there is a client: one that is never connected takes its time to give up, and complains.
             asyncio.run(_reach(address))
@@ -73,22 +79,32 @@ class Cluster:
         found: Future[Column] = Future()
 
         def done(future: Future[Column]) -> None:
-            error = future.exception() if not future.cancelled() else None
-            if isinstance(error, KilledWorker):
+            if not found.set_running_or_notify_cancel():
+                return  # nobody waits for it any more
+            if future.cancelled():
+                there = self.client.status == "running"
+                lost = f"{self._scheduler} was told to cancel it" if there else f"{self._scheduler} was lost"
+                found.set_result(failed(kernel, LabError(lost)))
+            elif isinstance(error := future.exception(), KilledWorker):
                 lost = f"its guest took {error.allowed_failures + 1} workers with it, one after the other"
                 found.set_result(failed(kernel, LabError(lost)))
             elif error is not None:
                 found.set_exception(error)
-            elif not future.cancelled():
+            else:
                 found.set_result(future.result())
 
         self._executor.submit(_boot, kernel, files, trials).add_done_callback(done)
         return found
 
+    @property
+    def room(self) -> int:
+        """How many guests run at a time, with the workers that there are now."""
+        return sum(self.client.nthreads().values())
+
     def _check(self) -> None:
         told: dict[str, str] = self.client.run(_lab, on_error="return")
         if not told:
-            raise LabError(f"the Dask scheduler at {self.client.scheduler.address} has no workers: dask worker ADDRESS")
+            raise LabError(f"{self._scheduler} has no workers: dask worker ADDRESS")
         for worker, version in told.items():
             if version != __version__:
                 raise LabError(f"the worker at {worker} does not have this lab, {__version__}, but: {version}")
@@ -110,15 +126,84 @@ async def _reach(address: str) -> None:
 
 
 class _Guard(WorkerPlugin):  # type: ignore[misc]
-    """On each worker: ends a guest that nobody waits for any more, as its client has gone or been interrupted."""
+    """On each worker: ends what nobody waits for any more, as its client has gone or been interrupted."""
 
     name = "lab-guard"
+    idempotent = True  # the next client finds this one, and with it what runs
 
-    def transition(self, key: object, _start: str, finish: str, **_more: object) -> None:
-        """See a task change its state."""
-        if finish == "cancelled" and (itself := _running.get(str(key))):
-            loop, task = itself
-            loop.call_soon_threadsafe(task.cancel)
+    def setup(self, worker: Worker) -> None:
+        """Begin to watch a worker."""
+        self._worker = worker
+        self._running: dict[str, _Running] = {}
+
+    def transition(self, key: object, start: str, finish: str, **_more: object) -> None:
+        """See a task change its state.
+
+        A thread cannot be stopped. So one that runs and is told to be "released" becomes "cancelled" until its end
+        (distributed, ``_transition_executing_released``), and what is told here is the first of these words.
+        """
+        if start == "executing" and finish == "released" and (itself := self._running.get(str(key))):
+            itself.end()
+
+    def teardown(self, worker: Worker) -> None:  # noqa: ARG002
+        """See the worker close: its scheduler has gone or somebody ends it, and it would wait for its threads."""
+        for one in list(self._running.values()):
+            one.end()
+
+    @contextmanager
+    def watching(self, key: str) -> Iterator[_Running]:
+        """Watch over a task, from the thread that runs it."""
+        itself = self._running[key] = _Running()
+        try:
+            # It may have been released before it was known here.
+            if self._worker.state.tasks[key].state != "executing":
+                itself.end()
+            yield itself
+        finally:
+            del self._running[key]
+
+
+class _Running:
+    """What runs in a thread of a worker's, and can be ended from any other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ended = False
+        self._guest: tuple[asyncio.AbstractEventLoop, asyncio.Task[Column]] | None = None
+
+    def end(self) -> None:
+        """End the guest that there is, or have it never begin."""
+        with self._lock:
+            self._ended = True
+            if self._guest:
+                loop, task = self._guest
+                loop.call_soon_threadsafe(task.cancel)
+
+    def check(self) -> None:
+        """See that it is to go on.
+
+        :raises Reschedule: it was ended. Who waits for it all the same gets it done again.
+        """
+        if self._ended:
+            raise Reschedule
+
+    async def guest(self, kernel: Kernel, image: Image, trials: Trials) -> Column:
+        """Do the same as :func:`in_guest`.
+
+        :raises Reschedule: it was ended.
+        """
+        task = asyncio.create_task(in_guest(kernel, image, trials))
+        with self._lock:
+            self._guest = (asyncio.get_running_loop(), task)
+        try:
+            self.check()
+            return await task
+        except asyncio.CancelledError:
+            raise Reschedule from None
+        finally:
+            task.cancel()
+            with self._lock:
+                self._guest = None
 
 
 def _lab() -> str:
@@ -129,30 +214,30 @@ def _lab() -> str:
 def _boot(kernel: Kernel, files: dict[str, str], trials: Trials) -> Column:
     """On a worker: fetch the files that are not in its cache, and boot the guest."""
     cache = Cache.default()
-    image = Image(**{layer: fetched(digest, cache) for layer, digest in files.items()})
-    return asyncio.run(_guarded(str(get_worker().get_current_task()), kernel, image, trials))
+    worker = get_worker()
+    guard: _Guard = worker.plugins[_Guard.name]
+    with guard.watching(worker.get_current_task()) as running:
+        image = Image(**{layer: fetched(digest, cache, running.check) for layer, digest in files.items()})
+        return asyncio.run(running.guest(kernel, image, trials))
 
 
-async def _guarded(key: str, kernel: Kernel, image: Image, trials: Trials) -> Column:
-    task = asyncio.create_task(in_guest(kernel, image, trials))
-    _running[key] = (asyncio.get_running_loop(), task)
-    try:
-        return await task
-    finally:
-        del _running[key]
-
-
-def fetched(digest: str, cache: Cache) -> Path:
+def fetched(digest: str, cache: Cache, check: Callable[[], None]) -> Path:
     """Return a file from the worker's cache, fetching it where it is not there yet.
 
+    :param check: is called before each piece, and may raise.
     :raises LabError: what came is not what was asked for.
     """
     worker = get_worker()
 
+    def take(offset: int) -> bytes:
+        check()
+        piece: bytes = sync(worker.loop, worker.scheduler.lab_depot_take, digest=digest, offset=offset, size=_PIECE)
+        return piece
+
     def fetch(path: Path) -> None:
         size = 0
         with path.open("wb") as file:
-            while piece := sync(worker.loop, worker.scheduler.lab_depot_take, digest=digest, offset=size, size=_PIECE):
+            while piece := take(size):
                 size += file.write(piece)
         if _digest(path) != digest:
             raise LabError(f"the file {digest} came damaged from the scheduler")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import shlex
 import signal
@@ -27,7 +26,7 @@ from lab.kernels import accelerator as acceleration
 from lab.kernels.image import Image
 from lab.kernels.kernel import Kernel
 from lab.kernels.programs import last_words
-from lab.netns.program import find
+from lab.netns.running import dying_with_us
 
 #: Seconds of silence after which a guest hangs. A busy machine may well let it wait for a few.
 SILENCE: Final = 60.0
@@ -173,13 +172,10 @@ async def watch(arguments: Sequence[str | Path], keep: Sequence[int], *, limit: 
     :raises LabError: QEMU does not start.
     """
     loop = asyncio.get_running_loop()
-    # It dies with this process: the signal is asked for first, then a parent that was faster is noticed. The thread
-    # that starts it is the loop's own, whose end would count as well (prctl(2), PR_SET_PDEATHSIG).
+    # The thread that starts it is the loop's own, and waits for it.
     process = subprocess.Popen(
-        [find("setpriv"), "--pdeathsig", "KILL", "sh", "-c", '[ "$PPID" = "$0" ] || exit; exec "$@"', str(os.getpid()),
-         *arguments],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=keep,
-        start_new_session=True,
+        dying_with_us(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        pass_fds=keep, start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
     reader = asyncio.StreamReader()

@@ -35,6 +35,7 @@ class ThisMachine:
     """
 
     def __init__(self, jobs: int) -> None:
+        self.room = jobs
         self._executor = ThreadPoolExecutor(jobs)
         self._running: set[tuple[asyncio.AbstractEventLoop, asyncio.Task[Column]]] = set()
         self._ended = False

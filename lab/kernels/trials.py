@@ -79,11 +79,13 @@ def failed(kernel: Kernel, error: LabError) -> Column:
 async def here(trials: Trials) -> Column:
     """Run the trials on this machine's own kernel, by the same command."""
     from lab.kernels import GuestRun
+    from lab.netns.running import dying_with_us
 
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lab-") as results:
+        command = [sys.executable, "-m", "lab", "run", "--no-timeline", "--json", f"{results}/{_REPORT}"]
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "lab", "run", "--no-timeline", "--json", f"{results}/{_REPORT}", *trials.arguments),
+            *dying_with_us([*command, *trials.arguments]),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import json
 import os
+import socket
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Final
 
 from lab.errors import LabError, MachineError, MissingError
+from lab.netns import parts
 from lab.netns.namespace import Namespace
 
 _FD_SETSIZE: Final = 1024  # select(2); above it the C library ends the process
 _OUTPUT_JSON: Final = 1 << 4  # NFT_CTX_OUTPUT_JSON
+_FITS: Final = 16 * 1024  # bytes of a script that no socket's send buffer is too small for
 
 
 class NftError(LabError):
@@ -65,12 +70,35 @@ class Nft:
             self._context = ctypes.c_void_p(library.nft_ctx_new(0))
         library.nft_ctx_buffer_output(self._context)
         library.nft_ctx_buffer_error(self._context)
+        self._descriptor = lowest  # its socket: the first that it opens and keeps
 
     def run(self, script: str, *, json: bool = False) -> str:
         """Run a script as one transaction and return what it prints.
 
+        Where that is larger than an ordinary user may send, it is several (see :mod:`lab.netns.parts`). Then an error
+        says how many of them are loaded.
+
         :raises NftError: it was refused as a whole.
         """
+        if json or len(script) <= _FITS:
+            return self._run(script, json=json)
+        room = self._room()
+        # Where the text alone is too long, so is what is made of it.
+        printed = self._attempt(script) if len(script) <= room else None
+        if printed is None:
+            printed = self._load(parts.script_blocks(script), room, "\n".join)
+        return printed
+
+    def add(self, objects: Sequence[object]) -> None:
+        """Add objects as libnftables-json(5) describes them, in their order.
+
+        :raises NftError: one was refused.
+        """
+        room = self._room()
+        blocks = [[json.dumps(one)] for one in objects]
+        self._load(blocks, room, lambda lines: f'{{"nftables": [{", ".join(lines)}]}}', json=True)
+
+    def _run(self, script: str, *, json: bool) -> str:
         library = _library()
         library.nft_ctx_output_set_flags(self._context, _OUTPUT_JSON if json else 0)
         failed = library.nft_run_cmd_from_buffer(self._context, script.encode())
@@ -79,6 +107,43 @@ class Nft:
         if failed:
             raise NftError(f"nftables refused the rules: {words.decode(errors='replace').strip()}")
         return output.decode(errors="replace")
+
+    def _attempt(self, script: str, *, json: bool = False) -> str | None:
+        """Run a script; return None where it is too large to be sent."""
+        try:
+            return self._run(script, json=json)
+        except NftError as error:
+            if parts.TOO_LONG not in str(error):
+                raise
+            return None
+
+    def _load(
+        self, blocks: Iterable[parts.Block], room: int, write: Callable[[list[str]], str], *, json: bool = False
+    ) -> str:
+        printed: list[str] = []
+
+        def send(lines: list[str]) -> bool:
+            try:
+                output = self._attempt(write(lines), json=json)
+            except NftError as error:
+                before = f" (after {len(printed)} parts that are loaded)" if printed else ""
+                raise NftError(f"{error}{before}") from None
+            if output is not None:
+                printed.append(output)
+            return output is not None
+
+        parts.load(blocks, room, parts.script_weight, send)
+        return "".join(printed)
+
+    def _room(self) -> int:
+        """Return how much its socket sends at once."""
+        try:
+            with socket.socket(fileno=os.dup(self._descriptor)) as channel:
+                if channel.family == socket.AF_NETLINK:
+                    return parts.room(channel, raised=True)
+        except OSError:
+            pass  # libnftables has opened another one since
+        return parts.room_of_programs()
 
     def close(self) -> None:
         """Free the context; this waits for the kernel's next grace period after rules were deleted."""

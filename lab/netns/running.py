@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from lab.netns.namespace import Namespace
@@ -20,6 +21,14 @@ _WITH_THE_LAB: Final = ("setpriv", "--pdeathsig", "KILL", "sh", "-c", '[ "$PPID"
 WITH_ALL_IT_STARTS: Final = ("unshare", "--mount", "--pid", "--fork", "--kill-child=KILL")
 
 
+def dying_with_us(command: Sequence[str | Path]) -> list[str | Path]:
+    """Return the command of a program that is killed when the thread that starts it ends, and so with this process.
+
+    :raises MissingError: there is no setpriv.
+    """
+    return [find(_WITH_THE_LAB[0]), *_WITH_THE_LAB[1:], str(os.getpid()), *command]
+
+
 class RunningProgram:
     """A program in a namespace that ends by itself, with :meth:`close`, or with the thread that made this.
 
@@ -29,7 +38,7 @@ class RunningProgram:
 
     def __init__(self, namespace: Namespace, command: Sequence[str], *, given: bytes = b"") -> None:
         self.command = [find(command[0]), *command[1:]]
-        tied = (find(_WITH_THE_LAB[0]), *_WITH_THE_LAB[1:], str(os.getpid()), *self.command)
+        tied = dying_with_us(self.command)
         self._words = bytearray()
         self._output = os.memfd_create("output")
         self._ear, mouth = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

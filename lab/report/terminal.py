@@ -274,7 +274,7 @@ def _ending(timeline: Timeline) -> list[Text]:
     )
     lines += [Text(words, _OOPS) for words in timeline.standstill]
     if timeline.refusal is not None:
-        ends = f"no connection: {timeline.refusal}"
+        ends = ": ".join(timeline.refused)
     if ends:
         lines.append(Text(ends, "green" if timeline.complete else _OOPS))
     if timeline.tries:

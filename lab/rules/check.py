@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.errors import InputError
-from lab.rules import dump
+from lab.netns import NftError
+from lab.rules import dump, json_dump
 from lab.rules.diff import Comparison, compare
-from lab.rules.scratch import saved_uncounted
+from lab.rules.scratch import listed, saved_uncounted
 
 if TYPE_CHECKING:
     from lab.rules.source import Proxy
@@ -41,10 +42,31 @@ def check(proxy: Proxy, text: str, source: str) -> Comparison:
     :raises InputError: it is no dump of this mode and family, with the line.
     :raises LabError: this kernel refused kube-proxy's rules.
     """
+    mode = dump.mode_of(text, source)
+    if mode is not proxy.mode:
+        message = f"a dump of a node in {mode} mode, but kube-proxy's rules are for {proxy.mode} mode"
+        raise InputError(message, source=source, cure=f"give --proxy-mode {mode}")
+    if dump.is_json(text):
+        return _check_json(proxy, text, source)
     found = dump.read(text, source, proxy.options.family)
-    if found.mode is not proxy.mode:
-        message = f"a dump of a node in {found.mode} mode, but kube-proxy's rules are for {proxy.mode} mode"
-        raise InputError(message, source=source, cure=f"give --proxy-mode {found.mode}")
     options = dataclasses.replace(proxy.options, nfacct=found.counts_by_name)
     expected = saved_uncounted(dataclasses.replace(proxy, options=options))
     return compare(dump.read(expected, "kube-proxy's rules", options.family), found)
+
+
+def _check_json(proxy: Proxy, text: str, source: str) -> Comparison:
+    """Compare with what a kernel makes of JSON: its text has other lines, and of the comments only those of rules."""
+    family = proxy.options.family
+    given = json_dump.read(text, source, family)
+    try:
+        listing = listed(given.objects, family)
+    except NftError as error:
+        cure = f"give what 'nft list ruleset' prints, without -j: {error}"
+        raise InputError("nft's JSON, but it cannot be loaded here", source=source, cure=cure) from None
+    found = dataclasses.replace(dump.read(listing, source, family).without_comments(), others=given.others)
+    expected = dump.read(saved_uncounted(proxy), "kube-proxy's rules", family).without_comments()
+    comparison = compare(expected, found)
+    return Comparison(
+        tuple(dataclasses.replace(difference, line=None) for difference in comparison.differences),
+        (*comparison.left_out, "The comments of tables, chains, sets and maps are not compared: JSON lacks some."),
+    )

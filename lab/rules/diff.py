@@ -7,8 +7,9 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lab.rules.dump import Container, Dump
+from lab.rules.dump import Container, Dump, table_of
 from lab.rules.normal import Item, is_even, items
+from lab.words import Family
 
 
 class Kind(StrEnum):
@@ -28,7 +29,7 @@ class Difference:
     :param name: of the chain, set or map.
     :param expected: what kube-proxy writes; None where it is extra. ``(chain)`` stands for the chain itself.
     :param found: what the node has; None where it is missing.
-    :param line: where ``found`` is in the dump.
+    :param line: where ``found`` is in the dump; None where the dump is JSON.
     """
 
     kind: Kind
@@ -120,10 +121,15 @@ def _without(some: list[Item], left_out: list[Item]) -> list[Item]:
 
 
 def _left_out(expected: Dump, found: Dump) -> Iterator[str]:
-    if found.others:
-        places = sorted(found.others)
+    others = Counter(found.others)
+    for family in Family:
+        if count := others.pop(table := table_of(family), 0):
+            rules = f"{count} rule{'s' * (count != 1)}"
+            yield f"{rules} of kube-proxy for {family} not compared: {table} (give --family {family} for that)."
+    if others:
+        places = sorted(others)
         shown = ", ".join(places[:8]) + (f" and {len(places) - 8} more" if len(places) > 8 else "")
-        count = sum(found.others.values())
+        count = sum(others.values())
         yield f"{count} rule{'s' * (count != 1)} of others left out: {shown}."
     for table in sorted({table for table, _ in expected.containers} - found.tables):
         yield f"The dump has no table {table}: not compared."

@@ -1,8 +1,10 @@
 """Reads dumps of rules, of ``iptables-save`` (also with ``-c``) and ``nft list``: what in them is kube-proxy's.
 
+What ``nft -j list`` prints is recognised here, and read by :mod:`lab.rules.json_dump`.
+
 A dump of a real node holds other people's rules too: of the CNI plug-in, of Docker, the user's own. kube-proxy's are
 the chains named KUBE-, and the jumps to these from the built-in chains; with nft, the table ``kube-proxy`` of the
-family. What else there is, is counted and left out.
+family. What else there is, is counted and left out; in the other family it is kube-proxy's as well, and not compared.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from lab.errors import InputError
@@ -18,7 +20,7 @@ from lab.kubeproxy.nftables import TABLE
 from lab.words import Family, ProxyMode
 
 CURE: Final = "give what iptables-save or 'nft list ruleset' prints on the node"
-_CUT_OFF: Final = "was it cut off? " + CURE
+CUT_OFF: Final = "was it cut off? " + CURE
 
 # Chains with kube-proxy's prefix that others make: the kubelet (pkg/kubelet/kubelet_network_linux.go) and kube-router
 # (its network policies and service proxy).
@@ -31,6 +33,7 @@ _IPTABLES_LINE: Final = re.compile(
 )
 _TARGET: Final = re.compile(r"(?:^| )-[jg] (\S+)")
 _ADDRESS: Final = re.compile(r"(?:^| )-[sd] ([0-9a-fA-F:.]+)")
+_PROPERTY: Final = re.compile(r"type \S+ hook |policy |comment \"|devices? ")  # what a chain says of itself
 _HANDLE: Final = re.compile(r" # handle \d+$")
 _STRINGS: Final = re.compile(r'"[^"]*"')
 _BETWEEN: Final = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')  # commas outside of strings
@@ -67,7 +70,8 @@ class Dump:
     """What of a dump is kube-proxy's.
 
     :param tables: those that the dump has at all.
-    :param others: how many rules of others there were, by table and chain.
+    :param others: how many rules of others there were, by table and chain; among them, by its table, those of
+        kube-proxy for the other family.
     :param counts_by_name: whether any rule counts by nfacct.
     """
 
@@ -76,6 +80,16 @@ class Dump:
     containers: dict[tuple[str, str], Container]
     others: Counter[str]
     counts_by_name: bool = False
+
+    def without_comments(self) -> Dump:
+        """Return it without what tables, chains, sets and maps say of themselves in comments."""
+        containers = {
+            place: replace(one, lines=[line for line in one.lines if not line.text.startswith('comment "')])
+            for place, one in self.containers.items()
+        }
+        return replace(
+            self, containers={place: one for place, one in containers.items() if one.kind != "table" or one.lines}
+        )
 
 
 def mode_of(text: str, source: str) -> ProxyMode:
@@ -86,14 +100,30 @@ def mode_of(text: str, source: str) -> ProxyMode:
     for number, line in _lines(text):
         if line.startswith("*"):
             return ProxyMode.IPTABLES
-        if re.match(r"table \S+ \S+ \{", line):
+        if re.match(r"table \S+ \S+ \{", line) or line.startswith("{"):
             return ProxyMode.NFTABLES
         raise InputError("this is no dump of rules", source=source, line=number, cure=CURE)
     raise InputError("empty: there are no rules in it", source=source, cure=CURE)
 
 
+def is_json(text: str) -> bool:
+    """Tell whether a dump is JSON."""
+    return next((line for _, line in _lines(text)), "").startswith("{")
+
+
+def table_of(family: Family) -> str:
+    """Return what nft calls kube-proxy's table."""
+    return f"{'ip' if family is Family.IPV4 else 'ip6'} {TABLE}"
+
+
+def no_table(wanted: str, source: str, *, of_iptables: bool) -> InputError:
+    """Return the error of a dump of nft's without kube-proxy's table."""
+    cure = "this node is in iptables mode: give what iptables-save prints" if of_iptables else CURE
+    return InputError(f"there is no table {wanted} in it", source=source, cure=cure)
+
+
 def read(text: str, source: str, family: Family) -> Dump:
-    """Read a dump.
+    """Read a dump that is text.
 
     :param source: what to call it in errors.
     :raises InputError: with the line, where it is no dump, is cut off, or has nothing of kube-proxy in this family.
@@ -125,11 +155,11 @@ def _read_iptables(text: str, source: str, family: Family) -> Dump:
             raise InputError("no line of iptables-save", source=source, line=number, cure=CURE)
         if parsed["table"]:
             if table:
-                raise InputError(f"the table {table} has no end", source=source, line=number, cure=_CUT_OFF)
+                raise InputError(f"the table {table} has no end", source=source, line=number, cure=CUT_OFF)
             table = parsed["table"]
             tables.add(table)
         elif not table:
-            raise InputError("outside of a table", source=source, line=number, cure=_CUT_OFF)
+            raise InputError("outside of a table", source=source, line=number, cure=CUT_OFF)
         elif parsed["commit"]:
             table = ""
         elif chain := parsed["chain"]:
@@ -144,16 +174,16 @@ def _read_iptables(text: str, source: str, family: Family) -> Dump:
                 containers.setdefault((table, name), Container("jumps", table, name, number))
             elif (table, name) not in containers:
                 message = f"a rule of the chain {name}, which is not declared"
-                raise InputError(message, source=source, line=number, cure=_CUT_OFF)
+                raise InputError(message, source=source, line=number, cure=CUT_OFF)
             _check_family(rule, family, source, number)
             containers[table, name].lines.append(Line(rule, number))
     if table:
-        raise InputError(f"ends within the table {table}", source=source, line=number, cure=_CUT_OFF)
+        raise InputError(f"ends within the table {table}", source=source, line=number, cure=CUT_OFF)
     if not any(container.kind == "chain" for container in containers.values()):
         cure = "save with the backend that kube-proxy uses: iptables-nft-save or iptables-legacy-save"
         raise InputError("there is no chain of kube-proxy in it", source=source, cure=cure)
     counts = "-m nfacct " in text
-    return Dump(ProxyMode.IPTABLES, frozenset(tables), containers, others, counts)
+    return Dump(ProxyMode.IPTABLES, frozenset(tables), containers, others, counts_by_name=counts)
 
 
 def _jumps_to_ours(rule: str) -> bool:
@@ -170,11 +200,11 @@ def _check_family(rule: str, family: Family, source: str, number: int) -> None:
 
 
 def _read_nft(text: str, source: str, family: Family) -> Dump:
-    wanted = f"{'ip' if family is Family.IPV4 else 'ip6'} {TABLE}"
+    wanted = table_of(family)
     containers: dict[tuple[str, str], Container] = {}
     tables: set[str] = set()
     others: Counter[str] = Counter()
-    table, container, depth, number = "", None, 0, 0
+    table, container, depth, number, in_chain = "", None, 0, 0, False
     for number, line in _lines(text):
         bare = _STRINGS.sub("", line)
         before, depth = depth, depth + bare.count("{") - bare.count("}")
@@ -185,7 +215,9 @@ def _read_nft(text: str, source: str, family: Family) -> Dump:
             table = _table(said, source, number)
             tables.add(table)
         elif table != wanted:
-            others[table] += before >= 2 and said != "}"
+            in_chain = said.startswith("chain ") if before == 1 else in_chain
+            if before == 2 and in_chain and said != "}" and not _PROPERTY.match(said):
+                others[table] += 1
         elif opened := re.fullmatch(r"(chain|set|map) (\S+) \{", said) if before == 1 else None:
             container = containers[table, opened[2]] = Container(opened[1], table, opened[2], number)
         elif before == 1 and said != "}":
@@ -197,11 +229,10 @@ def _read_nft(text: str, source: str, family: Family) -> Dump:
         elif container is not None and said != "}":
             container.lines.append(Line(said, number))
     if depth:
-        raise InputError(f"ends within the table {table}", source=source, line=number, cure=_CUT_OFF)
+        raise InputError(f"ends within the table {table}", source=source, line=number, cure=CUT_OFF)
     if wanted not in tables:
         of_iptables = re.search(r"^\s*chain KUBE-SERVICES ", text, re.MULTILINE)
-        cure = "this node is in iptables mode: give what iptables-save prints" if of_iptables else CURE
-        raise InputError(f"there is no table {wanted} in it", source=source, cure=cure)
+        raise no_table(wanted, source, of_iptables=of_iptables is not None)
     return Dump(ProxyMode.NFTABLES, frozenset(tables), containers, others)
 
 

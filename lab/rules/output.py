@@ -29,13 +29,15 @@ def table(comparison: Comparison) -> Table:
 
 
 def _sides(difference: Difference) -> list[str]:
+    place = "the node" if difference.line is None else f"line {difference.line}"
+    found = f"{place}: {difference.found}"
     if difference.kind is Kind.MOVED:
-        return [f"kube-proxy has here: {difference.expected}", f"line {difference.line}: {difference.found}"]
+        return [f"kube-proxy has here: {difference.expected}", found]
     sides = [difference.expected] if difference.found is None else []
     if difference.found is not None and difference.expected is not None:
         sides.append(f"kube-proxy: {difference.expected}")
     if difference.found is not None:
-        sides.append(f"line {difference.line}: {difference.found}")
+        sides.append(found)
     return [side for side in sides if side]
 
 

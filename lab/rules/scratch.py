@@ -7,14 +7,15 @@ import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from lab.kubeproxy import nftables
 from lab.netns import Namespace, Nft, Xtables, nfacct
-from lab.words import Family, ProxyMode
+from lab.rules.dump import table_of
+from lab.words import ProxyMode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lab.rules.source import Proxy
+    from lab.words import Family
 
 _COUNTERS: Final = re.compile(r"^\[\d+:\d+\] ", re.MULTILINE)
 _ACCOUNT: Final = re.compile(r" -m nfacct --nfacct-name \S+")
@@ -42,14 +43,25 @@ def saved_uncounted(proxy: Proxy) -> str:
         return _load(namespace, proxy, [_ACCOUNT.sub("", text) for text in proxy.render()])
 
 
+def listed(objects: Sequence[object], family: Family) -> str:
+    """Load what ``nft -j list`` printed of kube-proxy's table and return what ``nft list table`` gives back of it.
+
+    :raises MissingError: libnftables is not installed.
+    :raises LabError: the kernel or libnftables refused it.
+    """
+    with closing(Namespace.create()) as namespace, closing(Nft(namespace)) as nft:
+        nft.add(objects)
+        return nft.run(f"list table {table_of(family)}")
+
+
 def _load(namespace: Namespace, proxy: Proxy, texts: Sequence[str]) -> str:
     if proxy.mode is ProxyMode.NFTABLES:
         with closing(Nft(namespace)) as nft:
             for text in texts:
                 nft.run(text)
-            return nft.run(f"list table {'ip' if proxy.options.family is Family.IPV4 else 'ip6'} {nftables.TABLE}")
+            return nft.run(f"list table {table_of(proxy.options.family)}")
     version = proxy.options.family.version
     with closing(Xtables(namespace, proxy.backend)) as xtables:
         for text in texts:
-            xtables.start_restore(version, text).finish()
+            xtables.start_restore(version, text, unused=True).finish()
         return _COUNTERS.sub("", _TIMES.sub("", xtables.save(version)))

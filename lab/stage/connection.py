@@ -141,7 +141,7 @@ class Stage(Scene):
                             raise RefusedError(f"no connection to {self._target}: {self._refusal}")
                         self._check_half_open(attempt)
                     ends = await attempt.ends()
-                    self._refusal = None  # an earlier attempt's, where the case makes several
+                    self._refusal, self._trace = None, ""  # an earlier attempt's, where the case makes several
                     return ends
         except OSError as error:
             raise_if_of_machine(error)
@@ -158,16 +158,18 @@ class Stage(Scene):
         """Tell what became of a handshake that nobody refused."""
         reached = [host for host, address in self.cast.servers if self.seen(host, destination=address, flags="S")]
         if not reached:
-            return f"the SYN came to no server{self._further(self.cast.client, 'S')}"
+            self._trace_last(self.cast.client, "S")
+            return "the SYN came to no server"
         answers = self.seen(self.cast.client, flags="SA", outgoing=False)
         if not answers:
-            return f"the SYN,ACK never came back{self._further(reached[0], 'SA')}"
+            self._trace_last(reached[0], "SA")
+            return "the SYN,ACK never came back"
         return f"the SYN,ACK came from {answers[0].packet.source.address}"
 
-    def _further(self, host: str, flags: str) -> str:
-        """Tell where the segment that a host sent last was seen last."""
-        sent = self.seen(host, flags=flags, outgoing=True)
-        return f": it {self._lost_where(sent[-1].packet)}" if sent else ""
+    def _trace_last(self, host: str, flags: str) -> None:
+        """Note where the last segment of a handshake that a host sent was seen last."""
+        if sent := self.seen(host, flags=flags, outgoing=True):
+            self._trace = f"it {self._lost_where(sent[-1].packet)}"
 
     def _check_half_open(self, attempt: Attempt) -> None:
         """Refuse a handshake that its client takes for done, and whose last acknowledgement came to no server.

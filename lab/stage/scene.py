@@ -66,6 +66,7 @@ class Scene:
         self._target = self._server_address
         self._injected: Injected | None = None
         self._refusal: str | None = None
+        self._trace = ""
         self._without_route = False
         self._complete = False
         self._faults: list[str] = []
@@ -477,6 +478,7 @@ class Scene:
             complete=self._complete,
             checks=tuple(self._checks),
             findings=(*self._findings, *self._bypasses()),
+            trace=self._trace,
             standstill=self._standstill,
             faults=tuple(dict.fromkeys(self._faults)),
         )

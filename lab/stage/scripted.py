@@ -152,14 +152,16 @@ class Scripted(Scene):
         syn = self.client.syn()
         await self.heard()
         if not self._find_server(syn):
-            self._refusal = f"the SYN came to no server: it {self._lost_where(syn)}"
+            self._refusal, self._trace = "the SYN came to no server", f"it {self._lost_where(syn)}"
             raise RefusedError(f"no connection to {self._target}: {self._refusal}")
         answer = self.server.syn_ack()
         await self.heard()
         sources = [one.packet.source for one in self.seen(self.cast.client, flags="SA", outgoing=False)]
         if sources != [self._target]:
-            lost = f"the SYN,ACK never came back: it {self._lost_where(answer)}"
-            self._refusal = f"the SYN,ACK came from {sources[0].address}" if sources else lost
+            if sources:
+                self._refusal = f"the SYN,ACK came from {sources[0].address}"
+            else:
+                self._refusal, self._trace = "the SYN,ACK never came back", f"it {self._lost_where(answer)}"
             raise RefusedError(f"no connection to {self._target}: {self._refusal}")
         self.client.ack()
         await self.heard()

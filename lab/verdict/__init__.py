@@ -154,7 +154,7 @@ def decide_packet(timeline: Timeline) -> Verdict:
     if timeline.injected is not None:
         return _verdict(timeline, *_fate(timeline, ()))
     if timeline.refusal is not None:
-        return _verdict(timeline, Outcome.REFUSED, (f"no connection: {timeline.refusal}",))
+        return _verdict(timeline, Outcome.REFUSED, timeline.refused)
     if not timeline.complete:
         return _verdict(timeline, Outcome.STALLED, ("the handshake was not finished",))
     return _verdict(timeline, Outcome.CONNECTED, ("the handshake was finished",))
@@ -189,7 +189,7 @@ def _outcome(timeline: Timeline) -> tuple[Outcome, tuple[str, ...]]:
     if timeline.standstill and not failed:
         return Outcome.STALLED, timeline.standstill
     if server is None or client is None:
-        return Outcome.REFUSED, (f"no connection: {timeline.refusal or 'nobody tried'}",)
+        return Outcome.REFUSED, timeline.refused
     if not timeline.complete:
         errors = f"server socket {server.error or 'without error'}, client socket {client.error or 'without error'}"
         if because := _reset(timeline):

@@ -19,7 +19,7 @@ def decide(timeline: Timeline) -> Verdict:
     load = timeline.load
     if load is None:
         faults = (*timeline.faults, *broken(timeline))
-        return Verdict(Outcome.REFUSED, None, "", (f"no connection: {timeline.refusal}",), faults, timeline.findings)
+        return Verdict(Outcome.REFUSED, None, "", timeline.refused, faults, timeline.findings)
     outcome, because = _outcome(timeline, load)
     if moved := timeline.counters.moved:
         because = (*because, f"conntrack's counters: {', '.join(moved)}")

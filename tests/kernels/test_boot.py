@@ -34,13 +34,15 @@ def kernels_run(*command, limit=LIMIT, options=()):
 
 def test_a_command_runs_as_root_from_the_checkout_and_its_results_come_back(tmp_path):
     script = (
-        'uname -r; id -u; ls pyproject.toml; mkdir $LAB_RESULTS/a; echo b >$LAB_RESULTS/a/c; echo "d e" >&2; exit 7'
+        "uname -r; id -u; ls pyproject.toml; ls /sys/class/net; sed -n 's/MemTotal: *//p' /proc/meminfo; "
+        'mkdir $LAB_RESULTS/a; echo b >$LAB_RESULTS/a/c; echo "d e" >&2; exit 7'
     )
     done = kernels_run("sh", "-c", script, options=["--results", str(tmp_path / "out")])
     assert done.returncode == 7, done.stderr
-    release, *rest = done.stdout.splitlines()
+    release, user, file, network, memory, *rest = done.stdout.splitlines()
     assert release.startswith(KERNEL)
-    assert rest == ["0", "pyproject.toml", "d e"]
+    assert (user, file, network, rest) == ("0", "pyproject.toml", "lo", ["d e"])
+    assert 400 << 10 < int(memory.split()[0]) < 512 << 10  # KiB; the kernel has taken its own part
     assert (tmp_path / "out/a/c").read_text() == "b\n"
 
 
@@ -52,6 +54,16 @@ def test_the_lab_judges_that_kernel(tmp_path):
     assert result["kernel"].startswith(KERNEL)
     assert os.uname().release != result["kernel"]
     assert f"AFFECTED: on Linux {result['kernel']}" in " ".join(done.stdout.split())
+
+
+def test_it_needs_no_root():
+    """A user without any right, whose files are still his own."""
+    ordinary = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+    done = subprocess.run(
+        [*ordinary, sys.executable, "-m", "lab", "kernels", "run", "--limit", str(LIMIT), KERNEL, "--", "id", "-u"],
+        capture_output=True, text=True, cwd=CHECKOUT, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
 
 
 @pytest.mark.parametrize(

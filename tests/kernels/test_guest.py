@@ -2,7 +2,9 @@
 
 import asyncio
 import io
+import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.kernels import guest
-from lab.kernels.guest import End, watch
+from lab.kernels import Image, guest
+from lab.kernels.guest import End, run_in_guest, watch
 from lab.kernels.kernel import Kernel
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -153,3 +155,21 @@ def test_results_come_back():
 @pytest.mark.parametrize("file", [io.BytesIO(b"\0" * 10240), results(cut=8000)])
 def test_results_that_were_not_written_to_the_end_are_none(file):
     assert guest._unpack(file) == (None, {})
+
+
+@needs_setpriv
+def test_a_guest_has_its_memory_and_no_network_and_only_reads_the_machines_disks(tmp_path, monkeypatch):
+    """A program in QEMU's place says what it was asked for."""
+    (tmp_path / "qemu-system-x86_64").write_text('#!/bin/sh\nfor word; do echo "$word"; done\n')
+    (tmp_path / "qemu-system-x86_64").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    image = Image(*(tmp_path / name for name in Image.__annotations__))
+    run = asyncio.run(run_in_guest(KERNEL, ["true"], image=image, limit=60, accelerator="tcg"))
+    words = run.console.splitlines()
+    given = list(itertools.pairwise(words))
+    assert ("-m", "512") in given
+    assert ("-nic", "none") in given
+    assert "-nodefaults" in words
+    assert not [word for word in words if "net" in word]
+    writable = [word for option, word in given if option == "-drive" and "read-only=off" in word]
+    assert [re.findall(r"id=(\w+),file=/proc/self/fd/", word) for word in writable] == [["results"]]

@@ -63,3 +63,11 @@ def test_all_that_is_missing_is_named_at_once(tmp_path, monkeypatch):
         "busybox, mksquashfs, mmdebstrap, qemu-system-x86_64 are not installed: "
         "apt-get install --no-install-recommends busybox-static mmdebstrap qemu-system-x86 squashfs-tools"
     )
+
+
+def test_an_ordinary_user_needs_uidmap_as_well(tmp_path, monkeypatch):
+    monkeypatch.setattr("lab.netns.program._EXTRA_PATH", ())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(MissingError, match=r"^newuidmap is not installed: .*uidmap$"):
+        image._make_root(tmp_path / "root")

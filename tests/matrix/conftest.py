@@ -1,11 +1,11 @@
 """Real results of this kernel; where a second kernel is needed, the same ones with what another would have done."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -94,49 +94,88 @@ def broken_matrix(matrix):
     return merge("0.1.0", [old, dataclasses.replace(middle, report=wrong), panicked, new])
 
 
-@dataclasses.dataclass
 class RunningCluster:
-    """A Dask scheduler and two workers, each a process with a cache and a place for temporary files of its own."""
+    """A Dask scheduler and two workers, each a process with a cache and a place for temporary files of its own.
 
-    address: str
-    workers: list[subprocess.Popen]
-    directory: Path
+    What they say comes by pipes, which have room for more than they ever say.
 
+    :param environment: of the workers, beside this process's own.
+    """
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """Start it on 127.0.0.1, with one guest a worker at a time. Whoever ends a worker comes last in the module."""
-    pytest.importorskip("distributed", reason="distributed is not installed: pip install 'kube-proxy-lab[cluster]'")
-    directory = tmp_path_factory.mktemp("cluster")
-    note = directory / "scheduler.json"
+    def __init__(self, directory, environment):
+        self.directory = directory
+        self.environment = environment
+        self.workers = []
+        self._note = directory / "scheduler.json"
+        self.scheduler = self._start("scheduler", "scheduler", "--port", "0")
 
-    def start(role, name, *arguments):
-        place = directory / name
+    @property
+    def address(self):
+        return json.loads(self._note.read_text())["address"]
+
+    def started(self):
+        """Wait until there is a scheduler."""
+        wait_for_word(self.scheduler, "Scheduler at:")
+
+    def add_worker(self, name, *options):
+        """Start one; without options it has room for one guest at a time, and nobody who would start it again."""
+        worker = self._start("worker", name, *(options or ("--no-nanny", "--nthreads", "1")))
+        self.workers.append(worker)
+        wait_for_word(worker, "Registered to:")
+        return worker
+
+    def end(self):
+        for process in (*reversed(self.workers), self.scheduler):
+            process.kill()
+            process.wait()
+            process.stderr.close()
+
+    def _start(self, role, name, *arguments):
+        place = self.directory / name
         place.mkdir()
         return subprocess.Popen(
-            [sys.executable, "-m", f"distributed.cli.dask_{role}", "--scheduler-file", str(note), *arguments],
-            env={**os.environ, "TMPDIR": str(place), "LAB_KERNELS_CACHE": str(place / "cache")},
+            [
+                *(sys.executable, "-m", f"distributed.cli.dask_{role}", "--scheduler-file", str(self._note)),
+                *("--no-dashboard", "--host", "127.0.0.1", *arguments),
+            ],
+            env={**os.environ, "TMPDIR": str(place), "LAB_KERNELS_CACHE": str(place / "cache"), **self.environment},
             cwd=place,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def wait_for(process, words):
-        for line in process.stderr:
-            if words in line:
-                return
-        raise AssertionError(f"the process ended before it said {words!r}")
 
-    options = ("--no-dashboard", "--host", "127.0.0.1")
-    processes = [start("scheduler", "scheduler", *options, "--port", "0")]
-    try:
-        wait_for(processes[0], "Scheduler at:")
-        for name in ("first", "second"):
-            processes.append(start("worker", name, *options, "--no-nanny", "--nthreads", "1"))
-            wait_for(processes[-1], "Registered to:")
-        yield RunningCluster(json.loads(note.read_text())["address"], processes[1:], directory)
-    finally:
-        for process in reversed(processes):
-            process.kill()
-            process.wait()
-            process.stderr.close()
+def wait_for_word(process, word):
+    """Read what a process says until it says that."""
+    for line in process.stderr:
+        if word in line:
+            return
+    raise AssertionError(f"the process ended before it said {word!r}")
+
+
+@pytest.fixture
+def wait_for():
+    return wait_for_word
+
+
+@pytest.fixture(scope="module")
+def clusters(tmp_path_factory):
+    """Gives clusters on 127.0.0.1, whose workers have what is given in their environment."""
+    pytest.importorskip("distributed", reason="distributed is not installed: pip install 'kube-proxy-lab[cluster]'")
+    with contextlib.ExitStack() as stack:
+
+        def start(**environment):
+            running = RunningCluster(tmp_path_factory.mktemp("cluster"), environment)
+            stack.callback(running.end)
+            running.started()
+            for name in ("first", "second"):
+                running.add_worker(name)
+            return running
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def cluster(clusters):
+    """One cluster. Whoever ends a worker comes last in the module."""
+    return clusters()

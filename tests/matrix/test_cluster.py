@@ -13,11 +13,14 @@ from lab.errors import LabError
 from lab.kernels import Cache
 from lab.kernels.cluster import Cluster, fetched
 
+def go_on():
+    pass
+
 address, file, cache = sys.argv[1:]
 with Cluster(address) as cluster:
     digest = cluster.offer(Path(file))
     try:
-        print(cluster.client.submit(fetched, digest, Cache(Path(cache)), pure=False).result())
+        print(cluster.client.submit(fetched, digest, Cache(Path(cache)), go_on, pure=False).result())
     except LabError as error:
         print(error)
 """

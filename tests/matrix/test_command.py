@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -139,3 +140,16 @@ class TestRunning:
         assert started
         assert not any(Path(f"/proc/{child}").exists() for child in started)
         assert list(tmp_path.iterdir()) == []
+
+    def test_the_trials_end_with_a_command_that_is_killed(self, tmp_path):
+        with subprocess.Popen(
+            [*COMMAND, "in-window", "--kernels", "running", "--repeat", "100000"],
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+        ) as process:
+            while not list(tmp_path.glob("lab-*/report.json")):  # the trials begin
+                assert process.poll() is None
+            [trials] = map(os.pidfd_open, children(process.pid))
+            process.kill()
+        assert select.select([trials], [], [], 60)[0]
+        os.close(trials)

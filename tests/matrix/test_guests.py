@@ -6,6 +6,7 @@ where they are missing.
 
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -141,28 +142,33 @@ class TestThisMachine:
 
 
 class TestCluster:
-    def test_ctrl_c_ends_the_guests_on_the_workers(self, cluster):
+    @pytest.mark.parametrize(("sent", "exit_code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+    def test_the_guests_on_the_workers_end_with_the_command(self, cluster, sent, exit_code):
         process = started("--kernels", KERNELS, "--scheduler", cluster.address)
         wait_for(lambda: all(guests(worker.pid) for worker in cluster.workers), process)
-        process.send_signal(signal.SIGINT)
+        its = [os.pidfd_open(guest) for worker in cluster.workers for guest in guests(worker.pid)]
+        process.send_signal(sent)
         out, err = process.communicate(timeout=60)
-        assert (process.returncode, out) == (130, "")
+        assert (process.returncode, out) == (exit_code, "")
         assert "Traceback" not in err
-        for worker in cluster.workers:
-            while guests(worker.pid):
-                assert worker.poll() is None
+        for guest in its:
+            # They would go on for minutes.
+            assert select.select([guest], [], [], 60)[0]
+            os.close(guest)
+        assert not any(guests(worker.pid) for worker in cluster.workers)
 
     def test_a_lost_workers_guest_is_booted_again(self, cluster, tmp_path):
         path = tmp_path / "matrix.json"
         process = started("--kernels", KERNELS, "--scheduler", cluster.address, "--json", str(path))
         first, second = cluster.workers
         wait_for(lambda: guests(first.pid) and guests(second.pid), process)
-        its = guests(second.pid)
+        [its] = map(os.pidfd_open, guests(second.pid))
         second.kill()
+        assert select.select([its], [], [], 60)[0]
+        os.close(its)
         out, err = process.communicate(timeout=600)
         assert process.returncode == 0, out + err
         check(from_json(path.read_text()))
-        assert not any(Path(f"/proc/{guest}").exists() for guest in its)
 
 
 def test_the_files_of_two_matrices_are_the_same_as_long_as_nothing_changed(tmp_path):
@@ -174,3 +180,16 @@ def test_the_files_of_two_matrices_are_the_same_as_long_as_nothing_changed(tmp_p
     times = {path: path.stat().st_ino for path in first.values()}
     assert vars(make_image(kernel, cache)) == first
     assert {path: path.stat().st_ino for path in first.values()} == times
+
+
+def test_a_changed_checkout_remakes_its_own_layer_alone(tmp_path):
+    from lab.kernels import Cache, make_image, resolve
+
+    cache = Cache.default()
+    kernel = resolve(KERNELS.split(",")[-1], cache)
+    assert make_image(kernel, cache).project.stat().st_size < 3_000_000
+    (tmp_path / "pyproject.toml").touch()
+    before = vars(make_image(kernel, cache, tmp_path))
+    (tmp_path / "new.py").touch()
+    after = vars(make_image(kernel, cache, tmp_path))
+    assert {layer for layer, path in after.items() if path != before[layer]} == {"project"}

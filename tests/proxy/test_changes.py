@@ -173,7 +173,7 @@ def test_a_family_without_a_change_is_left_alone(topology):
         node = lab.hosts["node"]
         for loader, name in ((node.xtables, "start_restore"), (node.nft, "run")):
             original = getattr(loader, name)
-            setattr(loader, name, lambda *words, run=original: (loaded.append(words), run(*words))[1])
+            setattr(loader, name, lambda *words, run=original, **how: (loaded.append(words), run(*words, **how))[1])
         lab.endpoints.remove("web", "10.0.1.2")
         assert loaded
         assert not [words for words in loaded if words[0] == 6 or "ip6 " in str(words)]

@@ -82,7 +82,7 @@ def test_every_sighting_of_the_connection_is_in_the_timeline(report):
     ends = [place.strip() for place in places for place in place.split(" > ")]
     tcp = [sighting for sighting in timeline.sightings if sighting.packet.tcp]
     assert len([end for end in ends if end != "?"]) == len(tcp)
-    assert "the packet did not reach client: rules for INVALID packets dropped 1" in text
+    assert "the packet did not reach client: 1 dropped by rule" in text
 
 
 def test_numbers_are_relative_and_states_are_named(report):

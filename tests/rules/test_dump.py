@@ -49,7 +49,7 @@ def test_a_rule_has_its_line_and_no_counters():
 
 def test_nft_lists_with_handles_and_other_tables():
     text = (
-        'table inet firewall { # handle 1\n\tchain input { # handle 2\n\t\tcomment "a } brace" # handle 3\n\t}\n}\n'
+        'table inet firewall { # handle 1\n\tchain in { # handle 2\n\t\tdrop comment "a } brace" # handle 3\n\t}\n}\n'
         'table ip kube-proxy { # handle 4\n\tcomment "rules for kube-proxy"\n\tset cluster-ips { # handle 5\n'
         "\t\ttype ipv4_addr\n\t\telements = { 10.96.0.1, 10.96.0.2,\n\t\t\t     10.96.0.3 }\n\t}\n\n"
         '\tmap no-endpoint-services {\n\t\telements = { 10.96.0.4 . tcp . 80 comment "a,b" : drop }\n\t}\n'
@@ -72,7 +72,6 @@ BAD = {
     "comments": ("# a\n\n# b\n", None, "empty: there are no rules in it"),
     "words": ("# a\nhello\n", 2, "this is no dump of rules"),
     "iptables -S": ("-P INPUT ACCEPT\n", 1, "this is no dump of rules"),
-    "JSON": ('{"nftables": []}\n', 1, "this is no dump of rules"),
     "words within": ("*nat\n:KUBE-SERVICES - [0:0]\nhello\nCOMMIT\n", 3, "no line of iptables-save"),
     "no table": ("*nat\nCOMMIT\n-A KUBE-SERVICES -j DROP\n", 3, "outside of a table"),
     "no declaration": ("*nat\n-A KUBE-SERVICES -j DROP\nCOMMIT\n", 2, "which is not declared"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -111,6 +113,28 @@ class TestKernel:
         assert "was it cut off?" in done.stderr
         assert f"<stdin>:{given.count(chr(10)) + 1}: ends within the table" in done.stderr
 
+    def test_rules_that_cannot_be_loaded_are_no_difference(self, lab_rules, objects, tmp_path):
+        """Exit code 1 is an answer."""
+        node = tmp_path / "node.txt"
+        options = ("--proxy-version", "v1.29", *NODE)
+        node.write_text(lab_rules(objects, "--saved", *options, code=0).stdout.replace("DNAT", "SNAT", 1))
+        lab_rules(objects, "--diff", node, *options, code=1)
+        hidden = (
+            "import sys, lab.netns.program as program; program._EXTRA_PATH = ()\n"
+            f"sys.argv = ['lab', 'rules', {str(objects)!r}, '--diff', {str(node)!r}, *{options!r}]\n"
+            "from lab.__main__ import main; main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", hidden],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PATH": str(tmp_path)},
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == "lab: iptables-nft-restore is not installed: apt install iptables\n"
+
     def test_several_nodes_want_a_name(self, lab_rules, tmp_path):
         two = tmp_path / "two.yaml"
         two.write_text("topology: pair\nhosts: {a: {proxy-mode: iptables}, b: {proxy-mode: iptables}}\n")
@@ -123,9 +147,6 @@ class TestKernel:
     def test_saved_without_root(self, lab_rules, objects, tmp_path):
         if shutil.which("setpriv") is None:
             pytest.skip("setpriv is not installed")
-        import subprocess
-        import sys
-
         nobody = (
             "setpriv",
             "--reuid=65534",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
+
+from lab.topology.reader import shipped
 
 pytestmark = pytest.mark.kernel
 
@@ -28,6 +31,61 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_works_without_rights(run_lab, way, family):
     code, output, errors = run_lab("run", "beyond-window", *WAYS[way], "--family", family, prefix=WITHOUT_RIGHTS)
+    assert code == 0, output + errors
+    assert "reset" in output
+
+
+@pytest.fixture
+def many_services(tmp_path):
+    """Return a file with so many Services that their rules are more than an ordinary user's socket sends at once."""
+    pieces = []
+    for number in range(1, 121):
+        for version, network, kind in ((4, "10.{}.{}.{}", "IPv4"), (6, "fd00:{}:{}::{}", "IPv6")):
+            vip = network.format(96, number, 1)
+            pods = ", ".join(f'{{addresses: ["{network.format(97, number, pod)}"]}}' for pod in range(1, 11))
+            pieces.append(
+                f"""
+apiVersion: v1
+kind: Service
+metadata: {{name: many-{number}-{version}}}
+spec: {{clusterIP: "{vip}", clusterIPs: ["{vip}"], ipFamilies: [{kind}], ports: [{{name: http, port: 80}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: many-{number}-{version}, labels: {{kubernetes.io/service-name: many-{number}-{version}}}}}
+addressType: {kind}
+endpoints: [{pods}]
+ports: [{{name: http, port: 8080}}]
+"""
+            )
+    path = tmp_path / "many.yaml"
+    path.write_text("---".join(pieces))
+    return path
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+@pytest.mark.parametrize("way", WAYS)
+def test_large_rule_sets_load_as_they_do_for_root(run_lab, many_services, way, family):
+    version = "v1.31" if way == "nftables mode" else "v1.29"
+    words = ("rules", str(many_services), *WAYS[way], "--family", family, "--proxy-version", version)
+    code, output, errors = run_lab(*words, "--saved", prefix=WITHOUT_RIGHTS)
+    assert (code, errors) == (0, "")
+    assert len(re.findall(r"^\t\tdnat to|DNAT --to-destination", output, re.MULTILINE)) in (0, 1200)
+    assert output.count("8080") >= 1200
+    assert run_lab(*words, "--saved") == (0, output, "")
+    code, output, errors = run_lab(*words, "--diff", "-", given=output.partition("\n")[2], prefix=WITHOUT_RIGHTS)
+    assert (code, errors) == (0, "")
+    assert "has the rules of kube-proxy" in output
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_lab_with_many_services_runs(run_lab, many_services, tmp_path, way):
+    topology = tmp_path / "large.yaml"
+    many = re.sub(r"endpoints: .*10\..*", "endpoints: [{addresses: [10.0.1.2]}]", many_services.read_text())
+    many = re.sub(r"endpoints: .*fd.*", 'endpoints: [{addresses: ["fd00:10:0:1::2"]}]', many)
+    topology.write_text(f"{dict(shipped())['kube-proxy'].read_text()}---{many}")
+    words = ("run", "beyond-window", "--fix", "none", "--topology", str(topology), *WAYS[way], "--no-timeline")
+    code, output, errors = run_lab(*words, prefix=WITHOUT_RIGHTS)
     assert code == 0, output + errors
     assert "reset" in output
 
