@@ -200,7 +200,7 @@ def test_what_does_not_get_through_at_all_is_found_without_waiting():
 @pytest.mark.parametrize(
     ("program", "package"),
     [
-        ("nginx", "nginx"),  # looked for first, the others after it
+        pytest.param("nginx", "nginx", marks=pytest.mark.needs_tool("ip")),  # ip is looked for before, the others after
         *(pytest.param(*one, marks=needs_programs) for one in (("curl", "curl"), ("tc", "iproute2"))),
         pytest.param("setpriv", "util-linux", marks=needs_programs),
     ],
