@@ -198,7 +198,12 @@ def test_what_does_not_get_through_at_all_is_found_without_waiting():
 
 @pytest.mark.kernel
 @pytest.mark.parametrize(
-    ("program", "package"), [("nginx", "nginx"), ("curl", "curl"), ("tc", "iproute2"), ("setpriv", "util-linux")]
+    ("program", "package"),
+    [
+        pytest.param("nginx", "nginx", marks=pytest.mark.needs_tool("ip")),  # ip is looked for before, the others after
+        *(pytest.param(*one, marks=needs_programs) for one in (("curl", "curl"), ("tc", "iproute2"))),
+        pytest.param("setpriv", "util-linux", marks=needs_programs),
+    ],
 )
 def test_a_program_that_is_missing_is_named_with_its_package(program, package, monkeypatch):
     import shutil

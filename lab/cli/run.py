@@ -149,7 +149,7 @@ def _print_report(report: Report, *, timeline: bool) -> None:
     draw(screen, partial(terminal.tables, report.tallies))
     for line in table.lines(matrix):
         screen.print(line, soft_wrap=True)
-    for words in advice():
+    for words in advice() if first is not None else ():  # it is about nodes that were judged
         screen.print(words, soft_wrap=True)
 
 

@@ -12,7 +12,7 @@ from lab.matrix import Column, Matrix
 from lab.places import called, tried
 from lab.report.affected import Remark, answers, listed, regression
 from lab.report.tone import Tone
-from lab.result import Trial
+from lab.result import Tally, Trial
 from lab.words import Behaviour, Family
 
 __all__ = ["Remark", "preface", "remarks"]
@@ -70,15 +70,25 @@ def _not_run(matrix: Matrix, column: Column) -> Iterator[Remark]:
 
 def _last_words(matrix: Matrix) -> Remark:
     reports = [column.report for column in matrix.columns]
-    had = [tally for report in reports if report for tally in report.tallies if not tally.missing]
-    bad = sum(not tally.good for tally in had)
-    without = sum(report is None or not any(tally.runs for tally in report.tallies) for report in reports)
     whose = "their" if len(reports) > 1 else "this"
-    if not bad and not without:
-        return Remark(f"{len(had)} of {len(had)} trials gave what {whose} kernel is expected to give.", Tone.FINE)
-    parts = [f"{bad} of {len(had)} trials did not give what {whose} kernel is expected to give"] if bad else []
-    if without and len(reports) == 1 and reports[0] is not None:
-        parts += [] if bad else ["Nothing of it can be tried on this machine"]
-    elif without:
+    tallies = [tally for report in reports if report for tally in report.tallies]
+    had = list(filter(_was_had, tallies))
+    good = sum(tally.good for tally in had)
+    without = sum(report is None for report in reports)
+    idle = sum(report is not None and not any(map(_was_had, report.tallies)) for report in reports)
+    parts = []
+    if good < len(had):
+        parts.append(f"{len(had) - good} of {len(had)} trials did not give what {whose} kernel is expected to give")
+    elif had:
+        parts.append(f"{good} of {good} trials gave what {whose} kernel is expected to give")
+    if without:
         parts.append(f"{without} of {len(reports)} kernels gave no results")
-    return Remark(f"{', and '.join(parts)}.", Tone.HARMFUL)
+    if idle and len(reports) == 1:
+        parts.append("NOTHING WAS TRIED: what it takes is missing")
+    elif idle:
+        parts.append(f"NOTHING WAS TRIED on {idle} of {len(reports)} kernels: they lack what it takes")
+    return Remark(f"{', and '.join(parts)}.", Tone.FINE if matrix.good and not idle else Tone.HARMFUL)
+
+
+def _was_had(tally: Tally) -> bool:
+    return tally.runs > 0 or not tally.missing

@@ -1,5 +1,6 @@
 """The table for people, CI systems and browsers: made from the matrix alone."""
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,7 +13,10 @@ from rich.console import Console
 
 from lab.matrix import Column, merge
 from lab.report import forms, table
+from lab.report.closing import remarks
 from lab.report.terminal import timeline_text
+from lab.report.tone import Tone
+from lab.result import Tally
 
 pytestmark = pytest.mark.kernel
 
@@ -71,6 +75,21 @@ class TestTerminal:
         assert text.splitlines()[-1] == (
             "2 of 35 trials did not give what their kernel is expected to give, and 1 of 4 kernels gave no results."
         )
+
+    def test_a_kernel_that_lacks_what_it_takes_is_not_held_against_it_but_said(self, matrix):
+        old, *others = matrix.columns
+        lacking = tuple(Tally(tally.trial, missing="no x: boot one with y") for tally in old.report.tallies)
+        idle = dataclasses.replace(old, report=dataclasses.replace(old.report, tallies=lacking))
+        some = merge("0.1.0", [idle, *others])
+        assert some.good
+        assert printed(some, 200).splitlines()[-1] == (
+            "24 of 24 trials gave what their kernel is expected to give,"
+            " and NOTHING WAS TRIED on 1 of 3 kernels: they lack what it takes."
+        )
+        assert [*remarks(some)][-1].tone is Tone.HARMFUL  # and loudly
+        only = merge("0.1.0", [idle])
+        assert only.good
+        assert printed(only, 200).splitlines()[-1] == "NOTHING WAS TRIED: what it takes is missing."
 
     def test_a_narrow_terminal_gets_several_tables_with_whole_words(self, matrix):
         text = printed(matrix, 66).split("AFFECTED")[0]

@@ -100,12 +100,12 @@ class TestThisMachine:
             text=True,
             check=False,
         )
-        assert done.returncode == 1, done.stdout + done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
         [column] = from_json(path.read_text()).columns
         words = "the kernel has no ip_tables: boot one with CONFIG_IP_NF_IPTABLES=y or =m"
         assert {tally.missing for tally in column.report.tallies} == {words}
         assert words in done.stdout
-        assert "1 of 1 kernels gave no results." in done.stdout
+        assert "NOTHING WAS TRIED" in done.stdout
 
     def test_a_guest_that_panics_is_a_red_column_and_the_others_go_on(self):
         from lab.kernels import run_in_guest

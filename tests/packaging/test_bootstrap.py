@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,9 @@ case $* in
 *) exec {real} "$@" ;;
 esac
 """
+
+# What bootstrap brings for the cases of load, with their packages.
+PROGRAMS_OF_LOAD = {"nginx": "nginx", "curl": "curl", "tc": "iproute2"}
 
 # What the script itself calls, found on the machine that runs the tests.
 BORROWED = [
@@ -116,15 +120,16 @@ def system(tmp_path: Path) -> System:
     system.program("python3", PYTHON.format(self=programs / "python3", real=sys.executable))
     system.program("id", "#!/bin/sh\necho 1000\n")
     system.program("stat", "#!/bin/sh\necho 1000\n")
-    system.program("iptables-nft-restore", "#!/bin/sh\n")
+    for name in ("iptables-nft-restore", *PROGRAMS_OF_LOAD):
+        system.program(name, "#!/bin/sh\n")
     library = tmp_path / "usr/lib/triplet/libnftables.so.1"
     library.parent.mkdir(parents=True)
     library.touch()
     system.checkout.mkdir()
     shutil.copy(CHECKOUT / "pyproject.toml", system.checkout)
-    # All places that the script names outright are under /usr and /sbin: they move into the made-up root.
-    text = (CHECKOUT / "bootstrap").read_text()
-    moved = text.replace("/usr/", f"{tmp_path}/usr/").replace(":/sbin", "")
+    # All places that the script names outright move into the made-up root.
+    text = (CHECKOUT / "bootstrap").read_text().replace(":/sbin", "")
+    moved = re.sub(r"(?<![\w./])/(usr|etc|run)/", rf"{tmp_path}/\1/", text)
     (system.checkout / "bootstrap").write_text(moved)
     (system.checkout / "bootstrap").chmod(0o755)
     return system
@@ -381,6 +386,91 @@ def test_sudo_installs(system: System) -> None:
     assert any(call.startswith("sudo ") and "apt-get install" in call for call in system.asked())
     assert system.run("true").returncode == 0
     assert system.asked() == []
+
+
+@pytest.fixture
+def bare(system: System) -> System:
+    """Without what the cases of load need; apt-get brings it, says what systemd would have found, and root is had."""
+    for program in PROGRAMS_OF_LOAD:
+        (system.root / "usr/bin" / program).unlink()
+    (system.root / "run/systemd/system").mkdir(parents=True)
+    system.program("sudo", '#!/bin/sh\nexec "$@"\n')
+    system.program("runlevel", "#!/bin/sh\necho N 5\n")
+    brings = """case $* in
+*install*" ${NOT_TO_BE_HAD:-nothing}") exit 100 ;;
+*install*" nginx") readlink "$UNIT" >>"$LOG"; ln -s sh "${0%/*}/nginx" ;;
+*install*" curl") ln -s sh "${0%/*}/curl" ;;
+*install*" iproute2") ln -s sh "${0%/*}/tc" ;;
+esac
+"""
+    system.program("apt-get", APT + brings)
+    system.environ["UNIT"] = str(system.root / "etc/systemd/system/nginx.service")
+    return system
+
+
+def installed(system: System) -> list[str]:
+    """Gives the packages that apt was asked for, in a call that has just been made."""
+    return [call.rpartition(" ")[2] for call in system.asked() if call.startswith("apt-get install")]
+
+
+def test_what_the_cases_of_load_need_is_brought_and_nginx_does_not_start(bare: System) -> None:
+    done = bare.run("true")
+    assert done.returncode == 0
+    assert installed(bare) == ["nginx", "curl", "iproute2"]
+    assert bare.asked()[2] == "/dev/null"  # the unit, when nginx came
+    assert "its service is masked (systemctl unmask nginx)" in done.stderr
+    assert bare.run("true").stderr == ""
+    assert bare.asked() == []
+
+
+def test_another_init_that_runs_is_not_given_nginx_to_start(bare: System) -> None:
+    (bare.root / "run/systemd/system").rmdir()
+    done = bare.run("true")
+    assert done.returncode == 0
+    assert installed(bare) == ["curl", "iproute2"]
+    assert "going on without nginx: the cases congested and congested-without-nat cannot be had here" in done.stderr
+    bare.program("runlevel", "#!/bin/sh\necho unknown; exit 1\n")  # in a container: nothing runs that could start it
+    shutil.rmtree(bare.stamp.parent)
+    assert bare.run("true").returncode == 0
+    assert installed(bare) == ["nginx"]
+
+
+def test_a_unit_of_somebodys_own_is_left_alone(bare: System) -> None:
+    unit = Path(bare.environ["UNIT"])
+    unit.parent.mkdir(parents=True)
+    unit.write_text("[Service]\n")
+    assert "going on without nginx:" in bare.run("true").stderr
+    assert unit.read_text() == "[Service]\n"
+    assert installed(bare) == ["curl", "iproute2"]
+
+
+@pytest.mark.parametrize("package", PROGRAMS_OF_LOAD.values())
+def test_one_of_them_that_cannot_be_had_is_named_and_the_rest_goes_on(bare: System, package: str) -> None:
+    bare.environ["NOT_TO_BE_HAD"] = package
+    done = bare.run("sh", "-c", "echo ran")
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    assert f"going on without {package}: " in done.stderr
+    assert Path(bare.environ["UNIT"]).is_symlink() is (package != "nginx")
+
+
+def test_an_ordinary_user_goes_on_without_what_only_some_cases_need(bare: System) -> None:
+    (bare.root / "usr/bin/sudo").unlink()
+    done = bare.run("sh", "-c", "echo ran")
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    [said] = [line for line in done.stderr.splitlines() if "nginx" in line]
+    assert said == (
+        "bootstrap: going on without nginx curl iproute2: the cases congested and congested-without-nat cannot be had"
+        " here; for them, as root: systemctl mask nginx; apt-get install --no-install-recommends nginx curl iproute2"
+    )
+    assert installed(bare) == []
+    assert bare.run("true").stderr == ""  # said once
+
+
+def test_the_cases_that_need_them_are_those_that_are_named() -> None:
+    from lab.cases import congested
+
+    first, second = (case.name for case in congested.CASES)
+    assert f"the cases {first} and {second} cannot be had" in (CHECKOUT / "bootstrap").read_text()
 
 
 def test_system_without_apt_names_the_packages(system: System) -> None:

@@ -146,6 +146,43 @@ def test_what_could_not_be_run_is_named(report):
     assert "not run: beyond-window with none: x is not installed: apt install y" in lines
 
 
+def test_what_this_machine_lacks_is_named_and_not_held_against_it(report):
+    lacking = Tally(tally(report, "beyond-window", "none").trial, missing="x is not installed: apt install y")
+    some = dataclasses.replace(report, tallies=(lacking, tally(report, "beyond-window", "drop-forward")))
+    assert some.good
+    assert [line.plain for line in conclusion(some)][-2:] == [
+        "not run: beyond-window with none: x is not installed: apt install y",
+        "1 of 1 trials gave what this kernel is expected to give.",
+    ]
+    only = dataclasses.replace(report, tallies=(lacking,))
+    assert only.good
+    assert [line.plain for line in conclusion(only)] == [
+        "not run: beyond-window with none: x is not installed: apt install y",
+        "NOTHING WAS TRIED: what it takes is missing.",
+    ]
+
+
+def test_what_is_good(report):
+    result = tally(report, "beyond-window", "none").sample
+    wrong = dataclasses.replace(result, verdict=dataclasses.replace(result.verdict, outcome=Outcome.STALLED))
+    fresh = Tally(result.trial)
+    counted = {
+        "never run": (fresh, False),
+        "failed": (dataclasses.replace(fresh, failure="f"), False),
+        "missing": (dataclasses.replace(fresh, missing="m"), True),
+        "as expected": (fresh.and_then(result), True),
+        "not as expected": (fresh.and_then(wrong), False),
+        "then failed": (dataclasses.replace(fresh.and_then(result), failure="f"), False),
+        "then missing": (dataclasses.replace(fresh.and_then(result), missing="m"), True),
+        "wrong, then missing": (dataclasses.replace(fresh.and_then(wrong), missing="m"), False),
+    }
+    for name, (counts, good) in counted.items():
+        assert counts.good is good, name
+        assert dataclasses.replace(report, tallies=(counts,)).good is good, name
+        assert not dataclasses.replace(report, tallies=(counts, counted["never run"][0])).good, name
+    assert not dataclasses.replace(report, tallies=()).good
+
+
 def test_the_heading(report):
     assert heading(tally(report, "beyond-window", "none").sample).plain == "beyond-window, fix none: reset"
 

@@ -150,14 +150,18 @@ def test_whole_run_another_way(unchanged, machine, start_lab, options):
     assert process.returncode == 0, output + errors
 
 
-def test_run_that_fails_in_the_middle(unchanged, machine, start_lab):
+@pytest.mark.parametrize(
+    ("instead", "code", "words"),
+    [("/bin/false", 1, "ended with exit code 1"), ("/dev/null", 0, "iptables-nft-restore is not installed")],
+)
+def test_run_that_fails_in_the_middle(unchanged, machine, start_lab, instead, code, words):
     tool = os.path.realpath(shutil.which("iptables-nft-restore", path=os.environ["PATH"] + ":/usr/sbin:/sbin"))
-    hidden = ("unshare", "--mount", "sh", "-c", f'mount --bind /dev/null {tool} && exec "$@"', "sh")
+    hidden = ("unshare", "--mount", "sh", "-c", f'mount --bind {instead} {tool} && exec "$@"', "sh")
     with unchanged(), machine():
         process = start_lab("run", "beyond-window", "--json", "-", prefix=hidden)
         output, errors = process.communicate()
-    assert process.returncode == 1
-    assert "iptables-nft-restore is not installed" in output + errors
+    assert process.returncode == code
+    assert words in output + errors
 
 
 def test_topology_that_cannot_be(unchanged, machine, start_lab):

@@ -28,6 +28,8 @@ from typing import NamedTuple
 import pytest
 
 from lab.fabric import Lab
+from lab.netns.rtnetlink import LOOPBACK_INDEX
+from lab.netns.rtnetlink import address as netlink_address
 from lab.topology.kubernetes import parse_objects
 from lab.topology.model import End, Host, Link, Route, Topology
 from lab.topology.reader import load
@@ -115,7 +117,7 @@ class Network:
     def claim(self, host, address, port=80):
         """Have a host answer for an address that none has: what gets there has slipped past the node's rules."""
         running, own = self.lab.hosts[host], ip_address(address)
-        running.run("ip", "address", "add", f"{own}/{own.max_prefixlen}", "dev", "lo")
+        running.routes.apply([netlink_address(LOOPBACK_INDEX, ip_interface(own), f"the address {own}")])
         while not running.routes.is_local(own):
             pass
         self.listen(host, port, address=address)

@@ -1,0 +1,214 @@
+"""The README's two commands on machines that have nothing yet: many minutes, so only where LAB_ROOTFS=1 asks for it.
+
+Each machine is a root file system with what its distribution requires, and apt; nothing but a copy of the checkout is
+put into it. mmdebstrap makes it, from the mirror that this machine's apt names for the distribution, or that
+LAB_ROOTFS_DEBIAN or LAB_ROOTFS_UBUNTU names. Its processes, mounts, /proc and /run are its own; kernel, network and
+/dev are this machine's. LAB_ROOTFS_PYTEST has arguments for its pytest, which runs everything unless they say less.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+MINE = (".git", ".venv*", ".*_cache", "__pycache__")  # of the checkout, what is this machine's alone
+
+DISTRIBUTIONS = {
+    "debian-12": ("debian", "bookworm", "main"),
+    "debian-13": ("debian", "trixie", "main"),
+    "ubuntu-22.04": ("ubuntu", "jammy", "main universe"),
+    "ubuntu-24.04": ("ubuntu", "noble", "main universe"),
+}
+
+pytestmark = [
+    pytest.mark.skipif("LAB_ROOTFS" not in os.environ, reason="makes root file systems, for minutes: set LAB_ROOTFS=1"),
+    pytest.mark.needs_root,
+    pytest.mark.needs_tool("apt-get", "mmdebstrap", "unshare"),
+]
+
+# Enters the first argument as the root of everything; each further one up to "--" is a place of this machine's that
+# is to be seen in it, under /machine. The kernel gives nobody in a chroot(2) a user namespace, hence pivot_root(2).
+ENTER = """
+set -eu
+root=$1 && shift
+mount --bind "$root" "$root"
+mount -t proc proc "$root/proc"
+mount -t sysfs sysfs "$root/sys"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs -o mode=755 run "$root/run"
+while [ "$1" != -- ]; do
+    there=$root/machine$1
+    if [ -d "$1" ]; then mkdir -p "$there"; else mkdir -p "${there%/*}" && : >"$there"; fi
+    mount --bind "$1" "$there"
+    shift
+done
+shift
+cd "$root"
+pivot_root . mnt
+umount -l mnt
+exec "$@"
+"""
+
+
+def mirror(distribution: str) -> str | None:
+    """Return where a distribution's packages are to be had; None where nobody says."""
+    asked = subprocess.run(["apt-get", "--print-uris", "update"], capture_output=True, text=True, check=True)
+    uris = re.findall(r"^'(\S+)/dists/", asked.stdout, re.MULTILINE)
+    named = next((uri for uri in uris if uri.endswith(f"/{distribution}")), None)
+    return os.environ.get(f"LAB_ROOTFS_{distribution.upper()}", named)
+
+
+def settings_of_apt() -> str:
+    """Return how this machine's apt reaches its mirrors."""
+    dumped = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout
+    wanted = re.compile(r"Acquire::(http|https|Check-|Retries|ForceIPv)")
+    return "".join(f"{line}\n" for line in dumped.splitlines() if wanted.match(line))
+
+
+def settings_of_pip() -> tuple[dict[str, str], list[str]]:
+    """Return how this machine's pip reaches its index, as environment variables, and the places that these name."""
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    variables, places = {}, []
+    # What the environment says goes over what files say.
+    for line in sorted(listed.splitlines(), key=lambda line: line.startswith(":env:")):
+        name, _equals, value = line.partition("=")
+        words = []
+        for word in ast.literal_eval(value).split():
+            path = Path(word.removeprefix("file://"))
+            local = path.is_absolute() and path.exists()
+            words.append(word.replace(str(path), f"/machine{path}") if local else word)
+            # What the pages of an index of one's own link to lies beside them.
+            places += [str(path.parent if word.startswith("file://") else path)] if local else []
+        variables[f"PIP_{name.rpartition('.')[2].upper().replace('-', '_')}"] = " ".join(words)
+    return variables, list(dict.fromkeys(places))
+
+
+@dataclass
+class Machine:
+    """A root file system with a copy of the checkout, and who calls in it."""
+
+    root: Path
+    user: str = "root"
+    variables: dict[str, str] = field(default_factory=dict)
+    places: list[str] = field(default_factory=list)
+
+    def run(self, *command: str, user: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command in the checkout; what it says is both returned and shown where the test fails."""
+        user = user or self.user
+        home = "/root" if user == "root" else f"/home/{user}"
+        directories = "/usr/sbin:/usr/bin:/sbin:/bin" if user == "root" else "/usr/bin:/bin"
+        start = ["env", "-i", f"HOME={home}", f"PATH={directories}", *(f"{k}={v}" for k, v in self.variables.items())]
+        if user != "root":
+            start += ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
+        alone = ["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child"]
+        inside = [*start, "sh", "-c", 'cd /home/checkout && exec "$@"', "sh", *command]
+        done = subprocess.run(
+            [*alone, "sh", "-c", ENTER, "sh", str(self.root), *self.places, "--", *inside],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        print(f"$ {shlex.join(command)}\n{done.stdout}-> {done.returncode}", flush=True)
+        return done
+
+    def must(self, *command: str, user: str = "") -> str:
+        """Run a command that has to succeed, and return what it said."""
+        done = self.run(*command, user=user)
+        assert done.returncode == 0, "\n".join(done.stdout.splitlines()[-60:])
+        return done.stdout
+
+
+@pytest.fixture(scope="module", params=DISTRIBUTIONS)
+def distribution(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    """A bare root file system, to be copied."""
+    name, suite, components = DISTRIBUTIONS[request.param]
+    where = mirror(name)
+    if where is None:
+        pytest.skip(f"{request.param} was not tried: apt names no mirror here, LAB_ROOTFS_{name.upper()}=URL would")
+    directory = tmp_path_factory.mktemp(request.param)
+    options, root = directory / "apt.conf", directory / "root"
+    options.write_text(settings_of_apt())
+    sources = [f"deb {where} {one} {components}" for one in (suite, f"{suite}-updates")]
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--aptopt={options}", suite, str(root), *sources]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
+    yield root
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def machine(distribution: Path, tmp_path: Path):
+    """One that nothing was done to yet."""
+    root = tmp_path / "root"
+    subprocess.run(["cp", "-a", distribution, root], check=True)
+    shutil.copytree(CHECKOUT, root / "home/checkout", symlinks=True, ignore=shutil.ignore_patterns(*MINE))
+    subprocess.run(["chown", "-R", "0:0", root / "home/checkout"], check=True)
+    yield Machine(root, "root", *settings_of_pip())
+    shutil.rmtree(root)
+
+
+def ordinary_user(machine: Machine) -> None:
+    """Make a user, whose the checkout is then."""
+    machine.must("useradd", "--create-home", "lab")
+    machine.must("chown", "-R", "lab:lab", "/home/checkout")
+    machine.user = "lab"
+
+
+def both_commands(machine: Machine) -> str:
+    """Run both as their caller, and return what pytest said."""
+    said = machine.must("sh", "-c", "./bootstrap lab run && echo processes: $(cat /proc/[0-9]*/comm)")
+    assert "\nAFFECTED: " in said or "\nNOT AFFECTED: " in said
+    assert "nginx" not in said.rpartition("processes: ")[2].split()  # its package has not started it
+    assert "bootstrap:" not in machine.must("./bootstrap", "true")
+    return machine.must("./bootstrap", "pytest", *shlex.split(os.environ.get("LAB_ROOTFS_PYTEST", "")))
+
+
+def lacking(said: str) -> set[str]:
+    """Return the packages for want of which tests were skipped."""
+    return {package for words in re.findall(r"is not installed: apt install (.*)", said) for package in words.split()}
+
+
+BROUGHT = {"curl", "iproute2", "iptables", "libnftables1", "mount", "nftables", "nginx", "util-linux"}
+
+
+def test_as_root(machine: Machine) -> None:
+    said = both_commands(machine)
+    assert not lacking(said) & BROUGHT
+    assert "downloads whole" in machine.must("./bootstrap", "lab", "run", "congested", "--fix=none", "--no-timeline")
+
+
+def test_as_an_ordinary_user_with_sudo(machine: Machine) -> None:
+    machine.must("sh", "-c", "apt-get update && apt-get install --yes --no-install-recommends sudo")
+    (machine.root / "etc/sudoers.d/lab").write_text("lab ALL=(ALL) NOPASSWD: ALL\n")
+    ordinary_user(machine)
+    said = both_commands(machine)
+    assert not lacking(said) & BROUGHT
+    assert "downloads whole" in machine.must("./bootstrap", "lab", "run", "congested", "--fix=none", "--no-timeline")
+
+
+def test_as_an_ordinary_user_for_whom_root_installs_what_is_asked_for(machine: Machine) -> None:
+    ordinary_user(machine)
+    refused = machine.run("./bootstrap", "lab", "run")
+    assert refused.returncode == 2
+    [cure] = re.findall(r"^bootstrap: packages are missing; run as root: (.*)$", refused.stdout, re.MULTILINE)
+    machine.must("sh", "-c", cure.replace("apt-get install", "apt-get install --yes"), user="root")
+    said = both_commands(machine)
+    assert lacking(said) & BROUGHT <= {"curl", "iproute2", "nginx"}
+    alone = machine.must("./bootstrap", "lab", "run", "congested", "--fix=none", "--no-timeline")
+    assert re.search(r"^not run: congested\b.*: \w+ is not installed: apt install \w+$", alone, re.MULTILINE)
+    assert alone.splitlines()[-1].startswith("NOTHING WAS TRIED")
