@@ -121,10 +121,10 @@ def main(arguments: argparse.Namespace) -> int:
     runs: Counter[int] = Counter()
     wrong: Counter[int] = Counter()
     began = time.monotonic()
-    ear, mouth = multiprocessing.get_context("fork").Pipe(duplex=False)
     with contextlib.ExitStack() as stack:
         for _ in range(max(1, (os.cpu_count() or 1) - 1)):
             stack.enter_context(beside(keep_busy))
+        ear, mouth = multiprocessing.get_context("fork").Pipe(duplex=False)  # its end is seen where nobody else has it
         worker = stack.enter_context(beside(run, settings, order, Family.IPV4, mouth))
         mouth.close()
         for number, fault in disturbed(worker, ear, chance):
