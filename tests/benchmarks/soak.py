@@ -146,11 +146,15 @@ def main(arguments: argparse.Namespace) -> int:
     return 1 if wrong or runs.total() < len(order) else 0
 
 
+PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+PARSER.add_argument("cases", nargs="*", metavar="CASE")
+PARSER.add_argument("--fix", action="append", choices=list(FIXES))
+PARSER.add_argument("--rounds", type=int, default=10)
+PARSER.add_argument("--topology", default="kube-proxy", help="where those cases play that bring none of their own")
+PARSER.add_argument("--seed", type=int, default=1)
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", metavar="CASE")
-    parser.add_argument("--fix", action="append", choices=list(FIXES))
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--topology", default="kube-proxy", help="where those cases play that bring none of their own")
-    parser.add_argument("--seed", type=int, default=1)
-    sys.exit(main(parser.parse_args()))
+    try:
+        sys.exit(main(PARSER.parse_args()))
+    except LabError as error:  # a case or a topology that there is not
+        PARSER.error(str(error))
