@@ -132,7 +132,8 @@ def test_what_was_invalid_after_the_counting_is_not_logged_either(monkeypatch):
         await stage.establish()
         await stage.inject(stage.from_server(2**30))
         assert stage.judgement() is Judgement.INVALID
-        injector, data = stage.lab.injector("server", str(stage.cast.client_address.address)), craft(stage.from_server(2**30))
+        injector = stage.lab.injector("server", stage.cast.client_address.address)
+        data = craft(stage.from_server(2**30))
         more.append(lambda: injector.send(data))
 
     timeline = play(script)
