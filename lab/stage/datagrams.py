@@ -13,7 +13,7 @@ from lab.conntrack.witness import Judged
 from lab.fabric import Lab
 from lab.netns.rtnetlink import no_address
 from lab.recorder import UnseenError
-from lab.stage.scene import Scene, one_processor
+from lab.stage.scene import Scene
 from lab.timeline import Exchange, Timeline
 from lab.traffic.stream import datagram_socket
 from lab.verdict import Outcome, Verdict, disagreeing_witnesses
@@ -73,15 +73,13 @@ class Datagrams(Scene):
             namespace = self.lab.hosts[host].namespace
             self._clients[source] = self.lab.keep(datagram_socket(namespace, source, self._target))
         self._questions.append(_Question(host, source, len(question), self._clients[source]))
-        with one_processor():
-            self._clients[source].send(question.encode())
+        self._clients[source].send(question.encode())
 
     async def settle(self) -> None:
         """Let whatever is under way arrive, be answered, and the answers arrive."""
-        with one_processor():
-            await self._pass_all()
-            self._answer()
-            await self._pass_all()
+        await self._pass_all()
+        self._answer()
+        await self._pass_all()
         self._take_answers()
 
     async def _pass_all(self) -> None:
@@ -146,17 +144,15 @@ class Datagrams(Scene):
             return len(hold.held) >= count
 
         # The node's witness sees each before it is held, and one queue of the kernel's is behind both.
-        with one_processor():
-            await self.barrier()
+        await self.barrier()
         await self.until(there, f"{count} questions to be held")
         return list(hold.held)
 
     def release(self, *packets: Packet) -> None:
         """Let held questions go on, in this order."""
         hold = self._holding()
-        with one_processor():
-            for packet in packets:
-                hold.release(packet)
+        for packet in packets:
+            hold.release(packet)
 
     def take_back(self, *packets: Packet) -> None:
         """Drop held questions, the last that were asked: they are no part of the play."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import ClassVar, Final
@@ -78,6 +80,9 @@ class Scene:
         self._barrier_legs: Counter[str] = Counter()  # how often each node should have seen a barrier's datagram
         self._injectors: dict[tuple[str, str], Injector] = {}
         self._filler: Filler | None = None
+        self._order = lab.keep(ExitStack())
+        if self.sees_each:  # what is sent at all ends then comes to the node in the order in which it was sent
+            self._order.enter_context(one_processor())
 
     # --- the node -----------------------------------------------------------------------------------
 
@@ -348,13 +353,17 @@ class Scene:
         """Send a datagram from the client to a server, back and there again, behind everything on the same path.
 
         Packets of one processor keep their order over veth links (its backlog is a queue), so when the last one is
-        there, whatever came before it has had its effect, and what was not seen by then does not come.
+        there, whatever came before it has had its effect, and what was not seen by then does not come. What a timer
+        has sent from another processor is waited for where it was seen to leave, and another barrier goes behind it.
 
         :param server: one of the cast's, the one that plays when None.
         """
         client, server = self.cast.client, server or self._server
         try:
             await self._echo(server)
+            await self._stragglers(server)
+        except UnseenError as failure:
+            self._faults.append(str(failure))
         except (TimeoutError, OSError) as failure:
             raise_if_of_machine(failure)
             self._faults.append(f"the barrier datagram did not come back: {failure or 'no answer'}")
@@ -366,6 +375,20 @@ class Scene:
         for node, legs in self._barrier_legs.items():
             if sum(judged.packet.is_barrier for judged in self.recorder.judged if judged.host == node) < legs:
                 self._faults.append(f"the witness on {node} missed the barrier datagram")
+
+    async def _stragglers(self, server: str) -> None:
+        """Wait for what is in the queue of another processor, and for its effect; a barrier has just come through.
+
+        :raises UnseenError: it left one end of a link and never came to the other.
+        :raises TimeoutError: and ``OSError``: another barrier was lost.
+        """
+        recorder = self.recorder
+        recorder.read()
+        while recorder.is_under_way and not recorder.blind_ends:
+            await recorder.until(lambda: not recorder.is_under_way, "what left a link's end to come to the other")
+            await self._echo(server)
+            self._barriers[server] += 1
+            recorder.read()
 
     async def _echo(self, server: str) -> None:
         """Send a barrier's datagram there, back and there again, and wait for the last.
@@ -444,6 +467,7 @@ class Scene:
 
     def finish(self) -> Timeline:
         """Stop the instruments, read the counters, and return what was seen."""
+        self._order.close()
         counters = self._count()
         if self._is_lost() and not counters.dropped:
             drops = [drop for node in self._nodes for drop in counted_drops(self.lab.hosts[node], self.family.version)]
@@ -523,15 +547,24 @@ class Scene:
         return tuple(host.name for host in self.lab.topology.hosts if not host.forwarding and host.name not in players)
 
     def _count(self) -> Counters:
-        """Read what all nodes counted, when the log tells the same: a stack may send again meanwhile."""
+        """Read what all nodes counted, when the log tells the same: a stack may send again meanwhile.
+
+        A packet is counted by conntrack first, then by the witness, and logged last.
+        """
         self.recorder.read()
         for _ in range(_ROUNDS):
             judged = len(self.recorder.judged)
             counters = self._read_counters()
             self.recorder.read()
-            if len(self.recorder.judged) == judged:
+            if len(self.recorder.judged) == judged and self._is_logged(counters):
                 break
         return counters
+
+    def _is_logged(self, counters: Counters) -> bool:
+        """Tell whether the log has as many INVALID packets as were counted."""
+        invalid = [one.packet.protocol for one in self.recorder.judged if one.state == "invalid"]
+        counted = (counters.states.get("invalid", 0), counters.statistics.get("invalid", 0))
+        return (len(invalid), invalid.count(TCP)) == counted
 
     def _read_counters(self) -> Counters:
         nodes = [self.lab.hosts[node] for node in self._nodes]
@@ -577,10 +610,27 @@ def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 @contextmanager
 def one_processor() -> Iterator[None]:
-    """Keep this process on the processor it is on: its packets then share one queue and keep their order."""
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {ctypes.CDLL(None).sched_getcpu()})
+    """Keep this thread on the processor it is on: its packets then share one queue and keep their order.
+
+    Blocks may overlap: who comes later stays on the same one, and the last to leave sets the thread free.
+    """
+    if not _kept.blocks:
+        _kept.allowed = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {ctypes.CDLL(None).sched_getcpu()})
+    _kept.blocks += 1
     try:
         yield
     finally:
-        os.sched_setaffinity(0, allowed)
+        _kept.blocks -= 1
+        if not _kept.blocks:
+            os.sched_setaffinity(0, _kept.allowed)
+
+
+class _Kept(threading.local):
+    """How many blocks keep this thread on a processor, and where it may run otherwise."""
+
+    blocks = 0
+    allowed: AbstractSet[int] = frozenset()
+
+
+_kept: Final = _Kept()

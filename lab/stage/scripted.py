@@ -7,7 +7,6 @@ moves. What is judged is the packet alone: there is no socket that could live or
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final
 
@@ -15,7 +14,7 @@ from lab.cast import Cast
 from lab.conntrack.witness import Judged, Judgement
 from lab.errors import InputError
 from lab.fabric import Lab
-from lab.stage.scene import RefusedError, Scene, one_processor
+from lab.stage.scene import RefusedError, Scene
 from lab.timeline import Injected, Timeline
 from lab.wire.craft import Segment, craft
 from lab.wire.packet import TCP, Packet, SocketAddress, decode
@@ -112,10 +111,6 @@ class Scripted(Scene):
         ends = (cast.client, *(host for host, _address in cast.servers))
         for host in ends:
             lab.hosts[host].nft.run(_DEAF)
-        self._order = lab.keep(ExitStack())
-        self._order.enter_context(
-            one_processor()
-        )  # what is said at both ends comes to the node in the order of the script
         self._said: list[Packet] = []
         self._heard = 0
         self._meet(cast.client_address)
@@ -218,6 +213,5 @@ class Scripted(Scene):
 
     def finish(self) -> Timeline:
         """Stop the instruments, read the counters, and return what was seen."""
-        self._order.close()
         first = {self.cast.client: self.client.first, self._server: self.server.first}
         return replace(super().finish(), first_numbers=first)

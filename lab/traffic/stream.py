@@ -85,12 +85,19 @@ class TcpEnd:
     async def _receive(self, length: int) -> None:
         loop = asyncio.get_running_loop()
         while len(self.received) < length and self.error is None:
-            # An acknowledgement that waits for data to ride on would still be under way at the next step.
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            self.acknowledge()
             data = await loop.sock_recv(self.socket, 65536)
             if not data:
                 self.error = "EOF"
             self.received += data
+        self.acknowledge()
+
+    def acknowledge(self) -> None:
+        """Send the acknowledgement that waits for data to ride on, if one does.
+
+        Otherwise it would still be under way at the next step, sent by a timer, from whichever processor that is on.
+        """
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     async def _bounded(self, action: asyncio.Future[None] | object) -> None:
         try:
