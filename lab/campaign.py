@@ -8,11 +8,13 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeAlias
 
 from lab import __version__, behaviour, trial
-from lab.cases import Case
+from lab.cases import CASES, HEADLINE, Case
+from lab.cast import Cast, playable
 from lab.errors import InputError, LabError, MachineError, MissingError
 from lab.fixes import Fix
 from lab.kubeproxy.versions import find_version
@@ -26,21 +28,124 @@ from lab.words import Backend, Behaviour, Family, ProxyMode
 #: Mode, version and backend of a kube-proxy, None for what a topology says.
 ProxyChoice: TypeAlias = tuple[ProxyMode | None, str | None, Backend | None]
 
+_USUAL: Final = HEADLINE.topology  # of cases that need nothing special
+_FEW: Final = 8  # names that a line has room for
 
-def settings(
-    cases: Sequence[Case], fixes: Sequence[Fix], topology: Topology, family: Family, proxy: ProxyChoice
-) -> list[Setting]:
-    """Return every case with every fix.
 
-    :param topology: where those cases play that bring no topology of their own.
+@dataclass(frozen=True)
+class Selection:
+    """What is to be tried.
+
+    :param remarks: what somebody who chose it has to be told: what is left out and why, and what was taken of several.
+    """
+
+    settings: tuple[Setting, ...]
+    remarks: tuple[str, ...] = ()
+
+
+def select(
+    cases: Sequence[Case],
+    fixes: Sequence[Fix],
+    topology: Topology | None,
+    family: Family,
+    proxy: ProxyChoice,
+    service: str | None = None,
+    *,
+    named: bool = True,
+) -> Selection:
+    """Return every case with every fix, each where it can play.
+
+    :param topology: where all of them are to play; None for each case's own.
     :param proxy: mode, version and backend of the nodes' kube-proxy, None for what a topology says.
-    :raises InputError: no such version is known.
+    :param service: which Service is asked, instead of the first, as :func:`lab.cast.service_port` knows it.
+    :param named: whether somebody named these cases; otherwise those that cannot play are left out, which is remarked.
+    :raises InputError: no such version is known, a case that was named cannot play, or none of them can.
     """
     _mode, version, _backend = proxy
     if version is not None:
         find_version(version)
-    places = [with_proxy(load(case.topology) if case.topology else topology, *proxy) for case in cases]
-    return [Setting(case, fix, place, family) for case, place in zip(cases, places, strict=True) for fix in fixes]
+    chosen: list[_Place] = []
+    refused: dict[str, list[Case]] = {}
+    for case, place in zip(cases, _places(cases, topology, proxy), strict=True):
+        try:
+            chosen.append(_Place(case, place, case.players(place, family, service)))
+        except InputError as error:
+            reason = error.message.removeprefix(f"{place.name}: ")
+            if named:
+                message = f"{case.name} cannot play in {place.name}: {reason}"
+                raise InputError(message, cure=_cure(case, topology, family, service)) from None
+            refused.setdefault(reason, []).append(case)
+    if not chosen:
+        message = f"none of these cases can play{f' in {topology.name}' if topology else ''}: {'; '.join(refused)}"
+        raise InputError(message, cure=_cure(cases[0], topology, family, service))
+    settings = [
+        Setting(one.case, fix, one.topology, family, one.players.service if one.others(family) else None)
+        for one in chosen
+        for fix in fixes
+    ]
+    asked = _asked(chosen, family) if service is None else ()
+    return Selection(tuple(settings), (*_left_out(refused, topology), *_moved(chosen, topology), *asked))
+
+
+class _Place(NamedTuple):
+    """Where a case plays."""
+
+    case: Case
+    topology: Topology
+    players: Cast
+
+    def others(self, family: Family) -> list[str]:
+        """Return the names of the Services' ports that might be asked instead of the one that is."""
+        ports = playable(self.topology, family)
+        protocols = [port.protocol for port in ports if port.name == self.players.service]
+        return [port.name for port in ports if port.protocol in protocols and port.name != self.players.service]
+
+
+def _places(cases: Sequence[Case], topology: Topology | None, proxy: ProxyChoice) -> Iterator[Topology]:
+    if topology is not None:
+        return itertools.repeat(with_proxy(topology, *proxy), len(cases))
+    names = dict.fromkeys(case.topology for case in cases)
+    built = {name: with_proxy(load(name), *proxy) for name in names}
+    return (built[case.topology] for case in cases)
+
+
+def _cure(case: Case, topology: Topology | None, family: Family, service: str | None) -> str | None:
+    """Say what would do instead: the case's own topology, and the cases that can play in this one."""
+    if topology is None:
+        return "leave the Service away" if service is not None else None
+    cure = f"without a topology given it plays in {case.topology}"
+    can = [one.name for one in CASES.values() if _can_play(one, topology, family, service)]
+    return f"{cure}; in {topology.name} can play: {', '.join(can) or 'no case'}" if len(can) <= _FEW else cure
+
+
+def _can_play(case: Case, topology: Topology, family: Family, service: str | None) -> bool:
+    try:
+        case.players(topology, family, service)
+    except InputError:
+        return False
+    return True
+
+
+def _left_out(refused: Mapping[str, Sequence[Case]], topology: Topology | None) -> Iterator[str]:
+    for reason, cases in refused.items():
+        count = f"{len(cases)} {'case is' if len(cases) == 1 else 'cases are'} left out"
+        where = f" for {topology.name}" if topology else ""
+        yield f"{count}{where}: {reason}: {', '.join(case.name for case in cases)}"
+
+
+def _moved(chosen: Sequence[_Place], topology: Topology | None) -> Iterator[str]:
+    moved = [
+        f"{one.case.name} ({one.case.topology})" for one in chosen if one.topology.name != one.case.topology != _USUAL
+    ]
+    if topology is not None and moved:
+        yield f"in {topology.name} instead of their own topologies: {', '.join(moved)}"
+
+
+def _asked(chosen: Sequence[_Place], family: Family) -> Iterator[str]:
+    asked = {(one.topology.name, one.players.service): one.others(family) for one in chosen}
+    for (topology, service), others in asked.items():
+        if others:
+            yield f"in {topology}, {service} is asked and not {', '.join(others)}: --service takes another"
 
 
 async def run(settings: Sequence[Setting], family: Family, repeat: int) -> Report:

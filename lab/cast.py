@@ -7,8 +7,10 @@ from typing import Final
 
 from lab.errors import InputError
 from lab.kubeproxy import ProxyOptions
-from lab.kubeproxy.services import service_ports
+from lab.kubeproxy.services import ServicePort, service_ports
+from lab.topology.errors import nearest
 from lab.topology.model import Topology
+from lab.topology.routes import node_address
 from lab.topology.ways import way
 from lab.wire.packet import SocketAddress
 from lab.words import Family
@@ -23,6 +25,7 @@ class Cast:
     :param node: whose conntrack is followed; it may be the client itself (hostNetwork).
     :param servers: the endpoints behind the service, as (host, address). Which of them plays is for the node's rules
         to choose.
+    :param service: the port of the Service that they are behind, as ``namespace/name:port``.
     """
 
     client: str
@@ -30,11 +33,20 @@ class Cast:
     client_address: SocketAddress
     servers: tuple[tuple[str, SocketAddress], ...]
     service_address: SocketAddress | None
+    service: str = ""
 
 
-def cast(topology: Topology, family: Family, client: str | None = None) -> Cast:
-    """Choose who plays in a topology: its first client, the endpoints of its first service, and the node between them.
+def cast(
+    topology: Topology,
+    family: Family,
+    service: str | None = None,
+    *,
+    client: str | None = None,
+    protocol: str = "tcp",
+) -> Cast:
+    """Choose who plays in a topology: its first client, the endpoints of its first Service, and the node between them.
 
+    :param service: the Service instead of the first of the protocol, as :func:`service_port` knows it.
     :param client: who asks, instead of the first client; a node asks from the address that is nearest to the first
         endpoint.
     :raises InputError: someone is missing.
@@ -45,21 +57,16 @@ def cast(topology: Topology, family: Family, client: str | None = None) -> Cast:
             cure="take one from `lab list`",
         )
     client = client or topology.clients[0].name
-    for port in service_ports(topology.services, topology.endpoint_slices, ProxyOptions(family=family)):
-        servers = tuple(
-            (host.name, SocketAddress(target.address, target.port))
-            for target in port.endpoints.reachable
-            if (host := topology.host_of(target.address)) is not None
+    port = service_port(topology, family, protocol, service)
+    servers = _servers(topology, port)
+    own = _own_address(topology, client, servers, family)
+    if own is None:
+        raise InputError(
+            f"{topology.name}: {client} has no {family} address", cure="add one, or take the other --family"
         )
-        own = _own_address(topology, client, servers, family) if servers else None
-        if port.protocol == "tcp" and own is not None:
-            service = SocketAddress(port.cluster_ip, port.port)
-            address = SocketAddress(own, CLIENT_PORT)
-            return Cast(client, judge(topology, client, address, servers[0], service), address, servers, service)
-    raise InputError(
-        f"{topology.name}: no TCP service with an {family} endpoint that a host has",
-        cure="add a Service and an EndpointSlice of this family, or take the other --family",
-    )
+    address, asked = SocketAddress(own, CLIENT_PORT), SocketAddress(port.cluster_ip, port.port)
+    node = judge(topology, client, address, servers[0], asked)
+    return Cast(client, node, address, servers, asked, service=port.name)
 
 
 def judge(
@@ -90,18 +97,79 @@ def judge(
     )
 
 
-def by_node_port(topology: Topology, family: Family, client: str) -> Cast:
-    """Choose as :func:`cast` does, for a client that asks the first node by the service's node port.
+def by_node_port(topology: Topology, family: Family, service: str | None = None, *, client: str) -> Cast:
+    """Choose as :func:`cast` does, for a client that asks the node by the Service's node port.
 
-    :raises InputError: someone is missing, or the first TCP service has no node port.
+    :raises InputError: someone is missing, or no TCP Service that may be chosen has a node port.
     """
-    players = cast(topology, family, client)
-    options = ProxyOptions(family=family)
-    for port in service_ports(topology.services, topology.endpoint_slices, options):
-        if port.protocol == "tcp" and port.node_port:
-            address = str(topology.addresses(players.node, family)[0])
-            return replace(players, service_address=SocketAddress(address, port.node_port))
-    raise InputError(f"{topology.name}: no TCP service with a node port", cure="give one a nodePort, type: NodePort")
+    if service is None:
+        with_one = (port for port in playable(topology, family, "tcp") if port.node_port)
+        service = next((port.name for port in with_one), None)
+    players = cast(topology, family, service, client=client)
+    port = service_port(topology, family, "tcp", players.service)
+    address = node_address(topology, players.node, family)
+    if not port.node_port or address is None:
+        raise InputError(f"{topology.name}: {port.name} has no node port", cure="give it a nodePort, type: NodePort")
+    return replace(players, service_address=SocketAddress(str(address), port.node_port))
+
+
+# --- Services -----------------------------------------------------------------------------------------
+
+
+def playable(topology: Topology, family: Family, protocol: str | None = None) -> list[ServicePort]:
+    """Return the Services' ports of a protocol, or of any, that have an endpoint which a host of the topology has."""
+    ports = service_ports(topology.services, topology.endpoint_slices, ProxyOptions(family=family))
+    return [port for port in ports if protocol in (None, port.protocol) and _servers(topology, port)]
+
+
+def service_port(topology: Topology, family: Family, protocol: str, service: str | None = None) -> ServicePort:
+    """Return the Service's port that is played on: the first of the protocol, or the first of the Service named.
+
+    :param service: ``name`` or ``namespace/name``, with ``:port`` behind it, by name or number, for one of several.
+    :raises InputError: there is none; says what there is instead.
+    """
+    ports = playable(topology, family)
+    named = ports if service is None else _named(topology, ports, service, family)
+    if port := next((one for one in named if one.protocol == protocol), None):
+        return port
+    there = ", ".join(f"{one.name} ({one.protocol.upper()})" for one in named)
+    if service is not None:
+        raise InputError(f"{topology.name}: {service} has no {protocol.upper()} port, but {there}")
+    raise InputError(
+        f"{topology.name}: no {protocol.upper()} service with an {family} endpoint that a host has"
+        + (f", but {there}" if there else ""),
+        cure="add a Service and an EndpointSlice of this family, or take the other --family",
+    )
+
+
+def _named(topology: Topology, ports: list[ServicePort], service: str, family: Family) -> list[ServicePort]:
+    """Return the ports that a name means.
+
+    :raises InputError: there are none, or they are of several Services.
+    """
+    key, _, wanted = service.partition(":")
+    found = [
+        port
+        for port in ports
+        if key in (port.service, port.service.partition("/")[2]) and wanted in ("", port.port_name, str(port.port))
+    ]
+    keys = list(dict.fromkeys(port.service for port in found))
+    if len(keys) > 1:
+        raise InputError(f"{topology.name}: several Services are named {key}", cure=f"one of: {', '.join(keys)}")
+    if not found:
+        names = list(dict.fromkeys(port.name for port in ports))
+        message = f"{topology.name}: no Service {service} with an {family} endpoint that a host has"
+        raise InputError(message, cure=nearest(service, names))
+    return found
+
+
+def _servers(topology: Topology, port: ServicePort) -> tuple[tuple[str, SocketAddress], ...]:
+    """Return the endpoints that hosts of the topology have."""
+    return tuple(
+        (host.name, SocketAddress(target.address, target.port))
+        for target in port.endpoints.reachable
+        if (host := topology.host_of(target.address)) is not None
+    )
 
 
 def _own_address(

@@ -23,6 +23,7 @@ from lab.kubeproxy.conntrack import IsStale, State, stale_flows
 from lab.kubeproxy.services import ServicePort, service_ports
 from lab.netns import Namespace, NftError, ProgramError, nfacct
 from lab.netns.xtables import PartlyLoadedError, Restore
+from lab.topology.routes import node_address
 from lab.wire.packet import UDP
 from lab.words import Backend, Family, ProxyMode
 
@@ -237,9 +238,16 @@ def proxy_options(topology: Topology, node: Host, family: Family, change: NodeCh
         cluster_cidrs=tuple(str(cidr) for cidr in node.cluster_cidrs),
         masquerade_all=node.masquerade_all,
         node_name=node.name,
-        node_addresses=tuple(str(address) for address in topology.addresses(node.name)),
+        node_addresses=_node_addresses(topology, node, family),
         conntrack_tcp_be_liberal=change.sysctls.get(BE_LIBERAL, "0") != "0",
     )
+
+
+def _node_addresses(topology: Topology, node: Host, family: Family) -> tuple[str, ...]:
+    """Return the node's addresses, the one that it is known by first."""
+    primary = node_address(topology, node.name, family)
+    others = (address for address in topology.addresses(node.name) if address != primary)
+    return tuple(str(address) for address in (primary, *others) if address is not None)
 
 
 def render_rules(

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator, Mapping
     from enum import StrEnum
 
+    from lab.campaign import ProxyChoice
     from lab.cases import Case
     from lab.fixes import Fix
     from lab.result import Result
@@ -54,9 +55,9 @@ if TYPE_CHECKING:
 Word = TypeVar("Word", bound="StrEnum")
 
 _MARKERS: Final = {
-    "topology": "topology(reference, *, proxy_mode, proxy_version, backend, family, fix): what `lab` and"
+    "topology": "topology(reference, *, proxy_mode, proxy_version, backend, family, fix, service): what `lab` and"
     " `trial` build. The reference is a shipped topology's name, a file beside the test, YAML text or a"
-    " Topology.",
+    " Topology; without one, a trial's case plays in its own.",
     "kernel": "kernel: the test makes namespaces. Tests that use `lab` or `trial` have it by themselves.",
     "kernel_feature": "kernel_feature(name, ...): the test needs these modules or CONFIG_ options.",
     "needs_tool": "needs_tool(name, ...): the test needs these programs.",
@@ -70,8 +71,10 @@ _WORDS: Final = {
     "backend": ("in iptables mode, which program loads the rules", list(Backend)),
     "family": ("the address family", list(Family)),
     "fix": ("the change to the nodes", None),
+    "service": ("which Service is asked, instead of the first: [namespace/]name[:port]", None),
 }
 
+_LIMIT: Final = 1800.0  # seconds for a guest
 _NAMESPACE_FIXTURE: Final = "_lab_namespace"
 _SKIPPED: Final = "not run by the lab: "  # marks our skips among all others; survives xdist's serialising
 
@@ -101,18 +104,20 @@ class TrialRunner:
         proxy_version: str | None = None,
         backend: str | None = None,
         family: str | None = None,
+        service: str | None = None,
     ) -> Result:
         """Try a case in a fresh lab; what is not said here is as the marker ``topology`` says.
 
-        A case that brings a topology of its own plays in that.
+        Where no marker names a topology, the case plays in its own.
 
         :param case: a name from ``lab list``, or a case of one's own.
         :param fix: likewise; the node as kube-proxy leaves it where nobody says.
-        :raises InputError: there is no such case, fix, mode, ...
+        :param service: which is asked, instead of the first; the result's trial names it where there are several.
+        :raises InputError: there is no such case, fix, mode, ..., or the topology cannot play the case; says why.
         :raises LabError: the trial could not be run; says why.
         """
         from lab import cases
-        from lab.trial import Setting
+        from lab.campaign import select
 
         said = {
             "fix": fix,
@@ -120,17 +125,18 @@ class TrialRunner:
             "proxy_version": proxy_version,
             "backend": backend,
             "family": family,
+            "service": service,
         }
         words = _words(self._item) | {word: value for word, value in said.items() if value is not None}
         chosen = cases.find(case) if isinstance(case, str) else case
-        if chosen.topology:
-            words["topology"] = chosen.topology
-        topology, asked, change = _understood(words, self._item.path.parent)
-        setting = Setting(chosen, change, topology, asked or Family.IPV4)
+        place = words["topology"]
+        topology = None if place is None else _topology(place, self._item.path.parent)
+        asked = _choice(Family, words, "family") or Family.IPV4
+        [setting] = select([chosen], [_fix(words)], topology, asked, _proxy(words), _service(words)).settings
         with _missing_is_skipped():
             behaviour = _behaviour(self._item.config, setting.family)
             self.close()
-            lab = _build(self._item, topology, setting.family, change)
+            lab = _build(self._item, setting.topology, setting.family, setting.fix, setting.service)
             self._labs.append(lab)
             return lab.try_setting(setting, behaviour)
 
@@ -172,10 +178,10 @@ def trial(request: pytest.FixtureRequest, _lab_namespace: None) -> Iterator[Tria
     runner.close()
 
 
-def _build(item: pytest.Item, topology: Topology, family: Family | None, fix: Fix) -> LabUnderTest:
+def _build(item: pytest.Item, topology: Topology, family: Family | None, fix: Fix, service: str | None) -> LabUnderTest:
     from lab.under_test import LabUnderTest
 
-    built = LabUnderTest(topology, family, fix)
+    built = LabUnderTest(topology, family, fix, service)
     item.stash.setdefault(_LABS, []).append(built)
     return built
 
@@ -219,7 +225,7 @@ def _missing_is_skipped() -> Iterator[None]:
 def _words(item: pytest.Item) -> dict[str, object]:
     """Collect what the options and the markers say, the nearest marker last."""
     words: dict[str, object] = {word: item.config.getoption(f"lab_{word}") for word in _WORDS}
-    words["topology"] = "kube-proxy"
+    words["topology"] = None
     for marker in reversed(list(item.iter_markers("topology"))):
         words |= marker.kwargs
         if marker.args:
@@ -227,25 +233,34 @@ def _words(item: pytest.Item) -> dict[str, object]:
     return words
 
 
-def _understood(words: Mapping[str, object], directory: Path) -> tuple[Topology, Family | None, Fix]:
+def _understood(words: Mapping[str, object], directory: Path) -> tuple[Topology, Family | None, Fix, str | None]:
     """Turn words into what a lab is built from.
 
     :raises InputError: for the first word that means nothing.
     """
-    from lab import fixes
-    from lab.kubeproxy.versions import find_version
     from lab.trial import with_proxy
 
-    fix = words["fix"] or fixes.NONE
+    topology = with_proxy(_topology(words["topology"] or "kube-proxy", directory), *_proxy(words))
+    return topology, _choice(Family, words, "family"), _fix(words), _service(words)
+
+
+def _proxy(words: Mapping[str, object]) -> ProxyChoice:
+    from lab.kubeproxy.versions import find_version
+
     version = words["proxy_version"]
-    topology = with_proxy(
-        _topology(words["topology"], directory),
-        _choice(ProxyMode, words, "proxy_mode"),
-        None if version is None else find_version(str(version)).name,
-        _choice(Backend, words, "backend"),
-    )
-    chosen = fix if isinstance(fix, fixes.Fix) else fixes.find(str(fix))
-    return topology, _choice(Family, words, "family"), chosen
+    name = None if version is None else find_version(str(version)).name
+    return _choice(ProxyMode, words, "proxy_mode"), name, _choice(Backend, words, "backend")
+
+
+def _fix(words: Mapping[str, object]) -> Fix:
+    from lab import fixes
+
+    fix = words["fix"] or fixes.NONE
+    return fix if isinstance(fix, fixes.Fix) else fixes.find(str(fix))
+
+
+def _service(words: Mapping[str, object]) -> str | None:
+    return None if words["service"] is None else str(words["service"])
 
 
 def _choice(kind: type[Word], words: Mapping[str, object], word: str) -> Word | None:
@@ -406,7 +421,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run the tests in a guest for each of these kernels, such as 5.10,6.1,newest (see `lab kernels list`)",
     )
     group.addoption(
-        "--kernels-limit", type=float, default=1800, metavar="SECONDS", help="how long each of these guests may take"
+        "--kernels-limit", type=float, metavar="SECONDS", help=f"how long each of these guests may take ({_LIMIT:.0f})"
     )
 
 
@@ -421,6 +436,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("kernels"):
         _send_elsewhere(config)
         return
+    if config.getoption("kernels_limit") is not None:
+        raise pytest.UsageError("--kernels-limit is for guests: give --kernels too, or leave it out")
     if config.getoption("dist", "no") == "no":
         return
     if config.getoption("lab_keep") or config.getoption("lab_shell_on_failure"):
@@ -452,7 +469,9 @@ def _send_elsewhere(config: pytest.Config) -> None:
     if any(here):
         raise pytest.UsageError("--kernels runs the tests elsewhere: leave out -n, --lab-keep, --lab-shell-on-failure")
     names = [name.strip() for name in config.getoption("kernels").split(",")]
-    config.pluginmanager.register(Elsewhere(config, list(dict.fromkeys(names)), config.getoption("kernels_limit")))
+    config.pluginmanager.register(
+        Elsewhere(config, list(dict.fromkeys(names)), config.getoption("kernels_limit") or _LIMIT)
+    )
 
 
 def _is_required(config: pytest.Config) -> bool:

@@ -15,6 +15,7 @@ class Trial:
     """What is tried: one case with one fix on one kind of node, in one address family.
 
     :param backend: None in nftables mode, which has no choice of programs.
+    :param service: which Service was asked, as ``namespace/name:port``, where the topology has several.
     """
 
     case: str
@@ -24,6 +25,7 @@ class Trial:
     proxy_version: str
     backend: Backend | None
     family: Family
+    service: str | None = None
 
 
 @dataclass(frozen=True)

@@ -38,20 +38,22 @@ class Setting:
     """A case, a fix, and where to try them.
 
     :param topology: with the proxy mode, version and backend that its nodes are to have.
+    :param service: which Service is asked, as :func:`lab.cast.service_port` knows it; None for the first.
     """
 
     case: Case
     fix: Fix
     topology: Topology
     family: Family
+    service: str | None = None
 
     @cached_property
     def players(self) -> Cast:
         """Who plays.
 
-        :raises InputError: someone is missing.
+        :raises InputError: the topology, or its Service of this name, cannot play the case; says why.
         """
-        return self.case.cast(self.topology, self.family)
+        return self.case.players(self.topology, self.family, self.service)
 
     @cached_property
     def trial(self) -> Trial:
@@ -75,6 +77,7 @@ class Setting:
             node.proxy_version or DEFAULT_VERSIONS[mode],
             node.backend if mode is ProxyMode.IPTABLES else None,
             self.family,
+            self.service,
         )
 
     @property
@@ -88,7 +91,18 @@ class Setting:
 
 
 def with_proxy(topology: Topology, mode: ProxyMode | None, version: str | None, backend: Backend | None) -> Topology:
-    """Return the topology with other settings for the kube-proxy of its nodes; None keeps what the file says."""
+    """Return the topology with other settings for the kube-proxy of its nodes; None keeps what the file says.
+
+    :param backend: of the nodes in iptables mode.
+    :raises InputError: a setting has nothing to set.
+    """
+    modes = {mode or host.proxy_mode for host in topology.nodes}
+    given = {"proxy mode": mode, "proxy version": version, "backend": backend}
+    for word, value in given.items():
+        if value is not None and not modes:
+            raise InputError(f"{topology.name}: {word} {value}, and no host has proxy-mode", cure="leave it away")
+    if backend is not None and ProxyMode.IPTABLES not in modes:
+        raise InputError(f"{topology.name}: backend {backend} is for iptables mode", cure="leave it away")
 
     def changed(host: Host) -> Host:
         if host.proxy_mode is None:
@@ -96,7 +110,8 @@ def with_proxy(topology: Topology, mode: ProxyMode | None, version: str | None, 
         if mode is not None and mode is not host.proxy_mode:
             # The file's version and backend were meant for its own mode.
             host = dataclasses.replace(host, proxy_mode=mode, proxy_version=None, backend=Backend.NFT)
-        return dataclasses.replace(host, proxy_version=version or host.proxy_version, backend=backend or host.backend)
+        chosen = backend if host.proxy_mode is ProxyMode.IPTABLES and backend is not None else host.backend
+        return dataclasses.replace(host, proxy_version=version or host.proxy_version, backend=chosen)
 
     return dataclasses.replace(topology, hosts=tuple(map(changed, topology.hosts)))
 

@@ -29,13 +29,15 @@ class LabUnderTest:
     :ivar topology: what was built.
     :ivar family: the address family that :meth:`play` talks in: the one asked for, else ipv4.
     :ivar fix: the change that its nodes have.
+    :ivar service: the Service that is asked in a play, as :func:`lab.cast.service_port` knows it; None for the first.
     :ivar timeline: what was seen in :meth:`play`.
     """
 
-    def __init__(self, topology: Topology, family: Family | None, fix: Fix) -> None:
+    def __init__(self, topology: Topology, family: Family | None, fix: Fix, service: str | None = None) -> None:
         self.topology = topology
         self.family = family or Family.IPV4
         self.fix = fix
+        self.service = service
         self.timeline: Timeline | None = None
         self._lab = Lab(topology, family=family, change=fix.change)
         self._played = False
@@ -73,7 +75,7 @@ class LabUnderTest:
         async def perform() -> Timeline:
             return await act(play, Stage(self._lab, players, self.family), self._keep)
 
-        players = cast(self.topology, self.family)
+        players = cast(self.topology, self.family, self.service)
         self._once()
         return decide(asyncio.run(perform()))
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -107,6 +108,17 @@ def test_the_schema_is_json():
         (("run", "--repeat", "0"), "--repeat"),
         (("run", "--json", "/no/such/folder/x.json"), "cannot write /no/such/folder/x.json: No such file"),
         (("run", "--what"), "No such option"),
+        (("run", "--all", "in-window"), "cases by name, and --all besides (leave --all away, or the names; "),
+        (("run", "in-window", "--slow"), "cases by name, and --slow besides (leave --slow away, or the names)"),
+        (("matrix", "in-window", "--all"), "cases by name, and --all besides"),
+        (("matrix", "--kernels", "running", "--memory", "256"), "--memory is for guests, and running is none"),
+        (("matrix", "--kernels", "running", "--jobs", "2"), "--jobs is for guests, and running is none"),
+        (("run", "--topology", "kube-proxy", "client-on-node"), "client-on-node cannot play in kube-proxy: it needs"),
+        (("run", "in-window", "--service", "nix"), "in-window cannot play in kube-proxy: no Service nix"),
+        (("run", "--proxy-mode", "nftables", "--backend", "nft"), "backend nft is for iptables mode"),
+        (("run", "--json", "-", "--no-timeline"), "--timeline or --no-timeline, and results on stdout"),
+        (("run", "--json", "-", "--md", "-"), "--json and --md both to standard output"),
+        (("rules", "--backend", "legacy"), "--backend, and kube-proxy writes the same for both"),
         (("rules", "/dev/null"), "/dev/null"),
         (("nonsense",), "No such command"),
     ],
@@ -135,6 +147,18 @@ def test_the_options_are_the_words_of_the_topology_file():
 
 @pytest.mark.kernel
 class TestRun:
+    def test_what_is_left_out_and_taken_is_said_before(self):
+        place = str(Path(__file__).parent / "selection" / "several.yaml")
+        done = lab("run", "in-window", "--fix", "none", "--topology", place)
+        assert done.returncode == 0, done.stdout + done.stderr
+        said = "blue/web is asked and not green/web, green/db:sql, green/db:admin: --service takes another"
+        assert done.stderr == f"lab: in several, {said}\n"
+        assert done.stdout.startswith("in-window, fix none, Service blue/web: delivered")
+        done = lab("run", "--fix", "none", "--topology", "asymmetric", "--all", "--no-timeline")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "cases are left out for asymmetric: it needs node on the way from client to server" in done.stderr
+        assert "asymmetric-route" in done.stdout
+
     def test_everything_as_expected_is_exit_code_0(self):
         done = lab("run")
         assert done.returncode == 0, done.stdout + done.stderr

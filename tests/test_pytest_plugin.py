@@ -111,6 +111,7 @@ def test_wrong_arguments_of_markers_are_usage_errors(project, marker, words):
         ("--lab-proxy-mode=ipvs", "*invalid choice: 'ipvs'*"),
         ("--lab-proxy-version=v9.9", "ERROR: no kube-proxy version 'v9.9'*"),
         ("--lab-fix=prayer", "ERROR: there is no fix 'prayer'*"),
+        ("--kernels-limit=60", "ERROR: --kernels-limit is for guests*"),
     ],
 )
 def test_wrong_options_are_usage_errors(project, option, words):
@@ -266,6 +267,56 @@ def test_options_fill_in_what_tests_leave_open(project):
 
 
 @pytest.mark.kernel
+def test_a_trial_plays_where_the_marker_says_or_in_its_own_topology(project):
+    project.makepyfile(
+        """
+        import pytest
+
+        def test_own(trial):
+            assert trial("client-on-node-in-window").trial.topology == "uplink"
+
+        @pytest.mark.topology("dns")
+        def test_marked(trial):
+            assert trial("client-on-node-in-window").trial.topology == "dns"
+
+        @pytest.mark.topology("kube-proxy")
+        def test_cannot(trial):
+            trial("client-on-node-in-window")
+        """
+    )
+    result = run(project)
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines("*client-on-node-in-window cannot play in kube-proxy: it needs node to have a default*")
+
+
+def test_a_service_is_chosen_by_marker_call_and_option(project):
+    several = (CHECKOUT / "tests" / "selection" / "several.yaml").read_text()
+    project.path.joinpath("several.yaml").write_text(several)
+    project.makepyfile(
+        """
+        import pytest
+        pytestmark = pytest.mark.topology("several.yaml")
+
+        def test_first(trial):
+            assert trial("in-window").trial.service == "green/web"
+
+        def test_called(trial):
+            seen = trial("in-window", service="db:admin")
+            assert (seen.trial.service, str(seen.timeline.target)) == ("green/db:admin", "172.22.0.3:8080")
+
+        @pytest.mark.topology("several.yaml", service="db")
+        def test_marked(lab):
+            async def play(stage):
+                await stage.establish()
+                await stage.inject(stage.from_server(0, stage.next_bytes(10)))
+                await stage.go_on()
+            lab.play(play)
+            assert str(lab.timeline.target) == "172.22.0.3:5432"
+        """
+    )
+    run(project, "--lab-service=green/web").assert_outcomes(passed=3)
+
+
 def test_a_connection_of_ones_own(project):
     project.makepyfile(
         """

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
+from functools import partial
 from typing import Final
 
 from lab.cases.case import DROPPED, LEAKED, Case, Row, always, on_every_kernel, row
-from lab.cast import Cast, cast
+from lab.cases.demands import egress, no_way_back, way_out
 from lab.conntrack.witness import Judgement
 from lab.stage import Stage
-from lab.topology.model import Topology
 from lab.traffic.stream import REQUEST
 from lab.verdict import Outcome
 from lab.wire.craft import Segment
-from lab.wire.packet import FIN, SocketAddress
-from lab.words import Behaviour, Family
+from lab.wire.packet import FIN
+from lab.words import Behaviour
 
 #: As a network plugin writes it: who leaves the cluster has the node's address.
 _MASQUERADE: Final = """
 table inet plugin {
     chain postrouting {
         type nat hook postrouting priority srcnat;
-        oifname "outside" masquerade
+        oifname "OUTSIDE" masquerade
     }
 }
 """
 
 
-def _egress(topology: Topology, family: Family) -> Cast:
-    """The client pod talks to somebody outside, by the node's default route."""
-    players = cast(topology, family)
-    address = SocketAddress(str(topology.addresses("outside", family)[0]), 80)
-    return dataclasses.replace(players, client="client", servers=(("outside", address),), service_address=None)
+_egress: Final = partial(egress, port=80)
 
 
 def _anyhow(judgement: Judgement, outcome: Outcome) -> Row:
@@ -40,7 +35,7 @@ def _anyhow(judgement: Judgement, outcome: Outcome) -> Row:
 
 
 async def _connect(stage: Stage) -> None:
-    stage.load(stage.cast.node, _MASQUERADE)
+    stage.load(stage.cast.node, _MASQUERADE.replace("OUTSIDE", way_out(stage.lab.topology, stage.cast)))
     await stage.establish(by_service=False)
 
 
@@ -140,6 +135,7 @@ FAREWELL: Final = Case(
     expectations=on_every_kernel(_anyhow(Judgement.INVALID, Outcome.STALLED)),
     cast=_egress,
     topology="uplink",
+    demands=(no_way_back,),
 )
 
 MORE: Final = Case(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import Case, Row, on_every_kernel
+from lab.cases.demands import answers_alone, requests_alone
 from lab.cast import CLIENT_PORT, Cast, cast, judge
 from lab.conntrack.witness import Judgement
 from lab.errors import InputError
@@ -39,15 +40,16 @@ async def _play_clients_half(stage: Stage) -> None:
     await stage.go_on()
 
 
-def _other_way_round(topology: Topology, family: Family) -> Cast:
+def _other_way_round(topology: Topology, family: Family, service: str | None = None) -> Cast:
     """The first server's host asks the first client's: what it sends is what the node sees."""
-    players = cast(topology, family)
+    players = cast(topology, family, service)
     host, address = players.servers[0]
     client = SocketAddress(address.address, CLIENT_PORT)
     server = (players.client, SocketAddress(players.client_address.address, address.port))
     if host == players.client:
         raise InputError(f"{topology.name}: {host} would ask itself", cure="give the Service an endpoint elsewhere")
-    return Cast(host, judge(topology, host, client, server), client, (server,), None)
+    node = judge(topology, host, client, server)
+    return Cast(host, node, client, (server,), None, service=players.service)
 
 
 def _expected(otherwise: Expectation, dropped: Expectation) -> Row:
@@ -74,6 +76,8 @@ CASE: Final = Case(
         _expected(Expectation(Judgement.NEW, Outcome.DELIVERED), Expectation(None, Outcome.REFUSED))
     ),
     topology="asymmetric",
+    demands=(answers_alone,),
+    both_ways=False,
 )
 
 CLIENTS_HALF: Final = Case(
@@ -92,6 +96,8 @@ CLIENTS_HALF: Final = Case(
     ),
     cast=_other_way_round,
     topology="asymmetric",
+    demands=(requests_alone,),
+    both_ways=False,
 )
 
 CASES: Final = (CASE, CLIENTS_HALF)

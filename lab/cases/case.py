@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from lab.cases.demands import Demand, both_ways
 from lab.cast import Cast, cast
 from lab.conntrack.witness import Judgement
+from lab.errors import InputError
 from lab.fixes import Protection
 from lab.result import Expectation
 from lab.stage import Scene, Stage
@@ -35,8 +37,10 @@ class Case:
     :param expectations: what should come of it. Written down beforehand, not learned from trials.
     :param stage: makes the stage from a running lab, who plays, the family and the kernel's behaviour.
     :param decide: tells from the timeline what became of it.
-    :param cast: chooses who plays in the topology.
-    :param topology: the shipped topology that it needs, empty where any with a client, a node and a service will do.
+    :param cast: chooses who plays in the topology, by the Service that is named where one is.
+    :param topology: the shipped topology that it plays in where nobody asks for another.
+    :param demands: what it demands of any topology besides who plays.
+    :param both_ways: whether its node must be passed by what both sides send.
     :param slow: takes seconds or more, and is left out of `lab run --all`.
     :param needs: what the kernel must have beyond what every trial needs, as :func:`lab.features.require` knows it.
     """
@@ -49,10 +53,24 @@ class Case:
     expectations: Expectations
     stage: Callable[..., Scene] = Stage
     decide: Callable[[Timeline], Verdict] = decide
-    cast: Callable[[Topology, Family], Cast] = cast
-    topology: str = ""
+    cast: Callable[[Topology, Family, str | None], Cast] = cast
+    topology: str = "kube-proxy"
+    demands: tuple[Demand, ...] = ()
+    both_ways: bool = True
     slow: bool = False
     needs: tuple[str, ...] = ()
+
+    def players(self, topology: Topology, family: Family, service: str | None = None) -> Cast:
+        """Return who plays.
+
+        :param service: the Service that is asked instead of the first, as :func:`lab.cast.service_port` knows it.
+        :raises InputError: the topology, or this Service of it, will not do; says why.
+        """
+        players = self.cast(topology, family, service)
+        for demand in (*((both_ways,) if self.both_ways else ()), *self.demands):
+            if lacking := demand(topology, family, players):
+                raise InputError(lacking)
+        return players
 
     def expected(self, behaviour: Behaviour, protection: Protection) -> Expectation:
         """Return what should come of it on a kernel of this behaviour."""

@@ -6,6 +6,7 @@ from typing import Final
 
 from lab.cases.beyond_window import FAR
 from lab.cases.case import ACCEPTED, DROPPED, LEAKED, Case, on_every_kernel, row
+from lab.cases.demands import no_way_to_service, way_to_service
 from lab.stage import Stage
 
 _UNREACHABLE: Final = "no way to the VIP: the node says so by ICMP, unless a rule dropped the segment"
@@ -36,7 +37,7 @@ CASE: Final = Case(
     threads=("kubernetes/kubernetes#119887", "kubeovn/kube-ovn#1705"),
     play=_play_without_way,
     expectations=on_every_kernel(row(DROPPED, DROPPED, ACCEPTED)),
-    topology="kube-proxy",
+    demands=(no_way_to_service,),
 )
 
 ROUTED: Final = Case(
@@ -52,6 +53,7 @@ ROUTED: Final = Case(
     play=_play,
     expectations=on_every_kernel(row(LEAKED, DROPPED, ACCEPTED)),
     topology="uplink",
+    demands=(way_to_service,),
 )
 
 CASES: Final = (CASE, ROUTED)

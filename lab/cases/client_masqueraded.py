@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Final
 
 from lab.cases.beyond_window import FAR
 from lab.cases.case import ACCEPTED_ALWAYS, Case, on_every_kernel
 from lab.cases.client_on_node import KILLS_THE_NODES_UNLESS_LIBERAL, play_at
-from lab.cast import by_node_port, cast
+from lab.cases.demands import alone, masqueraded, masqueraded_by_node_port, outsider, way_to_pods
+from lab.cast import Cast, by_node_port, cast
+from lab.topology.model import Topology
+from lab.words import Family
 
-_FROM_OUTSIDE: Final = partial(by_node_port, client="outside")
+
+def _by_node_port(topology: Topology, family: Family, service: str | None = None) -> Cast:
+    return by_node_port(topology, family, service, client=outsider(topology, family))
+
+
+def _from_outside(topology: Topology, family: Family, service: str | None = None) -> Cast:
+    return cast(topology, family, service, client=outsider(topology, family))
+
 
 CASE: Final = Case(
     name="client-masqueraded",
@@ -24,8 +33,9 @@ CASE: Final = Case(
     threads=("kubernetes/kubernetes#117924", "moby/libnetwork#1090"),
     play=play_at(FAR),
     expectations=on_every_kernel(KILLS_THE_NODES_UNLESS_LIBERAL),
-    cast=_FROM_OUTSIDE,
+    cast=_by_node_port,
     topology="uplink",
+    demands=(masqueraded_by_node_port, way_to_pods, alone),
 )
 
 IN_CLUSTER: Final = Case(
@@ -39,8 +49,9 @@ IN_CLUSTER: Final = Case(
     threads=("kubernetes/kubernetes#117924",),
     play=play_at(FAR),
     expectations=on_every_kernel(KILLS_THE_NODES_UNLESS_LIBERAL),
-    cast=partial(cast, client="outside"),
+    cast=_from_outside,
     topology="uplink",
+    demands=(masqueraded, way_to_pods, alone),
 )
 
 IN_WINDOW: Final = Case(
@@ -54,8 +65,9 @@ IN_WINDOW: Final = Case(
     threads=("kubernetes/kubernetes#117924",),
     play=play_at(0),
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
-    cast=_FROM_OUTSIDE,
+    cast=_by_node_port,
     topology="uplink",
+    demands=(masqueraded_by_node_port, way_to_pods, alone),
 )
 
 CASES: Final = (CASE, IN_CLUSTER, IN_WINDOW)

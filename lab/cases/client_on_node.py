@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Final
 
 from lab.cases.beyond_window import FAR
@@ -18,10 +17,12 @@ from lab.cases.case import (
     on_every_kernel,
     row,
 )
-from lab.cast import cast
+from lab.cases.demands import alone, way_to_service
+from lab.cast import Cast, cast
 from lab.conntrack.witness import Judgement
 from lab.stage import Stage
-from lab.words import Behaviour
+from lab.topology.model import Topology
+from lab.words import Behaviour, Family
 
 #: A packet out of the window that is for the node itself: what is dropped in FORWARD is no matter.
 KILLS_THE_NODES_UNLESS_LIBERAL: Final[Row] = row(RESET, DROPPED, ACCEPTED, local=True)
@@ -48,7 +49,9 @@ def play_at(offset: int) -> Callable[[Stage], Awaitable[None]]:
     return play
 
 
-_ASKED_BY_THE_NODE: Final = partial(cast, client="node")
+def _asked_by_the_node(topology: Topology, family: Family, service: str | None = None) -> Cast:
+    return cast(topology, family, service, client=cast(topology, family, service).node)
+
 
 CASE: Final = Case(
     name="client-on-node",
@@ -62,8 +65,9 @@ CASE: Final = Case(
     threads=("kubernetes/kubernetes#117924", "moby/libnetwork#1090"),
     play=play_at(FAR),
     expectations=on_every_kernel(KILLS_THE_NODES_UNLESS_LIBERAL),
-    cast=_ASKED_BY_THE_NODE,
+    cast=_asked_by_the_node,
     topology="uplink",
+    demands=(way_to_service, alone),
 )
 
 BEHIND: Final = Case(
@@ -80,8 +84,9 @@ BEHIND: Final = Case(
         Behaviour.STRICT: KILLS_THE_NODES_UNLESS_LIBERAL,
         Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,
     },
-    cast=_ASKED_BY_THE_NODE,
+    cast=_asked_by_the_node,
     topology="uplink",
+    demands=(way_to_service, alone),
 )
 
 IN_WINDOW: Final = Case(
@@ -95,8 +100,9 @@ IN_WINDOW: Final = Case(
     threads=("kubernetes/kubernetes#117924",),
     play=play_at(0),
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
-    cast=_ASKED_BY_THE_NODE,
+    cast=_asked_by_the_node,
     topology="uplink",
+    demands=(way_to_service, alone),
 )
 
 CASES: Final = (CASE, BEHIND, IN_WINDOW)

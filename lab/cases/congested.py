@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import ACCEPTED, IGNORED_UNLESS_LIBERAL, RESET, Case, row
+from lab.cases.demands import router_before_server
 from lab.conntrack.witness import Judgement
 from lab.result import Expectation
 from lab.stage import LoadStage
@@ -52,6 +53,7 @@ CASE: Final = Case(
     stage=LoadStage,
     decide=load.decide,
     topology="congested",
+    demands=(router_before_server,),
     slow=True,
     needs=("nft_numgen", "sch_htb"),
 )
@@ -78,6 +80,7 @@ CONTROL: Final = Case(
     stage=LoadStage,
     decide=load.decide,
     topology="congested",
+    demands=(router_before_server,),
     slow=True,
     needs=("nft_numgen", "sch_htb"),
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
-from lab.cast import CLIENT_PORT
+from lab.cases.demands import second_endpoint
+from lab.cast import CLIENT_PORT, cast
 from lab.conntrack.witness import Judgement
 from lab.errors import LabError, MissingError
 from lab.result import Expectation
@@ -88,6 +90,7 @@ ONE_ENDPOINT: Final = Case(
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED, untracked=_UNTRACKED)),
     stage=Datagrams,
     decide=decide,
+    cast=partial(cast, protocol="udp"),
     topology="dns",
     needs=hold.NEEDS,
 )
@@ -105,7 +108,9 @@ TWO_ENDPOINTS: Final = Case(
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED, untracked=_UNTRACKED)),
     stage=Datagrams,
     decide=decide,
+    cast=partial(cast, protocol="udp"),
     topology="dns",
+    demands=(second_endpoint,),
     needs=hold.NEEDS,
 )
 

@@ -10,7 +10,7 @@ from lab.stage import Stage
 
 async def _play(stage: Stage) -> None:
     await stage.establish()
-    service = stage.lab.services[0].key
+    service = stage.cast.service.partition(":")[0]
     stage.lab.endpoints.remove(service, stage.server_end.own_address.address)
     stage.expect_entry(state="ESTABLISHED", assured=True)
     await stage.client_speaks()
@@ -34,5 +34,4 @@ CASE: Final = Case(
     ),
     play=_play,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
-    topology="kube-proxy",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
+from lab.cases.demands import one_endpoint
 from lab.conntrack.witness import Judgement
 from lab.stage import Stage
 from lab.verdict import Outcome
@@ -32,5 +33,5 @@ CASE: Final = Case(
     ),
     play=_play,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED)),
-    topology="kube-proxy",
+    demands=(one_endpoint,),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import RESET, Case, always, on_every_kernel, row
+from lab.cases.demands import no_way_to_service
 from lab.conntrack.witness import Judgement
 from lab.result import Expectation
 from lab.stage import Stage
@@ -70,7 +71,7 @@ _CLIENT_FIRST: Final = Case(
     ),
     play=_play_client_first,
     expectations=on_every_kernel(always(Judgement.INVALID, Outcome.STALLED)),
-    topology="kube-proxy",  # a node without a way to the VIP
+    demands=(no_way_to_service,),
 )
 
 CASES: Final = (CASE, _CLIENT_FIRST)

@@ -6,6 +6,7 @@ from typing import Final
 
 from lab.cases.beyond_window import FAR
 from lab.cases.case import ACCEPTED_ALWAYS, Case, always, on_every_kernel, row
+from lab.cases.demands import alone, one_endpoint
 from lab.cases.entry_deleted_strictly import LOOSE
 from lab.conntrack.witness import Judgement
 from lab.result import Expectation
@@ -79,7 +80,7 @@ _BY_SERVICE: Final = Case(
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, tcp_new", "kubernetes/kubernetes#100698"),
     play=_play_by_service,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
-    topology="kube-proxy",  # among several endpoints the rules would choose anew
+    demands=(alone, one_endpoint),
 )
 
 _STRICTLY: Final = Case(

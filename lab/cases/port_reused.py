@@ -6,6 +6,7 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import IGNORED_ALWAYS, Case, always, on_every_kernel
+from lab.cases.demands import one_endpoint
 from lab.conntrack.witness import Judgement
 from lab.stage import Scripted
 from lab.verdict import Outcome, decide_packet
@@ -99,7 +100,7 @@ CASE: Final = Case(
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, the state SYN_SENT", "RFC 9293, 3.6.1"),
     play=_play_after_close,
-    topology="kube-proxy",
+    demands=(one_endpoint,),
     expectations=_NEW,
     stage=Scripted,
     decide=decide_packet,
@@ -114,7 +115,6 @@ _RESET: Final = dataclasses.replace(
         "and the SYN is NEW. That needs no waiting for the 10 s of CLOSE. The rules choose an endpoint anew."
     ),
     play=_play_after_reset,
-    topology="kube-proxy",
 )
 
 _SERVER_RESET: Final = dataclasses.replace(
@@ -128,7 +128,7 @@ _SERVER_RESET: Final = dataclasses.replace(
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, the state IGNORE", "kubernetes/kubernetes#48719"),
     play=_play_after_server_reset,
-    topology="kube-proxy",
+    demands=(),  # the old translation stays
     expectations=on_every_kernel(IGNORED_ALWAYS),
 )
 
@@ -144,7 +144,6 @@ _CHALLENGED: Final = dataclasses.replace(
     ),
     threads=("torvalds/linux c410cb974f2b", "RFC 5961, 4.2"),
     play=_play_challenged,
-    topology="kube-proxy",
     expectations=on_every_kernel(IGNORED_ALWAYS),
 )
 
@@ -160,7 +159,6 @@ _TWICE: Final = dataclasses.replace(
     ),
     threads=("torvalds/linux fb366fc7541a", "RFC 7323, 2.2"),
     play=_play_syn_twice,
-    topology="kube-proxy",
 )
 
 CASES: Final = (CASE, _RESET, _SERVER_RESET, _CHALLENGED, _TWICE)

@@ -8,6 +8,7 @@ from typing import Final
 
 from lab.cases.beyond_window import FAR
 from lab.cases.case import ACCEPTED, DROPPED, RESET, Case, always, on_every_kernel
+from lab.cases.demands import by_own_link
 from lab.cast import Cast, cast
 from lab.conntrack.witness import Judgement
 from lab.fixes import Protection
@@ -36,9 +37,9 @@ add rule inet sidecar invalid ct state invalid counter drop
 """
 
 
-def _cast(topology: Topology, family: Family) -> Cast:
+def _cast(topology: Topology, family: Family, service: str | None = None) -> Cast:
     """The client talks to the pod's own address, and the pod is the node that translates."""
-    players = cast(topology, family)
+    players = cast(topology, family, service)
     server, address = players.servers[0]
     sidecar = SocketAddress(address.address, _SIDECAR_PORT)
     return dataclasses.replace(players, node=server, servers=((server, sidecar),), service_address=address)
@@ -77,6 +78,7 @@ CASE: Final = Case(
     play=_play(FAR, b"far off", _REDIRECT),
     expectations=on_every_kernel(_expected),
     cast=_cast,
+    demands=(by_own_link,),
 )
 
 CURED: Final = Case(
@@ -91,6 +93,7 @@ CURED: Final = Case(
     play=_play(FAR, b"far off", _REDIRECT + _DROP),
     expectations=on_every_kernel(always(Judgement.INVALID, Outcome.DROPPED, untracked=DROPPED)),
     cast=_cast,
+    demands=(by_own_link,),
 )
 
 IN_WINDOW: Final = Case(
@@ -105,6 +108,7 @@ IN_WINDOW: Final = Case(
     play=_play(0, b"", _REDIRECT),
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED, untracked=ACCEPTED)),
     cast=_cast,
+    demands=(by_own_link,),
 )
 
 CASES: Final = (CASE, CURED, IN_WINDOW)

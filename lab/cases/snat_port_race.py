@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
-from lab.cast import CLIENT_PORT, Cast, cast
+from lab.cases.demands import egress, second_pod, two_pods, way_back, way_out
+from lab.cast import CLIENT_PORT
 from lab.conntrack.witness import Judgement
 from lab.result import Expectation
 from lab.stage.datagrams import Datagrams, decide
-from lab.topology.model import Topology
 from lab.verdict import Outcome
 from lab.wire import hold
-from lab.wire.packet import SocketAddress
 from lab.words import Family
 
-_OUTSIDE: Final = "outside"
-_OTHER_CLIENT: Final = "client-2"
 _THREADS: Final = (
     "kubernetes/kubernetes#76699",
     "kubernetes/kubernetes#78547",
@@ -27,28 +25,23 @@ _TRIES: Final = 16  # two ports of 64,512 by chance are the same once in as many
 _UNTRACKED: Final = Expectation(Judgement.UNTRACKED, Outcome.DELIVERED)
 
 
-def _cast(topology: Topology, family: Family) -> Cast:
-    """Choose the server outside, which is asked by its own address."""
-    players = cast(topology, family)
-    address = SocketAddress(str(topology.addresses(_OUTSIDE, family)[0]), 53)
-    return Cast(players.client, players.node, players.client_address, ((_OUTSIDE, address),), None)
-
-
 def masquerade(stage: Datagrams, how: str) -> None:
     """Give the node the rule that network plugins write for what leaves the cluster."""
     table = "ip" if stage.family is Family.IPV4 else "ip6"
+    outside = way_out(stage.lab.topology, stage.cast)
     stage.node.nft.run(
         f"table {table} lab_egress {{\nchain postrouting {{\n"
-        f'type nat hook postrouting priority srcnat\noifname "{_OUTSIDE}" udp dport 53 {how}\n}}\n}}\n'
+        f'type nat hook postrouting priority srcnat\noifname "{outside}" udp dport 53 {how}\n}}\n}}\n'
     )
 
 
 async def _race(stage: Datagrams, how: str, *, same_port: bool) -> None:
     masquerade(stage, how)
+    other = second_pod(stage.lab.topology, stage.family, stage.cast)
     stage.hold()
     for port in range(CLIENT_PORT, CLIENT_PORT + _TRIES):
         stage.ask("A example.com", port=port)
-        stage.ask("AAAA example.com", client=_OTHER_CLIENT, port=port)
+        stage.ask("AAAA example.com", client=other, port=port)
         first, second = await stage.held(2)
         if same_port or first.source != second.source:
             break
@@ -87,8 +80,9 @@ PLAIN: Final = Case(
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.LOST, untracked=_UNTRACKED)),
     stage=Datagrams,
     decide=decide,
-    cast=_cast,
+    cast=partial(egress, port=53),
     topology="dns",
+    demands=(two_pods, way_back),
     needs=hold.NEEDS,
 )
 
@@ -105,8 +99,9 @@ RANDOM: Final = Case(
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED, untracked=_UNTRACKED)),
     stage=Datagrams,
     decide=decide,
-    cast=_cast,
+    cast=partial(egress, port=53),
     topology="dns",
+    demands=(two_pods, way_back),
     needs=hold.NEEDS,
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import IGNORED_UNLESS_LIBERAL, LEAKS_UNLESS_LIBERAL, Case
+from lab.cases.demands import one_endpoint
 from lab.conntrack.witness import Judgement
 from lab.stage import Scripted
 from lab.verdict import decide_packet
@@ -46,7 +47,7 @@ CASE: Final = Case(
         "torvalds/linux 6e250dcbff1d",
     ),
     play=_play,
-    topology="kube-proxy",
+    demands=(one_endpoint,),
     expectations={
         Behaviour.STRICT: LEAKS_UNLESS_LIBERAL,
         Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,

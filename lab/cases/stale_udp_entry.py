@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
+from lab.cases.demands import second_endpoint
+from lab.cast import cast
 from lab.conntrack.witness import Judgement
 from lab.result import Expectation
 from lab.stage.datagrams import Datagrams, decide
 from lab.verdict import Outcome
 
-_SERVICE: Final = "kube-dns"
-_TOPOLOGY: Final = "dns"
 _THREADS: Final = (
     "kubernetes/kubernetes#105657",
     "kubernetes/kubernetes#91236",
@@ -24,8 +25,8 @@ _UNTRACKED: Final = Expectation(Judgement.NEW, Outcome.LEAKED)
 async def _endpoint_goes(stage: Datagrams, *, cleaned: bool) -> None:
     stage.ask("who is there?")
     await stage.settle()
-    first = stage.answered_by
-    stage.lab.endpoints.remove(_SERVICE, first.address, clean_conntrack=cleaned)
+    first, service = stage.answered_by, stage.cast.service.partition(":")[0]
+    stage.lab.endpoints.remove(service, first.address, clean_conntrack=cleaned)
     stage.end_server(first)
     if cleaned:
         stage.expect_no_entry()
@@ -60,7 +61,9 @@ KEPT: Final = Case(
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.LOST, untracked=_UNTRACKED)),
     stage=Datagrams,
     decide=decide,
-    topology=_TOPOLOGY,
+    cast=partial(cast, protocol="udp"),
+    topology="dns",
+    demands=(second_endpoint,),
 )
 
 CLEANED: Final = Case(
@@ -75,7 +78,9 @@ CLEANED: Final = Case(
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED, untracked=_UNTRACKED)),
     stage=Datagrams,
     decide=decide,
-    topology=_TOPOLOGY,
+    cast=partial(cast, protocol="udp"),
+    topology="dns",
+    demands=(second_endpoint,),
 )
 
 CASES: Final = (KEPT, CLEANED)

@@ -6,11 +6,11 @@ from contextlib import suppress
 from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
+from lab.cases.demands import beyond, way_to_service
 from lab.conntrack.witness import Judgement
 from lab.stage import RefusedError, Stage
 from lab.verdict import Outcome
 
-_TOPOLOGY: Final = "dns"
 _THREADS: Final = (
     "kubernetes/kubernetes#48719",
     "kubernetes/kubernetes#101607",
@@ -24,7 +24,8 @@ async def _service_comes(stage: Stage) -> None:
     with suppress(RefusedError):
         await stage.establish()
     stage.expect_entry(state="SYN_SENT", assured=False, timeout=range(100, 121))
-    await stage.expect_packet("outside", destination=stage.cast.service_address, flags="S", outgoing=False)
+    beyond_node = beyond(stage.lab.topology, stage.cast)
+    await stage.expect_packet(beyond_node, destination=stage.cast.service_address, flags="S", outgoing=False)
     stage.lab.sync(services, slices)
 
 
@@ -55,7 +56,8 @@ KEPT: Final = Case(
     threads=_THREADS,
     play=_kept,
     expectations=on_every_kernel(always(None, Outcome.REFUSED)),
-    topology=_TOPOLOGY,
+    topology="dns",
+    demands=(way_to_service,),
 )
 
 FORGOTTEN: Final = Case(
@@ -68,7 +70,8 @@ FORGOTTEN: Final = Case(
     threads=_THREADS,
     play=_forgotten,
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED)),
-    topology=_TOPOLOGY,
+    topology="dns",
+    demands=(way_to_service,),
 )
 
 CASES: Final = (KEPT, FORGOTTEN)

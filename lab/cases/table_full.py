@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
+from lab.cases.demands import alone, one_endpoint
 from lab.conntrack.witness import Judgement
 from lab.stage import RefusedError, Stage
 from lab.verdict import Outcome
@@ -68,7 +69,7 @@ NEW_CONNECTION: Final = Case(
     ),
     threads=_THREADS,
     play=_new_connection,
-    topology="kube-proxy",
+    demands=(alone, one_endpoint),
     expectations=on_every_kernel(always(None, Outcome.REFUSED)),
     slow=True,
 )
@@ -82,7 +83,7 @@ OLD_CONNECTION: Final = Case(
     ),
     threads=_THREADS,
     play=_old_connection,
-    topology="kube-proxy",
+    demands=(alone, one_endpoint),
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED)),
     slow=True,
 )
@@ -97,7 +98,7 @@ ENTRY_LOST: Final = Case(
     ),
     threads=_THREADS,
     play=_entry_lost,
-    topology="kube-proxy",
+    demands=(alone, one_endpoint),
     expectations=on_every_kernel(always(None, Outcome.STALLED)),
     slow=True,
 )
@@ -113,7 +114,7 @@ EARLY_DROP: Final = Case(
     ),
     threads=_THREADS,
     play=_early_drop,
-    topology="kube-proxy",
+    demands=(alone, one_endpoint),
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED)),
     slow=True,
 )

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, on_every_kernel
+from lab.cases.demands import alone
 from lab.conntrack.witness import counters
 from lab.stage import Stage
 from lab.wire.packet import TCP, SocketAddress
@@ -58,5 +59,5 @@ CASE: Final = Case(
     threads=("iptables-extensions(8), conntrack --ctstate", "net/netfilter/nf_conntrack_core.c, nf_conntrack_in"),
     play=_play,
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
-    topology="kube-proxy",  # the packets of one node are counted
+    demands=(alone,),  # its packets are counted
 )

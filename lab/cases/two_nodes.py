@@ -7,6 +7,7 @@ from typing import Final
 
 from lab.cases.beyond_window import FAR
 from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, always, on_every_kernel
+from lab.cases.demands import nodes_between, two_nodes
 from lab.cast import Cast, cast
 from lab.conntrack.witness import Judgement
 from lab.stage import Stage
@@ -14,18 +15,26 @@ from lab.topology.model import Topology
 from lab.verdict import Outcome
 from lab.words import Family
 
-_CLIENTS, _SERVERS = "node-a", "node-b"
+
+def _nodes(stage: Stage) -> tuple[str, str]:
+    """Return the client's node and the server's."""
+    client, (_host, address) = stage.cast.client, stage.cast.servers[0]
+    clients, servers = nodes_between(stage.lab.topology, client, address.address)
+    return clients, servers
 
 
-def _at_servers(topology: Topology, family: Family) -> Cast:
-    return dataclasses.replace(cast(topology, family), node=_SERVERS)
+def _at_servers(topology: Topology, family: Family, service: str | None = None) -> Cast:
+    players = cast(topology, family, service)
+    passed = nodes_between(topology, players.client, players.servers[0][1].address)
+    return dataclasses.replace(players, node=(passed or (players.node,))[-1])
 
 
 async def _play_far(stage: Stage) -> None:
     await stage.establish()
     await stage.inject(stage.from_server(FAR, b"far off"))
     words = stage.words_of_nodes()
-    first, second = words.get(_SERVERS), words.get(_CLIENTS)
+    clients, servers = _nodes(stage)
+    first, second = words.get(servers), words.get(clients)
     stage.expect("a word of the server's node", first is not None, words)
     stage.expect(
         "the client's node to see only what the server's node let pass", (second is None) == stage.unheard, words
@@ -39,7 +48,7 @@ async def _play_forgotten(stage: Stage) -> None:
     stage.forget_entry()
     await stage.server_speaks()
     words = stage.words_of_nodes()
-    other = {_CLIENTS: _SERVERS, _SERVERS: _CLIENTS}[stage.cast.node]
+    [other] = {*_nodes(stage)} - {stage.cast.node}
     expected = {stage.cast.node: Judgement.NEW, other: Judgement.ACCEPTED}
     stage.expect("only the node without the entry to take the segment for new", words == expected, words)
     await stage.go_on()
@@ -58,6 +67,7 @@ CASE: Final = Case(
     play=_play_far,
     expectations=on_every_kernel(KILLS_UNLESS_LIBERAL),
     topology="across-nodes",
+    demands=(two_nodes,),
 )
 
 CLIENTS_ENTRY: Final = Case(
@@ -72,6 +82,7 @@ CLIENTS_ENTRY: Final = Case(
     play=_play_forgotten,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.RESET)),
     topology="across-nodes",
+    demands=(two_nodes,),
 )
 
 SERVERS_ENTRY: Final = Case(
@@ -86,6 +97,7 @@ SERVERS_ENTRY: Final = Case(
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED)),
     cast=_at_servers,
     topology="across-nodes",
+    demands=(two_nodes,),
 )
 
 CASES: Final = (CASE, CLIENTS_ENTRY, SERVERS_ENTRY)

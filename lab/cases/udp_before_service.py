@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
+from lab.cases.demands import beyond, way_to_service
+from lab.cast import cast
 from lab.conntrack.witness import Judgement
 from lab.result import Expectation
 from lab.stage.datagrams import Datagrams, decide_by_the_last
 from lab.verdict import Outcome
 
-_TOPOLOGY: Final = "dns"
 _THREADS: Final = (
     "kubernetes/kubernetes#48370",
     "kubernetes/kubernetes#105657",
@@ -25,7 +27,9 @@ async def _service_comes(stage: Datagrams, *, cleaned: bool) -> None:
     stage.lab.sync((), ())
     stage.ask("is anybody there?")
     await stage.settle()
-    await stage.expect_packet("outside", destination=stage.cast.service_address, outgoing=False)
+    await stage.expect_packet(
+        beyond(stage.lab.topology, stage.cast), destination=stage.cast.service_address, outgoing=False
+    )
     stage.lab.sync(services, slices, clean_conntrack=cleaned)
     if cleaned:
         stage.expect_no_entry()
@@ -57,7 +61,9 @@ KEPT: Final = Case(
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.LOST, untracked=_LOST)),
     stage=Datagrams,
     decide=decide_by_the_last,
-    topology=_TOPOLOGY,
+    cast=partial(cast, protocol="udp"),
+    topology="dns",
+    demands=(way_to_service,),
 )
 
 CLEANED: Final = Case(
@@ -74,7 +80,9 @@ CLEANED: Final = Case(
     ),
     stage=Datagrams,
     decide=decide_by_the_last,
-    topology=_TOPOLOGY,
+    cast=partial(cast, protocol="udp"),
+    topology="dns",
+    demands=(way_to_service,),
 )
 
 CASES: Final = (KEPT, CLEANED)

@@ -25,6 +25,7 @@ from lab.cli.words import (
     VersionOption,
     app,
     chosen,
+    chosen_cases,
     console,
     draw,
     examples,
@@ -33,13 +34,11 @@ from lab.errors import INTERRUPTED, NO_ANSWER, InputError, MissingError
 from lab.words import Family
 
 if TYPE_CHECKING:
-    from lab.campaign import ProxyChoice
-    from lab.cases import Case
-    from lab.fixes import Fix
     from lab.kernels.cluster import Cluster
     from lab.kernels.trials import Trials
     from lab.matrix import Matrix
 
+_MEMORY = 512  # MiB
 _KERNELS = "5.10,6.1,6.12,6.18,newest"
 
 
@@ -94,7 +93,9 @@ def matrix(
             metavar="ADDRESS", help="Boot them on a Dask cluster's workers instead, such as tcp://10.0.0.1:8786."
         ),
     ] = None,
-    memory: Annotated[int, typer.Option(min=128, metavar="MIB", help="What each guest has.")] = 512,
+    memory: Annotated[
+        int | None, typer.Option(min=128, metavar="MIB", help="What each guest has.", show_default=str(_MEMORY))
+    ] = None,
     limit: Annotated[
         float, typer.Option(min=1, metavar="SECONDS", help="How long a guest may take for its trials.")
     ] = 1800,
@@ -104,37 +105,33 @@ def matrix(
     md: MarkdownOption = None,
 ) -> None:
     """Run the same trials on several kernels, each booted in a guest of its own, and say what differs between them."""
-    from lab import cases as catalogue
-    from lab import fixes
+    from lab import campaign, fixes
     from lab.cli.results import Outputs
-    from lab.kernels.trials import Trials
+    from lab.kernels.trials import RUNNING, Trials
 
     names = list(dict.fromkeys(filter(None, (name.strip() for name in kernels.split(",")))))
     if not names:
         raise InputError("--kernels names none", cure=f"such as {_KERNELS}")
+    of_guests = {"--jobs": jobs, "--scheduler": scheduler, "--memory": memory}
+    unused = [option for option, value in of_guests.items() if value is not None]
+    if names == [RUNNING] and unused:
+        raise InputError(
+            f"{unused[0]} is for guests, and {RUNNING} is none", cure="leave it away, or name another kernel"
+        )
     proxy = (proxy_mode, proxy_version, backend)
-    played = chosen(cases, catalogue.find, catalogue.usual(all_=all_, slow=slow))
+    played = chosen_cases(cases, all_=all_, slow=slow)
     fixed = chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES)
-    _check(played, fixed, proxy, family)
+    campaign.select(played, fixed[:1], None, family, proxy)  # what every guest would refuse is refused here
     options = [f"--family={family}", f"--repeat={repeat}", *(f"--fix={one.name}" for one in fixed)]
     choices = zip(("--proxy-mode", "--proxy-version", "--backend"), proxy, strict=True)
     options += [f"{option}={choice}" for option, choice in choices if choice is not None]
     outputs = Outputs(json=json, html=html, junit=junit, md=md)
-    trials = Trials(tuple(case.name for case in played), tuple(options), limit, memory)
+    trials = Trials(tuple(case.name for case in played), tuple(options), limit, memory or _MEMORY)
     found = _run(names, trials, jobs or os.cpu_count() or 1, scheduler)
     written = outputs.write(found)
     if not outputs.on_stdout:
         _print(found)
     raise typer.Exit((0 if found.good else 1) if written else NO_ANSWER)
-
-
-def _check(cases: list[Case], fixes: list[Fix], proxy: ProxyChoice, family: Family) -> None:
-    """Refuse here what every guest would refuse."""
-    from lab import campaign
-    from lab.topology.reader import load
-
-    for setting in campaign.settings(cases, fixes[:1], load("kube-proxy"), family, proxy):
-        setting.case.cast(setting.topology, family)
 
 
 def _run(names: list[str], trials: Trials, jobs: int, scheduler: str | None) -> Matrix:

@@ -20,10 +20,10 @@ from lab.cli.words import (
     topology_names,
 )
 from lab.errors import InputError
-from lab.words import Family
+from lab.words import Family, ProxyMode
 
 if TYPE_CHECKING:
-    from lab.rules.source import Choice, NodeSettings
+    from lab.rules.source import Choice, NodeSettings, Proxy
 
 topology_app = typer.Typer(help="Help with writing topology files.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(topology_app, name="topology")
@@ -110,6 +110,9 @@ def rules(
     if diff is not None:
         raise typer.Exit(_compare(source, diff, family, choice, node, json=json))
     chosen = proxies(source, family, choice, node)
+    _refuse_unused(chosen[0], node)
+    if backend is not None and not saved:
+        raise InputError("--backend, and kube-proxy writes the same for both", cure="give --saved or --diff too")
     if saved:
         from lab.netns import userns
         from lab.rules.scratch import saved as save
@@ -120,6 +123,15 @@ def rules(
         texts = ["".join(proxy.render()) for proxy in chosen]
     for proxy, text in zip(chosen, texts, strict=True):
         print(f"# {proxy.title}", text, sep="\n", end="")
+
+
+def _refuse_unused(proxy: Proxy, node: NodeSettings) -> None:
+    """Refuse what no rule of this kube-proxy's mode depends on.
+
+    :raises InputError: something of the kind was given.
+    """
+    if proxy.mode is ProxyMode.IPTABLES and node.service_cidrs:
+        raise InputError("--service-cidr is for nftables mode", cure="leave it away, or give --proxy-mode nftables")
 
 
 def _compare(source: str, diff: str, family: Family, choice: Choice, node: NodeSettings, *, json: bool) -> int:
@@ -136,6 +148,7 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, node: NodeS
     if others:
         names = ", ".join(one.node for one in (proxy, *others))
         raise InputError(f"{source} has several nodes: {names}", cure="say by --node-name whose rules these are")
+    _refuse_unused(proxy, node)
     userns.ensure()
     comparison = check(proxy, text, name)
     if json:

@@ -21,25 +21,27 @@ from lab.cli.words import (
     ModeOption,
     RepeatOption,
     ResultsOption,
+    ServiceOption,
     SlowFlag,
     VersionOption,
     app,
     case_names,
     chosen,
+    chosen_cases,
     complete,
     console,
     draw,
     examples,
     topology_names,
 )
-from lab.errors import INTERRUPTED, NO_ANSWER
+from lab.errors import INTERRUPTED, NO_ANSWER, InputError
 from lab.words import Family
 
 if TYPE_CHECKING:
-    from lab.cases import Case
-    from lab.fixes import Fix
+    from collections.abc import Sequence
+
     from lab.result import Report
-    from lab.words import Backend, ProxyMode
+    from lab.trial import Setting
 
 
 @app.command(
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
         "lab run",
         "lab run beyond-window --fix none --family ipv6",
         "lab run --proxy-mode nftables --json result.json",
+        "lab run --topology mine.yaml --service shop/web",
         "lab run --all --no-timeline",
         "lab run beyond-window --repeat 1000 --no-timeline",
     )
@@ -61,9 +64,13 @@ def run(
     cases: CasesArgument = None,
     fix: FixOption = None,
     topology: Annotated[
-        str,
-        typer.Option(help="A topology by name or file, - for stdin.", autocompletion=complete(topology_names)),
-    ] = "kube-proxy",
+        str | None,
+        typer.Option(
+            help="A topology by name or file, - for stdin. Else each case's own: kube-proxy for most.",
+            autocompletion=complete(topology_names),
+        ),
+    ] = None,
+    service: ServiceOption = None,
     proxy_mode: ModeOption = None,
     proxy_version: VersionOption = None,
     backend: BackendOption = None,
@@ -76,28 +83,44 @@ def run(
     junit: JunitOption = None,
     md: MarkdownOption = None,
     timeline: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--timeline/--no-timeline", help="Print the packets of the first trial, and of those not as expected."
+            "--timeline/--no-timeline",
+            help="Print the packets of the first trial, and of those not as expected.",
+            show_default="--timeline",
         ),
-    ] = True,
+    ] = None,
 ) -> None:
     """Break real connections on purpose, each in a lab of its own, and judge what this kernel makes of it."""
+    from lab import campaign, fixes
     from lab import cases as catalogue
-    from lab import fixes
     from lab.cli.results import Outputs
     from lab.remembered import remember
+    from lab.topology.reader import load
 
-    chosen_cases = chosen(cases, catalogue.find, catalogue.usual(all_=all_, slow=slow))
-    chosen_fixes = chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES)
+    selection = campaign.select(
+        chosen_cases(cases, all_=all_, slow=slow),
+        chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES),
+        None if topology is None else load(topology),
+        family,
+        (proxy_mode, proxy_version, backend),
+        service,
+        named=bool(cases),
+    )
+    if timeline is not None and "-" in (json, html, junit, md):
+        raise InputError(
+            "--timeline or --no-timeline, and results on stdout", cure="leave it away: nothing else is printed"
+        )
     outputs = Outputs(json=json, html=html, junit=junit, md=md)
-    report = _run(chosen_cases, chosen_fixes, topology, (proxy_mode, proxy_version, backend), family, repeat)
+    for remark in selection.remarks:
+        print(f"lab: {remark}", file=sys.stderr)
+    report = _run(selection.settings, family, repeat)
     if trouble := remember(report):
         print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
     written = outputs.write(report)
     if not outputs.on_stdout:
-        _print_report(report, timeline=timeline)
-        if all_ and not slow and not cases:
+        _print_report(report, timeline=timeline is not False)
+        if all_ and not slow:
             print(_left_out(sum(case.slow for case in catalogue.CASES.values())))
     raise typer.Exit((0 if report.good else 1) if written else NO_ANSWER)
 
@@ -106,21 +129,12 @@ def _left_out(count: int) -> str:
     return f"left out: {count} slow {'case' if count == 1 else 'cases'}; --slow runs {'it' if count == 1 else 'them'}"
 
 
-def _run(
-    cases: list[Case],
-    fixes: list[Fix],
-    topology: str,
-    proxy: tuple[ProxyMode | None, str | None, Backend | None],
-    family: Family,
-    repeat: int,
-) -> Report:
+def _run(settings: Sequence[Setting], family: Family, repeat: int) -> Report:
     import asyncio
 
     from lab import campaign
     from lab.netns import userns
-    from lab.topology.reader import load
 
-    settings = campaign.settings(cases, fixes, load(topology), family, proxy)
     userns.ensure()
     try:
         return asyncio.run(campaign.run(settings, family, repeat))
@@ -190,7 +204,7 @@ def _catalogue_json() -> str:
     from lab.topology.reader import load, shipped
 
     cases = [
-        {"name": case.name, "group": title, "title": case.title, "slow": case.slow, "topology": case.topology or None}
+        {"name": case.name, "group": title, "title": case.title, "slow": case.slow, "topology": case.topology}
         for title, group in GROUPS.items()
         for case in group
     ]

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
-from lab.errors import LabError
+from lab.errors import InputError, LabError
 from lab.words import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from lab.cases import Case
     from lab.topology.model import Topology
 
 Chosen = TypeVar("Chosen")
@@ -107,6 +108,12 @@ BackendOption = Annotated[
     Backend | None, typer.Option("--backend", help="In iptables mode, which program loads the rules.")
 ]
 FamilyOption = Annotated[Family, typer.Option("--family", help="The address family.")]
+ServiceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--service", metavar="SERVICE", help="Which Service is asked, instead of the first: [NAMESPACE/]NAME[:PORT]."
+    ),
+]
 LabOption = Annotated[
     str | None,
     typer.Option("--lab", metavar="NAME", help="Which lab, where several stand.", autocompletion=complete(lab_names)),
@@ -154,6 +161,21 @@ def read_topology(reference: str, mode: ProxyMode | None, version: str | None, b
 def chosen(names: list[str] | None, find: Callable[[str], Chosen], otherwise: Iterable[Chosen]) -> list[Chosen]:
     """Return what is named, each once, or else ``otherwise``."""
     return [find(name) for name in dict.fromkeys(names)] if names else list(otherwise)
+
+
+def chosen_cases(names: list[str] | None, *, all_: bool, slow: bool) -> list[Case]:
+    """Return the cases that are named, each once, or else those that --all and --slow mean.
+
+    :raises InputError: there is no such case, or both were given.
+    """
+    from lab.cases import find, usual
+
+    for flag, given in (("--all", all_), ("--slow", slow)):
+        if names and given:
+            cure = f"leave {flag} away, or the names"
+            cure += "; for every fix of one case, name each by --fix" if all_ else ""
+            raise InputError(f"cases by name, and {flag} besides", cure=cure)
+    return chosen(names, find, usual(all_=all_, slow=slow))
 
 
 def console() -> Console:

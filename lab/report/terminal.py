@@ -321,7 +321,8 @@ def timeline_text(timeline: Timeline) -> str:
 
 def heading(result: Result) -> Text:
     """Return the line above a timeline: what was tried, and what became of it."""
-    text = Text(f"{result.trial.case}, fix {result.trial.fix}: ", "bold")
+    service = f", Service {result.trial.service}" if result.trial.service else ""
+    text = Text(f"{result.trial.case}, fix {result.trial.fix}{service}: ", "bold")
     text.append(result.verdict.outcome, style_of(result.verdict.outcome))
     return text
 

@@ -127,7 +127,7 @@ class Datagrams(Scene):
 
     def hold(self) -> None:
         """From now on hold questions on the node, each with its translation chosen and its entry not yet confirmed."""
-        match = f"udp dport {self._target.port}"
+        match = f"udp dport {{ {self._target.port}, {self._server_address.port} }}"  # as asked, or translated
         self._hold = self.lab.keep(Hold(self.node.namespace, self.node.nft, self.family, match))
 
     def _holding(self) -> Hold:

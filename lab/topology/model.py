@@ -164,6 +164,14 @@ class HostOptions:
             description="kube-proxy's --cluster-cidr, one a family: what comes from outside is masqueraded.",
         ),
     ] = ()
+    node_ips: Annotated[
+        tuple[FileAddress, ...],
+        FailFast(),
+        Field(
+            alias="node-ips",
+            description="The node's own addresses, one a family: kubelet's --node-ip. Left out: the default route's.",
+        ),
+    ] = ()
     masquerade_all: Annotated[
         bool,
         Strict(),

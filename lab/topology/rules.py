@@ -61,6 +61,18 @@ def _proxies(topology: Topology) -> None:
             if family in families[:index]:
                 message = f"a second CIDR of {family}; kube-proxy takes one a family"
                 raise TopologyError((*path, "cluster-cidrs", index), message)
+        _node_ips(topology, host, (*path, "node-ips"))
+
+
+def _node_ips(topology: Topology, host: Host, path: Path) -> None:
+    families = [Family.of(address) for address in host.node_ips]
+    for index, address in enumerate(host.node_ips):
+        if families[index] in families[:index]:
+            raise TopologyError((*path, index), f"a second address of {families[index]}", "keep one a family")
+        if address not in topology.addresses(host.name):
+            own = ", ".join(map(str, topology.addresses(host.name, families[index])))
+            cure = f"its {families[index]} addresses are {own}" if own else "give it one on a link"
+            raise TopologyError((*path, index), f"{host.name} does not have {address}", cure)
 
 
 def _no_proxy(host: Host, path: Path) -> None:
@@ -69,6 +81,7 @@ def _no_proxy(host: Host, path: Path) -> None:
         "proxy-version": host.proxy_version is not None,
         "backend": host.backend is not Backend.NFT,
         "cluster-cidrs": bool(host.cluster_cidrs),
+        "node-ips": bool(host.node_ips),
         "masquerade-all": host.masquerade_all,
     }
     for key, is_given in given.items():

@@ -1,0 +1,252 @@
+"""What cases demand of a topology: each says what is lacking, or nothing where it will do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import TypeAlias
+
+from lab.cast import CLIENT_PORT, Cast
+from lab.errors import InputError
+from lab.topology.model import Topology
+from lab.topology.routes import forwarded_by, is_pod, leads_to, next_hop
+from lab.wire.packet import SocketAddress
+from lab.words import Family
+
+#: Says why who plays cannot play in a topology; empty where they can.
+Demand: TypeAlias = Callable[[Topology, Family, Cast], str]
+
+
+def one_endpoint(_topology: Topology, _family: Family, players: Cast) -> str:
+    """Demand one endpoint: where an entry is gone, the rules choose among several anew."""
+    several = len(players.servers) > 1
+    return "it needs a Service with one endpoint: among several the rules would choose anew" if several else ""
+
+
+def second_endpoint(_topology: Topology, _family: Family, players: Cast) -> str:
+    """Demand an endpoint that is left when one goes, or to which a second flow may go."""
+    return "" if len(players.servers) > 1 else "it needs a Service with two endpoints or more"
+
+
+def alone(topology: Topology, _family: Family, players: Cast) -> str:
+    """Demand that no other node is on the way: it would judge, count and drop as well, with an entry of its own."""
+    for host, address in players.servers:
+        back = forwarded_by(topology, host, players.client_address.address) or ()
+        passed = {*_passed(topology, players, host, address.address), *back} - {players.node}
+        if others := [node.name for node in topology.nodes if node.name in passed]:
+            return f"it needs {players.node} to be the only node on the way to {host}, and {others[0]} is there too"
+    return ""
+
+
+def two_nodes(topology: Topology, _family: Family, players: Cast) -> str:
+    """Demand that every connection passes two nodes: the client's, which translates, and the server's."""
+    passed = [nodes_between(topology, players.client, address.address) for _host, address in players.servers]
+    if any(len(nodes) != 2 for nodes in passed):
+        return "it needs every endpoint behind a second node, other than the client's"
+    return "" if len({*passed}) == 1 else "it needs every endpoint behind the same node"
+
+
+def no_way_to_service(topology: Topology, _family: Family, players: Cast) -> str:
+    """Demand a node that has no route to what is left untranslated."""
+    return (
+        ""
+        if _after(topology, players) is None
+        else f"it needs {players.node} to have no route to the VIP, nor a default route"
+    )
+
+
+def way_to_service(topology: Topology, _family: Family, players: Cast) -> str:
+    """Demand that what is left untranslated goes on, as by a default route."""
+    return "" if _after(topology, players) else f"it needs {players.node} to have a default route, or one to the VIP"
+
+
+def masqueraded(topology: Topology, _family: Family, players: Cast) -> str:
+    """Demand a node that makes itself the source of what this client sends to the VIP."""
+    node = topology.host(players.node)
+    own = ip_address(players.client_address.address)
+    ranges = [cidr for cidr in node.cluster_cidrs if cidr.version == own.version]
+    if node.masquerade_all or (ranges and all(own not in cidr for cidr in ranges)):
+        return ""
+    return f"it needs cluster-cidrs of {players.node} without {players.client}, or masquerade-all"
+
+
+def masqueraded_by_node_port(topology: Topology, _family: Family, players: Cast) -> str:
+    """Demand a Service whose node port hides the client: with externalTrafficPolicy Local it does not."""
+    key = players.service.partition(":")[0]
+    local = any(one.key == key and one.spec.external_traffic_policy == "Local" for one in topology.services)
+    return f"it needs externalTrafficPolicy Cluster, and {key} has Local" if local else ""
+
+
+def way_to_pods(topology: Topology, _family: Family, players: Cast) -> str:
+    """Demand a way from the client to the pods themselves, which the lab's own datagrams take."""
+    for host, address in players.servers:
+        if forwarded_by(topology, players.client, address.address) is None:
+            return f"it needs a route from {players.client} to {host}, for the lab's own datagrams"
+    return ""
+
+
+def both_ways(topology: Topology, family: Family, players: Cast) -> str:
+    """Demand a node that passes what client and server send each other: what nearly every case takes for granted."""
+    for host, address in players.servers:
+        back = forwarded_by(topology, host, players.client_address.address) or ()
+        passed_back = _answers_node(topology, family, players) or players.node in (host, *back, players.client)
+        if not passed_back or players.node not in _passed(topology, players, host, address.address):
+            return f"it needs {players.node} on the way from {players.client} to {host}, and on the way back"
+    return ""
+
+
+def _answers_node(topology: Topology, family: Family, players: Cast) -> bool:
+    """Check whether the server knows the client by the node's address, by kube-proxy's rules or the case's own."""
+    asked = players.service_address
+    if asked is None:
+        return not players.service
+    by_node_port = topology.host_of(asked.address) is topology.host(players.node)
+    return by_node_port or not masqueraded(topology, family, players)
+
+
+def _passed(topology: Topology, players: Cast, server: str, address: str) -> tuple[str, ...]:
+    """Return the hosts that see what the client sends to a server: by the service, the first node rewrites it."""
+    passed, asked = [players.client], players.service_address
+    while asked is not None and topology.host(passed[-1]).proxy_mode is None:
+        following = leads_to(topology, passed[-1], asked.address)
+        if following is None or following in passed:
+            return tuple(passed)  # it never comes there
+        passed.append(following)
+    return (*passed, *(forwarded_by(topology, passed[-1], address) or ()), server)
+
+
+def answers_alone(topology: Topology, _family: Family, players: Cast) -> str:
+    """Demand a node that the server's answers pass, and the client's packets do not."""
+    for host, address in players.servers:
+        there = forwarded_by(topology, players.client, address.address)
+        back = forwarded_by(topology, host, players.client_address.address)
+        if there is None or back is None or players.node in there or players.node not in back:
+            return f"it needs answers that pass {players.node} while what the client sends does not"
+    return ""
+
+
+def requests_alone(topology: Topology, _family: Family, players: Cast) -> str:
+    """Demand a node that the client's packets pass, and the server's answers do not."""
+    for host, address in players.servers:
+        there = forwarded_by(topology, players.client, address.address)
+        back = forwarded_by(topology, host, players.client_address.address)
+        if there is None or back is None or players.node not in there or players.node in back:
+            return f"it needs {players.node} passed by what {players.client} sends, and not by the answers"
+    return ""
+
+
+def no_way_back(topology: Topology, _family: Family, players: Cast) -> str:
+    """Demand somebody outside who cannot answer the pod's own address."""
+    outside, pod = players.servers[0][0], players.client_address.address
+    way = forwarded_by(topology, outside, pod)
+    return "" if way is None else f"it needs {outside} to have no route to {players.client}"
+
+
+def way_back(topology: Topology, _family: Family, players: Cast) -> str:
+    """Demand somebody outside who can answer the pod's own address, which the lab's own datagrams have."""
+    outside, pod = players.servers[0][0], players.client_address.address
+    way = forwarded_by(topology, outside, pod)
+    needed = f"it needs a route from {outside} to {players.client}, for the lab's own datagrams"
+    return needed if way is None else ""
+
+
+def by_own_link(topology: Topology, _family: Family, players: Cast) -> str:
+    """Demand that what is for a server comes in by the link with its address, which is where REDIRECT leads."""
+    server, address = players.servers[0]
+    forwarding = forwarded_by(topology, players.client, address.address) or ()
+    hop = next_hop(topology, (players.client, *forwarding)[-1], address.address)
+    own = topology.peer(hop.end).addresses if hop else ()
+    return (
+        ""
+        if address.address in {str(one.ip) for one in own}
+        else f"it needs packets for {server} on that address's link"
+    )
+
+
+def router_before_server(topology: Topology, _family: Family, players: Cast) -> str:
+    """Demand a host between node and server that may hold packets back."""
+    server, _address = players.servers[0]
+    end = next(end for end in topology.ends(server) if end.addresses)
+    router = topology.host(topology.peer(end).host)
+    good = router.forwarding and router.proxy_mode is None and len(topology.ends(router.name)) == 2
+    return "" if good else f"it needs a router with two links between the node and {server}"
+
+
+# --- who is where -------------------------------------------------------------------------------------
+
+
+def beyond(topology: Topology, players: Cast) -> str:
+    """Return the host that gets what the node leaves addressed to the VIP. :func:`way_to_service` sees to it."""
+    host = _after(topology, players)
+    assert host is not None
+    return host
+
+
+def _after(topology: Topology, players: Cast) -> str | None:
+    assert players.service_address is not None
+    return leads_to(topology, players.node, players.service_address.address)
+
+
+def nodes_between(topology: Topology, host: str, address: str) -> tuple[str, ...]:
+    """Return the nodes that forward what a host sends to a pod, in order."""
+    forwarding = forwarded_by(topology, host, address) or ()
+    return tuple(name for name in forwarding if topology.host(name).proxy_mode is not None)
+
+
+def outsider(topology: Topology, family: Family) -> str:
+    """Return the first host outside of the cluster: neither node nor router nor a node's pod.
+
+    :raises InputError: there is none.
+    """
+    for client in topology.clients:
+        if topology.addresses(client.name, family) and not _of_node(topology, client.name):
+            return client.name
+    raise InputError("it needs a client outside of the cluster")
+
+
+def _of_node(topology: Topology, host: str) -> bool:
+    """Check whether a host is a node's pod."""
+    ends = [topology.peer(end) for end in topology.ends(host)]
+    return any(is_pod(topology, end) for end in ends if topology.host(end.host).proxy_mode is not None)
+
+
+def _pods(topology: Topology, family: Family) -> list[str]:
+    names = (client.name for client in topology.clients if topology.addresses(client.name, family))
+    return [name for name in names if _of_node(topology, name)]
+
+
+def egress(topology: Topology, family: Family, service: str | None = None, *, port: int) -> Cast:
+    """Have the first pod talk to somebody outside, by the node between them; no Service is asked.
+
+    :raises InputError: someone is missing.
+    """
+    if service is not None:
+        raise InputError("it asks no Service")
+    outside, pods = outsider(topology, family), _pods(topology, family)
+    if not pods:
+        raise InputError("it needs a client pod")
+    address = str(topology.addresses(outside, family)[0])
+    nodes = nodes_between(topology, pods[0], address)
+    if len(nodes) != 1:
+        raise InputError(f"it needs one node between {pods[0]} and {outside}, and there are {len(nodes)}")
+    own = SocketAddress(str(topology.addresses(pods[0], family)[0]), CLIENT_PORT)
+    return Cast(pods[0], nodes[0], own, ((outside, SocketAddress(address, port)),), None)
+
+
+def way_out(topology: Topology, players: Cast) -> str:
+    """Return the node's interface towards the server that plays in :func:`egress`."""
+    hop = next_hop(topology, players.node, players.servers[0][1].address)
+    assert hop is not None
+    return hop.end.interface
+
+
+def two_pods(topology: Topology, family: Family, players: Cast) -> str:
+    """Demand a second client pod of the same node."""
+    return "" if second_pod(topology, family, players) else f"it needs a second client pod on {players.node}"
+
+
+def second_pod(topology: Topology, family: Family, players: Cast) -> str | None:
+    """Return the pod of the same node that plays beside the client in :func:`egress`."""
+    address = players.servers[0][1].address
+    pods = (name for name in _pods(topology, family) if name != players.client)
+    return next((name for name in pods if nodes_between(topology, name, address) == (players.node,)), None)
