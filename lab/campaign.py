@@ -84,7 +84,9 @@ def select(
         for fix in fixes
     ]
     asked = _asked(chosen, family) if service is None else ()
-    return Selection(tuple(settings), (*_left_out(refused, topology), *_moved(chosen, topology), *asked))
+    return Selection(
+        tuple(settings), (*_left_out(refused, topology), *_moved(chosen, topology), *_doubted(chosen, family), *asked)
+    )
 
 
 class _Place(NamedTuple):
@@ -139,6 +141,15 @@ def _moved(chosen: Sequence[_Place], topology: Topology | None) -> Iterator[str]
     ]
     if topology is not None and moved:
         yield f"in {topology.name} instead of their own topologies: {', '.join(moved)}"
+
+
+def _doubted(chosen: Sequence[_Place], family: Family) -> Iterator[str]:
+    doubted: dict[tuple[str, str], list[str]] = {}
+    for one in chosen:
+        if doubt := one.case.doubt(one.topology, family, one.players):
+            doubted.setdefault((one.topology.name, doubt), []).append(one.case.name)
+    for (topology, doubt), cases in doubted.items():
+        yield f"in {topology}, {doubt}: what comes of these is a finding and not as expected: {', '.join(cases)}"
 
 
 def _asked(chosen: Sequence[_Place], family: Family) -> Iterator[str]:

@@ -40,7 +40,7 @@ class Case:
     :param cast: chooses who plays in the topology, by the Service that is named where one is.
     :param topology: the shipped topology that it plays in where nobody asks for another.
     :param demands: what it demands of any topology besides who plays.
-    :param both_ways: whether its node must be passed by what both sides send.
+    :param both_ways: whether what is expected of it is so only where both directions pass the node.
     :param slow: takes seconds or more, and is left out of `lab run --all`.
     :param needs: what the kernel must have beyond what every trial needs, as :func:`lab.features.require` knows it.
     """
@@ -67,10 +67,14 @@ class Case:
         :raises InputError: the topology, or this Service of it, will not do; says why.
         """
         players = self.cast(topology, family, service)
-        for demand in (*((both_ways,) if self.both_ways else ()), *self.demands):
+        for demand in self.demands:
             if lacking := demand(topology, family, players):
                 raise InputError(lacking)
         return players
+
+    def doubt(self, topology: Topology, family: Family, players: Cast) -> str:
+        """Return why what comes of it is a finding about the topology and not what is expected; empty where it is."""
+        return both_ways(topology, family, players) if self.both_ways else ""
 
     def expected(self, behaviour: Behaviour, protection: Protection) -> Expectation:
         """Return what should come of it on a kernel of this behaviour."""

@@ -86,12 +86,12 @@ def way_to_pods(topology: Topology, _family: Family, players: Cast) -> str:
 
 
 def both_ways(topology: Topology, family: Family, players: Cast) -> str:
-    """Demand a node that passes what client and server send each other: what nearly every case takes for granted."""
+    """Demand a node that passes what client and server send each other: what nearly every case expects."""
     for host, address in players.servers:
         back = forwarded_by(topology, host, players.client_address.address) or ()
         passed_back = _answers_node(topology, family, players) or players.node in (host, *back, players.client)
         if not passed_back or players.node not in _passed(topology, players, host, address.address):
-            return f"it needs {players.node} on the way from {players.client} to {host}, and on the way back"
+            return f"{players.node} is not both on the way from {players.client} to {host} and on the way back"
     return ""
 
 
