@@ -6,7 +6,7 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, on_every_kernel
-from lab.cases.demands import alone
+from lab.cases.demands import alone, one_endpoint
 from lab.conntrack.witness import counters
 from lab.stage import Stage
 from lab.wire.packet import TCP, SocketAddress
@@ -59,5 +59,5 @@ CASE: Final = Case(
     threads=("iptables-extensions(8), conntrack --ctstate", "net/netfilter/nf_conntrack_core.c, nf_conntrack_in"),
     play=_play,
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
-    demands=(alone,),  # its packets are counted
+    demands=(alone, one_endpoint),  # all packets are counted, also the proofs of each endpoint
 )
