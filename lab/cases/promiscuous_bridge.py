@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
+from lab.cases.demands import alone
+from lab.cast import cast
 from lab.conntrack.nflog import WITNESS_GROUP
 from lab.conntrack.witness import Judgement
 from lab.errors import MissingError
@@ -113,7 +116,9 @@ CASE: Final = Case(
     expectations=on_every_kernel(_expected),
     stage=Datagrams,
     decide=_decide,
+    cast=partial(cast, protocol="udp"),
     topology="dns",
+    demands=(alone,),
     needs=("br_netfilter",),
 )
 
