@@ -327,7 +327,8 @@ class Cluster(Objects):
                 proxy_mode=self.proxy.mode,
                 proxy_version=self.proxy.version,
                 backend=self.proxy.backend,
-                **{"cluster_cidrs": (ip_network(self.pod_range),), **node},
+                # A kubelet that is told by --node-ip: its default route has another address.
+                **{"cluster_cidrs": (ip_network(self.pod_range),), "node_ips": (ip_address(self.outside(1)),), **node},
             ),
         ]
         for name, number in (("client", 9), *((f"pod-{number}", number) for number in range(1, PODS + 1))):
@@ -350,7 +351,8 @@ class TwoNodes(Objects):
     def __init__(self, proxy, family):
         super().__init__(family)
         self.proxy = proxy
-        self.topology = with_proxy(load("two-nodes"), *proxy)
+        backend = None if proxy.nftables else proxy.backend  # it is for iptables mode
+        self.topology = with_proxy(load("two-nodes"), proxy.mode, proxy.version, backend)
         self.network = None
 
     def address(self, host, number=0):
