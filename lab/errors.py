@@ -6,7 +6,6 @@ What the machine itself says of want comes as OSError from anywhere: here it is 
 from __future__ import annotations
 
 import errno
-import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -115,8 +114,10 @@ def raise_if_of_machine(error: OSError) -> None:
         raise found from error
 
 
-def _limit(kind: int, allows: str, cure: str) -> str:
-    allowed, _hard = resource.getrlimit(kind)
+def _limit(kind: str, allows: str, cure: str) -> str:
+    import resource
+
+    allowed, _hard = resource.getrlimit(getattr(resource, kind))
     return f"this process may {allows.format(allowed)}: {cure}"
 
 
@@ -126,12 +127,12 @@ def _is_procfs(place: str) -> bool:
 
 
 _CURES: Final[dict[int, Callable[[], str]]] = {
-    errno.EMFILE: lambda: _limit(resource.RLIMIT_NOFILE, "have {} files open, and needs more", "`ulimit -n 1024`"),
+    errno.EMFILE: lambda: _limit("RLIMIT_NOFILE", "have {} files open, and needs more", "`ulimit -n 1024`"),
     errno.ENFILE: lambda: "the sysctl fs.file-max: how many files the whole machine may have open",
     errno.ENOMEM: lambda: "`ulimit -v`, a container's limit, or the machine's memory",
-    errno.EAGAIN: lambda: _limit(resource.RLIMIT_NPROC, "start {} processes and threads", "`ulimit -u` raises it"),
+    errno.EAGAIN: lambda: _limit("RLIMIT_NPROC", "start {} processes and threads", "`ulimit -u` raises it"),
     errno.ENOSPC: lambda: "",
     errno.EDQUOT: lambda: "",
-    errno.EFBIG: lambda: _limit(resource.RLIMIT_FSIZE, "write {} bytes to a file", "`ulimit -f` raises it"),
+    errno.EFBIG: lambda: _limit("RLIMIT_FSIZE", "write {} bytes to a file", "`ulimit -f` raises it"),
     errno.EROFS: lambda: "in a container: one that may write it, such as a privileged one",
 }

@@ -116,7 +116,7 @@ def test_the_schema_is_json():
         (("run", "--topology", "kube-proxy", "client-on-node"), "client-on-node cannot play in kube-proxy: it needs"),
         (("run", "in-window", "--service", "nix"), "in-window cannot play in kube-proxy: no Service nix"),
         (("run", "--proxy-mode", "nftables", "--backend", "nft"), "backend nft is for iptables mode"),
-        (("run", "--json", "-", "--no-timeline"), "--timeline or --no-timeline, and results on stdout"),
+        (("run", "--json", "-", "--timeline"), "--timeline, and results on stdout"),
         (("run", "--json", "-", "--md", "-"), "--json and --md both to standard output"),
         (("rules", "--backend", "legacy"), "--backend, and kube-proxy writes the same for both"),
         (("rules", "/dev/null"), "/dev/null"),

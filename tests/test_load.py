@@ -225,7 +225,7 @@ def test_nginx_that_does_not_start_says_why(monkeypatch):
 @pytest.mark.kernel
 @needs_programs
 def test_a_topology_without_a_router_is_refused():
-    with pytest.raises(InputError, match="take the topology congested"):
+    with pytest.raises(InputError, match="a router with two links between the node and server"):
         run(dataclasses.replace(CONGESTED, topology="kube-proxy"), NONE)
 
 

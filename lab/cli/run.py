@@ -107,10 +107,8 @@ def run(
         service,
         named=bool(cases),
     )
-    if timeline is not None and "-" in (json, html, junit, md):
-        raise InputError(
-            "--timeline or --no-timeline, and results on stdout", cure="leave it away: nothing else is printed"
-        )
+    if timeline and "-" in (json, html, junit, md):
+        raise InputError("--timeline, and results on stdout", cure="leave it away: nothing else is printed")
     outputs = Outputs(json=json, html=html, junit=junit, md=md)
     for remark in selection.remarks:
         print(f"lab: {remark}", file=sys.stderr)

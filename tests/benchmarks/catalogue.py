@@ -19,7 +19,6 @@ from lab.behaviour import ask
 from lab.cases import CASES, HEADLINE, Case
 from lab.fixes import DEFAULT_FIXES, FIXES, Fix
 from lab.netns import userns
-from lab.topology.reader import load
 from lab.words import Family
 
 BAR = 30  # seconds, for all that is not slow
@@ -30,7 +29,7 @@ def measured(cases: list[Case], fixes: list[Fix]) -> dict[str, list[float]]:
     answer = asyncio.run(ask(Family.IPV4))
     times: dict[str, list[float]] = {case.name: [] for case in cases}
     with asyncio.Runner() as runner:
-        for setting in campaign.settings(cases, fixes, load("kube-proxy"), Family.IPV4, (None, None, None)):
+        for setting in campaign.select(cases, fixes, None, Family.IPV4, (None, None, None)).settings:
             times[setting.case.name].append(milliseconds(lambda s=setting: runner.run(trial.run(s, answer))))
     return times
 

@@ -115,7 +115,9 @@ def disturbed(pid: int, results: Connection, chance: random.Random) -> Iterator[
 def main(arguments: argparse.Namespace) -> int:
     cases = [find(name) for name in arguments.cases] or list(usual(all_=True, slow=False))
     fixes = [FIXES[name] for name in arguments.fix or FIXES]
-    settings = campaign.settings(cases, fixes, load(arguments.topology), Family.IPV4, (None, None, None))
+    topology = load(arguments.topology) if arguments.topology else None
+    named = bool(arguments.cases)
+    settings = campaign.select(cases, fixes, topology, Family.IPV4, (None, None, None), named=named).settings
     chance = random.Random(arguments.seed)
     order = [number for _ in range(arguments.rounds) for number in chance.sample(range(len(settings)), len(settings))]
     print(f"{machine()}; {len(settings)} trials by {arguments.rounds} rounds, seed {arguments.seed}", flush=True)
@@ -150,7 +152,7 @@ PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 PARSER.add_argument("cases", nargs="*", metavar="CASE")
 PARSER.add_argument("--fix", action="append", choices=list(FIXES))
 PARSER.add_argument("--rounds", type=int, default=10)
-PARSER.add_argument("--topology", default="kube-proxy", help="where those cases play that bring none of their own")
+PARSER.add_argument("--topology", default=None, help="where the cases play, instead of each in its own")
 PARSER.add_argument("--seed", type=int, default=1)
 
 if __name__ == "__main__":

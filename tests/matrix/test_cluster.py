@@ -55,7 +55,7 @@ def test_a_file_is_fetched_once_and_checked(cluster, tmp_path):
 def test_a_worker_with_another_lab_is_refused(cluster):
     code = (
         "import sys, lab; lab.__version__ = '9.9'\n"
-        f"sys.argv = ['lab', 'matrix', '--kernels', 'running', '--scheduler', '{cluster.address}']\n"
+        f"sys.argv = ['lab', 'matrix', '--kernels', '5.10', '--scheduler', '{cluster.address}']\n"
         "from lab.__main__ import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
@@ -68,7 +68,7 @@ def test_a_scheduler_without_workers_is_an_error_and_no_waiting(cluster):
         worker.terminate()
         worker.wait()
     done = subprocess.run(
-        [sys.executable, "-m", "lab", "matrix", "--kernels", "running", "--scheduler", cluster.address],
+        [sys.executable, "-m", "lab", "matrix", "--kernels", "5.10", "--scheduler", cluster.address],
         capture_output=True,
         text=True,
         timeout=60,

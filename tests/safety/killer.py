@@ -13,7 +13,6 @@ exactly when every other one is gone. Processes whose parent is killed become ch
 from __future__ import annotations
 
 import ctypes
-import errno
 import json
 import os
 import random
@@ -24,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from lab.errors import MachineError
 from lab.netns import Namespace
 
 LIMIT = Path("/proc/sys/user/max_net_namespaces")
@@ -47,9 +47,7 @@ NEXT = (*LAB, "--fix", "none", "--no-timeline")
 def can_make_namespace(made: list[Namespace]) -> bool:
     try:
         made.append(Namespace.create())
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
+    except MachineError:
         return False
     return True
 
