@@ -8,6 +8,7 @@ import itertools
 import os
 import signal
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
@@ -199,8 +200,14 @@ async def _once(tally: Tally, setting: Setting, answer: Behaviour) -> Tally:
     except MissingError as error:
         return dataclasses.replace(tally, missing=str(error))
     except LabError as error:
-        failed = dataclasses.replace(tally, failure=str(error))
-        if not seen:
-            return failed
-        timeline = dataclasses.replace(seen[-1], faults=(*seen[-1].faults, str(error)))
-        return dataclasses.replace(failed, sample=trial.judge(setting, answer, timeline))
+        failure = str(error)
+    except OSError:
+        raise
+    except Exception as error:  # a bug keeps its traceback, and the other trials their results
+        traceback.print_exc()
+        failure = f"a fault of the lab's own: {type(error).__name__}: {error}"
+    failed = dataclasses.replace(tally, failure=failure)
+    if not seen:
+        return failed
+    timeline = dataclasses.replace(seen[-1], faults=(*seen[-1].faults, failure))
+    return dataclasses.replace(failed, sample=trial.judge(setting, answer, timeline))

@@ -33,6 +33,12 @@ class Protection(Flag):
         return bool(self & (Protection.DROP_INPUT | Protection.DROP_PREROUTING))
 
     @property
+    def at_node(self) -> Protection:
+        """What it amounts to where answers are for the node itself, as it masquerades: they never come to FORWARD."""
+        kept = self & ~Protection.DROP_FORWARD
+        return kept | Protection.DROP_FORWARD if kept.drops_local else kept
+
+    @property
     def is_liberal(self) -> bool:
         """Whether conntrack accepts what is out of the window."""
         return Protection.LIBERAL in self

@@ -49,7 +49,8 @@ class RunningHost:
 
         :raises ProgramError: its exit code was not 0.
         """
-        return Program(self.namespace, command, text=text).finish()
+        environment, keep = self.xtables.lock  # whatever it is, it may call iptables
+        return Program(self.namespace, command, text=text, environment=environment, keep=keep).finish()
 
     def parts(self) -> list[Closable]:
         """List what has to be closed for the namespace to go."""

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from lab.cases import Case
+from lab.cases.demands import answered_at_node
 from lab.cast import Cast
 from lab.conntrack.window import BE_LIBERAL
 from lab.errors import InputError, LabError
@@ -87,7 +88,9 @@ class Setting:
         set_before = fix.change.sysctls.get(BE_LIBERAL, "0") != "0"
         options = ProxyOptions(family=self.family, version=trial.proxy_version, conntrack_tcp_be_liberal=set_before)
         by_version = trial.proxy_mode is ProxyMode.IPTABLES and options.drops_invalid
-        return fix.protection | (Protection.DROP_FORWARD if by_version else Protection.NOTHING)
+        protection = fix.protection | (Protection.DROP_FORWARD if by_version else Protection.NOTHING)
+        hidden = self.case.about_answers and answered_at_node(self.topology, self.family, self.players)
+        return protection.at_node if hidden else protection
 
 
 def with_proxy(topology: Topology, mode: ProxyMode | None, version: str | None, backend: Backend | None) -> Topology:

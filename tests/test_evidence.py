@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 
-from lab import behaviour, trial
+from lab import behaviour, campaign, trial
 from lab.cases.case import Case, always, injection, on_every_kernel
 from lab.conntrack.witness import Judgement
 from lab.fixes import FIXES
@@ -116,7 +116,6 @@ def test_a_syn_that_conntrack_lost_is_put_down_to_its_counter():
 
 
 def test_what_ended_in_an_error_keeps_what_was_seen():
-    from lab import campaign
     from lab.recorder import UnseenError
 
     async def play(stage):
@@ -133,6 +132,21 @@ def test_what_ended_in_an_error_keeps_what_was_seen():
     printed = forms.write("md", report)
     assert "not run" in printed
     assert "PSH,ACK seq 1 len 15" in printed
+
+
+def test_a_bug_in_one_trial_keeps_its_traceback_and_loses_no_other(capsys):
+    async def play(stage):
+        await stage.establish()
+        [_one, _two] = [stage]
+
+    good = dataclasses.replace(a_setting(healthy), fix=FIXES["be-liberal"])
+    report = asyncio.run(campaign.run([a_setting(play), good], Family.IPV4, 1))
+    bad, other = report.tallies
+    assert bad.failure.startswith("a fault of the lab's own: ValueError: not enough values")
+    assert "PSH,ACK seq 1 len 15" in forms.write("md", report)
+    assert not bad.good
+    assert other.good
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_a_connection_that_stands_still_is_stalled_and_no_error(monkeypatch):

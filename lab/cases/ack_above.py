@@ -14,10 +14,10 @@ from lab.wire.craft import Segment
 def _play(make: Callable[[Stage], Segment]) -> Callable[[Stage], Awaitable[None]]:
     async def play(stage: Stage) -> None:
         await stage.establish()
-        server, client = stage.server_end, stage.client_end
+        server = stage.server_end
         spoken = len(stage.seen(server.host, flags="A", outgoing=True)) + 1  # with the forged one
         await stage.inject(make(stage))
-        reset = stage.seen(client.host, source=client.own_address, destination=server.own_address, flags="R")
+        reset = stage.seen(server.host, destination=server.own_address, flags="R", outgoing=False)
         challenges = stage.seen(server.host, flags="A", outgoing=True)[spoken:]
         stage.expect("a challenge of the server's for each RST that it gets", len(challenges) == len(reset), challenges)
         stage.expect_error(server.host, None)

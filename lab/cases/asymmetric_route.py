@@ -63,6 +63,7 @@ def _expected(otherwise: Expectation, dropped: Expectation) -> Row:
 
 CASE: Final = Case(
     name="asymmetric-route",
+    about_answers=False,
     title="the client's packets take another way, so that the node sees the server's answers alone",
     story=(
         "A SYN,ACK begins no connection that conntrack knows, so it is INVALID, be_liberal or not: that is about the"
@@ -82,6 +83,7 @@ CASE: Final = Case(
 
 CLIENTS_HALF: Final = Case(
     name="asymmetric-route-clients-half",
+    about_answers=False,
     title="the server's answers take another way, so that the node sees the client's packets alone",
     story=(
         "The node has seen the SYN and never an answer, so its entry stays in SYN_SENT, where the client's ACK is"

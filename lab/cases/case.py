@@ -43,6 +43,8 @@ class Case:
     :param both_ways: whether what is expected of it is so only where both directions pass the node.
     :param slow: takes seconds or more, and is left out of `lab run --all`.
     :param needs: what the kernel must have beyond what every trial needs, as :func:`lab.features.require` knows it.
+    :param about_answers: what is judged answers what came by the VIP, and so ends at a node that masquerades the
+        client; False where the client sends it, or nothing is translated.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Case:
     both_ways: bool = True
     slow: bool = False
     needs: tuple[str, ...] = ()
+    about_answers: bool = True
 
     def players(self, topology: Topology, family: Family, service: str | None = None) -> Cast:
         """Return who plays.

@@ -28,6 +28,7 @@ async def _play_without_way(stage: Stage) -> None:
 
 CASE: Final = Case(
     name="client-beyond-window",
+    about_answers=False,
     title="the client's data far beyond the server's window, and the node has no default route",
     story=(
         "What is INVALID on its way to the service keeps the VIP as its destination, which no host has. This node has"
@@ -42,6 +43,7 @@ CASE: Final = Case(
 
 ROUTED: Final = Case(
     name="client-beyond-window-routed",
+    about_answers=False,
     title="the same, and the node has a default route, as nodes have",
     story=(
         "The node forwards the segment with the VIP as its destination to where its default route leads: out of the"

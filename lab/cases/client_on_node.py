@@ -41,7 +41,7 @@ def play_at(offset: int) -> Callable[[Stage], Awaitable[None]]:
         if offset:
             placed = Judgement.INVALID not in stage.words_of_nodes().values()
             if placed or stage.cast.client != stage.cast.node:
-                stage.expect_answer("ACK", stranger="")
+                stage.expect_answer("ACK")
         stage.expect_error(stage.client_end.host, None)  # whatever became of the server
         await stage.go_on()
         stage.expect("no rule to drop what the node's own stack took", not (taken and stage.dropped()))

@@ -70,6 +70,20 @@ def masqueraded(topology: Topology, _family: Family, players: Cast) -> str:
     return f"it needs cluster-cidrs of {players.node} without {players.client}, or masquerade-all"
 
 
+def not_masqueraded(topology: Topology, family: Family, players: Cast) -> str:
+    """Demand a client that the server knows by its own address: masqueraded anew, it has another port each time."""
+    if masqueraded(topology, family, players):
+        return ""
+    return f"it needs {players.client} not to be masqueraded: where an entry is gone it would get another port"
+
+
+def answered_at_node(topology: Topology, family: Family, players: Cast) -> bool:
+    """Check whether what a server answers by the VIP ends at the node that masqueraded, and no other forwards it."""
+    if players.service_address is None or masqueraded(topology, family, players):
+        return False
+    return not alone(topology, family, players)
+
+
 def masqueraded_by_node_port(topology: Topology, _family: Family, players: Cast) -> str:
     """Demand a Service whose node port hides the client: with externalTrafficPolicy Local it does not."""
     key = players.service.partition(":")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
-from lab.cases.demands import one_endpoint
+from lab.cases.demands import not_masqueraded, one_endpoint
 from lab.conntrack.witness import Judgement
 from lab.stage import Stage
 from lab.verdict import Outcome
@@ -33,5 +33,5 @@ CASE: Final = Case(
     ),
     play=_play,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED)),
-    demands=(one_endpoint,),
+    demands=(one_endpoint, not_masqueraded),
 )

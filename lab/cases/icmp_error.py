@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, always, on_every_kernel
-from lab.cases.demands import one_endpoint
+from lab.cases.demands import not_masqueraded, one_endpoint
 from lab.conntrack.witness import Judgement
 from lab.stage import Stage
 from lab.verdict import Outcome
@@ -74,7 +74,7 @@ _UNTRACKED: Final = Case(
     threads=("net/netfilter/nf_conntrack_proto_icmp.c, nf_conntrack_inet_error", "RFC 2923, 2.1"),
     play=_play_untracked,
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
-    demands=(one_endpoint,),
+    demands=(one_endpoint, not_masqueraded),
 )
 
 CASES: Final = (CASE, _UNTRACKED)

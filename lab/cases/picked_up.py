@@ -6,7 +6,7 @@ from typing import Final
 
 from lab.cases.beyond_window import FAR
 from lab.cases.case import ACCEPTED_ALWAYS, Case, always, on_every_kernel, row
-from lab.cases.demands import alone, one_endpoint
+from lab.cases.demands import alone, not_masqueraded, one_endpoint
 from lab.cases.entry_deleted_strictly import LOOSE
 from lab.conntrack.witness import Judgement
 from lab.result import Expectation
@@ -58,6 +58,7 @@ _STALLED: Final = Expectation(Judgement.INVALID, Outcome.STALLED)
 
 CASE: Final = Case(
     name="picked-up",
+    about_answers=False,
     title="a connection to the pod that is older than the node's rules, and then data far beyond the window",
     story=(
         "Conntrack did not see the handshake and knows no window scale, so it takes the connection up where it is "
@@ -80,11 +81,12 @@ _BY_SERVICE: Final = Case(
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, tcp_new", "kubernetes/kubernetes#100698"),
     play=_play_by_service,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
-    demands=(alone, one_endpoint),
+    demands=(alone, one_endpoint, not_masqueraded),
 )
 
 _STRICTLY: Final = Case(
     name="picked-up-strictly",
+    about_answers=False,
     title="a connection to the pod that is older than the node's rules, and nf_conntrack_tcp_loose=0",
     story=(
         "With the sysctl conntrack takes nothing up in its middle, and every segment of the connection is INVALID. "

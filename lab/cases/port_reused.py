@@ -6,7 +6,7 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import IGNORED_ALWAYS, Case, always, on_every_kernel
-from lab.cases.demands import one_endpoint
+from lab.cases.demands import not_masqueraded, one_endpoint
 from lab.conntrack.witness import Judgement
 from lab.stage import Scripted
 from lab.verdict import Outcome, decide_packet
@@ -43,7 +43,7 @@ async def _play_after_server_reset(stage: Scripted) -> None:
 async def _connect_anew(stage: Scripted, word: Judgement) -> None:
     stage.client.begin(_LATER)
     stage.server.begin(_LATER)
-    stage.judge(stage.client.syn())
+    stage.judge(await stage.ask())
     stage.server.syn_ack()
     stage.client.ack()
     stage.server.data(100)
@@ -56,16 +56,16 @@ async def _play_challenged(stage: Scripted) -> None:
     stage.forget_entry()
     old = stage.client.next - _LATER  # what the server still waits for, by the new connection's numbers
     stage.client.begin(_LATER)
-    stage.client.syn()
+    await stage.ask()
     stage.judge(stage.server.ack(acknowledge=old))
     await stage.expect_words(Judgement.NEW, Judgement.IGNORED)
     stage.client.rst(old)
-    [reset] = await stage.heard()
-    stage.find(f"the RST that answers a challenge is {reset.judgement}")
-    if reset.judgement is Judgement.ACCEPTED:
+    reset = await stage.word()
+    stage.find(f"the RST that answers a challenge is {reset}")
+    if reset is Judgement.ACCEPTED:
         stage.expect_entry(state="CLOSE")
         stage.server.begin(_LATER)
-        stage.client.syn()
+        await stage.ask()
         stage.server.syn_ack()
         stage.client.ack()
         await stage.expect_words(Judgement.NEW, Judgement.ACCEPTED, Judgement.ACCEPTED)
@@ -77,15 +77,14 @@ async def _play_syn_twice(stage: Scripted) -> None:
     stage.client.begin(_LATER)
     stage.client.syn()
     stage.client.begin(2 * _LATER)
-    stage.judge(stage.client.syn())
+    stage.judge(await stage.ask())
     stage.server.begin(_LATER)
     stage.server.syn_ack()
     stage.client.ack()
     await stage.expect_words(Judgement.ACCEPTED, Judgement.NEW, Judgement.NEW, Judgement.ACCEPTED, Judgement.ACCEPTED)
     # Within 500 << 10 bytes, and beyond twice what the SYN itself offered.
     stage.server.data(100, 200_000)
-    [word] = await stage.heard()
-    stage.find(f"after a second SYN, data within the scaled window is {word.judgement}")
+    stage.find(f"after a second SYN, data within the scaled window is {await stage.word()}")
 
 
 _NEW: Final = on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED))
@@ -144,6 +143,7 @@ _CHALLENGED: Final = dataclasses.replace(
     ),
     threads=("torvalds/linux c410cb974f2b", "RFC 5961, 4.2"),
     play=_play_challenged,
+    demands=(one_endpoint, not_masqueraded),
     expectations=on_every_kernel(IGNORED_ALWAYS),
 )
 

@@ -67,6 +67,7 @@ def _expected(protection: Protection) -> Expectation:
 
 CASE: Final = Case(
     name="redirected-in-pod",
+    about_answers=False,
     title="the client's data far beyond the window, and the pod redirects its port to a sidecar",
     story=(
         "A service mesh redirects a pod's port to its proxy by NAT in the pod's own namespace. What the pod's conntrack"
@@ -83,6 +84,7 @@ CASE: Final = Case(
 
 CURED: Final = Case(
     name="redirected-in-pod-with-drop",
+    about_answers=False,
     title="the same, and the pod drops INVALID packets in mangle PREROUTING",
     story=(
         "Istio's ISTIO_META_INVALID_DROP has the pod drop what is INVALID before it comes to a socket. No RST is sent,"
@@ -98,6 +100,7 @@ CURED: Final = Case(
 
 IN_WINDOW: Final = Case(
     name="redirected-in-pod-in-window",
+    about_answers=False,
     title="control: an acknowledgement that the client might send, through the same redirect",
     story=(
         "The acknowledgement has the number that the client would send next, so the pod's conntrack accepts and"

@@ -27,6 +27,7 @@ _UNTRACKED: Final = Expectation(Judgement.UNTRACKED, Outcome.DELIVERED)
 
 CASE: Final = Case(
     name="without-nat",
+    about_answers=False,
     title="control: the same data beyond the window, but the client talks to the pod's address",
     story=(
         "Conntrack calls the segment INVALID here as well. But there is nothing to translate back: the client sees it"

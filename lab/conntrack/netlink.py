@@ -56,6 +56,12 @@ class Entry:
     assured: bool
     timeout: int | None
 
+    def __str__(self) -> str:
+        (source, destination), (answering, answered) = self.original, self.reply
+        left = f", {self.timeout} s left" if self.timeout is not None else ""
+        state = f"{self.tcp_state}, " if self.tcp_state else ""
+        return f"an entry {state}{source} > {destination}, answered {answering} > {answered}{left}"
+
 
 @dataclass(frozen=True, slots=True)
 class EntryEvent:

@@ -110,8 +110,13 @@ class Xtables:
 
     def _start(self, version: int, verb: str, arguments: Sequence[str], text: str) -> Program:
         name = f"{'iptables' if version == 4 else 'ip6tables'}-{self._backend}-{verb}"
-        lock = {"XTABLES_LOCKFILE": f"/proc/self/fd/{self._lock}"}
-        return Program(self._namespace, (name, *arguments), text=text, environment=lock, keep=(self._lock,))
+        environment, keep = self.lock
+        return Program(self._namespace, (name, *arguments), text=text, environment=environment, keep=keep)
+
+    @property
+    def lock(self) -> tuple[dict[str, str], tuple[int, ...]]:
+        """What has a program lock the lab's own file: its environment, and the descriptor that it must keep."""
+        return {"XTABLES_LOCKFILE": f"/proc/self/fd/{self._lock}"}, (self._lock,)
 
     def close(self) -> None:
         """Give up the lock file."""

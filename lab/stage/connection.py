@@ -364,7 +364,17 @@ class Stage(Scene):
             await self.barrier()
         since = self.recorder.sightings[before:]
         receiver = self._to_judge().receiver
-        self._answers = tuple(one.packet for one in since if _is_sent_by(one, receiver) and one.packet.tcp)
+        came = {one.packet.likeness for one in since if one.host == self.cast.node and not one.outgoing}
+        self._answers = tuple(
+            one.packet
+            for one in since
+            if one.packet.tcp
+            and (
+                _is_sent_by(one, receiver)
+                # What a node did not get it has said itself: to masqueraded clients' answers it is the receiver.
+                or (self.taken_by_node and _is_sent_by(one, self.cast.node) and one.packet.likeness not in came)
+            )
+        )
         self._take_errors()
 
     async def provoke(self, packet: Segment) -> None:
@@ -391,7 +401,8 @@ class Stage(Scene):
         """True when the packet to be judged reached nobody, and no socket has failed for it."""
         injected = self._to_judge()
         arrived = any(
-            sighting.host == injected.receiver and sighting.packet.likeness == injected.packet.likeness
+            (sighting.host == injected.receiver or sighting.interface == LOCAL)
+            and sighting.packet.likeness == injected.packet.likeness
             for sighting in self.recorder.sightings
         )
         return not arrived and all(end.error is None for end in self._ends or ())

@@ -269,7 +269,7 @@ class Scene:
         :param seen: what is so instead.
         :returns: whether it holds.
         """
-        self._checks.append(Check(words, holds, str(seen)))
+        self._checks.append(Check(words, holds, _told(seen)))
         return holds
 
     async def expect_packet(
@@ -586,6 +586,15 @@ def _rules(host: RunningHost, hook: str, priority: str, rules: str) -> Iterator[
         yield
     finally:
         host.nft.run("delete table inet lab_case\n")
+
+
+def _told(seen: object) -> str:
+    """Tell what was seen as a person would read it: several things one after the other."""
+    if isinstance(seen, Mapping):
+        return ", ".join(f"{key}: {value}" for key, value in seen.items()) or "none"
+    if isinstance(seen, list | tuple | set | frozenset):
+        return ", ".join(map(str, seen)) or "none"
+    return str(seen)
 
 
 def _is(address: SocketAddress, wanted: SocketAddress | str | None) -> bool:

@@ -14,6 +14,7 @@ from lab.cast import Cast
 from lab.conntrack.witness import Judged, Judgement
 from lab.errors import InputError
 from lab.fabric import Lab
+from lab.recorder import UnseenError
 from lab.stage.scene import RefusedError, Scene
 from lab.timeline import Injected, Timeline
 from lab.wire.craft import Segment, craft
@@ -179,6 +180,26 @@ class Scripted(Scene):
                         self._faults.append(f"{words}, and by the entries on its way it is {source} > {destination}")
                     return True
         return False
+
+    async def ask(self) -> Packet:
+        """Have the client send a SYN, and the server answer from then on to whom it came from; return the SYN.
+
+        Where a node masquerades, each connection may come from another port.
+        """
+        syn = self.client.syn()
+        await self.barrier()
+        self._find_server(syn)
+        return syn
+
+    async def word(self) -> Judgement:
+        """Return the node's word on the one segment that was said since it was asked last.
+
+        :raises UnseenError: others came as well, which nobody said.
+        """
+        heard = await self.heard()
+        if len(heard) != 1:
+            raise UnseenError(f"one segment was said, and the node judged {len(heard)}: another host answered as well")
+        return heard[0].judgement
 
     async def heard(self) -> list[Judged]:
         """Wait until what was said since the last call has had its effect; return the node's word on it, in order.

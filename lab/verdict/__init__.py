@@ -310,7 +310,8 @@ def _disagreements(timeline: Timeline, outcome: Outcome, judged: Judged | None) 
         and not _unreachable(timeline)
     ):
         found.append(f"the packet did not reach {injected.receiver}, but no rule counted a drop")
-    lives = bool(timeline.ends) and outcome not in (Outcome.RESET, Outcome.KILLED)
+    victim = timeline.end_of(_sender(timeline))
+    lives = victim is not None and victim.error is None and outcome not in (Outcome.RESET, Outcome.KILLED)
     if lives and any(_is_exact(timeline, reset) for reset in resets(timeline)):
         found.append(f"a reset with the exact number reached the {_sender(timeline)}, and yet the connection went on")
     return tuple(found)

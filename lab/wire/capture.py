@@ -35,6 +35,9 @@ class Sighting:
     outgoing: bool
     packet: Packet
 
+    def __str__(self) -> str:
+        return f"{self.packet} {'from' if self.outgoing else 'at'} {self.host} {self.interface}"
+
 
 class Capture:
     """An AF_PACKET socket that sees all interfaces of one host but the loopback.

@@ -90,6 +90,10 @@ class Packet:
     tcp: TcpHeader | None = None
     icmp: IcmpHeader | None = None
 
+    def __str__(self) -> str:
+        flags = f" {self.tcp.flag_names}" if self.tcp else ""
+        return f"{self.source} > {self.destination}{flags}"
+
     @property
     def is_barrier(self) -> bool:
         """True for the lab's own datagrams."""
