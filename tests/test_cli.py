@@ -169,6 +169,21 @@ class TestRun:
         assert "cases are left out for statsd: it needs a client outside of the cluster: client-masq" in done.stderr
         assert "udp-before-service" in done.stdout
 
+    def test_the_service_that_was_chosen_is_named_in_every_form(self, tmp_path):
+        place = str(Path(__file__).parent / "selection" / "several.yaml")
+        forms = {form: tmp_path / form for form in ("md", "html", "junit", "json")}
+        to = [word for form, file in forms.items() for word in (f"--{form}", str(file))]
+        chosen = ("--topology", place, "--service", "green/web", "--no-timeline")
+        state = {"XDG_STATE_HOME": str(tmp_path)}
+        done = lab("run", "in-window", "--fix", "none", *chosen, *to, **state)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stderr == ""
+        assert "topology several, Service green/web." in done.stdout
+        for form in ("md", "html", "junit"):
+            assert "topology several, Service green/web" in forms[form].read_text(), form
+        assert '"service":"green/web"' in forms["json"].read_text()
+        assert "topology several, Service green/web" in lab("show", "in-window", **state).stdout
+
     def test_everything_as_expected_is_exit_code_0(self):
         done = lab("run")
         assert done.returncode == 0, done.stdout + done.stderr
