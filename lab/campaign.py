@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import itertools
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from lab import __version__, behaviour, trial
 from lab.cases import CASES, HEADLINE, Case
-from lab.cast import Cast, playable
+from lab.cast import Cast, named_ports, playable
 from lab.errors import InputError, LabError, MachineError, MissingError
 from lab.fixes import Fix
 from lab.kubeproxy.versions import find_version
@@ -60,14 +61,17 @@ def select(
     :param proxy: mode, version and backend of the nodes' kube-proxy, None for what a topology says.
     :param service: which Service is asked, instead of the first, as :func:`lab.cast.service_port` knows it.
     :param named: whether somebody named these cases; otherwise those that cannot play are left out, which is remarked.
-    :raises InputError: no such version is known, a case that was named cannot play, or none of them can.
+    :raises InputError: no such version or Service is known, a case that was named cannot play, or none of them can.
     """
     _mode, version, _backend = proxy
     if version is not None:
         find_version(version)
+    places = tuple(_places(cases, topology, proxy))
+    if service is not None:
+        _check_service(service, places, family, everywhere=named)
     chosen: list[_Place] = []
     refused: dict[str, list[Case]] = {}
-    for case, place in zip(cases, _places(cases, topology, proxy), strict=True):
+    for case, place in zip(cases, places, strict=True):
         try:
             chosen.append(_Place(case, place, case.players(place, family, service)))
         except InputError as error:
@@ -80,11 +84,11 @@ def select(
         message = f"none of these cases can play{f' in {topology.name}' if topology else ''}: {'; '.join(refused)}"
         raise InputError(message, cure=_cure(cases[0], topology, family, service))
     settings = [
-        Setting(one.case, fix, one.topology, family, one.players.service if one.others(family) else None)
+        Setting(one.case, fix, one.topology, family, one.players.service if service or one.others(family) else None)
         for one in chosen
         for fix in fixes
     ]
-    asked = _asked(chosen, family) if service is None else ()
+    asked = (*_asked(chosen, family), *_unasked(chosen, family)) if service is None else ()
     return Selection(
         tuple(settings), (*_left_out(refused, topology), *_moved(chosen, topology), *_doubted(chosen, family), *asked)
     )
@@ -110,6 +114,22 @@ def _places(cases: Sequence[Case], topology: Topology | None, proxy: ProxyChoice
     names = dict.fromkeys(case.topology for case in cases)
     built = {name: with_proxy(load(name), *proxy) for name in names}
     return (built[case.topology] for case in cases)
+
+
+def _check_service(service: str, places: Sequence[Topology], family: Family, *, everywhere: bool) -> None:
+    """Let what is wrong with a Service's name be told as such, before any case is.
+
+    :param everywhere: whether it has to be right in every place; otherwise one will do.
+    :raises InputError: it is not.
+    """
+    wrong: list[InputError] = []
+    for place in (distinct := {place.name: place for place in places}).values():
+        try:
+            named_ports(place, family, service)
+        except InputError as error:
+            wrong.append(error)
+    if wrong and (everywhere or len(wrong) == len(distinct)):
+        raise wrong[0]
 
 
 def _cure(case: Case, topology: Topology | None, family: Family, service: str | None) -> str | None:
@@ -158,6 +178,34 @@ def _asked(chosen: Sequence[_Place], family: Family) -> Iterator[str]:
     for (topology, service), others in asked.items():
         if others:
             yield f"in {topology}, {service} is asked and not {', '.join(others)}: --service takes another"
+
+
+def _unasked(chosen: Sequence[_Place], family: Family) -> Iterator[str]:
+    """Name the Services whose protocol no case of the whole catalogue asks by."""
+    for topology in {one.topology.name: one.topology for one in chosen}.values():
+        services = {one.players.service for one in chosen if one.topology.name == topology.name}
+        ports = playable(topology, family)
+        asked = {port.protocol for port in ports if port.name in services}
+        others: dict[str, list[str]] = {}
+        for port in ports:
+            if port.protocol not in asked and port.protocol not in _protocols(family):
+                others.setdefault(port.protocol, []).append(port.name)
+        for protocol, names in others.items():
+            left = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} left unasked"
+            yield f"no case asks a Service by {protocol.upper()}: in {topology.name}, {left}"
+
+
+@functools.cache
+def _protocols(family: Family) -> frozenset[str]:
+    """Return by which protocols the catalogue's cases ask a Service: each plays in its own topology."""
+    topologies = {name: load(name) for name in dict.fromkeys(case.topology for case in CASES.values())}
+    asked = {(case.topology, case.players(topologies[case.topology], family).service) for case in CASES.values()}
+    return frozenset(
+        port.protocol
+        for name, topology in topologies.items()
+        for port in playable(topology, family)
+        if (name, port.name) in asked
+    )
 
 
 async def run(settings: Sequence[Setting], family: Family, repeat: int) -> Report:

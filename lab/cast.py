@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Final
 
-from lab.errors import InputError
+from lab.errors import InputError, nearest
 from lab.kubeproxy import ProxyOptions
 from lab.kubeproxy.services import ServicePort, service_ports
-from lab.topology.errors import nearest
 from lab.topology.model import Topology
 from lab.topology.routes import node_address
 from lab.topology.ways import way
@@ -16,6 +16,7 @@ from lab.wire.packet import SocketAddress
 from lab.words import Family
 
 CLIENT_PORT: Final = 34567  # the figure's
+_SERVICE: Final = re.compile(r"([^/:\s]+/)?[^/:\s]+(:[^/:\s]+)?")
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,12 @@ def by_node_port(topology: Topology, family: Family, service: str | None = None,
 
 def playable(topology: Topology, family: Family, protocol: str | None = None) -> list[ServicePort]:
     """Return the Services' ports of a protocol, or of any, that have an endpoint which a host of the topology has."""
-    ports = service_ports(topology.services, topology.endpoint_slices, ProxyOptions(family=family))
+    ports = _ports(topology, family)
     return [port for port in ports if protocol in (None, port.protocol) and _servers(topology, port)]
+
+
+def _ports(topology: Topology, family: Family) -> list[ServicePort]:
+    return service_ports(topology.services, topology.endpoint_slices, ProxyOptions(family=family))
 
 
 def service_port(topology: Topology, family: Family, protocol: str, service: str | None = None) -> ServicePort:
@@ -128,8 +133,7 @@ def service_port(topology: Topology, family: Family, protocol: str, service: str
     :param service: ``name`` or ``namespace/name``, with ``:port`` behind it, by name or number, for one of several.
     :raises InputError: there is none; says what there is instead.
     """
-    ports = playable(topology, family)
-    named = ports if service is None else _named(topology, ports, service, family)
+    named = playable(topology, family) if service is None else named_ports(topology, family, service)
     if port := next((one for one in named if one.protocol == protocol), None):
         return port
     there = ", ".join(f"{one.name} ({one.protocol.upper()})" for one in named)
@@ -142,25 +146,54 @@ def service_port(topology: Topology, family: Family, protocol: str, service: str
     )
 
 
-def _named(topology: Topology, ports: list[ServicePort], service: str, family: Family) -> list[ServicePort]:
-    """Return the ports that a name means.
+def named_ports(topology: Topology, family: Family, service: str) -> list[ServicePort]:
+    """Return the ports that a name means, of those that can be asked.
 
-    :raises InputError: there are none, or they are of several Services.
+    :param service: as :func:`service_port` knows it.
+    :raises InputError: it is no name, there are none, or they are of several Services.
     """
+    if not _SERVICE.fullmatch(service):
+        raise InputError(f"{service!r} names no Service", cure="write [NAMESPACE/]NAME[:PORT], such as shop/web:http")
     key, _, wanted = service.partition(":")
     found = [
         port
-        for port in ports
-        if key in (port.service, port.service.partition("/")[2]) and wanted in ("", port.port_name, str(port.port))
+        for port in playable(topology, family)
+        if _is_called(port.service, key) and wanted in ("", port.port_name, str(port.port))
     ]
     keys = list(dict.fromkeys(port.service for port in found))
+    keys = keys or [one.key for one in topology.services if _is_called(one.key, key)]
     if len(keys) > 1:
         raise InputError(f"{topology.name}: several Services are named {key}", cure=f"one of: {', '.join(keys)}")
     if not found:
-        names = list(dict.fromkeys(port.name for port in ports))
-        message = f"{topology.name}: no Service {service} with an {family} endpoint that a host has"
-        raise InputError(message, cure=nearest(service, names))
+        raise _no_port(topology, family, service, keys)
     return found
+
+
+def _no_port(topology: Topology, family: Family, service: str, keys: list[str]) -> InputError:
+    """Return what there is to say where no port that can be asked has a name: how far the name leads.
+
+    :param keys: the Service that is named; empty where there is none.
+    """
+    _key, _, wanted = service.partition(":")
+    can_be_asked = playable(topology, family)
+    if not keys:
+        cure = nearest(service, {port.name if wanted else port.service for port in can_be_asked})
+        return InputError(f"{topology.name}: there is no Service {service}", cure=cure)
+    [key] = keys
+    ports = [port for port in _ports(topology, family) if port.service == key]
+    others = f"can be asked: {', '.join(port.name for port in can_be_asked) or 'none'}"
+    if not ports:
+        return InputError(f"{topology.name}: {key} has no {family} cluster IP", cure=others)
+    its = [port for port in ports if wanted in ("", port.port_name, str(port.port))]
+    if not its:
+        there = ", ".join(port.port_name or str(port.port) for port in ports)
+        return InputError(f"{topology.name}: {key} has no port {wanted}", cure=f"its ports: {there}")
+    names = ", ".join(port.name for port in its)
+    return InputError(f"{topology.name}: {names} has no ready {family} endpoint", cure=others)
+
+
+def _is_called(service: str, key: str) -> bool:
+    return key in (service, service.partition("/")[2])
 
 
 def _servers(topology: Topology, port: ServicePort) -> tuple[tuple[str, SocketAddress], ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Self
 
@@ -19,6 +19,17 @@ READER_GONE: Final = 128 + signal.SIGPIPE
 
 #: The exit code of a command that has no answer: 0 and 1 are answers.
 NO_ANSWER: Final = 2
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Suggest the known word that was probably meant, or list them all where they are few."""
+    import difflib
+
+    words = sorted(known)
+    close = difflib.get_close_matches(word[:80], words, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(words)}" if 0 < len(words) <= 20 else None
 
 
 class LabError(Exception):

@@ -9,6 +9,7 @@ from typing import Final
 
 from lab.conntrack import window
 from lab.errors import InputError
+from lab.named import meant
 from lab.proxy import NodeChange
 
 
@@ -188,4 +189,4 @@ def find(name: str) -> Fix:
     try:
         return FIXES[name.replace("_", "-")]
     except KeyError:
-        raise InputError(f"there is no fix {name!r}", cure=f"one of: {', '.join(FIXES)}") from None
+        raise InputError(f"there is no fix {name!r}", cure=meant(name, "fix")) from None

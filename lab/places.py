@@ -1,4 +1,4 @@
-"""Where trials were tried, in words: on which kube-proxy's node, in which address family, in which topology."""
+"""Where trials were tried, in words: on which kube-proxy's node, in which family and topology, by which Service."""
 
 from __future__ import annotations
 
@@ -14,21 +14,26 @@ def node(trial: Trial) -> str:
     return f"kube-proxy {trial.proxy_version} in {trial.proxy_mode} mode ({backend}{trial.family})"
 
 
+def topology(trial: Trial) -> str:
+    """Return the topology's name, with the Service that was asked where the trial names it."""
+    return f"{trial.topology}, Service {trial.service}" if trial.service else trial.topology
+
+
 def place(trial: Trial) -> str:
-    """Return the same with the topology: all that two trials of one case and fix may differ in."""
-    return f"{node(trial).removesuffix(')')}, topology {trial.topology})"
+    """Return node, topology and Service: all that two trials of one case and fix may differ in."""
+    return f"{node(trial).removesuffix(')')}, topology {topology(trial)})"
 
 
 def tried(trials: Iterable[Trial]) -> Iterator[str]:
     """Say where trials were tried, a line for each kind of node; cases are named where not all have the same place."""
     cases: dict[str, dict[str, dict[str, None]]] = {}
     for trial in trials:
-        cases.setdefault(node(trial), {}).setdefault(trial.topology, {})[trial.case] = None
-    for index, (words, topologies) in enumerate(cases.items()):
-        sizes = Counter({topology: len(names) for topology, names in topologies.items()})
+        cases.setdefault(node(trial), {}).setdefault(topology(trial), {})[trial.case] = None
+    for index, (words, its) in enumerate(cases.items()):
+        sizes = Counter({name: len(names) for name, names in its.items()})
         parts = [
-            topology + (f" for {', '.join(topologies[topology])}" if index or place else "")
-            for place, (topology, _size) in enumerate(sizes.most_common())
+            name + (f" for {', '.join(its[name])}" if index or number else "")
+            for number, (name, _size) in enumerate(sizes.most_common())
         ]
         yield f"{words}, topology {'; '.join(parts)}"
 
@@ -64,4 +69,6 @@ def called(trials: Iterable[Trial], named: Mapping[Trial, str]) -> Iterator[str]
 
 def _parts(trial: Trial) -> tuple[str, ...]:
     backend = f"iptables-{trial.backend}" if trial.backend else ""
-    return (trial.proxy_version, f"{trial.proxy_mode} mode", backend, trial.family, f"topology {trial.topology}")
+    service = f"Service {trial.service}" if trial.service else ""
+    mode, where = f"{trial.proxy_mode} mode", f"topology {trial.topology}"
+    return (trial.proxy_version, mode, backend, trial.family, where, service)

@@ -15,7 +15,7 @@ class Trial:
     """What is tried: one case with one fix on one kind of node, in one address family.
 
     :param backend: None in nftables mode, which has no choice of programs.
-    :param service: which Service was asked, as ``namespace/name:port``, where the topology has several.
+    :param service: which Service was asked, as ``namespace/name:port``, where it was named or there are several.
     """
 
     case: str

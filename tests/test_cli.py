@@ -98,8 +98,16 @@ def test_the_schema_is_json():
     ("arguments", "words"),
     [
         (("run", "no-such-case"), "there is no case 'no-such-case' (see `lab list`)"),
-        (("run", "--fix", "prayer"), "there is no fix 'prayer' (one of: none, drop-forward, be-liberal, "),
-        (("run", "--topology", "nowhere"), "nowhere"),
+        (("run", "beyond-windo"), "there is no case 'beyond-windo' (did you mean 'beyond-window'?)"),
+        (("run", "--fix", "prayer"), "there is no fix 'prayer' (known: be-liberal, be-liberal-late, "),
+        (("run", "--fix", "be-libera"), "there is no fix 'be-libera' (did you mean 'be-liberal'?)"),
+        (("run", "--fix", "in_window"), "there is no fix 'in_window' (that is a case: see `lab list`)"),
+        (("show", "be-liberal"), "there is no case 'be-liberal' (that is a fix: see `lab list`)"),
+        (("show", "kube-proxy"), "there is no case 'kube-proxy' (that is a topology: see `lab list`)"),
+        (("show", "reset-behnd"), "there is no case 'reset-behnd' (did you mean 'reset-behind'?)"),
+        (("run", "--topology", "nowhere"), "nowhere: there is no such file or topology (known: across-nodes, "),
+        (("run", "--topology", "kube-prox"), "there is no such file or topology (did you mean 'kube-proxy'?)"),
+        (("run", "--topology", "be-liberal"), "there is no such file or topology (that is a fix: see `lab list`)"),
         (("run", "--proxy-version", "v9.9"), "no kube-proxy version 'v9.9' is known"),
         (("run", "--proxy-mode", "nftables", "--proxy-version", "v1.14"), "nftables mode"),
         (("run", "--proxy-mode", "nftables", "--backend", "legacy"), "backend"),
@@ -114,7 +122,8 @@ def test_the_schema_is_json():
         (("matrix", "--kernels", "running", "--memory", "256"), "--memory is for guests, and running is none"),
         (("matrix", "--kernels", "running", "--jobs", "2"), "--jobs is for guests, and running is none"),
         (("run", "--topology", "kube-proxy", "client-on-node"), "client-on-node cannot play in kube-proxy: it needs"),
-        (("run", "in-window", "--service", "nix"), "in-window cannot play in kube-proxy: no Service nix"),
+        (("run", "in-window", "--service", "nix"), "lab: kube-proxy: there is no Service nix (known: default/web"),
+        (("run", "--service", ""), "lab: '' names no Service (write [NAMESPACE/]NAME[:PORT], such as shop/web:http)"),
         (("run", "--proxy-mode", "nftables", "--backend", "nft"), "backend nft is for iptables mode"),
         (("run", "--json", "-", "--timeline"), "--timeline, and results on stdout"),
         (("run", "--json", "-", "--md", "-"), "--json and --md both to standard output"),
@@ -159,6 +168,21 @@ class TestRun:
         assert done.returncode == 0, done.stdout + done.stderr
         assert "cases are left out for statsd: it needs a client outside of the cluster: client-masq" in done.stderr
         assert "udp-before-service" in done.stdout
+
+    def test_the_service_that_was_chosen_is_named_in_every_form(self, tmp_path):
+        place = str(Path(__file__).parent / "selection" / "several.yaml")
+        forms = {form: tmp_path / form for form in ("md", "html", "junit", "json")}
+        to = [word for form, file in forms.items() for word in (f"--{form}", str(file))]
+        chosen = ("--topology", place, "--service", "green/web", "--no-timeline")
+        state = {"XDG_STATE_HOME": str(tmp_path)}
+        done = lab("run", "in-window", "--fix", "none", *chosen, *to, **state)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stderr == ""
+        assert "topology several, Service green/web." in done.stdout
+        for form in ("md", "html", "junit"):
+            assert "topology several, Service green/web" in forms[form].read_text(), form
+        assert '"service":"green/web"' in forms["json"].read_text()
+        assert "topology several, Service green/web" in lab("show", "in-window", **state).stdout
 
     def test_everything_as_expected_is_exit_code_0(self):
         done = lab("run")

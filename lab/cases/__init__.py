@@ -59,6 +59,7 @@ from lab.cases import (
 )
 from lab.cases.case import Case
 from lab.errors import InputError
+from lab.named import meant
 
 __all__ = ["CASES", "DEFAULT_CASES", "GROUPS", "HEADLINE", "Case", "find", "usual"]
 
@@ -150,4 +151,4 @@ def find(name: str) -> Case:
     try:
         return CASES[name.replace("_", "-")]
     except KeyError:
-        raise InputError(f"there is no case {name!r}", cure="see `lab list`") from None
+        raise InputError(f"there is no case {name!r}", cure=meant(name, "case")) from None

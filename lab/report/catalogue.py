@@ -12,6 +12,7 @@ from rich.text import Text
 
 from lab.cases import Case
 from lab.fixes import FIXES
+from lab.places import topology
 from lab.remembered import Remembered
 from lab.report.tone import style_of
 from lab.words import Behaviour
@@ -64,7 +65,8 @@ def _place(one: Remembered) -> str:
     trial = one.trial
     day = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.when))
     backend = f" by {trial.backend}" if trial.backend else ""
-    return f"{day}, Linux {one.kernel}: {trial.proxy_mode} {trial.proxy_version}{backend}, {trial.family}"
+    service = f", topology {topology(trial)}" if trial.service else ""
+    return f"{day}, Linux {one.kernel}: {trial.proxy_mode} {trial.proxy_version}{backend}, {trial.family}{service}"
 
 
 def as_data(case: Case, last: Sequence[Remembered]) -> dict[str, object]:

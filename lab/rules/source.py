@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
-from lab.errors import InputError
+from lab.errors import InputError, nearest
 from lab.kubeproxy import ProxyOptions, iptables, nftables
 from lab.proxy import DEFAULT_VERSIONS, NodeChange, proxy_options
-from lab.topology.errors import nearest
 from lab.topology.model import Topology
 from lab.topology.reader import load_either
 from lab.trial import with_proxy

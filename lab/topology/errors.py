@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
-from lab.errors import InputError
+from lab.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from pydantic import ValidationError
 
 Path = tuple[str | int, ...]
@@ -53,15 +50,6 @@ def spell(path: Path) -> str:
         else:
             text += f"[{part if isinstance(part, int) else found(part)}]"
     return text.removeprefix(".")
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Suggest the known word that was probably meant, or list them all where they are few."""
-    words = sorted(known)
-    close = difflib.get_close_matches(word[:80], words, n=1)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(words)}" if 0 < len(words) <= 20 else None
 
 
 def found(value: Any) -> str:  # noqa: ANN401 - anything may stand in a file

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
-from lab.errors import InputError
+from lab.errors import InputError, nearest
+from lab.named import meant
 from lab.topology import stream
-from lab.topology.errors import Path, TopologyError, first_error, found, nearest, spell
+from lab.topology.errors import Path, TopologyError, first_error, found, spell
 from lab.topology.kubernetes import EndpointSlice, ObjectList, Service, parse_objects
 from lab.topology.model import NAME, End, Host, HostOptions, Link, Topology, refused
 
@@ -172,7 +173,7 @@ def _read(reference: str | FilePath) -> tuple[str, str]:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES)
     except FileNotFoundError:
-        cure = nearest(str(reference), names) if re.fullmatch(NAME, str(reference)) else None
+        cure = meant(str(reference), "topology") if re.fullmatch(NAME, str(reference)) else None
         raise InputError("there is no such file or topology", source=path, cure=cure) from None
     except IsADirectoryError:
         raise InputError("is a directory", source=path, cure="name a file in it") from None

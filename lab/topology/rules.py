@@ -9,7 +9,8 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from lab.topology.errors import Path, TopologyError, found, nearest
+from lab.errors import nearest
+from lab.topology.errors import Path, TopologyError, found
 from lab.topology.model import INTERFACE, NAME, VERSION
 from lab.words import Backend, Family, ProxyMode
 

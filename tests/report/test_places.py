@@ -6,6 +6,7 @@ from rich.console import Console
 from lab.matrix import Column, alone, merge
 from lab.places import names, place, tried
 from lab.report import forms, table, terminal
+from lab.report.affected import answers
 from lab.report.closing import preface
 from lab.words import Family
 
@@ -64,6 +65,37 @@ def test_the_same_case_in_two_places_has_two_names_and_two_rows(report):
         text = forms.write(form, matrix)
         assert "beyond-window (ipv4, topology kube-proxy)" in text
         assert "beyond-window (ipv6, topology mine)" in text
+
+
+def test_the_service_that_was_asked_stands_beside_the_topology(report):
+    asked = elsewhere(report, topology="mine", service="other/web:http")
+    where = "topology mine, Service other/web:http"
+    node = "kube-proxy v1.14 in iptables mode (iptables-nft, ipv4"
+    assert list(tried(trials(asked))) == [f"{node}), {where}"]
+    assert {place(trial) for trial in trials(asked)} == {f"{node}, {where})"}
+    assert f"Judged: nodes that the lab made, of {node}), {where}." in preface(alone(asked))
+    for form in ("md", "html", "junit"):
+        text = forms.write(form, asked)
+        assert text.count(f"{node}), {where}") == 1
+        assert f"a node of {node}, {where}) lets one packet reset a healthy connection" in text
+    lines = "\n".join(line.plain for line in table.lines(alone(asked)))
+    assert f"a node of {node}, {where}) lets one packet reset a healthy connection" in lines
+
+
+def test_two_services_of_one_topology_are_two_places(report):
+    first, second = (elsewhere(only(report, "beyond-window"), service=name) for name in ("shop/web", "other/web"))
+    both = joined(first, second)
+    assert set(names(trials(both)).values()) == {
+        f"beyond-window (Service {name})" for name in ("shop/web", "other/web")
+    }
+    assert len(alone(both).rows) == 2 * len(first.tallies)
+    affected = [remark.text for remark in answers(alone(both)) if remark.text.startswith("AFFECTED")]
+    assert [name for text in affected for name in ("shop/web", "other/web") if f"Service {name})" in text] == [
+        "shop/web",
+        "other/web",
+    ]
+    [line] = tried(trials(both))
+    assert line.endswith("topology kube-proxy, Service shop/web; kube-proxy, Service other/web for beyond-window")
 
 
 def test_every_form_says_what_was_judged(report):

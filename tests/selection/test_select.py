@@ -151,8 +151,6 @@ def test_where_there_is_one_service_nothing_is_said():
 @pytest.mark.parametrize(
     ("case", "service", "reason"),
     [
-        ("in-window", "web", "several Services are named web"),
-        ("in-window", "nix", "no Service nix with an ipv4 endpoint that a host has"),
         ("in-window", "db:gossip", "db:gossip has no TCP port, but green/db:gossip (UDP)"),
         ("dns-race-one-endpoint", "blue/web", "blue/web has no UDP port, but blue/web (TCP)"),
         ("egress-data-unknown", "blue/web", "it asks no Service"),
@@ -162,6 +160,85 @@ def test_a_service_that_cannot_be_asked_says_why(case, service, reason):
     with pytest.raises(InputError) as refused:
         choose([case], "several.yaml", service)
     assert f"{case} cannot play in several: {reason}" in str(refused.value)
+
+
+@pytest.mark.parametrize("case", ["in-window", "dns-race-one-endpoint", "egress-data-unknown"])
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(
+    ("service", "words"),
+    [
+        ("web", "several: several Services are named web (one of: blue/web, green/web)"),
+        ("web:80", "several: several Services are named web (one of: blue/web, green/web)"),
+        ("web:81", "several: several Services are named web (one of: blue/web, green/web)"),
+        ("nix", "several: there is no Service nix (known: blue/web, green/db, green/web)"),
+        ("green/we", "several: there is no Service green/we (did you mean 'green/web'?)"),
+        ("gren/db:sql", "several: there is no Service gren/db:sql (did you mean 'green/db:sql'?)"),
+        ("db:nix", "several: green/db has no port nix (its ports: sql, admin, gossip)"),
+        *(
+            (word, f"{word!r} names no Service (write [NAMESPACE/]NAME[:PORT], such as shop/web:http)")
+            for word in ("", " ", "/web", "blue/", ":http", "web:", "web:http:x", "a/b/web", "a web")
+        ),
+    ],
+)
+def test_a_name_of_no_service_is_told_before_any_case(case, named, service, words):
+    with pytest.raises(InputError) as refused:
+        choose([case], "several.yaml", service, named=named)
+    assert str(refused.value) == words
+
+
+@pytest.mark.parametrize(
+    ("changed", "family", "words"),
+    [
+        (("10.71.2.2]}", "10.71.2.2], conditions: {ready: false}}"), Family.IPV4, "no ready ipv4 endpoint"),
+        (
+            ("kubernetes.io/service-name: db", "kubernetes.io/service-name: other"),
+            Family.IPV4,
+            "no ready ipv4 endpoint",
+        ),
+        (("clusterIP: 172.22.0.3", "clusterIP: None"), Family.IPV4, "no ipv4 cluster IP"),
+        (("", ""), Family.IPV6, "no ipv6 cluster IP"),
+    ],
+)
+def test_a_service_that_nobody_can_ask_says_what_it_lacks(tmp_path, changed, family, words):
+    file = tmp_path / "lacking.yaml"
+    head, db = (HERE / "several.yaml").read_text().split("metadata: {name: db, namespace: green}\n", 1)
+    file.write_text(f"{head}metadata: {{name: db, namespace: green}}\n{db.replace(*changed, 1)}")
+    with pytest.raises(InputError) as refused:
+        choose(["in-window"], str(file), "db", family=family)
+    can = "none" if family is Family.IPV6 else "blue/web, green/web"
+    which = "green/db:sql, green/db:admin, green/db:gossip" if "endpoint" in words else "green/db"
+    assert str(refused.value) == f"several: {which} has {words} (can be asked: {can})"
+
+
+def test_a_service_may_be_one_of_some_topologies_alone():
+    chosen = choose(["in-window", "dns-race-one-endpoint"], None, "kube-dns", named=False)
+    assert [one.trial.service for one in chosen.settings] == ["kube-system/kube-dns:dns"]
+    assert "1 case is left out: there is no Service kube-dns: in-window" in chosen.remarks
+    with pytest.raises(InputError, match="kube-proxy: there is no Service kube-dns"):
+        choose(["in-window", "dns-race-one-endpoint"], None, "kube-dns")
+
+
+def test_a_service_that_was_chosen_is_named_in_the_trial_though_it_is_the_only_one():
+    [setting] = choose(["in-window"], "kube-proxy", "web").settings
+    assert setting.trial.service == "default/web:http"
+
+
+def test_a_service_of_a_protocol_that_no_case_asks_by_is_said():
+    words = "no case asks a Service by SCTP: in {}, {} left unasked"
+    chosen = choose(CASES, "sctp.yaml", named=False)
+    assert words.format("sctp", "shop/edge:web is") in chosen.remarks
+    assert words.format("sctp", "shop/edge:web is") in choose(["egress-data-unknown"], "sctp.yaml").remarks
+
+
+def test_a_service_that_another_case_would_ask_is_not_said_to_be_left_unasked(tmp_path):
+    file = tmp_path / "several.yaml"
+    text = (HERE / "several.yaml").read_text()
+    file.write_text(text)
+    assert not any("no case asks" in remark for remark in choose(["in-window"], str(file)).remarks)
+    file.write_text(text.replace("protocol: UDP", "protocol: SCTP"))
+    remarks = choose(["in-window"], str(file)).remarks
+    assert "no case asks a Service by SCTP: in several, green/db:gossip is left unasked" in remarks
+    assert not any("no case asks" in remark for remark in choose(["in-window"], str(file), "green/web").remarks)
 
 
 # --- kube-proxy's mode, version and backend -----------------------------------------------------------
