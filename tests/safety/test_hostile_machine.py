@@ -24,7 +24,6 @@ PRINTING = (
     ("show", "beyond-window", "--json"),
     ("rules",),
     ("topology", "schema"),
-    ("--show-completion", "bash"),
 )
 kernel = pytest.mark.kernel
 needs_root = pytest.mark.needs_root
