@@ -172,3 +172,12 @@ def test_what_the_machine_refuses_is_an_answer(code):
         raise OSError(code, os.strerror(code))
 
     assert doctor._check("conntrack", fail).state is State.MISSING
+
+
+def test_want_of_memory_is_no_refusal_of_user_namespaces(monkeypatch):
+    def fail(_flags):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(userns, "unshare", fail)
+    with pytest.raises(ExhaustedError, match="Cannot allocate memory"):
+        userns.enter()
