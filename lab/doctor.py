@@ -6,6 +6,7 @@ The machine is only read. Kernel features are tried in a scratch namespace, as a
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import platform
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lab.conntrack.window import BE_LIBERAL
-from lab.errors import LabError, MachineError, MissingError
+from lab.errors import LabError, MachineError, MissingError, raise_if_exhausted
 from lab.exposure import LIBERAL, Exposure, expose
 from lab.features import require
 from lab.kernels import programs
@@ -87,7 +88,10 @@ _SYSCTLS: Final = (
 
 
 def examine() -> Diagnosis:
-    """Look at everything. An ordinary user's process becomes root of a user namespace of its own by it."""
+    """Look at everything. An ordinary user's process becomes root of a user namespace of its own by it.
+
+    :raises ExhaustedError: something ran out on the way, so that nothing is known of the machine.
+    """
     sysctls = {name: _sysctl(name) for name in _SYSCTLS}
     is_privileged = userns.privileged()
     checks = [_kernel(), _privileges(is_privileged), _user_namespaces(), *_programs()]
@@ -130,7 +134,8 @@ def _for_root(liberal: str | None) -> str:
 def _sysctl(name: str) -> str | None:
     try:
         return Path("/proc/sys", *name.split(".")).read_text().strip()
-    except OSError:
+    except OSError as error:
+        raise_if_exhausted(error)
         return None
 
 
@@ -151,18 +156,20 @@ def _user_namespaces() -> Check:
     ours, its = os.pipe()
     child = os.fork()
     if child == 0:
+        code, told = 0, ""
         try:
             userns.enter()
-            told = ""
         except BaseException as error:  # whatever it is, this process must not go on as a second parent
             told = error.cure if isinstance(error, MissingError) else repr(error)
+            code = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None) or 0
         os.write(its, told.encode())
-        os._exit(0)
+        os._exit(code)
     os.close(its)
     with open(ours) as stream:
         cure = stream.read()
-    os.waitpid(child, 0)
-    if cure:
+    if code := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        raise_if_exhausted(OSError(code, os.strerror(code)))
+    if cure or code:  # a signal may have ended it without a word
         return Check("user namespaces", State.MISSING, "labs need root here", cure)
     return Check("user namespaces", State.OK, "labs also run without root")
 
@@ -191,10 +198,14 @@ def _version(name: str) -> str:
 
 
 def _check(name: str, trial: Callable[[], str], cure: str = "", *, necessary: bool = True) -> Check:
-    """Make a check of a trial that returns what it found, or raises."""
+    """Make a check of a trial that returns what it found, or raises.
+
+    :raises ExhaustedError: the trial came to no end for want of something.
+    """
     try:
         return Check(name, State.OK, trial(), necessary=necessary)
     except (LabError, OSError) as error:
+        raise_if_exhausted(error)
         known = MachineError.of(error) if isinstance(error, OSError) else error
         if isinstance(known, MissingError | MachineError):
             return Check(name, State.MISSING, known.what, known.cure or cure, necessary=necessary)
@@ -205,6 +216,7 @@ def _features() -> Iterator[Check]:
     try:
         first, second = Namespace.create(), Namespace.create()
     except (MachineError, OSError) as error:
+        raise_if_exhausted(error)
         cure = "raise the sysctl user.max_net_namespaces, or build the kernel with CONFIG_NET_NS"
         yield Check("network namespaces", State.MISSING, str(error), cure, necessary=True)
         return

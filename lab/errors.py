@@ -6,6 +6,7 @@ What the machine itself says of want comes as OSError from anywhere: here it is 
 from __future__ import annotations
 
 import errno
+import os
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -87,16 +88,28 @@ class MachineError(LabError):
         self.cure = cure
         super().__init__(f"{what} ({cure})" if cure else what)
 
-    @classmethod
-    def of(cls, error: OSError) -> Self | None:
+    @staticmethod
+    def of(error: OSError) -> MachineError | None:
         """Return what an error of the system says of the machine; None where it may be about something else."""
         place, words = error.filename or "", error.strerror or str(error)
-        cure = _CURES.get(error.errno or 0)
+        code = error.errno or 0
+        cure = _CURES.get(code)
         if cure is None and not _is_procfs(str(place)):
             return None
-        return cls(
+        kind = MachineError if cure is None or code in _LASTING else ExhaustedError
+        return kind(
             f"{place}: {words}" if place else words, cure() if cure else "is /proc mounted, for this process too?"
         )
+
+
+class ExhaustedError(MachineError):
+    """A limit of this process was reached, or something is used up: it says nothing of what the machine can do."""
+
+    @classmethod
+    def within(cls, words: str) -> Self | None:
+        """Return the system's word on descriptors or memory that a program or library has passed on; None if none."""
+        code = next((code for code in _SCARCE if os.strerror(code) in words), None)
+        return None if code is None else cls(words, _CURES[code]())
 
 
 class OutputError(MachineError):
@@ -121,7 +134,19 @@ def raise_if_of_machine(error: OSError) -> None:
 
     :raises MachineError: it is one of these.
     """
-    if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM} and (found := MachineError.of(error)):
+    if error.errno in _SCARCE and (found := MachineError.of(error)):
+        raise found from error
+
+
+def raise_if_exhausted(error: LabError | OSError) -> None:
+    """Let nobody take for a lack of the machine what a limit, or something that is used up, has caused.
+
+    :raises ExhaustedError: it is one of these.
+    """
+    found = MachineError.of(error) if isinstance(error, OSError) else error
+    if not isinstance(found, MachineError) and found is not None:
+        found = ExhaustedError.within(str(found))
+    if isinstance(found, ExhaustedError):
         raise found from error
 
 
@@ -147,3 +172,9 @@ _CURES: Final[dict[int, Callable[[], str]]] = {
     errno.EFBIG: lambda: _limit("RLIMIT_FSIZE", "write {} bytes to a file", "`ulimit -f` raises it"),
     errno.EROFS: lambda: "in a container: one that may write it, such as a privileged one",
 }
+
+#: What can be said to be wanting by whoever opens, connects or loads something.
+_SCARCE: Final = (errno.ENFILE, errno.EMFILE, errno.ENOMEM)  # the words of EMFILE begin those of ENFILE
+
+#: Of the cures, those of what is no want: the machine is so.
+_LASTING: Final = frozenset({errno.EROFS})

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from lab.conntrack.window import BE_LIBERAL
-from lab.errors import LabError
+from lab.errors import LabError, raise_if_exhausted
 from lab.kubeproxy.nftables import TABLE
 from lab.kubeproxy.versions import VERSIONS
 from lab.netns import Namespace, Nft, Xtables
@@ -90,10 +90,13 @@ def expose() -> tuple[Exposure, str]:
     """Tell whether this namespace is a node whose connections can be reset, in a word and in a sentence with evidence.
 
     Only root can ask that.
+
+    :raises ExhaustedError: something ran out before it was known.
     """
     try:
         found = [one for family in Family for one in _found(family)]
     except (LabError, OSError) as error:
+        raise_if_exhausted(error)
         return Exposure.UNKNOWN, f"Unknown: its rules cannot be read: {error}"
     if not found:
         if "kube-ipvs0:" in Path("/proc/thread-self/net/dev").read_text():
@@ -106,7 +109,8 @@ def be_liberal() -> str | None:
     """Return what the sysctl is here; None where there is none, or it cannot be read."""
     try:
         return Path("/proc/sys", BE_LIBERAL).read_text().strip()
-    except OSError:
+    except OSError as error:
+        raise_if_exhausted(error)
         return None
 
 

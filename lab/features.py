@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from lab.errors import MissingError
+from lab.errors import MissingError, raise_if_exhausted
 
 # The modules that the lab uses, and the options that bring them (the Makefiles below net/ and drivers/net/).
 MODULES: Final = {
@@ -66,7 +66,8 @@ def _kernel_options() -> Mapping[str, str]:
     for place in ("/proc/config.gz", f"/boot/config-{release}", f"/lib/modules/{release}/config"):
         try:
             data = Path(place).read_bytes()
-        except OSError:
+        except OSError as error:
+            raise_if_exhausted(error)
             continue
         import gzip
 

@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from lab.cast import cast
 from lab.endpoints import Endpoints
-from lab.errors import InputError, LabError
+from lab.errors import InputError, LabError, MissingError
 from lab.fabric import Lab
 from lab.fixes import Fix
 from lab.host import RunningHost
+from lab.netns.program import find
 from lab.proxy import DEFAULT_VERSIONS
 from lab.result import Result
 from lab.stage import Stage
@@ -144,8 +145,13 @@ class LabUnderTest:
         host = next(iter(self.topology.nodes or self.topology.hosts))
         print(f"\na shell on {host.name}; leave it to go on. The way to each host:")
         print("\n".join(self.ways_in(from_outside=False)), flush=True)
+        chosen = "/bin/sh"
+        try:
+            chosen = find(os.environ.get("SHELL") or chosen)
+        except MissingError as error:
+            print(f"SHELL: {error}; until then {chosen}", flush=True)
         with self.hosts[host.name].namespace.entered():
-            shell = subprocess.Popen([os.environ.get("SHELL") or "/bin/sh"])
+            shell = subprocess.Popen([chosen])
         shell.wait()
 
     def close(self) -> None:

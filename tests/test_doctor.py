@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -11,10 +13,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lab import doctor
+from lab import doctor, exposure
 from lab.cli import app
 from lab.doctor import Check, Diagnosis, State
-from lab.errors import MissingError
+from lab.errors import ExhaustedError, LabError, MissingError
 from lab.exposure import Exposure
 from lab.netns import Namespace, Nft, userns
 
@@ -127,3 +129,67 @@ def test_an_ordinary_user_is_told_who_can_know_and_what_the_sysctl_is():
     assert conclusion == (
         f"Only root can read its rules: `sudo lab doctor`. net.netfilter.nf_conntrack_tcp_be_liberal is {liberal}."
     )
+
+
+WANT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@pytest.mark.parametrize("code", WANT, ids=errno.errorcode.get)
+class TestWantIsNoLackOfTheMachine:
+    """What a limit or a full disk lets fail comes through each place that would take it for an answer."""
+
+    @pytest.fixture
+    def failing(self, code):
+        def fail(*_arguments, **_words):
+            raise OSError(code, os.strerror(code))
+
+        return fail
+
+    def test_in_a_check(self, failing):
+        with pytest.raises(ExhaustedError):
+            doctor._check("conntrack", failing)
+
+    def test_in_making_namespaces(self, failing, monkeypatch):
+        monkeypatch.setattr(doctor.Namespace, "create", failing)
+        with pytest.raises(ExhaustedError):
+            next(doctor._features())
+
+    def test_in_a_child(self, failing, monkeypatch):
+        monkeypatch.setattr(doctor.userns, "enter", failing)
+        with pytest.raises(ExhaustedError):
+            doctor._user_namespaces()
+
+    def test_in_reading_sysctls_and_rules(self, failing, monkeypatch):
+        monkeypatch.setattr(exposure.Namespace, "open", failing)
+        with pytest.raises(ExhaustedError):
+            exposure.expose()
+        monkeypatch.setattr(Path, "read_text", failing)
+        for read in (exposure.be_liberal, lambda: doctor._sysctl("net.ipv4.ip_forward")):
+            with pytest.raises(ExhaustedError):
+                read()
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM], ids=errno.errorcode.get)
+def test_want_that_a_program_passes_on_is_none_either(code):
+    def fail():
+        raise LabError(f"iptables -V: error while loading shared libraries: {os.strerror(code)}")
+
+    with pytest.raises(ExhaustedError, match="error while loading"):
+        doctor._check("iptables", fail)
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EROFS, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_what_the_machine_refuses_is_an_answer(code):
+    def fail():
+        raise OSError(code, os.strerror(code))
+
+    assert doctor._check("conntrack", fail).state is State.MISSING
+
+
+def test_want_of_memory_is_no_refusal_of_user_namespaces(monkeypatch):
+    def fail(_flags):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(userns, "unshare", fail)
+    with pytest.raises(ExhaustedError, match="Cannot allocate memory"):
+        userns.enter()

@@ -451,6 +451,15 @@ def test_keep_waits_for_nothing_where_nothing_failed(project):
 
 
 @pytest.mark.kernel
+def test_a_shell_that_is_not_there_is_said_and_another_opened(project, monkeypatch):
+    monkeypatch.setenv("SHELL", "/no/such/shell")
+    project.makepyfile(FAILS)
+    result = run(project, "--lab-shell-on-failure", stdin=b"echo I was $((40 + 2))\n")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["SHELL: there is no program '/no/such/shell': *; until then /bin/sh", "I was 42"])
+
+
+@pytest.mark.kernel
 def test_shell_on_failure_is_on_the_node(project, monkeypatch):
     monkeypatch.setenv("SHELL", "/bin/sh")
     project.makepyfile(FAILS)
@@ -505,7 +514,7 @@ def test_what_is_missing_is_skipped_and_said_aloud(project, monkeypatch):
     result.stdout.fnmatch_lines(
         [
             "*= 3 tests were not run =*",
-            "frobnicate is not installed: apt install frobnicate",
+            "there is no program 'frobnicate' on PATH: mend its name, or install what brings it",
             "    *::test_tool",
             "iptables-legacy-restore is not installed: apt install iptables",
             "    *::test_program",

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Final
 
-from lab.errors import LabError, MachineError, MissingError
+from lab.errors import ExhaustedError, LabError, MachineError, MissingError
 from lab.netns import parts
 from lab.netns.namespace import Namespace
 
@@ -36,7 +36,7 @@ def _library() -> ctypes.CDLL:
     except OSError as error:  # the dynamic linker's words, without a number
         if "No such file" in str(error):
             raise MissingError("libnftables is not installed", "apt install libnftables1") from None
-        raise MachineError(str(error)) from None
+        raise ExhaustedError.within(str(error)) or MachineError(str(error)) from None
     library.nft_ctx_new.restype = ctypes.c_void_p
     for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
         getattr(library, name).restype = ctypes.c_char_p

@@ -28,15 +28,21 @@ PACKAGES: Final = {
     "ip": "iproute2",
     "apt-get": "apt",
     "busybox": "busybox-static",
+    "cpio": "cpio",
+    "curl": "curl",
     "depmod": "kmod",
     "dpkg-deb": "dpkg",
+    "mmdebstrap": "mmdebstrap",
     "mksquashfs": "squashfs-tools",
     "newuidmap": "uidmap",
+    "nginx": "nginx",
     "qemu-system-x86_64": "qemu-system-x86",
+    "sqfstar": "squashfs-tools",
     "tc": "iproute2",
     "setpriv": "util-linux",
     "unshare": "util-linux",
     "mount": "mount",
+    "zstd": "zstd",
 }
 
 
@@ -47,12 +53,15 @@ class ProgramError(LabError):
 def find(name: str) -> str:
     """Return the path of a program.
 
-    :raises MissingError: it is not installed; names the package that brings it.
+    :raises MissingError: it is not there; names the package if the lab itself may call it, for a user's own is unknown.
     """
     path = os.environ.get("PATH", os.defpath)
     found = shutil.which(name, path=os.pathsep.join((path, *_EXTRA_PATH)))
+    if found is None and name in PACKAGES:
+        raise MissingError(f"{name} is not installed", f"apt install {PACKAGES[name]}")
     if found is None:
-        raise MissingError(f"{name} is not installed", f"apt install {PACKAGES.get(name, name)}")
+        where = "" if "/" in name else " on PATH"
+        raise MissingError(f"there is no program {name!r}{where}", "mend its name, or install what brings it")
     return found
 
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from lab.errors import MissingError
+from lab.errors import MissingError, raise_if_of_machine
 from lab.netns.syscalls import CLONE_NEWNET, CLONE_NEWUSER, unshare
 
 # include/uapi/linux/capability.h: CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN
@@ -30,11 +30,13 @@ def enter() -> None:
     thread exists.
 
     :raises MissingError: the machine forbids it, or a second thread runs.
+    :raises MachineError: there is too little memory.
     """
     user, group = os.geteuid(), os.getegid()
     try:
         unshare(CLONE_NEWUSER | CLONE_NEWNET)
     except OSError as error:
+        raise_if_of_machine(error)
         raise MissingError("no root and no user namespace", _cure(error.errno or 0)) from None
     Path("/proc/self/setgroups").write_text("deny")
     try:

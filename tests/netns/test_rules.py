@@ -1,12 +1,17 @@
 import os
+import re
 import threading
+from pathlib import Path
 
 import pytest
 
+from lab import doctor
 from lab.errors import MissingError
-from lab.netns import Namespace, Nft, NftError, ProgramError, Xtables
+from lab.kernels import programs
+from lab.netns import Namespace, Nft, NftError, ProgramError, Xtables, program, running
 from lab.netns.program import Program, find
 from lab.netns.reaper import close_all
+from lab.netns.running import WITH_ALL_IT_STARTS
 
 TABLE = "*filter\n:LAB - [0:0]\n-A LAB -m comment --comment mine -j ACCEPT\nCOMMIT\n"
 
@@ -67,6 +72,29 @@ def test_a_missing_program_names_its_package(monkeypatch):
     monkeypatch.setattr("lab.netns.program._EXTRA_PATH", ())
     with pytest.raises(MissingError, match="iptables-legacy-restore is not installed: apt install iptables"):
         find("iptables-legacy-restore")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nosuchprog", "there is no program 'nosuchprog' on PATH: mend its name, or install what brings it"),
+        ("./nosuchprog", "there is no program './nosuchprog': mend its name, or install what brings it"),
+    ],
+)
+def test_no_package_is_made_up_for_a_users_program(name, words):
+    with pytest.raises(MissingError) as caught:
+        find(name)
+    assert str(caught.value) == words
+
+
+def test_each_program_that_the_lab_calls_has_its_package():
+    """Those that are written where they are looked for; an sh is everywhere."""
+    lab = Path(program.__file__).parents[1]
+    texts = [path.read_text() for path in lab.rglob("*.py")]
+    called = {name for text in texts for name in re.findall(r"(?<!\.)\b(?:find|call)\(\[?\"([\w-]+)\"", text)}
+    called |= {*programs.ALL, *(name for name, _ in doctor._PROGRAMS), WITH_ALL_IT_STARTS[0], running._WITH_THE_LAB[0]}
+    assert {"sqfstar", "cpio", "depmod", "nginx", "setpriv", "unshare"} <= called
+    assert called - program.PACKAGES.keys() == set()
 
 
 def test_slow_things_are_closed_at_once_and_off_the_callers_thread():

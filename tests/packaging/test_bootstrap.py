@@ -473,6 +473,34 @@ def test_the_cases_that_need_them_are_those_that_are_named() -> None:
     assert f"the cases {first} and {second} cannot be had" in (CHECKOUT / "bootstrap").read_text()
 
 
+def limited(system: System, open_files: int, *command: str) -> subprocess.CompletedProcess[str]:
+    """Calls bootstrap in a shell whose processes may have so many files open."""
+    system.log.write_text("")
+    shell = ["/bin/sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh"]
+    return subprocess.run(
+        [*shell, *system.command(*command)], env=system.variables(), capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("limit", [12, 13, 15])
+def test_few_descriptors_are_named_and_nothing_is_held_missing_for_want_of_them(system: System, limit: int) -> None:
+    system.program("apt-get", APT)
+    system.program("sudo", '#!/bin/sh\necho "sudo $*" >>"$LOG"\nexec "$@"\n')
+    done = limited(system, limit, "true")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"bootstrap: a process may have {limit} files open here, and more are needed: "
+        "`ulimit -n 1024`, and call again\n"
+    )
+    assert system.asked() == []
+    assert not system.stamp.exists()
+
+
+def test_what_is_asked_for_is_enough(system: System) -> None:
+    assert limited(system, 16, "true").returncode == 0
+    assert limited(system, 16, "sh", "-c", "ulimit -n").stdout == "16\n"  # the caller's own is kept
+
+
 def test_system_without_apt_names_the_packages(system: System) -> None:
     without_packages(system)
     (system.root / "usr/bin/apt-get").unlink()

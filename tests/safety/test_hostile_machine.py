@@ -243,6 +243,19 @@ class TestDescriptors:
     def test_other_commands(self, refused, command):
         assert "ulimit -n 1024" in refused(*command, prefix=with_limit("nofile", 9))
 
+    @pytest.mark.parametrize("limit", [*range(9, 29), 64])
+    def test_the_doctor_puts_no_limit_down_as_a_lack_of_the_machine(self, run_lab, limit):
+        code, output, errors = run_lab("doctor", prefix=with_limit("nofile", limit))
+        if code == 0:
+            assert limit > 20
+            assert "A lab can run here." in output
+            assert "Too many" not in output
+        else:
+            assert (code, output) == (2, "")
+            assert limit < 48
+            assert errors.endswith(f"(this process may have {limit} files open, and needs more: `ulimit -n 1024`)\n")
+            assert len(errors.splitlines()) == 1
+
     def test_in_the_middle_of_a_trial(self, environment):
         """The last ones are taken when the stage stands: none is left for a connection, or for a barrier."""
         code = (

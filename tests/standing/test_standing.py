@@ -129,6 +129,14 @@ def test_exec_passes_the_exit_code_on_and_shows_the_hosts_links_in_sys(own_run, 
 
 
 @root
+def test_exec_makes_up_no_package_for_a_users_program(own_run, topology):
+    up(topology)
+    ran = lab_command("exec", "client", "--", "nosuchprog")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "lab: there is no program 'nosuchprog' on PATH: mend its name, or install what brings it\n"
+
+
+@root
 @pytest.mark.needs_tool("iptables-legacy-restore")
 def test_iptables_locks_a_file_of_the_labs(own_run, topology):
     up(topology)
