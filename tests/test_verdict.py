@@ -6,8 +6,8 @@ import pytest
 
 from lab.conntrack.window import Prediction, by_state
 from lab.conntrack.witness import Judged, Judgement
-from lab.timeline import Counters, Injected, SocketEnd, Timeline
-from lab.verdict import Outcome, decide
+from lab.timeline import Check, Counters, Injected, SocketEnd, Timeline
+from lab.verdict import Outcome, decide, decide_packet, lost_where
 from lab.wire.capture import LOCAL, Sighting
 from lab.wire.packet import ACK, FIN, ICMP, PSH, RST, TCP, IcmpHeader, Packet, SocketAddress, TcpHeader
 
@@ -242,3 +242,112 @@ def test_a_packet_without_ports_is_translated_by_its_addresses():
             counters=Counters({}, {}, None),
         )
         assert decide(seen).outcome is outcome
+
+
+LATER = packet(POD, CLIENT, ACK, sequence=6000, acknowledgement=25)
+LATER_LEAKED = Sighting(60, "client", "eth0", False, LATER)
+LATER_RESET = Sighting(80, "server", "eth0", False, packet(CLIENT, POD, RST, sequence=25))
+
+
+def harmless(*sightings, **more):
+    """A judged packet that came to the client as it should, and whatever came later."""
+    counted = {"counters": Counters({}, {}, None), "state": "established", "reason": ""}
+    return timeline(TRANSLATED, *sightings, **{**counted, **more})
+
+
+def test_a_later_packet_that_leaked_resets_and_is_told_from_the_judged_one():
+    verdict = decide(harmless(LATER_LEAKED, LATER_RESET, errors=("ECONNRESET", None)))
+    assert (verdict.outcome, verdict.because[0]) == (Outcome.RESET, "a later packet leaked, RST, ECONNRESET")
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        dataclasses.replace(LATER_LEAKED, packet=dataclasses.replace(LATER, source=VIP)),  # it was translated
+        dataclasses.replace(LATER_LEAKED, outgoing=True),  # it was not come yet
+        dataclasses.replace(LATER_LEAKED, time=90),  # it came after the reset
+        dataclasses.replace(LATER_LEAKED, host="node"),  # its interface is before its translation
+        dataclasses.replace(LATER_LEAKED, host="router"),  # nobody's end
+        dataclasses.replace(LATER_LEAKED, packet=packet(CLIENT, POD, ACK, acknowledgement=25)),  # not the victim's own
+        dataclasses.replace(
+            LATER_LEAKED, packet=packet(POD, CLIENT, PSH, acknowledgement=25)
+        ),  # it acknowledges nothing
+    ],
+    ids=["translated", "leaving", "after", "node", "router", "other", "no-ack"],
+)
+def test_what_did_not_leak_before_it_has_reset_nothing(later):
+    seen = sorted((TRANSLATED, later, LATER_RESET), key=lambda one: one.time)
+    assert decide(harmless(*seen[1:], errors=("ECONNRESET", None))).outcome is Outcome.LOST
+
+
+def test_a_leak_to_the_nodes_own_socket_counts_as_one():
+    local = dataclasses.replace(LATER_LEAKED, host="node", interface=LOCAL)
+    assert decide(harmless(local, LATER_RESET, errors=("ECONNRESET", None))).outcome is Outcome.RESET
+
+
+@pytest.mark.parametrize("error", ["ETIMEDOUT", "EOF", None])
+def test_only_a_socket_that_was_reset_was_reset(error):
+    seen = harmless(LATER_LEAKED, LATER_RESET, errors=(error, "ECONNRESET"))
+    assert decide(seen).outcome is Outcome.LOST
+
+
+def test_a_standstill_is_what_became_of_it_unless_a_socket_failed():
+    told = ("half open: client is connected, server is not", "the ACK came to node and no further")
+    assert decide(timeline(standstill=told, complete=False)).because == told
+    failed = decide(timeline(LEAKED, RESET, standstill=told, errors=("ECONNRESET", None)))
+    assert failed.outcome is Outcome.RESET
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_without_one_of_the_sockets_there_was_no_connection(missing):
+    seen = timeline(ends=(timeline().ends[missing],), refusal="the SYN,ACK never came back", trace="it left server")
+    verdict = decide(seen)
+    assert verdict.outcome is Outcome.REFUSED
+    assert verdict.because == ("no connection: the SYN,ACK never came back", "it left server")
+
+
+def test_how_both_sockets_ended_is_told():
+    assert decide(timeline(LEAKED, complete=False)).because == (
+        "server socket without error, client socket without error",
+    )
+    assert decide(timeline(LEAKED, errors=("EPIPE", "ETIMEDOUT"))).because[-1] == (
+        "server socket EPIPE, client socket ETIMEDOUT"
+    )
+
+
+def test_a_packet_alone_is_decided_without_sockets():
+    nobody = {"ends": (), "complete": True}
+    assert decide_packet(timeline(LEAKED, **nobody)).outcome is Outcome.LEAKED
+    unjudged = {"injected": None, "judged": (), "counters": Counters({}, {}, None), "ends": ()}
+    assert decide_packet(timeline(**unjudged, complete=True)).outcome is Outcome.CONNECTED
+    assert decide_packet(timeline(**unjudged, complete=False)).outcome is Outcome.STALLED
+    refused = decide_packet(timeline(**unjudged, complete=True, refusal="ENETUNREACH"))
+    assert (refused.outcome, refused.because) == (Outcome.REFUSED, ("no connection: ENETUNREACH",))
+
+
+def test_only_checks_that_do_not_hold_are_told():
+    checks = (Check("one thing", True), Check("another", False, "a third"), Check("a fourth", False))
+    found = decide(timeline(dropped=1, checks=checks)).disagreements
+    assert found == ("expected another, but it is a third", "expected a fourth")
+
+
+def test_where_a_packet_ended_is_told_only_of_one_that_came_to_nobody():
+    assert lost_where(timeline(dropped=1)) == "1 dropped by rule"
+    assert lost_where(timeline(LEAKED)) is None
+    assert lost_where(timeline(injected=None)) is None
+
+
+def test_what_no_node_judged_and_conntrack_counted_is_put_down_to_conntrack():
+    full = Counters({}, {"drop": 1}, None)
+    assert decide(timeline(judged=(), counters=full)).because[0] == "ended at server: conntrack's drop 1"
+    judged = decide(timeline(state="new", reason="", counters=full)).because[0]
+    assert judged == "ended at server, and no rule that counts has dropped it"
+
+
+def test_a_reset_with_the_exact_number_that_the_connection_outlived_is_pointed_out_of_that_number_alone():
+    words = "a reset with the exact number reached the server, and yet the connection went on"
+    near = dataclasses.replace(RESET, packet=packet(CLIENT, POD, RST, sequence=17))
+    assert words in decide(timeline(LEAKED, RESET)).disagreements
+    assert words not in decide(timeline(LEAKED, near)).disagreements
+    dead = decide(timeline(LEAKED, RESET, errors=("ETIMEDOUT", None)))
+    assert words not in dead.disagreements
