@@ -225,9 +225,9 @@ class Timeline:
 
     @property
     def refused(self) -> tuple[str, ...]:
-        """How it is known that there was no connection: in a few words, and then where it ended."""
+        """How it is known that there was no connection: in a few words, where it ended, and which rules counted."""
         head = f"no connection: {self.refusal or 'nobody tried'}"
-        return (head, self.trace) if self.trace else (head,)
+        return (head, *filter(None, (self.trace,)), *self.counters.other_drops)
 
     def end_of(self, host: str) -> SocketEnd | None:
         """Return how the socket of ``host`` ended, None where it never was."""

@@ -40,6 +40,13 @@ def test_a_fin_in_its_place_leaks_nothing_and_nothing_is_said_to_leak():
     assert not any("leak" in words for words in verdict.because)
 
 
+def test_flags_that_no_stack_sends_leak_and_that_is_seen():
+    """firewalld #961: FIN,PSH,URG without ACK is INVALID, and leaves the node as it came."""
+    verdict = played(injection(lambda stage: stage.from_server(0, b"", flags="FPU"))).verdict
+    assert (verdict.outcome, verdict.judgement, verdict.disagreements) == (Outcome.LEAKED, Judgement.INVALID, ())
+    assert verdict.because[0] == "came from 10.0.1.2"
+
+
 OWN = "add table ip own\nadd chain ip own forward { type filter hook forward priority -5; }\n"
 
 
@@ -69,6 +76,25 @@ def test_a_drop_by_a_rule_of_iptables_that_is_nobodys_fix_is_put_down_to_it(back
     assert (verdict.outcome, verdict.judgement) == (Outcome.DROPPED, Judgement.ACCEPTED)
     assert verdict.because[0].startswith("ended at node: node: -A FORWARD -p tcp")
     assert verdict.because[0].endswith("-j DROP counted 1")
+
+
+@pytest.mark.parametrize(
+    ("how", "refusal"),
+    [("reject", "ECONNREFUSED"), ("reject with tcp reset", "ECONNREFUSED"), ("drop", "the SYN came")],
+)
+def test_a_rule_of_the_hosts_firewall_that_refuses_a_connection_is_named(how, refusal):
+    """k0s #2117: what kube-proxy let through, the host's own firewall rejected, and nothing said who."""
+
+    async def play(stage):
+        stage.load("node", OWN + f"add rule ip own forward tcp dport 80 counter {how}\n")
+        await stage.establish()
+
+    verdict = played(play).verdict
+    assert verdict.outcome is Outcome.REFUSED
+    assert verdict.because[0].startswith(f"no connection: {refusal}")
+    [rule] = [words for words in verdict.because if "table ip own" in words]
+    assert rule.startswith("node: table ip own: tcp dport 80 counter")
+    assert rule.endswith("counted 1")
 
 
 def test_a_packet_that_no_rule_counted_is_not_said_to_be_dropped_by_one():

@@ -238,7 +238,7 @@ def _end_of_way(timeline: Timeline) -> str:
     injected, counters = timeline.injected, timeline.counters
     assert injected is not None
     if error := _unreachable(timeline):
-        return f"ICMP unreachable from {error.packet.source.address}"
+        return "; ".join((f"ICMP unreachable from {error.packet.source.address}", *counters.other_drops))
     last = end_of_way(injected.packet, timeline.sightings)
     where = f"ended at {last.host}" if last is not None else "seen nowhere"
     words = [one for one in timeline.judged if one.packet.likeness == injected.packet.likeness]
