@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from lab.errors import MachineError
 from lab.netns import Namespace
 
 LIMIT = Path("/proc/sys/user/max_net_namespaces")
@@ -62,7 +63,7 @@ def wait_until_freed() -> None:
         while True:
             try:
                 Namespace.create().close()
-            except OSError:
+            except MachineError:
                 time.sleep(0.002)
             else:
                 return
