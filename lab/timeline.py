@@ -133,6 +133,11 @@ class Counters:
         """What conntrack counted that loses packets, or may: `conntrack -S` in its own words (conntrack(8))."""
         return tuple(f"{name} {self.statistics[name]:,}" for name in LOSING if self.statistics.get(name))
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The same as a sentence of evidence; none where nothing moved."""
+        return (f"conntrack's counters: {', '.join(self.moved)}",) if self.moved else ()
+
 
 @dataclass(frozen=True)
 class Download:

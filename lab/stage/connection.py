@@ -15,7 +15,7 @@ from lab.conntrack.witness import Judgement
 from lab.errors import InputError, raise_if_of_machine
 from lab.fabric import Lab
 from lab.recorder import UnseenError
-from lab.stage.scene import HalfOpenError, RefusedError, Scene, one_processor
+from lab.stage.scene import HalfOpenError, RefusedError, Scene
 from lab.timeline import Injected, SocketEnd, Timeline, unreachable
 from lab.topology.ways import way_out
 from lab.traffic.stream import A_MOMENT, FAREWELL, REQUEST, Attempt, TcpEnd, listen, stream
@@ -131,20 +131,19 @@ class Stage(Scene):
         servers = [(host, hosts[host].namespace, address) for host, address in self.cast.servers]
         listeners = [(host, listen(namespace, address)) for host, namespace, address in servers]
         try:
-            with one_processor():
-                namespace = hosts[self.cast.client].namespace
-                async with Attempt(self.cast.client, namespace, own, listeners, self._target) as attempt:
-                    if not await attempt.over_within(A_MOMENT):
-                        # Whatever is left of the handshake is behind these.
-                        for host, _listener in listeners:
-                            await self.barrier(host)
-                        if not attempt.is_connected:
-                            self._refusal = self._unanswered()
-                            raise RefusedError(f"no connection to {self._target}: {self._refusal}")
-                        self._check_half_open(attempt)
-                    ends = await attempt.ends()
-                    self._refusal, self._trace = None, ""  # an earlier attempt's, where the case makes several
-                    return ends
+            namespace = hosts[self.cast.client].namespace
+            async with Attempt(self.cast.client, namespace, own, listeners, self._target) as attempt:
+                if not await attempt.over_within(A_MOMENT):
+                    # Whatever is left of the handshake is behind these.
+                    for host, _listener in listeners:
+                        await self.barrier(host)
+                    if not attempt.is_connected:
+                        self._refusal = self._unanswered()
+                        raise RefusedError(f"no connection to {self._target}: {self._refusal}")
+                    self._check_half_open(attempt)
+                ends = await attempt.ends()
+                self._refusal, self._trace = None, ""  # an earlier attempt's, where the case makes several
+                return ends
         except OSError as error:
             raise_if_of_machine(error)
             self._refusal = errno.errorcode.get(error.errno or 0, str(error))
@@ -359,9 +358,8 @@ class Stage(Scene):
         self._forged.add(seen.likeness)
         host = self._await_judgement(seen, forged=True, of_window=_is_plain(packet))
         injector, before = self._injector(host, seen.destination.address), len(self.recorder.sightings)
-        with one_processor():
-            injector.send(data)
-            await self.barrier()
+        injector.send(data)
+        await self.barrier()
         since = self.recorder.sightings[before:]
         receiver = self._to_judge().receiver
         came = {one.packet.likeness for one in since if one.host == self.cast.node and not one.outgoing}
@@ -399,13 +397,7 @@ class Stage(Scene):
     @property
     def unheard(self) -> bool:
         """True when the packet to be judged reached nobody, and no socket has failed for it."""
-        injected = self._to_judge()
-        arrived = any(
-            (sighting.host == injected.receiver or sighting.interface == LOCAL)
-            and sighting.packet.likeness == injected.packet.likeness
-            for sighting in self.recorder.sightings
-        )
-        return not arrived and all(end.error is None for end in self._ends or ())
+        return not self._has_come(self._to_judge()) and all(end.error is None for end in self._ends or ())
 
     def path_mtu(self) -> int:
         """Return what the client's kernel takes for the path's MTU, in bytes (ip(7), ipv6(7))."""

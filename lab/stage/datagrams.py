@@ -243,8 +243,8 @@ def _decide(timeline: Timeline, decisive: Exchange | None) -> Verdict:
         return Verdict(Outcome.LOST, None, "", ("nobody asked",), faults, timeline.findings)
     outcome, because = _outcome(timeline, decisive)
     others = [_outcome(timeline, exchange)[1] for exchange in timeline.exchanges if exchange is not decisive]
-    if (moved := timeline.counters.moved) and decisive.reached:  # where it reached nobody they are told already
-        others.append(f"conntrack's counters: {', '.join(moved)}")
+    if decisive.reached:  # where it reached nobody they are told already
+        others += timeline.counters.told
     judged = _judged(timeline, decisive)
     found = disagreeing_witnesses(timeline)
     if judged is None and not timeline.counters.statistics.get("drop"):

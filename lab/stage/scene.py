@@ -527,9 +527,12 @@ class Scene:
         """Tell whether a packet that the trial is about did not come to its end, or no connection came about."""
         if self._refusal is not None or self._standstill:
             return True
-        injected = self._injected
-        return injected is not None and not any(
-            sighting.host == injected.receiver
+        return self._injected is not None and not self._has_come(self._injected)
+
+    def _has_come(self, injected: Injected) -> bool:
+        """Tell whether the packet to be judged came to its receiver, or to the judging node's own sockets."""
+        return any(
+            (sighting.host == injected.receiver or sighting.interface == LOCAL)
             and not sighting.outgoing
             and sighting.packet.likeness == injected.packet.likeness
             for sighting in self.recorder.sightings

@@ -164,8 +164,7 @@ def _verdict(timeline: Timeline, outcome: Outcome, because: tuple[str, ...]) -> 
     """Lay conntrack's word on the judged packet, and what the witnesses disagree in, beside an outcome."""
     judged = timeline.judgement_of(timeline.injected.packet) if timeline.injected else None
     judgement = judged.judgement if judged else None
-    if moved := timeline.counters.moved:
-        because = (*because, f"conntrack's counters: {', '.join(moved)}")
+    because = (*because, *timeline.counters.told)
     disagreements = _disagreements(timeline, outcome, judged)
     return Verdict(outcome, judgement, judged.reason if judged else "", because, disagreements, timeline.findings)
 

@@ -21,8 +21,7 @@ def decide(timeline: Timeline) -> Verdict:
         faults = (*timeline.faults, *broken(timeline))
         return Verdict(Outcome.REFUSED, None, "", timeline.refused, faults, timeline.findings)
     outcome, because = _outcome(timeline, load)
-    if moved := timeline.counters.moved:
-        because = (*because, f"conntrack's counters: {', '.join(moved)}")
+    because = (*because, *timeline.counters.told)
     judgement = _judgement(timeline, load)
     disagreements = (*timeline.faults, *broken(timeline), *_disagreements(timeline, load, outcome))
     return Verdict(outcome, judgement, _reason(timeline, judgement), because, disagreements, timeline.findings)
