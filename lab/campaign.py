@@ -19,7 +19,7 @@ from lab.cases import CASES, HEADLINE, Case
 from lab.cast import Cast, named_ports, playable
 from lab.errors import InputError, LabError, MachineError, MissingError
 from lab.fixes import Fix
-from lab.kubeproxy.versions import find_version
+from lab.kubeproxy.releases import find_release
 from lab.result import Report, Tally
 from lab.timeline import Timeline
 from lab.topology.model import Topology
@@ -65,7 +65,7 @@ def select(
     """
     _mode, version, _backend = proxy
     if version is not None:
-        find_version(version)
+        find_release(version)
     places = tuple(_places(cases, topology, proxy))
     if service is not None:
         _check_service(service, places, family, everywhere=named)

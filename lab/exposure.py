@@ -16,8 +16,8 @@ from typing import Final, NamedTuple
 
 from lab.conntrack.window import BE_LIBERAL
 from lab.errors import LabError, raise_if_exhausted
+from lab.kubeproxy.changes import DROPS_INVALID
 from lab.kubeproxy.nftables import TABLE
-from lab.kubeproxy.versions import VERSIONS
 from lab.netns import Namespace, Nft, Xtables
 from lab.words import Backend, Family, ProxyMode
 
@@ -128,7 +128,7 @@ def _concluded(found: list[_Found], liberal: str | None) -> tuple[Exposure, str]
     seen = ", ".join(place for one in bare for place in one.places)
     if any(not one.others for one in bare):
         hit = " and ".join(one.family for one in bare if not one.others)
-        first = next(version.name for version in VERSIONS.values() if version.drops_invalid)
+        first = f"v1.{DROPS_INVALID.minor}"
         return Exposure.AFFECTED, (
             f"Yes, with {hit}: kube-proxy ({node}) drops no INVALID packets that are forwarded, by no rule in {seen}"
             f" nor anywhere else on their way, and {sysctl}: they pass untranslated, and who gets one resets the"

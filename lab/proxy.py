@@ -239,6 +239,7 @@ def proxy_options(topology: Topology, node: Host, family: Family, change: NodeCh
         masquerade_all=node.masquerade_all,
         node_name=node.name,
         node_addresses=_node_addresses(topology, node, family),
+        own_cluster=True,
         conntrack_tcp_be_liberal=change.sysctls.get(BE_LIBERAL, "0") != "0",
     )
 
@@ -255,12 +256,13 @@ def render_rules(
 ) -> tuple[str, ...]:
     """Return what a node is given, in the order in which it is loaded.
 
-    :returns: in iptables mode two inputs of iptables-restore, kube-proxy's rules and the jumps to them; in nftables
-        mode one script. What ``change`` adds comes last.
+    :returns: in iptables mode two inputs of iptables-restore, the kubelet's and kube-proxy's rules and the jumps to
+        them; in nftables mode one script. What ``change`` adds comes last.
     """
     if mode is not ProxyMode.NFTABLES:
         rules = iptables.render(topology.services, topology.endpoint_slices, options)
-        return rules.restore, rules.jumps + _for_each_pair(change.iptables, _pods(topology, options.family))
+        last = rules.jumps + _for_each_pair(change.iptables, _pods(topology, options.family))
+        return rules.kubelet + rules.restore, last
     script = nftables.render(topology.services, topology.endpoint_slices, options)
     words = {
         "TABLE": _table(options),

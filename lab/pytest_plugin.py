@@ -245,10 +245,10 @@ def _understood(words: Mapping[str, object], directory: Path) -> tuple[Topology,
 
 
 def _proxy(words: Mapping[str, object]) -> ProxyChoice:
-    from lab.kubeproxy.versions import find_version
+    from lab.kubeproxy.releases import find_release
 
     version = words["proxy_version"]
-    name = None if version is None else find_version(str(version)).name
+    name = None if version is None else find_release(str(version)).name
     return _choice(ProxyMode, words, "proxy_mode"), name, _choice(Backend, words, "backend")
 
 
@@ -449,9 +449,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _check_options(version: str | None, fix: str | None) -> None:
     if version is not None:
-        from lab.kubeproxy.versions import find_version
+        from lab.kubeproxy.releases import find_release
 
-        find_version(version)
+        find_release(version)
     if fix is not None:
         from lab.fixes import find
 

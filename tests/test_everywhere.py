@@ -17,14 +17,14 @@ from lab import behaviour, trial
 from lab.cases import CASES
 from lab.errors import InputError, LabError, MissingError
 from lab.fixes import FIXES
-from lab.kubeproxy.versions import VERSIONS
+from lab.kubeproxy.releases import MINORS
 from lab.proxy import proxy_options, render_rules
 from lab.topology.reader import load, shipped
 from lab.trial import Setting, with_proxy
 from lab.words import Backend, Family, ProxyMode
 
 QUICK = [case for case in CASES.values() if not case.slow]
-FIRST, *_, NEWEST = VERSIONS
+FIRST, *_, NEWEST = MINORS
 PROGRAMS = ((ProxyMode.IPTABLES, Backend.NFT), (ProxyMode.IPTABLES, Backend.LEGACY), (ProxyMode.NFTABLES, None))
 
 
@@ -65,7 +65,7 @@ def kinds(name, fix, family):
     """Return mode, version and backend of each different set of rules, by the last version that writes it."""
     chosen = []
     for mode, backend in PROGRAMS:
-        last = {rules(name, fix, mode, version, family): version for version in VERSIONS}
+        last = {rules(name, fix, mode, version, family): version for version in MINORS}
         chosen += [(mode, version, backend) for text, version in last.items() if text is not None]
     return chosen
 
@@ -147,7 +147,7 @@ def test_each_set_of_rules_is_tried_once_and_none_is_left_out():
         for mode, backend in PROGRAMS:
             versions = [version for one, version, program in tried if (one, program) == (mode, backend)]
             texts = [rules(name, "none", mode, version, family) for version in versions]
-            everything = {rules(name, "none", mode, version, family) for version in VERSIONS} - {None}
+            everything = {rules(name, "none", mode, version, family) for version in MINORS} - {None}
             assert len(texts) == len(everything) > 1
             assert set(texts) == everything
             assert versions[-1] == NEWEST

@@ -149,12 +149,12 @@ def read_topology(reference: str, mode: ProxyMode | None, version: str | None, b
 
     :raises InputError: there is none of this name, it is wrong, or no such version is known.
     """
-    from lab.kubeproxy.versions import find_version
+    from lab.kubeproxy.releases import find_release
     from lab.topology.reader import load
     from lab.trial import with_proxy
 
     if version is not None:
-        find_version(version)
+        find_release(version)
     return with_proxy(load(reference), mode, version, backend)
 
 

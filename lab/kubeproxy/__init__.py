@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lab.kubeproxy import iptables, nftables
 from lab.kubeproxy.options import ProxyOptions
+from lab.kubeproxy.releases import MINORS, Release, find_release
 from lab.kubeproxy.tables import IptablesRules
-from lab.kubeproxy.versions import VERSIONS, Version
 
-__all__ = ["VERSIONS", "IptablesRules", "ProxyOptions", "Version", "iptables", "nftables"]
+__all__ = ["MINORS", "IptablesRules", "ProxyOptions", "Release", "find_release", "iptables", "nftables"]

@@ -110,4 +110,4 @@ def _addresses(port: ServicePort) -> list[str]:
 
 
 def _minor(options: ProxyOptions) -> int:
-    return int(options.version.partition(".")[2])
+    return options.release.minor

@@ -1,6 +1,6 @@
 """iptables mode: the text that kube-proxy gives to iptables-restore.
 
-The chains are those of ``pkg/proxy/iptables/proxier.go`` since v1.29; v1.14 and v1.15 have their own module,
+The chains are those of ``pkg/proxy/iptables/proxier.go`` since v1.24; up to v1.23 they have their own module,
 :mod:`lab.kubeproxy.iptables_xlb`.
 """
 
@@ -8,41 +8,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lab.kubeproxy import iptables_xlb
-from lab.kubeproxy.options import INVALID_ACCOUNT, LOCALHOST_ACCOUNT, MASQUERADE_MARK, ProxyOptions
-from lab.kubeproxy.services import ServicePort, Target, changed_services, hashed, service_ports
-from lab.kubeproxy.tables import NODE_PORTS_COMMENT, IptablesRules, Tables, balance, chain, delete, jumps_text
+from lab.kubeproxy import changes, iptables_xlb
+from lab.kubeproxy.jumps import jumps, kubelets
+from lab.kubeproxy.options import LOCALHOST_ACCOUNT, ProxyOptions
+from lab.kubeproxy.services import MANY_ENDPOINTS, ServicePort, Target, changed_services, hashed, service_ports
+from lab.kubeproxy.tables import (
+    IptablesRules,
+    Tables,
+    balance,
+    chain,
+    delete,
+    forward,
+    node_ports_entry,
+    postrouting,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lab.topology.kubernetes import EndpointSlice, Service
-
-MANY_ENDPOINTS = 1000
-"""With more endpoints than this in all services, rules of endpoints carry no comments."""
-
-_NEW = "-m conntrack --ctstate NEW "
-_PORTALS = '-m comment --comment "kubernetes service portals"'
-_EXTERNAL = _NEW + '-m comment --comment "kubernetes externally-visible service portals"'
-_FIREWALL = _NEW + '-m comment --comment "kubernetes load balancer firewall"'
-_JUMPS = (
-    ("filter", "KUBE-EXTERNAL-SERVICES", "INPUT", _EXTERNAL),
-    ("filter", "KUBE-EXTERNAL-SERVICES", "FORWARD", _EXTERNAL),
-    ("filter", "KUBE-NODEPORTS", "INPUT", '-m comment --comment "kubernetes health check service ports"'),
-    ("filter", "KUBE-SERVICES", "FORWARD", _NEW + _PORTALS),
-    ("filter", "KUBE-SERVICES", "OUTPUT", _NEW + _PORTALS),
-    ("filter", "KUBE-FORWARD", "FORWARD", '-m comment --comment "kubernetes forwarding rules"'),
-    ("filter", "KUBE-PROXY-FIREWALL", "INPUT", _FIREWALL),
-    ("filter", "KUBE-PROXY-FIREWALL", "OUTPUT", _FIREWALL),
-    ("filter", "KUBE-PROXY-FIREWALL", "FORWARD", _FIREWALL),
-    ("nat", "KUBE-SERVICES", "OUTPUT", _PORTALS),
-    ("nat", "KUBE-SERVICES", "PREROUTING", _PORTALS),
-    ("nat", "KUBE-POSTROUTING", "POSTROUTING", '-m comment --comment "kubernetes postrouting rules"'),
-    # The kubelet's chain, which kube-proxy makes as well; its jumps have no comment.
-    ("filter", "KUBE-FIREWALL", "INPUT", ""),
-    ("filter", "KUBE-FIREWALL", "OUTPUT", ""),
-)
-_CANARIES = tuple((table, "KUBE-PROXY-CANARY") for table in ("mangle", "nat", "filter"))
 
 
 def render(
@@ -55,29 +39,23 @@ def render(
     :raises InputError: for an unknown version, and for services that claim the same address and port.
     """
     ports = service_ports(services, endpoint_slices, options)
-    if options.release.xlb_chains:
-        return iptables_xlb.render(ports, options)
-    tables = _Writer(options, ports).write(ports, {port.service for port in ports}, ())
-    note = ""
-    if options.release.invalid_only:
-        note = (
-            f"# kube-proxy {options.version}: only its handling of INVALID packets is modelled, "
-            "its chains are those of v1.29\n"
-        )
-    chains = _CANARIES if options.localhost_opened else (*_CANARIES, ("filter", "KUBE-FIREWALL"))
-    return IptablesRules(note + tables.text(), jumps_text(_JUMPS, chains))
+    if changes.EXTERNAL_CHAINS in options.release:
+        tables = _Writer(options, ports).write(ports, {port.service for port in ports}, ())
+    else:
+        tables = iptables_xlb.write(ports, options)
+    return IptablesRules(kubelets(options), tables.text(), jumps(options))
 
 
 def sync(before: Sequence[ServicePort], after: Sequence[ServicePort], options: ProxyOptions) -> str:
     """Write what kube-proxy gives to iptables-restore when services or endpoints change.
 
     Its partial sync: the entries of all ports, the chains of the services that changed, and the end of the
-    chains that are left over. v1.14 and v1.15 write everything anew.
+    chains that are left over. Up to v1.23 everything is written anew.
 
     :param before: the ports that the loaded rules are for, of :func:`~lab.kubeproxy.services.service_ports`.
     :param after: the ports that there are now.
     """
-    if options.release.xlb_chains:
+    if changes.EXTERNAL_CHAINS not in options.release:
         return iptables_xlb.sync(before, after, options)
     changed = changed_services(before, after)
     kept = set(_chains_of(after, changed, options))
@@ -90,7 +68,7 @@ def _chains_of(ports: Sequence[ServicePort], services: set[str], options: ProxyO
     writer = _Writer(options, ports)
     for port in ports:
         if port.service in services:
-            writer.write_chains(port, _Names(port))
+            writer.write_chains(port, _Names(port, options))
     return writer.tables.nat_chains
 
 
@@ -99,9 +77,11 @@ class _Writer:
 
     def __init__(self, options: ProxyOptions, ports: Sequence[ServicePort]) -> None:
         self._options = options
+        self._release = options.release
+        self._drops_unmarked = changes.PROXY_FIREWALL in options.release  # in the filter table, not by a mark
         self._comments = sum(port.endpoints.total for port in ports) <= MANY_ENDPOINTS
-        cidr = options.cluster_cidr
-        self._from_pods = f"-s {cidr}" if cidr else None
+        match = options.pods_match
+        self._from_pods = " ".join(match) if match else None
         self._counts_localhost = LOCALHOST_ACCOUNT in options.accounts
         self.tables = Tables()
 
@@ -112,30 +92,24 @@ class _Writer:
         """
         self._head()
         for port in ports:
-            names = _Names(port)
+            names = _Names(port, self._options)
             self._entries(port, names)
             if port.service in changed:
                 self.write_chains(port, names)
         delete(self.tables, gone)
-        self._tail()
+        self.tables.nat_rules += node_ports_entry(self._options)
+        self.tables.filter_rules += forward(self._options)
         return self.tables
 
     def _head(self) -> None:
         tables = self.tables
-        names = ("SERVICES", "EXTERNAL-SERVICES", "FORWARD", "NODEPORTS", "PROXY-FIREWALL")
+        names = ["SERVICES", "EXTERNAL-SERVICES", "FORWARD", "NODEPORTS"]
+        if changes.PROXY_FIREWALL in self._release:
+            names.append("PROXY-FIREWALL")
         tables.filter_chains += [chain(f"KUBE-{name}") for name in names]
         tables.nat_chains += [chain(f"KUBE-{name}") for name in ("SERVICES", "NODEPORTS", "POSTROUTING", "MARK-MASQ")]
-        mark = MASQUERADE_MARK
-        tables.nat_rules += [
-            f"-A KUBE-POSTROUTING -m mark ! --mark {mark}/{mark} -j RETURN",
-            f"-A KUBE-POSTROUTING -j MARK --xor-mark {mark}",
-            (
-                '-A KUBE-POSTROUTING -m comment --comment "kubernetes service traffic requiring SNAT"'
-                " -j MASQUERADE --random-fully"
-            ),
-            f"-A KUBE-MARK-MASQ -j MARK --or-mark {mark}",
-        ]
-        if self._options.localhost_opened:
+        tables.nat_rules += postrouting(self._options)
+        if changes.OWN_FIREWALL in self._release and self._options.localhost_opened:
             tables.filter_chains.append(chain("KUBE-FIREWALL"))
             tables.filter_rules.append(
                 '-A KUBE-FIREWALL -m comment --comment "block incoming localnet connections" -d 127.0.0.0/8'
@@ -155,6 +129,11 @@ class _Writer:
             )
         else:
             filter_rules.append(f"-A KUBE-SERVICES {names.refusal[0]} {cluster_ip} -j {names.refusal[1]}")
+        if port.health_check_node_port:
+            filter_rules.append(
+                f'-A KUBE-NODEPORTS -m comment --comment "{name} health check node port" -m tcp -p tcp'
+                f" --dport {port.health_check_node_port} -j ACCEPT"
+            )
         if not port.externally_accessible:
             return
         comment, verdict = names.refusal
@@ -173,7 +152,7 @@ class _Writer:
                 nat_rules.append(
                     f'-A KUBE-SERVICES -m comment --comment "{name} loadbalancer IP" {destination} -j {target}'
                 )
-            if names.has_firewall:
+            if names.has_firewall and self._drops_unmarked:
                 filter_rules.append(
                     f'-A KUBE-PROXY-FIREWALL -m comment --comment "{name} traffic not accepted by'
                     f' {names.firewall}" {destination} -j DROP'
@@ -185,11 +164,6 @@ class _Writer:
             ]
         if port.node_port:
             self._node_port(port, names, match)
-        if port.health_check_node_port:
-            filter_rules.append(
-                f'-A KUBE-NODEPORTS -m comment --comment "{name} health check node port" -m tcp -p tcp'
-                f" --dport {port.health_check_node_port} -j ACCEPT"
-            )
 
     def _node_port(self, port: ServicePort, names: _Names, match: str) -> None:
         if port.endpoints.exist:
@@ -236,6 +210,11 @@ class _Writer:
         if endpoints.local:
             nat_chains.append(chain(names.local))
             self._balance(port, names.local, endpoints.local, chain_names)
+        elif names.marks_refused:
+            nat_chains.append(chain(names.local))
+            nat_rules.append(
+                f'-A {names.local} -m comment --comment "{port.name} has no local endpoints" -j KUBE-MARK-DROP'
+            )
         comment = f" -m comment --comment {port.name}" if self._comments else ""
         for target in endpoints.reachable:
             name = chain_names[target.text]
@@ -268,15 +247,21 @@ class _Writer:
     def _firewall(self, port: ServicePort, names: _Names) -> None:
         """Write the chain that lets a load balancer's source ranges through."""
         start = f'-A {names.firewall} -m comment --comment "{port.name} loadbalancer IP"'
-        sources = [*port.source_ranges]
-        if self._options.inside(port.source_ranges):
-            # A balancer's address is often the node's own too: then its requests come from that very address.
-            sources += port.load_balancer_ips
-        self.tables.nat_rules += [f"{start} -s {source} -j {names.external}" for source in sources]
-        self.tables.nat_rules.append(
-            f'-A {names.firewall} -m comment --comment "other traffic to {port.name} will be dropped by'
-            ' KUBE-PROXY-FIREWALL"'
-        )
+        # A balancer's address is often the node's own too: then its requests come from that very address.
+        own = port.load_balancer_ips if self._options.inside(port.source_ranges) else ()
+        rules = self.tables.nat_rules
+        if not self._drops_unmarked:
+            for ip in port.load_balancer_ips:
+                sources = [*port.source_ranges, *([ip] if own else [])]
+                rules += [f"{start} -s {source} -j {names.external}" for source in sources]
+                rules.append(f"{start} -j KUBE-MARK-DROP")
+            return
+        rules += [f"{start} -s {source} -j {names.external}" for source in (*port.source_ranges, *own)]
+        if changes.FIREWALL_COMMENT in self._release:
+            rules.append(
+                f'-A {names.firewall} -m comment --comment "other traffic to {port.name} will be dropped by'
+                ' KUBE-PROXY-FIREWALL"'
+            )
 
     def _balance(self, port: ServicePort, name: str, targets: tuple[Target, ...], chain_names: dict[str, str]) -> None:
         """Write the rules that choose an endpoint: the one that the client had before, else any."""
@@ -294,46 +279,30 @@ class _Writer:
             ]
         self.tables.nat_rules += [
             f"-A {name}{comment}{match} -j {endpoint}"
-            for comment, match, endpoint in zip(comments, balance(targets, 10), names, strict=True)
-        ]
-
-    def _tail(self) -> None:
-        options, tables = self._options, self.tables
-        start = f"-A KUBE-SERVICES -m comment --comment {NODE_PORTS_COMMENT}"
-        if options.node_port_ips is None:
-            closed = "" if options.localhost_opened else f" ! -d {options.loopback}"
-            tables.nat_rules.append(f"{start} -m addrtype --dst-type LOCAL{closed} -j KUBE-NODEPORTS")
-        else:
-            tables.nat_rules += [f"{start} -d {ip} -j KUBE-NODEPORTS" for ip in options.node_port_ips]
-        if options.drops_invalid:
-            count = f" -m nfacct --nfacct-name {INVALID_ACCOUNT}" if INVALID_ACCOUNT in options.accounts else ""
-            tables.filter_rules.append(f"-A KUBE-FORWARD -m conntrack --ctstate INVALID{count} -j DROP")
-        mark = MASQUERADE_MARK
-        tables.filter_rules += [
-            (
-                '-A KUBE-FORWARD -m comment --comment "kubernetes forwarding rules"'
-                f" -m mark --mark {mark}/{mark} -j ACCEPT"
-            ),
-            (
-                '-A KUBE-FORWARD -m comment --comment "kubernetes forwarding conntrack rule" -m conntrack'
-                " --ctstate RELATED,ESTABLISHED -j ACCEPT"
-            ),
+            for comment, match, endpoint in zip(comments, balance(targets, self._release), names, strict=True)
         ]
 
 
 class _Names:
     """A port's chain names, and what they are used for."""
 
-    def __init__(self, port: ServicePort) -> None:
+    def __init__(self, port: ServicePort, options: ProxyOptions) -> None:
         code = hashed(port.name + port.protocol, 16)
         endpoints = port.endpoints
+        exist = endpoints.exist
         self.cluster = f"KUBE-SVC-{code}"
         self.local = f"KUBE-SVL-{code}"
         self.external = f"KUBE-EXT-{code}"
         self.firewall = f"KUBE-FW-{code}"
         self.internal = self.local if port.internal_local else self.cluster
+        self.has_firewall = exist and bool(port.load_balancer_ips and port.source_ranges)
         self.internal_reachable = port.internal_reachable
         self.external_reachable = port.external_reachable
-        self.has_firewall = endpoints.exist and bool(port.load_balancer_ips and port.source_ranges)
-        reason, verdict = ("local endpoints", "DROP") if endpoints.exist else ("endpoints", "REJECT")
+        self.marks_refused = False
+        if changes.PROXY_FIREWALL not in options.release:
+            # v1.24: a chain leads to what is refused for want of a local endpoint, and marks it.
+            self.internal_reachable = self.external_reachable = exist
+            uses_local = port.internal_local or (port.external_local and port.externally_accessible)
+            self.marks_refused = exist and uses_local and not endpoints.local
+        reason, verdict = ("local endpoints", "DROP") if exist else ("endpoints", "REJECT")
         self.refusal = (f'-m comment --comment "{port.name} has no {reason}"', verdict)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lab.errors import InputError
-from lab.kubeproxy.options import MASQUERADE_MARK, ProxyOptions
+from lab.kubeproxy import changes
+from lab.kubeproxy.options import ProxyOptions
 from lab.kubeproxy.services import ServicePort, Target, changed_services, hashed, service_ports
-from lab.kubeproxy.versions import VERSIONS
 from lab.words import Family
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lab.topology.kubernetes import EndpointSlice, Service
 
 TABLE = "kube-proxy"
+
+_MARK = "0x00004000"  # --iptables-masquerade-bit has no effect here
 
 _NAME_LENGTH = 240
 """Longest name without its prefix (``chainNameBaseLengthMax``): nft takes 256, the prefix may have 16."""
@@ -36,10 +38,9 @@ def render(services: Iterable[Service], endpoint_slices: Iterable[EndpointSlice]
     :raises InputError: for a version that is not known or has no nftables mode, and for services that claim
         the same address and port.
     """
-    if not options.release.nftables:
-        first = next(version.name for version in VERSIONS.values() if version.nftables)
+    if changes.NFT_BETA not in options.release:
         message = f"kube-proxy {options.version} has no nftables mode that is known here"
-        raise InputError(message, cure=f"take {first} or later")
+        raise InputError(message, cure=f"take v1.{changes.NFT_BETA.minor} or later")
     ports = service_ports(services, endpoint_slices, options)
     writer = _Writer(options)
     writer.write_setup()
@@ -107,11 +108,21 @@ class _Writer:
         self.affinities: dict[str, None] = {}
         # From v1.36 the mark is set where the jump to the chain was.
         self._mark = (
-            f"mark set mark or {MASQUERADE_MARK}" if self._release.endpoint_maps else "jump mark-for-masquerade"
+            f"mark set mark or {_MARK}" if changes.ENDPOINT_MAPS in self._release else "jump mark-for-masquerade"
         )
-        cidr = options.cluster_cidr
-        self._from_pods = f"{self._ip} saddr {cidr}" if cidr else None
-        self._from_elsewhere = f"{self._ip} saddr != {cidr}" if cidr else None
+        self._from_pods, self._from_elsewhere = self._pods_matches()
+
+    def _pods_matches(self) -> tuple[str | None, str | None]:
+        """Return the matches of what local pods send, and of what others do; None where they are not told."""
+        match = self._options.pods_match
+        if match is None:
+            return None, None
+        option, value = match
+        if option == "-s":
+            return f"{self._ip} saddr {value}", f"{self._ip} saddr != {value}"
+        key = "iifname" if changes.INTERFACE_BY_NAME in self._release else "iif"
+        name = f'"{value.removesuffix("+")}{"*" if value.endswith("+") else ""}"'
+        return f"{key} {name}", f"{key} != {name}"
 
     def text(self) -> str:
         return "\n".join([*self.lines, ""])
@@ -138,7 +149,7 @@ class _Writer:
         """Write what is the same for all services."""
         lines, table = self.lines, self.table
         lines.append(f'add table {table} {{ comment "rules for kube-proxy" ; }}')
-        base_chains, jumps = _layout(after_dnat=self._release.filters_after_dnat)
+        base_chains, jumps = _layout(after_dnat=changes.FILTERS_AFTER_DNAT in self._release)
         for name, _, _, _ in base_chains:  # made anew, as a base chain's priority cannot be changed
             lines += [f"add chain {table} {name}", f"delete chain {table} {name}"]
         for name, kind, hook, priority in base_chains:
@@ -156,7 +167,7 @@ class _Writer:
         self._rule("firewall-check", f"{self._ip} daddr . meta l4proto . th dport vmap @firewall-ips")
         self._container("map", "service-ips", verdicts, "ClusterIP, ExternalIP and LoadBalancer IP traffic")
         self._container("map", "service-nodeports", "inet_proto . inet_service : verdict", "NodePort traffic")
-        if self._release.endpoint_maps:
+        if changes.ENDPOINT_MAPS in self._release:
             if self._options.masquerade_all:
                 comment = "masquerade all clusterIP traffic"
                 self._rule("services", f"{self._ip} daddr @cluster-ips {self._mark}", comment)
@@ -169,8 +180,8 @@ class _Writer:
         self._rule("services", f"{local}{self._node_ports_match()} meta l4proto . th dport vmap @service-nodeports")
 
     def _masquerading(self) -> None:
-        mark = MASQUERADE_MARK
-        if self._release.endpoint_maps:
+        mark = _MARK
+        if changes.ENDPOINT_MAPS in self._release:
             connection = f"{self._address} . {self._address} . inet_proto . inet_service"
             self._container("set", "hairpin-connections", connection, "service hairpin connections")
             self._rule("masquerading", f"mark and {mark} != 0 mark set mark xor {mark} masquerade fully-random")
@@ -194,7 +205,7 @@ class _Writer:
             "Reject traffic to invalid ports of ClusterIPs",
         )
         ranges = [cidr for cidr in self._options.service_cidrs if self._options.of_family(cidr)]
-        if ranges:
+        if ranges and changes.DROPS_UNALLOCATED in self._release:
             self._rule(
                 "cluster-ips-check",
                 f"{self._ip} daddr {{ {','.join(ranges)} }} drop",
@@ -259,7 +270,7 @@ class _Writer:
 
     def _chained(self, port: ServicePort) -> tuple[Target, ...]:
         """Return the endpoints that have chains of their own."""
-        chained = port.affinity_seconds or not self._release.endpoint_maps
+        chained = port.affinity_seconds or changes.ENDPOINT_MAPS not in self._release
         return port.endpoints.reachable if chained else ()
 
     def _port_chains(self, port: ServicePort, names: _Names) -> None:
@@ -278,7 +289,7 @@ class _Writer:
     def _port_elements(self, port: ServicePort, names: _Names) -> None:
         """Write the elements that send a port's traffic on its way, or refuse it."""
         exist, said = port.endpoints.exist, f' comment "{port.name}"'
-        if self._release.endpoint_maps:
+        if changes.ENDPOINT_MAPS in self._release:
             for target in port.endpoints.reachable:
                 if target.local:
                     ip = target.address
@@ -308,7 +319,7 @@ class _Writer:
 
     def _port_rules(self, port: ServicePort, names: _Names) -> None:
         endpoints = port.endpoints
-        if names.internal_reachable and not self._release.endpoint_maps:
+        if names.internal_reachable and changes.ENDPOINT_MAPS not in self._release:
             self._internal(port, names)
         if endpoints.exist and port.externally_accessible:
             self._external(port, names)
@@ -334,7 +345,7 @@ class _Writer:
     def _internal(self, port: ServicePort, names: _Names) -> None:
         """Masquerade what comes to the cluster IP from outside of the cluster; up to v1.35."""
         match = f"{self._ip} daddr {port.cluster_ip}"
-        if not self._release.filters_after_dnat:
+        if changes.MARKS_ANY_PORT not in self._release:
             match += f" {port.protocol} dport {port.port}"
         if self._options.masquerade_all:
             self._rule(names.internal, f"{match} {self._mark}")
@@ -356,7 +367,7 @@ class _Writer:
     def _balance(self, port: ServicePort, names: _Names, chain: str, targets: tuple[Target, ...]) -> None:
         """Write the rules that choose an endpoint: the one that the client had before, else any."""
         choice = f"numgen random mod {len(targets)}"
-        if self._release.endpoint_maps and not port.affinity_seconds:
+        if changes.ENDPOINT_MAPS in self._release and not port.affinity_seconds:
             elements = " , ".join([f"{i} : {one.address} . {one.port}" for i, one in enumerate(targets)])
             self._rule(
                 chain,
@@ -373,7 +384,7 @@ class _Writer:
     def _endpoint(self, port: ServicePort, names: _Names, target: Target) -> None:
         name = names.endpoint(target)
         chain = f"endpoint-{name}"
-        if not self._release.endpoint_maps:
+        if changes.ENDPOINT_MAPS not in self._release:
             self._rule(chain, f"{self._ip} saddr {target.address} {self._mark}")
         if port.affinity_seconds:
             self._rule(chain, f"update @affinity-{name} {{ {self._ip} saddr }}")

@@ -1,8 +1,7 @@
 """What both modes start from: each port of each service, with the endpoints that this node sends it to.
 
 Follows kubernetes' ``pkg/proxy/serviceport.go``, ``pkg/proxy/endpointslicecache.go`` and
-``pkg/proxy/topology.go``, for a node without a zone label: hints of endpoints are not used. Up to v1.15 an
-endpoint was there or not: terminating ones that still serve, and internalTrafficPolicy, were not known.
+``pkg/proxy/topology.go``.
 """
 
 from __future__ import annotations
@@ -11,16 +10,25 @@ import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from lab.errors import InputError
+from lab.kubeproxy import changes
 from lab.words import Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lab.kubeproxy.options import ProxyOptions
-    from lab.topology.kubernetes import EndpointSlice, Service
+    from lab.topology.kubernetes import Endpoint, EndpointSlice, Service
 
 # kube-proxy's informers leave out objects with these labels (``cmd/kube-proxy/app/server.go``).
-_NOT_OURS = ("service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless")
+_OTHER_PROXY = "service.kubernetes.io/service-proxy-name"
+_HEADLESS = "service.kubernetes.io/headless"
+
+# Annotations that ask for hints, up to v1.30 (``pkg/apis/core/annotation_key_constants.go``).
+_HINTS = "service.kubernetes.io/topology-aware-hints"
+_TOPOLOGY_MODE = "service.kubernetes.io/topology-mode"
+
+MANY_ENDPOINTS = 1000
+"""With more endpoints in all services, rules of endpoints carry no comments (``largeClusterEndpointsThreshold``)."""
 
 _BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # RFC 4648 section 6
 _BASE32_PAIRS = [high + low for high in _BASE32 for low in _BASE32]
@@ -36,6 +44,10 @@ class Target(NamedTuple):
     fallback: bool
     """It is terminating but still serves: used where no endpoint is ready."""
     local: bool
+    zones: frozenset[str]
+    """The zones that it is meant for, by its hints."""
+    nodes: frozenset[str]
+    """The nodes that it is meant for, by its hints."""
 
 
 class Endpoints(NamedTuple):
@@ -45,14 +57,14 @@ class Endpoints(NamedTuple):
     :param local: those for Local traffic policy; empty where it is not used.
     :param reachable: both together.
     :param exist: whether any is usable, on whatever node.
-    :param total: how many there are, usable or not.
+    :param total: how many there are that count for :data:`MANY_ENDPOINTS`.
     """
 
     cluster: tuple[Target, ...]
     local: tuple[Target, ...]
     reachable: tuple[Target, ...]
     exist: bool
-    total: int
+    total: int = 0
 
 
 class ServicePort(NamedTuple):
@@ -111,9 +123,11 @@ def service_ports(
 
     Headless and ExternalName services, and those without a cluster IP of the family, give nothing.
 
-    :raises InputError: where two services claim the same name, address and port, or node port.
+    :raises InputError: where two services have the same name, cluster IP and port, or node port, and where this
+        release fails with a Service, with the reason.
     """
     targets = _targets(endpoint_slices, options)
+    not_ours = {_OTHER_PROXY} if changes.SELECTORS_APART in options.release else {_OTHER_PROXY, _HEADLESS}
     ports: list[ServicePort] = []
     keys: set[str] = set()
     for service in services:
@@ -121,9 +135,11 @@ def service_ports(
         if key in keys:
             raise InputError(f"there are two Services {key}", cure="keep one of them")
         keys.add(key)
-        if service.spec.type == "ExternalName" or any(label in service.metadata.labels for label in _NOT_OURS):
+        if service.spec.type == "ExternalName" or not not_ours.isdisjoint(service.metadata.labels):
             continue
-        cluster_ip = next((ip for ip in service.spec.all_cluster_ips if options.of_family(ip)), "None")
+        cluster_ips = service.spec.all_cluster_ips
+        known = cluster_ips if changes.CLUSTER_IPS in options.release or options.own_cluster else cluster_ips[:1]
+        cluster_ip = next((ip for ip in known if options.of_family(ip)), "None")
         if cluster_ip != "None":
             ports += _ports(service, key, cluster_ip, targets, options)
     _refuse_conflicts(ports)
@@ -133,17 +149,23 @@ def service_ports(
 def _targets(
     endpoint_slices: Iterable[EndpointSlice], options: ProxyOptions
 ) -> dict[tuple[str, str, str], dict[str, Target]]:
-    """Collect endpoints by service, port name and protocol, then by their text."""
+    """Collect endpoints by service, port name and protocol, then by their text.
+
+    Up to v1.18 each slice stands for a subset of Endpoints: what several name is there several times.
+    """
     found: dict[tuple[str, str, str], dict[str, Target]] = {}
+    release = options.release
     ipv6 = options.family is Family.IPV6
     address_type = "IPv6" if ipv6 else "IPv4"
-    falls_back = not options.release.xlb_chains
-    for endpoint_slice in endpoint_slices:
+    from_slices = changes.SLICES in release
+    not_ours = {_HEADLESS} if changes.SELECTORS_APART in release else {_OTHER_PROXY, _HEADLESS}
+    serving_wins = changes.SERVING_SLICE_WINS in release
+    for place, endpoint_slice in enumerate(endpoint_slices):
         service = endpoint_slice.service_key
         if (
             service is None
             or endpoint_slice.address_type != address_type
-            or any(label in endpoint_slice.metadata.labels for label in _NOT_OURS)
+            or (from_slices and not not_ours.isdisjoint(endpoint_slice.metadata.labels))
         ):
             continue
         for port in endpoint_slice.ports:
@@ -155,10 +177,25 @@ def _targets(
                 address = endpoint.addresses[0]
                 text = f"[{address}]:{number}" if ipv6 else f"{address}:{number}"
                 local = endpoint.node_name is not None and endpoint.node_name == options.node_name
-                if text not in group or local:
-                    fallback = falls_back and endpoint.serving and endpoint.terminating
-                    group[text] = Target(address, number, text, endpoint.ready, fallback, local)
+                if not from_slices:
+                    if endpoint.ready and not endpoint.terminating:
+                        group[f"{text} {place}"] = _target(endpoint, address, number, text, local=local)
+                    continue
+                wins = not endpoint.terminating if serving_wins else local
+                if wins or text not in group:
+                    group[text] = _target(endpoint, address, number, text, local=local)
     return found
+
+
+def _target(endpoint: Endpoint, address: str, port: int, text: str, *, local: bool) -> Target:
+    fallback = endpoint.serving and endpoint.terminating
+    hints = endpoint.hints
+    zones = frozenset(one.name for one in hints.for_zones) if hints else _NOBODY
+    nodes = frozenset(one.name for one in hints.for_nodes) if hints else _NOBODY
+    return Target(address, port, text, endpoint.ready, fallback, local, zones, nodes)
+
+
+_NOBODY: frozenset[str] = frozenset()
 
 
 def _ports(
@@ -168,22 +205,40 @@ def _ports(
     targets: dict[tuple[str, str, str], dict[str, Target]],
     options: ProxyOptions,
 ) -> Iterable[ServicePort]:
-    spec = service.spec
+    spec, release = service.spec, options.release
     ingress = service.status.load_balancer.ingress
-    balancers = tuple(one.ip for one in ingress if one.ip and one.ip_mode != "Proxy" and options.of_family(one.ip))
+    balancers = tuple(
+        one.ip
+        for one in ingress
+        if one.ip
+        and options.of_family(one.ip)
+        and not (one.ip_mode == "Proxy" and options.gate("LoadBalancerIPMode", default=changes.IP_MODE in release))
+    )
     external_ips = tuple(ip for ip in spec.external_ips if options.of_family(ip))
+    if changes.EXTERNAL_IPS_GATE in release and not options.gate("AllowServiceExternalIPs", default=True):
+        external_ips = ()
     ranges = tuple(cidr for cidr in spec.load_balancer_source_ranges if options.of_family(cidr))
-    if any(cidr.endswith("/0") for cidr in ranges):  # "any" is the same as no range
+    if changes.ANY_RANGE in release and any(cidr.endswith("/0") for cidr in ranges):
         ranges = ()
     external_local = spec.external_traffic_policy == "Local"
-    internal_local = spec.internal_traffic_policy == "Local" and not options.release.xlb_chains
+    if changes.EXTERNAL_CHAINS not in release:
+        kinds = ("LoadBalancer", "NodePort")
+        external_local = external_local and spec.type in kinds
+    internal_local = spec.internal_traffic_policy == "Local" and changes.INTERNAL_POLICY in release
     external = bool(external_ips or balancers)
+    hinted = _heeds_hints(service, options)
     for port in spec.ports:
         group = targets.get((key, port.name, port.protocol), {})
         ordered = [group[text] for text in sorted(group)]
-        chosen = _choose(ordered, external_local, internal_local, external or port.node_port != 0)
+        colon = port.name or changes.PORT_WITHOUT_COLON not in release
+        total = len(ordered) if changes.COUNTS_UNREADY in release else sum(target.ready for target in ordered)
+        if internal_local and not external_local and changes.EXTERNAL_CHAINS not in release:
+            ordered = [target for target in ordered if target.local]  # v1.22, v1.23: whoever asks
+        by_policy = internal_local and changes.EXTERNAL_CHAINS in release
+        reached = external or port.node_port != 0
+        chosen = _choose(ordered, external_local, by_policy, reached, options, hinted=hinted)
         yield ServicePort(
-            name=f"{key}:{port.name}" if port.name else key,
+            name=f"{key}:{port.name}" if colon else key,
             service=key,
             port_name=port.name,
             protocol=port.protocol.lower(),
@@ -195,32 +250,78 @@ def _ports(
             source_ranges=ranges,
             health_check_node_port=spec.health_check_node_port,
             external_local=external_local,
-            internal_local=internal_local,
+            internal_local=by_policy,
             affinity_seconds=spec.affinity_seconds,
-            endpoints=chosen,
+            endpoints=chosen._replace(total=total),
         )
 
 
-def _choose(targets: list[Target], external_local: bool, internal_local: bool, external: bool) -> Endpoints:
+def _heeds_hints(service: Service, options: ProxyOptions) -> bool:
+    """Say whether the hints of a Service's endpoints are heeded."""
+    release = options.release
+    if changes.HINTS_ALWAYS in release:
+        return True
+    if changes.HINTS_ANNOTATED not in release:
+        return False
+    annotations = service.metadata.annotations
+    asked = annotations.get(_HINTS, "")
+    if not asked and changes.TOPOLOGY_MODE in release:
+        asked = annotations.get(_TOPOLOGY_MODE, "")
+    return asked in {"Auto", "auto"}
+
+
+def _hinted(targets: list[Target], options: ProxyOptions) -> list[Target]:
+    """Return the endpoints that hints leave to this node (``topologyModeFromHints`` in pkg/proxy/topology.go).
+
+    Where any ready one has no hint, or none names this node or its zone, they are not heeded.
+    """
+    ready = [target for target in targets if target.ready]
+    if changes.HINTS_NODES in options.release and options.node_name:
+        name = options.node_name
+        if all(target.nodes for target in ready) and any(name in target.nodes for target in ready):
+            return [target for target in targets if name in target.nodes]
+    zone = options.node_zone
+    if zone and all(target.zones for target in ready) and any(zone in target.zones for target in ready):
+        return [target for target in targets if zone in target.zones]
+    return targets
+
+
+def _choose(
+    targets: list[Target],
+    external_local: bool,
+    internal_local: bool,
+    external: bool,
+    options: ProxyOptions,
+    *,
+    hinted: bool,
+) -> Endpoints:
     """Choose the endpoints by traffic policy, as ``CategorizeEndpoints`` does.
 
     :param external: whether the port can be reached by more than its cluster IP.
+    :param hinted: whether hints are heeded, which Local policies are not subject to.
     """
+    falls_back = changes.TERMINATING in options.release
     # Even with externalTrafficPolicy Local, what the node itself and pods send goes to endpoints anywhere.
-    cluster = _usable(targets) if external or not internal_local else ()
+    cluster: tuple[Target, ...] = ()
+    if external or not internal_local:
+        cluster = tuple([target for target in (_hinted(targets, options) if hinted else targets) if target.ready])
+        cluster = cluster or _usable(targets, falls_back=falls_back)
+    if changes.TAKES_UNREADY in options.release and changes.REFUSES_UNREADY not in options.release:
+        local = tuple([target for target in cluster if target.local])
+        return Endpoints(cluster, local, tuple(targets), bool(targets))
     if not (internal_local or (external_local and external)):
-        return Endpoints(cluster, (), cluster, bool(cluster), len(targets))
-    local = _usable([target for target in targets if target.local])
+        return Endpoints(cluster, (), cluster, bool(cluster))
+    local = _usable([target for target in targets if target.local], falls_back=falls_back)
     union = {target.text: target for target in (*cluster, *local)}
     reachable = tuple([union[text] for text in sorted(union)])
-    any_usable = any(target.ready or target.fallback for target in targets)
-    return Endpoints(cluster, local, reachable, any_usable, len(targets))
+    any_usable = any(target.ready or (falls_back and target.fallback) for target in targets)
+    return Endpoints(cluster, local, reachable, any_usable)
 
 
-def _usable(targets: list[Target]) -> tuple[Target, ...]:
+def _usable(targets: list[Target], *, falls_back: bool) -> tuple[Target, ...]:
     """Return the ready ones, or those that still serve while terminating where none is ready."""
     ready = tuple([target for target in targets if target.ready])
-    return ready or tuple([target for target in targets if target.fallback])
+    return ready or tuple([target for target in targets if falls_back and target.fallback])
 
 
 def changed_services(before: Iterable[ServicePort], after: Iterable[ServicePort]) -> set[str]:

@@ -1,13 +1,18 @@
-"""The text of an iptables-restore input while it grows, and the two inputs that a renderer returns."""
+"""The text of an iptables-restore input while it grows, and the inputs that a renderer returns."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lab.kubeproxy import changes
+from lab.kubeproxy.options import INVALID_ACCOUNT
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from lab.kubeproxy.options import ProxyOptions
+    from lab.kubeproxy.releases import Release
     from lab.kubeproxy.services import Target
 
 
@@ -16,13 +21,15 @@ NODE_PORTS_COMMENT = '"kubernetes service nodeports; NOTE: this must be the last
 
 @dataclass(frozen=True)
 class IptablesRules:
-    """What kube-proxy gives to iptables, as two inputs for ``iptables-restore --noflush --counters``.
+    """What a node is given, as inputs for ``iptables-restore --noflush --counters``.
 
+    :param kubelet: the chains that the kubelet of that time makes before; empty from v1.27 on.
     :param restore: the filter and nat tables' KUBE chains, in one input.
     :param jumps: the jumps from the built-in chains, and the canaries: kube-proxy makes them by single calls.
         To be loaded once, after ``restore``: loaded again they would stand there twice.
     """
 
+    kubelet: str
     restore: str
     jumps: str
 
@@ -64,23 +71,60 @@ def delete(tables: Tables, declarations: Iterable[str]) -> None:
         tables.nat_rules.append(f"-X {declaration.split()[0].removeprefix(':')}")
 
 
-def jumps_text(jumps: Iterable[tuple[str, str, str, str]], chains: Iterable[tuple[str, str]] = ()) -> str:
-    """Write the jumps' input.
+def postrouting(options: ProxyOptions) -> list[str]:
+    """Write KUBE-POSTROUTING and KUBE-MARK-MASQ: what is marked is masqueraded."""
+    mark, release = options.mark, options.release
+    comment = '-A KUBE-POSTROUTING -m comment --comment "kubernetes service traffic requiring SNAT"'
+    masquerade = "MASQUERADE --random-fully" if changes.RANDOM_FULLY in release else "MASQUERADE"
+    if changes.CLEARS_MARK not in release:
+        marking = f"-A KUBE-MARK-MASQ -j MARK --set-xmark {mark}/{mark}"
+        return [f"{comment} -m mark --mark {mark}/{mark} -j {masquerade}", marking]
+    return [
+        f"-A KUBE-POSTROUTING -m mark ! --mark {mark}/{mark} -j RETURN",
+        f"-A KUBE-POSTROUTING -j MARK --xor-mark {mark}",
+        f"{comment} -j {masquerade}",
+        f"-A KUBE-MARK-MASQ -j MARK --or-mark {mark}",
+    ]
 
-    :param jumps: table, chain to jump to, chain to jump from, match with comment. Each is put first in its
-        chain, so the last one stands at the top.
-    :param chains: table and name of chains that nothing else makes.
-    """
-    tables: dict[str, list[str]] = {}
-    for table, name in chains:
-        tables.setdefault(table, []).append(chain(name))
-    for table, target, source, match in jumps:
-        words = ["-I", source, match, "-j", target]
-        tables.setdefault(table, []).append(" ".join(word for word in words if word))
-    return "".join("\n".join([f"*{table}", *lines, "COMMIT", ""]) for table, lines in tables.items())
+
+def forward(options: ProxyOptions) -> list[str]:
+    """Write KUBE-FORWARD: what is INVALID is dropped, what belongs to a Service's connection is accepted."""
+    mark, release = options.mark, options.release
+    rules = []
+    if options.drops_invalid:
+        count = f" -m nfacct --nfacct-name {INVALID_ACCOUNT}" if INVALID_ACCOUNT in options.accounts else ""
+        rules.append(f"-A KUBE-FORWARD -m conntrack --ctstate INVALID{count} -j DROP")
+    comment = '-A KUBE-FORWARD -m comment --comment "kubernetes forwarding'
+    rules.append(f'{comment} rules" -m mark --mark {mark}/{mark} -j ACCEPT')
+    established = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+    if changes.ONE_CONNTRACK_RULE in release:
+        return [*rules, f'{comment} conntrack rule" {established}']
+    always = changes.ACCEPTS_ESTABLISHED in release
+    cidr = options.cluster_cidr
+    if cidr or always:
+        source, destination = ("", "") if always else (f"-s {cidr} ", f"-d {cidr} ")
+        rules += [
+            f'{comment} conntrack pod source rule" {source}{established}',
+            f'{comment} conntrack pod destination rule" {destination}{established}',
+        ]
+    return rules
 
 
-def balance(targets: tuple[Target, ...], decimals: int) -> list[str]:
+def node_ports_entry(options: ProxyOptions) -> list[str]:
+    """Write the last rules of KUBE-SERVICES: what goes to the node itself may go to a node port."""
+    start = f"-A KUBE-SERVICES -m comment --comment {NODE_PORTS_COMMENT}"
+    if options.node_port_ips is not None:
+        return [f"{start} -d {ip} -j KUBE-NODEPORTS" for ip in options.node_port_ips]
+    closed = ""
+    if changes.LOOPBACK_NODE_PORTS in options.release and not options.localhost_opened:
+        closed = f" ! -d {options.loopback}"
+    return [f"{start} -m addrtype --dst-type LOCAL{closed} -j KUBE-NODEPORTS"]
+
+
+def balance(targets: tuple[Target, ...], release: Release) -> list[str]:
     """Return each balancing rule's match: the i-th of n has probability 1/(n-i), the last has none."""
+    decimals = 10 if changes.TEN_DIGITS in release else 5
     count = len(targets)
+    if not count:
+        return []
     return [f" -m statistic --mode random --probability {1 / left:.{decimals}f}" for left in range(count, 1, -1)] + [""]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+from lab.kubeproxy.changes import NFT_BETA
 from lab.kubeproxy.options import ProxyOptions
-from lab.kubeproxy.versions import VERSIONS, Version
+from lab.kubeproxy.releases import MINORS, Release, find_release
 from lab.proxy import DEFAULT_VERSIONS
 from lab.words import Family, ProxyMode
 
@@ -34,14 +35,14 @@ def drops_invalid(mode: ProxyMode, version: str, *, be_liberal: bool = False) ->
 
 def _ranges(mode: ProxyMode) -> Iterator[str]:
     """Tell what the versions that know a mode do, those together that do the same."""
-    versions = [version for version in VERSIONS.values() if mode is ProxyMode.IPTABLES or version.nftables]
+    versions = [one for one in map(find_release, MINORS) if mode is ProxyMode.IPTABLES or NFT_BETA in one]
     for words, group in itertools.groupby(versions, key=lambda version: _deed(mode, version)):
         first, *others = (version.name for version in group)
         name = f"{first} to {others[-1]}" if others else first
         yield words.format(name)
 
 
-def _deed(mode: ProxyMode, version: Version) -> str:
+def _deed(mode: ProxyMode, version: Release) -> str:
     if not drops_invalid(mode, version.name):
         return "not dropped by {}"
     if drops_invalid(mode, version.name, be_liberal=True):

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.errors import InputError
+from lab.kubeproxy.jumps import kubelets_chains
 from lab.netns import NftError
 from lab.rules import dump, json_dump
 from lab.rules.diff import Comparison, compare
 from lab.rules.scratch import listed, saved_uncounted
+from lab.words import ProxyMode
 
 if TYPE_CHECKING:
     from lab.rules.source import Proxy
@@ -50,8 +52,13 @@ def check(proxy: Proxy, text: str, source: str) -> Comparison:
         return _check_json(proxy, text, source)
     found = dump.read(text, source, proxy.options.family)
     options = dataclasses.replace(proxy.options, nfacct=found.counts_by_name)
-    expected = saved_uncounted(dataclasses.replace(proxy, options=options))
-    return compare(dump.read(expected, "kube-proxy's rules", options.family), found)
+    expected = dump.read(
+        saved_uncounted(dataclasses.replace(proxy, options=options)), "kube-proxy's rules", options.family
+    )
+    if mode is ProxyMode.IPTABLES:
+        chains = kubelets_chains(options.release)
+        expected, found = expected.without_kubelets(chains), found.without_kubelets(chains)
+    return compare(expected, found)
 
 
 def _check_json(proxy: Proxy, text: str, source: str) -> Comparison:

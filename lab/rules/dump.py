@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
@@ -20,6 +20,9 @@ from lab.kubeproxy.nftables import TABLE
 from lab.words import Family, ProxyMode
 
 CURE: Final = "give what iptables-save or 'nft list ruleset' prints on the node"
+#: The chain by which kube-proxy marks what the kubelet's KUBE-FIREWALL drops, up to v1.24.
+MARK_DROP: Final = "KUBE-MARK-DROP"
+
 CUT_OFF: Final = "was it cut off? " + CURE
 
 # Chains with kube-proxy's prefix that others make: the kubelet (pkg/kubelet/kubelet_network_linux.go) and kube-router
@@ -90,6 +93,20 @@ class Dump:
         return replace(
             self, containers={place: one for place, one in containers.items() if one.kind != "table" or one.lines}
         )
+
+    def without_kubelets(self, chains: Sequence[str]) -> Dump:
+        """Return it without chains that are the kubelet's, the jumps to them, and what the kubelet marks drops by."""
+        containers: dict[tuple[str, str], Container] = {}
+        for place, one in self.containers.items():
+            if place[1] in chains:
+                continue
+            lines = [line for line in one.lines if not line.text.endswith(tuple(f"-j {name}" for name in chains))]
+            if place[1] == MARK_DROP:
+                lines = []
+            elif one.kind == "chain":
+                lines = one.lines
+            containers[place] = replace(one, lines=lines)
+        return replace(self, containers=containers)
 
 
 def mode_of(text: str, source: str) -> ProxyMode:

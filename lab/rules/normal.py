@@ -185,12 +185,22 @@ def _without_chance(rule: Item) -> Item:
 
 
 def _by_destination(rules: Iterable[Item]) -> list[Item]:
-    """Sort neighbouring rules by protocol, address and port, which exclude each other; equal ones keep their order."""
+    """Sort neighbouring rules by protocol, address and port, which exclude each other, then by whose they are.
+
+    Rules of one Service port for one destination keep their order. Which of two Services that claim the same comes
+    first, kube-proxy leaves to chance.
+    """
     result: list[Item] = []
     for aimed, neighbours in groupby(((_destination(rule), rule) for rule in rules), key=lambda pair: pair[0] != ()):
         pairs = list(neighbours)
-        result += [rule for _, rule in (sorted(pairs, key=lambda pair: pair[0]) if aimed else pairs)]
+        result += [rule for _, rule in (sorted(pairs, key=_place) if aimed else pairs)]
     return result
+
+
+def _place(aimed: tuple[tuple[str, ...], Item]) -> tuple[tuple[str, ...], str]:
+    destination, rule = aimed
+    comment = next((option for part in rule.parts for option in part[2:] if option.startswith("--comment ")), "")
+    return destination, " ".join(comment.split()[1:2])
 
 
 def _destination(rule: Item) -> tuple[str, ...]:

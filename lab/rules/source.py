@@ -90,12 +90,7 @@ class Proxy:
     @property
     def note(self) -> str | None:
         """What has to be known about the version, if anything."""
-        if self.mode is ProxyMode.IPTABLES and self.options.release.invalid_only:
-            return (
-                f"Of kube-proxy {self.options.version} only the handling of INVALID packets is modelled; "
-                "its chains are those of v1.29."
-            )
-        return None
+        return self.options.release.note
 
     def render(self) -> tuple[str, ...]:
         """Return what it loads, in that order: two inputs of iptables-restore, or one of nft.
@@ -104,7 +99,7 @@ class Proxy:
         """
         if self.mode is ProxyMode.IPTABLES:
             rules = iptables.render(self.services, self.endpoint_slices, self.options)
-            return rules.restore, rules.jumps
+            return rules.kubelet + rules.restore, rules.jumps
         return (nftables.render(self.services, self.endpoint_slices, self.options),)
 
 

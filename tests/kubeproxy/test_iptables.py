@@ -117,22 +117,11 @@ def test_without_nfacct_the_drop_does_not_count(world):
 
 
 def test_accounts_that_have_to_exist():
-    accounts = {name: dataclasses.replace(OPTIONS, version=name).accounts for name in ("v1.30", "v1.31", "v1.32")}
+    accounts = {name: dataclasses.replace(OPTIONS, version=name).accounts for name in ("v1.30", "v1.31")}
     assert accounts == {
         "v1.30": (),
-        "v1.31": ("ct_state_invalid_dropped_pkts",),
-        "v1.32": ("ct_state_invalid_dropped_pkts", "localhost_nps_accepted_pkts"),
+        "v1.31": ("ct_state_invalid_dropped_pkts", "localhost_nps_accepted_pkts"),
     }
-
-
-@pytest.mark.parametrize("version", ["v1.16", "v1.28"])
-def test_a_version_of_which_only_invalid_is_known_says_so_first(world, version):
-    assert restore(world, version=version)[0].startswith(f"# kube-proxy {version}: only its handling of INVALID")
-
-
-@pytest.mark.parametrize("version", ["v1.14", "v1.15", "v1.29", "v1.36"])
-def test_other_versions_say_nothing(world, version):
-    assert restore(world, version=version)[0] == "*filter"
 
 
 def test_masquerade_all(world):

@@ -1,4 +1,4 @@
-"""iptables mode of v1.14 and v1.15."""
+"""iptables mode of v1.14 to v1.23."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_whole_input_for_one_service(world):
         ),
         f"-A KUBE-MARK-MASQ -j MARK --set-xmark {mark}",
         (
-            '-A KUBE-SERVICES -m comment --comment "default/web cluster IP" -m tcp -p tcp -d 10.96.0.1/32'
+            '-A KUBE-SERVICES -m comment --comment "default/web: cluster IP" -m tcp -p tcp -d 10.96.0.1/32'
             f" --dport 80 -j {service}"
         ),
         f"-A {service} -j {endpoint}",
@@ -69,6 +69,24 @@ def test_invalid_drop_is_v1_15s_only_news(world):
     assert "INVALID" in forward[0]
 
 
+def test_the_kubelet_of_the_time_drops_what_is_marked(world):
+    chains = {
+        version: [
+            line.split()[1]
+            for line in iptables.render([], [], ProxyOptions(Family.IPV4, version)).kubelet.splitlines()
+            if line.startswith("-A")
+        ]
+        for version in ("v1.14", "v1.18", "v1.26", "v1.27")
+    }
+    marked, guarded = ["KUBE-FIREWALL"], ["KUBE-FIREWALL", "KUBE-FIREWALL"]
+    assert chains == {
+        "v1.14": [*marked, "KUBE-MARK-DROP"],
+        "v1.18": [*guarded, "KUBE-MARK-DROP"],
+        "v1.26": [*guarded, "KUBE-MARK-DROP"],
+        "v1.27": [],
+    }
+
+
 def test_probabilities_have_five_decimals(world):
     world.add("web", [1, 2, 3])
     assert [rule.split()[6] for rule in rules(world, "KUBE-SVC-")[:2]] == ["0.33333", "0.50000"]
@@ -82,14 +100,13 @@ def test_a_cluster_cidr_masquerades_and_forwards(world):
 
 
 @pytest.mark.parametrize(
-    ("node", "last"), [("node", '"Balancing rule 0 for default/web"'), ("other", "KUBE-MARK-DROP")]
+    ("node", "last"), [("node", '"Balancing rule 0 for default/web:"'), ("other", "KUBE-MARK-DROP")]
 )
 def test_local_policy(world, node, last):
     ports = [{"port": 80, "nodePort": 30000}]
     endpoint = {"n": 1, "nodeName": node}
     world.add("web", [endpoint], type="NodePort", ports=ports, externalTrafficPolicy="Local")
     assert last in rules(world, "KUBE-XLB-")[-1]
-    assert bool(rules(world, "KUBE-FIREWALL")) == (node == "other")
 
 
 def test_internal_policy_was_not_known(world):

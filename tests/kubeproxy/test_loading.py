@@ -28,16 +28,16 @@ def options(family, version):
 
 
 @pytest.mark.parametrize("backend", ["nft", "legacy"])
-@pytest.mark.parametrize("version", ["v1.14", "v1.15", "v1.29", "v1.36"])
+@pytest.mark.parametrize("version", ["v1.14", "v1.19", "v1.23", "v1.24", "v1.29", "v1.36"])
 def test_iptables(everything, in_namespace, family, version, backend):
     rules = iptables.render(everything.services, everything.endpoint_slices, options(family, version))
     program = f"ip{'6' if family is Family.IPV6 else ''}tables-{backend}"
     load = f"{program}-restore --noflush --counters"
     # Another's rule and chain, and a second sync: none is lost, none doubled.
     other = "*filter\n:OTHER - [0:0]\n-A OTHER -j ACCEPT\n-A FORWARD -j OTHER\nCOMMIT\n"
-    script = f"{load} <other; {load} <restore; {load} <jumps; {load} <restore; {program}-save"
-    saved = in_namespace(script, restore=rules.restore, jumps=rules.jumps, other=other)
-    sent = re.findall(r"^-[AI] (\S+)", rules.restore + rules.jumps + other, re.MULTILINE)
+    script = f"{load} <other; {load} <kubelet; {load} <restore; {load} <jumps; {load} <restore; {program}-save"
+    saved = in_namespace(script, kubelet=rules.kubelet, restore=rules.restore, jumps=rules.jumps, other=other)
+    sent = re.findall(r"^-[AI] (\S+)", rules.kubelet + rules.restore + rules.jumps + other, re.MULTILINE)
     assert sorted(re.findall(r"^-A (\S+)", saved, re.MULTILINE)) == sorted(sent)
 
 

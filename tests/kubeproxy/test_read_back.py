@@ -236,7 +236,8 @@ def test_iptables_after_a_change(make_world, in_namespace, version, family, chan
     program = f"ip{'6' if family is Family.IPV6 else ''}tables-nft"
     load = f"{program}-restore --noflush --counters"
     saved = in_namespace(
-        f"{load} <restore; {load} <jumps; {load} <change; {program}-save",
+        f"{load} <kubelet; {load} <restore; {load} <jumps; {load} <change; {program}-save",
+        kubelet=first.kubelet,
         restore=first.restore,
         jumps=first.jumps,
         change=iptables.sync(before, after, proxy),

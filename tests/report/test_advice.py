@@ -5,7 +5,8 @@ import re
 import pytest
 
 from lab.fixes import NONE
-from lab.kubeproxy.versions import VERSIONS
+from lab.kubeproxy.changes import NFT_BETA
+from lab.kubeproxy.releases import MINORS, find_release
 from lab.proxy import proxy_options, render_rules
 from lab.report.advice import advice, drops_invalid
 from lab.topology.reader import load
@@ -13,10 +14,10 @@ from lab.trial import with_proxy
 from lab.words import Family, ProxyMode
 
 PAIRS = [
-    (mode, version.name)
+    (mode, version)
     for mode in ProxyMode
-    for version in VERSIONS.values()
-    if mode is ProxyMode.IPTABLES or version.nftables
+    for version in MINORS
+    if mode is ProxyMode.IPTABLES or NFT_BETA in find_release(version)
 ]
 
 

@@ -23,7 +23,7 @@ NODE = NodeSettings(
 )
 IPTABLES = {
     f"{version}-{backend}": Choice(ProxyMode.IPTABLES, version, backend)
-    for version in ("v1.14", "v1.29", "v1.32")
+    for version in ("v1.23", "v1.29", "v1.32")
     for backend in Backend
 }
 SHAPES = {

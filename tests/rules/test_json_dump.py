@@ -98,7 +98,7 @@ class TestKernel:
         return listed
 
     def test_a_nodes_json_has_the_rules(self, proxy):
-        comparison = check(proxy("v1.33"), JSON, "node")
+        comparison = check(proxy("v1.33.5"), JSON, "node")
         assert comparison.differences == ()
         assert comparison.left_out == (
             "22 rules of kube-proxy for ipv6 not compared: ip6 kube-proxy (give --family ipv6 for that).",
@@ -124,9 +124,9 @@ class TestKernel:
         assert check(proxy, f"# Warning: something\n{pretty}\n# Warning: at the end\n", "node").same
 
     def test_a_difference_has_no_line(self, proxy, listed, lab_rules, tmp_path):
-        (script,) = proxy("v1.33").render()
+        (script,) = proxy("v1.33.5").render()
         text = listed(script.replace("masquerade fully-random", "masquerade random"))
-        [difference] = check(proxy("v1.33"), text, "node").differences
+        [difference] = check(proxy("v1.33.5"), text, "node").differences
         assert (difference.expected, difference.found) == ("masquerade fully-random", "masquerade random")
         assert difference.line is None
         node = tmp_path / "node.json"
@@ -142,4 +142,4 @@ class TestKernel:
             {"rule": {"family": "ip", "table": "kube-proxy", "chain": "services", "expr": [{"unheard-of": None}]}}
         )
         with pytest.raises(InputError, match=r"node: nft's JSON, but it cannot be loaded here .*without -j"):
-            check(proxy("v1.33"), json.dumps(strange), "node")
+            check(proxy("v1.33.5"), json.dumps(strange), "node")

@@ -18,7 +18,7 @@ def test_a_list_from_stdin(lab_rules, objects):
     assert text.startswith("# worker-1: kube-proxy ipv4\n*filter\n")
     assert "! -s 10.244.0.0/16 -j KUBE-MARK-MASQ" in text
     assert text.count("--to-destination") == 11
-    ipv6 = lab_rules(objects, "--family", "ipv6", code=0).stdout
+    ipv6 = lab_rules(objects, "--family", "ipv6", "--proxy-version", "v1.20", code=0).stdout
     assert ipv6.startswith("# kube-proxy ipv6\n")
     assert "--to-destination [fd00:244::1]:8080" in ipv6
     assert "add table ip kube-proxy" in lab_rules(objects, "--proxy-mode", "nftables", code=0).stdout
