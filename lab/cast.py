@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from lab.errors import InputError, nearest
-from lab.kubeproxy import ProxyOptions
+from lab.kubeproxy import MINORS, ProxyOptions
 from lab.kubeproxy.services import ServicePort, service_ports
 from lab.topology.model import Topology
 from lab.topology.routes import node_address
@@ -124,7 +124,7 @@ def playable(topology: Topology, family: Family, protocol: str | None = None) ->
 
 
 def _ports(topology: Topology, family: Family) -> list[ServicePort]:
-    return service_ports(topology.services, topology.endpoint_slices, ProxyOptions(family=family))
+    return service_ports(topology.services, topology.endpoint_slices, ProxyOptions(family, MINORS[-1]))
 
 
 def service_port(topology: Topology, family: Family, protocol: str, service: str | None = None) -> ServicePort:

@@ -90,7 +90,7 @@ def suggestions(topology: Topology, lab: StandingLab, family: Family | None = No
     chosen = "" if len(labs()) == 1 else f"--lab {lab.name} "
     found = []
     if topology.clients:
-        options = ProxyOptions(family=family or Family.IPV4)
+        options = ProxyOptions(family or Family.IPV4, own_cluster=True)
         ports = service_ports(topology.services, topology.endpoint_slices, options)
         for port in [port for port in ports if port.protocol == "tcp"][:1]:
             url = f"http://{SocketAddress(port.cluster_ip, port.port)}".removesuffix(":80")
