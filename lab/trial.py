@@ -87,7 +87,7 @@ class Setting:
         trial, fix = self.trial, self.fix
         set_before = fix.change.sysctls.get(BE_LIBERAL, "0") != "0"
         options = ProxyOptions(family=self.family, version=trial.proxy_version, conntrack_tcp_be_liberal=set_before)
-        by_version = trial.proxy_mode is ProxyMode.IPTABLES and options.drops_invalid
+        by_version = options.drops_invalid(trial.proxy_mode)
         protection = fix.protection | (Protection.DROP_FORWARD if by_version else Protection.NOTHING)
         hidden = self.case.about_answers and answered_at_node(self.topology, self.family, self.players)
         return protection.at_node if hidden else protection

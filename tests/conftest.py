@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tarfile
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -29,3 +31,80 @@ def stays_where_it_is():
     yield
     if Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"] or os.geteuid():
         assert os.stat(NETWORK).st_ino == before
+
+
+class Dumps:
+    """What real kube-proxies wrote: see kubeproxy/dumps.md.
+
+    A name is ``VERSION/KIND``; of the kinds, ``iptables-v4`` is of one family, ``iptables-v4-dual`` and ``nft-v4``
+    of a node of both.
+    """
+
+    _ADDRESSES = ("192.168.50.10", "172.16.9.10", "10.244.1.1")
+    _IPV6_ADDRESSES = ("fd50::10", "fd51::10", "fd44:0:0:1::1")
+
+    def __init__(self, directory):
+        self._directory = directory
+        with tarfile.open(Path(__file__).parent / "kubeproxy" / "dumps.tar.xz") as archive:
+            archive.extractall(directory, filter="data")
+
+    def path(self, name):
+        version, _, kind = name.partition("/")
+        return self._directory / version / f"{'nft' if kind.startswith('nft') else kind}.txt"
+
+    def text(self, name):
+        return self.path(name).read_text()
+
+    @cache  # noqa: B019 - there is one
+    def _objects(self, *names):
+        from lab.topology.reader import load_either
+
+        given = [load_either(self._directory / name) for name in names]
+        return tuple(one for each in given for one in each.services), tuple(
+            one for each in given for one in each.endpoint_slices
+        )
+
+    def objects(self, name):
+        """The Services and slices that were served."""
+        version, _, kind = name.partition("/")
+        minor = int(version.split(".")[1])
+        if minor <= 17:
+            return self._objects("objects-upto-v1.17.yaml")
+        if minor == 18:
+            return self._objects("objects.yaml", "objects-new-nospace.yaml")
+        if kind.startswith("nft") and minor == 29:
+            return self._objects("objects-nft-v1.29.yaml")
+        if kind.startswith("nft") and minor == 30:
+            return self._objects("objects.yaml", "objects-new-nolong.yaml")
+        return self._objects("objects.yaml", "objects-new.yaml")
+
+    def proxy(self, name, **changes):
+        """The kube-proxy that wrote a dump, as the lab knows it."""
+        from lab.kubeproxy import ProxyOptions
+        from lab.rules.source import Proxy
+        from lab.words import Backend, Family, ProxyMode
+
+        version, _, kind = name.partition("/")
+        minor = int(version.split(".")[1])
+        dual = kind != "iptables-v4"
+        gates = {"IPv6DualStack": True} if dual and 18 <= minor <= 20 else {}
+        if version == "v1.22.17" and not dual:
+            gates = {"IPv6DualStack": False}
+        settings = {
+            "family": Family.IPV6 if "v6" in kind else Family.IPV4,
+            "version": version,
+            "cluster_cidrs": ("10.244.0.0/16", "fd44::/16") if dual else ("10.244.0.0/16",),
+            "service_cidrs": ("10.96.0.0/12", "fd96::/112", "fd97::/112"),
+            "node_name": "worker-1",
+            "node_zone": "zone-a",
+            "node_addresses": (*self._ADDRESSES, *(self._IPV6_ADDRESSES if dual else ())),
+            "feature_gates": tuple(gates.items()),
+            **changes,
+        }
+        mode = ProxyMode.NFTABLES if kind.startswith("nft") else ProxyMode.IPTABLES
+        return Proxy("worker-1", mode, Backend.NFT, ProxyOptions(**settings), *self.objects(name))
+
+
+@pytest.fixture(scope="session")
+def dumps(tmp_path_factory):
+    return Dumps(tmp_path_factory.mktemp("dumps"))

@@ -28,7 +28,7 @@ class Effect(StrEnum):
     FORM = "how the same is written"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Change:
     """One difference between kube-proxy's releases.
 
@@ -40,7 +40,7 @@ class Change:
     :param patches: patch releases of earlier minors from which they have it too, or of ``minor`` itself where its
         first patches lack it, as (minor, patch).
     :param pulls: upstream's pull requests, where known.
-    :param read: it was read in upstream's source; no dump shows it.
+    :param read: no dump shows it: it was read in upstream's source, or seen with other objects or settings.
     """
 
     name: str
@@ -111,6 +111,13 @@ PORT_WITHOUT_COLON: Final = Change(
     19,
     "a port without a name is called ns/name, before ns/name: (in comments and in the hash of every chain)",
     Effect.FORM,
+)
+OTHER_BALANCERS: Final = Change(
+    "other-balancers",
+    18,
+    "a load balancer's address of the other family is left out; before, it makes the load of all rules fail",
+    patches=((16, 8), (17, 4)),
+    pulls=(87117, 88366, 88396),
 )
 KUBELET_GUARDS_LOCALHOST: Final = Change(
     "kubelet-guards-localhost",
@@ -308,6 +315,7 @@ HEEDS_BE_LIBERAL: Final = Change(
     "heeds-be-liberal",
     29,
     "the drop of INVALID is left out where nf_conntrack_tcp_be_liberal is set when kube-proxy starts",
+    read=True,
     pulls=(120412,),
 )
 IP_MODE: Final = Change(
@@ -345,6 +353,7 @@ SELECTORS_APART: Final = Change(
     36,
     "a Service labelled headless is served where it has a VIP, and a slice labelled service-proxy-name is used",
     modes=_BOTH,
+    read=True,
     pulls=(134623,),
 )
 EXTERNAL_IPS_GATE: Final = Change(
@@ -361,6 +370,13 @@ NFT_ALPHA: Final = Change(
 NFT_MAPS: Final = Change(
     "nft-maps", 30, "the table's layout of today: maps of services, of firewalls and of what has no endpoints",
     modes=_NFTABLES, pulls=(122296, 122614, 122692, 123162,))  # fmt: skip
+NFT_FORGETS_INVALID: Final = Change(
+    "nft-forgets-invalid",
+    30,
+    "what is INVALID is no more dropped, as the first alpha did where be_liberal was not set",
+    modes=_NFTABLES,
+    pulls=(122663,),
+)
 NFT_BETA: Final = Change(
     "nft-beta",
     31,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lab.kubeproxy import changes
 from lab.kubeproxy.releases import Release, find_release
-from lab.words import Family
+from lab.words import Family, ProxyMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -133,12 +133,14 @@ class ProxyOptions:
         addresses = [address for address in (*loopback, *self.node_addresses) if self.of_family(address)]
         return tuple(address for address in addresses if any(ip_address(address) in cidr for cidr in cidrs))
 
-    @property
-    def drops_invalid(self) -> bool:
-        """Whether the INVALID drop is written."""
-        if changes.DROPS_INVALID not in self.release:
+    def drops_invalid(self, mode: ProxyMode) -> bool:
+        """Say whether the drop of what is INVALID is written."""
+        release = self.release
+        if mode is ProxyMode.NFTABLES and changes.NFT_FORGETS_INVALID in release:
             return False
-        return not (changes.HEEDS_BE_LIBERAL in self.release and self.conntrack_tcp_be_liberal)
+        if changes.DROPS_INVALID not in release:
+            return False
+        return not (changes.HEEDS_BE_LIBERAL in release and self.conntrack_tcp_be_liberal)
 
     @property
     def dual_stack(self) -> bool:
@@ -162,7 +164,7 @@ class ProxyOptions:
     def accounts(self) -> tuple[str, ...]:
         """Names of the nfacct objects that have to exist before the rules of iptables mode are loaded."""
         wanted = {
-            INVALID_ACCOUNT: changes.COUNTS_INVALID in self.release and self.drops_invalid,
+            INVALID_ACCOUNT: changes.COUNTS_INVALID in self.release and self.drops_invalid(ProxyMode.IPTABLES),
             LOCALHOST_ACCOUNT: changes.COUNTS_LOCALHOST in self.release and self.localhost_opened,
         }
         return tuple(name for name, needed in wanted.items() if needed and self.nfacct)

@@ -10,7 +10,7 @@ import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from lab.errors import InputError
-from lab.kubeproxy import changes
+from lab.kubeproxy import changes, faults
 from lab.words import Family
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ def service_ports(
         known = cluster_ips if changes.CLUSTER_IPS in options.release or options.own_cluster else cluster_ips[:1]
         cluster_ip = next((ip for ip in known if options.of_family(ip)), "None")
         if cluster_ip != "None":
+            faults.refuse(service, options)
             ports += _ports(service, key, cluster_ip, targets, options)
     _refuse_conflicts(ports)
     return ports
@@ -154,19 +155,11 @@ def _targets(
     Up to v1.18 each slice stands for a subset of Endpoints: what several name is there several times.
     """
     found: dict[tuple[str, str, str], dict[str, Target]] = {}
-    release = options.release
     ipv6 = options.family is Family.IPV6
-    address_type = "IPv6" if ipv6 else "IPv4"
-    from_slices = changes.SLICES in release
-    not_ours = {_HEADLESS} if changes.SELECTORS_APART in release else {_OTHER_PROXY, _HEADLESS}
-    serving_wins = changes.SERVING_SLICE_WINS in release
+    from_slices = changes.SLICES in options.release
     for place, endpoint_slice in enumerate(endpoint_slices):
         service = endpoint_slice.service_key
-        if (
-            service is None
-            or endpoint_slice.address_type != address_type
-            or (from_slices and not not_ours.isdisjoint(endpoint_slice.metadata.labels))
-        ):
+        if service is None or not counts(endpoint_slice, options):
             continue
         for port in endpoint_slice.ports:
             number = port.port
@@ -176,18 +169,37 @@ def _targets(
             for endpoint in endpoint_slice.endpoints:
                 address = endpoint.addresses[0]
                 text = f"[{address}]:{number}" if ipv6 else f"{address}:{number}"
-                local = endpoint.node_name is not None and endpoint.node_name == options.node_name
                 if not from_slices:
                     if endpoint.ready and not endpoint.terminating:
-                        group[f"{text} {place}"] = _target(endpoint, address, number, text, local=local)
-                    continue
-                wins = not endpoint.terminating if serving_wins else local
-                if wins or text not in group:
-                    group[text] = _target(endpoint, address, number, text, local=local)
+                        group[f"{text} {place}"] = _target(endpoint, address, number, text, options)
+                elif text not in group or wins(endpoint, options):
+                    group[text] = _target(endpoint, address, number, text, options)
     return found
 
 
-def _target(endpoint: Endpoint, address: str, port: int, text: str, *, local: bool) -> Target:
+def counts(endpoint_slice: EndpointSlice, options: ProxyOptions) -> bool:
+    """Say whether kube-proxy reads a slice: it is of the family, and no label keeps it away."""
+    if endpoint_slice.address_type != ("IPv6" if options.family is Family.IPV6 else "IPv4"):
+        return False
+    if changes.SLICES not in options.release:
+        return True
+    not_ours = {_HEADLESS} if changes.SELECTORS_APART in options.release else {_OTHER_PROXY, _HEADLESS}
+    return not_ours.isdisjoint(endpoint_slice.metadata.labels)
+
+
+def wins(endpoint: Endpoint, options: ProxyOptions) -> bool:
+    """Say whether this word of an endpoint outdoes another slice's that does not; else chance decides."""
+    if changes.SERVING_SLICE_WINS in options.release:
+        return not endpoint.terminating
+    return _is_local(endpoint, options)
+
+
+def _is_local(endpoint: Endpoint, options: ProxyOptions) -> bool:
+    return endpoint.node_name is not None and endpoint.node_name == options.node_name
+
+
+def _target(endpoint: Endpoint, address: str, port: int, text: str, options: ProxyOptions) -> Target:
+    local = _is_local(endpoint, options)
     fallback = endpoint.serving and endpoint.terminating
     hints = endpoint.hints
     zones = frozenset(one.name for one in hints.for_zones) if hints else _NOBODY
@@ -217,7 +229,7 @@ def _ports(
     external_ips = tuple(ip for ip in spec.external_ips if options.of_family(ip))
     if changes.EXTERNAL_IPS_GATE in release and not options.gate("AllowServiceExternalIPs", default=True):
         external_ips = ()
-    ranges = tuple(cidr for cidr in spec.load_balancer_source_ranges if options.of_family(cidr))
+    ranges = tuple(cidr.strip() for cidr in spec.load_balancer_source_ranges if options.of_family(cidr))
     if changes.ANY_RANGE in release and any(cidr.endswith("/0") for cidr in ranges):
         ranges = ()
     external_local = spec.external_traffic_policy == "Local"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lab.kubeproxy import changes
 from lab.kubeproxy.options import INVALID_ACCOUNT
+from lab.words import ProxyMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,7 +92,7 @@ def forward(options: ProxyOptions) -> list[str]:
     """Write KUBE-FORWARD: what is INVALID is dropped, what belongs to a Service's connection is accepted."""
     mark, release = options.mark, options.release
     rules = []
-    if options.drops_invalid:
+    if options.drops_invalid(ProxyMode.IPTABLES):
         count = f" -m nfacct --nfacct-name {INVALID_ACCOUNT}" if INVALID_ACCOUNT in options.accounts else ""
         rules.append(f"-A KUBE-FORWARD -m conntrack --ctstate INVALID{count} -j DROP")
     comment = '-A KUBE-FORWARD -m comment --comment "kubernetes forwarding'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from lab.kubeproxy.changes import NFT_BETA
+from lab.kubeproxy.changes import NFT_ALPHA
 from lab.kubeproxy.options import ProxyOptions
 from lab.kubeproxy.releases import MINORS, Release, find_release
 from lab.proxy import DEFAULT_VERSIONS
@@ -25,17 +25,17 @@ def advice() -> Iterator[str]:
 
 
 def drops_invalid(mode: ProxyMode, version: str, *, be_liberal: bool = False) -> bool:
-    """Return whether kube-proxy drops INVALID packets by a rule of its own: in nftables mode no version does.
+    """Return whether kube-proxy drops INVALID packets by a rule of its own.
 
     :param be_liberal: whether ``nf_conntrack_tcp_be_liberal`` is set when it starts.
     """
     options = ProxyOptions(Family.IPV4, version, conntrack_tcp_be_liberal=be_liberal)
-    return mode is ProxyMode.IPTABLES and options.drops_invalid
+    return options.drops_invalid(mode)
 
 
 def _ranges(mode: ProxyMode) -> Iterator[str]:
     """Tell what the versions that know a mode do, those together that do the same."""
-    versions = [one for one in map(find_release, MINORS) if mode is ProxyMode.IPTABLES or NFT_BETA in one]
+    versions = [one for one in map(find_release, MINORS) if mode is ProxyMode.IPTABLES or NFT_ALPHA in one]
     for words, group in itertools.groupby(versions, key=lambda version: _deed(mode, version)):
         first, *others = (version.name for version in group)
         name = f"{first} to {others[-1]}" if others else first

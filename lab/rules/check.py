@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.errors import InputError
+from lab.kubeproxy.chance import Undecided, undecided
 from lab.kubeproxy.jumps import kubelets_chains
 from lab.netns import NftError
 from lab.rules import dump, json_dump
@@ -51,11 +52,34 @@ def check(proxy: Proxy, text: str, source: str) -> Comparison:
     if dump.is_json(text):
         return _check_json(proxy, text, source)
     found = dump.read(text, source, proxy.options.family)
+    comparison = _compare(proxy, found)
+    for one in undecided(proxy.endpoint_slices, proxy.options):
+        if not comparison.same:
+            proxy, comparison = _settled(proxy, found, one, comparison)
+    return comparison
+
+
+def _settled(proxy: Proxy, found: dump.Dump, one: Undecided, comparison: Comparison) -> tuple[Proxy, Comparison]:
+    """Take the way, of those that kube-proxy leaves to chance, that the node has gone."""
+    best = (proxy, comparison)
+    for winner in one.ways:
+        tried = dataclasses.replace(proxy, endpoint_slices=one.settled(proxy.endpoint_slices, winner))
+        other = _compare(tried, found)
+        if len(other.differences) < len(best[1].differences):
+            said = (
+                f"Which slice's word of {one.address} counts for {one.service}, kube-proxy leaves to chance: here it is"
+                f" that of {proxy.endpoint_slices[winner].metadata.name}."
+            )
+            best = (tried, dataclasses.replace(other, left_out=(*comparison.left_out, said)))
+    return best
+
+
+def _compare(proxy: Proxy, found: dump.Dump) -> Comparison:
     options = dataclasses.replace(proxy.options, nfacct=found.counts_by_name)
     expected = dump.read(
         saved_uncounted(dataclasses.replace(proxy, options=options)), "kube-proxy's rules", options.family
     )
-    if mode is ProxyMode.IPTABLES:
+    if proxy.mode is ProxyMode.IPTABLES:
         chains = kubelets_chains(options.release)
         expected, found = expected.without_kubelets(chains), found.without_kubelets(chains)
     return compare(expected, found)

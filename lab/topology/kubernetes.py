@@ -96,6 +96,11 @@ def _normal_cidr(text: str) -> str:
         raise ValueError("must be a CIDR such as 10.0.0.0/8 or fd00::/64") from None
 
 
+def _source_range(text: str) -> str:
+    """Keep a blank before a CIDR, which the API server lets pass, and on which some kube-proxies end."""
+    return f"{' ' * text.startswith(' ')}{_normal_cidr(text)}"
+
+
 def _cluster_ip(text: str) -> str:
     return text if text in {"", "None"} else _normal_ip(text)
 
@@ -121,7 +126,7 @@ OptionalPort = Annotated[int, Field(ge=0, le=65535)]
 Ip = Annotated[str, AfterValidator(_normal_ip)]
 OrdinaryIp = Annotated[str, AfterValidator(_ordinary_ip)]
 ClusterIp = Annotated[str, AfterValidator(_cluster_ip)]
-Cidr = Annotated[str, AfterValidator(_normal_cidr)]
+SourceRange = Annotated[str, AfterValidator(_source_range)]
 TargetPort = Annotated[int | str, AfterValidator(_target_port)]
 Protocol = Literal["TCP", "UDP", "SCTP"]
 IpFamily = Literal["IPv4", "IPv6"]
@@ -206,7 +211,7 @@ class ServiceSpec(_Object):
     session_affinity_config: SessionAffinityConfig | None = Field(default=None, alias="sessionAffinityConfig")
     load_balancer_ip: str = Field(default="", alias="loadBalancerIP")
     load_balancer_class: str | None = Field(default=None, alias="loadBalancerClass")
-    load_balancer_source_ranges: Annotated[tuple[Cidr, ...], FromList] = Field(
+    load_balancer_source_ranges: Annotated[tuple[SourceRange, ...], FromList] = Field(
         default=(), alias="loadBalancerSourceRanges"
     )
     allocate_load_balancer_node_ports: bool | None = Field(default=None, alias="allocateLoadBalancerNodePorts")

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from lab.errors import InputError
-from lab.kubeproxy import ProxyOptions, nftables
+from lab.kubeproxy import ProxyOptions, nftables, nftables_writer
 from lab.kubeproxy.services import service_ports
 from lab.words import Family
 
@@ -49,10 +49,10 @@ def test_a_cluster_ip_up_to_v1_35(world):
 
 
 def test_names_of_endpoints(make_world):
-    assert nftables._named("ns1/svc1/tcp/p80__10.180.0.1/80") == "5OJB2KTY-ns1/svc1/tcp/p80__10.180.0.1/80"
-    assert nftables._named("ns5/svc5/tcp/p80__10.180.0.3/80") == "GTK6MW7G-ns5/svc5/tcp/p80__10.180.0.3/80"
-    assert nftables._named("x" * 300).endswith("x...")
-    assert len(nftables._named("x" * 300)) == 240
+    assert nftables_writer.named("ns1/svc1/tcp/p80__10.180.0.1/80") == "5OJB2KTY-ns1/svc1/tcp/p80__10.180.0.1/80"
+    assert nftables_writer.named("ns5/svc5/tcp/p80__10.180.0.3/80") == "GTK6MW7G-ns5/svc5/tcp/p80__10.180.0.3/80"
+    assert nftables_writer.named("x" * 300).endswith("x...")
+    assert len(nftables_writer.named("x" * 300)) == 240
     world = make_world(Family.IPV6)
     world.add("web", [1])
     (chain,) = (line.split()[-1] for line in lines(world) if line.startswith("add chain ip6 kube-proxy endpoint-"))
@@ -223,8 +223,8 @@ def test_no_element_twice(world):
 
 
 def test_a_version_without_nftables_mode(world):
-    with pytest.raises(InputError, match=r"v1.30 has no nftables mode.*v1.31 or later"):
-        lines(world, version="v1.30")
+    with pytest.raises(InputError, match=r"v1.28 has no nftables mode.*v1.29 or later"):
+        lines(world, version="v1.28")
 
 
 def test_a_sync_writes_what_differs_alone(world):

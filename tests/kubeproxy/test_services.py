@@ -7,7 +7,7 @@ import pytest
 from lab.errors import InputError
 from lab.kubeproxy import MINORS, ProxyOptions
 from lab.kubeproxy.services import hashed, service_ports
-from lab.words import Family
+from lab.words import Family, ProxyMode
 
 IPV4 = ProxyOptions(Family.IPV4, version="v1.29", node_name="node")
 
@@ -138,9 +138,11 @@ def test_an_unknown_version_is_refused_by_name():
 
 
 def test_versions_know_what_they_do_with_invalid_packets():
-    assert [name for name in MINORS if not ProxyOptions(Family.IPV4, name).drops_invalid] == ["v1.14"]
+    assert [name for name in MINORS if not ProxyOptions(Family.IPV4, name).drops_invalid(ProxyMode.IPTABLES)] == [
+        "v1.14"
+    ]
     liberal = {
-        name: ProxyOptions(Family.IPV4, version=name, conntrack_tcp_be_liberal=True).drops_invalid
+        name: ProxyOptions(Family.IPV4, version=name, conntrack_tcp_be_liberal=True).drops_invalid(ProxyMode.IPTABLES)
         for name in ("v1.15", "v1.28", "v1.29", "v1.31")
     }
     assert liberal == {"v1.15": True, "v1.28": True, "v1.29": False, "v1.31": False}

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from lab.fixes import NONE
-from lab.kubeproxy.changes import NFT_BETA
+from lab.kubeproxy.changes import NFT_ALPHA
 from lab.kubeproxy.releases import MINORS, find_release
 from lab.proxy import proxy_options, render_rules
 from lab.report.advice import advice, drops_invalid
@@ -17,7 +17,7 @@ PAIRS = [
     (mode, version)
     for mode in ProxyMode
     for version in MINORS
-    if mode is ProxyMode.IPTABLES or NFT_BETA in find_release(version)
+    if mode is ProxyMode.IPTABLES or NFT_ALPHA in find_release(version)
 ]
 
 

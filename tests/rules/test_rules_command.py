@@ -157,7 +157,7 @@ class TestKernel:
             "--bounding-set=-all",
         )
         done = subprocess.run(
-            [*nobody, sys.executable, "-m", "lab", "rules", "-", "--saved"],
+            [*nobody, sys.executable, "-m", "lab", "rules", "-", "--saved", "--proxy-version", "v1.20"],
             input=objects.read_text(),
             capture_output=True,
             text=True,

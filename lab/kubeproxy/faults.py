@@ -1,0 +1,110 @@
+"""What real kube-proxies do wrong with some objects: no rule is loaded, or the program ends.
+
+A node of the lab does not come up with such objects and such a release: the reason is said instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_network
+from itertools import combinations
+from typing import TYPE_CHECKING, Final
+
+from lab.errors import InputError
+from lab.kubeproxy import changes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lab.kubeproxy.options import ProxyOptions
+    from lab.topology.kubernetes import Service
+
+LONGEST_COMMENT: Final = 128
+"""Characters of a comment that nft takes (``NFTNL_UDATA_COMMENT_MAXLEN``)."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that kube-proxies do wrong.
+
+    :param first: the first minor release that does, N of v1.N.
+    :param last: the last one whose newest patch does.
+    :param what: what happens, in one sentence.
+    """
+
+    first: int
+    last: int
+    what: str
+
+
+FAULTS: Final = (
+    Fault(14, 18, "A blank before a loadBalancerSourceRange ends the program, which starts again and again."),
+    Fault(14, 16, "A load balancer's address of the other family makes the load of all rules fail."),
+    Fault(14, 19, "Where the kubelet has not made KUBE-MARK-DROP and a rule jumps there, the load of all rules fails."),
+    Fault(21, 27, "A node of both families takes its own address for 0.0.0.0 (see node-ip-of-family)."),
+    Fault(22, 22, "v1.22.0 to v1.22.3 serve a Service whose endpoints are all unready (see takes-unready)."),
+    Fault(
+        29, 29, "In nftables mode source ranges of one Service that overlap make the load of the family's rules fail."
+    ),
+    Fault(
+        29,
+        36,
+        "In nftables mode a port without usable endpoints (in v1.30 also one with source ranges) whose"
+        f" namespace/name:port is longer than {LONGEST_COMMENT} characters makes every load of its family fail, again"
+        " every 30 seconds.",
+    ),
+    Fault(31, 34, "In nftables mode up to v1.33.5 and v1.34.1 an interface's name prefix for local pods never loads."),
+    Fault(
+        33,
+        36,
+        "In nftables mode the drop of unallocated cluster IPs can be missing until the next full sync: the event of a"
+        " ServiceCIDR asks for none.",
+    ),
+    Fault(34, 36, "The node's zone can be lost at the start (2 of 40 starts): hints for zones are not heeded then."),
+)
+"""What is known, oldest first; seen with real programs."""
+
+
+def refuse(service: Service, options: ProxyOptions) -> None:
+    """Refuse what such a release fails with as a whole.
+
+    :raises InputError: with the reason.
+    """
+    spec, release = service.spec, options.release
+    who = f"kube-proxy {options.version}"
+    if changes.TRIMS_RANGES not in release and any(cidr.startswith(" ") for cidr in spec.load_balancer_source_ranges):
+        message = f"{who} ends, again and again: Service {service.key} has a loadBalancerSourceRange after a blank"
+        raise InputError(message, cure=f"leave it out, or take v1.{changes.TRIMS_RANGES.minor}")
+    others = [one.ip for one in service.status.load_balancer.ingress if one.ip and not options.of_family(one.ip)]
+    if others and changes.OTHER_BALANCERS not in release and not options.own_cluster:
+        message = (
+            f"{who} loads no rule at all: Service {service.key} has the load balancer {others[0]}, no {options.family}"
+        )
+        raise InputError(message, cure=f"leave that address out, or take v1.{changes.OTHER_BALANCERS.minor}")
+
+
+def refuse_comment(name: str, options: ProxyOptions) -> None:
+    """Refuse a comment that nft does not take.
+
+    :raises InputError: with the reason.
+    """
+    if len(name) > LONGEST_COMMENT:
+        message = (
+            f"kube-proxy {options.version} in nftables mode loads no {options.family} rule at all while {name} has no"
+            f" endpoints: its name is longer than {LONGEST_COMMENT} characters, and so the comment"
+        )
+        raise InputError(message, cure="give it endpoints or a shorter name")
+
+
+def refuse_overlap(name: str, ranges: Iterable[str], options: ProxyOptions) -> None:
+    """Refuse source ranges of which one holds another.
+
+    :raises InputError: with the reason.
+    """
+    for one, other in combinations(ranges, 2):
+        if ip_network(one).overlaps(ip_network(other)):
+            message = (
+                f"kube-proxy {options.version} in nftables mode loads no {options.family} rule at all: {one} and"
+                f" {other} of {name}'s source ranges overlap"
+            )
+            raise InputError(message, cure="leave one of them out")
