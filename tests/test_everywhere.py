@@ -19,6 +19,7 @@ from lab.errors import InputError, LabError, MissingError
 from lab.fixes import FIXES
 from lab.kubeproxy.releases import MINORS
 from lab.proxy import proxy_options, render_rules
+from lab.report.terminal import timeline_text
 from lab.topology.reader import load, shipped
 from lab.trial import Setting, with_proxy
 from lab.words import Backend, Family, ProxyMode
@@ -113,6 +114,7 @@ async def failures(settings, answers):
                     f"{command(setting)}\n    expected {expected.judgement}, {expected.outcome};"
                     f" got {verdict.judgement}, {verdict.outcome}: {'; '.join(verdict.because)}"
                     + "".join(f"\n    {words}" for words in verdict.disagreements)
+                    + "".join(f"\n      {line}" for line in timeline_text(result.timeline).splitlines())
                 )
         tried += 1
     return failed, tried, missing
