@@ -23,6 +23,8 @@ from lab.errors import InputError
 from lab.words import Family, ProxyMode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lab.rules.source import Choice, NodeSettings, Proxy
 
 topology_app = typer.Typer(help="Help with writing topology files.", no_args_is_help=True, rich_markup_mode=None)
@@ -45,6 +47,7 @@ def topology_schema() -> None:
         "lab rules",
         "lab rules kube-proxy --proxy-version v1.15 --family ipv6 --saved",
         "kubectl get services,endpointslices -A -o yaml | lab rules - --cluster-cidr 10.244.0.0/16",
+        "lab rules objects.yaml --since v1.28 --proxy-version v1.33",
         "lab rules objects.yaml --diff node.txt --proxy-version v1.29 --node-name worker-1",
     )
     + """
@@ -72,7 +75,11 @@ def rules(
             metavar="FILE", help="Compare with what iptables-save or nft [-j] list printed on a node; - for stdin."
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="VERSION", help="What an upgrade from this version changes in the rules, by change."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the differences, or the changes, as JSON.")] = False,
     node_name: Annotated[
         str | None, typer.Option(help="The node: which of the topology's; without one, whose endpoints are local.")
     ] = None,
@@ -97,8 +104,10 @@ def rules(
     """
     from lab.rules.source import Choice, NodeSettings, proxies
 
-    if json and diff is None:
-        raise InputError("--json is for differences", cure="give --diff FILE too")
+    if json and diff is None and since is None:
+        raise InputError("--json is for differences", cure="give --diff FILE or --since VERSION too")
+    if since is not None and (diff is not None or saved):
+        raise InputError(f"--since and {'--saved' if saved else '--diff'}", cure="give one of them")
     if diff is not None and saved:
         raise InputError("--diff and --saved", cure="give one of them")
     if diff == source == "-":
@@ -113,6 +122,9 @@ def rules(
     _refuse_unused(chosen[0], node)
     if backend is not None and not saved:
         raise InputError("--backend, and kube-proxy writes the same for both", cure="give --saved or --diff too")
+    if since is not None:
+        _print_upgrade(chosen, since, json=json)
+        return
     if saved:
         from lab.netns import userns
         from lab.rules.scratch import saved as save
@@ -123,6 +135,19 @@ def rules(
         texts = ["".join(proxy.render()) for proxy in chosen]
     for proxy, text in zip(chosen, texts, strict=True):
         print(f"# {proxy.title}", text, sep="\n", end="")
+
+
+def _print_upgrade(chosen: Sequence[Proxy], since: str, *, json: bool) -> None:
+    """Print what changes in the rules from one version to another."""
+    from lab.rules.since import said, to_json, upgrade
+
+    found = [(proxy, upgrade(proxy, since)) for proxy in chosen]
+    if json:
+        print(to_json(found))
+        return
+    for proxy, one in found:
+        lines = list(said(one, proxy))
+        print(*([f"# {proxy.node}"] if proxy.node else []), *lines, sep="\n")
 
 
 def _refuse_unused(proxy: Proxy, node: NodeSettings) -> None:

@@ -367,9 +367,6 @@ EXTERNAL_IPS_GATE: Final = Change(
 NFT_ALPHA: Final = Change(
     "nft-alpha", 29, "nftables mode, by the feature gate NFTablesProxyMode", modes=_NFTABLES, pulls=(121046,)
 )
-NFT_MAPS: Final = Change(
-    "nft-maps", 30, "the table's layout of today: maps of services, of firewalls and of what has no endpoints",
-    modes=_NFTABLES, pulls=(122296, 122614, 122692, 123162,))  # fmt: skip
 NFT_FORGETS_INVALID: Final = Change(
     "nft-forgets-invalid",
     30,
@@ -377,6 +374,9 @@ NFT_FORGETS_INVALID: Final = Change(
     modes=_NFTABLES,
     pulls=(122663,),
 )
+NFT_MAPS: Final = Change(
+    "nft-maps", 30, "the table's layout of today: maps of services, of firewalls and of what has no endpoints",
+    modes=_NFTABLES, pulls=(122296, 122614, 122692, 123162,))  # fmt: skip
 NFT_BETA: Final = Change(
     "nft-beta",
     31,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from ipaddress import ip_address, ip_network
@@ -89,6 +89,12 @@ class ProxyOptions:
         :raises InputError: for a version that is not known.
         """
         return find_release(self.version)
+
+    def with_release(self, release: Release) -> ProxyOptions:
+        """Return the same settings for a release of any set of changes, such as none has."""
+        options = replace(self, version=release.name)
+        vars(options)["release"] = release  # the cached property
+        return options
 
     def gate(self, name: str, *, default: bool) -> bool:
         """Say whether a feature gate is on."""

@@ -63,9 +63,7 @@ SHOWN = [change for change in CHANGES.values() if change.effect is not Effect.NO
 
 
 def with_release(proxy, release):
-    options = dataclasses.replace(proxy.options)
-    vars(options)["release"] = release  # a cached property
-    return dataclasses.replace(proxy, options=options)
+    return dataclasses.replace(proxy, options=proxy.options.with_release(release))
 
 
 def written(proxy):

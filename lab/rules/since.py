@@ -1,0 +1,154 @@
+"""What an upgrade of kube-proxy changes in the rules: change by change, with the rules of the objects at hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from lab.errors import InputError
+from lab.kubeproxy.changes import CHANGES, Change, Effect
+from lab.kubeproxy.releases import Release, find_release
+
+if TYPE_CHECKING:
+    from lab.rules.source import Proxy
+
+_SHOWN: Final = 6  # lines of one change
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change on the way from one release to another.
+
+    :param undone: the newer release lacks it, as a patch release of an older minor may have it already.
+    :param gone: what is no longer written, in the words of iptables-restore's or nft's input.
+    :param new: what is written instead.
+    :param stopped: why the rules cannot be shown with this change alone; they are shown with the next.
+    """
+
+    change: Change
+    undone: bool
+    gone: tuple[str, ...]
+    new: tuple[str, ...]
+    stopped: str | None = None
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """What a kube-proxy's rules become by a change of its release."""
+
+    before: Release
+    after: Release
+    steps: tuple[Step, ...]
+
+    @property
+    def rerouting(self) -> tuple[Step, ...]:
+        """The changes by which packets of these very objects may go elsewhere."""
+        return tuple(step for step in self.steps if step.change.effect is Effect.TRAFFIC and (step.gone or step.new))
+
+
+def upgrade(proxy: Proxy, since: str) -> Upgrade:
+    """Apply the changes between two releases one after the other, oldest first.
+
+    :param proxy: as it is after the upgrade.
+    :param since: the release before it.
+    :raises InputError: ``since`` is no release, or none in which this kube-proxy's mode is known.
+    """
+    before, after = find_release(since), proxy.options.release
+    changed = [one for one in CHANGES.values() if proxy.mode in one.modes and (one in before) != (one in after)]
+    changed.sort(key=lambda one: one.minor)
+    current, has = _lines(_with(proxy, before)), before.changes
+    steps: list[Step] = []
+    for change in changed:
+        has = has ^ {change}
+        last = change is changed[-1]
+        try:
+            lines = _lines(_with(proxy, dataclasses.replace(after, changes=has)))
+        except InputError as error:
+            if last:
+                raise
+            steps.append(Step(change, change in before, (), (), str(error)))
+            continue
+        gone, new = current - lines, lines - current
+        steps.append(Step(change, change in before, tuple(gone.elements()), tuple(new.elements())))
+        current = lines
+    return Upgrade(before, after, tuple(steps))
+
+
+def _with(proxy: Proxy, release: Release) -> Proxy:
+    return dataclasses.replace(proxy, options=proxy.options.with_release(release))
+
+
+def _lines(proxy: Proxy) -> Counter[str]:
+    lines = "".join(proxy.render()).splitlines()
+    return Counter(line for line in lines if line.startswith((":", "-", "add ")))
+
+
+def said(found: Upgrade, proxy: Proxy) -> Iterator[str]:
+    """Say it for people."""
+    mode, family = proxy.mode, proxy.options.family
+    names = f"kube-proxy {found.before.name} to {found.after.name} ({mode} mode, {family})"
+    if not found.steps:
+        yield f"{names}: nothing changes in the rules."
+        return
+    rerouting = [step.change.name for step in found.rerouting]
+    count = f"{len(found.steps)} change{'s' * (len(found.steps) != 1)}"
+    where = "where packets of these objects go"
+    if rerouting:
+        yield f"{names}: {count}. Of these may change {where}: {', '.join(rerouting)}."
+    else:
+        yield f"{names}: {count}, none of {where}."
+    for step in found.steps:
+        yield ""
+        yield from _step(step)
+
+
+def _step(step: Step) -> Iterator[str]:
+    change = step.change
+    pulls = "".join(f", #{pull}" for pull in change.pulls)
+    undone = ", taken back" if step.undone else ""
+    yield f"{change.name} (v1.{change.minor}{pulls}{undone}): {change.what}."
+    yield f"  {change.effect}{'' if not change.read else '; read in the source, or seen with other objects'}"
+    if step.stopped:
+        yield f"  not shown alone: {step.stopped}"
+    elif not (step.gone or step.new):
+        yield "  nothing of these objects' rules"
+    for sign, lines in (("-", step.gone), ("+", step.new)):
+        yield from (f"  {sign} {line}" for line in lines[:_SHOWN])
+        if len(lines) > _SHOWN:
+            yield f"  {sign} and {len(lines) - _SHOWN} more (--json has them all)"
+
+
+def to_json(found: Sequence[tuple[Proxy, Upgrade]]) -> str:
+    """Write it as JSON, a list with one object a node."""
+    return json.dumps(
+        [
+            {
+                "node": proxy.node or None,
+                "mode": proxy.mode,
+                "family": proxy.options.family,
+                "since": upgrade.before.name,
+                "version": upgrade.after.name,
+                "changes": [
+                    {
+                        "name": step.change.name,
+                        "release": f"v1.{step.change.minor}",
+                        "patches": [f"v1.{minor}.{patch}" for minor, patch in step.change.patches],
+                        "pulls": step.change.pulls,
+                        "what": step.change.what,
+                        "effect": step.change.effect,
+                        "undone": step.undone,
+                        "gone": step.gone,
+                        "new": step.new,
+                        "stopped": step.stopped,
+                    }
+                    for step in upgrade.steps
+                ],
+            }
+            for proxy, upgrade in found
+        ],
+        indent=2,
+    )
