@@ -129,13 +129,20 @@ class ProxyOptions:
 
     @cached_property
     def node_port_ips(self) -> tuple[str, ...] | None:
-        """The addresses that ``node_port_addresses`` selects in this family; None where all are meant."""
+        """The addresses that ``node_port_addresses`` selects in this family; None where all are meant.
+
+        Loopback first, as its interface is the first: 127.0.0.1 where node ports work by it, ::1 up to v1.25.
+        """
         if PRIMARY in self.node_port_addresses:
             return (self.primary_address,) if self.primary_address else None
         cidrs = [ip_network(cidr) for cidr in self.node_port_addresses if self.of_family(cidr)]
+        if not cidrs and self.node_port_addresses and not self.dual_stack:
+            return ()  # a program of one family takes the other's ranges for all that are given
         if not cidrs or any(cidr.prefixlen == 0 for cidr in cidrs):
             return None
         loopback = ["127.0.0.1"] if self.localhost_opened else []
+        if changes.LOOPBACK_NODE_PORTS not in self.release:
+            loopback = ["127.0.0.1", "::1"]
         addresses = [address for address in (*loopback, *self.node_addresses) if self.of_family(address)]
         return tuple(address for address in addresses if any(ip_address(address) in cidr for cidr in cidrs))
 

@@ -185,15 +185,17 @@ def _without_chance(rule: Item) -> Item:
 
 
 def _by_destination(rules: Iterable[Item]) -> list[Item]:
-    """Sort neighbouring rules by protocol, address and port, which exclude each other, then by whose they are.
+    """Sort neighbouring rules by protocol, address and port, or by address alone: these exclude each other.
+
+    Then by whose they are.
 
     Rules of one Service port for one destination keep their order. Which of two Services that claim the same comes
     first, kube-proxy leaves to chance.
     """
     result: list[Item] = []
-    for aimed, neighbours in groupby(((_destination(rule), rule) for rule in rules), key=lambda pair: pair[0] != ()):
+    for words, neighbours in groupby(((_destination(rule), rule) for rule in rules), key=lambda pair: len(pair[0])):
         pairs = list(neighbours)
-        result += [rule for _, rule in (sorted(pairs, key=_place) if aimed else pairs)]
+        result += [rule for _, rule in (sorted(pairs, key=_place) if words else pairs)]
     return result
 
 
@@ -204,7 +206,7 @@ def _place(aimed: tuple[tuple[str, ...], Item]) -> tuple[tuple[str, ...], str]:
 
 
 def _destination(rule: Item) -> tuple[str, ...]:
-    """Return where a rule's packets go; empty where it does not say the port."""
+    """Return where a rule's packets go: address, protocol and port, or the address of a node that takes node ports."""
     found = {"-d": "", "-p": "", "port": ""}
     for part in rule.parts:
         if part[0] == "-p" or (part[0] == "-d" and part[1].endswith(("/32", "/128"))):
@@ -212,7 +214,9 @@ def _destination(rule: Item) -> tuple[str, ...]:
         for option in part[2:]:
             if option.startswith("--dport "):
                 found["port"] = option
-    return tuple(found.values()) if found["-p"] and found["port"] else ()
+    if found["-p"] and found["port"]:
+        return tuple(found.values())
+    return (found["-d"],) if found["-d"] and ("-j", "KUBE-NODEPORTS") in rule.parts else ()
 
 
 def _nft_items(container: Container, *, even: bool) -> list[Item]:

@@ -146,3 +146,29 @@ def test_versions_know_what_they_do_with_invalid_packets():
         for name in ("v1.15", "v1.28", "v1.29", "v1.31")
     }
     assert liberal == {"v1.15": True, "v1.28": True, "v1.29": False, "v1.31": False}
+
+
+@pytest.mark.parametrize(
+    ("version", "changes", "addresses"),
+    [
+        ("v1.33", {}, ("127.0.0.1", "192.168.0.2", "192.168.1.2")),
+        ("v1.33", {"localhost_node_ports": False}, ("192.168.0.2", "192.168.1.2")),
+        ("v1.25", {"localhost_node_ports": False}, ("127.0.0.1", "192.168.0.2", "192.168.1.2")),  # not known yet
+        ("v1.33", {"family": Family.IPV6}, None),  # none of the family: all
+        ("v1.19", {"family": Family.IPV6}, ()),  # one program a family: none
+        ("v1.33", {"node_port_addresses": ("192.168.0.0/24",)}, ("192.168.0.2",)),
+        ("v1.33", {"node_port_addresses": ("0.0.0.0/0",)}, None),
+        ("v1.33", {"node_port_addresses": ("primary",)}, ("192.168.1.2",)),
+        ("v1.33", {"node_port_addresses": ("primary",), "family": Family.IPV6}, None),
+        ("v1.25", {"node_port_addresses": ("::/64",), "family": Family.IPV6}, ("::1",)),
+        ("v1.26", {"node_port_addresses": ("::/64",), "family": Family.IPV6}, ()),
+    ],
+)
+def test_addresses_that_take_node_ports(version, changes, addresses):
+    settings = {
+        "family": Family.IPV4,
+        "node_addresses": ("192.168.1.2", "192.168.0.2"),
+        "node_port_addresses": ("127.0.0.0/8", "192.168.0.0/16"),
+    }
+    found = ProxyOptions(version=version, **{**settings, **changes}).node_port_ips
+    assert (found and tuple(sorted(found))) == addresses
