@@ -236,6 +236,7 @@ def proxy_options(topology: Topology, node: Host, family: Family, change: NodeCh
         family=family,
         version=node.proxy_version or DEFAULT_VERSIONS[node.proxy_mode or ProxyMode.IPTABLES],
         cluster_cidrs=tuple(str(cidr) for cidr in node.cluster_cidrs),
+        service_cidrs=tuple(str(cidr) for cidr in topology.service_cidrs),
         masquerade_all=node.masquerade_all,
         node_name=node.name,
         node_addresses=_node_addresses(topology, node, family),
