@@ -71,8 +71,8 @@ class TopologyDocument:
         AfterValidator(_few_ranges),
         Field(
             alias="service-cidrs",
-            description="The cluster's ServiceCIDRs, from which cluster IPs are taken. In nftables mode kube-proxy drops"
-            " what goes to one that no Service has, from v1.33 on.",
+            description="The cluster's ServiceCIDRs, from which cluster IPs are taken. In nftables mode kube-proxy"
+            " drops what goes to one that no Service has, from v1.33 on.",
             json_schema_extra={"maxItems": _MAX_RANGES},
         ),
     ] = ()
