@@ -40,10 +40,10 @@ LATE: Final = Case(
     title="kube-proxy hears of the ServiceCIDRs after its first sync, and a client asks before the service is there",
     story=(
         "kube-proxy starts when it knows Services and endpoints, and writes the drop of what goes to a VIP that no"
-        " Service has by the ServiceCIDRs that it has heard of by then. One that it hears of later asks for no sync, and"
-        " a change of a Service asks for a partial one alone, so the rule is missing until something asks for all rules."
-        " Until then a node of v1.33 does as one of v1.32: a question that comes before its service leaves an entry, and"
-        " the entry is in the way of the next questions even when the rule is there at last."
+        " Service has by the ServiceCIDRs that it has heard of by then. One that it hears of later asks for no sync,"
+        " and a change of a Service asks for a partial one alone, so the rule is missing until something asks for all"
+        " rules. Until then a node of v1.33 does as one of v1.32: a question that comes before its service leaves an"
+        " entry, and the entry is in the way of the next questions even when the rule is there at last."
     ),
     threads=_THREADS,
     play=_late,
@@ -59,9 +59,9 @@ IN_TIME: Final = Case(
     name="service-cidr-late-synced",
     title="control: the same, and a full sync comes before the client asks",
     story=(
-        "Whatever has kube-proxy write all its rules anew brings the drop: a sync that failed, or a change of the node's"
-        " labels. The question that comes before the service ends on the node then, and conntrack forgets it with it."
-        " The next one, from the same port, is served."
+        "Whatever has kube-proxy write all its rules anew brings the drop: a sync that failed, or a change of the"
+        " node's labels. The question that comes before the service ends on the node then, and conntrack forgets it"
+        " with it. The next one, from the same port, is served."
     ),
     threads=_THREADS,
     play=_in_time,

@@ -408,10 +408,9 @@ CHANGES = {
     ),
     "range of cluster IPs over pods": (
         "topology: pair\nhosts:\n",
-        "topology: pair\nservice-cidrs: [192.168.0.0/16]\nhosts:\n"
-        "  other: {proxy-mode: nftables, cluster-cidrs: [192.168.128.0/17]}\n",
+        "topology: pair\nservice-cidrs: [192.168.0.0/16]\nhosts:\n  x: {proxy-mode: iptables, cluster-cidrs: [192.168.0.0/17]}\n",
         2,
-        "service-cidrs[0]: 192.168.0.0/16 overlaps 192.168.128.0/17, which pods have",
+        "service-cidrs[0]: 192.168.0.0/16 overlaps 192.168.0.0/17, which pods have",
     ),
     "cluster IP outside of its range": (
         "topology: pair",
