@@ -407,9 +407,9 @@ CHANGES = {
         "service-cidrs[1]: 10.0.0.0/12 overlaps 10.0.0.0/24, which a link has (take a range",
     ),
     "range of cluster IPs over pods": (
-        "topology: pair\nhosts:\n",
-        "topology: pair\nservice-cidrs: [192.168.0.0/16]\nhosts:\n  x: {proxy-mode: iptables, cluster-cidrs: [192.168.0.0/17]}\n",
-        2,
+        "  server: {}\nlinks:\n",
+        "  server: {proxy-mode: iptables, cluster-cidrs: [192.168.0.0/17]}\nservice-cidrs: [192.168.0.0/16]\nlinks:\n",
+        8,
         "service-cidrs[0]: 192.168.0.0/16 overlaps 192.168.0.0/17, which pods have",
     ),
     "cluster IP outside of its range": (
