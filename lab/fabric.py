@@ -20,7 +20,7 @@ from lab.host import RunningHost
 from lab.netns.reaper import Closable, close_all
 from lab.netns.rtnetlink import LOOPBACK_INDEX, Message, VethEnd, address, link_up, neighbour, route, veth
 from lab.proxy import KubeProxy, NodeChange
-from lab.topology.model import End, Host, Topology
+from lab.topology.model import End, Host, IPNetwork, Topology
 from lab.topology.ways import way_out
 from lab.wire.craft import Injector
 from lab.words import Family
@@ -98,6 +98,14 @@ class Lab:
             for proxy in self._proxies:
                 proxy.sync(*before, clean_conntrack=False)
             raise
+
+    def full_sync(self, service_cidrs: Sequence[IPNetwork]) -> None:
+        """Have every node's kube-proxy write all its rules anew, with the ServiceCIDRs that it has heard of by now.
+
+        :raises LabError: the kernel refused them; the rules are what they were.
+        """
+        for proxy in self._proxies:
+            proxy.full_sync(self.services, self.endpoint_slices, service_cidrs)
 
     def _build_links(self) -> None:
         first: dict[str, list[Message]] = {name: [link_up(LOOPBACK_INDEX, f"{name}: lo")] for name in self.hosts}

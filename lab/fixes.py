@@ -14,7 +14,10 @@ from lab.proxy import NodeChange
 
 
 class Protection(Flag):
-    """What stands between an INVALID packet and a client, whoever put it there: a fix, or kube-proxy's version."""
+    """What a node lets nobody have, whoever sees to that: a fix, or kube-proxy's mode and version.
+
+    An INVALID packet, for the most part; ``REJECT_UNTRANSLATED`` and ``DROP_UNALLOCATED`` are about what is for a VIP.
+    """
 
     NOTHING = 0
     DROP_FORWARD = auto()
@@ -22,6 +25,8 @@ class Protection(Flag):
     DROP_PREROUTING = auto()
     LIBERAL = auto()
     UNTRACKED = auto()
+    REJECT_UNTRANSLATED = auto()
+    DROP_UNALLOCATED = auto()
 
     @property
     def drops_forwarded(self) -> bool:
@@ -49,6 +54,16 @@ class Protection(Flag):
         """Whether packets from pod to pod pass conntrack by."""
         return Protection.UNTRACKED in self
 
+    @property
+    def rejects_untranslated(self) -> bool:
+        """Whether what begins a flow to a Service's VIP and is not translated is refused, by ICMP."""
+        return Protection.REJECT_UNTRANSLATED in self
+
+    @property
+    def drops_unallocated(self) -> bool:
+        """Whether what begins a flow to a VIP that no Service has is dropped, and so leaves no entry."""
+        return Protection.DROP_UNALLOCATED in self
+
 
 @dataclass(frozen=True)
 class Fix:
@@ -69,6 +84,7 @@ def _nft_drop(hook: str, priority: str) -> str:
     chain = f"lab-{hook}"
     return (
         f"add chain TABLE {chain} {{ type filter hook {hook} priority {priority} ; }}\n"
+        f"flush chain TABLE {chain}\n"
         f"add rule TABLE {chain} ct state invalid counter drop\n"
     )
 
@@ -142,6 +158,7 @@ NOTRACK: Final = Fix(
         iptables="*raw\n-I PREROUTING 1 -s PODS -d PODS -j CT --notrack\nCOMMIT\n",
         nftables=(
             "add chain TABLE lab-raw { type filter hook prerouting priority raw ; }\n"
+            "flush chain TABLE lab-raw\n"
             "add rule TABLE lab-raw NETWORK saddr { PODS } NETWORK daddr { PODS } notrack\n"
         ),
     ),

@@ -29,7 +29,7 @@ from lab.words import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
     from lab.topology.kubernetes import EndpointSlice, Service
-    from lab.topology.model import Host, Topology
+    from lab.topology.model import Host, IPNetwork, Topology
 
 #: Whose rules a node has that names no version: the last one with the bug, and the first with nftables mode in beta.
 DEFAULT_VERSIONS: Final = {ProxyMode.IPTABLES: "v1.14", ProxyMode.NFTABLES: "v1.31"}
@@ -76,14 +76,13 @@ class KubeProxy:
 
     def __init__(self, node: RunningHost, topology: Topology, families: Sequence[Family], change: NodeChange) -> None:
         make = _IptablesProxier if node.host.proxy_mode is ProxyMode.IPTABLES else _NftablesProxier
-        services, slices = topology.services, topology.endpoint_slices
         self._proxiers: list[_Proxier] = []
         if node.host.proxy_mode is ProxyMode.IPTABLES:
             for family in families:
                 require(_NEEDS[node.host.backend, family])
         for family in families:
             options = proxy_options(topology, node.host, family, change)
-            proxier = make(node, options, change, services, slices)
+            proxier = make(node, options, change, topology)
             proxier.start(render_rules(topology, proxier.options, change, node.host.proxy_mode))
             self._proxiers.append(proxier)
 
@@ -123,27 +122,32 @@ class KubeProxy:
         for proxier, state in [(proxier, proxier.state(services, slices)) for proxier in self._proxiers]:
             proxier.sync(state, clean_conntrack=clean_conntrack)
 
+    def full_sync(
+        self, services: Sequence[Service], slices: Sequence[EndpointSlice], service_cidrs: Sequence[IPNetwork]
+    ) -> None:
+        """Write all rules anew, as kube-proxy does when it has started, and from time to time.
+
+        Nothing but this has the ServiceCIDRs heeded: when they change kube-proxy remembers them, and no sync follows.
+
+        :param service_cidrs: what it has heard of them by now.
+        """
+        for proxier in self._proxiers:
+            proxier.full_sync(services, slices, service_cidrs)
+
 
 class _Proxier:
     """One family's rules on one node."""
 
-    def __init__(
-        self,
-        node: RunningHost,
-        options: ProxyOptions,
-        change: NodeChange,
-        services: Sequence[Service],
-        slices: Sequence[EndpointSlice],
-    ) -> None:
+    def __init__(self, node: RunningHost, options: ProxyOptions, change: NodeChange, topology: Topology) -> None:
         self._node = node
         self._change = change
+        self._topology = topology
         self.options = _prepared(node.namespace, options) if node.host.proxy_mode is ProxyMode.IPTABLES else options
-        self._objects = services, slices
 
     @cached_property
     def _state(self) -> State:
         """What the rules are for. Not asked for before the first change: most labs see none."""
-        return self.state(*self._objects)
+        return self.state(self._topology.services, self._topology.endpoint_slices)
 
     def state(self, services: Sequence[Service], slices: Sequence[EndpointSlice]) -> State:
         """Return what rules are made for."""
@@ -161,6 +165,11 @@ class _Proxier:
 
     def _load(self, before: Sequence[ServicePort], after: Sequence[ServicePort]) -> None:
         raise NotImplementedError
+
+    def full_sync(
+        self, services: Sequence[Service], slices: Sequence[EndpointSlice], service_cidrs: Sequence[IPNetwork]
+    ) -> None:
+        """Write all rules anew. In iptables mode they are the same that there are."""
 
     def sync(self, state: State, *, clean_conntrack: bool) -> None:
         """Load what differs between ``state`` and what the rules are for."""
@@ -209,6 +218,14 @@ class _NftablesProxier(_Proxier):
 
     _leftover: tuple[str, ...] = ()  # deletions of chains that could not be deleted yet
 
+    def full_sync(
+        self, services: Sequence[Service], slices: Sequence[EndpointSlice], service_cidrs: Sequence[IPNetwork]
+    ) -> None:
+        options = dataclasses.replace(self.options, service_cidrs=tuple(map(str, service_cidrs)))
+        addition = _nftables_addition(self._topology, options, self._change)
+        self._node.nft.run(nftables.render(services, slices, options) + addition)
+        self.options = options
+
     def start(self, rules: tuple[str, ...]) -> None:
         (self._script,) = rules
         self._node.rules += rules
@@ -236,6 +253,7 @@ def proxy_options(topology: Topology, node: Host, family: Family, change: NodeCh
         family=family,
         version=node.proxy_version or DEFAULT_VERSIONS[node.proxy_mode or ProxyMode.IPTABLES],
         cluster_cidrs=tuple(str(cidr) for cidr in node.cluster_cidrs),
+        service_cidrs=tuple(str(cidr) for cidr in topology.service_cidrs),
         masquerade_all=node.masquerade_all,
         node_name=node.name,
         node_addresses=_node_addresses(topology, node, family),
@@ -264,6 +282,11 @@ def render_rules(
         last = rules.jumps + _for_each_pair(change.iptables, _pods(topology, options.family))
         return rules.kubelet + rules.restore, last
     script = nftables.render(topology.services, topology.endpoint_slices, options)
+    return (script + _nftables_addition(topology, options, change),)
+
+
+def _nftables_addition(topology: Topology, options: ProxyOptions, change: NodeChange) -> str:
+    """Return what a fix adds to kube-proxy's table."""
     words = {
         "TABLE": _table(options),
         "NETWORK": "ip" if options.family is Family.IPV4 else "ip6",
@@ -272,7 +295,7 @@ def render_rules(
     addition = change.nftables
     for word, meaning in words.items():
         addition = addition.replace(word, meaning)
-    return (script + addition,)
+    return addition
 
 
 def _pods(topology: Topology, family: Family) -> list[str]:

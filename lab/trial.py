@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from lab.cases import Case
-from lab.cases.demands import answered_at_node
+from lab.cases.demands import answered_at_node, to_vips
 from lab.cast import Cast
 from lab.conntrack.window import BE_LIBERAL
 from lab.errors import InputError, LabError
@@ -83,12 +83,13 @@ class Setting:
 
     @property
     def protection(self) -> Protection:
-        """What stands between an INVALID packet and the client, by the fix or by kube-proxy's version."""
+        """What the node lets nobody have, by the fix or by kube-proxy's mode and version."""
         trial, fix = self.trial, self.fix
         set_before = fix.change.sysctls.get(BE_LIBERAL, "0") != "0"
         options = ProxyOptions(family=self.family, version=trial.proxy_version, conntrack_tcp_be_liberal=set_before)
         by_version = options.drops_invalid(trial.proxy_mode)
         protection = fix.protection | (Protection.DROP_FORWARD if by_version else Protection.NOTHING)
+        protection |= to_vips(self.topology, self.players)
         hidden = self.case.about_answers and answered_at_node(self.topology, self.family, self.players)
         return protection.at_node if hidden else protection
 

@@ -34,15 +34,15 @@ topology = cache(load)
 
 def claimed(case, family):
     """Name the shipped topologies that a case says it plays in."""
-    return [name for name, _path in shipped() if can_play(case, name, family)]
+    return [name for name, _path in shipped() if can_play(case, topology(name), family)]
 
 
-def can_play(case, name, family):
+def can_play(case, place, family):
     try:
-        players = case.players(topology(name), family)
+        players = case.players(place, family)
     except InputError:
         return False
-    return not case.doubt(topology(name), family, players)
+    return not case.doubt(place, family, players)
 
 
 @cache
@@ -74,7 +74,9 @@ def kinds(name, fix, family):
 def settings(case, name, family):
     for fix in FIXES.values():
         for kind in kinds(name, fix.name, family):
-            yield Setting(case, fix, with_proxy(topology(name), *kind), family)
+            place = with_proxy(topology(name), *kind)
+            if can_play(case, place, family):  # some need a mode, and a version
+                yield Setting(case, fix, place, family)
 
 
 def command(setting):

@@ -8,9 +8,10 @@ import os
 import pytest
 
 from lab import behaviour, trial
-from lab.cases import CASES, DEFAULT_CASES, HEADLINE
+from lab.cases import CASES, DEFAULT_CASES, HEADLINE, service_cidr_late
 from lab.cases.case import on_every_kernel
 from lab.conntrack.witness import Judgement
+from lab.errors import InputError
 from lab.fixes import BE_LIBERAL, DEFAULT_FIXES, DROP_FORWARD, FIXES, NONE
 from lab.report.terminal import timeline_text
 from lab.result import Expectation, Report, Tally, from_json, to_json
@@ -28,6 +29,9 @@ KINDS = {
     "nftables": (ProxyMode.NFTABLES, None, None),
     "nftables-v1.36": (ProxyMode.NFTABLES, "v1.36", None),
 }
+
+#: Which kinds of nodes cases need, that need any.
+OF_A_MODE = dict.fromkeys((case.name for case in service_cidr_late.CASES), "nftables")
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,10 @@ def test_so_do_the_slow_cases(case, fix, kind, family, answers):
 
 
 def check(case, fix, kind, family, answers):
+    if case.name in OF_A_MODE and not kind.startswith(OF_A_MODE[case.name]):
+        with pytest.raises(InputError, match="it needs node in nftables mode of"):
+            run(case, fix, family, ask(answers, family), kind)
+        return
     result = run(case, fix, family, ask(answers, family), kind)
     assert result.verdict.disagreements == ()
     assert (result.verdict.judgement, result.verdict.outcome) == (

@@ -149,6 +149,18 @@ def always(judgement: Judgement | None, outcome: Outcome, *, untracked: Expectat
     return row(expected, expected, expected, untracked=untracked)
 
 
+def unless_dropped(kept: Row, *, dropped: Row) -> Row:
+    """Expect something else where the node drops what comes to a VIP before a Service has it.
+
+    :param kept: what is expected where it lets it go on.
+    """
+
+    def expected(protection: Protection) -> Expectation:
+        return (dropped if protection.drops_unallocated else kept)(protection)
+
+    return expected
+
+
 def on_every_kernel(expected: Row) -> Expectations:
     """Expect the same of every kernel."""
     return dict.fromkeys(Behaviour, expected)

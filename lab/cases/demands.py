@@ -8,10 +8,14 @@ from typing import TypeAlias
 
 from lab.cast import CLIENT_PORT, Cast
 from lab.errors import InputError
+from lab.fixes import Protection
+from lab.kubeproxy import changes
+from lab.kubeproxy.releases import find_release
+from lab.proxy import DEFAULT_VERSIONS
 from lab.topology.model import Topology
 from lab.topology.routes import forwarded_by, is_pod, leads_to, next_hop
 from lab.wire.packet import SocketAddress
-from lab.words import Family
+from lab.words import Family, ProxyMode
 
 #: Says why who plays cannot play in a topology; empty where they can.
 Demand: TypeAlias = Callable[[Topology, Family, Cast], str]
@@ -58,6 +62,14 @@ def no_way_to_service(topology: Topology, _family: Family, players: Cast) -> str
 def way_to_service(topology: Topology, _family: Family, players: Cast) -> str:
     """Demand that what is left untranslated goes on, as by a default route."""
     return "" if _after(topology, players) else f"it needs {players.node} to have a default route, or one to the VIP"
+
+
+def drops_unallocated(topology: Topology, _family: Family, players: Cast) -> str:
+    """Demand a node that drops what goes to the VIP while no Service has it."""
+    if Protection.DROP_UNALLOCATED in to_vips(topology, players):
+        return ""
+    first = f"v1.{changes.DROPS_UNALLOCATED.minor}"
+    return f"it needs {players.node} in nftables mode of {first} or later, and service-cidrs that hold the VIP"
 
 
 def masqueraded(topology: Topology, _family: Family, players: Cast) -> str:
@@ -184,6 +196,27 @@ def router_before_server(topology: Topology, _family: Family, players: Cast) -> 
     router = topology.host(topology.peer(end).host)
     good = router.forwarding and router.proxy_mode is None and len(topology.ends(router.name)) == 2
     return "" if good else f"it needs a router with two links between the node and {server}"
+
+
+# --- what nodes do ---------------------------------------------------------------------------------------
+
+
+def to_vips(topology: Topology, players: Cast) -> Protection:
+    """Return what the node does, besides translating, with what goes to the VIP that is asked.
+
+    Only nftables mode does anything, and with the first packets of a flow alone (``ct state new``).
+    """
+    node, asked = topology.host(players.node), players.service_address
+    if node.proxy_mode is not ProxyMode.NFTABLES or asked is None:
+        return Protection.NOTHING
+    release = find_release(node.proxy_version or DEFAULT_VERSIONS[node.proxy_mode])
+    found = Protection.NOTHING
+    if changes.NFT_MAPS in release:
+        found |= Protection.REJECT_UNTRANSLATED
+    address = ip_address(asked.address)
+    if changes.DROPS_UNALLOCATED in release and any(address in cidr for cidr in topology.service_cidrs):
+        found |= Protection.DROP_UNALLOCATED
+    return found
 
 
 # --- who is where -------------------------------------------------------------------------------------

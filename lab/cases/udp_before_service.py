@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from lab.cases.case import Case, always, on_every_kernel
-from lab.cases.demands import beyond, way_to_service
+from lab.cases.case import Case, always, on_every_kernel, unless_dropped
+from lab.cases.demands import beyond, to_vips, way_to_service
 from lab.cast import cast
 from lab.conntrack.witness import Judgement
+from lab.fixes import Protection
 from lab.result import Expectation
 from lab.stage.datagrams import Datagrams, decide_by_the_last
 from lab.verdict import Outcome
@@ -16,22 +17,37 @@ from lab.verdict import Outcome
 _THREADS: Final = (
     "kubernetes/kubernetes#48370",
     "kubernetes/kubernetes#105657",
+    "kubernetes/kubernetes#122692",
     "pkg/proxy/conntrack/cleanup.go",
 )
-#: NEW is what conntrack calls every packet of a flow that nobody has answered, also where it has an entry.
-_LOST: Final = Expectation(Judgement.NEW, Outcome.LOST)
+
+#: The rules are asked, for there is no entry. NEW is what conntrack calls every packet of a flow that nobody has
+#: answered, also where it has an entry.
+SERVED: Final = always(Judgement.NEW, Outcome.DELIVERED, untracked=Expectation(Judgement.NEW, Outcome.LEAKED))
 
 
-async def _service_comes(stage: Datagrams, *, cleaned: bool) -> None:
+def stuck(protection: Protection) -> Expectation:
+    """Expect what becomes of a datagram for a Service's VIP that its entry keeps from being translated."""
+    return Expectation(Judgement.NEW, Outcome.REFUSED if protection.rejects_untranslated else Outcome.LOST)
+
+
+async def service_comes(stage: Datagrams, *, dropped: bool, cleaned: bool = False) -> None:
+    """Ask before the service is there, and again when it is.
+
+    :param dropped: the node is to drop the first question.
+    :param cleaned: kube-proxy deletes entries when the service comes.
+    """
     services, slices = stage.lab.services, stage.lab.endpoint_slices
     stage.lab.sync((), ())
     stage.ask("is anybody there?")
     await stage.settle()
-    await stage.expect_packet(
-        beyond(stage.lab.topology, stage.cast), destination=stage.cast.service_address, outgoing=False
-    )
+    outside, vip = beyond(stage.lab.topology, stage.cast), stage.cast.service_address
+    if dropped:
+        await stage.expect_nothing(outside, destination=vip)
+    else:
+        await stage.expect_packet(outside, destination=vip, outgoing=False)
     stage.lab.sync(services, slices, clean_conntrack=cleaned)
-    if cleaned:
+    if dropped or cleaned:
         stage.expect_no_entry()
     else:
         stage.expect_entry()
@@ -40,11 +56,11 @@ async def _service_comes(stage: Datagrams, *, cleaned: bool) -> None:
 
 
 async def _kept(stage: Datagrams) -> None:
-    await _service_comes(stage, cleaned=False)
+    await service_comes(stage, dropped=to_vips(stage.lab.topology, stage.cast).drops_unallocated)
 
 
 async def _cleaned(stage: Datagrams) -> None:
-    await _service_comes(stage, cleaned=True)
+    await service_comes(stage, dropped=to_vips(stage.lab.topology, stage.cast).drops_unallocated, cleaned=True)
 
 
 KEPT: Final = Case(
@@ -54,11 +70,14 @@ KEPT: Final = Case(
         "The first question finds no rule for the VIP, so it leaves by the default route, and conntrack remembers a"
         " flow that needs no translation. A flow's translation is chosen once, by its first packet: its state is still"
         " NEW, for nobody has answered, but the rules that come later are never asked. The client talks past the"
-        " service for as long as it keeps its port and does not pause for longer than the entry lives."
+        " service for as long as it keeps its port and does not pause for longer than the entry lives; in nftables"
+        " mode it is refused on the node, for the VIP is in use by then and nothing has translated it. From v1.33 on"
+        " nftables mode drops the first question, where the cluster's ServiceCIDRs hold the VIP: no entry stays, and"
+        " the next question is served."
     ),
     threads=_THREADS,
     play=_kept,
-    expectations=on_every_kernel(always(Judgement.NEW, Outcome.LOST, untracked=_LOST)),
+    expectations=on_every_kernel(unless_dropped(stuck, dropped=SERVED)),
     stage=Datagrams,
     decide=decide_by_the_last,
     cast=partial(cast, protocol="udp"),
@@ -71,13 +90,12 @@ CLEANED: Final = Case(
     title="control: the same, and kube-proxy deletes the entries when the service gets its first endpoint",
     story=(
         "kube-proxy deletes what conntrack remembers of a UDP service that gets its first endpoint. The next question"
-        " is NEW, and finds the service. That is all it takes, and for TCP nobody does it."
+        " is NEW, and finds the service. That is all it takes, and for TCP nobody does it. Where nftables mode has"
+        " dropped the first question (from v1.33 on) there was nothing to delete."
     ),
     threads=_THREADS,
     play=_cleaned,
-    expectations=on_every_kernel(
-        always(Judgement.NEW, Outcome.DELIVERED, untracked=Expectation(Judgement.NEW, Outcome.LEAKED))
-    ),
+    expectations=on_every_kernel(SERVED),
     stage=Datagrams,
     decide=decide_by_the_last,
     cast=partial(cast, protocol="udp"),

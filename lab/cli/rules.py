@@ -91,7 +91,9 @@ def rules(
     ] = None,
     service_cidr: Annotated[
         list[str] | None,
-        typer.Option(help="Without a topology: a range of cluster IPs, for nftables mode; may be repeated."),
+        typer.Option(
+            help="Without a topology: a range of cluster IPs, for nftables mode from v1.33 on; may be repeated."
+        ),
     ] = None,
     masquerade_all: Annotated[
         bool, typer.Option("--masquerade-all", help="Without a topology: masquerade whatever goes to a VIP.")
@@ -151,12 +153,17 @@ def _print_upgrade(chosen: Sequence[Proxy], since: str, *, json: bool) -> None:
 
 
 def _refuse_unused(proxy: Proxy, node: NodeSettings) -> None:
-    """Refuse what no rule of this kube-proxy's mode depends on.
+    """Refuse what no rule of this kube-proxy depends on.
 
     :raises InputError: something of the kind was given.
     """
+    from lab.kubeproxy import changes
+
     if proxy.mode is ProxyMode.IPTABLES and node.service_cidrs:
         raise InputError("--service-cidr is for nftables mode", cure="leave it away, or give --proxy-mode nftables")
+    if node.service_cidrs and changes.DROPS_UNALLOCATED not in proxy.options.release:
+        message = f"--service-cidr, and kube-proxy {proxy.options.version} does not ask for any"
+        raise InputError(message, cure=f"give --proxy-version v1.{changes.DROPS_UNALLOCATED.minor} or later")
 
 
 def _compare(source: str, diff: str, family: Family, choice: Choice, node: NodeSettings, *, json: bool) -> int:

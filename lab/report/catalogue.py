@@ -6,16 +6,28 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Final
 
 from rich.table import Table
 from rich.text import Text
 
 from lab.cases import Case
-from lab.fixes import FIXES
+from lab.fixes import FIXES, Protection
+from lab.kubeproxy import changes
 from lab.places import topology
 from lab.remembered import Remembered
 from lab.report.tone import style_of
+from lab.result import Expectation
 from lab.words import Behaviour
+
+#: What nodes do with what is for a VIP, besides translating it, in the order in which they came to it.
+_NODES: Final = {
+    "": Protection.NOTHING,
+    f"in nftables mode from v1.{changes.NFT_MAPS.minor} on": Protection.REJECT_UNTRANSLATED,
+    f"in nftables mode from v1.{changes.DROPS_UNALLOCATED.minor} on, with service-cidrs": (
+        Protection.REJECT_UNTRANSLATED | Protection.DROP_UNALLOCATED
+    ),
+}
 
 
 def story(case: Case, last: Sequence[Remembered]) -> Iterator[Text | Table]:
@@ -26,20 +38,34 @@ def story(case: Case, last: Sequence[Remembered]) -> Iterator[Text | Table]:
     yield Text(f"{case.name}: {case.title}\n", "bold")
     yield Text(f"{case.story}\n")
     yield Text(f"See {', '.join(case.threads)}\n", "dim")
-    drawn = Table(title="expected", title_justify="left")
-    drawn.add_column("fix")
-    for behaviour in Behaviour:
-        drawn.add_column(f"kernel: {behaviour}")
-    for fix in FIXES.values():
-        expected = (case.expected(behaviour, fix.protection) for behaviour in Behaviour)
-        drawn.add_row(fix.name, *(f"{one.judgement or 'nothing judged'}, {one.outcome}" for one in expected))
-    yield drawn
+    for where, expected in _expected(case).items():
+        drawn = Table(title=f"expected {where}".rstrip(), title_justify="left")
+        drawn.add_column("fix")
+        for behaviour in Behaviour:
+            drawn.add_column(f"kernel: {behaviour}")
+        for fix in FIXES:
+            row = (expected[behaviour][fix] for behaviour in Behaviour)
+            drawn.add_row(fix, *(f"{one.judgement or 'nothing judged'}, {one.outcome}" for one in row))
+        yield drawn
     yield Text()
     yield from _came(last)
     if not last:
         yield Text(
             f"Not run here yet: `lab run {case.name}` does that, and keeps what comes of it for this place.", "dim"
         )
+
+
+def _expected(case: Case) -> dict[str, dict[Behaviour, dict[str, Expectation]]]:
+    """Return what is expected by kernel and fix: anywhere, and on the nodes where that is another thing."""
+    found: dict[str, dict[Behaviour, dict[str, Expectation]]] = {}
+    for where, own in _NODES.items():
+        expected = {
+            behaviour: {fix.name: case.expected(behaviour, fix.protection | own) for fix in FIXES.values()}
+            for behaviour in Behaviour
+        }
+        if not found or expected != [*found.values()][-1]:
+            found[where] = expected
+    return found
 
 
 def _came(last: Sequence[Remembered]) -> Iterator[Text | Table]:
@@ -71,15 +97,17 @@ def _place(one: Remembered) -> str:
 
 def as_data(case: Case, last: Sequence[Remembered]) -> dict[str, object]:
     """Return the same for a program."""
+    expected = {
+        where: {behaviour: {fix: asdict(one) for fix, one in row.items()} for behaviour, row in rows.items()}
+        for where, rows in _expected(case).items()
+    }
     return {
         "name": case.name,
         "title": case.title,
         "story": case.story,
         "threads": case.threads,
         "slow": case.slow,
-        "expected": {
-            behaviour: {fix.name: asdict(case.expected(behaviour, fix.protection)) for fix in FIXES.values()}
-            for behaviour in Behaviour
-        },
+        "expected": expected.pop(""),
+        "expected_elsewhere": expected,
         "last": [asdict(one) for one in last],
     }

@@ -53,7 +53,7 @@ class NodeSettings:
         places = {
             "--node-address": (self.addresses, "the links' ends say which addresses a node has"),
             "--cluster-cidr": (self.cluster_cidrs, "write the host's cluster-cidrs"),
-            "--service-cidr": (self.service_cidrs, "it is for files of Services and EndpointSlices alone"),
+            "--service-cidr": (self.service_cidrs, "write its service-cidrs"),
             "--masquerade-all": (self.masquerade_all, "write the host's masquerade-all"),
         }
         return {option: place for option, (value, place) in places.items() if value}

@@ -53,6 +53,7 @@ class Datagrams(Scene):
         }
         self._clients: dict[SocketAddress, socket.socket] = {}
         self._questions: list[_Question] = []
+        self._settled = 0  # questions of which nothing is under way any more
         self._source = cast.client_address
         self._hold: Hold | None = None
 
@@ -81,6 +82,7 @@ class Datagrams(Scene):
         self._answer()
         await self._pass_all()
         self._take_answers()
+        self._settled = len(self._questions)
 
     async def _pass_all(self) -> None:
         for host in self._servers:
@@ -103,7 +105,10 @@ class Datagrams(Scene):
                         if asked.socket is question.socket and asked.length + _ANSWER == len(received[0]):
                             asked.answered = True
             except OSError as failure:
-                question.error = errno.errorcode.get(failure.errno or 0, str(failure))
+                # A socket does not say which of its datagrams was refused: the first of which that is not known yet.
+                under_way = (one for one in self._questions[self._settled :] if one.socket is question.socket)
+                refused = next((one for one in under_way if one.error is None), question)
+                refused.error = errno.errorcode.get(failure.errno or 0, str(failure))
 
     @property
     def answered_by(self) -> SocketAddress:

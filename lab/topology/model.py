@@ -218,7 +218,8 @@ class Topology:
     """What to build. Always valid: making one refuses what no lab could be built from.
 
     :param name: a DNS label.
-    :param services: and ``endpoint_slices``: what kube-proxy would see of the API server, on every node.
+    :param services: and ``endpoint_slices`` and ``service_cidrs``: what kube-proxy would see of the API server, on
+        every node.
     :raises lab.topology.errors.TopologyError: for the first thing wrong (see :mod:`lab.topology.rules`).
     """
 
@@ -228,6 +229,7 @@ class Topology:
     services: tuple[Service, ...] = ()
     endpoint_slices: tuple[EndpointSlice, ...] = ()
     description: str = ""
+    service_cidrs: tuple[IPNetwork, ...] = ()
 
     def __post_init__(self) -> None:
         from lab.topology.rules import check

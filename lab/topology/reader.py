@@ -16,13 +16,14 @@ from lab.named import meant
 from lab.topology import stream
 from lab.topology.errors import Path, TopologyError, first_error, found, spell
 from lab.topology.kubernetes import EndpointSlice, ObjectList, Service, parse_objects
-from lab.topology.model import NAME, End, Host, HostOptions, Link, Topology, refused
+from lab.topology.model import NAME, End, FileNetwork, Host, HostOptions, IPNetwork, Link, Topology, refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _MAX_BYTES = 256 << 20  # ten times 10,000 services with 10 endpoints each
 _MAX_TOPOLOGY = 1 << 20  # characters of the first document, some 4,000 hosts: any error there comes soon
+_MAX_RANGES = 100  # each is held against every link and every Service
 _KUBERNETES_KEYS = {"apiVersion", "kind", "metadata", "items", "spec"}
 
 
@@ -31,6 +32,12 @@ def _two_ends(ends: tuple[End, ...]) -> tuple[End, ...]:
         message = f"a link has two ends, not {len(ends)}"
         raise refused(message, "write it as two items, each with host, interface and addresses")
     return ends
+
+
+def _few_ranges(ranges: tuple[IPNetwork, ...]) -> tuple[IPNetwork, ...]:
+    if len(ranges) > _MAX_RANGES:
+        raise refused(f"{len(ranges)} ranges are too many", f"keep {_MAX_RANGES} at most")
+    return ranges
 
 
 FileLink = Annotated[
@@ -57,6 +64,17 @@ class TopologyDocument:
         tuple[FileLink, ...],
         FailFast(),
         Field(description="The veth pairs between hosts, each as its two ends."),
+    ] = ()
+    service_cidrs: Annotated[
+        tuple[FileNetwork, ...],
+        FailFast(),
+        AfterValidator(_few_ranges),
+        Field(
+            alias="service-cidrs",
+            description="The cluster's ServiceCIDRs, from which cluster IPs are taken. In nftables mode kube-proxy"
+            " drops what goes to one that no Service has, from v1.33 on.",
+            json_schema_extra={"maxItems": _MAX_RANGES},
+        ),
     ] = ()
 
 
@@ -103,6 +121,7 @@ def parse(text: str, source: str = "<inline>") -> Topology:
             services=tuple(service for service, _ in services),
             endpoint_slices=tuple(piece for piece, _ in slices),
             description=document.description,
+            service_cidrs=document.service_cidrs,
         )
     except TopologyError as error:
         match error.path:
@@ -187,7 +206,7 @@ def _read(reference: str | FilePath) -> tuple[str, str]:
 
 def _first_keys(text: str, source: str) -> stream.CheckKey:
     """Refuse a first document by its first wrong key, however much follows."""
-    known = set(TopologyDocument.__dataclass_fields__)
+    known = set(_TOPOLOGY.json_schema()["properties"])
 
     def check(key: str, line: int) -> None:
         if key in _KUBERNETES_KEYS:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
 from lab.errors import nearest
@@ -27,7 +28,20 @@ def check(topology: Topology) -> None:
 
     :raises TopologyError: for the first that it breaks.
     """
-    for rule in (_names, _proxies, _links, _interfaces, _addresses, _subnets, _routes, _services, _endpoints):
+    rules = (
+        _names,
+        _proxies,
+        _links,
+        _interfaces,
+        _addresses,
+        _subnets,
+        _routes,
+        _services,
+        _service_cidrs,
+        _cluster_ips,
+        _endpoints,
+    )
+    for rule in rules:
         rule(topology)
 
 
@@ -217,6 +231,33 @@ def _services(topology: Topology) -> None:
             message = f"a second Service {namespace}/{name}"
             raise TopologyError(("services", index, "metadata", "name"), message, "keep one, or rename it")
         seen[namespace].add(name)
+
+
+def _service_cidrs(topology: Topology) -> None:
+    """Refuse ranges of cluster IPs that hold what hosts or pods have: the nodes would drop what goes there."""
+    links = (own.network for link in topology.links for end in link.ends for own in end.addresses)
+    pods = (cidr for host in topology.hosts for cidr in host.cluster_cidrs)
+    taken = [*(("a link has", network) for network in links), *(("pods have", cidr) for cidr in pods)]
+    for index, cidr in enumerate(topology.service_cidrs):
+        for who, network in taken:
+            if cidr.version == network.version and cidr.overlaps(network):
+                message = f"{cidr} overlaps {network}, which {who}"
+                raise TopologyError(("service-cidrs", index), message, "take a range that nobody else has addresses of")
+
+
+def _cluster_ips(topology: Topology) -> None:
+    """Refuse a cluster IP outside of the ranges of its family, as the API server does."""
+    for index, service in enumerate(topology.services if topology.service_cidrs else ()):
+        for place, address in enumerate(service.spec.all_cluster_ips):
+            if address in {"", "None"}:
+                continue
+            own = ip_address(address)
+            cidrs = [cidr for cidr in topology.service_cidrs if cidr.version == own.version]
+            if cidrs and all(own not in cidr for cidr in cidrs):
+                key: Path = ("clusterIPs", place) if service.spec.cluster_ips else ("clusterIP",)
+                message = f"{address} is outside of the topology's service-cidrs, {', '.join(map(str, cidrs))}"
+                cure = "write the range that cluster IPs are taken from there, or leave service-cidrs out"
+                raise TopologyError(("services", index, "spec", *key), message, cure)
 
 
 def _endpoints(topology: Topology) -> None:

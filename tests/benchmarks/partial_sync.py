@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
+from ipaddress import ip_network
 
 from measure import interleaved, machine, milliseconds, told
 
@@ -45,7 +46,10 @@ def crowded(count):
                 "ports": [{"port": 80}],
             }
         )
-    return dataclasses.replace(load("endpoints"), services=tuple(services), endpoint_slices=tuple(slices))
+    cidrs = (ip_network("10.96.0.0/12"),)
+    return dataclasses.replace(
+        load("endpoints"), services=tuple(services), endpoint_slices=tuple(slices), service_cidrs=cidrs
+    )
 
 
 def texts(lab, last):

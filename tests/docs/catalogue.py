@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from lab.cases import CASES, GROUPS, Case
 from lab.fixes import BE_LIBERAL, BE_LIBERAL_LATE, DAEMONSET, DAEMONSET_TODAY, FIXES, NONE, Fix
 from lab.result import Expectation
+from lab.topology.reader import load
 from lab.verdict import Outcome
-from lab.words import Behaviour
+from lab.words import Behaviour, ProxyMode
 
 #: On a node whose kube-proxy writes no drop of its own these do what another one does.
 ALIKE = ((DAEMONSET, NONE), (BE_LIBERAL_LATE, BE_LIBERAL), (DAEMONSET_TODAY, BE_LIBERAL))
@@ -33,9 +34,14 @@ def table() -> Iterator[str]:
         yield _row(f"*{title}*", *[""] * (1 + len(SHOWN)))
         for case in cases:
             outcomes = [expected(case, fix).outcome for fix in SHOWN]
-            name = f"{case.name} (slow)" if case.slow else case.name
             cells = (outcome if outcome in FINE else f"**{outcome}**" for outcome in outcomes)
-            yield _row(name, expected(case, NONE).judgement or "-", *cells)
+            yield _row(_name(case), expected(case, NONE).judgement or "-", *cells)
+
+
+def _name(case: Case) -> str:
+    node = load(case.topology).nodes[0]
+    other = f" ({node.proxy_mode} {node.proxy_version})" if node.proxy_mode is not ProxyMode.IPTABLES else ""
+    return f"{case.name}{other}{' (slow)' if case.slow else ''}"
 
 
 #: From an end to nothing that anybody would notice.

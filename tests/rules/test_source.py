@@ -99,6 +99,12 @@ def test_what_a_topology_decides_cannot_be_given(node, option):
         proxies("kube-proxy", Family.IPV4, Choice(), node)
 
 
+def test_a_topology_says_which_ranges_cluster_ips_come_from():
+    [proxy] = proxies("dns", Family.IPV6, Choice(ProxyMode.NFTABLES, "v1.33"), NodeSettings())
+    assert proxy.options.service_cidrs == ("10.96.0.0/12", "fd00:10:96::/112")
+    assert "ip6 daddr { fd00:10:96::/112 } drop" in proxy.render()[0]
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

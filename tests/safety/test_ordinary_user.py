@@ -83,7 +83,9 @@ def test_a_lab_with_many_services_runs(run_lab, many_services, tmp_path, way):
     topology = tmp_path / "large.yaml"
     many = re.sub(r"endpoints: .*10\..*", "endpoints: [{addresses: [10.0.1.2]}]", many_services.read_text())
     many = re.sub(r"endpoints: .*fd.*", 'endpoints: [{addresses: ["fd00:10:0:1::2"]}]', many)
-    topology.write_text(f"{dict(shipped())['kube-proxy'].read_text()}---{many}")
+    place = dict(shipped())["kube-proxy"].read_text()
+    place = place.replace("service-cidrs: [", 'service-cidrs: [10.96.0.0/12, "fd00:96::/32", ')
+    topology.write_text(f"{place}---{many}")
     words = ("run", "beyond-window", "--fix", "none", "--topology", str(topology), *WAYS[way], "--no-timeline")
     code, output, errors = run_lab(*words, prefix=WITHOUT_RIGHTS)
     assert code == 0, output + errors

@@ -64,7 +64,7 @@ PLACES = [
     parse(BRANCH),
     two_endpoints(),
     without_way_out(),
-    *(renamed(name) for name in ("across-nodes", "congested", "asymmetric", "dns")),
+    *(renamed(name) for name in ("across-nodes", "congested", "asymmetric", "dns", "service-cidr")),
 ]
 
 

@@ -382,6 +382,48 @@ CHANGES = {
         35,
         "no host has the address 192.168.0.2",
     ),
+    "range of cluster IPs": (
+        "topology: pair",
+        "topology: pair\nservice-cidrs: [192.168.0.1/16]",
+        2,
+        "service-cidrs[0]: '192.168.0.1/16' has bits set beyond its prefix (write 192.168.0.0/16)",
+    ),
+    "range of cluster IPs in snake case": (
+        "topology: pair",
+        "topology: pair\nservice_cidrs: [192.168.0.0/16]",
+        2,
+        "unknown key 'service_cidrs' (did you mean 'service-cidrs'?)",
+    ),
+    "too many ranges of cluster IPs": (
+        "topology: pair",
+        f"topology: pair\nservice-cidrs: [{'192.168.0.0/16, ' * 101}]",
+        2,
+        "service-cidrs: 101 ranges are too many (keep 100 at most)",
+    ),
+    "range of cluster IPs over a link": (
+        "topology: pair",
+        "topology: pair\nservice-cidrs: ['fd00::/8', 10.0.0.0/12]",
+        2,
+        "service-cidrs[1]: 10.0.0.0/12 overlaps 10.0.0.0/24, which a link has (take a range",
+    ),
+    "range of cluster IPs over pods": (
+        "  server: {}\nlinks:\n",
+        "  server: {proxy-mode: iptables, cluster-cidrs: [192.168.0.0/17]}\nservice-cidrs: [192.168.0.0/16]\nlinks:\n",
+        8,
+        "service-cidrs[0]: 192.168.0.0/16 overlaps 192.168.0.0/17, which pods have",
+    ),
+    "cluster IP outside of its range": (
+        "topology: pair",
+        "topology: pair\nservice-cidrs: [10.96.0.0/12, 192.168.0.0/31]",
+        19,
+        "spec.clusterIP: 192.168.0.2 is outside of the topology's service-cidrs, 10.96.0.0/12, 192.168.0.0/31 (write",
+    ),
+    "second cluster IP outside of its range": (
+        "topology: pair",
+        "topology: pair\nservice-cidrs: [192.168.0.0/31, 192.168.0.2/32]",
+        29,
+        "items[0].spec.clusterIP: 192.168.0.3 is outside of the topology's service-cidrs",
+    ),
     "second Service": (
         "{name: alone}",
         "{name: web}",

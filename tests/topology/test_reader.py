@@ -52,6 +52,24 @@ def test_shipped_topologies_are_named_as_their_file_and_described(name: str) -> 
 
 
 @pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_topologies_have_a_range_of_cluster_ips_a_family(name: str) -> None:
+    topology = load(name)
+    ranges = {cidr.version: cidr for cidr in topology.service_cidrs}
+    assert len(ranges) == len(topology.service_cidrs) == 2
+    addresses = [ip_address(one) for service in topology.services for one in service.spec.all_cluster_ips]
+    assert addresses
+    assert all(one in ranges[one.version] for one in addresses)
+
+
+def test_a_headless_service_and_a_family_without_a_range_are_in_no_range() -> None:
+    text = SHIPPED["kube-proxy"].read_text().replace(', "fd00:192:168::/112"]', "]")
+    headless = "apiVersion: v1\nkind: Service\nmetadata: {name: none}\nspec: {clusterIP: None}\n"
+    topology = parse(f"{text}---\n{headless}")
+    assert topology.service_cidrs == (ip_network("192.168.0.0/16"),)
+    assert len(topology.services) == 2
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_topologies_fit_their_schema(name: str) -> None:
     validator = jsonschema.Draft202012Validator(json_schema())
     documents = list(stream.documents(SHIPPED[name].read_text(), name))
@@ -101,7 +119,7 @@ def test_a_host_without_options_may_be_left_empty() -> None:
 
 
 def test_what_kubectl_prints_can_be_pasted() -> None:
-    pair = SHIPPED["kube-proxy"].read_text().split("\n---\n")[0]
+    pair = SHIPPED["kube-proxy"].read_text().split("\n---\n")[0].replace("192.168.0.0/16", "10.96.0.0/12")
     topology = parse(f"{pair}\n---\n{KUBECTL}---\n")
     assert [service.key for service in topology.services] == ["default/kubernetes"]
     assert [host.name for host in topology.servers] == ["server"]
@@ -229,7 +247,9 @@ def topologies(draw: st.DrawFn) -> Topology:
             )
         )
     description = draw(st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=20))
-    return Topology(draw(names), tuple(made), tuple(links), description=description)
+    ranges = [ip_network("172.20.0.0/16"), ip_network("fc00:1:2::/112"), ip_network("172.20.0.0/24")]
+    cidrs = draw(st.lists(st.sampled_from(ranges), max_size=4))
+    return Topology(draw(names), tuple(made), tuple(links), description=description, service_cidrs=tuple(cidrs))
 
 
 def written(topology: Topology) -> str:
@@ -257,6 +277,7 @@ def written(topology: Topology) -> str:
     document = {
         "topology": topology.name,
         "description": topology.description,
+        "service-cidrs": [str(cidr) for cidr in topology.service_cidrs],
         "hosts": {one.name: host(one) for one in topology.hosts},
         "links": [[end(one) for one in link.ends] for link in topology.links],
     }
