@@ -108,7 +108,7 @@ def test_the_schema_is_json():
         (("run", "--topology", "nowhere"), "nowhere: there is no such file or topology (known: across-nodes, "),
         (("run", "--topology", "kube-prox"), "there is no such file or topology (did you mean 'kube-proxy'?)"),
         (("run", "--topology", "be-liberal"), "there is no such file or topology (that is a fix: see `lab list`)"),
-        (("run", "--proxy-version", "v9.9"), "no kube-proxy version 'v9.9' is known"),
+        (("run", "--proxy-version", "v9.9"), "'v9.9' is no version of kube-proxy"),
         (("run", "--proxy-mode", "nftables", "--proxy-version", "v1.14"), "nftables mode"),
         (("run", "--proxy-mode", "nftables", "--backend", "legacy"), "backend"),
         (("run", "--proxy-mode", "ebpf"), "ebpf"),

@@ -109,7 +109,7 @@ def test_wrong_arguments_of_markers_are_usage_errors(project, marker, words):
     ("option", "words"),
     [
         ("--lab-proxy-mode=ipvs", "*invalid choice: 'ipvs'*"),
-        ("--lab-proxy-version=v9.9", "ERROR: no kube-proxy version 'v9.9'*"),
+        ("--lab-proxy-version=v9.9", "ERROR: 'v9.9' is no version of kube-proxy*"),
         ("--lab-fix=prayer", "ERROR: there is no fix 'prayer'*"),
         ("--kernels-limit=60", "ERROR: --kernels-limit is for guests*"),
     ],

@@ -375,12 +375,13 @@ NFT_FORGETS_INVALID: Final = Change(
     pulls=(122663,),
 )
 NFT_MAPS: Final = Change(
-    "nft-maps", 30, "the table's layout of today: maps of services, of firewalls and of what has no endpoints",
+    "nft-maps", 30, "the table's layout of today: maps of services, of firewalls and of what has no endpoints; what goes to another port"
+    " of a cluster IP is refused",
     modes=_NFTABLES, pulls=(122296, 122614, 122692, 123162,))  # fmt: skip
 NFT_BETA: Final = Change(
     "nft-beta",
     31,
-    "nftables mode without a gate; elements of firewall-ips without a comment, cluster-ips-check",
+    "nftables mode without a gate; elements of firewall-ips without a comment",
     modes=_NFTABLES,
     pulls=(124383,),
 )

@@ -58,7 +58,7 @@ def is_trying(process):
         (("--kernels", "running,linux"), "'linux' is no kernel"),
         (("--kernels", " , "), "--kernels names none"),
         (("--kernels", "/no/such/vmlinuz"), "/no/such/vmlinuz"),
-        (("--proxy-version", "v9.9"), "no kube-proxy version 'v9.9' is known"),
+        (("--proxy-version", "v9.9"), "'v9.9' is no version of kube-proxy"),
         (("--proxy-mode", "nftables", "--backend", "legacy"), "backend"),
         (("--jobs", "0"), "--jobs"),
         (("--html", "/no/such/folder/x.html"), "cannot write /no/such/folder/x.html: No such file"),

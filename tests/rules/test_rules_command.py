@@ -28,7 +28,7 @@ def test_a_list_from_stdin(lab_rules, objects):
     ("arguments", "words"),
     [
         (("kube-proxy", "--cluster-cidr", "10.0.0.0/8"), "--cluster-cidr: the topology kube-proxy decides that"),
-        (("kube-proxy", "--json"), "--json is for differences (give --diff FILE too)"),
+        (("kube-proxy", "--json"), "--json is for differences (give --diff FILE or --since VERSION too)"),
         (("kube-proxy", "--saved", "--diff", "x"), "--diff and --saved (give one of them)"),
         (("-", "--diff", "-"), "both the objects and the node's rules from stdin"),
         (("kube-proxy", "--diff", "/no/such"), "/no/such: cannot be read: No such file or directory"),
