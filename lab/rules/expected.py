@@ -1,0 +1,26 @@
+"""Kube-proxy's rules as a dump of a node that has them, without loading them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lab.rules import restored
+from lab.rules.restored import UnknownFormError
+from lab.words import ProxyMode
+
+if TYPE_CHECKING:
+    from lab.rules.dump import Dump
+    from lab.rules.source import Proxy
+
+
+def expected(proxy: Proxy) -> Dump:
+    """Return what :func:`lab.rules.dump.read` would read of a node with these rules; all numbers of lines are 0.
+
+    No namespace, program or kernel is needed. Rules that count by nfacct are in it where ``proxy.options`` has nfacct.
+
+    :raises UnknownFormError: what is printed of some rule is not known here; then a kernel has to load it.
+    :raises InputError: as of rendering.
+    """
+    if proxy.mode is ProxyMode.IPTABLES:
+        return restored.as_dump(restored.restored(proxy.render(), proxy.options.family))
+    raise UnknownFormError("what nft list prints is not known")
