@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lab.rules import restored
-from lab.rules.restored import UnknownFormError
+from lab.rules.listed import listed
 from lab.words import ProxyMode
 
 if TYPE_CHECKING:
@@ -23,4 +23,5 @@ def expected(proxy: Proxy) -> Dump:
     """
     if proxy.mode is ProxyMode.IPTABLES:
         return restored.as_dump(restored.restored(proxy.render(), proxy.options.family))
-    raise UnknownFormError("what nft list prints is not known")
+    [script] = proxy.render()
+    return listed(script, proxy.options.family).as_dump()

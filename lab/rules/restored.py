@@ -11,7 +11,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from functools import cache
+from functools import cache, partial
 from typing import Final, NoReturn
 
 from lab.errors import LabError
@@ -28,6 +28,7 @@ _STATES: Final = ("INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED", "SNAT
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")  # xtables_save_string quotes whatever has other characters
 _LONGEST_COMMENT: Final = 255  # XT_MAX_COMMENT_LEN, with the zero at its end
 _WITHOUT_VALUE: Final = {"--set", "--rcheck", "--reap", "--physdev-is-in"}
+_KINDS: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _VERDICTS: Final = {"ACCEPT", "DROP", "RETURN"}
 
 #: Rules without "-A CHAIN", by table and chain.
@@ -62,7 +63,7 @@ def restored(texts: Iterable[str], family: Family) -> Tables:
                     printer.check_targets(table.keys())
                 else:
                     table = tables.setdefault(line[1:], {name: [] for name in _TABLES[line[1:]]})
-            except (LookupError, ValueError, StopIteration):
+            except (LookupError, ValueError, OSError, StopIteration):
                 _refuse(line)
     return tables
 
@@ -106,9 +107,10 @@ class _Printer:
     """Prints rules of one family."""
 
     def __init__(self, family: Family) -> None:
-        self._family = socket.AF_INET if family is Family.IPV4 else socket.AF_INET6
-        self._bits = 32 if family is Family.IPV4 else 128
-        self._network = cache(self._masked)
+        self._ipv4 = family is Family.IPV4
+        self._normal = partial(_normal, _KINDS[family])
+        self._network = cache(partial(masked, family))
+        self._single = "/32" if self._ipv4 else "/128"
         any_host = "255.255.255.255" if family is Family.IPV4 else "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
         self._recent_end = f" --mask {any_host} --rsource"
         self._targets: set[str] = set()
@@ -168,26 +170,12 @@ class _Printer:
         return f"{address['-s']}{address['-d']}{place['-i']}{place['-p']}{''.join(said)}{target}".rstrip()
 
     def _address(self, negation: str, option: str, text: str) -> str:
-        network = self._network(text) if "/" in text else f"{self._normal(text)}/{self._bits}"
+        network = self._network(text) if "/" in text else self._normal(text)
         if network.endswith("/0"):
             if negation:
                 _refuse(f"! {option} {text}")  # matches nothing
             return ""
-        return f"{negation}{option} {network} "
-
-    def _normal(self, address: str) -> str:
-        try:
-            return socket.inet_ntop(self._family, socket.inet_pton(self._family, address))
-        except OSError:
-            _refuse(address)
-
-    def _masked(self, network: str) -> str:
-        address, _, length = network.partition("/")
-        if not (length.isdecimal() and int(length) <= self._bits):
-            _refuse(network)
-        mask = ((1 << int(length)) - 1) << (self._bits - int(length))
-        number = int.from_bytes(socket.inet_pton(self._family, self._normal(address)), "big") & mask
-        return f"{socket.inet_ntop(self._family, number.to_bytes(self._bits // 8, 'big'))}/{int(length)}"
+        return f"{negation}{option} {network if '/' in network else network + self._single} "
 
     def _target(self, name: str, options: list[str]) -> str:
         if name.startswith("KUBE-"):
@@ -210,7 +198,7 @@ class _Printer:
         return " ".join(["-j", name, *options])
 
     def _destination(self, text: str) -> str:
-        if self._family == socket.AF_INET:
+        if self._ipv4:
             return text
         address, bracket, port = text[1:].partition("]")
         if not bracket:
@@ -224,6 +212,24 @@ class _Printer:
             seconds, name = options["--seconds"], options["--name"]
             return f" --rcheck --seconds {seconds} --reap --name {name}{self._recent_end}"
         return None
+
+
+def masked(family: Family, network: str) -> str:
+    """Write a range as iptables and nft do: without the bits of hosts, a single address without its length.
+
+    :raises ValueError, OSError: it is none of the family.
+    """
+    address, _, length = network.partition("/")
+    kind = _KINDS[family]
+    data = socket.inet_pton(kind, address)
+    hosts = 8 * len(data) - int(length)
+    number = int.from_bytes(data, "big") >> hosts << hosts
+    text = socket.inet_ntop(kind, number.to_bytes(len(data), "big"))
+    return f"{text}/{int(length)}" if hosts else text
+
+
+def _normal(kind: socket.AddressFamily, address: str) -> str:
+    return socket.inet_ntop(kind, socket.inet_pton(kind, address))
 
 
 def _words(rule: str) -> list[str]:
