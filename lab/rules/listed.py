@@ -212,7 +212,7 @@ _VERBS: Final = ("add", "flush", "delete")
 
 def _options(body: str) -> list[str]:
     """Cut what a table, a set, a map or a chain says of itself."""
-    if not body:
+    if body in ("", "{ }"):
         return []
     if not (body.startswith("{ ") and body.endswith(" ; }")):
         raise ValueError(body)
