@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -67,7 +69,11 @@ def rules(
     backend: BackendOption = None,
     family: FamilyOption = Family.IPV4,
     saved: Annotated[
-        bool, typer.Option("--saved", help="As iptables-save or nft list gives them back, loaded by this kernel.")
+        bool,
+        typer.Option(
+            "--saved",
+            help="As iptables-save or nft list gives them back, loaded by this kernel (very many: not loaded).",
+        ),
     ] = False,
     diff: Annotated[
         str | None,
@@ -104,6 +110,7 @@ def rules(
     """
     from lab.rules.source import Choice, NodeSettings, proxies
 
+    gc.disable()  # looking for cycles takes half of the time with many Services, and there are none
     if json and diff is None and since is None:
         raise InputError("--json is for differences", cure="give --diff FILE or --since VERSION too")
     if since is not None and (diff is not None or saved):
@@ -116,21 +123,24 @@ def rules(
     node = NodeSettings(
         node_name, tuple(node_address or ()), tuple(cluster_cidr or ()), tuple(service_cidr or ()), masquerade_all
     )
+    if backend is not None and diff is not None:
+        raise InputError("--backend, and what both save is the same but for its order", cure="leave it away")
     if diff is not None:
         raise typer.Exit(_compare(source, diff, family, choice, node, json=json))
     chosen = proxies(source, family, choice, node)
     _refuse_unused(chosen[0], node)
     if backend is not None and not saved:
-        raise InputError("--backend, and kube-proxy writes the same for both", cure="give --saved or --diff too")
+        raise InputError("--backend, and kube-proxy writes the same for both", cure="give --saved too")
     if since is not None:
         _print_upgrade(chosen, since, json=json)
         return
     if saved:
-        from lab.netns import userns
-        from lab.rules.scratch import saved as save
+        from lab.rules.saving import save
 
-        userns.ensure()
-        texts = [save(proxy) for proxy in chosen]
+        results = [save(proxy, load=backend is not None) for proxy in chosen]
+        for note in dict.fromkeys(result.note for result in results if result.note):
+            print(f"lab: {note}", file=sys.stderr)
+        texts = [result.text for result in results]
     else:
         texts = ["".join(proxy.render()) for proxy in chosen]
     for proxy, text in zip(chosen, texts, strict=True):
@@ -161,7 +171,6 @@ def _refuse_unused(proxy: Proxy, node: NodeSettings) -> None:
 
 def _compare(source: str, diff: str, family: Family, choice: Choice, node: NodeSettings, *, json: bool) -> int:
     """Compare a node's rules with kube-proxy's, print the differences, and return the exit code."""
-    from lab.netns import userns
     from lab.rules.check import check, read_text
     from lab.rules.dump import mode_of
     from lab.rules.output import conclusion, table, to_json
@@ -174,7 +183,6 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, node: NodeS
         names = ", ".join(one.node for one in (proxy, *others))
         raise InputError(f"{source} has several nodes: {names}", cure="say by --node-name whose rules these are")
     _refuse_unused(proxy, node)
-    userns.ensure()
     comparison = check(proxy, text, name)
     if json:
         print(to_json(comparison, proxy))

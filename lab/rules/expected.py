@@ -1,4 +1,4 @@
-"""Kube-proxy's rules as a dump of a node that has them, without loading them."""
+"""Kube-proxy's rules as a node has them, without loading them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from lab.rules.listed import listed
 from lab.words import ProxyMode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lab.rules.dump import Dump
     from lab.rules.source import Proxy
 
@@ -21,7 +23,18 @@ def expected(proxy: Proxy) -> Dump:
     :raises UnknownFormError: what is printed of some rule is not known here; then a kernel has to load it.
     :raises InputError: as of rendering.
     """
+    texts, family = proxy.render(), proxy.options.family
     if proxy.mode is ProxyMode.IPTABLES:
-        return restored.as_dump(restored.restored(proxy.render(), proxy.options.family))
-    [script] = proxy.render()
-    return listed(script, proxy.options.family).as_dump()
+        return restored.as_dump(restored.restored(texts, family))
+    return listed("".join(texts), family).as_dump()
+
+
+def printed(proxy: Proxy, texts: Sequence[str]) -> str:
+    """Return what ``iptables-save`` or ``nft list table`` prints of rules; elements of sets in another order.
+
+    :param texts: what ``proxy`` renders.
+    :raises UnknownFormError: what is printed of some rule is not known here.
+    """
+    if proxy.mode is ProxyMode.IPTABLES:
+        return restored.written(restored.restored(texts, proxy.options.family))
+    return listed("".join(texts), proxy.options.family).text()
