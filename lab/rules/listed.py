@@ -38,7 +38,7 @@ _OPTION: Final = re.compile(r'type [^;{}"]+|flags [a-z,]+|timeout \d+s|comment "
 _ELEMENT: Final = re.compile(
     rf'(?P<key>{_NAME}(?: \. {_NAME})*)(?: comment "[^"]*")?(?: : (?:drop|(?:goto|jump) {_NAME}))?'
 )
-_TARGET: Final = re.compile(rf"(?:goto |jump |@)({_NAME}?)(?:,|$)")
+_TARGET: Final = re.compile(r'(?:\b(?:goto|jump) |@)([^\s{}",@]+)')
 #: So many elements nft prints on a line of a set of one type; of others one.
 _ON_A_LINE: Final = {"type ipv4_addr": 2}
 _DYNAMIC_SIZE: Final = "size 65535"  # of a set that rules fill, where no other is given
@@ -179,7 +179,7 @@ class _Reader:
             if place <= len(rule) and rule[place - 1] != " ":
                 raise ValueError(rule)
         text = " ".join(said)
-        self._targets.update(name for name in _TARGET.findall(text.replace(" }", "")) if name)
+        self._targets.update(_TARGET.findall(text.partition(' comment "')[0]))
         return text
 
     def _element(self, body: str, part: _Part) -> str:
@@ -187,8 +187,7 @@ class _Reader:
         found = _ELEMENT.fullmatch(text)
         if found is None or len(text) != len(body) - 4:
             raise ValueError(body)
-        if " : " in text:
-            self._targets.update(_TARGET.findall(text))
+        self._targets.update(_TARGET.findall(text.rpartition(" : ")[2]))
         if "/" in found["key"]:
             if "flags interval" not in part.properties:
                 raise ValueError(body)
