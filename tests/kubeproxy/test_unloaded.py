@@ -147,7 +147,7 @@ UNKNOWN_RULES = (
     "-A KUBE-A -s fd00::1 -j KUBE-B",
     "-A KUBE-A -s",
     '-A KUBE-A -m comment --comment "a \\" b" -j KUBE-B',
-    "-A KUBE-A -m comment --comment \"it's\" -j KUBE-B",
+    '-A KUBE-A -m comment --comment "it\'s" -j KUBE-B',
     f'-A KUBE-A -m comment --comment "{"a" * 256}" -j KUBE-B',
     "-A KUBE-A -m conntrack --ctstate OTHER -j KUBE-B",
     "-A KUBE-A -m mark --mark 0x1 -j KUBE-B",
