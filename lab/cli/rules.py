@@ -19,6 +19,7 @@ from lab.cli.words import (
     console,
     draw,
     examples,
+    steps,
     topology_names,
 )
 from lab.errors import InputError
@@ -127,24 +128,34 @@ def rules(
         raise InputError("--backend, and what both save is the same but for its order", cure="leave it away")
     if diff is not None:
         raise typer.Exit(_compare(source, diff, family, choice, node, json=json))
-    chosen = proxies(source, family, choice, node)
+    with steps() as say:
+        say(f"reading {'stdin' if source == '-' else source}")
+        chosen = proxies(source, family, choice, node)
     _refuse_unused(chosen[0], node)
     if backend is not None and not saved:
         raise InputError("--backend, and kube-proxy writes the same for both", cure="give --saved too")
     if since is not None:
         _print_upgrade(chosen, since, json=json)
         return
-    if saved:
-        from lab.rules.saving import save
-
-        results = [save(proxy, load=backend is not None) for proxy in chosen]
-        for note in dict.fromkeys(result.note for result in results if result.note):
-            print(f"lab: {note}", file=sys.stderr)
-        texts = [result.text for result in results]
-    else:
-        texts = ["".join(proxy.render()) for proxy in chosen]
+    with steps() as say:
+        say("loading and saving the rules" if saved else "writing the rules")
+        texts, notes = _saved(chosen, load=backend is not None) if saved else _rendered(chosen)
+    for note in notes:
+        print(f"lab: {note}", file=sys.stderr)
     for proxy, text in zip(chosen, texts, strict=True):
         print(f"# {proxy.title}", text, sep="\n", end="")
+
+
+def _rendered(chosen: Sequence[Proxy]) -> tuple[list[str], list[str]]:
+    return ["".join(proxy.render()) for proxy in chosen], []
+
+
+def _saved(chosen: Sequence[Proxy], *, load: bool) -> tuple[list[str], list[str]]:
+    """Return the rules as they are saved, and what has to be said of how they were come by, once."""
+    from lab.rules.saving import save
+
+    found = [save(proxy, load=load) for proxy in chosen]
+    return [one.text for one in found], list(dict.fromkeys(one.note for one in found if one.note))
 
 
 def _print_upgrade(chosen: Sequence[Proxy], since: str, *, json: bool) -> None:
@@ -178,12 +189,17 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, node: NodeS
 
     text = read_text(diff)
     name = "<stdin>" if diff == "-" else diff
-    proxy, *others = proxies(source, family, choice, node, mode_of(text, name))
+    mode = mode_of(text, name)
+    with steps() as say:
+        say(f"reading {'stdin' if source == '-' else source}")
+        proxy, *others = proxies(source, family, choice, node, mode)
     if others:
         names = ", ".join(one.node for one in (proxy, *others))
         raise InputError(f"{source} has several nodes: {names}", cure="say by --node-name whose rules these are")
     _refuse_unused(proxy, node)
-    comparison = check(proxy, text, name)
+    with steps() as say:
+        say(f"comparing with {name}")
+        comparison = check(proxy, text, name)
     if json:
         print(to_json(comparison, proxy))
         return 0 if comparison.same else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -28,7 +29,7 @@ def test_a_list_from_stdin(lab_rules, objects):
     ("arguments", "words"),
     [
         (("kube-proxy", "--cluster-cidr", "10.0.0.0/8"), "--cluster-cidr: the topology kube-proxy decides that"),
-        (("kube-proxy", "--json"), "--json is for differences (give --diff FILE too)"),
+        (("kube-proxy", "--json"), "--json is for differences (give --diff FILE or"),
         (("kube-proxy", "--saved", "--diff", "x"), "--diff and --saved (give one of them)"),
         (("-", "--diff", "-"), "both the objects and the node's rules from stdin"),
         (("kube-proxy", "--diff", "/no/such"), "/no/such: cannot be read: No such file or directory"),
@@ -142,6 +143,34 @@ class TestKernel:
         done = without_programs("--saved")
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == "lab: iptables-nft-restore is not installed: apt install iptables\n"
+
+    def test_very_many_are_written_and_not_loaded_and_that_is_said(self, objects):
+        code = (
+            "import sys, lab.rules.saving as saving; saving.MANY = 10\n"
+            f"sys.argv = ['lab', 'rules', {str(objects)!r}, '--saved', '--proxy-version', 'v1.29']\n"
+            "from lab.__main__ import main; main()"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0
+        assert re.fullmatch(r"lab: \d+ lines, written as iptables-save prints them and not loaded .*\n", done.stderr)
+        assert "--probability 0.33333333349" in done.stdout
+
+    def test_a_terminal_is_told_what_is_done(self, objects):
+        ours, its = os.openpty()
+        with subprocess.Popen(
+            [sys.executable, "-m", "lab", "rules", str(objects), "--proxy-version", "v1.29", "--saved"],
+            stdout=subprocess.DEVNULL,
+            stderr=its,
+        ):
+            os.close(its)
+            said = b""
+            with contextlib.suppress(OSError):  # EIO: the other end is closed
+                while heard := os.read(ours, 65536):
+                    said += heard
+        os.close(ours)
+        assert f"reading {objects} ...".encode() in said
+        assert b"loading and saving the rules ..." in said
+        assert said.endswith(b"\r\x1b[K")
 
     def test_several_nodes_want_a_name(self, lab_rules, tmp_path):
         two = tmp_path / "two.yaml"
