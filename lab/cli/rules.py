@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +19,7 @@ from lab.cli.words import (
     console,
     draw,
     examples,
+    steps,
     topology_names,
 )
 from lab.errors import InputError
@@ -67,7 +70,11 @@ def rules(
     backend: BackendOption = None,
     family: FamilyOption = Family.IPV4,
     saved: Annotated[
-        bool, typer.Option("--saved", help="As iptables-save or nft list gives them back, loaded by this kernel.")
+        bool,
+        typer.Option(
+            "--saved",
+            help="As iptables-save or nft list gives them back, loaded by this kernel (very many: not loaded).",
+        ),
     ] = False,
     diff: Annotated[
         str | None,
@@ -106,6 +113,7 @@ def rules(
     """
     from lab.rules.source import Choice, NodeSettings, proxies
 
+    gc.disable()  # looking for cycles takes half of the time with many Services, and there are none
     if json and diff is None and since is None:
         raise InputError("--json is for differences", cure="give --diff FILE or --since VERSION too")
     if since is not None and (diff is not None or saved):
@@ -118,25 +126,38 @@ def rules(
     node = NodeSettings(
         node_name, tuple(node_address or ()), tuple(cluster_cidr or ()), tuple(service_cidr or ()), masquerade_all
     )
+    if backend is not None and diff is not None:
+        raise InputError("--backend, and what both save is the same but for its order", cure="leave it away")
     if diff is not None:
         raise typer.Exit(_compare(source, diff, family, choice, node, json=json))
-    chosen = proxies(source, family, choice, node)
+    with steps() as say:
+        say(f"reading {'stdin' if source == '-' else source}")
+        chosen = proxies(source, family, choice, node)
     _refuse_unused(chosen[0], node)
     if backend is not None and not saved:
-        raise InputError("--backend, and kube-proxy writes the same for both", cure="give --saved or --diff too")
+        raise InputError("--backend, and kube-proxy writes the same for both", cure="give --saved too")
     if since is not None:
         _print_upgrade(chosen, since, json=json)
         return
-    if saved:
-        from lab.netns import userns
-        from lab.rules.scratch import saved as save
-
-        userns.ensure()
-        texts = [save(proxy) for proxy in chosen]
-    else:
-        texts = ["".join(proxy.render()) for proxy in chosen]
+    with steps() as say:
+        say("loading and saving the rules" if saved else "writing the rules")
+        texts, notes = _saved(chosen, load=backend is not None) if saved else _rendered(chosen)
+    for note in notes:
+        print(f"lab: {note}", file=sys.stderr)
     for proxy, text in zip(chosen, texts, strict=True):
         print(f"# {proxy.title}", text, sep="\n", end="")
+
+
+def _rendered(chosen: Sequence[Proxy]) -> tuple[list[str], list[str]]:
+    return ["".join(proxy.render()) for proxy in chosen], []
+
+
+def _saved(chosen: Sequence[Proxy], *, load: bool) -> tuple[list[str], list[str]]:
+    """Return the rules as they are saved, and what has to be said of how they were come by, once."""
+    from lab.rules.saving import save
+
+    found = [save(proxy, load=load) for proxy in chosen]
+    return [one.text for one in found], list(dict.fromkeys(one.note for one in found if one.note))
 
 
 def _print_upgrade(chosen: Sequence[Proxy], since: str, *, json: bool) -> None:
@@ -168,7 +189,6 @@ def _refuse_unused(proxy: Proxy, node: NodeSettings) -> None:
 
 def _compare(source: str, diff: str, family: Family, choice: Choice, node: NodeSettings, *, json: bool) -> int:
     """Compare a node's rules with kube-proxy's, print the differences, and return the exit code."""
-    from lab.netns import userns
     from lab.rules.check import check, read_text
     from lab.rules.dump import mode_of
     from lab.rules.output import conclusion, table, to_json
@@ -176,13 +196,17 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, node: NodeS
 
     text = read_text(diff)
     name = "<stdin>" if diff == "-" else diff
-    proxy, *others = proxies(source, family, choice, node, mode_of(text, name))
+    mode = mode_of(text, name)
+    with steps() as say:
+        say(f"reading {'stdin' if source == '-' else source}")
+        proxy, *others = proxies(source, family, choice, node, mode)
     if others:
         names = ", ".join(one.node for one in (proxy, *others))
         raise InputError(f"{source} has several nodes: {names}", cure="say by --node-name whose rules these are")
     _refuse_unused(proxy, node)
-    userns.ensure()
-    comparison = check(proxy, text, name)
+    with steps() as say:
+        say(f"comparing with {name}")
+        comparison = check(proxy, text, name)
     if json:
         print(to_json(comparison, proxy))
         return 0 if comparison.same else 1

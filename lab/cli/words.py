@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
@@ -187,6 +188,22 @@ def console() -> Console:
         made.width = ANY_WIDTH
     made.width = max(made.width, _LEAST_WIDTH)
     return made
+
+
+@contextlib.contextmanager
+def steps() -> Iterator[Callable[[str], None]]:
+    """Give what says on a terminal's standard error what is done now; at the end nothing of it is left there."""
+    shown = os.isatty(2)
+
+    def say(what: str) -> None:
+        if shown:
+            print(f"\r\x1b[K{what} ...", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield say
+    finally:
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def draw(on: Console, tables: Callable[[int], Iterable[Table]]) -> None:

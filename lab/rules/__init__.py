@@ -1,6 +1,8 @@
 """`lab rules`: kube-proxy's rules for given objects, as this kernel gives them back, and against a real node's.
 
 :mod:`~lab.rules.source` says what to render, :mod:`~lab.rules.scratch` has the kernel load and save it,
+:mod:`~lab.rules.restored` and :mod:`~lab.rules.listed` write what would be saved without loading it,
+:mod:`~lab.rules.expected` and :mod:`~lab.rules.saving` take the one road or the other,
 :mod:`~lab.rules.dump` reads what iptables-save and nft print, :mod:`~lab.rules.normal` brings it into one form,
 :mod:`~lab.rules.diff` compares, and :mod:`~lab.rules.output` writes the answer.
 """

@@ -13,10 +13,13 @@ from lab.kubeproxy.jumps import kubelets_chains
 from lab.netns import NftError
 from lab.rules import dump, json_dump
 from lab.rules.diff import Comparison, compare
+from lab.rules.expected import expected
+from lab.rules.restored import UnknownFormError
 from lab.rules.scratch import listed, saved_uncounted
 from lab.words import ProxyMode
 
 if TYPE_CHECKING:
+    from lab.rules.dump import Dump
     from lab.rules.source import Proxy
 
 
@@ -76,13 +79,22 @@ def _settled(proxy: Proxy, found: dump.Dump, one: Undecided, comparison: Compari
 
 def _compare(proxy: Proxy, found: dump.Dump) -> Comparison:
     options = dataclasses.replace(proxy.options, nfacct=found.counts_by_name)
-    expected = dump.read(
-        saved_uncounted(dataclasses.replace(proxy, options=options)), "kube-proxy's rules", options.family
-    )
+    wanted, note = _wanted(dataclasses.replace(proxy, options=options))
     if proxy.mode is ProxyMode.IPTABLES:
         chains = kubelets_chains(options.release)
-        expected, found = expected.without_kubelets(chains), found.without_kubelets(chains)
-    return compare(expected, found)
+        wanted, found = wanted.without_kubelets(chains), found.without_kubelets(chains)
+    comparison = compare(wanted, found)
+    return dataclasses.replace(comparison, left_out=(*note, *comparison.left_out))
+
+
+def _wanted(proxy: Proxy) -> tuple[Dump, tuple[str, ...]]:
+    """Return kube-proxy's rules as a dump has them, and what has to be known of how that was found."""
+    try:
+        return expected(proxy), ()
+    except UnknownFormError as error:
+        by = "nft" if proxy.mode is ProxyMode.NFTABLES else f"iptables-{proxy.backend}"
+        note = f"kube-proxy's rules were loaded here, by {by}, to be compared: {error}."
+        return dump.read(saved_uncounted(proxy), "kube-proxy's rules", proxy.options.family), (note,)
 
 
 def _check_json(proxy: Proxy, text: str, source: str) -> Comparison:
@@ -95,9 +107,13 @@ def _check_json(proxy: Proxy, text: str, source: str) -> Comparison:
         cure = f"give what 'nft list ruleset' prints, without -j: {error}"
         raise InputError("nft's JSON, but it cannot be loaded here", source=source, cure=cure) from None
     found = dataclasses.replace(dump.read(listing, source, family).without_comments(), others=given.others)
-    expected = dump.read(saved_uncounted(proxy), "kube-proxy's rules", family).without_comments()
-    comparison = compare(expected, found)
+    wanted, note = _wanted(proxy)
+    comparison = compare(wanted.without_comments(), found)
     return Comparison(
         tuple(dataclasses.replace(difference, line=None) for difference in comparison.differences),
-        (*comparison.left_out, "The comments of tables, chains, sets and maps are not compared: JSON lacks some."),
+        (
+            *note,
+            *comparison.left_out,
+            "The comments of tables, chains, sets and maps are not compared: JSON lacks some.",
+        ),
     )

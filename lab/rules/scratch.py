@@ -7,7 +7,7 @@ import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from lab.netns import Namespace, Nft, Xtables, nfacct
+from lab.netns import Namespace, Nft, Xtables, nfacct, userns
 from lab.rules.dump import table_of
 from lab.words import ProxyMode
 
@@ -31,7 +31,7 @@ def saved(proxy: Proxy) -> str:
     :raises MissingError: a program or a kernel feature is not there.
     :raises LabError: the kernel refused the rules.
     """
-    with closing(Namespace.create()) as namespace:
+    with closing(_namespace()) as namespace:
         if proxy.mode is ProxyMode.IPTABLES and not nfacct.create_all(namespace, proxy.options.accounts):
             proxy = dataclasses.replace(proxy, options=dataclasses.replace(proxy.options, nfacct=False))
         return _load(namespace, proxy, proxy.render())
@@ -39,7 +39,7 @@ def saved(proxy: Proxy) -> str:
 
 def saved_uncounted(proxy: Proxy) -> str:
     """Like :func:`saved`, with every rule of ``proxy`` whatever this kernel has: none counts by nfacct."""
-    with closing(Namespace.create()) as namespace:
+    with closing(_namespace()) as namespace:
         return _load(namespace, proxy, [_ACCOUNT.sub("", text) for text in proxy.render()])
 
 
@@ -49,9 +49,14 @@ def listed(objects: Sequence[object], family: Family) -> str:
     :raises MissingError: libnftables is not installed.
     :raises LabError: the kernel or libnftables refused it.
     """
-    with closing(Namespace.create()) as namespace, closing(Nft(namespace)) as nft:
+    with closing(_namespace()) as namespace, closing(Nft(namespace)) as nft:
         nft.add(objects)
         return nft.run(f"list table {table_of(family)}")
+
+
+def _namespace() -> Namespace:
+    userns.ensure()
+    return Namespace.create()
 
 
 def _load(namespace: Namespace, proxy: Proxy, texts: Sequence[str]) -> str:

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from lab.kubeproxy import ProxyOptions, iptables, nftables
 from lab.kubeproxy.services import service_ports
+from lab.rules.dump import read
+from lab.rules.listed import listed
+from lab.rules.restored import as_dump, restored
 from lab.words import Family
 
 CONDITIONS = st.fixed_dictionaries({}, optional={name: st.booleans() for name in ("ready", "serving", "terminating")})
@@ -205,6 +208,8 @@ def test_iptables_in_the_kernel(make_world, in_namespace, backend, family, kinds
     script = f"{load} <restore; {load} <jumps; {load} <restore; {program}-save"
     saved = in_namespace(script, restore=rules.restore, jumps=rules.jumps)
     assert iptables_back(saved) == wanted
+    unloaded = restored([rules.restore, rules.jumps], family)
+    assert contents(read(saved, "saved", family)) == contents(as_dump(unloaded))
 
 
 @pytest.mark.kernel
@@ -214,7 +219,17 @@ def test_iptables_in_the_kernel(make_world, in_namespace, backend, family, kinds
 def test_nft_in_the_kernel(make_world, in_namespace, version, family, kinds):
     world, wanted = worlds(make_world, family, kinds)
     script = nftables.render(world.services, world.endpoint_slices, options(family, version))
-    assert nft_back(in_namespace("nft -f rules; nft -f rules; nft list ruleset", rules=script)) == wanted
+    listing = in_namespace("nft -f rules; nft -f rules; nft list ruleset", rules=script)
+    assert nft_back(listing) == wanted
+    assert contents(read(listing, "listed", family)) == contents(listed(script, family).as_dump())
+
+
+def contents(dump):
+    """What of a dump does not depend on where it stands."""
+    return {
+        place: (one.kind, [line.text for line in one.lines], {line.text for line in one.elements})
+        for place, one in dump.containers.items()
+    }
 
 
 def nat_chains(text):

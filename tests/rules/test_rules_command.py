@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -28,7 +29,7 @@ def test_a_list_from_stdin(lab_rules, objects):
     ("arguments", "words"),
     [
         (("kube-proxy", "--cluster-cidr", "10.0.0.0/8"), "--cluster-cidr: the topology kube-proxy decides that"),
-        (("kube-proxy", "--json"), "--json is for differences (give --diff FILE or --since VERSION too)"),
+        (("kube-proxy", "--json"), "--json is for differences (give --diff FILE or"),
         (("kube-proxy", "--saved", "--diff", "x"), "--diff and --saved (give one of them)"),
         (("-", "--diff", "-"), "both the objects and the node's rules from stdin"),
         (("kube-proxy", "--diff", "/no/such"), "/no/such: cannot be read: No such file or directory"),
@@ -36,11 +37,9 @@ def test_a_list_from_stdin(lab_rules, objects):
         (("kube-proxy", "--diff", __file__), f"{__file__}:1: this is no dump of rules"),
         (("kube-proxy", "--node-name", "other"), "no host with proxy-mode is named 'other'"),
         (("OBJECTS", "--proxy-mode", "nftables", "--backend", "nft"), "--backend is for iptables mode"),
+        (("OBJECTS", "--backend", "nft"), "--backend, and kube-proxy writes the same for both (give --saved too)"),
+        (("OBJECTS", "--diff", __file__, "--backend", "nft"), "--backend, and what both save is the same"),
         (("OBJECTS", "--service-cidr", "10.96.0.0/12"), "--service-cidr is for nftables mode"),
-        (
-            ("OBJECTS", "--proxy-mode", "nftables", "--proxy-version", "v1.32", "--service-cidr", "10.96.0.0/12"),
-            "--service-cidr, and kube-proxy v1.32 does not ask for any (give --proxy-version v1.33 or later)",
-        ),
         (("OBJECTS", "--proxy-mode", "nftables", "--proxy-version", "v1.20"), "has no nftables mode"),
         (("OBJECTS", "--node-address", "here"), "--node-address: 'here'"),
     ],
@@ -118,27 +117,60 @@ class TestKernel:
         assert "was it cut off?" in done.stderr
         assert f"<stdin>:{given.count(chr(10)) + 1}: ends within the table" in done.stderr
 
-    def test_rules_that_cannot_be_loaded_are_no_difference(self, lab_rules, objects, tmp_path):
-        """Exit code 1 is an answer."""
+    def test_without_programs_it_can_be_compared_but_not_saved(self, lab_rules, objects, tmp_path):
+        """Exit code 1 is an answer, and 2 is none."""
         node = tmp_path / "node.txt"
         options = ("--proxy-version", "v1.29", *NODE)
         node.write_text(lab_rules(objects, "--saved", *options, code=0).stdout.replace("DNAT", "SNAT", 1))
-        lab_rules(objects, "--diff", node, *options, code=1)
-        hidden = (
-            "import sys, lab.netns.program as program; program._EXTRA_PATH = ()\n"
-            f"sys.argv = ['lab', 'rules', {str(objects)!r}, '--diff', {str(node)!r}, *{options!r}]\n"
-            "from lab.__main__ import main; main()"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", hidden],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PATH": str(tmp_path)},
-            check=False,
-            timeout=60,
-        )
+
+        def without_programs(*arguments):
+            hidden = (
+                "import sys, lab.netns.program as program; program._EXTRA_PATH = ()\n"
+                f"sys.argv = ['lab', 'rules', {str(objects)!r}, *{arguments!r}, *{options!r}]\n"
+                "from lab.__main__ import main; main()"
+            )
+            return subprocess.run(
+                [sys.executable, "-c", hidden],
+                capture_output=True,
+                text=True,
+                env={**os.environ, "PATH": str(tmp_path)},
+                check=False,
+                timeout=60,
+            )
+
+        compared = without_programs("--diff", str(node))
+        assert (compared.returncode, compared.stderr) == (1, "")
+        done = without_programs("--saved")
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == "lab: iptables-nft-restore is not installed: apt install iptables\n"
+
+    def test_very_many_are_written_and_not_loaded_and_that_is_said(self, objects):
+        code = (
+            "import sys, lab.rules.saving as saving; saving.MANY = 10\n"
+            f"sys.argv = ['lab', 'rules', {str(objects)!r}, '--saved', '--proxy-version', 'v1.29']\n"
+            "from lab.__main__ import main; main()"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0
+        assert re.fullmatch(r"lab: \d+ lines, written as iptables-save prints them and not loaded .*\n", done.stderr)
+        assert "--probability 0.33333333349" in done.stdout
+
+    def test_a_terminal_is_told_what_is_done(self, objects):
+        ours, its = os.openpty()
+        with subprocess.Popen(
+            [sys.executable, "-m", "lab", "rules", str(objects), "--proxy-version", "v1.29", "--saved"],
+            stdout=subprocess.DEVNULL,
+            stderr=its,
+        ):
+            os.close(its)
+            said = b""
+            with contextlib.suppress(OSError):  # EIO: the other end is closed
+                while heard := os.read(ours, 65536):
+                    said += heard
+        os.close(ours)
+        assert f"reading {objects} ...".encode() in said
+        assert b"loading and saving the rules ..." in said
+        assert said.endswith(b"\r\x1b[K")
 
     def test_several_nodes_want_a_name(self, lab_rules, tmp_path):
         two = tmp_path / "two.yaml"
