@@ -40,6 +40,10 @@ def test_a_list_from_stdin(lab_rules, objects):
         (("OBJECTS", "--backend", "nft"), "--backend, and kube-proxy writes the same for both (give --saved too)"),
         (("OBJECTS", "--diff", __file__, "--backend", "nft"), "--backend, and what both save is the same"),
         (("OBJECTS", "--service-cidr", "10.96.0.0/12"), "--service-cidr is for nftables mode"),
+        (
+            ("OBJECTS", "--proxy-mode", "nftables", "--proxy-version", "v1.32", "--service-cidr", "10.96.0.0/12"),
+            "--service-cidr, and kube-proxy v1.32 does not ask for any (give --proxy-version v1.33 or later)",
+        ),
         (("OBJECTS", "--proxy-mode", "nftables", "--proxy-version", "v1.20"), "has no nftables mode"),
         (("OBJECTS", "--node-address", "here"), "--node-address: 'here'"),
     ],
