@@ -20,11 +20,13 @@ from lab.cast import Cast, named_ports, playable
 from lab.errors import InputError, LabError, MachineError, MissingError
 from lab.fixes import Fix
 from lab.kubeproxy.releases import find_release
+from lab.kubeproxy.settings import NOTHING_SAID, Settings
+from lab.proxy import topology_notes
 from lab.result import Report, Tally
 from lab.timeline import Timeline
 from lab.topology.model import Topology
 from lab.topology.reader import load
-from lab.trial import Setting, with_proxy
+from lab.trial import Setting, as_options, with_proxy
 from lab.words import Backend, Behaviour, Family, ProxyMode
 
 #: Mode, version and backend of a kube-proxy, None for what a topology says.
@@ -53,6 +55,7 @@ def select(
     proxy: ProxyChoice,
     service: str | None = None,
     *,
+    settings: Settings = NOTHING_SAID,
     named: bool = True,
 ) -> Selection:
     """Return every case with every fix, each where it can play.
@@ -60,13 +63,14 @@ def select(
     :param topology: where all of them are to play; None for each case's own.
     :param proxy: mode, version and backend of the nodes' kube-proxy, None for what a topology says.
     :param service: which Service is asked, instead of the first, as :func:`lab.cast.service_port` knows it.
+    :param settings: of the nodes' kube-proxy, besides what a topology says.
     :param named: whether somebody named these cases; otherwise those that cannot play are left out, which is remarked.
     :raises InputError: no such version or Service is known, a case that was named cannot play, or none of them can.
     """
     _mode, version, _backend = proxy
     if version is not None:
         find_release(version)
-    places = tuple(_places(cases, topology, proxy))
+    places = tuple(_places(cases, topology, proxy, settings))
     if service is not None:
         _check_service(service, places, family, everywhere=named)
     chosen: list[_Place] = []
@@ -83,14 +87,28 @@ def select(
     if not chosen:
         message = f"none of these cases can play{f' in {topology.name}' if topology else ''}: {'; '.join(refused)}"
         raise InputError(message, cure=_cure(cases[0], topology, family, service))
-    settings = [
-        Setting(one.case, fix, one.topology, family, one.players.service if service or one.others(family) else None)
+    made = [
+        Setting(
+            one.case,
+            fix,
+            one.topology,
+            family,
+            one.players.service if service or one.others(family) else None,
+            as_options(one.topology, settings),
+        )
         for one in chosen
         for fix in fixes
     ]
     asked = (*_asked(chosen, family), *_unasked(chosen, family)) if service is None else ()
     return Selection(
-        tuple(settings), (*_left_out(refused, topology), *_moved(chosen, topology), *_doubted(chosen, family), *asked)
+        tuple(made),
+        (
+            *_noted(chosen, family),
+            *_left_out(refused, topology),
+            *_moved(chosen, topology),
+            *_doubted(chosen, family),
+            *asked,
+        ),
     )
 
 
@@ -108,12 +126,20 @@ class _Place(NamedTuple):
         return [port.name for port in ports if port.protocol in protocols and port.name != self.players.service]
 
 
-def _places(cases: Sequence[Case], topology: Topology | None, proxy: ProxyChoice) -> Iterator[Topology]:
+def _places(
+    cases: Sequence[Case], topology: Topology | None, proxy: ProxyChoice, settings: Settings
+) -> Iterator[Topology]:
     if topology is not None:
-        return itertools.repeat(with_proxy(topology, *proxy), len(cases))
+        return itertools.repeat(with_proxy(topology, *proxy, settings), len(cases))
     names = dict.fromkeys(case.topology for case in cases)
-    built = {name: with_proxy(load(name), *proxy) for name in names}
+    built = {name: with_proxy(load(name), *proxy, settings) for name in names}
     return (built[case.topology] for case in cases)
+
+
+def _noted(chosen: Sequence[_Place], family: Family) -> Iterator[str]:
+    """Say what has to be known of the nodes' kube-proxies."""
+    topologies = {one.topology.name: one.topology for one in chosen}.values()
+    yield from dict.fromkeys(note for topology in topologies for note in topology_notes(topology, family))
 
 
 def _check_service(service: str, places: Sequence[Topology], family: Family, *, everywhere: bool) -> None:

@@ -24,13 +24,16 @@ NO_ANSWER: Final = 2
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Suggest the known word that was probably meant, or list them all where they are few."""
+    words = sorted(known)
+    return misspelt(word, words) or (f"known: {', '.join(words)}" if 0 < len(words) <= 20 else None)
+
+
+def misspelt(word: str, known: Iterable[str]) -> str | None:
+    """Suggest the known word that was probably meant; None where none is like it."""
     import difflib
 
-    words = sorted(known)
-    close = difflib.get_close_matches(word[:80], words, n=1)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(words)}" if 0 < len(words) <= 20 else None
+    close = difflib.get_close_matches(word[:80], sorted(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else None
 
 
 class LabError(Exception):
@@ -61,6 +64,34 @@ class InputError(LabError):
         place = ":".join(str(part) for part in (self.source, line) if part is not None)
         text = f"{place}: {message}" if place else message
         super().__init__(f"{text} ({cure})" if cure else text)
+
+
+class InputWarning(UserWarning):
+    """A part of what was given is not used, or not as it may be meant: look at the named place. The rest is used."""
+
+
+def warn(words: str) -> None:
+    """Tell whoever gave something that a part of it is not used: the command on stderr, pytest in its summary."""
+    import warnings
+
+    warnings.warn(words, InputWarning, stacklevel=2)
+
+
+def tell_warnings() -> None:
+    """Have each warning about what was given be one line on stderr, as the command's errors are."""
+    import warnings
+
+    formatted = warnings.formatwarning
+
+    def line(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if issubclass(category, InputWarning):
+            return f"lab: {message}\n"
+        return formatted(message, category, filename, lineno, line)
+
+    warnings.formatwarning = line
+    warnings.simplefilter("default", InputWarning)
 
 
 class MissingError(LabError):

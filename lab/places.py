@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from lab.kubeproxy.releases import find_release
 from lab.result import Trial
 
 
 def node(trial: Trial) -> str:
     """Return what kind of node judged: kube-proxy's version and mode, who loaded its rules, the family."""
     backend = f"iptables-{trial.backend}, " if trial.backend else ""
-    return f"kube-proxy {trial.proxy_version} in {trial.proxy_mode} mode ({backend}{trial.family})"
+    said = "".join(f", {setting}" for setting in trial.settings)
+    version = find_release(trial.proxy_version).label
+    return f"kube-proxy {version} in {trial.proxy_mode} mode ({backend}{trial.family}{said})"
 
 
 def topology(trial: Trial) -> str:
@@ -71,4 +74,5 @@ def _parts(trial: Trial) -> tuple[str, ...]:
     backend = f"iptables-{trial.backend}" if trial.backend else ""
     service = f"Service {trial.service}" if trial.service else ""
     mode, where = f"{trial.proxy_mode} mode", f"topology {trial.topology}"
-    return (trial.proxy_version, mode, backend, trial.family, where, service)
+    version = find_release(trial.proxy_version).label
+    return (version, mode, backend, trial.family, " ".join(trial.settings), where, service)

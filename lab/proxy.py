@@ -7,7 +7,7 @@ iptables-restore or nft; :mod:`lab.kubeproxy` writes it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,9 +18,11 @@ from lab.conntrack.netlink import ConntrackTable
 from lab.conntrack.window import BE_LIBERAL
 from lab.features import require
 from lab.host import RunningHost
-from lab.kubeproxy import ProxyOptions, iptables, nftables
+from lab.kubeproxy import ProxyOptions, Release, find_release, iptables, nftables
 from lab.kubeproxy.conntrack import IsStale, State, stale_flows
+from lab.kubeproxy.notes import notes
 from lab.kubeproxy.services import ServicePort, service_ports
+from lab.kubeproxy.settings import DEFAULT_VERSIONS, plain
 from lab.netns import Namespace, NftError, ProgramError, nfacct
 from lab.netns.xtables import PartlyLoadedError, Restore
 from lab.topology.routes import node_address
@@ -30,10 +32,6 @@ from lab.words import Backend, Family, ProxyMode
 if TYPE_CHECKING:
     from lab.topology.kubernetes import EndpointSlice, Service
     from lab.topology.model import Host, IPNetwork, Topology
-
-#: Whose rules a node has that names no version: the last one with the bug, and the first with nftables mode in beta.
-DEFAULT_VERSIONS: Final = {ProxyMode.IPTABLES: "v1.14", ProxyMode.NFTABLES: "v1.31"}
-
 
 # What the programs of each backend need of the kernel.
 _NEEDS: Final[Mapping[tuple[Backend, Family], str]] = {
@@ -249,17 +247,37 @@ class _NftablesProxier(_Proxier):
 
 def proxy_options(topology: Topology, node: Host, family: Family, change: NodeChange) -> ProxyOptions:
     """Return the settings of a node's kube-proxy."""
+    said = {field: plain(value) for field, value in node.settings.items()}
+    if change.sysctls.get(BE_LIBERAL, "0") != "0":
+        said["conntrack_tcp_be_liberal"] = True  # kube-proxy finds it set, and leaves it so
     return ProxyOptions(
         family=family,
-        version=node.proxy_version or DEFAULT_VERSIONS[node.proxy_mode or ProxyMode.IPTABLES],
-        cluster_cidrs=tuple(str(cidr) for cidr in node.cluster_cidrs),
+        version=node_release(node).name,
         service_cidrs=tuple(str(cidr) for cidr in topology.service_cidrs),
-        masquerade_all=node.masquerade_all,
         node_name=node.name,
         node_addresses=_node_addresses(topology, node, family),
         own_cluster=True,
-        conntrack_tcp_be_liberal=change.sysctls.get(BE_LIBERAL, "0") != "0",
+        **said,
     )
+
+
+def topology_notes(topology: Topology, family: Family) -> Iterator[str]:
+    """Yield what has to be known of the kube-proxies of a topology's nodes beside their rules."""
+    for node in topology.nodes:
+        options = proxy_options(topology, node, family, NodeChange())
+        mode = node.proxy_mode or ProxyMode.IPTABLES
+        objects = topology.services, topology.endpoint_slices
+        yield from notes(*objects, options, mode, zone="node-zone", name="the host's name")
+
+
+def node_release(node: Host) -> Release:
+    """Return which kube-proxy a node has."""
+    return find_release(node.proxy_version or DEFAULT_VERSIONS[node.proxy_mode or ProxyMode.IPTABLES])
+
+
+def node_sysctls(node: Host) -> dict[str, str]:
+    """Return what a node's kube-proxy sets before it writes rules, of what its settings ask for."""
+    return {BE_LIBERAL: "1"} if node.conntrack_tcp_be_liberal else {}
 
 
 def _node_addresses(topology: Topology, node: Host, family: Family) -> tuple[str, ...]:

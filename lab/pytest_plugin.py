@@ -41,12 +41,13 @@ from lab.errors import InputError, LabError, MachineError, MissingError
 from lab.words import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
     from enum import StrEnum
 
     from lab.campaign import ProxyChoice
     from lab.cases import Case
     from lab.fixes import Fix
+    from lab.kubeproxy.settings import Settings
     from lab.result import Result
     from lab.topology.model import Topology
     from lab.under_test import LabUnderTest
@@ -55,9 +56,10 @@ if TYPE_CHECKING:
 Word = TypeVar("Word", bound="StrEnum")
 
 _MARKERS: Final = {
-    "topology": "topology(reference, *, proxy_mode, proxy_version, backend, family, fix, service): what `lab` and"
-    " `trial` build. The reference is a shipped topology's name, a file beside the test, YAML text or a"
-    " Topology; without one, a trial's case plays in its own.",
+    "topology": "topology(reference, *, proxy_mode, proxy_version, backend, family, fix, service, kube_proxy_config,"
+    " ...): what `lab` and `trial` build. The reference is a shipped topology's name, a file beside the test, YAML text"
+    " or a Topology; without one, a trial's case plays in its own. The settings of kube-proxy are named as its flags,"
+    " with underscores.",
     "kernel": "kernel: the test makes namespaces. Tests that use `lab` or `trial` have it by themselves.",
     "kernel_feature": "kernel_feature(name, ...): the test needs these modules or CONFIG_ options.",
     "needs_tool": "needs_tool(name, ...): the test needs these programs.",
@@ -67,11 +69,12 @@ _MARKERS: Final = {
 #: The vocabulary of topology files and of the command: what each word means, and its values where they are few.
 _WORDS: Final = {
     "proxy_mode": ("kube-proxy's mode", list(ProxyMode)),
-    "proxy_version": ("whose rules, such as v1.14", None),
+    "proxy_version": ("whose rules, such as v1.14, v1.33.6 or v1.33.6-gke.1", None),
     "backend": ("in iptables mode, which program loads the rules", list(Backend)),
     "family": ("the address family", list(Family)),
     "fix": ("the change to the nodes", None),
     "service": ("which Service is asked, instead of the first: [namespace/]name[:port]", None),
+    "kube_proxy_config": ("kube-proxy's own file, a KubeProxyConfiguration", None),
 }
 
 _LIMIT: Final = 1800.0  # seconds for a guest
@@ -105,6 +108,8 @@ class TrialRunner:
         backend: str | None = None,
         family: str | None = None,
         service: str | None = None,
+        kube_proxy_config: str | Path | None = None,
+        **settings: object,
     ) -> Result:
         """Try a case in a fresh lab; what is not said here is as the marker ``topology`` says.
 
@@ -113,6 +118,8 @@ class TrialRunner:
         :param case: a name from ``lab list``, or a case of one's own.
         :param fix: likewise; the node as kube-proxy leaves it where nobody says.
         :param service: which is asked, instead of the first; the result's trial names it where there are several.
+        :param kube_proxy_config: a file beside the test.
+        :param settings: of kube-proxy, named as its flags: ``masquerade_all=True``, ``detect_local_mode="NodeCIDR"``.
         :raises InputError: there is no such case, fix, mode, ..., or the topology cannot play the case; says why.
         :raises LabError: the trial could not be run; says why.
         """
@@ -126,13 +133,16 @@ class TrialRunner:
             "backend": backend,
             "family": family,
             "service": service,
+            "kube_proxy_config": kube_proxy_config,
+            **settings,
         }
         words = _words(self._item) | {word: value for word, value in said.items() if value is not None}
         chosen = cases.find(case) if isinstance(case, str) else case
         place = words["topology"]
         topology = None if place is None else _topology(place, self._item.path.parent)
         asked = _choice(Family, words, "family") or Family.IPV4
-        [setting] = select([chosen], [_fix(words)], topology, asked, _proxy(words), _service(words)).settings
+        proxy, rest = _proxy(words), _settings(words, self._item.path.parent)
+        [setting] = select([chosen], [_fix(words)], topology, asked, proxy, _service(words), settings=rest).settings
         with _missing_is_skipped():
             behaviour = _behaviour(self._item.config, setting.family)
             self.close()
@@ -224,13 +234,20 @@ def _missing_is_skipped() -> Iterator[None]:
 
 def _words(item: pytest.Item) -> dict[str, object]:
     """Collect what the options and the markers say, the nearest marker last."""
-    words: dict[str, object] = {word: item.config.getoption(f"lab_{word}") for word in _WORDS}
-    words["topology"] = None
+    words = {"topology": None} | _options(item.config, (*_WORDS, *_setting_words()))
     for marker in reversed(list(item.iter_markers("topology"))):
         words |= marker.kwargs
         if marker.args:
             words["topology"] = marker.args[0]
     return words
+
+
+def _options(config: pytest.Config, words: Iterable[str]) -> dict[str, object]:
+    """Return what the options say; a file is where pytest was started."""
+    said: dict[str, object] = {word: config.getoption(f"lab_{word}") for word in words}
+    if file := said.get("kube_proxy_config"):
+        said["kube_proxy_config"] = config.invocation_params.dir / str(file)
+    return said
 
 
 def _understood(words: Mapping[str, object], directory: Path) -> tuple[Topology, Family | None, Fix, str | None]:
@@ -240,7 +257,8 @@ def _understood(words: Mapping[str, object], directory: Path) -> tuple[Topology,
     """
     from lab.trial import with_proxy
 
-    topology = with_proxy(_topology(words["topology"] or "kube-proxy", directory), *_proxy(words))
+    topology = _topology(words["topology"] or "kube-proxy", directory)
+    topology = with_proxy(topology, *_proxy(words), _settings(words, directory))
     return topology, _choice(Family, words, "family"), _fix(words), _service(words)
 
 
@@ -250,6 +268,28 @@ def _proxy(words: Mapping[str, object]) -> ProxyChoice:
     version = words["proxy_version"]
     name = None if version is None else find_release(str(version)).name
     return _choice(ProxyMode, words, "proxy_mode"), name, _choice(Backend, words, "backend")
+
+
+def _setting_words() -> Iterable[str]:
+    """Return the names of the settings that may be said of a topology."""
+    from lab.kubeproxy.settings import SETTINGS, TOPOLOGYS
+
+    return [SETTINGS[field].word for field in TOPOLOGYS]
+
+
+def _settings(words: Mapping[str, object], directory: Path) -> Settings:
+    """Return what is said of the nodes' kube-proxy.
+
+    :raises InputError: a word is none, or its value cannot be.
+    """
+    from lab.kubeproxy.configuration import read_configuration
+    from lab.kubeproxy.settings import NOTHING_SAID, find_word, from_words
+
+    others = {*_WORDS, "topology"}
+    said = {find_word(word).field: value for word, value in words.items() if word not in others}
+    file = words["kube_proxy_config"]
+    read = NOTHING_SAID if file is None else read_configuration(str(directory / str(file)))
+    return read + from_words(said, lambda row: row.word)
 
 
 def _fix(words: Mapping[str, object]) -> Fix:
@@ -303,7 +343,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if _NAMESPACE_FIXTURE in getattr(item, "fixturenames", ()):
             item.add_marker("kernel")
             for marker in item.iter_markers("topology"):
-                _check(item, marker, len(marker.args) <= 1, _WORDS.keys())
+                _check(item, marker, len(marker.args) <= 1, (*_WORDS, *_setting_words()))
         for marker in item.iter_markers("needs_tool"):
             _check(item, marker, bool(marker.args))
         for marker in item.iter_markers("kernel_feature"):
@@ -404,9 +444,13 @@ def _try_in_child(enter: Callable[[], None]) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the ``--lab-...`` options."""
+    from lab.kubeproxy.settings import SETTINGS, TOPOLOGYS
+
     group = parser.getgroup("lab", "kube-proxy-lab (for what a test's marker `topology` leaves open)")
     for word, (meaning, choices) in _WORDS.items():
         group.addoption(f"--lab-{word.replace('_', '-')}", choices=choices, help=meaning)
+    for row in (SETTINGS[field] for field in TOPOLOGYS):
+        group.addoption(f"--lab-{row.option}", metavar=row.metavar or "true|false", help=row.what)
     group.addoption(
         "--lab-keep",
         action="store_true",
@@ -430,7 +474,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for description in _MARKERS.values():
         config.addinivalue_line("markers", description)
     try:
-        _check_options(config.getoption("lab_proxy_version"), config.getoption("lab_fix"))
+        _check_options(config)
     except InputError as error:
         raise pytest.UsageError(str(error)) from None
     if config.getoption("kernels"):
@@ -447,7 +491,11 @@ def pytest_configure(config: pytest.Config) -> None:
             _enter(config)
 
 
-def _check_options(version: str | None, fix: str | None) -> None:
+def _check_options(config: pytest.Config) -> None:
+    version, fix = config.getoption("lab_proxy_version"), config.getoption("lab_fix")
+    words = _options(config, ("kube_proxy_config", *_setting_words()))
+    if any(value is not None for value in words.values()):
+        _settings(words, config.invocation_params.dir)
     if version is not None:
         from lab.kubeproxy.releases import find_release
 

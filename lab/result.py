@@ -16,6 +16,7 @@ class Trial:
 
     :param backend: None in nftables mode, which has no choice of programs.
     :param service: which Service was asked, as ``namespace/name:port``, where it was named or there are several.
+    :param settings: of kube-proxy, those that were given besides the topology's, as options.
     """
 
     case: str
@@ -26,6 +27,7 @@ class Trial:
     backend: Backend | None
     family: Family
     service: str | None = None
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -12,13 +12,12 @@ from typing import Any, TypeAlias
 from lab.cases import Case
 from lab.cases.demands import answered_at_node, to_vips
 from lab.cast import Cast
-from lab.conntrack.window import BE_LIBERAL
-from lab.errors import InputError, LabError
+from lab.errors import InputError, LabError, warn
 from lab.fabric import Lab
 from lab.features import require
 from lab.fixes import Fix, Protection
-from lab.kubeproxy import ProxyOptions
-from lab.proxy import DEFAULT_VERSIONS
+from lab.kubeproxy.settings import KEYS, NOTHING_SAID, TOPOLOGYS, Said, Settings, settled, unfit
+from lab.proxy import node_release, proxy_options
 from lab.result import Result, Trial
 from lab.stage import HalfOpenError, RefusedError, Scene
 from lab.timeline import Timeline
@@ -40,6 +39,7 @@ class Setting:
 
     :param topology: with the proxy mode, version and backend that its nodes are to have.
     :param service: which Service is asked, as :func:`lab.cast.service_port` knows it; None for the first.
+    :param said: the settings that its nodes have besides those of the topology, as options.
     """
 
     case: Case
@@ -47,6 +47,7 @@ class Setting:
     topology: Topology
     family: Family
     service: str | None = None
+    said: tuple[str, ...] = ()
 
     @cached_property
     def players(self) -> Cast:
@@ -62,44 +63,62 @@ class Setting:
 
         :raises InputError: the topology has no node, or cannot play the case.
         """
-        names = (self.players.node, *(node.name for node in self.topology.nodes))
-        node = next((one for one in map(self.topology.host, names) if one.proxy_mode is not None), None)
-        if node is None or node.proxy_mode is None:
-            raise InputError(
-                f"{self.topology.name}: a trial needs a node",
-                cure="give a host proxy-mode, or see `lab list`",
-            )
-        mode = node.proxy_mode
+        node = self._node
+        mode = node.proxy_mode or ProxyMode.IPTABLES
         return Trial(
             self.case.name,
             self.fix.name,
             self.topology.name,
             mode,
-            node.proxy_version or DEFAULT_VERSIONS[mode],
+            node_release(node).name,
             node.backend if mode is ProxyMode.IPTABLES else None,
             self.family,
             self.service,
+            self.said,
         )
+
+    @cached_property
+    def _node(self) -> Host:
+        names = (self.players.node, *(node.name for node in self.topology.nodes))
+        node = next((one for one in map(self.topology.host, names) if one.proxy_mode is not None), None)
+        if node is None:
+            raise InputError(
+                f"{self.topology.name}: a trial needs a node",
+                cure="give a host proxy-mode, or see `lab list`",
+            )
+        return node
 
     @property
     def protection(self) -> Protection:
-        """What the node lets nobody have, by the fix or by kube-proxy's mode and version."""
-        trial, fix = self.trial, self.fix
-        set_before = fix.change.sysctls.get(BE_LIBERAL, "0") != "0"
-        options = ProxyOptions(family=self.family, version=trial.proxy_version, conntrack_tcp_be_liberal=set_before)
-        by_version = options.drops_invalid(trial.proxy_mode)
+        """What the node lets nobody have, by the fix or by kube-proxy's mode, version and settings."""
+        fix, node = self.fix, self._node
+        options = proxy_options(self.topology, node, self.family, fix.change)
+        by_version = options.drops_invalid(node.proxy_mode or ProxyMode.IPTABLES)
         protection = fix.protection | (Protection.DROP_FORWARD if by_version else Protection.NOTHING)
+        if node.conntrack_tcp_be_liberal:
+            protection |= Protection.LIBERAL
         protection |= to_vips(self.topology, self.players)
         hidden = self.case.about_answers and answered_at_node(self.topology, self.family, self.players)
         return protection.at_node if hidden else protection
 
 
-def with_proxy(topology: Topology, mode: ProxyMode | None, version: str | None, backend: Backend | None) -> Topology:
+def with_proxy(
+    topology: Topology,
+    mode: ProxyMode | None,
+    version: str | None,
+    backend: Backend | None,
+    settings: Settings = NOTHING_SAID,
+    *,
+    node: str | None = None,
+) -> Topology:
     """Return the topology with other settings for the kube-proxy of its nodes; None keeps what the file says.
 
     :param backend: of the nodes in iptables mode.
-    :raises InputError: a setting has nothing to set.
+    :param settings: and besides, on every node, or on ``node`` alone.
+    :raises InputError: a setting has nothing to set, or the nodes' kube-proxy does not know it.
     """
+    mode = mode or settings.mode
+    _check_scope(topology, settings, 1 if node else len(topology.nodes))
     modes = {mode or host.proxy_mode for host in topology.nodes}
     given = {"proxy mode": mode, "proxy version": version, "backend": backend}
     for word, value in given.items():
@@ -112,12 +131,69 @@ def with_proxy(topology: Topology, mode: ProxyMode | None, version: str | None, 
         if host.proxy_mode is None:
             return host
         if mode is not None and mode is not host.proxy_mode:
-            # The file's version and backend were meant for its own mode.
-            host = dataclasses.replace(host, proxy_mode=mode, proxy_version=None, backend=Backend.NFT)
+            # The file's version, backend and what one mode alone has were meant for its own mode.
+            unsaid = {field: getattr(Host, field) for field, row in KEYS.items() if row.mode not in (None, mode)}
+            host = dataclasses.replace(host, proxy_mode=mode, proxy_version=None, backend=Backend.NFT, **unsaid)
         chosen = backend if host.proxy_mode is ProxyMode.IPTABLES and backend is not None else host.backend
-        return dataclasses.replace(host, proxy_version=version or host.proxy_version, backend=chosen)
+        host = dataclasses.replace(host, proxy_version=version or host.proxy_version, backend=chosen)
+        said = said_of(host, settings) if node in (None, host.name) else {}
+        return dataclasses.replace(host, **{field: one.value for field, one in said.items()})
 
-    return dataclasses.replace(topology, hosts=tuple(map(changed, topology.hosts)))
+    hosts = tuple(map(changed, topology.hosts))
+    ranges = _cluster_said(hosts, settings)
+    cidrs = ranges.value if ranges else topology.service_cidrs
+    return dataclasses.replace(topology, hosts=hosts, service_cidrs=cidrs)
+
+
+def as_options(topology: Topology, settings: Settings) -> tuple[str, ...]:
+    """Return which settings count for any node of a topology, as options."""
+    said = [one for node in topology.nodes for one in said_of(node, settings).values()]
+    if ranges := _cluster_said(topology.hosts, settings):
+        said.append(ranges)
+    return tuple(dict.fromkeys(one.text for one in said))
+
+
+def _cluster_said(hosts: Iterable[Host], settings: Settings) -> Said | None:
+    """Return what was said of the cluster's ranges; None where nothing was.
+
+    :raises InputError: no node's kube-proxy knows any.
+    """
+    said = settings.get("service_cidrs")
+    if said is None:
+        return None
+    nodes = [(host.proxy_mode, node_release(host)) for host in hosts if host.proxy_mode]
+    wrong = [unfit(said.setting, said.value, mode, release) for mode, release in nodes]
+    first = wrong[0] if wrong and all(wrong) else None
+    if first:
+        raise InputError(f"{said.place}: {first.message}", cure=first.cure)
+    return said
+
+
+def said_of(node: Host, settings: Settings) -> dict[str, Said]:
+    """Return which settings count for a node's kube-proxy, by field.
+
+    :raises InputError: it does not know one.
+    """
+    its = Settings(tuple(one for one in settings.said if one.setting.field in KEYS))
+    return settled(node.settings, its.fitting(node.proxy_mode or ProxyMode.IPTABLES, node_release(node)))
+
+
+def _check_scope(topology: Topology, settings: Settings, nodes: int) -> None:
+    """Refuse settings that are no topology's, or that are of one node where it has several.
+
+    What a KubeProxyConfiguration says of the node's own name and address is not used, and that is said.
+    """
+    for one in settings.said:
+        row = one.setting
+        if row.field not in TOPOLOGYS and one.by_file:
+            warn(f"{one.place}: not used: the topology {topology.name} decides that ({row.otherwise})")
+        elif row.field not in TOPOLOGYS:
+            raise InputError(f"{one.place}: the topology {topology.name} decides that", cure=row.otherwise)
+        elif not topology.nodes:
+            raise InputError(f"{topology.name}: {one.text}, and no host has proxy-mode", cure="leave it away")
+        elif row.field == "node_pod_cidrs" and nodes > 1:
+            cure = f"write each host's {row.key}"
+            raise InputError(f"{one.place}: the topology {topology.name} has several nodes", cure=cure)
 
 
 async def act(play: Callable[[Any], Awaitable[None]], stage: Scene, keep: Keep = _forget) -> Timeline:

@@ -14,7 +14,7 @@ from lab.fabric import Lab
 from lab.fixes import Fix
 from lab.host import RunningHost
 from lab.netns.program import find
-from lab.proxy import DEFAULT_VERSIONS
+from lab.proxy import node_release
 from lab.result import Result
 from lab.stage import Stage
 from lab.timeline import Timeline
@@ -107,7 +107,7 @@ class LabUnderTest:
                 built = (str(own) for own in end.addresses if Family.of(own) in self._lab.families)
                 parts.append(" ".join((end.interface, *built)))
             if host.proxy_mode is not None:
-                version = host.proxy_version or DEFAULT_VERSIONS[host.proxy_mode]
+                version = node_release(host).label
                 backend = f", backend {host.backend}" if host.proxy_mode is ProxyMode.IPTABLES else ""
                 parts.append(f"kube-proxy {version} in {host.proxy_mode} mode{backend}, fix {self.fix.name}")
             lines.append(f"{host.name:{width}}  {'; '.join(parts)}")

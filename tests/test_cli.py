@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from lab.cases import CASES
+from lab.cli.words import version_names
 from lab.fixes import FIXES
+from lab.kubeproxy.settings import SETTINGS, TOPOLOGYS
 from lab.words import Backend, Family, ProxyMode
 
 
@@ -108,7 +110,8 @@ def test_the_schema_is_json():
         (("run", "--topology", "nowhere"), "nowhere: there is no such file or topology (known: across-nodes, "),
         (("run", "--topology", "kube-prox"), "there is no such file or topology (did you mean 'kube-proxy'?)"),
         (("run", "--topology", "be-liberal"), "there is no such file or topology (that is a fix: see `lab list`)"),
-        (("run", "--proxy-version", "v9.9"), "'v9.9' is no version of kube-proxy"),
+        (("run", "--proxy-version", "v9.9"), "'v9.9' is no version of kube-proxy (write it as v1.33, v1.33.6 or"),
+        (("run", "--proxy-version", "v1.13"), "no kube-proxy version 'v1.13' is known (known are v1.14 to v1.36)"),
         (("run", "--proxy-mode", "nftables", "--proxy-version", "v1.14"), "nftables mode"),
         (("run", "--proxy-mode", "nftables", "--backend", "legacy"), "backend"),
         (("run", "--proxy-mode", "ebpf"), "ebpf"),
@@ -154,8 +157,63 @@ def test_the_options_are_the_words_of_the_topology_file():
         assert "|".join(words) in text
 
 
+@pytest.mark.parametrize("command", ["rules", "run", "up", "matrix"])
+def test_every_setting_of_kube_proxy_is_an_option(command):
+    """Of the node itself where there is none, for objects alone."""
+    text = lab(command, "--help").stdout
+    assert "\nSettings of kube-proxy, by its own flags" in text
+    options = [
+        f"--{row.option} " for row in (SETTINGS[field] for field in (SETTINGS if command == "rules" else TOPOLOGYS))
+    ]
+    section = text[text.index("\nSettings of kube-proxy") :]
+    assert [option for option in (*options, "--kube-proxy-config FILE") if option not in section] == []
+    assert ("--node-name" in text) == (command == "rules")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "--detect-local-mode=NodeCIDR"), "--detect-local-mode: kube-proxy v1.14 does not know it (v1.18 is"),
+        (("up", "kube-proxy", "--iptables-localhost-nodeports=false"), "kube-proxy v1.14 does not know it (v1.26 is"),
+        (("run", "--proxy-mode=nftables", "--iptables-masquerade-bit=3"), "--iptables-masquerade-bit: is for iptables"),
+        (("matrix", "--cluster-cidr", "10"), "--cluster-cidr: '10' is no CIDR"),
+        (("matrix", "--kube-proxy-config", "/no/such"), "'/no/such': cannot be read: No such file"),
+        (
+            ("run", "--node-pod-cidr=10.0.0.0/24", "--topology=two-nodes"),
+            "the topology two-nodes has several nodes (write",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_setting_that_cannot_be_is_one_clear_error(arguments, words):
+    done = lab(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_versions_are_completed():
+    assert list(version_names())[::22] == ["v1.14", "v1.36"]
+
+
 @pytest.mark.kernel
 class TestRun:
+    def test_settings_are_in_every_form_and_notes_before(self, tmp_path):
+        file = tmp_path / "r.json"
+        settings = ("--proxy-version", "1.33", "--proxy-mode", "nftables", "--masquerade-all", "--node-zone=a")
+        done = lab("run", "in-window", "--fix", "none", *settings, "--json", file, "--no-timeline")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stderr.startswith("lab: v1.33 stands for its newest patch: ")
+        assert "kube-proxy v1.33 in nftables mode (ipv4, --masquerade-all=true, --node-zone=a)" in done.stdout
+        [tally] = json.loads(file.read_text())["tallies"]
+        assert tally["trial"]["settings"] == ["--masquerade-all=true", "--node-zone=a"]
+        assert tally["trial"]["proxy_version"] == "v1.33"
+
+    def test_what_is_not_known_is_called_so(self):
+        done = lab("run", "in-window", "--fix", "none", "--proxy-version", "v1.37", "--no-timeline")
+        assert done.stderr == "lab: What kube-proxy v1.37 writes is not known; these are the rules of v1.36.\n"
+        assert "of kube-proxy v1.37 (not known) in iptables mode" in done.stdout
+
     def test_what_is_left_out_and_taken_is_said_before(self):
         place = str(Path(__file__).parent / "selection" / "several.yaml")
         done = lab("run", "in-window", "--fix", "none", "--topology", place)

@@ -92,6 +92,7 @@ def test_other_projects_keep_their_names(project):
     ("marker", "words"),
     [
         ("topology('kube-proxy', mode='nftables')", "topology('kube-proxy', mode='nftables') cannot be"),
+        ("topology(node_name='w1')", "topology(node_name='w1') cannot be"),
         ("topology('kube-proxy', 'endpoints')", "topology(reference, *, proxy_mode"),
         ("needs_tool()", "needs_tool(name, ...)"),
         ("needs_tool('nft', package='nftables')", "needs_tool('nft', package='nftables') cannot be"),
@@ -110,6 +111,9 @@ def test_wrong_arguments_of_markers_are_usage_errors(project, marker, words):
     [
         ("--lab-proxy-mode=ipvs", "*invalid choice: 'ipvs'*"),
         ("--lab-proxy-version=v9.9", "ERROR: 'v9.9' is no version of kube-proxy*"),
+        ("--lab-cluster-cidr=10.0", "ERROR: cluster_cidr: '10.0' is no CIDR*"),
+        ("--lab-masquerade-all=maybe", "ERROR: masquerade_all: must be true or false*"),
+        ("--lab-kube-proxy-config=away.yaml", "ERROR: *away.yaml*: cannot be read: No such file*"),
         ("--lab-fix=prayer", "ERROR: there is no fix 'prayer'*"),
         ("--kernels-limit=60", "ERROR: --kernels-limit is for guests*"),
     ],
@@ -240,6 +244,62 @@ def test_what_cannot_be_built_is_told_in_a_line(project):
     )
     assert "Traceback" not in result.stdout.str()
     assert "another exception" not in result.stdout.str()
+
+
+@pytest.mark.kernel
+def test_settings_of_kube_proxy_are_words_as_well(project):
+    """In a marker, a call and an option; what is nearest to the test counts, and all before the file."""
+    head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
+    project.mkdir("inside")
+    (project.path / "inside/beside.yaml").write_text(f"{head}clusterCIDR: 10.7.0.0/16\nmode: nftables\n")
+    (project.path / "started.yaml").write_text(f"{head}clusterCIDR: 10.8.0.0/16\n")
+    (project.path / "inside/test_settings.py").write_text(
+        """
+import pytest
+
+def pods(lab):
+    [node] = lab.topology.nodes
+    return [str(cidr) for cidr in node.cluster_cidrs]
+
+def test_option(lab):
+    [node] = lab.topology.nodes
+    assert (node.masquerade_all, pods(lab), node.proxy_mode) == (True, ["10.8.0.0/16"], "iptables")
+    assert "--dport 80 -j KUBE-MARK-MASQ" in lab.rules()
+
+@pytest.mark.topology(kube_proxy_config="beside.yaml", proxy_version="1.33")
+def test_file_beside(lab):
+    [node] = lab.topology.nodes
+    assert (pods(lab), node.proxy_mode) == (["10.7.0.0/16"], "nftables")
+    assert "kube-proxy v1.33 in nftables mode" in lab.describe()
+
+@pytest.mark.topology(cluster_cidr="10.9.0.0/16", masquerade_all=False)
+class TestMarked:
+    def test_marker(self, lab):
+        assert pods(lab) == ["10.9.0.0/16"]
+        assert not lab.topology.nodes[0].masquerade_all
+
+    def test_call(self, trial):
+        result = trial("beyond-window", proxy_version="1.29.1", conntrack_tcp_be_liberal=True)
+        assert result.verdict.outcome == "delivered" and result.as_expected
+        assert result.trial.proxy_version == "v1.29.1"
+        assert set(result.trial.settings) == {
+            "--cluster-cidr=10.9.0.0/16", "--masquerade-all=false", "--conntrack-tcp-be-liberal=true"}
+
+def test_unknown(trial):
+    trial("beyond-window", masquerad_all=True)
+
+def test_too_new(trial):
+    trial("beyond-window", conntrack_tcp_be_liberal=True)
+"""
+    )
+    result = run(project, "--lab-masquerade-all=true", "--lab-kube-proxy-config=started.yaml", "inside")
+    result.assert_outcomes(passed=4, failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*there is no setting 'masquerad_all' of kube-proxy (did you mean 'masquerade_all'?)",
+            "*conntrack_tcp_be_liberal: kube-proxy v1.14 does not know it (v1.29 is the first that does)",
+        ]
+    )
 
 
 @pytest.mark.kernel

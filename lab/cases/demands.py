@@ -10,8 +10,8 @@ from lab.cast import CLIENT_PORT, Cast
 from lab.errors import InputError
 from lab.fixes import Protection
 from lab.kubeproxy import changes
-from lab.kubeproxy.releases import find_release
-from lab.proxy import DEFAULT_VERSIONS
+from lab.kubeproxy.options import DetectLocalMode
+from lab.proxy import node_release
 from lab.topology.model import Topology
 from lab.topology.routes import forwarded_by, is_pod, leads_to, next_hop
 from lab.wire.packet import SocketAddress
@@ -74,12 +74,39 @@ def drops_unallocated(topology: Topology, _family: Family, players: Cast) -> str
 
 def masqueraded(topology: Topology, _family: Family, players: Cast) -> str:
     """Demand a node that makes itself the source of what this client sends to the VIP."""
-    node = topology.host(players.node)
-    own = ip_address(players.client_address.address)
-    ranges = [cidr for cidr in node.cluster_cidrs if cidr.version == own.version]
-    if node.masquerade_all or (ranges and all(own not in cidr for cidr in ranges)):
+    if topology.host(players.node).masquerade_all or _from_elsewhere(topology, players):
         return ""
     return f"it needs cluster-cidrs of {players.node} without {players.client}, or masquerade-all"
+
+
+def _from_elsewhere(topology: Topology, players: Cast) -> bool:
+    """Check whether a node knows the client to be none of its pods, by the way in which it tells them."""
+    node = topology.host(players.node)
+    if node.detect_local_mode in (DetectLocalMode.BRIDGE, DetectLocalMode.INTERFACE_PREFIX):
+        came_by = _interface_towards(topology, players)
+        if node.detect_local_mode is DetectLocalMode.BRIDGE:
+            return came_by != node.pod_bridge_interface
+        return not came_by.startswith(node.pod_interface_name_prefix)
+    own = ip_address(players.client_address.address)
+    known = node.node_pod_cidrs if node.detect_local_mode is DetectLocalMode.NODE_CIDR else node.cluster_cidrs
+    ranges = [cidr for cidr in known if cidr.version == own.version]
+    return bool(ranges) and all(own not in cidr for cidr in ranges)
+
+
+def _interface_towards(topology: Topology, players: Cast) -> str:
+    """Return the node's interface by which the client's packets come; empty where the node itself sends them."""
+    here, asked = players.client, players.service_address
+    passed: list[str] = []
+    while asked is not None and here != players.node and here not in passed:
+        passed.append(here)
+        hop = next_hop(topology, here, asked.address)
+        if hop is None:
+            break
+        end = topology.peer(hop.end)
+        if end.host == players.node:
+            return end.interface
+        here = end.host
+    return ""
 
 
 def not_masqueraded(topology: Topology, family: Family, players: Cast) -> str:
@@ -209,7 +236,7 @@ def to_vips(topology: Topology, players: Cast) -> Protection:
     node, asked = topology.host(players.node), players.service_address
     if node.proxy_mode is not ProxyMode.NFTABLES or asked is None:
         return Protection.NOTHING
-    release = find_release(node.proxy_version or DEFAULT_VERSIONS[node.proxy_mode])
+    release = node_release(node)
     found = Protection.NOTHING
     if changes.NFT_MAPS in release:
         found |= Protection.REJECT_UNTRANSLATED

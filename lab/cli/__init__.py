@@ -18,7 +18,7 @@ from lab.cli import run, rules, labs, matrix, kernels  # noqa: F401  each regist
 # isort: on
 from lab.cli import streams
 from lab.cli.words import app
-from lab.errors import NO_ANSWER, READER_GONE, LabError, ReaderGoneError, told
+from lab.errors import NO_ANSWER, READER_GONE, LabError, ReaderGoneError, tell_warnings, told
 
 __all__ = ["app", "main"]
 
@@ -33,6 +33,7 @@ def main() -> None:
     try:
         with streams.checked():
             _check_descriptors()
+            tell_warnings()
             app()
     except ReaderGoneError:
         sys.exit(READER_GONE)

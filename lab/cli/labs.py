@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lab.cli.settings import CommandWithSettings, with_settings
 from lab.cli.words import (
     AddressArgument,
     BackendOption,
@@ -25,9 +27,11 @@ from lab.cli.words import (
     read_topology,
 )
 from lab.errors import InputError
+from lab.kubeproxy.settings import TOPOLOGYS
 from lab.words import Family
 
 if TYPE_CHECKING:
+    from lab.kubeproxy.settings import Settings
     from lab.standing.control import Word
 
 endpoints_app = typer.Typer(
@@ -37,9 +41,11 @@ app.add_typer(endpoints_app, name="endpoints")
 
 
 @app.command(
+    cls=CommandWithSettings,
     short_help="Build a lab that stays until `lab down`.",
     epilog=examples("lab up kube-proxy", "lab up kube-proxy --name fixed --fix drop-forward"),
 )
+@with_settings(TOPOLOGYS)
 def up(
     topology: TopologyArgument,
     name: Annotated[str | None, typer.Option(help="The lab's name, instead of the topology's.")] = None,
@@ -48,16 +54,21 @@ def up(
     proxy_version: VersionOption = None,
     backend: BackendOption = None,
     family: Annotated[Family | None, typer.Option(help="Build one address family, not both.")] = None,
+    *,
+    settings: Settings,
 ) -> None:
     """Build a lab that stays until `lab down`, with servers at its endpoints and names for `ip netns`.
 
     It needs root.
     """
     from lab.fixes import find
+    from lab.proxy import topology_notes
     from lab.standing.up import suggestions
     from lab.standing.up import up as build
 
-    built = read_topology(topology, proxy_mode, proxy_version, backend)
+    built = read_topology(topology, proxy_mode, proxy_version, backend, settings)
+    for note in dict.fromkeys(note for one in Family if family in (None, one) for note in topology_notes(built, one)):
+        print(f"lab: {note}", file=sys.stderr, flush=True)  # before the words of the owner
     lab = build(built, name=name, family=family, fix=find(fix).name)
     print(f"The lab {lab.name} stands, owned by process {lab.owner}. Try:")
     for command in suggestions(built, lab, family):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lab.cli.settings import CommandWithSettings, with_settings
 from lab.cli.words import (
     AllFlag,
     BackendOption,
@@ -31,11 +32,13 @@ from lab.cli.words import (
     examples,
 )
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError, MissingError
+from lab.kubeproxy.settings import TOPOLOGYS
 from lab.words import Family
 
 if TYPE_CHECKING:
     from lab.kernels.cluster import Cluster
     from lab.kernels.trials import Trials
+    from lab.kubeproxy.settings import Settings
     from lab.matrix import Matrix
 
 _MEMORY = 512  # MiB
@@ -52,6 +55,7 @@ def _complete_kernels(incomplete: str) -> list[str]:
 
 
 @app.command(
+    cls=CommandWithSettings,
     short_help="Run the same trials on several kernels, and put them into one table.",
     epilog=examples(
         "lab matrix",
@@ -66,6 +70,7 @@ Exit code: 0 when every trial gave what its kernel is expected to give, 1 when o
 2 where that is not known or not written: an error in what was given, a machine that ran out of something;
 130 for Ctrl-C, 141 where whoever reads the output has gone.""",
 )
+@with_settings(TOPOLOGYS)
 def matrix(
     cases: CasesArgument = None,
     kernels: Annotated[
@@ -103,6 +108,8 @@ def matrix(
     html: HtmlOption = None,
     junit: JunitOption = None,
     md: MarkdownOption = None,
+    *,
+    settings: Settings,
 ) -> None:
     """Run the same trials on several kernels, each booted in a guest of its own, and say what differs between them."""
     from lab import campaign, fixes
@@ -118,13 +125,17 @@ def matrix(
         raise InputError(
             f"{unused[0]} is for guests, and {RUNNING} is none", cure="leave it away, or name another kernel"
         )
-    proxy = (proxy_mode, proxy_version, backend)
+    proxy = (proxy_mode or settings.mode, proxy_version, backend)
     played = chosen_cases(cases, all_=all_, slow=slow)
     fixed = chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES)
-    campaign.select(played, fixed[:1], None, family, proxy)  # what every guest would refuse is refused here
+    # What every guest would refuse is refused here, and what a file says is read here.
+    selection = campaign.select(played, fixed[:1], None, family, proxy, settings=settings)
+    for remark in selection.remarks:
+        print(f"lab: {remark}", file=sys.stderr)
     options = [f"--family={family}", f"--repeat={repeat}", *(f"--fix={one.name}" for one in fixed)]
     choices = zip(("--proxy-mode", "--proxy-version", "--backend"), proxy, strict=True)
     options += [f"{option}={choice}" for option, choice in choices if choice is not None]
+    options += dict.fromkeys(said for setting in selection.settings for said in setting.said)
     outputs = Outputs(json=json, html=html, junit=junit, md=md)
     trials = Trials(tuple(case.name for case in played), tuple(options), limit, memory or _MEMORY)
     found = _run(names, trials, jobs or os.cpu_count() or 1, scheduler)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lab.cli.settings import CommandWithSettings, with_settings
 from lab.cli.words import (
     ANY_WIDTH,
     BackendOption,
@@ -21,14 +22,17 @@ from lab.cli.words import (
     examples,
     steps,
     topology_names,
+    version_names,
 )
 from lab.errors import InputError
-from lab.words import Family, ProxyMode
+from lab.kubeproxy.settings import SETTINGS
+from lab.words import Family
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lab.rules.source import Choice, NodeSettings, Proxy
+    from lab.kubeproxy.settings import Settings
+    from lab.rules.source import Choice, Proxy
 
 topology_app = typer.Typer(help="Help with writing topology files.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(topology_app, name="topology")
@@ -45,6 +49,7 @@ def topology_schema() -> None:
 
 
 @app.command(
+    cls=CommandWithSettings,
     short_help="Print kube-proxy's rules, or compare them with a real node's.",
     epilog=examples(
         "lab rules",
@@ -57,6 +62,7 @@ def topology_schema() -> None:
 
 Exit code: 0; with --diff 0 when the node has these rules and 1 when they differ; 2 for an error.""",
 )
+@with_settings(SETTINGS)
 def rules(
     source: Annotated[
         str,
@@ -84,34 +90,22 @@ def rules(
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="VERSION", help="What an upgrade from this version changes in the rules, by change."),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the differences, or the changes, as JSON.")] = False,
-    node_name: Annotated[
-        str | None, typer.Option(help="The node: which of the topology's; without one, whose endpoints are local.")
-    ] = None,
-    node_address: Annotated[
-        list[str] | None, typer.Option(help="Without a topology: an address of the node; may be repeated.")
-    ] = None,
-    cluster_cidr: Annotated[
-        list[str] | None, typer.Option(help="Without a topology: the pods' range, one a family; may be repeated.")
-    ] = None,
-    service_cidr: Annotated[
-        list[str] | None,
         typer.Option(
-            help="Without a topology: a range of cluster IPs, for nftables mode from v1.33 on; may be repeated."
+            metavar="VERSION",
+            help="What an upgrade from this version changes in the rules, by change.",
+            autocompletion=complete(version_names),
         ),
     ] = None,
-    masquerade_all: Annotated[
-        bool, typer.Option("--masquerade-all", help="Without a topology: masquerade whatever goes to a VIP.")
-    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the differences, or the changes, as JSON.")] = False,
+    *,
+    settings: Settings,
 ) -> None:
     """Print kube-proxy's rules as it writes them: the input of iptables-restore, or of nft.
 
     With --saved, print what this kernel makes of them. With --diff, compare that with a real node's rules: what is
     missing there, extra, different, or moved to where it acts differently. Rules of others are left out.
     """
-    from lab.rules.source import Choice, NodeSettings, proxies
+    from lab.rules.source import Choice, proxies
 
     gc.disable()  # looking for cycles takes half of the time with many Services, and there are none
     if json and diff is None and since is None:
@@ -123,19 +117,17 @@ def rules(
     if diff == source == "-":
         raise InputError("both the objects and the node's rules from stdin", cure="give one of them as a file")
     choice = Choice(proxy_mode, proxy_version, backend)
-    node = NodeSettings(
-        node_name, tuple(node_address or ()), tuple(cluster_cidr or ()), tuple(service_cidr or ()), masquerade_all
-    )
     if backend is not None and diff is not None:
         raise InputError("--backend, and what both save is the same but for its order", cure="leave it away")
     if diff is not None:
-        raise typer.Exit(_compare(source, diff, family, choice, node, json=json))
+        raise typer.Exit(_compare(source, diff, family, choice, settings, json=json))
     with steps() as say:
         say(f"reading {'stdin' if source == '-' else source}")
-        chosen = proxies(source, family, choice, node)
-    _refuse_unused(chosen[0], node)
+        chosen = proxies(source, family, choice, settings)
     if backend is not None and not saved:
         raise InputError("--backend, and kube-proxy writes the same for both", cure="give --saved too")
+    for note in dict.fromkeys(note for proxy in chosen for note in proxy.notes):
+        print(f"lab: {note}", file=sys.stderr)
     if since is not None:
         _print_upgrade(chosen, since, json=json)
         return
@@ -173,21 +165,7 @@ def _print_upgrade(chosen: Sequence[Proxy], since: str, *, json: bool) -> None:
         print(*([f"# {proxy.node}"] if proxy.node else []), *lines, sep="\n")
 
 
-def _refuse_unused(proxy: Proxy, node: NodeSettings) -> None:
-    """Refuse what no rule of this kube-proxy depends on.
-
-    :raises InputError: something of the kind was given.
-    """
-    from lab.kubeproxy import changes
-
-    if proxy.mode is ProxyMode.IPTABLES and node.service_cidrs:
-        raise InputError("--service-cidr is for nftables mode", cure="leave it away, or give --proxy-mode nftables")
-    if node.service_cidrs and changes.DROPS_UNALLOCATED not in proxy.options.release:
-        message = f"--service-cidr, and kube-proxy {proxy.options.version} does not ask for any"
-        raise InputError(message, cure=f"give --proxy-version v1.{changes.DROPS_UNALLOCATED.minor} or later")
-
-
-def _compare(source: str, diff: str, family: Family, choice: Choice, node: NodeSettings, *, json: bool) -> int:
+def _compare(source: str, diff: str, family: Family, choice: Choice, settings: Settings, *, json: bool) -> int:
     """Compare a node's rules with kube-proxy's, print the differences, and return the exit code."""
     from lab.rules.check import check, read_text
     from lab.rules.dump import mode_of
@@ -199,11 +177,10 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, node: NodeS
     mode = mode_of(text, name)
     with steps() as say:
         say(f"reading {'stdin' if source == '-' else source}")
-        proxy, *others = proxies(source, family, choice, node, mode)
+        proxy, *others = proxies(source, family, choice, settings, mode)
     if others:
         names = ", ".join(one.node for one in (proxy, *others))
         raise InputError(f"{source} has several nodes: {names}", cure="say by --node-name whose rules these are")
-    _refuse_unused(proxy, node)
     with steps() as say:
         say(f"comparing with {name}")
         comparison = check(proxy, text, name)

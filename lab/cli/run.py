@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lab.cli.settings import CommandWithSettings, with_settings
 from lab.cli.words import (
     AllFlag,
     BackendOption,
@@ -35,16 +36,19 @@ from lab.cli.words import (
     topology_names,
 )
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError
+from lab.kubeproxy.settings import TOPOLOGYS
 from lab.words import Family
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lab.kubeproxy.settings import Settings
     from lab.result import Report
     from lab.trial import Setting
 
 
 @app.command(
+    cls=CommandWithSettings,
     short_help="Break real connections and judge what this kernel makes of it.",
     epilog=examples(
         "lab run",
@@ -60,6 +64,7 @@ Exit code: 0 when every trial gave what this kernel is expected to give, 1 when 
 2 where that is not known or not written: an error in what was given, a machine that ran out of something;
 130 for Ctrl-C, 141 where whoever reads the output has gone.""",
 )
+@with_settings(TOPOLOGYS)
 def run(
     cases: CasesArgument = None,
     fix: FixOption = None,
@@ -90,6 +95,8 @@ def run(
             show_default="--timeline",
         ),
     ] = None,
+    *,
+    settings: Settings,
 ) -> None:
     """Break real connections on purpose, each in a lab of its own, and judge what this kernel makes of it."""
     from lab import campaign, fixes
@@ -105,6 +112,7 @@ def run(
         family,
         (proxy_mode, proxy_version, backend),
         service,
+        settings=settings,
         named=bool(cases),
     )
     if timeline and "-" in (json, html, junit, md):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 import typer
 
 from lab.errors import InputError, LabError
+from lab.kubeproxy.settings import NOTHING_SAID
 from lab.words import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lab.cases import Case
+    from lab.kubeproxy.settings import Settings
     from lab.topology.model import Topology
 
 Chosen = TypeVar("Chosen")
@@ -77,6 +79,13 @@ def lab_names() -> Iterable[str]:
     return ()
 
 
+def version_names() -> Iterable[str]:
+    """List kube-proxy's minor releases, for completion."""
+    from lab.kubeproxy.releases import MINORS
+
+    return MINORS
+
+
 CasesArgument = Annotated[
     list[str] | None,
     typer.Argument(
@@ -103,7 +112,13 @@ ModeOption = Annotated[
     ProxyMode | None, typer.Option("--proxy-mode", help="kube-proxy's mode, instead of the topology's.")
 ]
 VersionOption = Annotated[
-    str | None, typer.Option("--proxy-version", help="Whose rules, such as v1.14, instead of the topology's.")
+    str | None,
+    typer.Option(
+        "--proxy-version",
+        metavar="VERSION",
+        help="Whose rules, such as v1.14, v1.33.6 or v1.33.6-gke.1, instead of the topology's.",
+        autocompletion=complete(version_names),
+    ),
 ]
 BackendOption = Annotated[
     Backend | None, typer.Option("--backend", help="In iptables mode, which program loads the rules.")
@@ -145,7 +160,13 @@ KeepConntrackFlag = Annotated[
 ]
 
 
-def read_topology(reference: str, mode: ProxyMode | None, version: str | None, backend: Backend | None) -> Topology:
+def read_topology(
+    reference: str,
+    mode: ProxyMode | None,
+    version: str | None,
+    backend: Backend | None,
+    settings: Settings = NOTHING_SAID,
+) -> Topology:
     """Read a topology, with other settings for the kube-proxy of its nodes; None keeps what it says.
 
     :raises InputError: there is none of this name, it is wrong, or no such version is known.
@@ -156,7 +177,7 @@ def read_topology(reference: str, mode: ProxyMode | None, version: str | None, b
 
     if version is not None:
         find_release(version)
-    return with_proxy(load(reference), mode, version, backend)
+    return with_proxy(load(reference), mode, version, backend, settings)
 
 
 def chosen(names: list[str] | None, find: Callable[[str], Chosen], otherwise: Iterable[Chosen]) -> list[Chosen]:

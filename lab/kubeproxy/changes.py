@@ -459,6 +459,33 @@ LOCALNET_BY_OPTION: Final = Change(
     Effect.NODE,
     pulls=(108250,),
 )
+DETECTS_LOCAL: Final = Change(
+    "detects-local",
+    18,
+    "--detect-local-mode says how local pods are told: by ClusterCIDR, as before, or by NodeCIDR",
+    Effect.NODE,
+    modes=_BOTH,
+    pulls=(87748,),
+    read=True,
+)
+DETECTS_BY_INTERFACE: Final = Change(
+    "detects-by-interface",
+    24,
+    "--detect-local-mode knows BridgeInterface and InterfaceNamePrefix",
+    Effect.NODE,
+    modes=_BOTH,
+    pulls=(95400,),
+    read=True,
+)
+PRIMARY_NODE_PORTS: Final = Change(
+    "primary-node-ports",
+    31,
+    "--nodeport-addresses knows primary, the node's own address",
+    Effect.NODE,
+    modes=_BOTH,
+    pulls=(123105,),
+    read=True,
+)
 
 CHANGES: Final = {change.name: change for change in globals().copy().values() if isinstance(change, Change)}
 """All changes by name, in the order of this page."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from lab.errors import InputError
 from lab.kubeproxy.changes import CHANGES, Change
+from lab.words import ProxyMode
 
 OLDEST: Final = 14
 NEWEST: Final = 36
@@ -46,18 +47,26 @@ class Release:
         return self.minor <= NEWEST
 
     @property
-    def note(self) -> str | None:
-        """What has to be known of this name, in a sentence; None where nothing has."""
+    def label(self) -> str:
+        """Its name, and that it is not known where it is not."""
+        return self.name if self.known else f"{self.name} (not known)"
+
+    def note(self, mode: ProxyMode) -> str | None:
+        """Return what has to be known of this name, in a sentence; None where nothing has.
+
+        :param mode: whose rules are meant.
+        """
         if not self.known:
             return f"What kube-proxy v1.{self.minor} writes is not known; these are the rules of v1.{NEWEST}."
-        if self.patch is None and (patched := self._patched()):
+        if self.patch is None and (patched := self._patched(mode)):
             since = ", ".join(f"{change.name} (v1.{self.minor}.{patch})" for change, patch in patched)
             return f"v1.{self.minor} stands for its newest patch: it has {since}."
         return None
 
-    def _patched(self) -> list[tuple[Change, int]]:
-        """Return the changes that came with a patch release of this minor."""
-        found = ((change, dict(change.patches).get(self.minor, 0)) for change in CHANGES.values())
+    def _patched(self, mode: ProxyMode) -> list[tuple[Change, int]]:
+        """Return the changes of a mode that came with a patch release of this minor."""
+        its = (change for change in CHANGES.values() if mode in change.modes)
+        found = ((change, dict(change.patches).get(self.minor, 0)) for change in its)
         return [(change, patch) for change, patch in found if patch]
 
 

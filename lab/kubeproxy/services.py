@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from lab.errors import InputError
+from lab.errors import InputError, warn
 from lab.kubeproxy import changes, faults
 from lab.words import Family
 
@@ -143,7 +143,7 @@ def service_ports(
         if cluster_ip != "None":
             faults.refuse(service, options)
             ports += _ports(service, key, cluster_ip, targets, options)
-    _refuse_conflicts(ports)
+    _check_conflicts(ports)
     return ports
 
 
@@ -238,7 +238,7 @@ def _ports(
         external_local = external_local and spec.type in kinds
     internal_local = spec.internal_traffic_policy == "Local" and changes.INTERNAL_POLICY in release
     external = bool(external_ips or balancers)
-    hinted = _heeds_hints(service, options)
+    hinted = heeds_hints(service, options)
     for port in spec.ports:
         group = targets.get((key, port.name, port.protocol), {})
         ordered = [group[text] for text in sorted(group)]
@@ -268,7 +268,7 @@ def _ports(
         )
 
 
-def _heeds_hints(service: Service, options: ProxyOptions) -> bool:
+def heeds_hints(service: Service, options: ProxyOptions) -> bool:
     """Say whether the hints of a Service's endpoints are heeded."""
     release = options.release
     if changes.HINTS_ALWAYS in release:
@@ -348,15 +348,25 @@ def changed_services(before: Iterable[ServicePort], after: Iterable[ServicePort]
     }
 
 
-def _refuse_conflicts(ports: Sequence[ServicePort]) -> None:
-    """Refuse what the API server's allocators would, and what kube-proxy would serve in no certain order."""
-    owners: dict[tuple[str, str, int], ServicePort] = {}
+def _check_conflicts(ports: Sequence[ServicePort]) -> None:
+    """Refuse what the API server's allocators would, and warn of what kube-proxy serves in no certain order.
+
+    Nobody allocates external IPs and load balancers' addresses: the first Service of a file is served.
+    """
+    allocated: dict[tuple[str, str, int], ServicePort] = {}
+    claimed: dict[tuple[str, str, int], ServicePort] = {}
     for port in ports:
-        claims = [(ip, port.port) for ip in (port.cluster_ip, *port.external_ips, *port.load_balancer_ips)]
-        if port.node_port:
-            claims.append(("node port", port.node_port))
-        for address, number in claims:
-            owner = owners.setdefault((port.protocol, address, number), port)
+        own = [(port.cluster_ip, port.port), *([("node port", port.node_port)] if port.node_port else [])]
+        for address, number in own:
+            owner = allocated.setdefault((port.protocol, address, number), port)
             if owner is not port:
                 message = f"{owner.name} and {port.name} both claim {address} {number}/{port.protocol}"
                 raise InputError(message, cure="give one of them another address or port")
+        for address in (port.cluster_ip, *port.external_ips, *port.load_balancer_ips):
+            owner = claimed.setdefault((port.protocol, address, port.port), port)
+            if owner is not port:
+                claim = f"{address} {port.port}/{port.protocol}"
+                warn(
+                    f"{owner.name} and {port.name} both claim {claim}: kube-proxy sends it to either, by chance;"
+                    f" here it goes to {owner.name}"
+                )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from lab.kubeproxy.changes import NFT_ALPHA
 from lab.kubeproxy.options import ProxyOptions
 from lab.kubeproxy.releases import MINORS, Release, find_release
-from lab.proxy import DEFAULT_VERSIONS
+from lab.kubeproxy.settings import DEFAULT_VERSIONS
 from lab.words import Family, ProxyMode
 
 

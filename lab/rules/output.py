@@ -43,14 +43,14 @@ def _sides(difference: Difference) -> list[str]:
 
 def conclusion(comparison: Comparison, proxy: Proxy, source: str) -> list[str]:
     """Say in a few lines what was compared, what was not, and what came out."""
-    whose = f"kube-proxy {proxy.options.version} ({proxy.mode}, {proxy.options.family})"
+    whose = f"kube-proxy {proxy.options.release.label} ({proxy.mode}, {proxy.options.family})"
     counts = [(kind, sum(one.kind is kind for one in comparison.differences)) for kind in Kind]
     if comparison.same:
         result = f"{source} has the rules of {whose}."
     else:
         said = ", ".join(f"{count} {kind}" for kind, count in counts if count)
         result = f"{source} differs from the rules of {whose}: {said}."
-    return [*([proxy.note] if proxy.note else []), *comparison.left_out, result]
+    return [*proxy.notes, *comparison.left_out, result]
 
 
 def to_json(comparison: Comparison, proxy: Proxy) -> str:
@@ -63,5 +63,6 @@ def to_json(comparison: Comparison, proxy: Proxy) -> str:
         "same": comparison.same,
         "differences": [asdict(difference) for difference in comparison.differences],
         "left_out": comparison.left_out,
+        "notes": proxy.notes,
     }
     return json.dumps(answer, indent=2)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import TYPE_CHECKING
 
 from lab.errors import InputError, nearest
-from lab.kubeproxy import ProxyOptions, iptables, nftables
-from lab.proxy import DEFAULT_VERSIONS, NodeChange, proxy_options
+from lab.kubeproxy import ProxyOptions, find_release, iptables, nftables
+from lab.kubeproxy.notes import notes
+from lab.kubeproxy.settings import DEFAULT_VERSIONS, NOTHING_SAID, Settings, plain, settled
+from lab.proxy import NodeChange, proxy_options
 from lab.topology.model import Topology
 from lab.topology.reader import load_either
 from lab.trial import with_proxy
@@ -29,45 +30,6 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class NodeSettings:
-    """What a topology says of its nodes, for objects that come without one.
-
-    :param name: the node's name; with a topology, which of its nodes is meant.
-    :raises InputError: for an address or a range that is none.
-    """
-
-    name: str | None = None
-    addresses: tuple[str, ...] = ()
-    cluster_cidrs: tuple[str, ...] = ()
-    service_cidrs: tuple[str, ...] = ()
-    masquerade_all: bool = False
-
-    def __post_init__(self) -> None:
-        _check(ip_address, "--node-address", self.addresses, "write it as 10.0.0.1 or fd00::1")
-        _check(ip_network, "--cluster-cidr", self.cluster_cidrs, "write it as 10.244.0.0/16 or fd00::/64")
-        _check(ip_network, "--service-cidr", self.service_cidrs, "write it as 10.96.0.0/12 or fd00::/108")
-
-    @property
-    def given(self) -> dict[str, str]:
-        """The options that a topology decides, of those that were given, with the place where it does."""
-        places = {
-            "--node-address": (self.addresses, "the links' ends say which addresses a node has"),
-            "--cluster-cidr": (self.cluster_cidrs, "write the host's cluster-cidrs"),
-            "--service-cidr": (self.service_cidrs, "write its service-cidrs"),
-            "--masquerade-all": (self.masquerade_all, "write the host's masquerade-all"),
-        }
-        return {option: place for option, (value, place) in places.items() if value}
-
-
-def _check(kind: Callable[[str], object], option: str, values: Iterable[str], cure: str) -> None:
-    for value in values:
-        try:
-            kind(value)
-        except ValueError as error:
-            raise InputError(f"{option}: {error}", cure=cure) from None
-
-
-@dataclass(frozen=True)
 class Proxy:
     """One kube-proxy: where it runs, how it writes, and what it sees of the API server.
 
@@ -78,8 +40,8 @@ class Proxy:
     mode: ProxyMode
     backend: Backend
     options: ProxyOptions
-    services: tuple[Service, ...] = field(repr=False)
-    endpoint_slices: tuple[EndpointSlice, ...] = field(repr=False)
+    services: tuple[Service, ...] = dataclass_field(repr=False)
+    endpoint_slices: tuple[EndpointSlice, ...] = dataclass_field(repr=False)
 
     @property
     def title(self) -> str:
@@ -88,9 +50,10 @@ class Proxy:
         return f"{self.node}: {words}" if self.node else words
 
     @property
-    def note(self) -> str | None:
-        """What has to be known about the version, if anything."""
-        return self.options.release.note
+    def notes(self) -> tuple[str, ...]:
+        """What has to be known about the version, and about what of the objects these rules leave out."""
+        objects = self.services, self.endpoint_slices
+        return tuple(notes(*objects, self.options, self.mode, zone="--node-zone", name="--node-name"))
 
     def render(self) -> tuple[str, ...]:
         """Return what it loads, in that order: two inputs of iptables-restore, or one of nft.
@@ -107,47 +70,47 @@ def proxies(
     reference: str,
     family: Family,
     choice: Choice,
-    node: NodeSettings,
+    settings: Settings = NOTHING_SAID,
     default_mode: ProxyMode = ProxyMode.IPTABLES,
 ) -> tuple[Proxy, ...]:
     """Return the kube-proxies that a file is about.
 
     :param reference: a topology by name or file, or a YAML file of Services and EndpointSlices; ``-`` for stdin.
+    :param settings: what is said besides; with a topology, the node's name says which of its nodes is meant.
     :param default_mode: of objects without a topology, where none is chosen.
     :raises InputError: with file, line and cure, for the first thing wrong.
     """
     given = load_either(reference)
     if isinstance(given, Topology):
-        return _of_topology(reference, given, family, choice, node)
-    mode = choice.mode or default_mode
+        return _of_topology(reference, given, family, choice, settings)
+    mode = choice.mode or settings.mode or default_mode
     if mode is ProxyMode.NFTABLES and choice.backend is not None:
         raise InputError("--backend is for iptables mode", cure="leave it out")
+    release = find_release(choice.version or DEFAULT_VERSIONS[mode])
+    said = settled({}, settings.fitting(mode, release))
     options = ProxyOptions(
-        family=family,
-        version=choice.version or DEFAULT_VERSIONS[mode],
-        cluster_cidrs=node.cluster_cidrs,
-        service_cidrs=node.service_cidrs,
-        masquerade_all=node.masquerade_all,
-        node_name=node.name,
-        node_addresses=node.addresses,
+        family=family, version=release.name, **{field: plain(one.value) for field, one in said.items()}
     )
     backend = choice.backend or Backend.NFT
-    return (Proxy(node.name or "", mode, backend, options, given.services, given.endpoint_slices),)
+    return (Proxy(options.node_name or "", mode, backend, options, given.services, given.endpoint_slices),)
 
 
 def _of_topology(
-    reference: str, topology: Topology, family: Family, choice: Choice, node: NodeSettings
+    reference: str, topology: Topology, family: Family, choice: Choice, settings: Settings
 ) -> tuple[Proxy, ...]:
-    if node.given:
-        option, place = next(iter(node.given.items()))
-        raise InputError(f"{option}: the topology {topology.name} decides that", cure=place)
-    topology = with_proxy(topology, choice.mode, choice.version, choice.backend)
+    named = settings.get("node_name")
+    if named is not None and named.by_file and all(host.name != named.value for host in topology.nodes):
+        named = None  # a real node's name: that it is not used is said
+    settings = settings.without("node_name") if named else settings
+    topology = with_proxy(
+        topology, choice.mode, choice.version, choice.backend, settings, node=named.value if named else None
+    )
     if not topology.nodes:
         raise InputError(f"{reference}: no host has proxy-mode, so there are no rules")
-    nodes = [host for host in topology.nodes if node.name in (None, host.name)]
-    if not nodes:
-        cure = nearest(node.name or "", [host.name for host in topology.nodes])
-        raise InputError(f"{reference}: no host with proxy-mode is named {node.name!r}", cure=cure)
+    nodes = [host for host in topology.nodes if named is None or host.name == named.value]
+    if named is not None and not nodes:
+        cure = nearest(named.value, [host.name for host in topology.nodes])
+        raise InputError(f"{reference}: no host with proxy-mode is named {named.value!r}", cure=cure)
     return tuple(
         Proxy(
             host.name,

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from lab import fixes
-from lab.errors import InputError, LabError, told
+from lab.errors import InputError, LabError, tell_warnings, told
 from lab.fabric import Lab
 from lab.standing.control import Control
 from lab.standing.endpoints import Servers
@@ -51,6 +51,7 @@ class Order:
 
 def main() -> None:
     """Own one lab to its end."""
+    tell_warnings()
     order: Order = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the starter, over a pipe
     if os.fork():
         os._exit(0)  # the starter goes on; the owner belongs to nobody

@@ -10,9 +10,10 @@ import shlex
 import socket
 import subprocess
 import sys
+import warnings
 from contextlib import suppress
 
-from lab.errors import InputError, LabError
+from lab.errors import InputError, InputWarning, LabError
 from lab.kubeproxy import ProxyOptions
 from lab.kubeproxy.services import service_ports
 from lab.netns import userns
@@ -91,7 +92,9 @@ def suggestions(topology: Topology, lab: StandingLab, family: Family | None = No
     found = []
     if topology.clients:
         options = ProxyOptions(family or Family.IPV4, own_cluster=True)
-        ports = service_ports(topology.services, topology.endpoint_slices, options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InputWarning)  # the owner has told them
+            ports = service_ports(topology.services, topology.endpoint_slices, options)
         for port in [port for port in ports if port.protocol == "tcp"][:1]:
             url = f"http://{SocketAddress(port.cluster_ip, port.port)}".removesuffix(":80")
             # In quotes where shells would take the brackets for a pattern.

@@ -81,7 +81,7 @@ def first_error(error: ValidationError, document: Any, schema: dict[str, Any]) -
     path = _standing(details["loc"], document)
     if kind in _UNKNOWN:
         key = str(details["loc"][-1])
-        return TopologyError((*path[:-1], key), "unknown key", nearest(key, _keys(schema, path[:-1])))
+        return TopologyError((*path[:-1], key), "unknown key", nearest(key, keys(schema, path[:-1])))
     if kind in _MISSING:
         return TopologyError(path, f"{details['loc'][-1]!r} is missing")
     if kind in _WANTED:
@@ -107,8 +107,8 @@ def _standing(location: Path, document: Any) -> Path:  # noqa: ANN401
     return tuple(path)
 
 
-def _keys(schema: dict[str, Any], path: Path) -> set[str]:
-    """Find the keys that a JSON Schema knows for the mapping at a path."""
+def keys(schema: dict[str, Any], path: Path) -> set[str]:
+    """Return the keys that a JSON Schema knows for the mapping at a path."""
     places = _resolve(schema, schema)
     for part in path:
         deeper: list[Any] = []

@@ -1,9 +1,9 @@
 """The objects that kube-proxy reads: ``Service`` (v1) and ``EndpointSlice`` (discovery.k8s.io/v1).
 
-Attributes are snake_case, the documents keep Kubernetes' own camelCase. What the API server refuses is
-refused here as well, with the field's path as pydantic's ``loc`` (source of the rules: kubernetes'
-``pkg/apis/core/validation/validation.go`` and ``pkg/apis/discovery/validation/validation.go``). Two things
-differ, because nothing allocates here: a cluster IP and the node ports of a ``NodePort`` service have to be
+Attributes are snake_case, the documents keep Kubernetes' own camelCase. A field that is not known is left out, and
+warned of. What the API server refuses is refused here as well, with the field's path as pydantic's ``loc`` (source of
+the rules: kubernetes' ``pkg/apis/core/validation/validation.go`` and ``pkg/apis/discovery/validation/validation.go``).
+Two things differ, because nothing allocates here: a cluster IP and the node ports of a ``NodePort`` service have to be
 written down, as ``kubectl get -o yaml`` prints them.
 """
 
@@ -12,7 +12,8 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -28,7 +29,11 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from lab.errors import warn
+from lab.topology.errors import spell
+
 Location = tuple[str | int, ...]
+Parsed = TypeVar("Parsed", bound=BaseModel)
 
 _LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"  # RFC 1123 label
 _SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
@@ -135,7 +140,7 @@ FromList = Strict(strict=False)  # a sequence comes as a list from YAML; its ite
 
 
 class _Object(BaseModel):
-    """Base: frozen, strict as the API server's decoder, unknown fields refused."""
+    """Base: frozen, strict as the API server's decoder; :func:`parse_objects` leaves unknown fields out."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -486,7 +491,39 @@ def _without_nulls(value: Any) -> Any:  # noqa: ANN401 - anything may stand in a
     return value
 
 
-def _parse(document: Any) -> Service | EndpointSlice:  # noqa: ANN401 - anything may stand in a file
+Unknown = Callable[[Location], None]
+"""Called with the path of each field that is not known."""
+
+
+def _warned(path: Location) -> None:
+    warn(f"{spell(path)}: unknown field, left out")
+
+
+def _validated(model: type[Parsed], document: Any, unknown: Unknown) -> Parsed:  # noqa: ANN401
+    """Validate a document without its unknown fields. Only one that does not pass is looked at twice: most have none.
+
+    kubectl prints ``endpoints: null`` for an empty slice; as in Kubernetes, null is the same as nothing.
+    """
+    try:
+        return model.model_validate(document)
+    except ValidationError:
+        document = _without_nulls(document)
+    try:
+        return model.model_validate(document)
+    except ValidationError as invalid:
+        paths = [error["loc"] for error in invalid.errors(include_url=False) if error["type"] == "extra_forbidden"]
+        if not paths:
+            raise
+    for path in paths:
+        unknown(path)
+        place = document
+        for key in path[:-1]:
+            place = place[key]
+        del place[path[-1]]
+    return model.model_validate(document)
+
+
+def _parse(document: Any, unknown: Unknown = _warned) -> Service | EndpointSlice:  # noqa: ANN401
     models: dict[object, type[Service | EndpointSlice]] = {"Service": Service, "EndpointSlice": EndpointSlice}
     refusals = _Refusals()
     if not isinstance(document, dict):
@@ -494,13 +531,7 @@ def _parse(document: Any) -> Service | EndpointSlice:  # noqa: ANN401 - anything
     elif not isinstance(kind := document.get("kind"), str) or kind not in models:
         refusals.add(("kind",), "must be Service or EndpointSlice", kind)
     refusals.raise_any("Kubernetes object")
-    model = models[document["kind"]]
-    try:
-        return model.model_validate(document)
-    except ValidationError:
-        # kubectl prints `endpoints: null` for an empty slice; as in Kubernetes, null is the same as nothing.
-        # Only documents that do not pass are copied: most have no null.
-        return model.model_validate(_without_nulls(document))
+    return _validated(models[document["kind"]], document, unknown)
 
 
 def _parse_item(document: Any, _: ValidatorFunctionWrapHandler) -> Service | EndpointSlice:  # noqa: ANN401
@@ -520,11 +551,12 @@ class ObjectList(_Object):
     items: Annotated[tuple[KubernetesObject, ...], FromList] = ()
 
 
-def parse_objects(document: Any) -> tuple[Service | EndpointSlice, ...]:  # noqa: ANN401
+def parse_objects(document: Any, unknown: Unknown = _warned) -> tuple[Service | EndpointSlice, ...]:  # noqa: ANN401
     """Validate one document: a Service, an EndpointSlice, or a List of them.
 
+    :param unknown: what is done about an unknown field, which is left out.
     :raises pydantic.ValidationError: for each thing wrong, with the path of the field as ``loc``.
     """
     if isinstance(document, dict) and document.get("kind") == "List":
-        return ObjectList.model_validate(document).items
-    return (_parse(document),)
+        return _validated(ObjectList, document, unknown).items
+    return (_parse(document, unknown),)

@@ -31,6 +31,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import ConfigDict, FailFast, Field, PlainValidator, Strict, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from lab.kubeproxy.options import DetectLocalMode
+from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS, BadValueError
 from lab.topology.errors import found
 from lab.words import Backend, Family, ProxyMode
 
@@ -46,7 +48,7 @@ IPNetwork: TypeAlias = IPv4Network | IPv6Network
 _STRICT_KEYS = ConfigDict(extra="forbid")
 
 
-def refused(message: str, cure: str) -> PydanticCustomError:
+def refused(message: str, cure: str | None) -> PydanticCustomError:
     """Make the error that a validator raises: what is wrong, and what to write instead."""
     return PydanticCustomError("refused", "{message}", {"message": message, "cure": cure})
 
@@ -109,8 +111,34 @@ NAME = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 INTERFACE = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$"
 """An interface name that the kernel takes (``dev_valid_name`` in net/core/dev.c: at most 15 bytes, no slash,
 colon or space) and that no program mistakes for an option or a pattern."""
-VERSION = r"^v1\.(0|[1-9][0-9]?)$"
-"""A minor version of Kubernetes, as ``v1.14``."""
+VERSION = r"^v?1\.[0-9]+(\.[0-9]+([-+][0-9A-Za-z.+-]+)?)?$"
+"""A version of kube-proxy as people write it (:func:`lab.kubeproxy.releases.find_release`), for editors."""
+
+
+def _key(field: str) -> Any:  # noqa: ANN401 - what pydantic's Field is said to return
+    """Return the key of a kube-proxy's setting, and its words."""
+    return Field(alias=KEYS[field].key, description=KEYS[field].what)
+
+
+def _reads(field: str) -> PlainValidator:
+    """Return what reads a setting's value, by the same word as its option is read."""
+    setting = KEYS[field]
+
+    def read(value: Any) -> Any:  # noqa: ANN401
+        if setting.many and not isinstance(value, list | tuple | dict):
+            raise refused(f"must be a list, not {found(value)}", None)
+        if not setting.metavar and not isinstance(value, bool):
+            raise refused(f"must be true or false, not {found(value)}", None)
+        try:
+            return setting.read(value)
+        except BadValueError as error:
+            raise refused(error.message, error.cure) from None
+
+    return PlainValidator(read)
+
+
+_FLAG = WithJsonSchema({"type": "boolean"})
+_NAME = WithJsonSchema(_TEXT)
 
 
 @dataclass(frozen=True)
@@ -152,18 +180,13 @@ class HostOptions:
         str | None,
         Field(
             alias="proxy-version",
-            description="Which kube-proxy's rules. Left out: v1.14 in iptables mode, v1.31 in nftables mode.",
+            description="Which kube-proxy's rules, such as v1.33 or v1.33.6-gke.1. Left out:"
+            f" {' and '.join(f'{version} in {mode} mode' for mode, version in DEFAULT_VERSIONS.items())}.",
             json_schema_extra={"pattern": VERSION},
         ),
     ] = None
     backend: Backend = Backend.NFT
-    cluster_cidrs: Annotated[
-        tuple[FileNetwork, ...],
-        Field(
-            alias="cluster-cidrs",
-            description="kube-proxy's --cluster-cidr, one a family: what comes from outside is masqueraded.",
-        ),
-    ] = ()
+    cluster_cidrs: Annotated[tuple[FileNetwork, ...], _key("cluster_cidrs")] = ()
     node_ips: Annotated[
         tuple[FileAddress, ...],
         FailFast(),
@@ -172,14 +195,44 @@ class HostOptions:
             description="The node's own addresses, one a family: kubelet's --node-ip. Left out: the default route's.",
         ),
     ] = ()
-    masquerade_all: Annotated[
-        bool,
-        Strict(),
-        Field(
-            alias="masquerade-all",
-            description="kube-proxy's --masquerade-all: masquerade whatever goes to a VIP.",
-        ),
-    ] = False
+    masquerade_all: Annotated[bool, Strict(), _key("masquerade_all")] = False
+    detect_local_mode: Annotated[DetectLocalMode | None, _key("detect_local_mode")] = None
+    pod_bridge_interface: Annotated[str, _reads("pod_bridge_interface"), _NAME, _key("pod_bridge_interface")] = ""
+    pod_interface_name_prefix: Annotated[
+        str, _reads("pod_interface_name_prefix"), _NAME, _key("pod_interface_name_prefix")
+    ] = ""
+    node_port_addresses: Annotated[
+        tuple[str, ...],
+        _reads("node_port_addresses"),
+        WithJsonSchema({"type": "array", "items": _TEXT}),
+        _key("node_port_addresses"),
+    ] = ()
+    localhost_node_ports: Annotated[
+        bool | None, _reads("localhost_node_ports"), _FLAG, _key("localhost_node_ports")
+    ] = None
+    masquerade_bit: Annotated[
+        int | None,
+        _reads("masquerade_bit"),
+        WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 31}),
+        _key("masquerade_bit"),
+    ] = None
+    conntrack_tcp_be_liberal: Annotated[
+        bool | None, _reads("conntrack_tcp_be_liberal"), _FLAG, _key("conntrack_tcp_be_liberal")
+    ] = None
+    feature_gates: Annotated[
+        tuple[tuple[str, bool], ...],
+        _reads("feature_gates"),
+        WithJsonSchema({"type": "object", "additionalProperties": {"type": "boolean"}}),
+        _key("feature_gates"),
+    ] = ()
+    node_zone: Annotated[str, _reads("node_zone"), _NAME, _key("node_zone")] = ""
+    node_pod_cidrs: Annotated[tuple[FileNetwork, ...], _key("node_pod_cidrs")] = ()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is said of its kube-proxy, by the fields of :data:`lab.kubeproxy.settings.KEYS`."""
+        values = {field: getattr(self, field) for field in KEYS}
+        return {field: value for field, value in values.items() if value != getattr(HostOptions, field)}
 
 
 @dataclass(frozen=True)

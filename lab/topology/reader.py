@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
-from lab.errors import InputError, nearest
+from lab.errors import InputError, misspelt, nearest, warn
 from lab.named import meant
 from lab.topology import stream
-from lab.topology.errors import Path, TopologyError, first_error, found, spell
+from lab.topology.errors import Path, TopologyError, first_error, found, keys, spell
 from lab.topology.kubernetes import EndpointSlice, ObjectList, Service, parse_objects
 from lab.topology.model import NAME, End, FileNetwork, Host, HostOptions, IPNetwork, Link, Topology, refused
 
@@ -249,15 +251,19 @@ class _File:
         """Validate numbered documents as Kubernetes objects, and remember where each one stands."""
         services: list[tuple[Service, _Place]] = []
         slices: list[tuple[EndpointSlice, _Place]] = []
-        for number, document in documents:
-            if "topology" in document:
-                line = stream.line_of(self.text, number, ("topology",))
-                raise InputError("a second topology", source=self.source, line=line, cure="give it a file of its own")
-            for item, path in self._flatten(document, number, ()):
-                if isinstance(item, Service):
-                    services.append((item, _Place(number, path)))
-                else:
-                    slices.append((item, _Place(number, path)))
+        unknown = _UnknownFields(self)
+        try:
+            for number, document in documents:
+                if "topology" in document:
+                    line, cure = stream.line_of(self.text, number, ("topology",)), "give it a file of its own"
+                    raise InputError("a second topology", source=self.source, line=line, cure=cure)
+                for item, path in self._flatten(document, number, (), unknown):
+                    if isinstance(item, Service):
+                        services.append((item, _Place(number, path)))
+                    else:
+                        slices.append((item, _Place(number, path)))
+        finally:
+            unknown.warn()  # also before an error: a misspelt field is often why another is missing
         return services, slices
 
     def _flatten(
@@ -265,21 +271,48 @@ class _File:
         value: Any,  # noqa: ANN401
         number: int,
         path: Path,
+        unknown: _UnknownFields,
     ) -> Iterator[tuple[Service | EndpointSlice, Path]]:
         """Validate an object, or a List's objects one by one, so that the first wrong one ends it."""
         items = value.get("items") if isinstance(value, dict) and value.get("kind") == "List" else None
         shell = value if not isinstance(items, list) else {**value, "items": []}
         try:
-            yield from ((item, path) for item in parse_objects(shell))
+            yield from ((item, path) for item in parse_objects(shell, partial(unknown.add, _Place(number, path))))
         except ValidationError as invalid:
             error = first_error(invalid, value, _OBJECTS.json_schema())
             raise self.refusal(error, number, (*path, *error.path)) from None
         if isinstance(items, list):
             for index, item in enumerate(items):
-                yield from self._flatten(item, number, (*path, "items", index))
+                yield from self._flatten(item, number, (*path, "items", index), unknown)
 
     def refusal(self, error: TopologyError, document: int, path: Path) -> InputError:
         """Give an error its place: the path in one of the file's documents."""
         message = f"{spell(path)}: {error.problem}" if path else error.problem
         line = stream.line_of(self.text, document, path)
         return InputError(message, source=self.source, line=line, cure=error.cure)
+
+
+class _UnknownFields:
+    """The fields of a file's objects that are not known: each is warned of once, where it stands first."""
+
+    def __init__(self, file: _File) -> None:
+        self._file = file
+        self._first: dict[Path, tuple[_Place, Path]] = {}
+        self._counts: Counter[Path] = Counter()
+
+    def add(self, place: _Place, path: Path) -> None:
+        """Take note of a field of the object at a place."""
+        name = tuple(part for part in path if isinstance(part, str))
+        self._counts[name] += 1
+        self._first.setdefault(name, (place, path))
+
+    def warn(self) -> None:
+        """Warn of each, with file and line."""
+        known = _OBJECTS.json_schema() if self._first else {}
+        for name, (place, within) in self._first.items():
+            path = (*place.path, *within)
+            line = stream.line_of(self._file.text, place.document, path)
+            hint = misspelt(str(within[-1]), keys(known, within[:-1]))
+            more = f"; {self._counts[name] - 1:,} more like it" if self._counts[name] > 1 else ""
+            words = f"unknown field, left out{f' ({hint})' if hint else ''}{more}"
+            warn(f"{self._file.source}:{line}: {spell(path)}: {words}")

@@ -10,12 +10,15 @@ from collections import defaultdict
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
-from lab.errors import nearest
+from lab.errors import InputError, nearest
+from lab.kubeproxy.releases import find_release
+from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS, incomplete, unfit
 from lab.topology.errors import Path, TopologyError, found
-from lab.topology.model import INTERFACE, NAME, VERSION
+from lab.topology.model import INTERFACE, NAME
 from lab.words import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
+    from lab.kubeproxy.releases import Release
     from lab.topology.model import Host, IPAddress, IPInterface, IPNetwork, Topology
 
 # Names that the kernel keeps for itself in every namespace: its loopback device, and the two directories that
@@ -65,18 +68,39 @@ def _proxies(topology: Topology) -> None:
         path: Path = ("hosts", host.name)
         if host.proxy_mode is None:
             _no_proxy(host, path)
-        if host.proxy_version is not None and not re.fullmatch(VERSION, host.proxy_version):
-            message = f"{found(host.proxy_version)} is no version of kube-proxy"
-            raise TopologyError((*path, "proxy-version"), message, "write it as v1.14")
+        release = _release(host, (*path, "proxy-version"))
         if host.proxy_mode is ProxyMode.NFTABLES and host.backend is Backend.LEGACY:
             cure = "leave it out, or write proxy-mode: iptables"
             raise TopologyError((*path, "backend"), "legacy is a backend of iptables mode alone", cure)
-        families = [Family.of(cidr) for cidr in host.cluster_cidrs]
-        for index, family in enumerate(families):
-            if family in families[:index]:
-                message = f"a second CIDR of {family}; kube-proxy takes one a family"
-                raise TopologyError((*path, "cluster-cidrs", index), message)
+        for key, cidrs in (("cluster-cidrs", host.cluster_cidrs), ("node-pod-cidrs", host.node_pod_cidrs)):
+            families = [Family.of(cidr) for cidr in cidrs]
+            for index, family in enumerate(families):
+                if family in families[:index]:
+                    message = f"a second CIDR of {family}; kube-proxy takes one a family"
+                    raise TopologyError((*path, key, index), message)
+        if release is not None and host.proxy_mode is not None:
+            _settings(host, host.proxy_mode, release, path)
         _node_ips(topology, host, (*path, "node-ips"))
+
+
+def _release(host: Host, path: Path) -> Release | None:
+    """Return which kube-proxy a host has."""
+    version = host.proxy_version or (DEFAULT_VERSIONS[host.proxy_mode] if host.proxy_mode else None)
+    try:
+        return None if version is None else find_release(version)
+    except InputError as error:
+        raise TopologyError(path, error.message, error.cure) from None
+
+
+def _settings(host: Host, mode: ProxyMode, release: Release, path: Path) -> None:
+    """Refuse settings that this kube-proxy does not know, or that want others."""
+    given = host.settings
+    for field, value in given.items():
+        if wrong := unfit(KEYS[field], value, mode, release):
+            raise TopologyError((*path, KEYS[field].key), wrong.message, wrong.cure)
+    if lacking := incomplete(given):
+        field, wrong = lacking
+        raise TopologyError((*path, KEYS[field].key), wrong.message, wrong.cure)
 
 
 def _node_ips(topology: Topology, host: Host, path: Path) -> None:
@@ -95,9 +119,8 @@ def _no_proxy(host: Host, path: Path) -> None:
     given = {
         "proxy-version": host.proxy_version is not None,
         "backend": host.backend is not Backend.NFT,
-        "cluster-cidrs": bool(host.cluster_cidrs),
         "node-ips": bool(host.node_ips),
-        "masquerade-all": host.masquerade_all,
+        **{KEYS[field].key: True for field in host.settings},
     }
     for key, is_given in given.items():
         if is_given:

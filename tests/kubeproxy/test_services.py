@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lab.errors import InputError
-from lab.kubeproxy import MINORS, ProxyOptions
+from lab.errors import InputError, InputWarning
+from lab.kubeproxy import MINORS, ProxyOptions, nftables
 from lab.kubeproxy.services import hashed, service_ports
 from lab.words import Family, ProxyMode
 
@@ -121,7 +121,6 @@ def test_two_services_of_one_name_are_refused(world):
     ("spec", "claim"),
     [
         ({"clusterIP": "10.96.0.1"}, "10.96.0.1 80/tcp"),
-        ({"externalIPs": ["203.0.113.1"]}, "203.0.113.1 80/tcp"),
         ({"type": "NodePort", "ports": [{"port": 81, "nodePort": 30000}]}, "node port 30000/tcp"),
     ],
 )
@@ -130,6 +129,35 @@ def test_two_services_with_one_claim_are_refused(world, spec, claim):
     world.add("a", type="NodePort", ports=ports, externalIPs=["203.0.113.1"]).add("b", **spec)
     with pytest.raises(InputError, match=f"default/a and default/b both claim {claim}"):
         service_ports(world.services, [], IPV4)
+
+
+@pytest.mark.parametrize(
+    ("spec", "status"),
+    [
+        ({"externalIPs": ["203.0.113.1"]}, []),
+        ({"type": "LoadBalancer"}, [{"ip": "203.0.113.1"}]),
+        ({"clusterIP": "203.0.113.1"}, []),
+    ],
+    ids=["external-ip", "load-balancer", "cluster-ip"],
+)
+def test_what_nobody_allocates_is_taken_with_a_warning(world, spec, status):
+    """kube-proxy writes the rules of both in iptables mode, and one element in nftables mode."""
+    world.add("a", [1], externalIPs=["203.0.113.1"]).add("b", [2], status=status, **spec)
+    with pytest.warns(InputWarning, match=r"^default/a and default/b both claim 203\.0\.113\.1 80/tcp: ") as warned:
+        first, second = service_ports(world.services, world.endpoint_slices, IPV4)
+    assert len(warned) == 1
+    assert (first.service, second.service) == ("default/a", "default/b")
+
+
+def test_the_second_of_two_is_served_when_the_first_is_gone(world):
+    world.add("a", [1], externalIPs=["203.0.113.1"]).add("b", [2], externalIPs=["203.0.113.1"])
+    options = ProxyOptions(Family.IPV4, version="v1.33", node_name="node")
+    with pytest.warns(InputWarning):
+        both = service_ports(world.services, world.endpoint_slices, options)
+    script = nftables.sync(both, both[1:], options).script
+    elements = [line for line in script.splitlines() if "service-ips { 203.0.113.1 . tcp . 80" in line]
+    assert [line.split(None, 2)[0] for line in elements] == ["delete", "add"]
+    assert "-default/b/tcp/" in elements[1]
 
 
 def test_an_unknown_version_is_refused_by_name():

@@ -13,7 +13,7 @@ from lab.rules.expected import expected, printed
 from lab.rules.listed import listed
 from lab.rules.restored import UnknownFormError, restored
 from lab.rules.scratch import saved
-from lab.rules.source import Choice, NodeSettings, proxies
+from lab.rules.source import Choice, proxies
 from lab.topology.reader import shipped
 from lab.words import Backend, Family, ProxyMode
 
@@ -94,7 +94,7 @@ class TestKernel:
     @pytest.mark.parametrize("choice", [Choice(ProxyMode.IPTABLES, "v1.29"), Choice(ProxyMode.NFTABLES, "v1.35")])
     def test_shipped_topologies(self, name, choice):
         for family in Family:
-            for proxy in proxies(name, family, choice, NodeSettings()):
+            for proxy in proxies(name, family, choice):
                 prove(proxy)
 
     def test_what_is_not_known_is_loaded_and_that_is_said(self, dumps, monkeypatch):

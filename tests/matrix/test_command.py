@@ -113,13 +113,36 @@ class TestRunning:
     def test_the_choices_are_those_of_lab_run(self, tmp_path):
         done = matrix(
             *("in-window", "--kernels", "running", "--fix", "none", "--family", "ipv6", "--proxy-mode", "nftables"),
-            *("--proxy-version", "v1.33", "--repeat", "2", "--json", "-"),
+            *(
+                "--proxy-version",
+                "1.33",
+                "--repeat",
+                "2",
+                "--json",
+                "-",
+                "--masquerade-all",
+                "--cluster-cidr=fd01::/64",
+            ),
         )
         assert done.returncode == 0, done.stdout + done.stderr
         [tally] = json.loads(done.stdout)["columns"][0]["report"]["tallies"]
         assert tally["runs"] == 2
         assert tally["trial"]["family"] == "ipv6"
         assert (tally["trial"]["proxy_mode"], tally["trial"]["proxy_version"]) == ("nftables", "v1.33")
+        assert tally["trial"]["settings"] == ["--cluster-cidr=fd01::/64", "--masquerade-all=true"]
+
+    def test_what_kube_proxys_file_says_reaches_the_guests(self, tmp_path):
+        """Where that file is not: as options."""
+        file = tmp_path / "kube-proxy.yaml"
+        file.write_text(
+            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: nftables\n"
+            "nftables: {masqueradeAll: true}\niptables: {masqueradeBit: 3}\nconntrack: {tcpBeLiberal: false}\n"
+        )
+        done = matrix("in-window", "--kernels=running", "--fix=none", "--json=-", "--kube-proxy-config", str(file))
+        assert done.returncode == 0, done.stdout + done.stderr
+        [tally] = json.loads(done.stdout)["columns"][0]["report"]["tallies"]
+        assert tally["trial"]["proxy_mode"] == "nftables"
+        assert tally["trial"]["settings"] == ["--masquerade-all=true", "--conntrack-tcp-be-liberal=false"]
 
     def test_a_kernel_that_takes_too_long_is_a_red_column(self):
         done = matrix("in-window", "--kernels", "running", "--repeat", "100000", "--limit", "2")

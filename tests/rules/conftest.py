@@ -10,17 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from lab.kubeproxy.changes import DROPS_UNALLOCATED
+from lab.kubeproxy.releases import find_release
+from lab.kubeproxy.settings import from_words
 from lab.rules.scratch import saved
-from lab.rules.source import Choice, NodeSettings, proxies
+from lab.rules.source import Choice, proxies
 from lab.words import Backend, Family, ProxyMode
 
 OBJECTS = Path(__file__).with_name("objects.yaml")
-NODE = NodeSettings(
-    name="worker-1",
-    addresses=("192.0.2.9", "2001:db8:1::9"),
-    cluster_cidrs=("10.244.0.0/16", "fd00:244::/64"),
-    service_cidrs=("10.96.0.0/16", "fd00:96::/112"),
+NODE = from_words(
+    {
+        "node_name": "worker-1",
+        "node_addresses": ["192.0.2.9", "2001:db8:1::9"],
+        "cluster_cidrs": ["10.244.0.0/16", "fd00:244::/64"],
+    }
 )
+RANGES = from_words({"service_cidrs": ["10.96.0.0/16", "fd00:96::/112"]})
 IPTABLES = {
     f"{version}-{backend}": Choice(ProxyMode.IPTABLES, version, backend)
     for version in ("v1.23", "v1.29", "v1.32")
@@ -40,6 +45,8 @@ def objects():
 @pytest.fixture
 def make_proxy():
     def make(choice, family=Family.IPV4, reference=OBJECTS, node=NODE):
+        if node is NODE and choice.mode is ProxyMode.NFTABLES and DROPS_UNALLOCATED in find_release(choice.version):
+            node += RANGES
         [proxy] = proxies(str(reference), family, choice, node)
         return proxy
 

@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 
 from lab.errors import InputError
+from lab.kubeproxy.settings import from_words
 from lab.netns import Namespace, Nft
 from lab.rules import json_dump
 from lab.rules.check import check
 from lab.rules.dump import mode_of, read
-from lab.rules.source import Choice, NodeSettings
+from lab.rules.source import Choice
 from lab.words import Family, ProxyMode
 
 HERE = Path(__file__).parent
 #: Of a node with v1.33's rules and a firewall of its own; and one with v1.34's as text, with a warning of nft's.
 JSON = (HERE / "nft-ruleset.json").read_text()
 WARNED = (HERE / "nft-ruleset-warnings.txt").read_text()
-NODE = NodeSettings("w1", ("10.66.0.1",), ("10.66.0.0/16",))
+NODE = from_words({"node_name": "w1", "node_addresses": "10.66.0.1", "cluster_cidrs": "10.66.0.0/16"})
 
 
 def test_what_it_is(make_proxy):

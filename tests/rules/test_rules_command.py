@@ -8,8 +8,11 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+HERE = Path(__file__).parent
 
 NODE = ("--node-name", "worker-1", "--node-address", "192.0.2.9", "--cluster-cidr", "10.244.0.0/16")
 
@@ -28,8 +31,8 @@ def test_a_list_from_stdin(lab_rules, objects):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("kube-proxy", "--cluster-cidr", "10.0.0.0/8"), "--cluster-cidr: the topology kube-proxy decides that"),
-        (("kube-proxy", "--json"), "--json is for differences (give --diff FILE or"),
+        (("kube-proxy", "--node-address", "10.0.0.1"), "--node-address: the topology kube-proxy decides that"),
+        (("kube-proxy", "--json"), "--json is for differences (give --diff FILE or --since VERSION too)"),
         (("kube-proxy", "--saved", "--diff", "x"), "--diff and --saved (give one of them)"),
         (("-", "--diff", "-"), "both the objects and the node's rules from stdin"),
         (("kube-proxy", "--diff", "/no/such"), "/no/such: cannot be read: No such file or directory"),
@@ -39,10 +42,10 @@ def test_a_list_from_stdin(lab_rules, objects):
         (("OBJECTS", "--proxy-mode", "nftables", "--backend", "nft"), "--backend is for iptables mode"),
         (("OBJECTS", "--backend", "nft"), "--backend, and kube-proxy writes the same for both (give --saved too)"),
         (("OBJECTS", "--diff", __file__, "--backend", "nft"), "--backend, and what both save is the same"),
-        (("OBJECTS", "--service-cidr", "10.96.0.0/12"), "--service-cidr is for nftables mode"),
+        (("OBJECTS", "--service-cidr", "10.96.0.0/12"), "--service-cidr: is for nftables mode"),
         (
             ("OBJECTS", "--proxy-mode", "nftables", "--proxy-version", "v1.32", "--service-cidr", "10.96.0.0/12"),
-            "--service-cidr, and kube-proxy v1.32 does not ask for any (give --proxy-version v1.33 or later)",
+            "--service-cidr: kube-proxy v1.32 does not know it (v1.33 is the first that does)",
         ),
         (("OBJECTS", "--proxy-mode", "nftables", "--proxy-version", "v1.20"), "has no nftables mode"),
         (("OBJECTS", "--node-address", "here"), "--node-address: 'here'"),
@@ -63,6 +66,108 @@ def test_a_malformed_object_is_refused_by_its_path(lab_rules, objects):
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        (("--masquerade-all",), 'cluster IP" -m tcp -p tcp -d 192.168.0.2 --dport 80 -j KUBE-MARK-MASQ'),
+        (("--cluster-cidr=10.9.0.0/16,fd00::/64",), "--dport 80 ! -s 10.9.0.0/16 -j KUBE-MARK-MASQ"),
+        (("--cluster-cidr", "fd00::/64", "--cluster-cidr", "10.9.0.0/16"), "! -s 10.9.0.0/16 -j KUBE-MARK-MASQ"),
+        (
+            ("--detect-local-mode", "InterfaceNamePrefix", "--pod-interface-name-prefix=veth"),
+            "--dport 80 ! -i veth+ -j KUBE-MARK-MASQ",
+        ),
+        (("--detect-local-mode=NodeCIDR", "--node-pod-cidr=10.0.1.0/24"), "! -s 10.0.1.0/24 -j KUBE-MARK-MASQ"),
+        (
+            ("--nodeport-addresses", "10.0.0.0/24"),
+            '-A KUBE-SERVICES -m comment --comment "kubernetes service nodeports;',
+        ),
+        (("--iptables-localhost-nodeports=false",), "-m addrtype --dst-type LOCAL ! -d 127.0.0.0/8 -j KUBE-NODEPORTS"),
+        (("--iptables-masquerade-bit", "3"), "-A KUBE-MARK-MASQ -j MARK --or-mark 0x00000008"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_setting_shapes_the_rules(lab_rules, settings, rule):
+    """Also a flag that stands alone before what is no value of it, as kube-proxy takes its own."""
+    plain = lab_rules("kube-proxy", "--proxy-version", "v1.29", code=0).stdout
+    shaped = lab_rules("--proxy-version", "v1.29", *settings, "kube-proxy", code=0).stdout
+    assert rule in shaped
+    assert shaped != plain
+
+
+def test_be_liberal_is_without_the_drop(lab_rules):
+    drop = "--ctstate INVALID -j DROP"
+    assert drop in lab_rules("--proxy-version", "v1.29", code=0).stdout
+    assert drop not in lab_rules("--proxy-version", "v1.29", "--conntrack-tcp-be-liberal", code=0).stdout
+    assert drop in lab_rules("--proxy-version", "v1.29", "--conntrack-tcp-be-liberal=false", code=0).stdout
+
+
+def test_kube_proxys_own_file(lab_rules, objects, tmp_path):
+    file = tmp_path / "config.conf"
+    file.write_text(
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: nftables\n"
+        "clusterCIDR: 10.9.0.0/16\nhostnameOverride: worker-1\nclusterCidr: x\n"
+    )
+    done = lab_rules(objects, "--kube-proxy-config", file, code=0)
+    assert done.stdout.startswith("# worker-1: kube-proxy ipv4\nadd table ip kube-proxy")
+    assert "ip saddr != 10.9.0.0/16" in done.stdout
+    words = "clusterCidr: unknown field of KubeProxyConfiguration, left out (did you mean 'clusterCIDR'?)"
+    assert done.stderr == f"lab: {file}:6: {words}\n"
+    iptables = ("--proxy-mode=iptables", "--proxy-version=v1.29")
+    shaped = lab_rules(objects, "--kube-proxy-config", file, "--cluster-cidr", "10.8.0.0/16", *iptables, code=0).stdout
+    assert "! -s 10.8.0.0/16" in shaped
+    on_stdin = lab_rules(objects, "--kube-proxy-config", "-", given=file.read_text(), code=0)
+    assert on_stdin.stdout == done.stdout
+    both = lab_rules("-", "--kube-proxy-config", "-", code=2)
+    assert both.stderr == "lab: several things from stdin (give --kube-proxy-config as a file)\n"
+
+
+def test_what_has_to_be_known_is_said_beside_the_rules(lab_rules):
+    done = lab_rules("--proxy-mode", "nftables", "--proxy-version", "1.33", code=0)
+    assert done.stderr.startswith("lab: v1.33 stands for its newest patch: it has filters-after-dnat (v1.33.6)")
+    done = lab_rules("--proxy-version", "v1.37", "--since", "v1.36", code=0)
+    assert done.stderr == "lab: What kube-proxy v1.37 writes is not known; these are the rules of v1.36.\n"
+    done = lab_rules(HERE / "hints-node.yaml", "--proxy-version", "v1.34", code=0)
+    assert done.stderr.count("which are not used") == 2
+    assert (
+        lab_rules(HERE / "hints-node.yaml", "--proxy-version=v1.34", "--node-name=w1", "--node-zone=z1", code=0).stderr
+        == ""
+    )
+
+
+def test_one_external_ip_of_two_services(lab_rules):
+    """kube-proxy writes both rules in iptables mode, and one element in nftables mode."""
+    arguments = (HERE / "same-external-ip.yaml", "--proxy-version", "v1.33.5", "--node-name", "w1")
+    done = lab_rules(*arguments, code=0)
+    words = "v/a and v/b both claim 192.0.2.77 80/tcp: kube-proxy sends it to either, by chance; here it goes to v/a"
+    assert done.stderr == f"lab: {words}\n"
+    assert re.findall(r'"(v/\w) has no endpoints" -m tcp -p tcp -d 192.0.2.77', done.stdout) == ["v/a", "v/b"]
+    done = lab_rules(*arguments, "--proxy-mode", "nftables", code=0)
+    assert done.stderr == f"lab: {words}\n"
+    assert done.stdout.count("no-endpoint-services { 192.0.2.77 . tcp . 80") == 1
+
+
+@pytest.mark.parametrize("claim", ["clusterIP: 10.96.2.7", "nodePort: 30000"])
+def test_what_is_allocated_twice_is_refused(lab_rules, claim):
+    text = (HERE / "same-external-ip.yaml").read_text().replace("clusterIP: 10.96.2.8", "clusterIP: 10.96.2.9")
+    if claim.startswith("clusterIP"):
+        text = text.replace("clusterIP: 10.96.2.9", claim)
+    else:
+        text = text.replace("spec: {", "spec: {type: NodePort, ").replace("{port: 80}", f"{{port: 80, {claim}}}")
+    done = lab_rules("-", given=text, code=2)
+    assert done.stderr.startswith("lab: v/a: and v/b: both claim ")
+
+
+def test_an_unknown_field_is_named_and_left_out(lab_rules, objects):
+    text = objects.read_text()
+    given = text.replace("spec:\n", "spec:\n    sessionAfinity: None\n", 1)
+    assert given != text
+    done = lab_rules("-", "--proxy-version", "v1.29", *NODE, given=given, code=0)
+    line = given[: given.index("sessionAfinity")].count("\n") + 1
+    assert done.stderr.startswith(f"lab: <stdin>:{line}: items[")
+    assert done.stderr.endswith("].spec.sessionAfinity: unknown field, left out (did you mean 'sessionAffinity'?)\n")
+    assert done.stdout == lab_rules("-", "--proxy-version", "v1.29", *NODE, given=text, code=0).stdout
+
+
 @pytest.mark.kernel
 class TestKernel:
     @pytest.fixture(params=[("--proxy-version", "v1.29"), ("--proxy-mode", "nftables", "--proxy-version", "v1.36")])
@@ -74,6 +179,10 @@ class TestKernel:
         assert re.findall(r"^\*\w+", text, re.MULTILINE) == ["*mangle", "*filter", "*nat"]
         assert "--probability 0.33333333349" in text  # as the kernel keeps it
         assert not re.search(r"\[(?!0:0\])\d+:\d+\]|^\[|^# Generated", text, re.MULTILINE)
+
+    @pytest.mark.parametrize("mode", ["iptables", "nftables"])
+    def test_one_external_ip_of_two_services_can_be_loaded(self, lab_rules, mode):
+        lab_rules(HERE / "same-external-ip.yaml", "--saved", "--proxy-mode", mode, "--proxy-version=v1.33.5", code=0)
 
     def test_saved_by_nft(self, lab_rules, objects):
         text = lab_rules(objects, "--saved", "--proxy-mode", "nftables", *NODE, code=0).stdout
@@ -109,6 +218,7 @@ class TestKernel:
         answer = lab_rules(objects, "--diff", node, "--json", *options, code=1).json()
         [difference] = answer["differences"]
         assert (answer["same"], answer["mode"], answer["version"]) == (False, "iptables", "v1.29")
+        assert answer["notes"] == []
         assert difference["kind"] == "different"
         assert difference["table"] == "nat"
         assert difference["found"] == difference["expected"].replace("10.244.1.4:53", "10.244.9.9:53")

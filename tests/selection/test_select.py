@@ -10,7 +10,8 @@ from lab.campaign import select
 from lab.cases import CASES, DEFAULT_CASES, HEADLINE
 from lab.errors import InputError
 from lab.fixes import NONE
-from lab.topology.reader import load, shipped
+from lab.kubeproxy.settings import from_words
+from lab.topology.reader import load, parse, shipped
 from lab.words import Backend, Family, ProxyMode
 
 HERE = Path(__file__).parent
@@ -34,6 +35,26 @@ def test_mode_and_version_are_for_every_topology():
     chosen = choose(CASES, None, proxy=(ProxyMode.NFTABLES, "v1.34", None))
     nodes = {(node.proxy_mode, node.proxy_version) for one in chosen.settings for node in one.topology.nodes}
     assert nodes == {(ProxyMode.NFTABLES, "v1.34")}
+
+
+def test_settings_are_for_every_topology():
+    said = from_words({"masquerade_all": True, "node_zone": "a"})
+    chosen = select([HEADLINE, CASES["in-window"]], [NONE], None, Family.IPV4, NOTHING, settings=said)
+    nodes = {(node.masquerade_all, node.node_zone) for one in chosen.settings for node in one.topology.nodes}
+    assert nodes == {(True, "a")}
+    assert {one.trial.settings for one in chosen.settings} == {("--masquerade-all=true", "--node-zone=a")}
+
+
+def test_what_has_to_be_known_of_a_node_is_said_beforehand():
+    text = dict(shipped())["kube-proxy"].read_text().replace("v1.14", "v1.33")
+    hinted = parse(text.replace("conditions: {ready: true}", "hints: {forZones: [{name: a}]}"))
+    assert hinted != parse(text)
+    nftables = (ProxyMode.NFTABLES, "1.33", None)
+    patches, hints = select([HEADLINE], [NONE], hinted, Family.IPV4, nftables).remarks
+    assert patches.startswith("v1.33 stands for its newest patch: ")
+    assert hints.endswith("hints for zones, which are not used: the node's zone is not known (node-zone says it).")
+    said = from_words({"node_zone": "a"})
+    assert select([HEADLINE], [NONE], hinted, Family.IPV4, NOTHING, settings=said).remarks == ()
 
 
 def test_a_topology_is_for_every_case_that_can_play_in_it():

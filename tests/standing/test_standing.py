@@ -247,6 +247,24 @@ def test_errors_of_the_owner_are_the_commands_own(own_run):
     assert list(own_run.iterdir()) == []
 
 
+@root
+def test_settings_and_what_is_said_of_them(own_run):
+    """What is warned of is told once, whether the owner finds it or its starter."""
+    first, service, *rest = dict(shipped())["kube-proxy"].read_text().split("---\n")
+    service = service.replace("spec:\n", "spec:\n  externalIPs: [198.51.100.7]\n", 1)
+    again = (
+        service.replace("name: web,", "name: again,").replace("192.168.0.2", "192.168.0.3").replace("168::2", "168::3")
+    )
+    settings = ("--proxy-version=1.33", "--proxy-mode=nftables", "--conntrack-tcp-be-liberal", "--family=ipv4")
+    ran = lab_command("up", "-", *settings, text="---\n".join([first, service, again, *rest]))
+    assert ran.returncode == 0, ran.stderr
+    note, conflict = ran.stderr.splitlines()
+    assert note.startswith("lab: v1.33 stands for its newest patch: ")
+    assert conflict.startswith("lab: default/web:http and default/again:http both claim 198.51.100.7 80/tcp: ")
+    assert lab_command("exec", "node", "cat", "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal").stdout == "1\n"
+    lab_command("down")
+
+
 @pytest.mark.parametrize("name", ["", "Bad", "a_b", "-a", "a/b", "..", "x" * 64])
 def test_bad_names_are_refused(name):
     ran = lab_command("up", "kube-proxy", f"--name={name}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
 import pytest
 
-from lab.errors import InputError
+from lab.errors import InputError, InputWarning
 from lab.topology.reader import load
 
 if TYPE_CHECKING:
@@ -128,9 +129,73 @@ CHANGES = {
     "name of a host": ("  server: {}", "  ser_ver: {}", 7, "hosts.ser_ver: 'ser_ver' is no name of a host"),
     "version": (
         "v1.14",
-        "1.14",
+        "v1.x",
         6,
-        "hosts.node.proxy-version: '1.14' is no version of kube-proxy (write it as v1.14)",
+        "hosts.node.proxy-version: 'v1.x' is no version of kube-proxy (write it as v1.33, v1.33.6 or v1.33.6-gke.1)",
+    ),
+    "version before all": ("v1.14", "v1.13", 6, "hosts.node.proxy-version: no kube-proxy version 'v1.13' is known"),
+    "setting of a later release": (
+        "v1.14",
+        "v1.17, detect-local-mode: ClusterCIDR",
+        6,
+        "hosts.node.detect-local-mode: kube-proxy v1.17 does not know it (v1.18 is the first that does)",
+    ),
+    "value of a later release": (
+        "v1.14",
+        "v1.30, nodeport-addresses: [primary]",
+        6,
+        "hosts.node.nodeport-addresses: kube-proxy v1.30 does not know primary (v1.31 is the first that does)",
+    ),
+    "setting of the other mode": (
+        "proxy-mode: iptables, proxy-version: v1.14",
+        "proxy-mode: nftables, iptables-masquerade-bit: 3",
+        6,
+        "hosts.node.iptables-masquerade-bit: is for iptables mode (leave it away)",
+    ),
+    "setting that wants another": (
+        "v1.14",
+        "v1.24, detect-local-mode: InterfaceNamePrefix",
+        6,
+        "hosts.node.detect-local-mode: InterfaceNamePrefix wants pod-interface-name-prefix",
+    ),
+    "setting that says nothing alone": (
+        "v1.14",
+        "v1.24, pod-bridge-interface: cni0",
+        6,
+        "hosts.node.pod-bridge-interface: says nothing without detect-local-mode BridgeInterface",
+    ),
+    "setting without a mode": (
+        "proxy-mode: iptables, proxy-version: v1.14",
+        "node-zone: a",
+        6,
+        "hosts.node.node-zone: says nothing without proxy-mode",
+    ),
+    "no such way to tell pods": (
+        "v1.14",
+        "v1.24, detect-local-mode: ByName",
+        6,
+        "hosts.node.detect-local-mode: must be 'ClusterCIDR', 'NodeCIDR', 'BridgeInterface' or 'InterfaceNamePrefix'",
+    ),
+    "no list of addresses": ("v1.14", "v1.31, nodeport-addresses: primary", 6, "must be a list, not 'primary'"),
+    "node port address with host bits": (
+        "v1.14",
+        "v1.14, nodeport-addresses: [10.0.0.1/8]",
+        6,
+        "nodeport-addresses: '10.0.0.1/8' has bits set beyond its prefix (write 10.0.0.0/8)",
+    ),
+    "no bit": ("v1.14", "v1.14, iptables-masquerade-bit: 32", 6, "must be a bit of the packet mark, 0 to 31, not 32"),
+    "no gate": ("v1.14", "v1.14, feature-gates: {A: maybe}", 6, "feature-gates: A must be true or false, not 'maybe'"),
+    "quoted setting": (
+        "v1.14",
+        "v1.29, conntrack-tcp-be-liberal: 'true'",
+        6,
+        "conntrack-tcp-be-liberal: must be true or false, not 'true'",
+    ),
+    "second range of a node": (
+        "v1.14",
+        "v1.18, node-pod-cidrs: [10.1.0.0/16, 10.2.0.0/16]",
+        6,
+        "hosts.node.node-pod-cidrs[1]: a second CIDR of ipv4",
     ),
     "version without a mode": (
         "proxy-mode: iptables, ",
@@ -436,18 +501,6 @@ CHANGES = {
         15,
         "kind: must be ",
     ),
-    "unknown key in a Service": (
-        "  clusterIP: 192.168.0.2",
-        "  clusterIp: 192.168.0.2",
-        18,
-        "spec.clusterIp: unknown key (did you mean 'clusterIP'?)",
-    ),
-    "unknown key in a List": (
-        "addressType: IPv4",
-        "addresType: IPv4",
-        32,
-        "items[1].addresType: unknown key (did you mean 'addressType'?)",
-    ),
     "wrong type in a Service": (
         "    - {port: 80}",
         "    - {port: http}",
@@ -461,12 +514,6 @@ CHANGES = {
         "spec.ports[0].targetPort: must be",
     ),
     "item that is no object": ("items:\n", "items:\n  - 5\n", 25, "items[0]: must be a Kubernetes object"),
-    "items that are no list": (
-        "kind: List\nitems:\n",
-        "kind: List\nitems: none\nother:\n",
-        25,
-        "other: unknown key",
-    ),
     "second topology": (
         "---\napiVersion: v1\nkind: Service",
         "---\ntopology: two\n---\napiVersion: v1\nkind: Service",
@@ -510,6 +557,52 @@ def test_one_place_wrong(tmp_path: Path, old: str, new: str, line: int, says: st
     assert str(raised.value).startswith(f"{path}:{line}: ")
     assert says in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
+
+
+# (what is written instead, what is warned of, and what is wrong then, if anything)
+UNKNOWN = {
+    "in a Service": (
+        "  ports:\n    - {port: 80}",
+        "  portes: []\n  ports:\n    - {port: 80}",
+        "19: spec.portes: unknown field, left out (did you mean 'ports'?)",
+        "",
+    ),
+    "in several places": (
+        "spec: {clusterIP: 192.168.0.3, ports: [{port: 80}]}",
+        "spec: {clusterIP: 192.168.0.3, ports: [{port: 80, name: a, use: 1}, {port: 81, name: b, use: 2}]}",
+        "28: items[0].spec.ports[0].use: unknown field, left out; 1 more like it",
+        "",
+    ),
+    "where a field that is needed is misspelt": (
+        "  clusterIP: 192.168.0.2",
+        "  clusterIp: 192.168.0.2",
+        "18: spec.clusterIp: unknown field, left out (did you mean 'clusterIP'?)",
+        "17: spec: must be written down (nothing allocates it here), or be None",
+    ),
+    "in a List": (
+        "addressType: IPv4",
+        "addresType: IPv4",
+        "32: items[1].addresType: unknown field, left out (did you mean 'addressType'?)",
+        "29: items[1]: 'addressType' is missing",
+    ),
+    "of a List": (
+        "kind: List\nitems:\n",
+        "kind: List\nother: 1\nitems:\n",
+        "24: other: unknown field, left out",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "warned", "wrong"), UNKNOWN.values(), ids=UNKNOWN.keys())
+def test_unknown_fields_of_objects_are_warned_of(tmp_path: Path, old: str, new: str, warned: str, wrong: str) -> None:
+    path = tmp_path / "pair.yaml"
+    path.write_text(GOOD.replace(old, new, 1))
+    expected = pytest.raises(InputError, match=re.escape(f"{path}:{wrong}")) if wrong else contextlib.nullcontext()
+    with pytest.warns(InputWarning) as record, expected:
+        load(path)
+    [message] = [str(one.message) for one in record]
+    assert message.startswith(f"{path}:{warned}")
 
 
 def test_the_unchanged_file_is_good(tmp_path: Path) -> None:

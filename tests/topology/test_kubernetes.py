@@ -8,6 +8,7 @@ import pytest
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from lab.errors import InputWarning
 from lab.topology.kubernetes import EndpointSlice, KubernetesObject, ObjectList, Service, parse_objects
 
 PRINTED = """
@@ -166,13 +167,24 @@ def test_defaults_are_kubernetes_own():
     )
 
 
+def test_an_unknown_field_is_left_out_and_warned_of():
+    document = service(foo=1, ports=[{"port": 80, "bar": None, "baz": {"deep": 1}}])
+    with pytest.warns(InputWarning) as warned:
+        (web,) = parse_objects(document)
+    assert sorted(str(one.message) for one in warned) == [
+        "spec.foo: unknown field, left out",
+        "spec.ports[0].baz: unknown field, left out",
+    ]
+    assert web == parse_objects(service(ports=[{"port": 80}]))[0]
+    assert document["spec"]["foo"] == 1  # what was given stays what it was
+
+
 def test_addresses_are_brought_to_their_usual_form():
     (web,) = parse_objects(service(clusterIP="FD00:96:0::1", externalIPs=["2001:DB8::00ff"]))
     assert (web.spec.cluster_ip, web.spec.external_ips) == ("fd00:96::1", ("2001:db8::ff",))
 
 
 SPEC_REFUSALS = [
-    ({"foo": 1}, ("foo",), "Extra inputs"),
     ({"ports": []}, ("ports",), "at least one"),
     ({"ports": [{"port": 0}]}, ("ports", 0, "port"), "greater than or equal to 1"),
     ({"ports": [{"port": 65536}]}, ("ports", 0, "port"), "less than or equal to 65535"),

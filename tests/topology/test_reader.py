@@ -240,10 +240,13 @@ def topologies(draw: st.DrawFn) -> Topology:
                 routes=tuple(routes),
                 forwarding=draw(st.booleans()),
                 proxy_mode=mode,
-                proxy_version=f"v1.{draw(st.integers(0, 99))}" if mode and draw(st.booleans()) else None,
+                proxy_version=f"v1.{draw(st.integers(14, 99))}" if mode and draw(st.booleans()) else None,
                 backend=draw(st.sampled_from(Backend)) if mode is ProxyMode.IPTABLES else Backend.NFT,
                 cluster_cidrs=(ip_network("10.0.0.0/8"),) if mode and draw(st.booleans()) else (),
                 masquerade_all=mode is not None and draw(st.booleans()),
+                node_port_addresses=("10.0.0.0/8", "::/0") if mode and draw(st.booleans()) else (),
+                feature_gates=(("AllowServiceExternalIPs", False),) if mode and draw(st.booleans()) else (),
+                node_zone="zone-a" if mode and draw(st.booleans()) else "",
             )
         )
     description = draw(st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=20))
@@ -264,6 +267,9 @@ def written(topology: Topology) -> str:
             "backend": one.backend.value,
             "cluster-cidrs": [str(cidr) for cidr in one.cluster_cidrs],
             "masquerade-all": one.masquerade_all,
+            "nodeport-addresses": list(one.node_port_addresses),
+            "feature-gates": dict(one.feature_gates),
+            "node-zone": one.node_zone,
         }
         return {key: value for key, value in keys.items() if value is not None}
 
@@ -334,6 +340,7 @@ def refusal(text: str) -> InputError | None:
     return None
 
 
+@pytest.mark.filterwarnings("ignore::lab.errors.InputWarning")
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_a_damaged_file_is_never_worse_than_an_input_error(data: st.DataObject) -> None:
@@ -353,6 +360,7 @@ def test_a_strange_key_is_quoted_in_the_path() -> None:
     assert len(str(refusal(f'topology: x\nhosts: {{"{"a" * 100_000}": {{}}}}'))) < 400
 
 
+@pytest.mark.filterwarnings("ignore::lab.errors.InputWarning")
 @settings(max_examples=100, deadline=None)
 @given(
     st.recursive(

@@ -1,0 +1,71 @@
+"""What has to be known of a kube-proxy's rules beside the rules themselves, a sentence each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lab.kubeproxy import changes
+from lab.kubeproxy.services import heeds_hints
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lab.kubeproxy.options import ProxyOptions
+    from lab.topology.kubernetes import EndpointSlice, Service
+    from lab.words import ProxyMode
+
+
+def notes(
+    services: Sequence[Service],
+    slices: Sequence[EndpointSlice],
+    options: ProxyOptions,
+    mode: ProxyMode,
+    *,
+    zone: str,
+    name: str,
+) -> Iterator[str]:
+    """Yield what a release's name leaves open, and what of the objects has no effect where another may expect one.
+
+    :param zone: how the node's zone is given, and ``name`` how its name is; for the sentences.
+    """
+    if note := options.release.note(mode):
+        yield note
+    yield from _second_addresses(services, options)
+    yield from _hints(services, slices, options, zone, name)
+
+
+def _second_addresses(services: Sequence[Service], options: ProxyOptions) -> Iterator[str]:
+    if changes.CLUSTER_IPS in options.release or options.own_cluster:
+        return
+    left_out = [service.key for service in services if any(map(options.of_family, service.spec.all_cluster_ips[1:]))]
+    if left_out:
+        first, count = left_out[0], len(left_out)
+        which = f"{first} has" if count == 1 else f"{count} Services ({first}, ...) have"
+        yield (
+            f"{which} an address of {options.family} beside a first of the other family: kube-proxy"
+            f" {options.release.name} knows the first alone, so no rule is written for it here"
+            f" (v1.{changes.CLUSTER_IPS.minor} is the first that knows both)."
+        )
+
+
+def _hints(
+    services: Sequence[Service], slices: Sequence[EndpointSlice], options: ProxyOptions, zone: str, name: str
+) -> Iterator[str]:
+    wanted = {
+        "zones": options.node_zone is None,
+        "nodes": options.node_name is None and changes.HINTS_NODES in options.release,
+    }
+    if not any(wanted.values()) or changes.HINTS_ANNOTATED not in options.release:
+        return
+    heeded = {service.key for service in services if heeds_hints(service, options)}
+    hints = [
+        endpoint.hints
+        for piece in slices
+        if piece.service_key in heeded
+        for endpoint in piece.endpoints
+        if endpoint.hints is not None
+    ]
+    if wanted["zones"] and any(one.for_zones for one in hints):
+        yield f"Endpoints have hints for zones, which are not used: the node's zone is not known ({zone} says it)."
+    if wanted["nodes"] and any(one.for_nodes for one in hints):
+        yield f"Endpoints have hints for nodes, which are not used: the node's name is not known ({name} says it)."

@@ -1,0 +1,439 @@
+"""kube-proxy's settings: each way to say one, what knows it from when on, and which word counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from lab.errors import InputError, InputWarning
+from lab.kubeproxy.configuration import read_configuration
+from lab.kubeproxy.options import DetectLocalMode, ProxyOptions
+from lab.kubeproxy.releases import find_release
+from lab.kubeproxy.settings import GATES, KEYS, SETTINGS, Settings, find_word, from_words, plain, settled
+from lab.proxy import NodeChange, proxy_options
+from lab.topology.model import Host
+from lab.topology.reader import load, parse
+from lab.trial import with_proxy
+from lab.words import Family, ProxyMode
+
+IPTABLES, NFTABLES = ProxyMode
+HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
+
+# By field: an option's text, the value, a KubeProxyConfiguration that says the same, first release, mode.
+SAID = {
+    "cluster_cidrs": ("10.1.0.0/16,fd01::/64", ("10.1.0.0/16", "fd01::/64"), "clusterCIDR: '10.1.0.0/16,fd01::/64'"),
+    "masquerade_all": ("true", True, "iptables: {masqueradeAll: true}"),
+    "detect_local_mode": ("BridgeInterface", DetectLocalMode.BRIDGE, "detectLocalMode: BridgeInterface"),
+    "pod_bridge_interface": ("cni0", "cni0", "detectLocal: {bridgeInterface: cni0}"),
+    "pod_interface_name_prefix": ("veth", "veth", "detectLocal: {interfaceNamePrefix: veth}"),
+    "node_port_addresses": ("10.0.0.0/8,::/0", ("10.0.0.0/8", "::/0"), "nodePortAddresses: [10.0.0.0/8, '::/0']"),
+    "localhost_node_ports": ("false", False, "iptables: {localhostNodePorts: false}"),
+    "masquerade_bit": ("3", 3, "iptables: {masqueradeBit: 3}"),
+    "conntrack_tcp_be_liberal": ("true", True, "conntrack: {tcpBeLiberal: true}"),
+    "feature_gates": ("IPv6DualStack=true", (("IPv6DualStack", True),), "featureGates: {IPv6DualStack: true}"),
+    "node_name": ("worker-1", "worker-1", "hostnameOverride: worker-1"),
+    "node_addresses": ("192.0.2.9", ("192.0.2.9",), "bindAddress: 192.0.2.9"),
+    "node_zone": ("zone-a", "zone-a", None),
+    "node_pod_cidrs": ("10.1.2.0/24", ("10.1.2.0/24",), None),
+    "service_cidrs": ("10.96.0.0/12", ("10.96.0.0/12",), None),
+}
+
+FIRST = {  # FACTS of each release's flags: k8s.io/kubernetes cmd/kube-proxy/app/options.go
+    "detect_local_mode": ("NodeCIDR", "v1.18"),
+    "pod_bridge_interface": ("cni0", "v1.24"),
+    "pod_interface_name_prefix": ("veth", "v1.24"),
+    "localhost_node_ports": ("true", "v1.26"),
+    "conntrack_tcp_be_liberal": ("true", "v1.29"),
+    "service_cidrs": ("10.96.0.0/12", "v1.33"),
+}
+MODES = {"localhost_node_ports": IPTABLES, "masquerade_bit": IPTABLES, "service_cidrs": NFTABLES}  # of one mode alone
+
+
+@pytest.fixture
+def configuration(tmp_path):
+    def read(text):
+        path = tmp_path / "kube-proxy.yaml"
+        path.write_text(HEAD + text)
+        return read_configuration(str(path))
+
+    return read
+
+
+def before(version):
+    return f"v1.{int(version.removeprefix('v1.')) - 1}"
+
+
+def values(settings, mode=None, version="v1.36"):
+    mode = mode or next((MODES[one.setting.field] for one in settings.said if one.setting.field in MODES), IPTABLES)
+    return {field: plain(one.value) for field, one in settings.fitting(mode, find_release(version)).items()}
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def test_every_setting_is_one_of_kube_proxys_and_of_a_host():
+    options = {field.name for field in dataclasses.fields(ProxyOptions)}
+    assert set(SETTINGS) <= options
+    assert options - set(SETTINGS) == {"family", "version", "own_cluster", "nfacct"}  # no settings
+    assert set(KEYS) <= {field.name for field in dataclasses.fields(Host)}
+    assert set(SAID) == set(SETTINGS)
+
+
+@pytest.mark.parametrize("field", SETTINGS)
+def test_what_an_option_says(field):
+    text, value, _yaml = SAID[field]
+    said = from_words({field: [text] if SETTINGS[field].many else text})
+    assert values(said) == {field: value}
+    assert values(from_words({field: text})) == {field: value}  # as a test of the plugin's users may
+    [one] = said.said
+    assert one.place == f"--{SETTINGS[field].option}"
+    assert one.text == f"{one.place}={text}"
+    assert find_word(SETTINGS[field].option.replace("-", "_")).field == field
+
+
+@pytest.mark.parametrize("field", [field for field, said in SAID.items() if said[2]])
+def test_a_file_says_the_same(configuration, field):
+    assert values(configuration(SAID[field][2])) == {field: SAID[field][1]}
+
+
+def test_what_python_gives_is_taken():
+    said = {"feature_gates": {"LoadBalancerIPMode": False}, "cluster_cidrs": ["10.0.0.0/8"], "masquerade_bit": 7}
+    assert values(from_words({**said, "masquerade_all": False})) == {
+        "feature_gates": (("LoadBalancerIPMode", False),),
+        "cluster_cidrs": ("10.0.0.0/8",),
+        "masquerade_bit": 7,
+        "masquerade_all": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "words"),
+    [
+        ("cluster_cidrs", "10.0.0", "--cluster-cidr: '10.0.0' is no CIDR (write it as 10.0.0.0/24 or fd00::/64)"),
+        (
+            "cluster_cidrs",
+            "10.0.0.1/8",
+            "--cluster-cidr: '10.0.0.1/8' has bits set beyond its prefix (write 10.0.0.0/8)",
+        ),
+        (
+            "cluster_cidrs",
+            "10.0.0.0/8,11.0.0.0/8",
+            "--cluster-cidr: a second CIDR of ipv4; kube-proxy takes one a family",
+        ),
+        ("node_pod_cidrs", ["fd00::/64", "fd01::/64"], "--node-pod-cidr: a second CIDR of ipv6"),
+        ("masquerade_all", "maybe", "--masquerade-all: must be true or false, not 'maybe'"),
+        ("detect_local_mode", "ByName", "--detect-local-mode: must be one of ClusterCIDR, NodeCIDR, BridgeInterface, "),
+        ("pod_bridge_interface", "a/b", "--pod-bridge-interface: 'a/b' is no name of an interface"),
+        ("pod_interface_name_prefix", "x" * 16, "is no name of an interface (at most 15 characters, such as cni0)"),
+        (
+            "node_port_addresses",
+            "primary,10.0.0.0/8",
+            "--nodeport-addresses: primary and others (primary stands alone)",
+        ),
+        ("node_port_addresses", "all", "--nodeport-addresses: 'all' is no CIDR"),
+        ("masquerade_bit", "32", "--iptables-masquerade-bit: must be a bit of the packet mark, 0 to 31, not '32'"),
+        ("masquerade_bit", True, "0 to 31, not True"),
+        ("feature_gates", "A", "--feature-gates: 'A' says neither true nor false (write A=true)"),
+        ("feature_gates", "A=2", "--feature-gates: A must be true or false, not '2'"),
+        ("node_addresses", "here", "--node-address: 'here' does not appear to be an IPv4 or IPv6 address"),
+        ("node_name", 5, "--node-name: must be text, not 5"),
+    ],
+)
+def test_what_cannot_be_is_refused(field, given, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        from_words({field: given})
+
+
+def test_a_word_that_is_none():
+    with pytest.raises(
+        InputError, match=r"no setting 'masquerade_al' of kube-proxy \(did you mean 'masquerade_all'\?\)"
+    ):
+        find_word("masquerade_al")
+
+
+# --- by release and mode --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", SETTINGS)
+def test_which_releases_know_it(field):
+    text, first = FIRST.get(field, (SAID[field][0], "v1.14"))
+    said, mode = from_words({field: text}), MODES.get(field, IPTABLES)
+    assert said.fitting(mode, find_release(first))
+    if first != "v1.14":
+        words = f"^--{SETTINGS[field].option}: kube-proxy {before(first)} does not know it \\({first} is the first"
+        with pytest.raises(InputError, match=words):
+            said.fitting(mode, find_release(before(first)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "first"),
+    [
+        ("detect_local_mode", "BridgeInterface", "v1.24"),
+        ("detect_local_mode", "InterfaceNamePrefix", "v1.24"),
+        ("node_port_addresses", "primary", "v1.31"),
+    ],
+)
+def test_which_releases_know_a_value(field, value, first):
+    said = from_words({field: value})
+    assert said.fitting(IPTABLES, find_release(first))
+    with pytest.raises(InputError, match=f"kube-proxy {before(first)} does not know {value} \\({first} is the first"):
+        said.fitting(IPTABLES, find_release(before(first)))
+
+
+@pytest.mark.parametrize("field", SETTINGS)
+def test_which_modes_have_it(field):
+    said = from_words({field: SAID[field][0]})
+    for mode in ProxyMode:
+        if MODES.get(field, mode) is mode:
+            assert values(said, mode) == {field: SAID[field][1]}
+        else:
+            with pytest.raises(InputError, match=f"is for {MODES[field]} mode"):
+                values(said, mode)
+
+
+def test_nftables_mode_without_its_gate():
+    said = from_words({"feature_gates": "NFTablesProxyMode=false"})
+    with pytest.raises(InputError, match=r"^--feature-gates: NFTablesProxyMode is off"):
+        said.fitting(NFTABLES, find_release("v1.30"))
+    assert said.fitting(IPTABLES, find_release("v1.30"))
+
+
+def test_gates_that_shape_no_rule_are_named():
+    with pytest.warns(
+        InputWarning, match=r"^--feature-gates: the feature gate AllAlpha shapes no rule that is known here"
+    ):
+        from_words({"feature_gates": "AllAlpha=true,IPv6DualStack=true"})
+
+
+def test_the_gates_that_are_known_are_those_that_renderers_ask_for():
+    sources = (path.read_text() for path in (Path(__file__).parents[2] / "lab/kubeproxy").glob("*.py"))
+    asked = {name for text in sources for name in re.findall(r'\.gate\(\s*"(\w+)"', text)}
+    assert asked | {"NFTablesProxyMode"} == set(GATES)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"detect_local_mode": "NodeCIDR"}, "--detect-local-mode: NodeCIDR wants node-pod-cidrs"),
+        ({"detect_local_mode": "BridgeInterface"}, "--detect-local-mode: BridgeInterface wants pod-bridge-interface"),
+        (
+            {"detect_local_mode": "BridgeInterface", "pod_interface_name_prefix": "veth"},
+            "--detect-local-mode: BridgeInterface wants pod-bridge-interface",
+        ),
+        (
+            {"pod_interface_name_prefix": "veth"},
+            "--pod-interface-name-prefix: says nothing without detect-local-mode Inter",
+        ),
+    ],
+)
+def test_a_setting_that_wants_another(said, words):
+    with pytest.raises(InputError, match=f"^{words}"):
+        settled({}, from_words(said).fitting(IPTABLES, find_release("v1.24")))
+
+
+# --- a KubeProxyConfiguration ---------------------------------------------------------------------
+
+KUBEADM = """\
+bindAddress: 0.0.0.0
+bindAddressHardFail: false
+clientConnection: {acceptContentTypes: "", burst: 0, contentType: "", kubeconfig: /var/lib/kube-proxy/k.conf, qps: 0}
+clusterCIDR: 10.244.0.0/16
+configSyncPeriod: 0s
+conntrack:
+  {maxPerCore: null, min: null, tcpBeLiberal: false, tcpCloseWaitTimeout: null, tcpEstablishedTimeout: null,
+   udpStreamTimeout: 0s, udpTimeout: 0s}
+detectLocal: {bridgeInterface: "", interfaceNamePrefix: ""}
+detectLocalMode: ""
+enableProfiling: false
+healthzBindAddress: ""
+hostnameOverride: ""
+iptables: {localhostNodePorts: null, masqueradeAll: false, masqueradeBit: null, minSyncPeriod: 0s, syncPeriod: 0s}
+ipvs:
+  {excludeCIDRs: null, minSyncPeriod: 0s, scheduler: "", strictARP: false, syncPeriod: 0s, tcpFinTimeout: 0s,
+   tcpTimeout: 0s, udpTimeout: 0s}
+logging: {flushFrequency: 0, options: {info: {infoBufferSize: "0"}}, verbosity: 0}
+metricsBindAddress: ""
+mode: ""
+nftables: {masqueradeAll: false, masqueradeBit: null, minSyncPeriod: 0s, syncPeriod: 0s}
+nodePortAddresses: null
+oomScoreAdj: null
+portRange: ""
+showHiddenMetricsForVersion: ""
+winkernel: {enableDSR: false, forwardHealthCheckVip: false, networkName: "", rootHnsEndpointName: "", sourceVip: ""}
+"""
+
+
+@pytest.mark.parametrize("mode", ProxyMode)
+@pytest.mark.parametrize("version", ["v1.14", "v1.29", "v1.36"])
+def test_kubeadms_file_is_taken_without_a_word(configuration, mode, version):
+    """It has every field of its own release, most of them empty; an older kube-proxy has nothing to refuse there."""
+    read = configuration(KUBEADM)
+    assert read.mode is None
+    known = {"conntrack_tcp_be_liberal": False} if version != "v1.14" else {}
+    assert values(read, mode, version) == {"cluster_cidrs": ("10.244.0.0/16",), "masquerade_all": False, **known}
+
+
+def test_each_mode_has_its_own_part(configuration):
+    read = configuration(
+        "mode: nftables\nnftables: {masqueradeAll: true, masqueradeBit: 5}\niptables: {masqueradeBit: 3}\n"
+    )
+    assert read.mode is NFTABLES
+    assert values(read, NFTABLES) == {"masquerade_all": True}
+    assert values(read, IPTABLES) == {"masquerade_bit": 3}
+
+
+def test_what_the_release_does_not_know_is_refused_where_it_asks_for_something(configuration, tmp_path):
+    read = configuration("mode: iptables\niptables:\n  localhostNodePorts: false\n")
+    words = f"^{tmp_path}/kube-proxy.yaml:5: iptables.localhostNodePorts: kube-proxy v1.25 does not know it"
+    with pytest.raises(InputError, match=words):
+        read.fitting(IPTABLES, find_release("v1.25"))
+    assert read.fitting(NFTABLES, find_release("v1.30")) == {}
+    assert configuration("iptables: {localhostNodePorts: true}").fitting(IPTABLES, find_release("v1.25")) == {}
+
+
+def test_what_a_file_says_to_no_effect_is_taken(configuration):
+    read = configuration("detectLocalMode: ClusterCIDR\ndetectLocal: {bridgeInterface: cni0}\n")
+    assert set(settled({}, read.fitting(IPTABLES, find_release("v1.24")))) == {"detect_local_mode"}
+    with pytest.raises(InputError, match=r":3: detectLocalMode: BridgeInterface wants pod-bridge-interface"):
+        settled({}, configuration("detectLocalMode: BridgeInterface").fitting(IPTABLES, find_release("v1.24")))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "clusterCidr: 10.0.0.0/8\n",
+            "3: clusterCidr: unknown field of KubeProxyConfiguration, left out (did you mean",
+        ),
+        (
+            "iptables:\n  masqueradeal: true\n",
+            "4: iptables.masqueradeal: unknown field of KubeProxyConfiguration, left",
+        ),
+        ("featureGates: {AllAlpha: true}\n", "3: featureGates: the feature gate AllAlpha shapes no rule that is known"),
+    ],
+)
+def test_unknown_fields_are_warned_of(configuration, tmp_path, text, words):
+    with pytest.warns(InputWarning, match=re.escape(f"{tmp_path}/kube-proxy.yaml:{words}")):
+        configuration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "empty: there is no KubeProxyConfiguration in it (give kube-proxy's --config"),
+        ("apiVersion: v1\nkind: ConfigMap\n", "2: kind: must be KubeProxyConfiguration, not 'ConfigMap'"),
+        (HEAD.replace("v1alpha1", "v1"), "1: apiVersion: must be kubeproxy.config.k8s.io/v1alpha1, not "),
+        (f"{HEAD}---\nkind: Other\n", "more than one document"),
+        (
+            f"{HEAD}mode: ipvs\n",
+            "3: mode: 'ipvs' is no mode that is known here (rules are written for iptables and nft",
+        ),
+        (f"{HEAD}iptables: 5\n", "3: iptables: must be a mapping, not the number 5"),
+        (f"{HEAD}iptables:\n  masqueradeBit: 99\n", "4: iptables.masqueradeBit: must be a bit of the packet mark"),
+        (f"{HEAD}nodePortAddresses: [10.0.0.0/8, 5]\n", "3: nodePortAddresses: must be text, not 5"),
+        (f"{HEAD}clusterCIDR: [\n", "not YAML"),
+        ("\x00", "not a text file"),
+    ],
+)
+def test_a_file_that_cannot_be_used(tmp_path, text, words):
+    path = tmp_path / "kube-proxy.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as raised:
+        read_configuration(str(path))
+    assert words in str(raised.value)
+    assert str(raised.value).startswith(f"{path}:")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["no/such", ".", "a\0b"])
+def test_a_file_that_cannot_be_read(name):
+    with pytest.raises(InputError, match="cannot be read: "):
+        read_configuration(name)
+
+
+# --- which word counts ----------------------------------------------------------------------------
+
+
+def test_an_option_before_the_file_before_the_topology(configuration):
+    place = parse(
+        "topology: a\nhosts: {n: {proxy-mode: iptables, cluster-cidrs: [10.1.0.0/16], masquerade-all: true}}\n"
+    )
+
+    def found(settings):
+        built = with_proxy(place, None, None, None, settings)
+        options = proxy_options(built, built.host("n"), Family.IPV4, NodeChange())
+        return options.cluster_cidrs, options.masquerade_all
+
+    file = configuration("clusterCIDR: 10.2.0.0/16\niptables: {masqueradeAll: false}\n")
+    option = from_words({"cluster_cidrs": "10.3.0.0/16"})
+    assert found(Settings()) == (("10.1.0.0/16",), True)
+    assert found(file) == (("10.2.0.0/16",), False)
+    assert found(file + option) == (("10.3.0.0/16",), False)
+    assert found(from_words({"cluster_cidrs": ""})) == ((), True)  # said to be none
+
+
+def test_the_mode_of_a_file_is_the_nodes_unless_an_option_says_otherwise(configuration):
+    file = configuration("mode: nftables\n")
+    assert with_proxy(load("kube-proxy"), None, "v1.33", None, file).nodes[0].proxy_mode is NFTABLES
+    assert with_proxy(load("kube-proxy"), IPTABLES, "v1.33", None, file).nodes[0].proxy_mode is IPTABLES
+
+
+def test_what_one_mode_has_goes_with_it():
+    place = parse("topology: a\nhosts: {n: {proxy-mode: iptables, iptables-masquerade-bit: 3, node-zone: z}}\n")
+    [node] = with_proxy(place, NFTABLES, None, None).nodes
+    assert (node.masquerade_bit, node.node_zone) == (None, "z")
+
+
+def test_a_topologys_setting_that_a_chosen_release_does_not_know_is_refused():
+    text = "topology: a\nhosts: {n: {proxy-mode: iptables, proxy-version: v1.29, conntrack-tcp-be-liberal: true}}\n"
+    with pytest.raises(InputError, match=r"^hosts\.n\.conntrack-tcp-be-liberal: kube-proxy v1.28"):
+        with_proxy(parse(text), None, "v1.28", None)
+
+
+def test_a_files_node_is_not_the_topologys_which_is_said(configuration):
+    file = configuration("hostnameOverride: worker-1\nbindAddress: 192.0.2.9\n")
+    with pytest.warns(InputWarning, match=r":\d: \w+: not used: the topology kube-proxy decides that") as warned:
+        with_proxy(load("kube-proxy"), None, None, None, file)
+    assert len(warned) == 2
+
+
+KEYS_GIVEN = {
+    "cluster-cidrs": "[10.1.0.0/16]",
+    "masquerade-all": "true",
+    "detect-local-mode": "InterfaceNamePrefix",
+    "pod-interface-name-prefix": "veth",
+    "nodeport-addresses": "[primary]",
+    "iptables-localhost-nodeports": "false",
+    "iptables-masquerade-bit": "3",
+    "conntrack-tcp-be-liberal": "true",
+    "feature-gates": "{LoadBalancerIPMode: false}",
+    "node-zone": "zone-a",
+    "node-pod-cidrs": "[10.1.2.0/24]",
+}
+
+
+def test_the_keys_of_a_host_reach_its_kube_proxy():
+    given = ", ".join(f"{key}: {value}" for key, value in KEYS_GIVEN.items())
+    place = parse(f"topology: a\nhosts: {{n: {{proxy-mode: iptables, proxy-version: 1.33, {given}}}}}\n")
+    options = proxy_options(place, place.host("n"), Family.IPV4, NodeChange())
+    assert options == ProxyOptions(
+        Family.IPV4,
+        "v1.33",
+        cluster_cidrs=("10.1.0.0/16",),
+        masquerade_all=True,
+        node_name="n",
+        node_zone="zone-a",
+        node_pod_cidrs=("10.1.2.0/24",),
+        detect_local_mode=DetectLocalMode.INTERFACE_PREFIX,
+        pod_interface_name_prefix="veth",
+        node_port_addresses=("primary",),
+        localhost_node_ports=False,
+        masquerade_bit=3,
+        conntrack_tcp_be_liberal=True,
+        feature_gates=(("LoadBalancerIPMode", False),),
+        own_cluster=True,
+    )
+    assert {row.key for row in KEYS.values()} - set(KEYS_GIVEN) == {"pod-bridge-interface"}  # of the other mode
