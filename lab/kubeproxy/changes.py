@@ -375,9 +375,13 @@ NFT_FORGETS_INVALID: Final = Change(
     pulls=(122663,),
 )
 NFT_MAPS: Final = Change(
-    "nft-maps", 30, "the table's layout of today: maps of services, of firewalls and of what has no endpoints; what goes to another port"
+    "nft-maps",
+    30,
+    "the table's layout of today: maps of services, of firewalls and of what has no endpoints; what goes to another port"
     " of a cluster IP is refused",
-    modes=_NFTABLES, pulls=(122296, 122614, 122692, 123162,))  # fmt: skip
+    modes=_NFTABLES,
+    pulls=(122296, 122614, 122692, 123162),
+)
 NFT_BETA: Final = Change(
     "nft-beta",
     31,
