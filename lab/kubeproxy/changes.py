@@ -377,8 +377,8 @@ NFT_FORGETS_INVALID: Final = Change(
 NFT_MAPS: Final = Change(
     "nft-maps",
     30,
-    "the table's layout of today: maps of services, of firewalls and of what has no endpoints; what goes to a cluster IP's"
-    " other ports is refused",
+    "the table's layout of today: maps of services, of firewalls and of what has no endpoints; other ports of a cluster"
+    " IP are refused",
     modes=_NFTABLES,
     pulls=(122296, 122614, 122692, 123162),
 )
