@@ -55,8 +55,8 @@ class Endpoints:
     node has it in its rules. It waits for programs: to let traffic of the same event loop go on meanwhile, call it by
     :func:`asyncio.to_thread`, one at a time.
 
-    The argument ``clean_conntrack`` says whether entries of UDP flows that went stale are deleted, as kube-proxy does;
-    without, they stand in the way of their clients (kubernetes #105657, #91236).
+    The argument ``clean_conntrack`` says whether entries of UDP flows are deleted as the node's release of kube-proxy
+    deletes them (docs/releases.md); without, they stand in the way of their clients (kubernetes #105657, #91236).
     """
 
     def __init__(self, lab: Lab) -> None:

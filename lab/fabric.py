@@ -19,7 +19,7 @@ from lab.errors import LabError, MachineError, MissingError
 from lab.host import RunningHost
 from lab.netns.reaper import Closable, close_all
 from lab.netns.rtnetlink import LOOPBACK_INDEX, Message, VethEnd, address, link_up, neighbour, route, veth
-from lab.proxy import KubeProxy, NodeChange, node_sysctls
+from lab.proxy import KubeProxy, NodeChange
 from lab.topology.model import End, Host, IPNetwork, Topology
 from lab.topology.ways import way_out
 from lab.wire.craft import Injector
@@ -64,9 +64,9 @@ class Lab:
             running = self.hosts[host.name] = RunningHost(host, number)
             running.namespace.set_sysctls(_sysctls(host, self.families))
         for node in self.topology.nodes:
-            if sysctls := {**node_sysctls(node), **change.sysctls}:
+            if change.sysctls:
                 load_conntrack(self.hosts[node.name].nft)
-                self.hosts[node.name].namespace.set_sysctls(dict(sysctls))
+                self.hosts[node.name].namespace.set_sysctls(dict(change.sysctls))
         self._proxies = [
             KubeProxy(self.hosts[node.name], self.topology, self.families, change) for node in self.topology.nodes
         ]
@@ -106,6 +106,14 @@ class Lab:
         """
         for proxy in self._proxies:
             proxy.full_sync(self.services, self.endpoint_slices, service_cidrs)
+
+    def restart_kube_proxies(self) -> None:
+        """Have every node's kube-proxy start anew, with the Services and EndpointSlices that there are.
+
+        :raises LabError: the kernel refused to delete entries.
+        """
+        for proxy in self._proxies:
+            proxy.restart()
 
     def _build_links(self) -> None:
         first: dict[str, list[Message]] = {name: [link_up(LOOPBACK_INDEX, f"{name}: lo")] for name in self.hosts}

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Final
 
 from lab.conntrack.netlink import ConntrackTable
 from lab.conntrack.window import BE_LIBERAL
+from lab.conntrack.witness import load_conntrack
 from lab.features import require
 from lab.host import RunningHost
 from lab.kubeproxy import ProxyOptions, Release, find_release, iptables, nftables
-from lab.kubeproxy.conntrack import IsStale, State, stale_flows
+from lab.kubeproxy.conntrack import NOTHING, IsStale, State, flows_to_opened_ports, stale_flows
 from lab.kubeproxy.notes import notes
 from lab.kubeproxy.services import ServicePort, service_ports
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, plain
+from lab.kubeproxy.sysctls import Sysctl, sysctls
 from lab.netns import Namespace, NftError, ProgramError, nfacct
 from lab.netns.xtables import PartlyLoadedError, Restore
 from lab.topology.routes import node_address
@@ -63,8 +65,7 @@ class NodeChange:
 class KubeProxy:
     """The kube-proxy of one node, made with its first rules on their way; :meth:`finish` waits for them.
 
-    What it needs of the kernel is set up here: ``route_localnet`` where node ports work by 127.0.0.1, and nfacct's
-    objects where rules count by them.
+    What it needs of the kernel is set up here: its sysctls, and nfacct's objects where rules count by them.
 
     :param families: one proxier each.
     :param change: what a fix changes; it is kept through every later change of the rules.
@@ -73,13 +74,16 @@ class KubeProxy:
     """
 
     def __init__(self, node: RunningHost, topology: Topology, families: Sequence[Family], change: NodeChange) -> None:
-        make = _IptablesProxier if node.host.proxy_mode is ProxyMode.IPTABLES else _NftablesProxier
+        mode = node.host.proxy_mode or ProxyMode.IPTABLES
+        make = _IptablesProxier if mode is ProxyMode.IPTABLES else _NftablesProxier
         self._proxiers: list[_Proxier] = []
-        if node.host.proxy_mode is ProxyMode.IPTABLES:
+        if mode is ProxyMode.IPTABLES:
             for family in families:
                 require(_NEEDS[node.host.backend, family])
-        for family in families:
-            options = proxy_options(topology, node.host, family, change)
+        settings = [proxy_options(topology, node.host, family, change) for family in families]
+        self._node, self._sysctls = node, sysctls(settings[0], mode)
+        _set_sysctls(node, self._sysctls)
+        for options in settings:
             proxier = make(node, options, change, topology)
             proxier.start(render_rules(topology, proxier.options, change, node.host.proxy_mode))
             self._proxiers.append(proxier)
@@ -132,6 +136,16 @@ class KubeProxy:
         for proxier in self._proxiers:
             proxier.full_sync(services, slices, service_cidrs)
 
+    def restart(self) -> None:
+        """Do what kube-proxy does when it is started anew, by its own rules as it left them.
+
+        It sets its sysctls. To its first sync all Services are new: up to v1.31 that ends all flows of those by UDP
+        (kubernetes #122740), from v1.32 on those that lead to none of their endpoints.
+        """
+        _set_sysctls(self._node, self._sysctls)
+        for proxier in self._proxiers:
+            proxier.restart()
+
 
 class _Proxier:
     """One family's rules on one node."""
@@ -172,12 +186,32 @@ class _Proxier:
     def sync(self, state: State, *, clean_conntrack: bool) -> None:
         """Load what differs between ``state`` and what the rules are for."""
         before = self._state
+        if clean_conntrack:
+            self._delete(flows_to_opened_ports(before, state, self.options))
         if state[0] != before[0]:
             self._load(before[0], state[0])
         self._state = state
-        is_stale = stale_flows(before, state, self.options) if clean_conntrack else None
-        if is_stale is not None:
-            _delete_udp_entries(self._node.namespace, is_stale)
+        if clean_conntrack:
+            self._delete(stale_flows(before, state, self.options))
+
+    def restart(self) -> None:
+        """Delete what the first sync of a new program deletes; the rules that it writes are those that there are."""
+        self._delete(flows_to_opened_ports(NOTHING, self._state, self.options))
+        self._delete(stale_flows(NOTHING, self._state, self.options))
+
+    def _delete(self, is_stale: IsStale | None) -> None:
+        """Delete entries of the family's UDP flows."""
+        if is_stale is None:
+            return
+        with closing(ConntrackTable(self._node.namespace)) as table:
+            for entry in table.entries():
+                destination, endpoint = entry.original[1], entry.reply[0]
+                if (
+                    entry.protocol == UDP
+                    and self.options.of_family(destination.address)
+                    and is_stale((destination.address, destination.port), (endpoint.address, endpoint.port))
+                ):
+                    table.delete(entry)
 
 
 class _IptablesProxier(_Proxier):
@@ -275,11 +309,6 @@ def node_release(node: Host) -> Release:
     return find_release(node.proxy_version or DEFAULT_VERSIONS[node.proxy_mode or ProxyMode.IPTABLES])
 
 
-def node_sysctls(node: Host) -> dict[str, str]:
-    """Return what a node's kube-proxy sets before it writes rules, of what its settings ask for."""
-    return {BE_LIBERAL: "1"} if node.conntrack_tcp_be_liberal else {}
-
-
 def _node_addresses(topology: Topology, node: Host, family: Family) -> tuple[str, ...]:
     """Return the node's addresses, the one that it is known by first."""
     primary = node_address(topology, node.name, family)
@@ -354,10 +383,21 @@ def _table(options: ProxyOptions) -> str:
     return f"{'ip' if options.family is Family.IPV4 else 'ip6'} {nftables.TABLE}"
 
 
+def _set_sysctls(node: RunningHost, settings: Sequence[Sysctl]) -> None:
+    namespace = node.namespace
+    try:
+        namespace.set_sysctls(_to_set(namespace, settings))
+    except FileNotFoundError:  # on a fresh machine no rule has asked for conntrack yet
+        load_conntrack(node.nft)
+        namespace.set_sysctls(_to_set(namespace, settings))
+
+
+def _to_set(namespace: Namespace, settings: Sequence[Sysctl]) -> dict[str, str | int]:
+    return {one.key: one.of(int(namespace.sysctl(one.key))) if one.only_raised else one.value for one in settings}
+
+
 def _prepared(namespace: Namespace, options: ProxyOptions) -> ProxyOptions:
-    """Do what kube-proxy does before it loads rules; return its settings as this kernel lets them be."""
-    if options.localhost_opened:
-        namespace.set_sysctls({"net/ipv4/conf/all/route_localnet": 1})
+    """Make what rules count by; return kube-proxy's settings as this kernel lets them be."""
     if not nfacct.create_all(namespace, options.accounts):
         return dataclasses.replace(options, nfacct=False)
     return options
@@ -376,13 +416,3 @@ def _iptables_with(text: str, addition: str) -> str:
             end = text.index("COMMIT\n", text.index(f"{table}\n"))
             text = f"{text[:end]}{line}\n{text[end:]}"
     return text
-
-
-def _delete_udp_entries(namespace: Namespace, is_stale: IsStale) -> None:
-    with closing(ConntrackTable(namespace)) as table:
-        for entry in table.entries():
-            destination, endpoint = entry.original[1], entry.reply[0]
-            if entry.protocol == UDP and is_stale(
-                (destination.address, destination.port), (endpoint.address, endpoint.port)
-            ):
-                table.delete(entry)

@@ -72,6 +72,19 @@ def drops_unallocated(topology: Topology, _family: Family, players: Cast) -> str
     return f"it needs {players.node} in nftables mode of {first} or later, and service-cidrs that hold the VIP"
 
 
+def cleans_by_vip(topology: Topology, _family: Family, players: Cast) -> str:
+    """Demand a kube-proxy that deletes entries by the VIP where an endpoint is gone."""
+    node = topology.host(players.node)
+    key = players.service.partition(":")[0]
+    ports = [port for one in topology.services if one.key == key for port in one.spec.ports]
+    if node.proxy_mode is None or not any(port.node_port for port in ports):
+        return ""
+    if changes.ENTRIES_OF_CLUSTER_IP in node_release(node):
+        return ""
+    first = changes.ENTRIES_OF_CLUSTER_IP.minor
+    return f"it needs kube-proxy v1.{first} or later: up to v1.{first - 1} a node port is cleaned instead of the VIP"
+
+
 def masqueraded(topology: Topology, _family: Family, players: Cast) -> str:
     """Demand a node that makes itself the source of what this client sends to the VIP."""
     if topology.host(players.node).masquerade_all or _from_elsewhere(topology, players):

@@ -7,21 +7,30 @@ from typing import Final
 from lab.cases.case import Case, always, on_every_kernel
 from lab.cases.demands import not_masqueraded, one_endpoint
 from lab.conntrack.witness import Judgement
+from lab.kubeproxy import ProxyOptions
+from lab.kubeproxy.sysctls import CLOSE_WAIT, ESTABLISHED, KERNELS, sysctls
+from lab.proxy import node_release
 from lab.stage import Stage
 from lab.verdict import Outcome
 
-_TIMEOUT: Final = "net/netfilter/nf_conntrack_tcp_timeout_"
+
+def _seconds(stage: Stage, key: str) -> int:
+    """Return how long entries live at the node by what its kube-proxy makes of the kernel's own time-out."""
+    host, kernels = stage.node.host, KERNELS[key]
+    if host.proxy_mode is None:
+        return kernels
+    options = ProxyOptions(stage.family, node_release(host).name)
+    return next(one.of(kernels) for one in sysctls(options, host.proxy_mode) if one.key == key)
 
 
 async def _expire(stage: Stage) -> None:
     """Let the established connection's entry expire: a timeout of 0 seconds begins with the next packet."""
     await stage.establish()
-    key = f"{_TIMEOUT}established"
-    usual = stage.node.namespace.sysctl(key)
-    stage.expect_entry(state="ESTABLISHED", timeout=range(int(usual) + 1))
-    stage.set_node_sysctl(key, 0)
+    usual = _seconds(stage, ESTABLISHED)
+    stage.expect_entry(state="ESTABLISHED", timeout=range(usual - 60, usual + 1))
+    stage.set_node_sysctl(ESTABLISHED, 0)
     await stage.inject(stage.from_client())  # an acknowledgement once more; nobody answers it
-    stage.set_node_sysctl(key, usual)
+    stage.set_node_sysctl(ESTABLISHED, usual)
     stage.expect_no_entry()
 
 
@@ -39,9 +48,9 @@ async def _play_client_first(stage: Stage) -> None:
 
 async def _play_half_closed(stage: Stage) -> None:
     await stage.establish()
-    usual = stage.node.namespace.sysctl(f"{_TIMEOUT}close_wait")
-    stage.expect("60 s for CLOSE_WAIT by default", usual == "60", usual)
-    stage.set_node_sysctl(f"{_TIMEOUT}close_wait", 0)
+    usual, now = _seconds(stage, CLOSE_WAIT), stage.node.namespace.sysctl(CLOSE_WAIT)
+    stage.expect(f"{usual} s for CLOSE_WAIT", now == str(usual), now)
+    stage.set_node_sysctl(CLOSE_WAIT, 0)
     await stage.half_close()
     states = [event.entry.tcp_state for event in stage.recorder.entry_events if event.entry.tcp_state is not None]
     stage.expect("the entry was in CLOSE_WAIT", states[-1:] == ["CLOSE_WAIT"], states)
@@ -55,12 +64,15 @@ CASE: Final = Case(
     name="entry-expired",
     title="the connection was idle for longer than its entry lives, and the server sends next",
     story=(
-        "An entry of an idle connection lives for nf_conntrack_tcp_timeout_established, five days unless somebody "
-        "saved memory. The case sets 0 seconds for one packet, so the entry has expired when the next comes, and that "
-        "one is NEW, untranslated and answered by a RST that kills. No fix helps; a keepalive of either side would."
+        "An entry of an idle connection lives for nf_conntrack_tcp_timeout_established: kube-proxy makes one day of "
+        "the kernel's five, but v1.23 to v1.28 only raise it and leave five. The case sets 0 seconds for one packet, "
+        "so the entry has expired when the next comes, and that one is NEW, untranslated and answered by a RST that "
+        "kills. No fix helps; a keepalive of either side would."
     ),
     threads=(
         "kubernetes/kubernetes#100698",
+        "kubernetes/kubernetes#103174",
+        "kubernetes/kubernetes#120448",
         "Documentation/networking/nf_conntrack-sysctl.rst",
     ),
     play=_play,
@@ -85,12 +97,14 @@ _HALF_CLOSED: Final = Case(
     name="entry-expired-half-closed",
     title="the client has said all it has to say, and the server thinks for longer than CLOSE_WAIT lasts",
     story=(
-        "After the client's FIN the entry is in CLOSE_WAIT and lives for 60 s by default, however long the server "
-        "takes for its answer. The answer is NEW then, leaks, and the client's RST ends the connection (EPIPE on the "
-        "server, which had seen the FIN). Only the server can speak, so nobody brings the entry back: this happens "
-        "with every sysctl at its default, and under every fix."
+        "After the client's FIN the entry is in CLOSE_WAIT and lives for an hour, which every kube-proxy makes of the "
+        "kernel's 60 s, however long the server takes for its answer. The answer is NEW then, leaks, and the client's "
+        "RST ends the connection (EPIPE on the server, which had seen the FIN). Only the server can speak, so nobody "
+        "brings the entry back: this happens on a node as kube-proxy makes it, and under every fix."
     ),
     threads=(
+        "kubernetes/kubernetes#32551",
+        "kubernetes/kubernetes#35919",
         "Documentation/networking/nf_conntrack-sysctl.rst",
         "net/netfilter/nf_conntrack_proto_tcp.c, tcp_timeouts",
     ),

@@ -6,11 +6,13 @@ from functools import partial
 from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
-from lab.cases.demands import second_endpoint
+from lab.cases.demands import cleans_by_vip, second_endpoint
 from lab.cast import cast
 from lab.conntrack.witness import Judgement
+from lab.kubeproxy import changes
+from lab.proxy import node_release
 from lab.result import Expectation
-from lab.stage.datagrams import Datagrams, decide
+from lab.stage.datagrams import Datagrams, decide, decide_by_the_last
 from lab.verdict import Outcome
 
 _THREADS: Final = (
@@ -33,6 +35,27 @@ async def _endpoint_goes(stage: Datagrams, *, cleaned: bool) -> None:
     else:
         stage.expect_entry()
     stage.ask("who is there now?")
+    await stage.settle()
+    stage.expect_counter("drop", 0)
+    stage.expect_counter("insert_failed", 0)
+    stage.expect_counter("invalid", 0)
+
+
+async def _restarted(stage: Datagrams) -> None:
+    stage.ask("who is there?")
+    await stage.settle()
+    first = stage.answered_by
+    stage.lab.restart_kube_proxies()
+    goes_on = changes.ENTRIES_RECONCILED in node_release(stage.node.host)
+    if goes_on:
+        stage.expect_entry()
+    else:
+        stage.expect_no_entry()
+    stage.ask("who is there now?")
+    await stage.settle()
+    if goes_on:
+        stage.expect("the same endpoint to answer", stage.answered_by == first, stage.answered_by)
+    stage.ask("and are you still there?")
     await stage.settle()
     stage.expect_counter("drop", 0)
     stage.expect_counter("insert_failed", 0)
@@ -71,7 +94,10 @@ CLEANED: Final = Case(
     title="control: the same, and kube-proxy deletes the entries that lead to the endpoint that is gone",
     story=(
         "kube-proxy deletes the stale entries of UDP services when their endpoints change. So the next question is NEW"
-        " again, the rules are asked, and the endpoint that is left answers. The client has noticed nothing."
+        " again, the rules are asked, and the endpoint that is left answers. The client has noticed nothing. When it"
+        " does so differs by release (docs/releases.md): up to v1.19 not by the VIP of a Service with a node port; from"
+        " v1.29.0 to v1.31.1 not where the endpoint stopped serving before it was gone; from v1.32 on not where it was"
+        " the last."
     ),
     threads=_THREADS,
     play=_cleaned,
@@ -80,7 +106,29 @@ CLEANED: Final = Case(
     decide=decide,
     cast=partial(cast, protocol="udp"),
     topology="dns",
-    demands=(second_endpoint,),
+    demands=(second_endpoint, cleans_by_vip),
 )
 
-CASES: Final = (KEPT, CLEANED)
+RESTARTED: Final = Case(
+    name="kube-proxy-restarted",
+    title="kube-proxy is started anew, and a client that keeps its port goes on asking",
+    story=(
+        "To the first sync of a kube-proxy up to v1.31 every Service has endpoints for the first time, so it deletes"
+        " all entries of UDP services, also those of flows that were well: the next question is NEW, the rules choose"
+        " anew, and another endpoint may answer. Nobody minds that of a DNS query, but a QUIC connection ends with it."
+        " From v1.32 on entries are laid beside the endpoints, and such flows go on."
+    ),
+    threads=(
+        "kubernetes/kubernetes#122740",
+        "kubernetes/kubernetes#127318",
+        "pkg/proxy/conntrack/cleanup.go",
+    ),
+    play=_restarted,
+    expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED, untracked=_UNTRACKED)),
+    stage=Datagrams,
+    decide=decide_by_the_last,
+    cast=partial(cast, protocol="udp"),
+    topology="dns",
+)
+
+CASES: Final = (KEPT, CLEANED, RESTARTED)

@@ -57,6 +57,7 @@ def topology_schema() -> None:
         "kubectl get services,endpointslices -A -o yaml | lab rules - --cluster-cidr 10.244.0.0/16",
         "lab rules objects.yaml --since v1.28 --proxy-version v1.33",
         "lab rules objects.yaml --diff node.txt --proxy-version v1.29 --node-name worker-1",
+        "lab rules --sysctls --proxy-version v1.28",
     )
     + """
 
@@ -96,7 +97,17 @@ def rules(
             autocompletion=complete(version_names),
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the differences, or the changes, as JSON.")] = False,
+    sysctls: Annotated[
+        bool,
+        typer.Option(
+            "--sysctls",
+            help="Print the sysctls that kube-proxy sets, as sysctl -p takes them; but for nf_conntrack_max, which is"
+            " the machine's.",
+        ),
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the differences, the changes or the sysctls as JSON.")
+    ] = False,
     *,
     settings: Settings,
 ) -> None:
@@ -108,12 +119,13 @@ def rules(
     from lab.rules.source import Choice, proxies
 
     gc.disable()  # looking for cycles takes half of the time with many Services, and there are none
-    if json and diff is None and since is None:
-        raise InputError("--json is for differences", cure="give --diff FILE or --since VERSION too")
-    if since is not None and (diff is not None or saved):
-        raise InputError(f"--since and {'--saved' if saved else '--diff'}", cure="give one of them")
-    if diff is not None and saved:
-        raise InputError("--diff and --saved", cure="give one of them")
+    asked = {"--since": since is not None, "--diff": diff is not None, "--saved": saved, "--sysctls": sysctls}
+    if sum(asked.values()) > 1:
+        given = " and ".join(option for option, is_given in asked.items() if is_given)
+        raise InputError(given, cure="give one of them")
+    if json and (saved or not any(asked.values())):
+        cure = "give --diff FILE, --since VERSION or --sysctls too"
+        raise InputError("--json is for differences and sysctls", cure=cure)
     if diff == source == "-":
         raise InputError("both the objects and the node's rules from stdin", cure="give one of them as a file")
     choice = Choice(proxy_mode, proxy_version, backend)
@@ -130,6 +142,9 @@ def rules(
         print(f"lab: {note}", file=sys.stderr)
     if since is not None:
         _print_upgrade(chosen, since, json=json)
+        return
+    if sysctls:
+        _print_sysctls(chosen, json=json)
         return
     with steps() as say:
         say("loading and saving the rules" if saved else "writing the rules")
@@ -163,6 +178,12 @@ def _print_upgrade(chosen: Sequence[Proxy], since: str, *, json: bool) -> None:
     for proxy, one in found:
         lines = list(said(one, proxy))
         print(*([f"# {proxy.node}"] if proxy.node else []), *lines, sep="\n")
+
+
+def _print_sysctls(chosen: Sequence[Proxy], *, json: bool) -> None:
+    from lab.rules.output import sysctls_as_json, sysctls_as_text
+
+    print((sysctls_as_json if json else sysctls_as_text)(chosen), end="")
 
 
 def _compare(source: str, diff: str, family: Family, choice: Choice, settings: Settings, *, json: bool) -> int:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Final
 
 from lab.errors import InputError
-from lab.kubeproxy.changes import CHANGES, Change
+from lab.kubeproxy.changes import CHANGES, Change, Effect
 from lab.words import ProxyMode
 
 OLDEST: Final = 14
@@ -64,8 +64,8 @@ class Release:
         return None
 
     def _patched(self, mode: ProxyMode) -> list[tuple[Change, int]]:
-        """Return the changes of a mode that came with a patch release of this minor."""
-        its = (change for change in CHANGES.values() if mode in change.modes)
+        """Return the changes of a mode's rules that came with a patch release of this minor."""
+        its = (one for one in CHANGES.values() if mode in one.modes and one.effect is not Effect.ENTRIES)
         found = ((change, dict(change.patches).get(self.minor, 0)) for change in its)
         return [(change, patch) for change, patch in found if patch]
 

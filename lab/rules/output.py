@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Final
 from rich.table import Table
 from rich.text import Text
 
+from lab.kubeproxy.sysctls import text
 from lab.rules.diff import Kind
+from lab.words import ProxyMode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lab.rules.diff import Comparison, Difference
     from lab.rules.source import Proxy
 
@@ -66,3 +70,31 @@ def to_json(comparison: Comparison, proxy: Proxy) -> str:
         "notes": proxy.notes,
     }
     return json.dumps(answer, indent=2)
+
+
+def sysctls_as_text(proxies: Sequence[Proxy]) -> str:
+    """Write what each kube-proxy sets, for ``sysctl -p``."""
+    lines = []
+    for proxy in proxies:
+        lines += [f"# {proxy.node or 'kube-proxy'}: {proxy.options.version}, {proxy.mode} mode\n", text(proxy.sysctls)]
+        if note := proxy.options.release.note(proxy.mode):
+            lines.append(f"# {note}\n")
+        if proxy.mode is ProxyMode.NFTABLES:
+            lines.append("# net.ipv4.conf.all.route_localnet is left as it is, where iptables mode set it as well\n")
+    return "".join(lines)
+
+
+def sysctls_as_json(proxies: Sequence[Proxy]) -> str:
+    """Write what each kube-proxy sets as JSON."""
+    answer = [
+        {
+            "node": proxy.node or None,
+            "mode": proxy.mode,
+            "version": proxy.options.version,
+            "sysctls": [
+                {"name": one.name, "value": one.value, "only_raised": one.only_raised} for one in proxy.sysctls
+            ],
+        }
+        for proxy in proxies
+    ]
+    return json.dumps(answer, indent=2) + "\n"

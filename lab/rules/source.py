@@ -10,6 +10,7 @@ from lab.errors import InputError, nearest
 from lab.kubeproxy import ProxyOptions, find_release, iptables, nftables
 from lab.kubeproxy.notes import notes
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, NOTHING_SAID, Settings, plain, settled
+from lab.kubeproxy.sysctls import Sysctl, sysctls
 from lab.proxy import NodeChange, proxy_options
 from lab.topology.model import Topology
 from lab.topology.reader import load_either
@@ -54,6 +55,11 @@ class Proxy:
         """What has to be known about the version, and about what of the objects these rules leave out."""
         objects = self.services, self.endpoint_slices
         return tuple(notes(*objects, self.options, self.mode, zone="--node-zone", name="--node-name"))
+
+    @property
+    def sysctls(self) -> tuple[Sysctl, ...]:
+        """The sysctls that it sets."""
+        return sysctls(self.options, self.mode)
 
     def render(self) -> tuple[str, ...]:
         """Return what it loads, in that order: two inputs of iptables-restore, or one of nft.

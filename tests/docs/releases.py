@@ -23,7 +23,8 @@ v1.{OLDEST} to v1.{NEWEST}, iptables and nftables mode: each change with its nam
 made it where they are known, and the patch releases of earlier minors that have it as well. Proved by the rules that
 real kube-proxies of 26 releases wrote for the same objects (`tests/kubeproxy/dumps.md`): each change shows in the rules
 of the first release that has it and not in those before. A change with a star does not show there: it was read in the
-source, or seen with other objects or settings.
+source, or seen with other objects or settings. What the node is set to was seen in the same runs; which entries are
+deleted, by the calls of conntrack of such programs and, from v1.32 on, by the entries that were gone.
 
 `lab rules OBJECTS --since v1.28 --proxy-version v1.33` shows what an upgrade changes in the rules of your own Services.
 

@@ -32,7 +32,10 @@ def test_a_list_from_stdin(lab_rules, objects):
     ("arguments", "words"),
     [
         (("kube-proxy", "--node-address", "10.0.0.1"), "--node-address: the topology kube-proxy decides that"),
-        (("kube-proxy", "--json"), "--json is for differences (give --diff FILE or --since VERSION too)"),
+        (("kube-proxy", "--json"), "--json is for differences and sysctls (give --diff FILE, --since"),
+        (("kube-proxy", "--saved", "--sysctls"), "--saved and --sysctls (give one of them)"),
+        (("kube-proxy", "--sysctls", "--proxy-mode", "nftables", "--proxy-version", "v1.28"), "has no nftables mode"),
+        (("kube-proxy", "--sysctls", "--backend", "nft"), "--backend, and kube-proxy writes the same for both"),
         (("kube-proxy", "--saved", "--diff", "x"), "--diff and --saved (give one of them)"),
         (("-", "--diff", "-"), "both the objects and the node's rules from stdin"),
         (("kube-proxy", "--diff", "/no/such"), "/no/such: cannot be read: No such file or directory"),
@@ -56,6 +59,27 @@ def test_mistakes_are_one_line(lab_rules, objects, arguments, words):
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+def test_sysctls(lab_rules, objects):
+    shown = lab_rules("--sysctls", "--proxy-version", "v1.25", code=0).stdout.splitlines()
+    assert shown[0] == "# node: v1.25, iptables mode"
+    assert [line for line in shown if not line.startswith("#")] == [
+        "net.netfilter.nf_conntrack_tcp_timeout_close_wait = 3600",
+        "net.ipv4.conf.all.route_localnet = 1",
+    ]
+    assert sum(line.startswith("# only where it is less") for line in shown) == 2
+
+    nodes = lab_rules("two-nodes", "--sysctls", "--proxy-mode", "nftables", "--json", code=0).json()
+    assert [node["node"] for node in nodes] == ["node-a", "node-b"]
+    assert nodes[0]["mode"] == "nftables"
+    assert nodes[0]["sysctls"] == [
+        {"name": "net.netfilter.nf_conntrack_tcp_timeout_established", "value": 86400, "only_raised": False},
+        {"name": "net.netfilter.nf_conntrack_tcp_timeout_close_wait", "value": 3600, "only_raised": False},
+    ]
+    unknown = lab_rules(objects, "--sysctls", "--proxy-mode", "nftables", "--proxy-version", "v1.40", code=0).stdout
+    assert "# What kube-proxy v1.40 writes is not known" in unknown
+    assert "# net.ipv4.conf.all.route_localnet is left as it is" in unknown
 
 
 def test_a_malformed_object_is_refused_by_its_path(lab_rules, objects):

@@ -12,6 +12,7 @@ from lab.errors import InputError
 from lab.fixes import NONE
 from lab.kubeproxy.settings import from_words
 from lab.topology.reader import load, parse, shipped
+from lab.trial import with_proxy
 from lab.words import Backend, Family, ProxyMode
 
 HERE = Path(__file__).parent
@@ -95,6 +96,19 @@ def test_a_case_that_cannot_play_says_why(case, topology, reason):
     assert f"without a topology given it plays in {CASES[case].topology}" in str(refused.value)
 
 
+@pytest.mark.parametrize(("version", "plays"), [("v1.19", False), ("v1.20", True)])
+def test_a_node_port_that_is_cleaned_instead_of_the_vip(version, plays):
+    given = dict(shipped())["dns"].read_text().replace("type: ClusterIP", "type: NodePort")
+    place = parse(given.replace("port: 53, targetPort: 53}", "port: 53, targetPort: 53, nodePort: 30053}"))
+    place = with_proxy(place, None, version, None)
+    case = CASES["stale-udp-entry-cleaned"]
+    if plays:
+        assert case.players(place, Family.IPV4)
+    else:
+        with pytest.raises(InputError, match=r"it needs kube-proxy v1.20 or later: up to v1.19 a node port is cleaned"):
+            case.players(place, Family.IPV4)
+
+
 def test_a_node_that_one_direction_passes_by_is_said_beforehand():
     chosen = choose(["beyond-window", "asymmetric-route"], "asymmetric")
     assert len(chosen.settings) == 2
@@ -129,7 +143,7 @@ def test_all_of_a_topologys_claims_can_be_chosen():
         (
             "statsd.yaml",
             "metrics/stats:udp (UDP)",
-            "promiscuous-bridge, promiscuous-bridge-off, udp-before-service, udp-before-service-cleaned, dns-",
+            "promiscuous-bridge, promiscuous-bridge-off, kube-proxy-restarted, udp-before-service, udp-before-service-",
         ),
         ("sctp.yaml", "shop/edge:web (SCTP)", "egress-late-reset, egress-reset-again, egress-data-unknown"),
     ],

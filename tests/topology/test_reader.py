@@ -37,6 +37,13 @@ def test_the_figure() -> None:
     assert {piece.address_type for piece in topology.endpoint_slices} == {"IPv4", "IPv6"}
 
 
+@pytest.mark.parametrize("version", ["v1.33", "1.33", "1.33.6", "v1.33.6-gke.1", "v1.33.6+k3s1", "v1.20.0-rc.0"])
+def test_a_version_as_people_write_it(version: str) -> None:
+    text = SHIPPED["kube-proxy"].read_text().replace("proxy-version: v1.14", f"proxy-version: {version}")
+    assert parse(text).host("node").proxy_version == version
+    jsonschema.validate(next(yaml.safe_load_all(text.replace(version, f"'{version}'"))), json_schema())
+
+
 def test_three_endpoints_a_family() -> None:
     topology = load("endpoints")
     assert [len(piece.endpoints) for piece in topology.endpoint_slices] == [3, 3]
