@@ -169,9 +169,11 @@ class ProxyOptions:
             return False
         if changes.LOCALNET_BY_ADDRESSES not in self.release or not self.node_port_addresses:
             return True
+        if PRIMARY in self.node_port_addresses:
+            return False
         loopback = ip_network("127.0.0.0/8")
-        cidrs = (ip_network(cidr) for cidr in self.node_port_addresses if cidr != PRIMARY and self.of_family(cidr))
-        return any(cidr.overlaps(loopback) for cidr in cidrs)
+        cidrs = [ip_network(cidr) for cidr in self.node_port_addresses if self.of_family(cidr)]
+        return not cidrs or any(cidr.overlaps(loopback) for cidr in cidrs)
 
     @property
     def accounts(self) -> tuple[str, ...]:
