@@ -45,8 +45,8 @@ def test_external_local_is_for_who_comes_from_outside(cluster):
     for place in places:
         assert answers(network, "client", place) == {("pod-1", cluster.pod(9)), ("pod-2", cluster.pod(9))}
         expected = {("pod-1", cluster.gateway(1)), ("pod-2", cluster.gateway(2))}
-        if cluster.proxy.old:  # v1.14 takes the node for anybody outside; it comes from the address that it asks
-            expected = {("pod-1", place[0])}
+        if cluster.proxy.old:  # v1.14 takes the node for anybody outside; it comes from its own address
+            expected = {("pod-1", cluster.outside(1))}
         assert answers(network, "node", place) == expected
 
 
