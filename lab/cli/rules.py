@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -14,7 +14,6 @@ from lab.cli.words import (
     BackendOption,
     FamilyOption,
     ModeOption,
-    VersionOption,
     app,
     complete,
     console,
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
 
     from lab.kubeproxy.settings import Settings
     from lab.rules.source import Choice, Proxy
+
+AUTO: Final = "auto"
+"""For --proxy-version: the release that fits."""
 
 topology_app = typer.Typer(help="Help with writing topology files.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(topology_app, name="topology")
@@ -73,7 +75,10 @@ def rules(
         ),
     ] = "kube-proxy",
     proxy_mode: ModeOption = None,
-    proxy_version: VersionOption = None,
+    proxy_version: Annotated[
+        str | None,
+        typer.Option(help="Whose rules, such as v1.14, instead of the topology's; with --diff also auto: what fits."),
+    ] = None,
     backend: BackendOption = None,
     family: FamilyOption = Family.IPV4,
     saved: Annotated[
@@ -86,7 +91,8 @@ def rules(
     diff: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="Compare with what iptables-save or nft [-j] list printed on a node; - for stdin."
+            metavar="FILE",
+            help="Compare with what iptables-save, iptables -S or nft [-j] list printed on a node; - for stdin.",
         ),
     ] = None,
     since: Annotated[
@@ -114,7 +120,8 @@ def rules(
     """Print kube-proxy's rules as it writes them: the input of iptables-restore, or of nft.
 
     With --saved, print what this kernel makes of them. With --diff, compare that with a real node's rules: what is
-    missing there, extra, different, or moved to where it acts differently. Rules of others are left out.
+    missing there, extra, different, or moved to where it acts differently; first what changes where packets go, and
+    what explains it: another version, name or setting than was given. Rules of others are left out.
     """
     from lab.rules.source import Choice, proxies
 
@@ -128,6 +135,8 @@ def rules(
         raise InputError("--json is for differences and sysctls", cure=cure)
     if diff == source == "-":
         raise InputError("both the objects and the node's rules from stdin", cure="give one of them as a file")
+    if proxy_version == AUTO and diff is None:
+        raise InputError(f"--proxy-version {AUTO}, and nothing to fit", cure="give --diff FILE too")
     choice = Choice(proxy_mode, proxy_version, backend)
     if backend is not None and diff is not None:
         raise InputError("--backend, and what both save is the same but for its order", cure="leave it away")
@@ -181,14 +190,17 @@ def _print_upgrade(chosen: Sequence[Proxy], since: str, *, json: bool) -> None:
 
 
 def _print_sysctls(chosen: Sequence[Proxy], *, json: bool) -> None:
-    from lab.rules.output import sysctls_as_json, sysctls_as_text
+    from lab.rules.sysctls_output import sysctls_as_json, sysctls_as_text
 
     print((sysctls_as_json if json else sysctls_as_text)(chosen), end="")
 
 
 def _compare(source: str, diff: str, family: Family, choice: Choice, settings: Settings, *, json: bool) -> int:
     """Compare a node's rules with kube-proxy's, print the differences, and return the exit code."""
-    from lab.rules.check import check, read_text
+    from dataclasses import replace
+
+    from lab.kubeproxy.releases import MINORS
+    from lab.rules.check import compared, fitting, read_node, read_text
     from lab.rules.dump import mode_of
     from lab.rules.output import conclusion, table, to_json
     from lab.rules.source import proxies
@@ -196,6 +208,9 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, settings: S
     text = read_text(diff)
     name = "<stdin>" if diff == "-" else diff
     mode = mode_of(text, name)
+    auto = choice.version == AUTO
+    if auto:
+        choice = replace(choice, version=MINORS[-1])
     with steps() as say:
         say(f"reading {'stdin' if source == '-' else source}")
         proxy, *others = proxies(source, family, choice, settings, mode)
@@ -204,15 +219,20 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, settings: S
         raise InputError(f"{source} has several nodes: {names}", cure="say by --node-name whose rules these are")
     with steps() as say:
         say(f"comparing with {name}")
-        comparison = check(proxy, text, name)
+        found = read_node(text, name, proxy)
+        if auto:
+            say(f"trying which release fits {name}")
+            proxy = fitting(proxy, found)
+            say(f"comparing with {name}")
+        comparison = compared(proxy, found)
     if json:
         print(to_json(comparison, proxy))
         return 0 if comparison.same else 1
     screen = console()
     if not screen.is_terminal:
         screen.width = ANY_WIDTH  # what is piped on is not wrapped: a rule is one line
-    if not comparison.same:
-        draw(screen, lambda _width: [table(comparison)])
+    if drawn := table(comparison):
+        draw(screen, lambda _width: [drawn])
     for line in conclusion(comparison, proxy, name):
         screen.print(line, markup=False, soft_wrap=True)
     return 0 if comparison.same else 1

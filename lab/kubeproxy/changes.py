@@ -280,6 +280,14 @@ PROXY_FIREWALL: Final = Change(
         110289,
     ),
 )
+DELETES_LATER: Final = Change(
+    "deletes-later",
+    25,
+    "with over 1,000 endpoints, unused chains are deleted in a sync at least 30 s after the last deletion; before at"
+    " once",
+    Effect.FORM,
+    read=True,
+)
 TERMINATING: Final = Change(
     "terminating",
     26,

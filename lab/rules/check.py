@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from lab.errors import InputError
-from lab.kubeproxy.chance import Undecided, undecided
+from lab.errors import InputError, InputWarning, LabError
 from lab.kubeproxy.jumps import kubelets_chains
 from lab.netns import NftError
 from lab.rules import dump, json_dump
-from lab.rules.diff import Comparison, compare
+from lab.rules.causes import Explanation, Search
+from lab.rules.diff import Comparison, Difference, compare, unlike
 from lab.rules.expected import expected
+from lab.rules.leftovers import leftover, without_kubelets, without_leftovers, without_waste
 from lab.rules.restored import UnknownFormError
 from lab.rules.scratch import listed, saved_uncounted
+from lab.rules.whatifs import releases
 from lab.words import ProxyMode
 
+_KEPT: Final = 2  # kube-proxies' rules: those of many Services are large
+
 if TYPE_CHECKING:
-    from lab.rules.dump import Dump
+    from collections import Counter
+    from collections.abc import Callable, Hashable, Iterator
+
+    from lab.kubeproxy.releases import Release
     from lab.rules.source import Proxy
 
 
@@ -39,55 +49,195 @@ def read_text(path: str) -> str:
         raise InputError(f"cannot be read: {reason}", source=path) from None
 
 
+@dataclass(frozen=True)
+class Node:
+    """What was found on a node.
+
+    :param source: what to call it in errors.
+    :param commented: whether it says what tables, chains, sets and maps say of themselves.
+    """
+
+    source: str
+    dump: dump.Dump
+    commented: bool = True
+
+
+def read_node(text: str, source: str, proxy: Proxy) -> Node:
+    """Read a dump.
+
+    :param source: what to call it in errors.
+    :param proxy: whose rules it is to be compared with.
+    :raises InputError: it is no dump of this mode and family, with the line.
+    """
+    mode, family = dump.mode_of(text, source), proxy.options.family
+    if mode is not proxy.mode:
+        message = f"a dump of a node in {mode} mode, but kube-proxy's rules are for {proxy.mode} mode"
+        raise InputError(message, source=source, cure=f"give --proxy-mode {mode}")
+    if not dump.is_json(text):
+        return Node(source, dump.read(text, source, family))
+    given = json_dump.read(text, source, family)
+    try:
+        listing = listed(given.objects, family)
+    except NftError as error:
+        cure = f"give what 'nft list ruleset' prints, without -j: {error}"
+        raise InputError("nft's JSON, but it cannot be loaded here", source=source, cure=cure) from None
+    found = dump.read(listing, source, family).without_comments()
+    return Node(source, dataclasses.replace(found, others=given.others, notes=given.notes), commented=False)
+
+
 def check(proxy: Proxy, text: str, source: str) -> Comparison:
     """Compare a dump with what this kernel gives back of a kube-proxy's rules.
-
-    Whether rules count by nfacct depends on the node's kernel, not on kube-proxy's options, so the dump decides.
 
     :param source: what to call the dump in errors.
     :raises InputError: it is no dump of this mode and family, with the line.
     :raises LabError: this kernel refused kube-proxy's rules.
     """
-    mode = dump.mode_of(text, source)
-    if mode is not proxy.mode:
-        message = f"a dump of a node in {mode} mode, but kube-proxy's rules are for {proxy.mode} mode"
-        raise InputError(message, source=source, cure=f"give --proxy-mode {mode}")
-    if dump.is_json(text):
-        return _check_json(proxy, text, source)
-    found = dump.read(text, source, proxy.options.family)
-    comparison = _compare(proxy, found)
-    for one in undecided(proxy.endpoint_slices, proxy.options):
-        if not comparison.same:
-            proxy, comparison = _settled(proxy, found, one, comparison)
-    return comparison
+    return compared(proxy, read_node(text, source, proxy))
 
 
-def _settled(proxy: Proxy, found: dump.Dump, one: Undecided, comparison: Comparison) -> tuple[Proxy, Comparison]:
-    """Take the way, of those that kube-proxy leaves to chance, that the node has gone."""
-    best = (proxy, comparison)
-    for winner in one.ways:
-        tried = dataclasses.replace(proxy, endpoint_slices=one.settled(proxy.endpoint_slices, winner))
-        other = _compare(tried, found)
-        if len(other.differences) < len(best[1].differences):
-            said = (
-                f"Which slice's word of {one.address} counts for {one.service}, kube-proxy leaves to chance: here it is"
-                f" that of {proxy.endpoint_slices[winner].metadata.name}."
-            )
-            best = (tried, dataclasses.replace(other, left_out=(*comparison.left_out, said)))
-    return best
+def fitting(proxy: Proxy, node: Node) -> Proxy:
+    """Return the kube-proxy of the release that fits a node's rules best; of several that do, of the newest.
+
+    :raises LabError: no release writes rules for these objects, with the last one's reason.
+    """
+    with _quietly():
+        return _fitting(proxy, node)
 
 
-def _compare(proxy: Proxy, found: dump.Dump) -> Comparison:
-    options = dataclasses.replace(proxy.options, nfacct=found.counts_by_name)
-    wanted, note = _wanted(dataclasses.replace(proxy, options=options))
-    if proxy.mode is ProxyMode.IPTABLES:
-        chains = kubelets_chains(options.release)
-        wanted, found = wanted.without_kubelets(chains), found.without_kubelets(chains)
-    comparison = compare(wanted, found)
-    return dataclasses.replace(comparison, left_out=(*note, *comparison.left_out))
+def _fitting(proxy: Proxy, node: Node) -> Proxy:
+    sides = _Sides(node)
+    every = [_of_release(proxy, names[-1]) for names in releases(proxy.mode)]
+    for newest in every[::-1]:
+        try:
+            sides(newest, node.dump)
+        except LabError as error:
+            reason = error
+            continue
+        explanation = Search(newest, node.dump, sides.without_leftovers).explain()
+        name = explanation.fitting[-1] if explanation.fitting else explanation.nearest
+        return _of_release(proxy, name or newest.options.release.name)
+    raise reason
 
 
-def _wanted(proxy: Proxy) -> tuple[Dump, tuple[str, ...]]:
+def _of_release(proxy: Proxy, name: str) -> Proxy:
+    return dataclasses.replace(proxy, options=dataclasses.replace(proxy.options, version=name))
+
+
+def compared(proxy: Proxy, node: Node) -> Comparison:
+    """Compare what was found on a node with a kube-proxy's rules, and say what explains the differences.
+
+    :raises LabError: this kernel refused kube-proxy's rules.
+    """
+    sides = _Sides(node)
+    comparison = _plainly(proxy, node, sides)
+    if comparison.same:
+        return dataclasses.replace(comparison, fitting=(proxy.options.release.name,))
+    if sides.nothing_there:
+        return comparison
+    with _quietly():
+        return _with_explanation(proxy, node, sides, comparison)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Let what is only tried warn of nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)
+        yield
+
+
+def _with_explanation(proxy: Proxy, node: Node, sides: _Sides, comparison: Comparison) -> Comparison:
+    explanation = Search(proxy, node.dump, sides.without_leftovers).explain()
+    if explanation.chance:
+        proxy = explanation.proxy
+        comparison = _plainly(proxy, node, sides)
+        comparison = dataclasses.replace(comparison, notes=(*comparison.notes, *explanation.chance))
+    differences = tuple(_explained(comparison, proxy, node, sides, explanation))
+    return dataclasses.replace(
+        comparison,
+        differences=differences,
+        causes=explanation.causes,
+        fitting=explanation.fitting,
+        nearest=explanation.nearest,
+        left=explanation.left,
+    )
+
+
+def _explained(
+    comparison: Comparison, proxy: Proxy, node: Node, sides: _Sides, explanation: Explanation
+) -> Iterator[Difference]:
+    """Give each difference with its cause, or with what it is: a leftover is none where the likely release has it."""
+    likely, found = explanation.likely
+    left: Counter[Hashable] | None = None
+    for one in comparison.differences:
+        note = leftover(one, likely, node.dump)
+        cause = None if note else _cause(one, explanation)
+        if not note and cause is None and explanation.causes and leftover(one, proxy, node.dump):
+            left = unlike(*sides(likely, found)) if left is None else left
+            cause = None if any(left[key] for key in one.keys) else len(explanation.causes) - 1
+        yield dataclasses.replace(one, cause=cause, note=note)
+
+
+def _cause(difference: Difference, explanation: Explanation) -> int | None:
+    causes = [explanation.explained.get(key) for key in difference.keys]
+    known = [cause for cause in causes if cause is not None]
+    return max(known) if known and len(known) == len(causes) else None
+
+
+class _Sides:
+    """Brings a kube-proxy's rules and a node's into a form in which they can be compared.
+
+    Whether rules count by nfacct depends on the node's kernel, not on kube-proxy's options, so the dump decides.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.note: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
+        self.nothing_there = False
+        self._made: dict[object, tuple[dump.Dump, tuple[dump.Dump, tuple[str, ...]]]] = {}
+        self._known: dict[object, tuple[Proxy, dump.Dump]] = {}
+
+    def __call__(self, proxy: Proxy, found: dump.Dump) -> tuple[dump.Dump, dump.Dump]:
+        options = dataclasses.replace(proxy.options, nfacct=found.counts_by_name)
+        key = (proxy.mode, options, id(proxy.services), id(proxy.endpoint_slices))
+        if key not in self._known:
+            wanted, self.note = _wanted(dataclasses.replace(proxy, options=options))
+            while len(self._known) >= _KEPT:
+                del self._known[next(iter(self._known))]
+            self._known[key] = proxy, wanted
+        wanted = self._known[key][1]
+        if not self._node.commented:
+            wanted = wanted.without_comments()
+        release = options.release
+        notes: tuple[str, ...] = ()
+        if proxy.mode is ProxyMode.IPTABLES:
+            wanted = wanted.without_kubelets(kubelets_chains(release))
+            found, notes = self._remembered(found, release, lambda: without_kubelets(found, release))
+        self.nothing_there = not any(one.kind == "chain" for one in found.containers.values())
+        if self.nothing_there:
+            notes += ("kube-proxy has written nothing here: the chains whose names begin with KUBE are the kubelet's.",)
+        found, waste = without_waste(proxy, wanted, found)
+        self.notes = (*notes, *waste)
+        return wanted, found
+
+    def without_leftovers(self, proxy: Proxy, found: dump.Dump) -> tuple[dump.Dump, dump.Dump]:
+        """Return both sides, the node's without what another release left behind: it tells nothing of this one."""
+        wanted, whole = self(proxy, found)
+        left, _ = self._remembered(whole, proxy.options.release, lambda: (without_leftovers(whole, proxy), ()))
+        return wanted, left
+
+    def _remembered(
+        self, given: dump.Dump, release: Release, make: Callable[[], tuple[dump.Dump, tuple[str, ...]]]
+    ) -> tuple[dump.Dump, tuple[str, ...]]:
+        """Make a dump of another one for a release once."""
+        key = id(given), release
+        if key not in self._made:
+            self._made[key] = given, make()
+        return self._made[key][1]
+
+
+def _wanted(proxy: Proxy) -> tuple[dump.Dump, tuple[str, ...]]:
     """Return kube-proxy's rules as a dump has them, and what has to be known of how that was found."""
     try:
         return expected(proxy), ()
@@ -97,22 +247,17 @@ def _wanted(proxy: Proxy) -> tuple[Dump, tuple[str, ...]]:
         return dump.read(saved_uncounted(proxy), "kube-proxy's rules", proxy.options.family), (note,)
 
 
-def _check_json(proxy: Proxy, text: str, source: str) -> Comparison:
-    """Compare with what a kernel makes of JSON: its text has other lines, and of the comments only those of rules."""
-    family = proxy.options.family
-    given = json_dump.read(text, source, family)
-    try:
-        listing = listed(given.objects, family)
-    except NftError as error:
-        cure = f"give what 'nft list ruleset' prints, without -j: {error}"
-        raise InputError("nft's JSON, but it cannot be loaded here", source=source, cure=cure) from None
-    found = dataclasses.replace(dump.read(listing, source, family).without_comments(), others=given.others)
-    wanted, note = _wanted(proxy)
-    comparison = compare(wanted.without_comments(), found)
-    return Comparison(
-        tuple(dataclasses.replace(difference, line=None) for difference in comparison.differences),
-        (
-            *note,
+def _plainly(proxy: Proxy, node: Node, sides: _Sides) -> Comparison:
+    comparison = compare(*sides(proxy, node.dump))
+    comparison = dataclasses.replace(
+        comparison, left_out=(*sides.note, *comparison.left_out), notes=(*sides.notes, *comparison.notes)
+    )
+    if node.commented:
+        return comparison
+    return dataclasses.replace(
+        comparison,
+        differences=tuple(dataclasses.replace(difference, line=None) for difference in comparison.differences),
+        left_out=(
             *comparison.left_out,
             "The comments of tables, chains, sets and maps are not compared: JSON lacks some.",
         ),

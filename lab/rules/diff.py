@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 from lab.rules.dump import Container, Dump, table_of
-from lab.rules.normal import Item, is_even, items
-from lab.words import Family
+from lab.rules.effects import Effect, Judge, Kind, Pair
+from lab.rules.normal import Item, is_even, items, rules, without_share
+from lab.rules.side import Place, bare, service_of
+from lab.words import Family, ProxyMode
+
+_CHANCE: Final = (
+    "Rules of different Services, or of endpoints with equal shares, stand in another order: kube-proxy leaves it to"
+    " chance."
+)
 
 
-class Kind(StrEnum):
-    """How the node's rules differ from kube-proxy's."""
+@dataclass(frozen=True)
+class Cause:
+    """Something that explains differences: with it they are gone.
 
-    MISSING = "missing"
-    EXTRA = "extra"
-    DIFFERENT = "different"
-    MOVED = "moved"
+    :param setting: what it is about: kube-proxy's flag, where there is one.
+    :param sentence: what is otherwise on the node.
+    :param cure: what to give, or where to look; empty where there is nothing to do.
+    """
+
+    setting: str
+    sentence: str
+    cure: str
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,10 @@ class Difference:
     :param expected: what kube-proxy writes; None where it is extra. ``(chain)`` stands for the chain itself.
     :param found: what the node has; None where it is missing.
     :param line: where ``found`` is in the dump; None where the dump is JSON.
+    :param effect: what it changes.
+    :param service: the Service that it is about, as ``namespace/name``; None where it is about none or several.
+    :param note: what it is, where that is known: what a release or another mode left behind.
+    :param cause: which of the comparison's causes explains it, from 0.
     """
 
     kind: Kind
@@ -38,6 +54,12 @@ class Difference:
     expected: str | None
     found: str | None
     line: int | None
+    effect: Effect = Effect.TRAFFIC
+    service: str | None = None
+    note: str | None = None
+    cause: int | None = None
+    keys: tuple[Hashable, ...] = field(default=(), repr=False, compare=False)
+    """By what :func:`unlike` knows its sides."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +67,21 @@ class Comparison:
     """The answer.
 
     :param left_out: what of the dump was not compared, in sentences.
+    :param notes: what was seen that is no difference, in sentences.
+    :param causes: what explains differences.
+    :param fitting: the releases that leave no difference once the causes are taken into account; where there are no
+        differences, the one that was compared.
+    :param nearest: the release that leaves the fewest, where none fits.
+    :param left: how many it leaves.
     """
 
     differences: tuple[Difference, ...]
     left_out: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    causes: tuple[Cause, ...] = ()
+    fitting: tuple[str, ...] = ()
+    nearest: str | None = None
+    left: int = 0
 
     @property
     def same(self) -> bool:
@@ -58,16 +91,81 @@ class Comparison:
 
 def compare(expected: Dump, found: Dump) -> Comparison:
     """Compare what kube-proxy would write, saved by a kernel, with what a node of the same proxy mode has."""
-    differences: list[Difference] = []
+    pairs: list[Pair] = []
+    by_chance = False
+    for place, ours, theirs in _unlike(expected, found):
+        even = all(is_even(one, found.mode) for one in (ours, theirs) if one)
+        wanted, given = (items(one, found.mode, even=even) if one else [] for one in (ours, theirs))
+        pairs += _pairs(place, wanted, given)
+        by_chance = by_chance or (found.mode is ProxyMode.IPTABLES and _reordered(ours, theirs, wanted, given))
+    judge = Judge(expected, found)
+    effects = judge.effects(pairs) if pairs else []
+    differences = (_difference(pair, effect, judge) for pair, effect in zip(pairs, effects, strict=True))
+    notes = (*found.notes, *([_CHANCE] if by_chance else []))
+    return Comparison(tuple(differences), tuple(_left_out(expected, found)), notes)
+
+
+def _unlike(expected: Dump, found: Dump) -> Iterator[tuple[Place, Container | None, Container | None]]:
+    """Give what was not printed alike, of the tables that the dump has."""
     for place in {**expected.containers, **found.containers}:
-        if place[0] not in found.tables:
-            continue
         ours, theirs = expected.containers.get(place), found.containers.get(place)
-        if not _plainly_equal(ours, theirs):
-            even = all(is_even(one, found.mode) for one in (ours, theirs) if one)
-            wanted, given = (items(one, found.mode, even=even) if one else [] for one in (ours, theirs))
-            differences += _differences(*place, wanted, given)
-    return Comparison(tuple(differences), tuple(_left_out(expected, found)))
+        if place[0] in found.tables and not _plainly_equal(ours, theirs):
+            yield place, ours, theirs
+
+
+def _reordered(ours: Container | None, theirs: Container | None, wanted: Sequence[Item], given: Sequence[Item]) -> bool:
+    """Tell whether the same rules stand in another order on the two sides."""
+    if ours is None or theirs is None or [one.parts for one in wanted] != [one.parts for one in given]:
+        return False
+    orders = ([without_share(item.parts) for item in rules(one)] for one in (ours, theirs))
+    return next(orders) != next(orders)
+
+
+def _difference(pair: Pair, effect: Effect, judge: Judge) -> Difference:
+    wanted, given = pair.wanted, pair.given
+    item, side = (wanted, judge.expected) if wanted else (given, judge.found)
+    assert item is not None
+    service = service_of(item.text)
+    if service is None and side.dump.containers[pair.place].kind != "jumps":
+        services = side.services[pair.place]
+        service = next(iter(services)) if len(services) == 1 else None
+    return Difference(
+        pair.kind,
+        *pair.place,
+        wanted.text if wanted else None,
+        given.text if given else None,
+        given.line if given else None,
+        effect,
+        service,
+        keys=_keys(pair),
+    )
+
+
+def _keys(pair: Pair) -> tuple[Hashable, ...]:
+    if pair.kind is Kind.MOVED:
+        return ((pair.place, pair.kind),)
+    sides = ((Kind.MISSING, pair.wanted), (Kind.EXTRA, pair.given))
+    return tuple((pair.place, kind, item.parts) for kind, item in sides if item)
+
+
+def unlike(expected: Dump, found: Dump, *, uncommented: bool = False) -> Counter[Hashable]:
+    """Return what :func:`compare` would find, each with how often, by keys alone: it takes less time.
+
+    :param uncommented: whatever the comments are.
+    """
+    result: Counter[Hashable] = Counter()
+    for place, ours, theirs in _unlike(expected, found):
+        even = all(is_even(one, found.mode) for one in (ours, theirs) if one)
+        sides = [items(one, found.mode, even=even) if one else [] for one in (ours, theirs)]
+        wanted, given = ([bare(item) if uncommented else item.parts for item in some] for some in sides)
+        counted, other = Counter(wanted), Counter(given)
+        if counted == other:
+            if wanted != given:
+                result[place, Kind.MOVED] = 1
+            continue
+        for kind, beyond in ((Kind.MISSING, counted - other), (Kind.EXTRA, other - counted)):
+            result.update({(place, kind, parts): count for parts, count in beyond.items()})
+    return result
 
 
 def _plainly_equal(ours: Container | None, theirs: Container | None) -> bool:
@@ -79,7 +177,7 @@ def _plainly_equal(ours: Container | None, theirs: Container | None) -> bool:
     return {line.text for line in ours.elements} == {line.text for line in theirs.elements}
 
 
-def _differences(table: str, name: str, wanted: list[Item], given: list[Item]) -> Iterator[Difference]:
+def _pairs(place: Place, wanted: list[Item], given: list[Item]) -> Iterator[Pair]:
     missing, extra = _beyond(wanted, given), _beyond(given, wanted)
     likes: dict[Hashable, list[Item]] = {}
     for item in extra:
@@ -90,17 +188,17 @@ def _differences(table: str, name: str, wanted: list[Item], given: list[Item]) -
         candidates = (like for likeness in item.likenesses() for like in likes.get(likeness, ()))
         other = next((like for like in candidates if id(like) not in paired), None)
         if other is None:
-            yield Difference(Kind.MISSING, table, name, item.text, None, None)
+            yield Pair(Kind.MISSING, place, item, None)
         else:
             paired.add(id(other))
-            yield Difference(Kind.DIFFERENT, table, name, item.text, other.text, other.line)
+            yield Pair(Kind.DIFFERENT, place, item, other)
     for item in extra:
         if id(item) not in paired:
-            yield Difference(Kind.EXTRA, table, name, None, item.text, item.line)
+            yield Pair(Kind.EXTRA, place, None, item)
     common = zip(_without(wanted, missing), _without(given, extra), strict=True)
     moved = next((pair for pair in common if pair[0].parts != pair[1].parts), None)
     if moved:
-        yield Difference(Kind.MOVED, table, name, moved[0].text, moved[1].text, moved[1].line)
+        yield Pair(Kind.MOVED, place, *moved)
 
 
 def _beyond(some: list[Item], others: list[Item]) -> list[Item]:

@@ -1,6 +1,7 @@
 """Reads dumps of rules, of ``iptables-save`` (also with ``-c``) and ``nft list``: what in them is kube-proxy's.
 
-What ``nft -j list`` prints is recognised here, and read by :mod:`lab.rules.json_dump`.
+What ``iptables -S`` prints is made like them by :mod:`lab.rules.listing`; what ``nft -j list`` prints is recognised
+here, and read by :mod:`lab.rules.json_dump`.
 
 A dump of a real node holds other people's rules too: of the CNI plug-in, of Docker, the user's own. kube-proxy's are
 the chains named KUBE-, and the jumps to these from the built-in chains; with nft, the table ``kube-proxy`` of the
@@ -11,12 +12,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from lab.errors import InputError
 from lab.kubeproxy.nftables import TABLE
+from lab.rules import listing
 from lab.words import Family, ProxyMode
 
 CURE: Final = "give what iptables-save or 'nft list ruleset' prints on the node"
@@ -28,13 +30,17 @@ CUT_OFF: Final = "was it cut off? " + CURE
 # Chains with kube-proxy's prefix that others make: the kubelet (pkg/kubelet/kubelet_network_linux.go) and kube-router
 # (its network policies and service proxy).
 _OTHERS: Final = re.compile(r"KUBE-(KUBELET-CANARY|IPTABLES-HINT|ROUTER-|NWPLCY-|POD-FW-)")
+# Chains of ipvs mode (pkg/proxy/ipvs/proxier.go); the first is gone with v1.28, KUBE-NODE-PORT stays.
+_OF_IPVS: Final = frozenset({"KUBE-LOAD-BALANCER", "KUBE-NODE-PORT", "KUBE-IPVS-FILTER", "KUBE-IPVS-OUT-FILTER"})
+_OF_A_SET: Final = " --match-set KUBE-"
 _BUILT_IN: Final = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 
 _IPTABLES_LINE: Final = re.compile(
     r"\*(?P<table>[a-z]+)|:(?P<chain>\S+) (?P<policy>\S+)(?: \[\d+:\d+\])?|(?P<commit>COMMIT)"
     r"|(?:\[\d+:\d+\] )?-A (?P<source>\S+)(?P<rule>(?: .*)?)"
 )
-_TARGET: Final = re.compile(r"(?:^| )-[jg] (\S+)")
+_TARGET: Final = re.compile(r" -[jg] (\S+)")
+_COMMENT: Final = re.compile(r' --comment ("(?:[^"\\]|\\.)*"|\S+)')
 _ADDRESS: Final = re.compile(r"(?:^| )-[sd] ([0-9a-fA-F:.]+)")
 _PROPERTY: Final = re.compile(r"type \S+ hook |policy |comment \"|devices? ")  # what a chain says of itself
 _HANDLE: Final = re.compile(r" # handle \d+$")
@@ -76,6 +82,8 @@ class Dump:
     :param others: how many rules of others there were, by table and chain; among them, by its table, those of
         kube-proxy for the other family.
     :param counts_by_name: whether any rule counts by nfacct.
+    :param entered: chains of kube-proxy that rules of others jump to, by table and name.
+    :param notes: what has to be known of how it was read, in sentences.
     """
 
     mode: ProxyMode
@@ -83,6 +91,8 @@ class Dump:
     containers: dict[tuple[str, str], Container]
     others: Counter[str]
     counts_by_name: bool = False
+    entered: frozenset[tuple[str, str]] = frozenset()
+    notes: tuple[str, ...] = ()
 
     def without_comments(self) -> Dump:
         """Return it without what tables, chains, sets and maps say of themselves in comments."""
@@ -117,6 +127,15 @@ def mode_of(text: str, source: str) -> ProxyMode:
     for number, line in _lines(text):
         if line.startswith("*"):
             return ProxyMode.IPTABLES
+        if listing.is_one(line):
+            if "\n-N " in f"\n{text}" or "\n-P " in f"\n{text}":
+                return ProxyMode.IPTABLES
+            raise InputError(
+                "rules without their chains: was this picked out by grep?", source=source, line=number, cure=CURE
+            )
+        if line.startswith("Chain "):
+            message = "what iptables -L prints, which leaves out the half of a rule"
+            raise InputError(message, source=source, line=number, cure=CURE)
         if re.match(r"table \S+ \S+ \{", line) or line.startswith("{"):
             return ProxyMode.NFTABLES
         raise InputError("this is no dump of rules", source=source, line=number, cure=CURE)
@@ -133,10 +152,22 @@ def table_of(family: Family) -> str:
     return f"{'ip' if family is Family.IPV4 else 'ip6'} {TABLE}"
 
 
-def no_table(wanted: str, source: str, *, of_iptables: bool) -> InputError:
-    """Return the error of a dump of nft's without kube-proxy's table."""
+def no_table(wanted: str, source: str, chains: Collection[str]) -> InputError:
+    """Return the error of a dump of nft's without kube-proxy's table.
+
+    :param chains: the names of all chains in it.
+    """
+    if not _OF_IPVS.isdisjoint(chains):
+        return _ipvs(source)
+    of_iptables = "KUBE-SERVICES" in chains
     cure = "this node is in iptables mode: give what iptables-save prints" if of_iptables else CURE
     return InputError(f"there is no table {wanted} in it", source=source, cure=cure)
+
+
+def _ipvs(source: str, line: int | None = None) -> InputError:
+    message = "a dump of a node in ipvs mode: its Services are in IPVS and in ipsets, and its rules only mark"
+    cure = "look there with 'ipvsadm -Ln' and 'ipset list'; nodes in iptables and nftables mode can be compared"
+    return InputError(message, source=source, line=line, cure=cure)
 
 
 def read(text: str, source: str, family: Family) -> Dump:
@@ -165,8 +196,14 @@ def _read_iptables(text: str, source: str, family: Family) -> Dump:
     containers: dict[tuple[str, str], Container] = {}
     tables: set[str] = set()
     others: Counter[str] = Counter()
+    entered: set[tuple[str, str]] = set()
+    matches_sets = 0
     table, number = "", 0
-    for number, line in _lines(text):
+    lines: Iterable[tuple[int, str]] = _lines(text)
+    notes: list[str] = []
+    if listing.is_one(next(_lines(text))[1]):
+        lines, notes = listing.as_saved(lines, source)
+    for number, line in lines:
         parsed = _IPTABLES_LINE.fullmatch(line)
         if parsed is None:
             raise InputError("no line of iptables-save", source=source, line=number, cure=CURE)
@@ -184,14 +221,19 @@ def _read_iptables(text: str, source: str, family: Family) -> Dump:
                 containers[table, chain] = Container("chain", table, chain, number)
         else:
             name, rule = parsed["source"], parsed["rule"].strip()
-            if not _ours(name) and not (name in _BUILT_IN and _jumps_to_ours(rule)):
-                others[f"{table} {name}"] += 1
-                continue
-            if name in _BUILT_IN:
+            if not _ours(name):
+                target = target_of(rule)
+                if name not in _BUILT_IN or not _ours(target):
+                    others[f"{table} {name}"] += 1
+                    if _ours(target):
+                        entered.add((table, target))
+                    continue
                 containers.setdefault((table, name), Container("jumps", table, name, number))
             elif (table, name) not in containers:
                 message = f"a rule of the chain {name}, which is not declared"
                 raise InputError(message, source=source, line=number, cure=CUT_OFF)
+            if _OF_A_SET in rule:
+                matches_sets = matches_sets or number
             _check_family(rule, family, source, number)
             containers[table, name].lines.append(Line(rule, number))
     if table:
@@ -199,13 +241,24 @@ def _read_iptables(text: str, source: str, family: Family) -> Dump:
     if not any(container.kind == "chain" for container in containers.values()):
         cure = "save with the backend that kube-proxy uses: iptables-nft-save or iptables-legacy-save"
         raise InputError("there is no chain of kube-proxy in it", source=source, cure=cure)
-    counts = "-m nfacct " in text
-    return Dump(ProxyMode.IPTABLES, frozenset(tables), containers, others, counts_by_name=counts)
+    names = {name for _, name in containers}
+    if (matches_sets or not _OF_IPVS.isdisjoint(names)) and not any(name.startswith("KUBE-SVC-") for name in names):
+        raise _ipvs(source, matches_sets or None)
+    return Dump(
+        ProxyMode.IPTABLES,
+        frozenset(tables),
+        containers,
+        others,
+        counts_by_name="-m nfacct " in text,
+        entered=frozenset(entered),
+        notes=tuple(notes),
+    )
 
 
-def _jumps_to_ours(rule: str) -> bool:
-    target = _TARGET.search(rule)
-    return target is not None and _ours(target[1])
+def target_of(rule: str) -> str:
+    """Return what a rule jumps to; empty where it does not. A comment may speak of jumps too."""
+    target = _TARGET.search(_COMMENT.sub("", f" {rule}"))
+    return target[1] if target else ""
 
 
 def _check_family(rule: str, family: Family, source: str, number: int) -> None:
@@ -221,7 +274,8 @@ def _read_nft(text: str, source: str, family: Family) -> Dump:
     containers: dict[tuple[str, str], Container] = {}
     tables: set[str] = set()
     others: Counter[str] = Counter()
-    table, container, depth, number, in_chain = "", None, 0, 0, False
+    foreign = ForeignChains(family)
+    table, chain, container, depth, number = "", "", None, 0, 0
     for number, line in _lines(text):
         bare = _STRINGS.sub("", line)
         before, depth = depth, depth + bare.count("{") - bare.count("}")
@@ -232,9 +286,15 @@ def _read_nft(text: str, source: str, family: Family) -> Dump:
             table = _table(said, source, number)
             tables.add(table)
         elif table != wanted:
-            in_chain = said.startswith("chain ") if before == 1 else in_chain
-            if before == 2 and in_chain and said != "}" and not _PROPERTY.match(said):
-                others[table] += 1
+            if before == 1:
+                chain = said.split()[1] if said.startswith("chain ") else ""
+                foreign.chain(table, chain)
+            elif before == 2 and chain and said != "}":
+                if said.startswith("type "):
+                    foreign.hook(table, chain)
+                elif not _PROPERTY.match(said):
+                    others[table] += 1
+                    foreign.jumps(table, chain, re.findall(r"\b(?:jump|goto) (\S+)", bare))
         elif opened := re.fullmatch(r"(chain|set|map) (\S+) \{", said) if before == 1 else None:
             container = containers[table, opened[2]] = Container(opened[1], table, opened[2], number)
         elif before == 1 and said != "}":
@@ -248,9 +308,56 @@ def _read_nft(text: str, source: str, family: Family) -> Dump:
     if depth:
         raise InputError(f"ends within the table {table}", source=source, line=number, cure=CUT_OFF)
     if wanted not in tables:
-        of_iptables = re.search(r"^\s*chain KUBE-SERVICES ", text, re.MULTILINE)
-        raise no_table(wanted, source, of_iptables=of_iptables is not None)
-    return Dump(ProxyMode.NFTABLES, frozenset(tables), containers, others)
+        raise no_table(wanted, source, foreign.names)
+    return Dump(ProxyMode.NFTABLES, frozenset(tables), containers, others, notes=foreign.left_by_iptables_mode())
+
+
+class ForeignChains:
+    """The chains of other tables than kube-proxy's in a dump of nft's: some may be of kube-proxy's iptables mode."""
+
+    def __init__(self, family: Family) -> None:
+        self._tables = [f"{'ip' if family is Family.IPV4 else 'ip6'} {name}" for name in ("filter", "nat", "mangle")]
+        self._chains: dict[tuple[str, str], list[str]] = {}
+        self._hooked: set[tuple[str, str]] = set()
+
+    def chain(self, table: str, name: str) -> None:
+        """Say that there is a chain."""
+        if name:
+            self._chains.setdefault((table, name), [])
+
+    def hook(self, table: str, name: str) -> None:
+        """Say that packets come to a chain by themselves."""
+        self._hooked.add((table, name))
+
+    def jumps(self, table: str, name: str, targets: Iterable[str]) -> None:
+        """Say where a chain's rules jump to."""
+        self._chains.setdefault((table, name), []).extend(targets)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all chains."""
+        return frozenset(name for _, name in self._chains)
+
+    def left_by_iptables_mode(self) -> tuple[str, ...]:
+        """Say in sentences which chains kube-proxy's iptables mode has left behind: a restart does not delete all."""
+        left = [place for place in self._chains if place[0] in self._tables and _ours(place[1])]
+        used, new = set(self._hooked), set(self._hooked)
+        while new:
+            new = {(table, target) for table, name in new for target in self._chains.get((table, name), ())} - used
+            used |= new
+        active = [place for place in left if place in used]
+        unused = [place for place in left if place not in used]
+        sentences = []
+        if active:
+            sentences.append(f"Left behind by iptables mode, and active: {_few(active)}: delete the jumps to it.")
+        if unused:
+            sentences.append(f"Left behind by iptables mode, unused: {_few(unused)}.")
+        return tuple(sentences)
+
+
+def _few(places: Sequence[tuple[str, str]]) -> str:
+    shown = ", ".join(" ".join(place) for place in places[:8])
+    return f"{shown} and {len(places) - 8} more" if len(places) > 8 else shown
 
 
 def _table(line: str, source: str, number: int) -> str:

@@ -25,10 +25,12 @@ class JsonDump:
 
     :param objects: to be added in this order, without handles.
     :param others: as of a dump that is text.
+    :param notes: as of a dump that is text.
     """
 
     objects: tuple[dict[str, Any], ...]
     others: Counter[str]
+    notes: tuple[str, ...]
 
 
 def read(text: str, source: str, family: Family) -> JsonDump:
@@ -41,20 +43,32 @@ def read(text: str, source: str, family: Family) -> JsonDump:
     found: list[tuple[str, dict[str, Any]]] = []
     others: Counter[str] = Counter()
     tables: set[str] = set()
-    kube_services = False
+    foreign = dump.ForeignChains(family)
     for kind, content in _objects(text, source):
         table = f"{content.get('family')} {content.get('name' if kind == 'table' else 'table')}"
         if kind == "table":
             tables.add(table)
-        kube_services |= kind == "chain" and content.get("name") == "KUBE-SERVICES"
+        if table != wanted:
+            _foreign(foreign, kind, table, content)
         others[table] += kind == "rule" and table != wanted
         if table == wanted and kind in _ORDER:
             content.pop("handle", None)
             found += _in_portions(kind, content)
     if wanted not in tables:
-        raise dump.no_table(wanted, source, of_iptables=kube_services)
+        raise dump.no_table(wanted, source, foreign.names)
     found.sort(key=lambda one: _ORDER.index(one[0]))
-    return JsonDump(tuple({kind: content} for kind, content in found), +others)
+    return JsonDump(tuple({kind: content} for kind, content in found), +others, foreign.left_by_iptables_mode())
+
+
+def _foreign(chains: dump.ForeignChains, kind: str, table: str, content: dict[str, Any]) -> None:
+    if kind == "chain":
+        chains.chain(table, str(content.get("name")))
+        if "hook" in content:
+            chains.hook(table, str(content.get("name")))
+    elif kind == "rule":
+        expressions = [one for one in content.get("expr", ()) if isinstance(one, dict)]
+        verdicts = [one[word] for one in expressions for word in ("jump", "goto") if isinstance(one.get(word), dict)]
+        chains.jumps(table, str(content.get("chain")), [str(verdict.get("target")) for verdict in verdicts])
 
 
 def _objects(text: str, source: str) -> list[tuple[str, dict[str, Any]]]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from typing import Final
 
@@ -77,10 +78,10 @@ def items(container: Container, mode: ProxyMode, *, even: bool = True) -> list[I
     own = [] if container.kind == "jumps" else [Item(((container.kind,),), f"({container.kind})", container.number)]
     if mode is ProxyMode.NFTABLES:
         return own + _nft_items(container, even=even)
-    rules = _rules(container)
+    own_rules = rules(container)
     if container.kind == "jumps":
-        return sorted(rules, key=lambda item: ("-j", "KUBE-FIREWALL") in item.parts)
-    return own + _by_destination(_without_chances(rules) if even else rules)
+        return sorted(own_rules, key=lambda item: ("-j", "KUBE-FIREWALL") in item.parts)
+    return own + _by_destination(_without_chances(own_rules) if even else own_rules)
 
 
 def is_even(container: Container, mode: ProxyMode) -> bool:
@@ -88,20 +89,22 @@ def is_even(container: Container, mode: ProxyMode) -> bool:
     if mode is ProxyMode.NFTABLES:
         balances = (_BALANCE.fullmatch(line.text) for line in container.lines)
         return all(_shares(balance) is not None for balance in balances if balance)
-    rules = _rules(container)
-    if rules and _chance(rules[-1]) is not None:
+    own = rules(container)
+    if own and _chance(own[-1]) is not None:
         return False  # nobody takes what is left
     return all(
         abs((_chance(rule) or 0.0) - 1 / (len(run) - place)) < _CLOSE
-        for run in _runs(rules)
+        for run in _runs(own)
         for place, rule in enumerate(run[:-1])
     )
 
 
-def _rules(container: Container) -> list[Item]:
+def rules(container: Container) -> list[Item]:
+    """Bring a chain's rules of iptables into their normal form, in their own order."""
     return [Item(_parts(line.text), line.text, line.number) for line in container.lines]
 
 
+@lru_cache(maxsize=1 << 15)  # for a rule is compared many times where something differs
 def _parts(rule: str) -> tuple[Part, ...]:
     """Cut a rule of iptables-save into its matches and its target."""
     units: list[list[str]] = []
@@ -180,8 +183,12 @@ def _without_chances(rules: Sequence[Item]) -> list[Item]:
 
 
 def _without_chance(rule: Item) -> Item:
-    parts = (part for part in rule.parts if part[:2] != ("-m", "statistic"))
-    return Item((*parts, _EVEN), rule.text, rule.line)
+    return Item((*without_share(rule.parts), _EVEN), rule.text, rule.line)
+
+
+def without_share(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Leave out how often a rule is taken."""
+    return tuple(part for part in parts if part[:2] != ("-m", "statistic"))
 
 
 def _by_destination(rules: Iterable[Item]) -> list[Item]:

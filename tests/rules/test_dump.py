@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lab.errors import InputError
@@ -71,7 +73,11 @@ BAD = {
     "nothing": ("", None, "empty: there are no rules in it"),
     "comments": ("# a\n\n# b\n", None, "empty: there are no rules in it"),
     "words": ("# a\nhello\n", 2, "this is no dump of rules"),
-    "iptables -S": ("-P INPUT ACCEPT\n", 1, "this is no dump of rules"),
+    "iptables -S of no table": ("-P INPUT ACCEPT\n", 1, "an iptables -S of which the table is not to be known"),
+    "iptables -S of one chain": ("-N KUBE-SERVICES\n-A KUBE-SERVICES -j DROP\n", 1, "the table is not to be known"),
+    "iptables -S twice": ("-N KUBE-SEP-A\n-P A B\n-N KUBE-SEP-B\n", 2, "the table is not to be known"),
+    "iptables -L": ("Chain KUBE-SERVICES (1 references)\n", 1, "what iptables -L prints"),
+    "grep": ("-A KUBE-SERVICES -j DROP\n", 1, "was this picked out by grep?"),
     "words within": ("*nat\n:KUBE-SERVICES - [0:0]\nhello\nCOMMIT\n", 3, "no line of iptables-save"),
     "no table": ("*nat\nCOMMIT\n-A KUBE-SERVICES -j DROP\n", 3, "outside of a table"),
     "no declaration": ("*nat\n-A KUBE-SERVICES -j DROP\nCOMMIT\n", 2, "which is not declared"),
@@ -103,3 +109,48 @@ def test_what_is_no_dump_is_refused_with_its_line(text, line, words):
 def test_the_kind_is_seen_after_comments():
     assert mode_of("# Warning: legacy tables present\n\n*filter\n", "") is ProxyMode.IPTABLES
     assert mode_of("# Warning: table ip nat is managed by iptables-nft\ntable ip nat {\n", "") is ProxyMode.NFTABLES
+
+
+def test_a_jump_that_a_comment_speaks_of_is_none():
+    """The rule is the administrator's."""
+    text = Path(__file__).with_name("comment-jump.txt").read_text()
+    dump = read(text, "node", Family.IPV4)
+    assert dump.others == {"filter FORWARD": 1}
+    assert ("filter", "FORWARD") not in dump.containers
+
+
+def test_what_rules_of_others_lead_to_is_known():
+    dump = read(NODE, "node", Family.IPV4)
+    assert dump.entered == {("nat", "KUBE-MARK-MASQ")}
+
+
+IPVS = {
+    "iptables": (
+        (
+            "*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n:KUBE-LOAD-BALANCER - [0:0]\n"
+            "-A KUBE-SERVICES -m set --match-set KUBE-CLUSTER-IP src,dst -j KUBE-MARK-MASQ\nCOMMIT\n"
+        ),
+        5,
+    ),
+    "iptables without a Service": ("*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-NODE-PORT - [0:0]\nCOMMIT\n", None),
+    "iptables -S": (
+        (
+            "-P PREROUTING A\n-P INPUT A\n-P OUTPUT A\n-P POSTROUTING A\n-N KUBE-SERVICES\n"
+            "-A KUBE-SERVICES -m set ! --match-set KUBE-CLUSTER-IP src,dst -j DROP\n"
+        ),
+        6,
+    ),
+    "nft": ("table ip nat {\n\tchain KUBE-SERVICES {\n\t}\n\tchain KUBE-LOAD-BALANCER {\n\t}\n}\n", None),
+}
+
+
+@pytest.mark.parametrize(("text", "line"), IPVS.values(), ids=IPVS)
+def test_a_node_in_ipvs_mode_is_recognised(text, line):
+    with pytest.raises(InputError, match=r"a dump of a node in ipvs mode.*ipvsadm -Ln") as caught:
+        read(text, "node.txt", Family.IPV4)
+    assert caught.value.line == line
+
+
+def test_chains_that_ipvs_mode_left_behind_make_no_node_of_it():
+    text = "*nat\n:KUBE-SVC-A - [0:0]\n:KUBE-LOAD-BALANCER - [0:0]\n-A KUBE-SVC-A -j RETURN\nCOMMIT\n"
+    assert ("nat", "KUBE-LOAD-BALANCER") in read(text, "node", Family.IPV4).containers

@@ -229,10 +229,13 @@ class TestKernel:
         node = tmp_path / "node.txt"
         node.write_text(lab_rules("--saved", "--proxy-version", "v1.14", code=0).stdout)
         done = lab_rules("--diff", node, "--proxy-version", "v1.15", code=1)
-        heading, row, verdict = done.stdout.splitlines()
+        heading, row, cause, fits, verdict = done.stdout.splitlines()
         assert heading.split() == ["chain", "rule"]
         assert row.split(None, 3) == ["missing", "filter", "KUBE-FORWARD", "-m conntrack --ctstate INVALID -j DROP"]
-        assert verdict == f"{node} differs from the rules of kube-proxy v1.15 (iptables, ipv4): 1 missing."
+        assert cause == "The difference: The rules are those of kube-proxy v1.14 (give --proxy-version v1.14)."
+        assert fits == "v1.14 fits without a difference then."
+        differs = "1 missing; it changes where packets go."
+        assert verdict == f"{node} differs from the rules of kube-proxy v1.15 (iptables, ipv4): {differs}"
 
     def test_json_of_differences(self, lab_rules, objects, tmp_path):
         node = tmp_path / "node.txt"
@@ -343,3 +346,46 @@ class TestKernel:
             pytest.skip(done.stderr)
         assert done.returncode == 0, done.stderr
         assert ":KUBE-SERVICES - [0:0]" in done.stdout
+
+    def test_what_explains_it_is_said_and_then_fits(self, lab_rules, objects, tmp_path):
+        """As somebody would meet it: another release, and another name of the node."""
+        node = tmp_path / "node.txt"
+        there = ("--proxy-version", "v1.31", *NODE)
+        node.write_text(lab_rules(objects, "--saved", *there, code=0).stdout)
+        here = ("--proxy-version", "v1.20", *NODE[2:], "--node-name", "worker-2")
+        said = lab_rules(objects, "--diff", node, *here, code=1).stdout
+        assert "is the node's name worker-1? (give --node-name worker-1)" in said
+        assert re.search(
+            r"differences: The rules are those of kube-proxy v1\.\d+ to v1\.\d+ \(give --proxy-version v", said
+        )
+        assert " fit without a difference then." in said
+        assert re.search(r"differs from the rules of kube-proxy v1.20 .*; \d+ of them change where packets go\.$", said)
+        cure = re.search(r"give --proxy-version (\S+)\)", said)[1]
+        lab_rules(objects, "--diff", node, "--proxy-version", cure, *NODE, code=0)
+        done = lab_rules(objects, "--diff", node, "--proxy-version", "auto", *NODE, code=0)
+        assert f"has the rules of kube-proxy {cure} " in done.stdout
+
+    def test_json_has_effects_causes_and_what_fits(self, lab_rules, objects, tmp_path):
+        node = tmp_path / "node.txt"
+        text = lab_rules(objects, "--saved", "--proxy-version", "v1.31", *NODE, code=0).stdout
+        node.write_text(text.replace("*nat\n", "*nat\n:KUBE-XLB-AAAAAAAAAAAAAAAA - [0:0]\n"))
+        answer = lab_rules(objects, "--diff", node, "--json", "--proxy-version", "v1.31", *NODE, code=1).json()
+        assert (answer["same"], answer["changes_traffic"], answer["causes"]) == (False, False, [])
+        [one] = answer["differences"]
+        assert (one["kind"], one["effect"], one["name"]) == ("extra", "unused", "KUBE-XLB-AAAAAAAAAAAAAAAA")
+        assert one["note"] == "KUBE-XLB chains of v1.23 or earlier, unused"
+        assert "v1.31" in answer["fitting_versions"]
+        done = lab_rules(objects, "--diff", node, "--json", "--proxy-version", "v1.20", *NODE, code=1).json()
+        assert done["changes_traffic"]
+        [cause] = done["causes"]
+        assert (cause["setting"], cause["explains"]) == ("--proxy-version", len(done["differences"]) - 1)
+        assert {one["cause"] for one in done["differences"]} == {0, None}
+
+    def test_what_changes_nothing_is_one_line(self, lab_rules, objects, tmp_path):
+        node = tmp_path / "node.txt"
+        text = lab_rules(objects, "--saved", "--proxy-version", "v1.29", *NODE, code=0).stdout
+        node.write_text(text.replace("service portals", "service gates"))
+        done = lab_rules(objects, "--diff", node, "--proxy-version", "v1.29", *NODE, code=1)
+        first, *_ = done.stdout.split("\n")
+        assert first == "6 differences change nothing for a packet: 6 in comments alone."
+        assert "6 different; none of them changes where packets go." in done.stdout

@@ -1,0 +1,290 @@
+"""Finds what explains the differences between a node's rules and kube-proxy's, by trying it.
+
+Whatever may be otherwise (:mod:`lab.rules.whatifs`) is rendered and compared: what leaves the fewest differences is
+taken, and the next thing is tried on top, until nothing helps. A cause is only said where, without it, what it explains
+would differ and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from lab.errors import LabError
+from lab.kubeproxy.services import MANY_ENDPOINTS
+from lab.rules.diff import Cause, unlike
+from lab.rules.dump import Dump
+from lab.rules.side import Side
+from lab.rules.whatifs import (
+    VERSION,
+    WhatIf,
+    chances,
+    of_release,
+    only_of,
+    place_of,
+    releases,
+    services_in,
+    settings,
+    span,
+)
+
+if TYPE_CHECKING:
+    from lab.rules.source import Proxy
+    from lab.topology.kubernetes import Service
+
+Sides = Callable[["Proxy", Dump], tuple[Dump, Dump]]
+
+_STEPS: Final = 8
+_NEAR: Final = 6  # releases that are tried again after something else was found
+_MANY: Final = 3000  # endpoints: with more, a part of the Services is all that is tried
+_DIFFERING: Final = 20  # Services in a sample
+_SORTS: Final = 40  # of Services in it
+_OF_MANY: Final = 5  # as many of each, where a part is all that is tried
+_EQUAL: Final = 8  # things that explain as much of a sample are tried on the whole
+_IMPOSSIBLE: Final = 1 << 60
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What was found by trying.
+
+    :param proxy: kube-proxy with what chance decided, as it was decided on the node.
+    :param chance: what that was, in sentences.
+    :param likely: kube-proxy and the node's rules with all that was found.
+    :param causes: in the order in which they were found.
+    :param explained: which cause explains what, by the keys of :func:`~lab.rules.diff.unlike`.
+    :param fitting: the releases that leave no difference once the causes are taken into account, oldest first.
+    :param nearest: the release that leaves the fewest differences then, where none fits.
+    :param left: how many it leaves.
+    """
+
+    proxy: Proxy
+    likely: tuple[Proxy, Dump]
+    chance: tuple[str, ...] = ()
+    causes: tuple[Cause, ...] = ()
+    explained: dict[Hashable, int] = field(default_factory=dict)
+    fitting: tuple[str, ...] = ()
+    nearest: str | None = None
+    left: int = 0
+
+
+Chosen = dict[str, WhatIf]
+
+
+class Search:
+    """Tries what may be otherwise.
+
+    :param sides: returns kube-proxy's rules and the node's as they are to be compared.
+    """
+
+    def __init__(self, proxy: Proxy, found: Dump, sides: Sides) -> None:
+        self._proxy = proxy
+        self._whole = _Attempts(proxy, found, sides)
+        self._tried = self._whole
+        if sum(len(one.endpoints) for one in proxy.endpoint_slices) > _MANY:
+            self._tried = self._whole.sample({}, _OF_MANY)
+        self._mode = proxy.mode
+        self._shapes = releases(proxy.mode)
+        self._releases = [of_release(names, proxy.mode) for names in self._shapes]
+
+    def explain(self) -> Explanation:
+        """Find what explains the differences: chance, if it can, else whatever else as well."""
+        proxy = self._proxy
+        possible = list(chances(proxy))
+        if possible:
+            chosen = self._greedily(possible, ())
+            if not self._tried.size(chosen) and not self._whole.size(chosen):
+                return self._explanation(chosen)
+        expected, found = self._tried.sides({})
+        place = place_of(proxy.options.release, self._mode)
+        near = sorted(range(len(self._shapes)), key=lambda number: abs(number - place))
+        others = [self._releases[number] for number in near if number != place]
+        tried = [*settings(proxy, Side(expected), Side(found)), *possible]
+        chosen = self._needed(self._greedily(tried, others))
+        return self._explanation(self._plausible(chosen))
+
+    def _greedily(self, tried: Sequence[WhatIf], others: Sequence[WhatIf]) -> Chosen:
+        """Take what leaves the fewest differences, one after the other.
+
+        Where nothing does any more, a release and something else may together.
+
+        :param others: the other releases.
+        """
+        chosen: Chosen = {}
+        for _ in range(_STEPS):
+            if not self._tried.size(chosen):
+                break
+            sample = self._tried.sample(chosen)
+            # The releases that come nearest are worth another try, once something else is found.
+            others = sorted(others, key=lambda one: sample.size({**chosen, VERSION: one}))[:_NEAR]
+            better = self._better(chosen, sample, [{one.setting: one} for one in (*tried, *others)])
+            if better is None:
+                pairs = [{VERSION: other, one.setting: one} for other in others for one in tried]
+                better = self._better(chosen, sample, pairs)
+            if better is None:
+                break
+            chosen = better
+        return chosen
+
+    def _better(self, chosen: Chosen, sample: _Attempts, changes: Sequence[Chosen]) -> Chosen | None:
+        """Return what is chosen with the change that leaves the fewest differences; None where none leaves fewer."""
+        sizes = [sample.size({**chosen, **change}) for change in changes]
+        least = min(sizes, default=_IMPOSSIBLE)
+        equal = [{**chosen, **change} for change, size in zip(changes, sizes, strict=True) if size == least]
+        best = min(equal[:_EQUAL], key=self._tried.size, default=chosen)
+        return best if self._tried.size(best) < self._tried.size(chosen) else None
+
+    def _needed(self, chosen: Chosen) -> Chosen:
+        """Leave out what is not needed: without it no more differs."""
+        for setting in list(chosen):
+            less = {key: one for key, one in chosen.items() if key != setting}
+            if self._tried.size(less) <= self._tried.size(chosen):
+                chosen = less
+        return chosen
+
+    def _plausible(self, chosen: Chosen) -> Chosen:
+        """Leave out a release that explains less than it leaves: some release is always nearest."""
+        if VERSION not in chosen:
+            return chosen
+        less = {setting: one for setting, one in chosen.items() if setting != VERSION}
+        left = self._tried.size(chosen)
+        return chosen if self._tried.size(less) - left > left else self._needed(less)
+
+    def _explanation(self, chosen: Chosen) -> Explanation:
+        """Say what each explains, where it does so without making other differences."""
+        chance = {setting: one for setting, one in chosen.items() if one.by_chance}
+        proxy = self._whole.applied(chance)[0]
+        base, left = self._whole.differing(chance), self._whole.differing(chosen)
+        if base is None or left is None:
+            return Explanation(proxy, self._whole.applied(chance))
+        gone = base - left
+        fitting = self._fitting(chosen) if not left else ()
+        causes: list[Cause] = []
+        explained: dict[Hashable, int] = {}
+        for setting, one in chosen.items():
+            without = self._tried.differing({key: other for key, other in chosen.items() if key != setting})
+            if one.by_chance or without is None or (self._tried.differing(chosen) or Counter()) - without:
+                continue
+            alone = self._whole.differing({**chance, setting: one}) or Counter()
+            for key in (base - alone) & gone:
+                explained.setdefault(key, len(causes))
+            sentence, cure = one.sentence, one.cure
+            if setting == VERSION and fitting:
+                sentence = f"The rules are those of kube-proxy {span(fitting, self._mode)}."
+                cure = f"give {VERSION} {fitting[-1]}"
+            causes.append(Cause(setting, sentence, cure))
+        if causes and len(causes) + len(chance) == len(chosen):
+            for key in gone:  # what only several together explain
+                explained.setdefault(key, len(causes) - 1)
+        words = tuple(one.sentence for one in chance.values())
+        likely = self._whole.applied(chosen)
+        if not left:
+            return Explanation(proxy, likely, words, tuple(causes), explained, fitting)
+        nearest = min(
+            [{}, *({VERSION: one} for one in self._releases)],
+            key=lambda release: self._tried.size({**chosen, **release}),
+        )
+        name = self._whole.applied({**chosen, **nearest})[0].options.release.name
+        return Explanation(
+            proxy, likely, words, tuple(causes), explained, (), name, self._whole.size({**chosen, **nearest})
+        )
+
+    def _fitting(self, chosen: Chosen) -> tuple[str, ...]:
+        """Return the releases with which nothing differs: the one that fits, and those next to it that do.
+
+        Where a part of the Services was tried, those next to it are not known to.
+        """
+        place = place_of(self._whole.applied(chosen)[0].options.release, self._mode)
+        if self._tried is not self._whole:
+            return self._shapes[place]
+        fits = [place]
+        for direction in (range(place - 1, -1, -1), range(place + 1, len(self._shapes))):
+            for number in direction:
+                if self._tried.size({**chosen, VERSION: self._releases[number]}):
+                    break
+                fits.append(number)
+        return tuple(name for number in sorted(fits) for name in self._shapes[number])
+
+
+class _Attempts:
+    """What was tried, and what differed then."""
+
+    def __init__(self, proxy: Proxy, found: Dump, sides: Sides, *, uncommented: bool = False) -> None:
+        self.proxy, self._found, self._sides = proxy, found, sides
+        self._uncommented = uncommented
+        self._known: dict[frozenset[WhatIf], Counter[Hashable] | None] = {}
+
+    def applied(self, chosen: Chosen) -> tuple[Proxy, Dump]:
+        """Return kube-proxy and the node's rules with some things otherwise."""
+        proxy, found = self.proxy, self._found
+        for one in chosen.values():
+            proxy, found = one.proxy(proxy), one.dump(found)
+        return proxy, found
+
+    def sides(self, chosen: Chosen) -> tuple[Dump, Dump]:
+        """Return both sides with some things otherwise."""
+        return self._sides(*self.applied(chosen))
+
+    def differing(self, chosen: Chosen) -> Counter[Hashable] | None:
+        """Return what differs then; None where that cannot be rendered or loaded."""
+        key = frozenset(chosen.values())
+        if key not in self._known:
+            try:
+                self._known[key] = unlike(*self.sides(chosen), uncommented=self._uncommented)
+            except LabError:
+                self._known[key] = None
+        return self._known[key]
+
+    def size(self, chosen: Chosen) -> int:
+        """Return how much differs then."""
+        differing = self.differing(chosen)
+        return _IMPOSSIBLE if differing is None else sum(differing.values())
+
+    def sample(self, chosen: Chosen, times: int = 1) -> _Attempts:
+        """Return attempts with a part of the Services: some that differ, and some of every sort."""
+        services = self.proxy.services
+        if len(services) <= (_DIFFERING + _SORTS) * times:
+            return self
+        expected, found = (Side(one) for one in self.sides(chosen))
+        differing = self.differing(chosen) or Counter()
+        places = [key[0] for key in differing if isinstance(key, tuple)]
+        differ = [service for place in places for side in (expected, found) for service in side.services.get(place, ())]
+        sorts: dict[Hashable, list[str]] = {}
+        for one in services:
+            own = sorts.setdefault(_sort(one), [])
+            if len(own) < times:
+                own.append(one.key)
+        known = [name for own in list(sorts.values())[:_SORTS] for name in own]
+        wanted = {*list(dict.fromkeys(differ))[: _DIFFERING * times], *known}
+        proxy = dataclasses.replace(
+            self.proxy,
+            services=tuple(one for one in services if one.key in wanted),
+            endpoint_slices=tuple(one for one in self.proxy.endpoint_slices if one.service_key in wanted),
+        )
+        unknown = sorted(services_in(found) - {one.key for one in services})
+        # Comments depend on how many endpoints there are.
+        uncommented = (
+            self._uncommented or sum(len(one.endpoints) for one in self.proxy.endpoint_slices) > MANY_ENDPOINTS
+        )
+        dump = only_of(Side(self._found), {*wanted, *unknown})
+        return _Attempts(proxy, dump, self._sides, uncommented=uncommented)
+
+
+def _sort(service: Service) -> Hashable:
+    """Return by what Services are alike for kube-proxy."""
+    spec, ingress = service.spec, service.status.load_balancer.ingress
+    return (
+        spec.type,
+        spec.external_traffic_policy,
+        spec.internal_traffic_policy,
+        bool(spec.external_ips),
+        bool(spec.load_balancer_source_ranges),
+        tuple(one.ip_mode for one in ingress),
+        bool(spec.affinity_seconds),
+        any(not port.name for port in spec.ports),
+        frozenset(service.metadata.annotations),
+        frozenset(service.metadata.labels) - {"app"},
+    )

@@ -1,0 +1,200 @@
+"""Tells of each difference whether it changes what becomes of a packet: where it goes, its mark, whether it is dropped.
+
+What is not shown to change nothing counts as a change.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import combinations
+from typing import TYPE_CHECKING, Final
+
+from lab.rules.dump import Line
+from lab.rules.normal import Item, Part, items
+from lab.rules.side import Place, Side, bare
+
+if TYPE_CHECKING:
+    from lab.rules.dump import Dump
+
+_MANY: Final = 300  # rules: of a longer chain with another order each pair would take too long
+
+
+class Effect(StrEnum):
+    """What a difference changes."""
+
+    TRAFFIC = "traffic"
+    """Where a packet goes, its mark, or whether it is dropped."""
+    COMMENT = "comment"
+    FORM = "form"
+    """It says the same by other chains' names."""
+    IDLE = "idle"
+    """It does nothing: it leads to where nothing happens, or is a comment alone."""
+    ORDER = "order"
+    """Rules in another order, none of which a packet can tell."""
+    UNUSED = "unused"
+    """No packet comes there."""
+
+
+class Kind(StrEnum):
+    """How the node's rules differ from kube-proxy's."""
+
+    MISSING = "missing"
+    EXTRA = "extra"
+    DIFFERENT = "different"
+    MOVED = "moved"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What one side has and the other has not, or not so.
+
+    :param wanted: kube-proxy's; None where it is extra.
+    :param given: the node's; None where it is missing.
+    """
+
+    kind: Kind
+    place: Place
+    wanted: Item | None
+    given: Item | None
+
+
+class Judge:
+    """Judges the differences between two dumps."""
+
+    def __init__(self, expected: Dump, found: Dump) -> None:
+        self.expected, self.found = Side(expected), Side(found)
+
+    def effects(self, pairs: Sequence[Pair]) -> list[Effect]:
+        """Return the effect of each pair; those of a container stand together."""
+        shared = self.expected.dump.containers.keys() & self.found.dump.containers.keys()
+        # What a packet comes to by itself has its counterpart in the other side's having none.
+        shared |= self.expected.starts | self.found.starts
+        forms = _Forms(self.expected, self.found)
+        effects: dict[int, Effect] = {}
+        led: tuple[list[Place], list[Place]] = [], []
+        for number, pair in enumerate(pairs):
+            if pair.place not in shared:
+                continue
+            effect = effects[number] = self._of_shared(pair, forms)
+            if effect is Effect.TRAFFIC:
+                sides = (self.expected, self.found)
+                for side, item, places in zip(sides, (pair.wanted, pair.given), led, strict=True):
+                    if item:
+                        places.extend(_targets(side, pair.place, item))
+        # A chain that one side has is as good as the other's of another name, unless what leads there differs.
+        reached = [
+            side.reached(places, frozenset(side.dump.containers.keys() - shared))
+            for side, places in zip((self.expected, self.found), led, strict=True)
+        ]
+        for number, pair in enumerate(pairs):
+            if number not in effects:
+                missing = pair.kind is Kind.MISSING
+                side, led_to = (self.expected, reached[0]) if missing else (self.found, reached[1])
+                item = pair.wanted or pair.given
+                assert item is not None
+                effects[number] = _of_own(side, pair.place, item, differs=pair.place in led_to)
+        return [effects[number] for number in range(len(pairs))]
+
+    def _of_shared(self, pair: Pair, forms: _Forms) -> Effect:
+        wanted, given = pair.wanted, pair.given
+        if pair.kind is Kind.MOVED:
+            return self._of_order(pair)
+        if wanted and given and bare(wanted) == bare(given):
+            return Effect.COMMENT
+        sides = [side for side, item in ((self.expected, wanted), (self.found, given)) if item]
+        if all(_unused(side, pair.place) for side in sides):
+            return Effect.UNUSED
+        acting = [
+            (side, item)
+            for side, item in ((self.expected, wanted), (self.found, given))
+            if item and not _is_idle(side, pair.place, item)
+        ]
+        if not acting:
+            return Effect.IDLE
+        like = all(forms.has_like(side, pair.place, item) for side, item in acting)
+        return Effect.FORM if like else Effect.TRAFFIC
+
+    def _of_order(self, pair: Pair) -> Effect:
+        """Judge by all rules of the chain that act, those that both sides have."""
+        place = pair.place
+        if all(_unused(side, place) for side in (self.expected, self.found)):
+            return Effect.UNUSED
+        orders = [
+            [
+                item.parts
+                for item in items(side.dump.containers[place], side.dump.mode)
+                if not _is_idle(side, place, item)
+            ]
+            for side in (self.expected, self.found)
+        ]
+        common = Counter(orders[0]) & Counter(orders[1])
+        wanted, given = ([parts for parts in one if parts in common] for one in orders)
+        if wanted == given:
+            return Effect.ORDER
+        if max(common.values()) > 1 or len(common) > _MANY:
+            return Effect.TRAFFIC
+        places = {parts: number for number, parts in enumerate(given)}
+        turned = ((one, other) for one, other in combinations(wanted, 2) if places[one] > places[other])
+        return Effect.ORDER if all(_apart(*pair) for pair in turned) else Effect.TRAFFIC
+
+
+class _Forms:
+    """The rules that one side has in a container in other words than the other."""
+
+    def __init__(self, expected: Side, found: Side) -> None:
+        self._sides = expected, found
+        self._known: dict[tuple[int, Place], Counter[Hashable]] = {}
+
+    def has_like(self, side: Side, place: Place, item: Item) -> bool:
+        """Tell whether the other side does the same as an item, as often."""
+        form = side.form(place, item)
+        own, other = (self._counted(number, place) for number in (0, 1))
+        return own[form] == other[form]
+
+    def _counted(self, number: int, place: Place) -> Counter[Hashable]:
+        key = (number, place)
+        if key not in self._known:
+            side = self._sides[number]
+            one = side.dump.containers.get(place)
+            found = items(one, side.dump.mode) if one else []
+            self._known[key] = Counter(side.form(place, item) for item in found)
+        return self._known[key]
+
+
+def _of_own(side: Side, place: Place, item: Item, *, differs: bool) -> Effect:
+    """Judge what is in a container that the other side has not."""
+    if _unused(side, place):
+        return Effect.UNUSED
+    if _is_idle(side, place, item):
+        return Effect.IDLE
+    return Effect.TRAFFIC if differs else Effect.FORM
+
+
+def _unused(side: Side, place: Place) -> bool:
+    return place not in side.used
+
+
+def _is_idle(side: Side, place: Place, item: Item) -> bool:
+    kind = side.dump.containers[place].kind
+    if item.text == f"({kind})":  # it is there: what it does, its rules do
+        return place in side.idle
+    return not item.keyed and side.does_nothing(place, item.text)
+
+
+def _targets(side: Side, place: Place, item: Item) -> list[Place]:
+    return list(side.targets(side.dump.containers[place], Line(item.text, item.line)))
+
+
+def _apart(one: Iterable[Part], other: Iterable[Part]) -> bool:
+    """Tell whether no packet can tell in which order two rules of iptables stand."""
+    mine, theirs = ({part[0]: part for part in parts if part[0] in ("-d", "-p", "-j")} for parts in (one, other))
+    if mine.get("-j") == theirs.get("-j") and len(mine.get("-j", ())) > 0:
+        return True
+    for key, ending in (("-d", ("/32", "/128")), ("-p", ("",))):
+        values = [parts.get(key, ("", ""))[1] for parts in (mine, theirs)]
+        if all(value and value.endswith(ending) for value in values) and values[0] != values[1]:
+            return True
+    return False

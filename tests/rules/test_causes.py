@@ -1,0 +1,304 @@
+"""What explains the differences from real nodes: found by trying, and said only where it does."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from lab.kubeproxy.settings import NOTHING_SAID
+from lab.rules.check import check, fitting, read_node
+from lab.rules.effects import Effect
+from lab.rules.scratch import saved_uncounted
+from lab.rules.source import Choice
+from lab.rules.whatifs import place_of, releases, span
+from lab.topology.reader import load_either
+from lab.words import ProxyMode
+
+pytestmark = pytest.mark.kernel  # nftables mode's rules are loaded where their form is not known
+
+
+def explained(comparison):
+    return [(cause.setting, cause.cure) for cause in comparison.causes]
+
+
+# What was said wrongly of a real node, and what is to be said instead.
+WRONG = {
+    "node name": ("v1.33.13/iptables-v4", {"node_name": "worker-2"}, "--node-name", "give --node-name worker-1"),
+    "node name, nft": ("v1.36.3/nft-v4", {"node_name": "worker-2"}, "--node-name", "give --node-name worker-1"),
+    "no node name": ("v1.14.0/iptables-v4", {"node_name": None}, "--node-name", "give --node-name worker-1"),
+    "cluster CIDR": (
+        "v1.20.0-rc.0/iptables-v4",
+        {"cluster_cidrs": ("10.0.0.0/8",)},
+        "--cluster-cidr",
+        "give --cluster-cidr 10.244.0.0/16",
+    ),
+    "no cluster CIDR": (
+        "v1.31.14/nft-v6",
+        {"cluster_cidrs": ()},
+        "--cluster-cidr",
+        "give --cluster-cidr fd44::/16",
+    ),
+    "masquerade-all": (
+        "v1.28.3/iptables-v6",
+        {"masquerade_all": True},
+        "--masquerade-all",
+        "leave out --masquerade-all",
+    ),
+    "masquerade-all, nft": (
+        "v1.36.3/nft-v6",
+        {"masquerade_all": True},
+        "--masquerade-all",
+        "leave out --masquerade-all",
+    ),
+    "be-liberal": (
+        "v1.30.3/iptables-v6",
+        {"conntrack_tcp_be_liberal": True},
+        "--conntrack-tcp-be-liberal",
+        "leave out --conntrack-tcp-be-liberal",
+    ),
+    "bit": (
+        "v1.25.1/iptables-v6",
+        {"masquerade_bit": 15},
+        "--iptables-masquerade-bit",
+        "give --iptables-masquerade-bit 14",
+    ),
+    "localhost": (
+        "v1.32.13/iptables-v4",
+        {"localhost_node_ports": False},
+        "--iptables-localhost-nodeports",
+        "give --iptables-localhost-nodeports=true",
+    ),
+    "node port addresses": (
+        "v1.26.0/iptables-v4",
+        {"node_port_addresses": ("172.16.0.0/12",)},
+        "--nodeport-addresses",
+        "give --nodeport-addresses 0.0.0.0/0",
+    ),
+    "no node address, nft": (
+        "v1.34.9/nft-v4",
+        {"node_addresses": ()},
+        "--node-address",
+        "give --node-address 192.168.50.10",
+    ),
+    "zone": ("v1.35.6/iptables-v4", {"node_zone": "zone-b"}, "--node-zone", "give --node-zone zone-a"),
+    "service CIDR": (
+        "v1.33.13/nft-v4",
+        {"service_cidrs": ()},
+        "--service-cidr",
+        "give --service-cidr 10.96.0.0/12",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "changes", "setting", "cure"), WRONG.values(), ids=WRONG)
+def test_what_was_said_wrongly_is_named(dumps, name, changes, setting, cure):
+    comparison = check(dumps.proxy(name, **changes), dumps.text(name), name)
+    assert explained(comparison) == [(setting, cure)]
+    assert {one.cause for one in comparison.differences} == {0}
+    assert span(comparison.fitting, dumps.proxy(name).mode)  # and nothing is left
+
+
+# What was said of other nodes than those that wrote these rules; in the order in which they are found.
+NODES = {
+    "another cluster CIDR there": (
+        "cluster_cidrs",
+        ("10.9.0.0/16",),
+        ["--cluster-cidr"],
+    ),
+    "none there": ("cluster_cidrs", (), ["--cluster-cidr"]),
+    "masquerade-all there": ("masquerade_all", True, ["--masquerade-all"]),
+    "be-liberal there": ("conntrack_tcp_be_liberal", True, ["--conntrack-tcp-be-liberal"]),
+    "bit there": ("masquerade_bit", 20, ["--iptables-masquerade-bit"]),
+    "localhost closed there": ("localhost_node_ports", False, ["--iptables-localhost-nodeports"]),
+    "node port addresses there": ("node_port_addresses", ("192.0.2.0/24",), ["--nodeport-addresses"]),
+}
+
+
+@pytest.mark.parametrize(("field", "value", "settings"), NODES.values(), ids=NODES)
+def test_what_is_otherwise_on_the_node_is_named(make_proxy, field, value, settings):
+    proxy = make_proxy(Choice(ProxyMode.IPTABLES, "v1.32"))
+    options = dataclasses.replace(proxy.options, nfacct=False, **{field: value})
+    there = dataclasses.replace(proxy, options=options)
+    comparison = check(proxy, saved_uncounted(there), "node")
+    assert [cause.setting for cause in comparison.causes] == settings
+    assert {one.cause for one in comparison.differences} == {0}
+
+
+OLDER = ("v1.14", "v1.21", "v1.26", "v1.33", "v1.36")
+
+
+@pytest.mark.parametrize("said", OLDER)
+@pytest.mark.parametrize("name", ["v1.18.2/iptables-v6", "v1.28.3/iptables-v6", "v1.36.3/iptables-v6"])
+def test_the_release_is_named(dumps, name, said):
+    comparison = check(dumps.proxy(name, version=said), dumps.text(name), name)
+    own = dumps.proxy(name).options.release
+    every = [names for names in releases(ProxyMode.IPTABLES) if set(names) <= set(comparison.fitting)]
+    if comparison.same:
+        assert comparison.fitting == (said,)
+        return
+    # What wrote the dump is among them, by its place or by the patch up to which all wrote the same.
+    assert releases(ProxyMode.IPTABLES)[place_of(own, ProxyMode.IPTABLES)] in every
+    assert [cause.setting for cause in comparison.causes] == ["--proxy-version"]
+    assert all(one.cause == 0 for one in comparison.differences)
+
+
+@pytest.mark.parametrize(
+    "name", ["v1.14.0/iptables-v4", "v1.22.17/iptables-v4-dual", "v1.33.5/nft-v4", "v1.36.3/nft-v6"]
+)
+def test_auto_chooses_it(dumps, name):
+    proxy = dumps.proxy(name, version="v1.14")  # with which some of these fail
+    own = dumps.proxy(name)
+    chosen = fitting(proxy, read_node(dumps.text(name), name, proxy))
+    assert check(chosen, dumps.text(name), name).same
+    assert chosen.options.release.minor >= own.options.release.minor
+
+
+def test_several_causes_are_told_apart(dumps):
+    name = "v1.33.13/iptables-v4"
+    proxy = dumps.proxy(name, version="v1.28", node_name="worker-2", cluster_cidrs=())
+    comparison = check(proxy, dumps.text(name), name)
+    assert {cause.setting for cause in comparison.causes} == {"--node-name", "--cluster-cidr", "--proxy-version"}
+    assert {one.cause for one in comparison.differences} == {0, 1, 2}
+    assert comparison.fitting[-1] == "v1.33"
+
+
+def test_a_release_and_a_setting_that_explain_nothing_alone_are_found_together(dumps):
+    """Without the cluster CIDR v1.33 and v1.34 write the same: which it is, the rules with one say."""
+    name = "v1.34.9/nft-v6"
+    comparison = check(dumps.proxy(name, version="v1.33", cluster_cidrs=()), dumps.text(name), name)
+    assert {cause.setting for cause in comparison.causes} == {"--cluster-cidr", "--proxy-version"}
+    assert all(one.cause is not None for one in comparison.differences)
+    assert "v1.34" in comparison.fitting
+
+
+@pytest.mark.parametrize("name", ["v1.16.0/iptables-v4", "v1.33.13/iptables-v4", "v1.33.13/nft-v4", "v1.36.3/nft-v4"])
+def test_a_service_that_the_objects_lack_is_named(dumps, name):
+    proxy = dumps.proxy(name)
+    gone = {"default/nodeport", "default/lb-ranges"}
+    fewer = dataclasses.replace(
+        proxy,
+        services=tuple(one for one in proxy.services if one.key not in gone),
+        endpoint_slices=tuple(one for one in proxy.endpoint_slices if one.service_key not in gone),
+    )
+    comparison = check(fewer, dumps.text(name), name)
+    [cause] = comparison.causes
+    assert cause.sentence.startswith("2 Services (default/lb-ranges, default/nodeport) are on the node")
+    assert {one.cause for one in comparison.differences} == {0}
+    assert {one.service for one in comparison.differences} <= {*gone, None}
+
+
+def test_a_service_that_the_node_lacks_is_named(make_proxy, tmp_path, objects):
+    given = load_either(str(objects))
+    proxy = make_proxy(Choice(ProxyMode.IPTABLES, "v1.32"))
+    [first, *_] = [one for one in given.services if one.spec.cluster_ip not in (None, "None")]
+    there = dataclasses.replace(proxy, services=tuple(one for one in proxy.services if one.key != first.key))
+    comparison = check(proxy, saved_uncounted(there), "node")
+    [cause] = comparison.causes
+    assert cause.sentence == f"The Service {first.key} is among the objects, but without a rule on the node."
+
+
+def test_nothing_is_said_that_does_not_explain(dumps):
+    """An endpoint that is missing has none of these causes; the release is right, and so it is said."""
+    name = "v1.33.13/iptables-v4"
+    text = dumps.text(name)
+    [rule, *_] = re.findall(r"^-A KUBE-SVL-.*default/lb-local:web.*\n", text, re.MULTILINE)
+    comparison = check(dumps.proxy(name), text.replace(rule, ""), name)
+    assert comparison.causes == ()
+    [difference] = comparison.differences
+    assert (difference.cause, difference.effect, difference.service) == (None, Effect.TRAFFIC, "default/lb-local")
+    assert (comparison.fitting, comparison.nearest, comparison.left) == ((), "v1.33.13", 1)
+
+
+def test_a_cause_makes_no_other_differences(dumps):
+    """What the cause explains is what differs without it and not with it."""
+    name = "v1.33.13/iptables-v4"
+    text = dumps.text(name).replace("-A KUBE-MARK-MASQ -j MARK", "-A KUBE-MARK-MASQ -p tcp -j MARK")
+    comparison = check(dumps.proxy(name, node_name="worker-2"), text, name)
+    [cause] = comparison.causes
+    assert cause.setting == "--node-name"
+    [other] = [one for one in comparison.differences if one.cause is None]
+    assert other.name == "KUBE-MARK-MASQ"
+    assert comparison.left == 2  # a rule that is missing, and one that is extra
+
+
+def test_what_makes_other_differences_is_no_cause(dumps):
+    """Bit 15 would explain most of these rules, but not the one that accepts what bit 14 marks."""
+    name = "v1.33.13/iptables-v6"
+    lines = dumps.text(name).split("\n")
+    text = "\n".join(line if "KUBE-FORWARD" in line else line.replace("0x4000", "0x8000") for line in lines)
+    comparison = check(dumps.proxy(name), text, name)
+    assert comparison.differences
+    assert comparison.causes == ()
+
+
+def test_some_release_is_always_nearest(make_proxy):
+    """That one rule less is missing of v1.14 does not make it the node's release."""
+    here = Path(__file__).parent
+    proxy = make_proxy(Choice(ProxyMode.IPTABLES, "v1.15"), reference=here / "any-range.yaml", node=NOTHING_SAID)
+    comparison = check(proxy, (here / "comment-jump.txt").read_text(), "node")
+    assert comparison.causes == ()
+    assert comparison.nearest == "v1.14"
+    assert comparison.left > 1
+
+
+def test_chance_is_no_difference_and_is_said(dumps):
+    name = "v1.24.3/iptables-v4"
+    comparison = check(dumps.proxy(name), dumps.text(name), name)
+    assert comparison.same
+    assert any("default/slice-conflict, kube-proxy leaves to chance" in note for note in comparison.notes)
+    assert any("stand in another order: kube-proxy leaves it to chance" in note for note in comparison.notes)
+
+
+@pytest.mark.filterwarnings("ignore:v/. and v/. both claim")
+@pytest.mark.parametrize("mode", list(ProxyMode), ids=str)
+def test_which_service_gets_an_address_that_two_claim_is_chance(make_proxy, mode):
+    here = Path(__file__).parent
+    proxy = make_proxy(Choice(mode, "v1.33"), reference=here / "same-external-ip.yaml", node=NOTHING_SAID)
+    there = dataclasses.replace(proxy, services=proxy.services[::-1])
+    comparison = check(proxy, saved_uncounted(there), "node")
+    assert comparison.same
+    said = "Which of v/a, v/b gets 192.0.2.77 80/tcp, kube-proxy leaves to chance: here it is v/b."
+    assert (said in comparison.notes) is (mode is ProxyMode.NFTABLES)  # in iptables mode there are rules of both
+
+
+def test_chance_is_found_beside_a_cause(dumps):
+    name = "v1.24.3/iptables-v4"
+    comparison = check(dumps.proxy(name, node_name="worker-2"), dumps.text(name), name)
+    assert [cause.setting for cause in comparison.causes] == ["--node-name"]
+    assert any("default/slice-conflict" in note for note in comparison.notes)
+    assert {one.cause for one in comparison.differences} == {0}
+
+
+def test_a_large_cluster_is_explained_by_a_part_of_it(dumps):
+    """With over 3,000 endpoints some Services are tried, with over 12 nodes those that the local endpoints are of."""
+    proxy = dumps.proxy("v1.33.13/iptables-v4")
+    [service] = [one for one in proxy.services if one.key == "default/np-local"]
+    slices = [one for one in proxy.endpoint_slices if one.service_key == service.key]
+    services, endpoint_slices = [], []
+    for number in range(160):
+        copy = {"name": f"{service.metadata.name}-{number}"}
+        ip = f"10.100.{number // 250}.{number % 250 + 1}"
+        ports = tuple(port.model_copy(update={"node_port": 20000 + number}) for port in service.spec.ports)
+        spec = service.spec.model_copy(update={"cluster_ip": ip, "cluster_ips": (ip,), "ports": ports})
+        services.append(service.model_copy(update={"metadata": service.metadata.model_copy(update=copy), "spec": spec}))
+        for one in slices:
+            labels = {**one.metadata.labels, "kubernetes.io/service-name": copy["name"]}
+            metadata = one.metadata.model_copy(update={"name": f"{one.metadata.name}-{number}", "labels": labels})
+            endpoints = tuple(
+                one.endpoints[0].model_copy(
+                    update={"addresses": (f"10.244.{place % 20}.{place}",), "node_name": f"worker-{place % 20}"}
+                )
+                for place in range(1, 22)
+            )
+            endpoint_slices.append(one.model_copy(update={"metadata": metadata, "endpoints": endpoints}))
+    proxy = dataclasses.replace(proxy, services=tuple(services), endpoint_slices=tuple(endpoint_slices))
+    there = dataclasses.replace(
+        proxy, options=dataclasses.replace(proxy.options, node_name="worker-3", version="v1.24")
+    )
+    text = saved_uncounted(there)
+    comparison = check(proxy, text, "node")
+    assert [cause.setting for cause in comparison.causes] == ["--node-name", "--proxy-version"]
+    assert all(one.cause is not None for one in comparison.differences)
