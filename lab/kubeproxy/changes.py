@@ -53,6 +53,11 @@ class Change:
     pulls: tuple[int, ...] = ()
     read: bool = False
 
+    @property
+    def shapes_rules(self) -> bool:
+        """Whether it is about the rules; others are about what else a node is."""
+        return self.effect in (Effect.TRAFFIC, Effect.FORM)
+
     def within(self, minor: int, patch: int | None) -> bool:
         """Say whether a release has it.
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lab.kubeproxy import changes
 from lab.kubeproxy.chance import Undecided, undecided
-from lab.kubeproxy.changes import CHANGES, Change, Effect
+from lab.kubeproxy.changes import CHANGES, Change
 from lab.kubeproxy.options import DetectLocalMode
 from lab.kubeproxy.releases import NEWEST, OLDEST, Release, find_release
 from lab.rules.dump import Container, Dump, Line, target_of
@@ -105,7 +105,7 @@ def place_of(release: Release, mode: ProxyMode) -> int:
 
 
 def _shape(release: Release, mode: ProxyMode) -> frozenset[Change]:
-    return frozenset(one for one in release.changes if mode in one.modes and one.effect is not Effect.NODE)
+    return frozenset(one for one in release.changes if mode in one.modes and one.shapes_rules)
 
 
 def of_release(names: Sequence[str], mode: ProxyMode) -> WhatIf:
@@ -128,10 +128,11 @@ def span(names: Sequence[str], mode: ProxyMode) -> str:
 
 
 def _known() -> Iterator[tuple[int, int | None]]:
-    """Give each minor, and the patch releases before one that changed something."""
+    """Give each minor, and the patch releases before one that changed something in the rules."""
     for minor in range(OLDEST, NEWEST + 1):
         yield minor, None
-        patches = {patch for change in CHANGES.values() for own, patch in change.patches if own == minor}
+        shaping = [change for change in CHANGES.values() if change.shapes_rules]
+        patches = {patch for change in shaping for own, patch in change.patches if own == minor}
         yield from ((minor, patch - 1) for patch in patches if patch)
 
 
