@@ -348,16 +348,18 @@ def _nftables_addition(topology: Topology, options: ProxyOptions, change: NodeCh
 def _pods(topology: Topology, family: Family) -> list[str]:
     """Return the networks that the pods of a topology are in.
 
-    The cluster's CIDRs where a node knows them, else those of every host that is no node.
+    The cluster's CIDRs where a node knows them, else those of every host that is neither a node nor where a node sends
+    whatever it does not know.
     """
     cidrs = (cidr for node in topology.nodes for cidr in node.cluster_cidrs if Family.of(cidr) is family)
     if known := list(dict.fromkeys(map(str, cidrs))):
         return known
     nodes = {node.name for node in topology.nodes}
+    gateways = {route.via for node in topology.nodes for route in node.routes if route.to == "default"}
     networks = (
         own.network
         for host in topology.hosts
-        if host.name not in nodes
+        if host.name not in nodes and (host.forwarding or gateways.isdisjoint(topology.addresses(host.name)))
         for end in topology.ends(host.name)
         for own in end.addresses
         if Family.of(own) is family
