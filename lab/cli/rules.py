@@ -138,8 +138,6 @@ def rules(
     if proxy_version == AUTO and diff is None:
         raise InputError(f"--proxy-version {AUTO}, and nothing to fit", cure="give --diff FILE too")
     choice = Choice(proxy_mode, proxy_version, backend)
-    if backend is not None and diff is not None:
-        raise InputError("--backend, and what both save is the same but for its order", cure="leave it away")
     if diff is not None:
         raise typer.Exit(_compare(source, diff, family, choice, settings, json=json))
     with steps() as say:
@@ -217,6 +215,8 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, settings: S
     if others:
         names = ", ".join(one.node for one in (proxy, *others))
         raise InputError(f"{source} has several nodes: {names}", cure="say by --node-name whose rules these are")
+    if choice.backend is not None:
+        print("lab: --backend makes no difference: both programs save the same but for its order", file=sys.stderr)
     with steps() as say:
         say(f"comparing with {name}")
         found = read_node(text, name, proxy)
