@@ -41,9 +41,12 @@ _IPTABLES_LINE: Final = re.compile(
 )
 _TARGET: Final = re.compile(r" -[jg] (\S+)")
 _COMMENT: Final = re.compile(r' --comment ("(?:[^"\\]|\\.)*"|\S+)')
+_TABLE_LINE: Final = re.compile(r"^[ \t]*\*([a-z]+)[ \t\r]*$", re.MULTILINE)
+_RULES_ADDRESS: Final = re.compile(r"^.*-A KUBE-.* -[sd] ([0-9a-fA-F:.]+)", re.MULTILINE)
 _ADDRESS: Final = re.compile(r"(?:^| )-[sd] ([0-9a-fA-F:.]+)")
 _PROPERTY: Final = re.compile(r"type \S+ hook |policy |comment \"|devices? ")  # what a chain says of itself
 _HANDLE: Final = re.compile(r" # handle \d+$")
+_WITHOUT_VALUE: Final = re.compile(r"(?:^| )(-[sdpiomjg])(?= -| !|$)")
 _STRINGS: Final = re.compile(r'"[^"]*"')
 _BETWEEN: Final = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')  # commas outside of strings
 
@@ -199,8 +202,8 @@ def _read_iptables(text: str, source: str, family: Family) -> Dump:
     entered: set[tuple[str, str]] = set()
     matches_sets = 0
     table, number = "", 0
+    text, notes = _of_family(text, family, source)
     lines: Iterable[tuple[int, str]] = _lines(text)
-    notes: list[str] = []
     if listing.is_one(next(_lines(text))[1]):
         lines, notes = listing.as_saved(lines, source)
     for number, line in lines:
@@ -235,6 +238,9 @@ def _read_iptables(text: str, source: str, family: Family) -> Dump:
             if _OF_A_SET in rule:
                 matches_sets = matches_sets or number
             _check_family(rule, family, source, number)
+            if missing := _WITHOUT_VALUE.search(_STRINGS.sub('""', rule)):
+                message = f"no rule that iptables-save prints: nothing behind {missing[1]}"
+                raise InputError(message, source=source, line=number, cure=CURE)
             containers[table, name].lines.append(Line(rule, number))
     if table:
         raise InputError(f"ends within the table {table}", source=source, line=number, cure=CUT_OFF)
@@ -259,6 +265,33 @@ def target_of(rule: str) -> str:
     """Return what a rule jumps to; empty where it does not. A comment may speak of jumps too."""
     target = _TARGET.search(_COMMENT.sub("", f" {rule}"))
     return target[1] if target else ""
+
+
+def _of_family(text: str, family: Family, source: str) -> tuple[str, list[str]]:
+    """Return what is of a family where several dumps stand in one file, each line where it was, and say so.
+
+    :raises InputError: more than one is of this family, or none is.
+    """
+    starts, seen = [0], set[str]()
+    for found in _TABLE_LINE.finditer(text):
+        if found[1] in seen:
+            starts.append(found.start())
+            seen.clear()
+        seen.add(found[1])
+    if len(starts) == 1:
+        return text, []
+    pieces = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
+    addresses = [_RULES_ADDRESS.search(piece) for piece in pieces]
+    its = [number for number, one in enumerate(addresses) if one and (":" in one[1]) == (family is Family.IPV6)]
+    its = its or [number for number, one in enumerate(addresses) if one is None]
+    if len(its) != 1:
+        line = text.count("\n", 0, starts[1]) + 1
+        message = f"another dump begins here, and {len(its)} of the {len(pieces)} are of {family}"
+        raise InputError(message, source=source, line=line, cure="give one of them")
+    before = text.count("\n", 0, starts[its[0]])
+    return "\n" * before + pieces[its[0]], [
+        f"{len(pieces)} dumps stand in the file: compared is the one from line {before + 1} on."
+    ]
 
 
 def _check_family(rule: str, family: Family, source: str, number: int) -> None:
