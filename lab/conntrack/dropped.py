@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 _IPTABLES_RULE: Final = re.compile(r"^\[(\d+):\d+\] -A \S+ .*--ctstate INVALID\b.* -j DROP$", re.MULTILINE)
 _IPTABLES_LOADED: Final = re.compile(r"--ctstate INVALID\b.*-j DROP")
 _NFTABLES_LOADED: Final = "ct state invalid counter drop"
-_NFTABLES_UNCOUNTED: Final = "ct state invalid drop"  # kube-proxy's own in v1.29
 _NFTABLES_RULE: Final = re.compile(r"ct state invalid counter packets (\d+) bytes \d+ drop")
 _OTHER_RULE: Final = re.compile(
     r"^\[(\d+):\d+\] (-A (?!.*--ctstate INVALID\b).* -j (?:DROP|REJECT)\b.*)$", re.MULTILINE
@@ -26,7 +25,7 @@ _NFTABLES_OTHER: Final = re.compile(r"counter packets (\d+) bytes \d+.* (?:drop|
 
 
 def dropped_as_invalid(node: RunningHost, version: int) -> int | None:
-    """Return the packets that the node's INVALID drops counted, None where no such rule can tell.
+    """Return the packets that the node's INVALID drops counted, None where it has no such rule.
 
     :param version: 4 or 6, the IP version.
     """
@@ -36,8 +35,6 @@ def dropped_as_invalid(node: RunningHost, version: int) -> int | None:
         counts = [count for table in tables for count in _IPTABLES_RULE.findall(node.xtables.save(version, table))]
     elif any(_NFTABLES_LOADED in rules for rules in node.rules):
         counts = _NFTABLES_RULE.findall(node.nft.run("list ruleset"))
-        if not any(map(int, counts)) and any(_NFTABLES_UNCOUNTED in rules for rules in node.rules):
-            counts = []  # that other one may have dropped it
     else:
         counts = []
     return sum(map(int, counts)) if counts else None
