@@ -27,40 +27,48 @@ LONGEST_COMMENT: Final = 128
 class Fault:
     """Something that kube-proxies do wrong.
 
-    :param first: the first minor release that does, N of v1.N.
-    :param last: the last one whose newest patch does.
+    :param releases: which do.
     :param what: what happens, in one sentence.
     """
 
-    first: int
-    last: int
+    releases: str
     what: str
 
 
 FAULTS: Final = (
-    Fault(14, 18, "A blank before a loadBalancerSourceRange ends the program, which starts again and again."),
-    Fault(14, 16, "A load balancer's address of the other family makes the load of all rules fail."),
-    Fault(14, 19, "Where the kubelet has not made KUBE-MARK-DROP and a rule jumps there, the load of all rules fails."),
-    Fault(21, 27, "A node of both families takes its own address for 0.0.0.0 (see node-ip-of-family)."),
-    Fault(22, 22, "v1.22.0 to v1.22.3 serve a Service whose endpoints are all unready (see takes-unready)."),
     Fault(
-        29, 29, "In nftables mode source ranges of one Service that overlap make the load of the family's rules fail."
+        "v1.14 to v1.17.13, v1.18.10 and v1.19.3",
+        "A blank before a loadBalancerSourceRange ends the program, which starts again and again.",
     ),
     Fault(
-        29,
-        36,
+        "v1.14 to v1.16.7 and v1.17.3",
+        "A load balancer's address of the other family makes the load of all rules fail.",
+    ),
+    Fault(
+        "v1.14 to v1.19",
+        "Where the kubelet has not made KUBE-MARK-DROP and a rule jumps there, the load of all rules fails.",
+    ),
+    Fault("v1.21 to v1.27", "A node of both families takes its own address for 0.0.0.0 (see node-ip-of-family)."),
+    Fault("v1.22.0 to v1.22.3", "A Service whose endpoints are all unready is served (see takes-unready)."),
+    Fault(
+        "v1.29", "In nftables mode source ranges of one Service that overlap make the load of the family's rules fail."
+    ),
+    Fault(
+        "v1.29 to v1.36",
         "In nftables mode a port without usable endpoints (in v1.30 also one with source ranges) whose"
         f" namespace/name:port is longer than {LONGEST_COMMENT} characters makes every load of its family fail, again"
         " every 30 seconds.",
     ),
-    Fault(31, 34, "In nftables mode up to v1.33.5 and v1.34.1 an interface's name prefix for local pods never loads."),
+    Fault("v1.31 to v1.33.5 and v1.34.1", "In nftables mode an interface's name prefix for local pods never loads."),
     Fault(
-        33,
-        36,
+        "v1.33 to v1.36",
         "In nftables mode the drop of unallocated cluster IPs can be missing until the next full sync: the event of a"
         " ServiceCIDR asks for none.",
     ),
-    Fault(34, 36, "The node's zone can be lost at the start (2 of 40 starts): hints for zones are not heeded then."),
+    Fault(
+        "v1.34 to v1.36",
+        "The node's zone can be lost at the start (2 of 40 starts): hints for zones are not heeded then.",
+    ),
 )
 """What is known, oldest first; seen with real programs."""
 
@@ -74,13 +82,13 @@ def refuse(service: Service, options: ProxyOptions) -> None:
     who = f"kube-proxy {options.version}"
     if changes.TRIMS_RANGES not in release and any(cidr.startswith(" ") for cidr in spec.load_balancer_source_ranges):
         message = f"{who} ends, again and again: Service {service.key} has a loadBalancerSourceRange after a blank"
-        raise InputError(message, cure=f"leave it out, or take v1.{changes.TRIMS_RANGES.minor}")
+        raise InputError(message, cure=f"leave it out, or take {release.first_with(changes.TRIMS_RANGES)}")
     others = [one.ip for one in service.status.load_balancer.ingress if one.ip and not options.of_family(one.ip)]
     if others and changes.OTHER_BALANCERS not in release and not options.own_cluster:
         message = (
             f"{who} loads no rule at all: Service {service.key} has the load balancer {others[0]}, no {options.family}"
         )
-        raise InputError(message, cure=f"leave that address out, or take v1.{changes.OTHER_BALANCERS.minor}")
+        raise InputError(message, cure=f"leave that address out, or take {release.first_with(changes.OTHER_BALANCERS)}")
 
 
 def refuse_comment(name: str, options: ProxyOptions) -> None:

@@ -41,6 +41,11 @@ class Release:
         """Its name: ``v1.33.6-gke.1``, or ``v1.33`` for the newest patch of it."""
         return f"v1.{self.minor}{'' if self.patch is None else f'.{self.patch}'}{self.suffix}"
 
+    def first_with(self, change: Change) -> str:
+        """Return the first release, of this minor where it has any, that has a change."""
+        patch = dict(change.patches).get(self.minor)
+        return f"v1.{change.minor}" if patch is None else f"v1.{self.minor}.{patch}"
+
     @property
     def known(self) -> bool:
         """Whether rules of this minor were seen; a later one is taken to write those of the last that was."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lab.kubeproxy.changes import CHANGES, Change
+from lab.kubeproxy.changes import CHANGES, NFT_ALPHA, Change
 from lab.kubeproxy.faults import FAULTS
 from lab.kubeproxy.releases import NEWEST, OLDEST
 from lab.words import ProxyMode
@@ -49,19 +49,20 @@ def main() -> None:
 
 def _row(change: Change) -> str:
     modes = " and ".join(mode for mode in ProxyMode if mode in change.modes)
+    if len(change.modes) > 1 and change.minor < NFT_ALPHA.minor:
+        modes = "iptables; nftables from its start"
     patches = dict(change.patches)
     first = f"v1.{change.minor}" if change.minor not in patches else ""
     releases = ", ".join(filter(None, [*(f"v1.{minor}.{patch}" for minor, patch in patches.items()), first]))
     pulls = ", ".join(f"[#{pull}]({_PULL}/{pull})" for pull in change.pulls)
     name = f"`{change.name}`{'*' * change.read}"
-    what = change.what[0].upper() + change.what[1:]
+    what = change.what[0].upper() + change.what[1:] if change.what.split()[0].isalpha() else change.what
     return f"| {name} | {what}. | {change.effect} | {modes} | {releases} | {pulls} |"
 
 
 def _faults() -> Iterator[str]:
     for fault in FAULTS:
-        last = f" to v1.{fault.last}" if fault.last != fault.first else ""
-        yield f"| v1.{fault.first}{last} | {fault.what} |"
+        yield f"| {fault.releases} | {fault.what} |"
 
 
 if __name__ == "__main__":
