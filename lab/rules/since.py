@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from lab.rules.source import Proxy
 
 _SHOWN: Final = 6  # lines of one change
+_HOST: Final = re.compile(r"(?<=[0-9a-f:])/(?:32|128)(?= |$)")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class Step:
     gone: tuple[str, ...]
     new: tuple[str, ...]
     stopped: str | None = None
+
+    @property
+    def acts(self) -> bool:
+        """Whether it changes these objects' rules, or may: they could not be written with it alone."""
+        return bool(self.gone or self.new or self.stopped)
 
 
 @dataclass(frozen=True)
@@ -83,8 +90,9 @@ def _with(proxy: Proxy, release: Release) -> Proxy:
 
 
 def _lines(proxy: Proxy) -> Counter[str]:
+    """Count what is written; that v1.14 to v1.23 write /32 behind an address means nothing."""
     lines = "".join(proxy.render()).splitlines()
-    return Counter(line for line in lines if line.startswith((":", "-", "add ")))
+    return Counter(_HOST.sub("", line) for line in lines if line.startswith((":", "-", "add ")))
 
 
 def said(found: Upgrade, proxy: Proxy) -> Iterator[str]:
@@ -101,22 +109,31 @@ def said(found: Upgrade, proxy: Proxy) -> Iterator[str]:
         yield f"{names}: {count}. Of these may change {where}: {', '.join(rerouting)}."
     else:
         yield f"{names}: {count}, none of {where}."
-    for step in found.steps:
+    acting = [step for step in found.steps if step.acts]
+    for step in sorted(acting, key=lambda step: step.change.effect is not Effect.TRAFFIC):
         yield ""
         yield from _step(step)
+    if idle := [step for step in found.steps if not step.acts]:
+        yield ""
+        yield "Nothing of these objects' rules is changed by:"
+        yield from (f"  {_title(step)}" for step in idle)
+
+
+def _title(step: Step) -> str:
+    change = step.change
+    pulls = "".join(f", #{pull}" for pull in change.pulls)
+    undone = ", taken back" if step.undone else ""
+    return f"{change.name} (v1.{change.minor}{pulls}{undone}): {change.what}."
 
 
 def _step(step: Step) -> Iterator[str]:
     change = step.change
-    pulls = "".join(f", #{pull}" for pull in change.pulls)
-    undone = ", taken back" if step.undone else ""
-    yield f"{change.name} (v1.{change.minor}{pulls}{undone}): {change.what}."
+    yield _title(step)
     yield f"  {change.effect}{'' if not change.read else '; read in the source, or seen with other objects'}"
     if step.stopped:
         yield f"  not shown alone: {step.stopped}"
-    elif not (step.gone or step.new):
-        yield "  nothing of these objects' rules"
-    for sign, lines in (("-", step.gone), ("+", step.new)):
+    for sign, unsorted in (("-", step.gone), ("+", step.new)):
+        lines = sorted(unsorted, key=lambda line: line.startswith((":", "add chain", "add set", "add map")))
         yield from (f"  {sign} {line}" for line in lines[:_SHOWN])
         if len(lines) > _SHOWN:
             yield f"  {sign} and {len(lines) - _SHOWN} more (--json has them all)"
