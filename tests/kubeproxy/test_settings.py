@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from lab.kubeproxy.configuration import read_configuration
 from lab.kubeproxy.options import DetectLocalMode, ProxyOptions
 from lab.kubeproxy.releases import find_release
 from lab.kubeproxy.settings import GATES, KEYS, SETTINGS, Settings, find_word, from_words, plain, settled
-from lab.proxy import NodeChange, proxy_options
+from lab.proxy import NodeChange, node_release, proxy_options
 from lab.topology.model import Host
 from lab.topology.reader import load, parse
 from lab.trial import with_proxy
@@ -383,8 +384,48 @@ def test_the_mode_of_a_file_is_the_nodes_unless_an_option_says_otherwise(configu
 
 def test_what_one_mode_has_goes_with_it():
     place = parse("topology: a\nhosts: {n: {proxy-mode: iptables, iptables-masquerade-bit: 3, node-zone: z}}\n")
-    [node] = with_proxy(place, NFTABLES, None, None).nodes
-    assert (node.masquerade_bit, node.node_zone) == (None, "z")
+    with pytest.warns(
+        InputWarning, match=r"^hosts\.n\.iptables-masquerade-bit: not used: it is for iptables mode$"
+    ) as warned:
+        [node] = with_proxy(place, NFTABLES, None, None).nodes
+    assert (node.masquerade_bit, node.node_zone, len(warned)) == (None, "z", 1)
+
+
+def test_a_backend_goes_with_its_mode():
+    place = parse("topology: a\nhosts: {n: {proxy-mode: iptables, backend: legacy}}\n")
+    with pytest.warns(InputWarning, match=r"^hosts\.n\.backend: not used: it is for iptables mode$"):
+        with_proxy(place, NFTABLES, None, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "mode", "expected"),
+    [
+        ("proxy-mode: iptables, proxy-version: v1.36", NFTABLES, "v1.36"),
+        ("proxy-mode: iptables, proxy-version: v1.29.3", NFTABLES, "v1.29.3"),
+        ("proxy-mode: nftables, proxy-version: v1.33", IPTABLES, "v1.33"),
+        ("proxy-mode: iptables, proxy-version: v1.14", NFTABLES, "v1.31"),  # as the shipped ones say
+        ("proxy-mode: iptables", NFTABLES, "v1.31"),
+        ("proxy-mode: nftables", IPTABLES, "v1.14"),
+    ],
+)
+def test_another_mode_keeps_the_topologys_version_that_has_it(given, mode, expected):
+    place = parse(f"topology: a\nhosts: {{n: {{{given}}}}}\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        [node] = with_proxy(place, mode, None, None).nodes
+    assert (node.proxy_mode, node_release(node).name) == (mode, expected)
+
+
+def test_a_version_without_the_mode_gives_way_to_the_default_which_is_said():
+    place = parse("topology: a\nhosts: {n: {proxy-mode: iptables, proxy-version: v1.28}}\n")
+    words = r"^hosts\.n\.proxy-version: not used: kube-proxy v1\.28 has no nftables mode; v1\.31 is taken$"
+    with pytest.warns(InputWarning, match=words):
+        [node] = with_proxy(place, NFTABLES, None, None).nodes
+    assert node_release(node).name == "v1.31"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        [node] = with_proxy(place, NFTABLES, "v1.33", None).nodes
+    assert node_release(node).name == "v1.33"
 
 
 def test_a_topologys_setting_that_a_chosen_release_does_not_know_is_refused():
