@@ -23,8 +23,37 @@ if TYPE_CHECKING:
 #: Whose rules a node has that names no version: the last one with the bug, and the first with nftables mode in beta.
 DEFAULT_VERSIONS: Final = {ProxyMode.IPTABLES: "v1.14", ProxyMode.NFTABLES: "v1.31"}
 
-#: Feature gates that shape rules; of others it is said that they change nothing here.
-GATES: Final = ("AllowServiceExternalIPs", "IPv6DualStack", "LoadBalancerIPMode", "NFTablesProxyMode")
+
+class Gate(NamedTuple):
+    """A feature gate that shapes rules.
+
+    :param first: the first minor that has it, and ``last`` the last; None where that is yet to come.
+    :param by: the change, by its name, that has it on by default; empty where it is so in every release.
+    :param known: whether rules are written by it here; of others the default alone is.
+    """
+
+    first: int
+    last: int | None
+    by: str
+    known: bool = False
+
+
+#: By name; of others it is said that they change nothing here. Source: pkg/features/kube_features.go of each release.
+_GATES: Final = {
+    "AllowServiceExternalIPs": Gate(36, None, "", known=True),
+    "IPv6DualStack": Gate(16, 24, "dual-stack", known=True),
+    "LoadBalancerIPMode": Gate(29, None, "ip-mode", known=True),
+    "NFTablesProxyMode": Gate(29, None, "nft-beta", known=True),
+    "EndpointSliceProxying": Gate(18, 24, "slices"),
+    "ExternalPolicyForExternalIP": Gate(18, 21, "external-ip-local"),
+    "PreferSameTrafficDistribution": Gate(33, None, "hints-nodes"),
+    "ProxyTerminatingEndpoints": Gate(22, 29, "terminating"),
+    "ServiceInternalTrafficPolicy": Gate(21, 27, "internal-policy"),
+    "TopologyAwareHints": Gate(21, None, "hints-annotated"),
+}
+
+#: Feature gates by which rules are written here.
+GATES: Final = tuple(name for name, gate in _GATES.items() if gate.known)
 
 _TRUE: Final = {"true", "1", "t"}  # strconv.ParseBool, by which kube-proxy reads its flags
 _FALSE: Final = {"false", "0", "f"}
@@ -487,9 +516,31 @@ def unfit(setting: ProxySetting, value: object, mode: ProxyMode, release: Releas
         return BadValueError(
             f"kube-proxy {release.name} does not know {what}", f"v1.{lacking.minor} is the first that does"
         )
-    if setting.field == "feature_gates" and mode is ProxyMode.NFTABLES and ("NFTablesProxyMode", False) in value:  # type: ignore[operator]
+    if setting.field != "feature_gates":
+        return None
+    return next(filter(None, (_unfit_gate(*gate, mode, release) for gate in value)), None)  # type: ignore[attr-defined]
+
+
+def _unfit_gate(name: str, on: bool, mode: ProxyMode, release: Release) -> BadValueError | None:  # noqa: FBT001
+    """Return why a feature gate cannot be heeded; None where it can, or says what the release does anyway."""
+    from lab.kubeproxy.changes import CHANGES
+
+    gate = _GATES.get(name)
+    if gate is None:
+        return None  # it is warned of
+    if name == "NFTablesProxyMode" and mode is ProxyMode.NFTABLES and not on:
         return BadValueError("NFTablesProxyMode is off, and without it there is no nftables mode", "leave it away")
-    return None
+    if on is (not gate.by or CHANGES[gate.by] in release):
+        return None
+    lacks = f"kube-proxy {release.name} does not know the feature gate {name}"
+    if release.minor < gate.first:
+        return BadValueError(lacks, f"v1.{gate.first} is the first that does")
+    if gate.last is not None and release.minor > gate.last:
+        return BadValueError(lacks, f"v1.{gate.last} is the last that does")
+    if gate.known:
+        return None
+    what = f"{name}={_spell(on)} shapes rules of kube-proxy {release.name}, and how is not known here"
+    return BadValueError(what, "leave it away: then the rules are those of its default")
 
 
 def settled(known: Mapping[str, Any], said: Mapping[str, Said]) -> dict[str, Said]:
@@ -535,8 +586,8 @@ def incomplete(values: Mapping[str, Any]) -> tuple[str, BadValueError] | None:
 def warn_of_gates(gates: Iterable[tuple[str, bool]], place: str) -> None:
     """Warn of feature gates that shape no rules."""
     for name, _on in gates:
-        if name not in GATES:
-            hint = nearest(name, GATES)
+        if name not in _GATES:
+            hint = nearest(name, _GATES)
             warn(f"{place}: the feature gate {name} shapes no rule that is known here; it is left out ({hint})")
 
 

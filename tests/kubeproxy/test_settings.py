@@ -49,6 +49,7 @@ FIRST = {  # FACTS of each release's flags: k8s.io/kubernetes cmd/kube-proxy/app
     "localhost_node_ports": ("true", "v1.26"),
     "conntrack_tcp_be_liberal": ("true", "v1.29"),
     "service_cidrs": ("10.96.0.0/12", "v1.33"),
+    "feature_gates": ("IPv6DualStack=false", "v1.14"),  # as it is there; see below of what is asked for besides
 }
 MODES = {"localhost_node_ports": IPTABLES, "masquerade_bit": IPTABLES, "service_cidrs": NFTABLES}  # of one mode alone
 
@@ -200,6 +201,63 @@ def test_nftables_mode_without_its_gate():
     with pytest.raises(InputError, match=r"^--feature-gates: NFTablesProxyMode is off"):
         said.fitting(NFTABLES, find_release("v1.30"))
     assert said.fitting(IPTABLES, find_release("v1.30"))
+
+
+# By gate: what is not known of its rules, and which releases do not know it. Source: kube_features.go of each release.
+@pytest.mark.parametrize(
+    ("gate", "version", "words"),
+    [
+        ("ProxyTerminatingEndpoints=true", "v1.21", "(v1.22 is the first that does)"),
+        ("ProxyTerminatingEndpoints=true", "v1.22", None),
+        ("ProxyTerminatingEndpoints=true", "v1.25", None),
+        ("ProxyTerminatingEndpoints=false", "v1.26", None),
+        ("TopologyAwareHints=true", "v1.21", None),
+        ("TopologyAwareHints=true", "v1.23", None),
+        ("TopologyAwareHints=false", "v1.24", None),
+        ("ServiceInternalTrafficPolicy=true", "v1.21", None),
+        ("ServiceInternalTrafficPolicy=false", "v1.22", None),
+        ("EndpointSliceProxying=true", "v1.18", None),
+        ("EndpointSliceProxying=true", "v1.17", "(v1.18 is the first that does)"),
+        ("ExternalPolicyForExternalIP=true", "v1.18", None),
+        ("PreferSameTrafficDistribution=true", "v1.33", None),
+        ("PreferSameTrafficDistribution=true", "v1.32", "(v1.33 is the first that does)"),
+        ("AllowServiceExternalIPs=false", "v1.35", "(v1.36 is the first that does)"),
+        ("NFTablesProxyMode=true", "v1.28", "(v1.29 is the first that does)"),
+        ("LoadBalancerIPMode=true", "v1.28", "(v1.29 is the first that does)"),
+        ("IPv6DualStack=true", "v1.15", "(v1.16 is the first that does)"),
+        ("IPv6DualStack=false", "v1.25", "(v1.24 is the last that does)"),
+    ],
+)
+def test_a_gate_that_cannot_be_heeded_is_refused(configuration, gate, version, words):
+    name = gate.partition("=")[0]
+    what = f"{gate} shapes rules of kube-proxy {version}, and how is not known here"
+    wanted = what if words is None else f"kube-proxy {version} does not know the feature gate {name} {words}"
+    with pytest.raises(InputError, match=f"^--feature-gates: {re.escape(wanted)}"):
+        from_words({"feature_gates": gate}).fitting(IPTABLES, find_release(version))
+    with pytest.raises(InputError, match=f":3: featureGates: {re.escape(wanted)}"):
+        configuration(f"featureGates: {{{gate.replace('=', ': ')}}}\n").fitting(IPTABLES, find_release(version))
+    host = f"proxy-mode: iptables, proxy-version: {version}, feature-gates: {{{gate.replace('=', ': ')}}}"
+    with pytest.raises(InputError, match=rf"hosts\.n\.feature-gates: {re.escape(wanted)}"):
+        parse(f"topology: a\nhosts: {{n: {{{host}}}}}\n")
+
+
+@pytest.mark.parametrize(
+    ("gate", "version"),
+    [
+        ("ProxyTerminatingEndpoints=false", "v1.22"),
+        ("ProxyTerminatingEndpoints=true", "v1.26"),
+        ("TopologyAwareHints=true", "v1.36"),
+        ("AllowServiceExternalIPs=true", "v1.14"),
+        ("AllowServiceExternalIPs=false", "v1.36"),
+        ("LoadBalancerIPMode=true", "v1.29"),
+        ("LoadBalancerIPMode=false", "v1.36"),
+        ("NFTablesProxyMode=true", "v1.29"),
+        ("IPv6DualStack=true", "v1.16"),
+        ("IPv6DualStack=true", "v1.36"),
+    ],
+)
+def test_a_gate_that_is_heeded_or_says_what_is_so_is_taken_without_a_word(gate, version):
+    assert from_words({"feature_gates": gate}).fitting(IPTABLES, find_release(version))
 
 
 def test_gates_that_shape_no_rule_are_named():
