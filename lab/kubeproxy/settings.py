@@ -408,12 +408,21 @@ TOPOLOGYS: Final = (*KEYS, "service_cidrs")
 # --- what was said --------------------------------------------------------------------------------
 
 
+#: Says what a setting is called where others are said.
+Called: TypeAlias = Callable[[ProxySetting], str]
+
+
+def _as_option(row: ProxySetting) -> str:
+    return f"--{row.option}"
+
+
 class Said(NamedTuple):
     """A setting that somebody gave.
 
     :param place: where: an option, or a file with its line and field.
     :param mode: counts in this mode alone.
     :param by_file: a KubeProxyConfiguration says it: there every field stands, whether its release knows it or not.
+    :param called: what others are called there.
     """
 
     setting: ProxySetting
@@ -421,6 +430,7 @@ class Said(NamedTuple):
     place: str
     mode: ProxyMode | None = None
     by_file: bool = False
+    called: Called = _as_option
 
     @property
     def text(self) -> str:
@@ -469,11 +479,7 @@ class Settings:
 NOTHING_SAID: Final = Settings()
 
 
-def _as_option(row: ProxySetting) -> str:
-    return f"--{row.option}"
-
-
-def from_words(words: Mapping[str, object], called: Callable[[ProxySetting], str] = _as_option) -> Settings:
+def from_words(words: Mapping[str, object], called: Called = _as_option) -> Settings:
     """Return what options or arguments say, by field; None is not said.
 
     :param called: how to call a setting in errors.
@@ -487,7 +493,7 @@ def from_words(words: Mapping[str, object], called: Callable[[ProxySetting], str
         value = row.value(given, called(row))
         if field == "feature_gates":
             warn_of_gates(value, called(row))
-        said.append(Said(row, value, called(row)))
+        said.append(Said(row, value, called(row), called=called))
     return Settings(tuple(said))
 
 
@@ -550,7 +556,11 @@ def settled(known: Mapping[str, Any], said: Mapping[str, Said]) -> dict[str, Sai
     :raises InputError: something said wants another setting, or says nothing without one.
     """
     left = dict(said)
-    while lacking := incomplete({**known, **{field: one.value for field, one in left.items()}}):
+
+    def called(field: str, other: ProxySetting) -> str:
+        return left[field].called(other) if field in left else other.key
+
+    while lacking := incomplete({**known, **{field: one.value for field, one in left.items()}}, called):
         field, wrong = lacking
         if field not in left:
             break  # not of what was said
@@ -560,10 +570,13 @@ def settled(known: Mapping[str, Any], said: Mapping[str, Said]) -> dict[str, Sai
     return left
 
 
-def incomplete(values: Mapping[str, Any]) -> tuple[str, BadValueError] | None:
+def incomplete(
+    values: Mapping[str, Any], called: Callable[[str, ProxySetting], str] = lambda _field, other: other.key
+) -> tuple[str, BadValueError] | None:
     """Return the first setting that wants another, or that says nothing without another; None where all is well.
 
     :param values: what is set, by field.
+    :param called: says what a setting is called where the one of a field is set; else as a topology's host does.
     """
     from lab.kubeproxy.options import DetectLocalMode
 
@@ -575,11 +588,12 @@ def incomplete(values: Mapping[str, Any]) -> tuple[str, BadValueError] | None:
     }
     needed = needs.get(mode)
     if needed and not values.get(needed):
-        other = SETTINGS[needed].key
+        other = called("detect_local_mode", SETTINGS[needed])
         return "detect_local_mode", BadValueError(f"{mode} wants {other}", f"give {other} as well")
     for wanted, field in needs.items():
         if field != "node_pod_cidrs" and values.get(field) and mode is not wanted:
-            return field, BadValueError(f"says nothing without detect-local-mode {wanted}", "give both, or none")
+            other = called(field, SETTINGS["detect_local_mode"])
+            return field, BadValueError(f"says nothing without {other} {wanted}", "give both, or none")
     return None
 
 

@@ -276,15 +276,18 @@ def test_the_gates_that_are_known_are_those_that_renderers_ask_for():
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ({"detect_local_mode": "NodeCIDR"}, "--detect-local-mode: NodeCIDR wants node-pod-cidrs"),
-        ({"detect_local_mode": "BridgeInterface"}, "--detect-local-mode: BridgeInterface wants pod-bridge-interface"),
+        (
+            {"detect_local_mode": "NodeCIDR"},
+            r"--detect-local-mode: NodeCIDR wants --node-pod-cidr \(give --node-pod-cidr as",
+        ),
+        ({"detect_local_mode": "BridgeInterface"}, "--detect-local-mode: BridgeInterface wants --pod-bridge-interface"),
         (
             {"detect_local_mode": "BridgeInterface", "pod_interface_name_prefix": "veth"},
-            "--detect-local-mode: BridgeInterface wants pod-bridge-interface",
+            "--detect-local-mode: BridgeInterface wants --pod-bridge-interface",
         ),
         (
             {"pod_interface_name_prefix": "veth"},
-            "--pod-interface-name-prefix: says nothing without detect-local-mode Inter",
+            "--pod-interface-name-prefix: says nothing without --detect-local-mode Inter",
         ),
     ],
 )
@@ -356,8 +359,49 @@ def test_what_the_release_does_not_know_is_refused_where_it_asks_for_something(c
 def test_what_a_file_says_to_no_effect_is_taken(configuration):
     read = configuration("detectLocalMode: ClusterCIDR\ndetectLocal: {bridgeInterface: cni0}\n")
     assert set(settled({}, read.fitting(IPTABLES, find_release("v1.24")))) == {"detect_local_mode"}
-    with pytest.raises(InputError, match=r":3: detectLocalMode: BridgeInterface wants pod-bridge-interface"):
+    with pytest.raises(InputError, match=r":3: detectLocalMode: BridgeInterface wants detectLocal\.bridgeInterface "):
         settled({}, configuration("detectLocalMode: BridgeInterface").fitting(IPTABLES, find_release("v1.24")))
+    with pytest.raises(InputError, match=r":3: detectLocalMode: NodeCIDR wants --node-pod-cidr "):
+        settled({}, configuration("detectLocalMode: NodeCIDR").fitting(IPTABLES, find_release("v1.24")))
+    with pytest.raises(InputError, match=r"^<inline>:2: hosts\.n\.detect-local-mode: NodeCIDR wants node-pod-cidrs "):
+        parse("topology: a\nhosts: {n: {proxy-mode: iptables, proxy-version: v1.24, detect-local-mode: NodeCIDR}}\n")
+
+
+def test_a_pytest_users_words_are_called_as_they_are_given():
+    said = from_words({"detect_local_mode": "NodeCIDR"}, lambda row: row.word)
+    with pytest.raises(InputError, match="^detect_local_mode: NodeCIDR wants node_pod_cidr "):
+        settled({}, said.fitting(IPTABLES, find_release("v1.24")))
+
+
+def test_what_a_file_is_that_is_no_text(tmp_path):
+    path = tmp_path / "kube-proxy.yaml"
+    for data in b"Jt\xdf\xce", b"a\x00b":
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=r"not a text file: .* \(a KubeProxyConfiguration is YAML in UTF-8\)"):
+            read_configuration(str(path))
+
+
+def test_a_hosts_gates_that_shape_no_rule_are_named():
+    host = "{proxy-mode: iptables, feature-gates: {AllAlpha: true, IPv6DualStack: false}}"
+    with pytest.warns(InputWarning, match=r"^<inline>:2: hosts\.n\.feature-gates: the feature gate AllAlpha") as warned:
+        parse(f"topology: a\nhosts: {{n: {host}}}\n")
+    assert len(warned) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("hosts: {n: {service-cidr: [10.0.0.0/8]}}", "did you mean 'service-cidrs', beside hosts?"),
+        ("hosts: {n: {service-cidrs: [10.0.0.0/8]}}", "did you mean 'service-cidrs', beside hosts?"),
+        ("hosts: {n: {cluster-cidr: [10.0.0.0/8]}}", "did you mean 'cluster-cidrs'?"),
+        ("cluster-cidr: [10.0.0.0/8]", "did you mean 'cluster-cidrs', in a host?"),
+        ("proxy-mode: iptables", "did you mean 'proxy-mode', in a host?"),
+        ("service-cidr: [10.0.0.0/8]", "did you mean 'service-cidrs'?"),
+    ],
+)
+def test_a_key_in_the_wrong_place_is_told_the_right_one(text, words):
+    with pytest.raises(InputError, match=rf"unknown key.*\({re.escape(words)}\)$"):
+        parse(f"topology: a\n{text}\n")
 
 
 @pytest.mark.parametrize(
