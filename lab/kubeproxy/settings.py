@@ -1,4 +1,4 @@
-"""The settings of kube-proxy that shape its rules: one table of the ways in which each can be said.
+"""The settings of kube-proxy that shape its rules or its node: one table of the ways in which each can be said.
 
 A setting is said by an option named as kube-proxy's own flag, by a key of a topology's host, by a word of the pytest
 plugin (the option's name with underscores), or by a field of a KubeProxyConfiguration
@@ -14,6 +14,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from lab.errors import InputError, nearest, warn
+from lab.kubeproxy.durations import seconds_of
 from lab.words import Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ GATES: Final = tuple(name for name, gate in _GATES.items() if gate.known)
 
 _TRUE: Final = {"true", "1", "t"}  # strconv.ParseBool, by which kube-proxy reads its flags
 _FALSE: Final = {"false", "0", "f"}
+_LONGEST: Final = 2_147_483  # seconds: INT_MAX jiffies at 1,000 a second (proc_dointvec_jiffies in kernel/sysctl.c)
 _INTERFACE_LENGTH: Final = 15  # IFNAMSIZ less the closing zero (linux/if.h)
 
 
@@ -146,6 +148,17 @@ def _bit(given: object) -> int:
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= 31:
         raise BadValueError(f"must be a bit of the packet mark, 0 to 31, not {given!r}")
     return number
+
+
+def _time_out(given: object) -> str:
+    seconds = seconds_of(given) if isinstance(given, str) else None
+    if seconds is None or seconds < 0:
+        raise BadValueError(
+            f"must be a duration, not {given!r}", "write it as 10m, 1h30m or 30s; 0s leaves the kernel's"
+        )
+    if seconds > _LONGEST:
+        raise BadValueError(f"{given} is longer than kernels take", f"at most {_LONGEST}s, some 24 days")
+    return str(given)
 
 
 def _detect_local(given: object) -> Any:  # noqa: ANN401 - imported late
@@ -340,6 +353,24 @@ SETTINGS: Final = _table(
         since="heeds-be-liberal",
     ),
     ProxySetting(
+        "conntrack_tcp_timeout_established",
+        "conntrack-tcp-timeout-established",
+        _time_out,
+        "How long the node keeps conntrack entries of established connections; else 24h. 0s leaves the kernel's.",
+        key="conntrack-tcp-timeout-established",
+        paths=(("conntrack.tcpEstablishedTimeout", None),),
+        metavar="TIME",
+    ),
+    ProxySetting(
+        "conntrack_tcp_timeout_close_wait",
+        "conntrack-tcp-timeout-close-wait",
+        _time_out,
+        "How long it keeps those that one side has closed (CLOSE_WAIT); else 1h. 0s leaves the kernel's.",
+        key="conntrack-tcp-timeout-close-wait",
+        paths=(("conntrack.tcpCloseWaitTimeout", None),),
+        metavar="TIME",
+    ),
+    ProxySetting(
         "feature_gates",
         "feature-gates",
         _gates,
@@ -524,10 +555,10 @@ def unfit(setting: ProxySetting, value: object, mode: ProxyMode, release: Releas
         )
     if setting.field != "feature_gates":
         return None
-    return next(filter(None, (_unfit_gate(*gate, mode, release) for gate in value)), None)  # type: ignore[attr-defined]
+    return next(filter(None, (_unfit_gate(name, on, mode, release) for name, on in value)), None)  # type: ignore[attr-defined]
 
 
-def _unfit_gate(name: str, on: bool, mode: ProxyMode, release: Release) -> BadValueError | None:  # noqa: FBT001
+def _unfit_gate(name: str, on: bool, mode: ProxyMode, release: Release) -> BadValueError | None:
     """Return why a feature gate cannot be heeded; None where it can, or says what the release does anyway."""
     from lab.kubeproxy.changes import CHANGES
 

@@ -34,6 +34,8 @@ SAID = {
     "localhost_node_ports": ("false", False, "iptables: {localhostNodePorts: false}"),
     "masquerade_bit": ("3", 3, "iptables: {masqueradeBit: 3}"),
     "conntrack_tcp_be_liberal": ("true", True, "conntrack: {tcpBeLiberal: true}"),
+    "conntrack_tcp_timeout_established": ("10m", "10m", "conntrack: {tcpEstablishedTimeout: 10m}"),
+    "conntrack_tcp_timeout_close_wait": ("1m30s", "1m30s", "conntrack: {tcpCloseWaitTimeout: 1m30s}"),
     "feature_gates": ("IPv6DualStack=true", (("IPv6DualStack", True),), "featureGates: {IPv6DualStack: true}"),
     "node_name": ("worker-1", "worker-1", "hostnameOverride: worker-1"),
     "node_addresses": ("192.0.2.9", ("192.0.2.9",), "bindAddress: 192.0.2.9"),
@@ -138,6 +140,15 @@ def test_what_python_gives_is_taken():
         ("node_port_addresses", "all", "--nodeport-addresses: 'all' is no CIDR"),
         ("masquerade_bit", "32", "--iptables-masquerade-bit: must be a bit of the packet mark, 0 to 31, not '32'"),
         ("masquerade_bit", True, "0 to 31, not True"),
+        (
+            "conntrack_tcp_timeout_established",
+            "10",
+            "--conntrack-tcp-timeout-established: must be a duration, not '10' (write it as 10m, 1h30m or 30s; 0s",
+        ),
+        ("conntrack_tcp_timeout_established", "-1s", "must be a duration, not '-1s'"),
+        ("conntrack_tcp_timeout_close_wait", 10, "--conntrack-tcp-timeout-close-wait: must be a duration, not 10"),
+        ("conntrack_tcp_timeout_close_wait", "25d", "must be a duration, not '25d'"),
+        ("conntrack_tcp_timeout_close_wait", "600h", "600h is longer than kernels take (at most 2147483s"),
         ("feature_gates", "A", "--feature-gates: 'A' says neither true nor false (write A=true)"),
         ("feature_gates", "A=2", "--feature-gates: A must be true or false, not '2'"),
         ("node_addresses", "here", "--node-address: 'here' does not appear to be an IPv4 or IPv6 address"),
@@ -369,7 +380,7 @@ def test_what_a_file_says_to_no_effect_is_taken(configuration):
 
 def test_a_pytest_users_words_are_called_as_they_are_given():
     said = from_words({"detect_local_mode": "NodeCIDR"}, lambda row: row.word)
-    with pytest.raises(InputError, match="^detect_local_mode: NodeCIDR wants node_pod_cidr "):
+    with pytest.raises(InputError, match=r"^detect_local_mode: NodeCIDR wants node_pod_cidr "):
         settled({}, said.fitting(IPTABLES, find_release("v1.24")))
 
 
@@ -552,6 +563,8 @@ KEYS_GIVEN = {
     "iptables-localhost-nodeports": "false",
     "iptables-masquerade-bit": "3",
     "conntrack-tcp-be-liberal": "true",
+    "conntrack-tcp-timeout-established": "10m",
+    "conntrack-tcp-timeout-close-wait": "0s",
     "feature-gates": "{LoadBalancerIPMode: false}",
     "node-zone": "zone-a",
     "node-pod-cidrs": "[10.1.2.0/24]",
@@ -576,6 +589,8 @@ def test_the_keys_of_a_host_reach_its_kube_proxy():
         localhost_node_ports=False,
         masquerade_bit=3,
         conntrack_tcp_be_liberal=True,
+        conntrack_tcp_timeout_established="10m",
+        conntrack_tcp_timeout_close_wait="0s",
         feature_gates=(("LoadBalancerIPMode", False),),
         own_cluster=True,
     )
