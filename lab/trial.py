@@ -67,16 +67,18 @@ class Setting:
         """
         node = self._node
         mode = node.proxy_mode or ProxyMode.IPTABLES
+        release = node_release(node)
         return Trial(
             self.case.name,
             self.fix.name,
             self.topology.name,
             mode,
-            node_release(node).name,
+            release.name,
             node.backend if mode is ProxyMode.IPTABLES else None,
             self.family,
             self.service,
             self.said,
+            release.known,
         )
 
     @cached_property

@@ -209,8 +209,12 @@ class TestRun:
         assert tally["trial"]["settings"] == ["--masquerade-all=true", "--node-zone=a"]
         assert tally["trial"]["proxy_version"] == "v1.33"
 
-    def test_what_is_not_known_is_called_so(self):
-        done = lab("run", "in-window", "--fix", "none", "--proxy-version", "v1.37", "--no-timeline")
+    def test_what_is_not_known_is_called_so(self, tmp_path):
+        files = {version: tmp_path / f"{version}.json" for version in ("v1.36.9", "v1.37")}
+        for version, file in files.items():
+            done = lab("run", "in-window", "--fix", "none", "--proxy-version", version, "--no-timeline", "--json", file)
+        known = {version: json.loads(file.read_text())["tallies"][0]["trial"] for version, file in files.items()}
+        assert {version: trial["proxy_known"] for version, trial in known.items()} == {"v1.36.9": True, "v1.37": False}
         assert done.stderr == "lab: What kube-proxy v1.37 writes is not known; these are the rules of v1.36.\n"
         assert "of kube-proxy v1.37 (not known) in iptables mode" in done.stdout
 
