@@ -17,6 +17,7 @@ class Trial:
     :param backend: None in nftables mode, which has no choice of programs.
     :param service: which Service was asked, as ``namespace/name:port``, where it was named or there are several.
     :param settings: of kube-proxy, those that were given besides the topology's, as options.
+    :param proxy_known: whether rules of that version were seen; of others those of the last that was are loaded.
     """
 
     case: str
@@ -28,6 +29,7 @@ class Trial:
     family: Family
     service: str | None = None
     settings: tuple[str, ...] = ()
+    proxy_known: bool = True
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ from lab.errors import InputError, LabError, warn
 from lab.fabric import Lab
 from lab.features import require
 from lab.fixes import Fix, Protection
-from lab.kubeproxy.settings import KEYS, NOTHING_SAID, TOPOLOGYS, Said, Settings, settled, unfit
+from lab.kubeproxy import changes
+from lab.kubeproxy.releases import find_release
+from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS, NOTHING_SAID, TOPOLOGYS, Said, Settings, settled, unfit
 from lab.proxy import node_release, proxy_options
 from lab.result import Result, Trial
 from lab.stage import HalfOpenError, RefusedError, Scene
@@ -65,16 +67,18 @@ class Setting:
         """
         node = self._node
         mode = node.proxy_mode or ProxyMode.IPTABLES
+        release = node_release(node)
         return Trial(
             self.case.name,
             self.fix.name,
             self.topology.name,
             mode,
-            node_release(node).name,
+            release.name,
             node.backend if mode is ProxyMode.IPTABLES else None,
             self.family,
             self.service,
             self.said,
+            release.known,
         )
 
     @cached_property
@@ -131,9 +135,7 @@ def with_proxy(
         if host.proxy_mode is None:
             return host
         if mode is not None and mode is not host.proxy_mode:
-            # The file's version, backend and what one mode alone has were meant for its own mode.
-            unsaid = {field: getattr(Host, field) for field, row in KEYS.items() if row.mode not in (None, mode)}
-            host = dataclasses.replace(host, proxy_mode=mode, proxy_version=None, backend=Backend.NFT, **unsaid)
+            host = _in_mode(host, mode, version)
         chosen = backend if host.proxy_mode is ProxyMode.IPTABLES and backend is not None else host.backend
         host = dataclasses.replace(host, proxy_version=version or host.proxy_version, backend=chosen)
         said = said_of(host, settings) if node in (None, host.name) else {}
@@ -143,6 +145,28 @@ def with_proxy(
     ranges = _cluster_said(hosts, settings)
     cidrs = ranges.value if ranges else topology.service_cidrs
     return dataclasses.replace(topology, hosts=hosts, service_cidrs=cidrs)
+
+
+def _in_mode(host: Host, mode: ProxyMode, version: str | None) -> Host:
+    """Return a node in another mode than its file says; what was meant for its own mode alone goes, and that is said.
+
+    :param version: which is chosen besides; None keeps the file's where that has the mode.
+    """
+    place = f"hosts.{host.name}"
+    ours = {field: getattr(Host, field) for field, row in KEYS.items() if row.mode not in (None, mode)}
+    lost = [KEYS[field].key for field in ours if field in host.settings]
+    if host.backend is not Backend.NFT and mode is not ProxyMode.IPTABLES:
+        lost.append("backend")
+    for key in lost:
+        warn(f"{place}.{key}: not used: it is for {host.proxy_mode} mode")
+    kept = host.proxy_version
+    if kept is not None and mode is ProxyMode.NFTABLES and changes.NFT_ALPHA not in find_release(kept):
+        default = DEFAULT_VERSIONS[mode]
+        # Who takes the default of one mode, in words or not, takes that of the other.
+        if version is None and kept != DEFAULT_VERSIONS[ProxyMode.IPTABLES]:
+            warn(f"{place}.proxy-version: not used: kube-proxy {kept} has no {mode} mode; {default} is taken")
+        kept = None
+    return dataclasses.replace(host, proxy_mode=mode, proxy_version=kept, backend=Backend.NFT, **ours)
 
 
 def as_options(topology: Topology, settings: Settings) -> tuple[str, ...]:

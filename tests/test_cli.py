@@ -209,10 +209,30 @@ class TestRun:
         assert tally["trial"]["settings"] == ["--masquerade-all=true", "--node-zone=a"]
         assert tally["trial"]["proxy_version"] == "v1.33"
 
-    def test_what_is_not_known_is_called_so(self):
-        done = lab("run", "in-window", "--fix", "none", "--proxy-version", "v1.37", "--no-timeline")
+    def test_what_is_not_known_is_called_so(self, tmp_path):
+        files = {version: tmp_path / f"{version}.json" for version in ("v1.36.9", "v1.37")}
+        for version, file in files.items():
+            done = lab("run", "in-window", "--fix", "none", "--proxy-version", version, "--no-timeline", "--json", file)
+        known = {version: json.loads(file.read_text())["tallies"][0]["trial"] for version, file in files.items()}
+        assert {version: trial["proxy_known"] for version, trial in known.items()} == {"v1.36.9": True, "v1.37": False}
         assert done.stderr == "lab: What kube-proxy v1.37 writes is not known; these are the rules of v1.36.\n"
         assert "of kube-proxy v1.37 (not known) in iptables mode" in done.stdout
+
+    def test_a_time_out_of_conntrack_is_the_nodes(self):
+        """The case looks at how long the entry has, and says so where it is another time."""
+        given = ("--proxy-version", "v1.33", "--conntrack-tcp-timeout-established", "10m")
+        done = lab("run", "entry-expired", "--fix", "none", *given, "--no-timeline")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def test_another_mode_is_judged_by_the_topologys_version(self, tmp_path):
+        text = (Path(__file__).parents[1] / "topologies" / "kube-proxy.yaml").read_text()
+        place = tmp_path / "mine.yaml"
+        place.write_text(text.replace("proxy-version: v1.14", "proxy-version: v1.36"))
+        file = tmp_path / "r.json"
+        given = ("--topology", place, "--proxy-mode", "nftables", "--json", file)
+        lab("run", "in-window", "--fix", "none", *given, "--no-timeline")
+        [tally] = json.loads(file.read_text())["tallies"]
+        assert (tally["trial"]["proxy_mode"], tally["trial"]["proxy_version"]) == ("nftables", "v1.36")
 
     def test_what_is_left_out_and_taken_is_said_before(self):
         place = str(Path(__file__).parent / "selection" / "several.yaml")

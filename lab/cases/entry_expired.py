@@ -19,8 +19,9 @@ def _seconds(stage: Stage, key: str) -> int:
     host, kernels = stage.node.host, KERNELS[key]
     if host.proxy_mode is None:
         return kernels
-    options = ProxyOptions(stage.family, node_release(host).name)
-    return next(one.of(kernels) for one in sysctls(options, host.proxy_mode) if one.key == key)
+    said = {field: value for field, value in host.settings.items() if field.startswith("conntrack_tcp_timeout_")}
+    options = ProxyOptions(stage.family, node_release(host).name, **said)
+    return next((one.of(kernels) for one in sysctls(options, host.proxy_mode) if one.key == key), kernels)
 
 
 async def _expire(stage: Stage) -> None:

@@ -19,8 +19,11 @@ from lab.words import ProxyMode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lab.kubeproxy.settings import ProxySetting
+
 _API_VERSION: Final = "kubeproxy.config.k8s.io/v1alpha1"
 _KIND: Final = "KubeProxyConfiguration"
+_WHAT: Final = f"a {_KIND}"
 _CURE: Final = (
     "give kube-proxy's --config; kubeadm keeps it in a ConfigMap:"
     r" kubectl -n kube-system get configmap kube-proxy -o jsonpath='{.data.config\.conf}'"
@@ -75,7 +78,7 @@ def _text(path: str) -> str:
         raise InputError(f"cannot be read: {reason}", source=repr(path)) from None
     if len(data) == _MAX_BYTES:
         raise InputError(f"is larger than {_MAX_BYTES >> 20} MiB", source=name)
-    return stream.text_of(data, name)
+    return stream.text_of(data, name, _WHAT)
 
 
 def _bytes(path: str) -> bytes:
@@ -91,7 +94,7 @@ class _File:
         self.name = name
 
     def documents(self) -> list[dict[str, Any]]:
-        return list(stream.documents(self._text, self.name))
+        return list(stream.documents(self._text, self.name, what=_WHAT))
 
     def mode(self, document: dict[str, Any]) -> ProxyMode | None:
         """Return the mode that is asked for; None where the default is left."""
@@ -114,7 +117,7 @@ class _File:
                 value = setting.value(given, place)
                 if setting.field == "feature_gates":
                     warn_of_gates(value, place)
-                yield Said(setting, value, place, mode, by_file=True)
+                yield Said(setting, value, place, mode, by_file=True, called=_called)
 
     def warn_of_unknown(self, document: dict[str, Any]) -> None:
         """Warn of each field that no release has."""
@@ -137,6 +140,11 @@ class _File:
 
     def _place(self, path: tuple[str, ...]) -> str:
         return f"{self.name}:{stream.line_of(self._text, 0, path)}"
+
+
+def _called(setting: ProxySetting) -> str:
+    """Return what a setting is called in a file, or as an option where a file has no field for it."""
+    return setting.paths[0][0] if setting.paths else f"--{setting.option}"
 
 
 def _at(document: Any, path: str) -> Any:  # noqa: ANN401 - anything may stand in a file

@@ -55,6 +55,8 @@ class ProxyOptions:
     :param masquerade_bit: which bit of the packet mark asks for masquerading, in iptables mode
         (``--iptables-masquerade-bit``).
     :param conntrack_tcp_be_liberal: whether ``nf_conntrack_tcp_be_liberal`` is set when kube-proxy starts.
+    :param conntrack_tcp_timeout_established: how long entries of established connections are kept, as Go writes
+        durations; and ``conntrack_tcp_timeout_close_wait`` of those that one side has closed. 0: the kernel's.
     :param feature_gates: gates that are on or off against their default, by name.
     :param own_cluster: the cluster is one of this family: up to v1.19, which know one cluster IP of a Service, it is
         that of the family, and not the first.
@@ -78,6 +80,8 @@ class ProxyOptions:
     localhost_node_ports: bool = True
     masquerade_bit: int = 14
     conntrack_tcp_be_liberal: bool = False
+    conntrack_tcp_timeout_established: str = "24h"
+    conntrack_tcp_timeout_close_wait: str = "1h"
     feature_gates: tuple[tuple[str, bool], ...] = ()
     own_cluster: bool = False
     nfacct: bool = True

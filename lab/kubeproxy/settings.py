@@ -1,4 +1,4 @@
-"""The settings of kube-proxy that shape its rules: one table of the ways in which each can be said.
+"""The settings of kube-proxy that shape its rules or its node: one table of the ways in which each can be said.
 
 A setting is said by an option named as kube-proxy's own flag, by a key of a topology's host, by a word of the pytest
 plugin (the option's name with underscores), or by a field of a KubeProxyConfiguration
@@ -14,6 +14,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from lab.errors import InputError, nearest, warn
+from lab.kubeproxy.durations import seconds_of
 from lab.words import Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -23,11 +24,41 @@ if TYPE_CHECKING:
 #: Whose rules a node has that names no version: the last one with the bug, and the first with nftables mode in beta.
 DEFAULT_VERSIONS: Final = {ProxyMode.IPTABLES: "v1.14", ProxyMode.NFTABLES: "v1.31"}
 
-#: Feature gates that shape rules; of others it is said that they change nothing here.
-GATES: Final = ("AllowServiceExternalIPs", "IPv6DualStack", "LoadBalancerIPMode", "NFTablesProxyMode")
+
+class Gate(NamedTuple):
+    """A feature gate that shapes rules.
+
+    :param first: the first minor that has it, and ``last`` the last; None where that is yet to come.
+    :param by: the change, by its name, that has it on by default; empty where it is so in every release.
+    :param known: whether rules are written by it here; of others the default alone is.
+    """
+
+    first: int
+    last: int | None
+    by: str
+    known: bool = False
+
+
+#: By name; of others it is said that they change nothing here. Source: pkg/features/kube_features.go of each release.
+_GATES: Final = {
+    "AllowServiceExternalIPs": Gate(36, None, "", known=True),
+    "IPv6DualStack": Gate(16, 24, "dual-stack", known=True),
+    "LoadBalancerIPMode": Gate(29, None, "ip-mode", known=True),
+    "NFTablesProxyMode": Gate(29, None, "nft-beta", known=True),
+    "EndpointSliceProxying": Gate(18, 24, "slices"),
+    "ExternalPolicyForExternalIP": Gate(18, 21, "external-ip-local"),
+    "PreferSameTrafficDistribution": Gate(33, None, "hints-nodes"),
+    "ProxyTerminatingEndpoints": Gate(22, 29, "terminating"),
+    "ServiceInternalTrafficPolicy": Gate(21, 27, "internal-policy"),
+    "TopologyAwareHints": Gate(21, None, "hints-annotated"),
+}
+
+#: Feature gates by which rules are written here.
+GATES: Final = tuple(name for name, gate in _GATES.items() if gate.known)
 
 _TRUE: Final = {"true", "1", "t"}  # strconv.ParseBool, by which kube-proxy reads its flags
 _FALSE: Final = {"false", "0", "f"}
+_LONGEST: Final = 2_147_483  # seconds: INT_MAX jiffies at 1,000 a second (proc_dointvec_jiffies in kernel/sysctl.c)
 _INTERFACE_LENGTH: Final = 15  # IFNAMSIZ less the closing zero (linux/if.h)
 
 
@@ -117,6 +148,17 @@ def _bit(given: object) -> int:
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= 31:
         raise BadValueError(f"must be a bit of the packet mark, 0 to 31, not {given!r}")
     return number
+
+
+def _time_out(given: object) -> str:
+    seconds = seconds_of(given) if isinstance(given, str) else None
+    if seconds is None or seconds < 0:
+        raise BadValueError(
+            f"must be a duration, not {given!r}", "write it as 10m, 1h30m or 30s; 0s leaves the kernel's"
+        )
+    if seconds > _LONGEST:
+        raise BadValueError(f"{given} is longer than kernels take", f"at most {_LONGEST}s, some 24 days")
+    return str(given)
 
 
 def _detect_local(given: object) -> Any:  # noqa: ANN401 - imported late
@@ -311,6 +353,24 @@ SETTINGS: Final = _table(
         since="heeds-be-liberal",
     ),
     ProxySetting(
+        "conntrack_tcp_timeout_established",
+        "conntrack-tcp-timeout-established",
+        _time_out,
+        "How long the node keeps conntrack entries of established connections; else 24h. 0s leaves the kernel's.",
+        key="conntrack-tcp-timeout-established",
+        paths=(("conntrack.tcpEstablishedTimeout", None),),
+        metavar="TIME",
+    ),
+    ProxySetting(
+        "conntrack_tcp_timeout_close_wait",
+        "conntrack-tcp-timeout-close-wait",
+        _time_out,
+        "How long it keeps those that one side has closed (CLOSE_WAIT); else 1h. 0s leaves the kernel's.",
+        key="conntrack-tcp-timeout-close-wait",
+        paths=(("conntrack.tcpCloseWaitTimeout", None),),
+        metavar="TIME",
+    ),
+    ProxySetting(
         "feature_gates",
         "feature-gates",
         _gates,
@@ -379,12 +439,21 @@ TOPOLOGYS: Final = (*KEYS, "service_cidrs")
 # --- what was said --------------------------------------------------------------------------------
 
 
+#: Says what a setting is called where others are said.
+Called: TypeAlias = Callable[[ProxySetting], str]
+
+
+def _as_option(row: ProxySetting) -> str:
+    return f"--{row.option}"
+
+
 class Said(NamedTuple):
     """A setting that somebody gave.
 
     :param place: where: an option, or a file with its line and field.
     :param mode: counts in this mode alone.
     :param by_file: a KubeProxyConfiguration says it: there every field stands, whether its release knows it or not.
+    :param called: what others are called there.
     """
 
     setting: ProxySetting
@@ -392,6 +461,7 @@ class Said(NamedTuple):
     place: str
     mode: ProxyMode | None = None
     by_file: bool = False
+    called: Called = _as_option
 
     @property
     def text(self) -> str:
@@ -440,11 +510,7 @@ class Settings:
 NOTHING_SAID: Final = Settings()
 
 
-def _as_option(row: ProxySetting) -> str:
-    return f"--{row.option}"
-
-
-def from_words(words: Mapping[str, object], called: Callable[[ProxySetting], str] = _as_option) -> Settings:
+def from_words(words: Mapping[str, object], called: Called = _as_option) -> Settings:
     """Return what options or arguments say, by field; None is not said.
 
     :param called: how to call a setting in errors.
@@ -458,7 +524,7 @@ def from_words(words: Mapping[str, object], called: Callable[[ProxySetting], str
         value = row.value(given, called(row))
         if field == "feature_gates":
             warn_of_gates(value, called(row))
-        said.append(Said(row, value, called(row)))
+        said.append(Said(row, value, called(row), called=called))
     return Settings(tuple(said))
 
 
@@ -487,9 +553,31 @@ def unfit(setting: ProxySetting, value: object, mode: ProxyMode, release: Releas
         return BadValueError(
             f"kube-proxy {release.name} does not know {what}", f"v1.{lacking.minor} is the first that does"
         )
-    if setting.field == "feature_gates" and mode is ProxyMode.NFTABLES and ("NFTablesProxyMode", False) in value:  # type: ignore[operator]
+    if setting.field != "feature_gates":
+        return None
+    return next(filter(None, (_unfit_gate(name, on, mode, release) for name, on in value)), None)  # type: ignore[attr-defined]
+
+
+def _unfit_gate(name: str, on: bool, mode: ProxyMode, release: Release) -> BadValueError | None:
+    """Return why a feature gate cannot be heeded; None where it can, or says what the release does anyway."""
+    from lab.kubeproxy.changes import CHANGES
+
+    gate = _GATES.get(name)
+    if gate is None:
+        return None  # it is warned of
+    if name == "NFTablesProxyMode" and mode is ProxyMode.NFTABLES and not on:
         return BadValueError("NFTablesProxyMode is off, and without it there is no nftables mode", "leave it away")
-    return None
+    if on is (not gate.by or CHANGES[gate.by] in release):
+        return None
+    lacks = f"kube-proxy {release.name} does not know the feature gate {name}"
+    if release.minor < gate.first:
+        return BadValueError(lacks, f"v1.{gate.first} is the first that does")
+    if gate.last is not None and release.minor > gate.last:
+        return BadValueError(lacks, f"v1.{gate.last} is the last that does")
+    if gate.known:
+        return None
+    what = f"{name}={_spell(on)} shapes rules of kube-proxy {release.name}, and how is not known here"
+    return BadValueError(what, "leave it away: then the rules are those of its default")
 
 
 def settled(known: Mapping[str, Any], said: Mapping[str, Said]) -> dict[str, Said]:
@@ -499,7 +587,11 @@ def settled(known: Mapping[str, Any], said: Mapping[str, Said]) -> dict[str, Sai
     :raises InputError: something said wants another setting, or says nothing without one.
     """
     left = dict(said)
-    while lacking := incomplete({**known, **{field: one.value for field, one in left.items()}}):
+
+    def called(field: str, other: ProxySetting) -> str:
+        return left[field].called(other) if field in left else other.key
+
+    while lacking := incomplete({**known, **{field: one.value for field, one in left.items()}}, called):
         field, wrong = lacking
         if field not in left:
             break  # not of what was said
@@ -509,10 +601,13 @@ def settled(known: Mapping[str, Any], said: Mapping[str, Said]) -> dict[str, Sai
     return left
 
 
-def incomplete(values: Mapping[str, Any]) -> tuple[str, BadValueError] | None:
+def incomplete(
+    values: Mapping[str, Any], called: Callable[[str, ProxySetting], str] = lambda _field, other: other.key
+) -> tuple[str, BadValueError] | None:
     """Return the first setting that wants another, or that says nothing without another; None where all is well.
 
     :param values: what is set, by field.
+    :param called: says what a setting is called where the one of a field is set; else as a topology's host does.
     """
     from lab.kubeproxy.options import DetectLocalMode
 
@@ -524,19 +619,20 @@ def incomplete(values: Mapping[str, Any]) -> tuple[str, BadValueError] | None:
     }
     needed = needs.get(mode)
     if needed and not values.get(needed):
-        other = SETTINGS[needed].key
+        other = called("detect_local_mode", SETTINGS[needed])
         return "detect_local_mode", BadValueError(f"{mode} wants {other}", f"give {other} as well")
     for wanted, field in needs.items():
         if field != "node_pod_cidrs" and values.get(field) and mode is not wanted:
-            return field, BadValueError(f"says nothing without detect-local-mode {wanted}", "give both, or none")
+            other = called(field, SETTINGS["detect_local_mode"])
+            return field, BadValueError(f"says nothing without {other} {wanted}", "give both, or none")
     return None
 
 
 def warn_of_gates(gates: Iterable[tuple[str, bool]], place: str) -> None:
     """Warn of feature gates that shape no rules."""
     for name, _on in gates:
-        if name not in GATES:
-            hint = nearest(name, GATES)
+        if name not in _GATES:
+            hint = nearest(name, _GATES)
             warn(f"{place}: the feature gate {name} shapes no rule that is known here; it is left out ({hint})")
 
 

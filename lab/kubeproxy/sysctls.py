@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from lab.errors import InputError
 from lab.kubeproxy import changes
+from lab.kubeproxy.durations import seconds_of
 from lab.words import Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -60,7 +61,11 @@ def sysctls(options: ProxyOptions, mode: ProxyMode) -> tuple[Sysctl, ...]:
         first = changes.NFT_ALPHA.minor
         raise InputError(f"kube-proxy {options.version} has no nftables mode", cure=f"take v1.{first} or later")
     only_raised = changes.RAISES_TIMEOUTS in release and changes.SETS_TIMEOUTS not in release
-    found = [Sysctl(ESTABLISHED, 86_400, only_raised), Sysctl(CLOSE_WAIT, 3_600, only_raised)]
+    time_outs = {
+        ESTABLISHED: seconds_of(options.conntrack_tcp_timeout_established),
+        CLOSE_WAIT: seconds_of(options.conntrack_tcp_timeout_close_wait),
+    }
+    found = [Sysctl(key, int(seconds), only_raised) for key, seconds in time_outs.items() if seconds]
     if mode is ProxyMode.IPTABLES and dataclasses.replace(options, family=Family.IPV4).localhost_opened:
         found.append(Sysctl("net/ipv4/conf/all/route_localnet", 1))
     if options.conntrack_tcp_be_liberal and changes.SETS_BE_LIBERAL in release:

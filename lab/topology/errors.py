@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,7 @@ def first_error(error: ValidationError, document: Any, schema: dict[str, Any]) -
     path = _standing(details["loc"], document)
     if kind in _UNKNOWN:
         key = str(details["loc"][-1])
-        return TopologyError((*path[:-1], key), "unknown key", nearest(key, keys(schema, path[:-1])))
+        return TopologyError((*path[:-1], key), "unknown key", cure_of_key(key, path[:-1], schema))
     if kind in _MISSING:
         return TopologyError(path, f"{details['loc'][-1]!r} is missing")
     if kind in _WANTED:
@@ -105,6 +106,21 @@ def _standing(location: Path, document: Any) -> Path:  # noqa: ANN401
             break
         path.append(part)
     return tuple(path)
+
+
+def cure_of_key(key: str, path: Path, schema: dict[str, Any]) -> str | None:
+    """Return what to write instead of an unknown key of the mapping at a path.
+
+    In a topology that may be a host's key that stands beside the hosts, or the other way round.
+    """
+    known = keys(schema, path)
+    other, where = set[str](), ""
+    if not path:
+        other, where = keys(schema, ("hosts", "NAME")), "in a host"
+    elif len(path) == 2 and path[0] == "hosts":
+        other, where = keys(schema, ()), "beside hosts"
+    [best] = difflib.get_close_matches(key[:80], sorted(known | other), n=1) or [""]
+    return f"did you mean {best!r}, {where}?" if best in other - known else nearest(key, known)
 
 
 def keys(schema: dict[str, Any], path: Path) -> set[str]:

@@ -219,6 +219,12 @@ class HostOptions:
     conntrack_tcp_be_liberal: Annotated[
         bool | None, _reads("conntrack_tcp_be_liberal"), _FLAG, _key("conntrack_tcp_be_liberal")
     ] = None
+    conntrack_tcp_timeout_established: Annotated[
+        str, _reads("conntrack_tcp_timeout_established"), _NAME, _key("conntrack_tcp_timeout_established")
+    ] = ""
+    conntrack_tcp_timeout_close_wait: Annotated[
+        str, _reads("conntrack_tcp_timeout_close_wait"), _NAME, _key("conntrack_tcp_timeout_close_wait")
+    ] = ""
     feature_gates: Annotated[
         tuple[tuple[str, bool], ...],
         _reads("feature_gates"),

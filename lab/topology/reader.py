@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
-from lab.errors import InputError, misspelt, nearest, warn
+from lab.errors import InputError, misspelt, warn
+from lab.kubeproxy.settings import warn_of_gates
 from lab.named import meant
 from lab.topology import stream
-from lab.topology.errors import Path, TopologyError, first_error, found, keys, spell
+from lab.topology.errors import Path, TopologyError, cure_of_key, first_error, found, keys, spell
 from lab.topology.kubernetes import EndpointSlice, ObjectList, Service, parse_objects
 from lab.topology.model import NAME, End, FileNetwork, Host, HostOptions, IPNetwork, Link, Topology, refused
 
@@ -115,6 +116,10 @@ def parse(text: str, source: str = "<inline>") -> Topology:
         raise InputError("empty: there is no topology in it", source=source, cure=cure)
     document = file.topology(first)
     services, slices = file.objects(documents)
+    for name, options in document.hosts.items():
+        if options is not None and options.feature_gates:
+            path = ("hosts", name, "feature-gates")
+            warn_of_gates(options.feature_gates, f"{source}:{stream.line_of(text, 0, path)}: {spell(path)}")
     try:
         return Topology(
             name=document.topology,
@@ -208,14 +213,15 @@ def _read(reference: str | FilePath) -> tuple[str, str]:
 
 def _first_keys(text: str, source: str) -> stream.CheckKey:
     """Refuse a first document by its first wrong key, however much follows."""
-    known = set(_TOPOLOGY.json_schema()["properties"])
+    schema = _TOPOLOGY.json_schema()
+    known = keys(schema, ())
 
     def check(key: str, line: int) -> None:
         if key in _KUBERNETES_KEYS:
             cure = "put the topology before it, and '---' between them"
             raise InputError("the first document must be the topology", source=source, line=line, cure=cure)
         if key not in known:
-            raise InputError(f"unknown key {found(key)}", source=source, line=line, cure=nearest(key, known))
+            raise InputError(f"unknown key {found(key)}", source=source, line=line, cure=cure_of_key(key, (), schema))
         end = text.find("\n---")
         if (len(text) if end < 0 else end) > _MAX_TOPOLOGY:
             cure = "put '---' between it and the Kubernetes objects"

@@ -42,9 +42,10 @@ CheckKey = Callable[[str, int], None]
 """Called with each key of the first document's mapping and its line, as soon as it is read."""
 
 
-def text_of(data: bytes, source: str) -> str:
+def text_of(data: bytes, source: str, what: str = "a topology") -> str:
     """Decode a file's bytes.
 
+    :param what: is read, for errors.
     :raises InputError: where they are no UTF-8 text.
     """
     try:
@@ -52,18 +53,21 @@ def text_of(data: bytes, source: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         message = f"not a text file: the byte 0x{data[error.start]:02x} is not UTF-8"
-        raise InputError(message, source=source, line=line, cure="a topology is YAML in UTF-8") from None
+        raise InputError(message, source=source, line=line, cure=f"{what} is YAML in UTF-8") from None
 
 
-def documents(text: str, source: str, check_key: CheckKey | None = None) -> Iterator[dict[str, Any]]:
+def documents(
+    text: str, source: str, check_key: CheckKey | None = None, what: str = "a topology"
+) -> Iterator[dict[str, Any]]:
     """Read a stream's documents one by one, each a mapping; empty ones are left out.
 
+    :param what: is read, for errors.
     :raises InputError: where the text is no YAML, or YAML of a kind that is refused, with its line.
     """
     if binary := _BINARY.search(text):
         message = f"not a text file: it has the control character 0x{ord(binary[0]):02x}"
         line = text.count("\n", 0, binary.start()) + 1
-        raise InputError(message, source=source, line=line, cure="a topology is YAML in UTF-8")
+        raise InputError(message, source=source, line=line, cure=f"{what} is YAML in UTF-8")
     try:
         events = _Events(text)
         while (value := events.document(check_key)) is not _END:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from lab.kubeproxy.configuration import read_configuration
 from lab.kubeproxy.options import DetectLocalMode, ProxyOptions
 from lab.kubeproxy.releases import find_release
 from lab.kubeproxy.settings import GATES, KEYS, SETTINGS, Settings, find_word, from_words, plain, settled
-from lab.proxy import NodeChange, proxy_options
+from lab.proxy import NodeChange, node_release, proxy_options
 from lab.topology.model import Host
 from lab.topology.reader import load, parse
 from lab.trial import with_proxy
@@ -33,6 +34,8 @@ SAID = {
     "localhost_node_ports": ("false", False, "iptables: {localhostNodePorts: false}"),
     "masquerade_bit": ("3", 3, "iptables: {masqueradeBit: 3}"),
     "conntrack_tcp_be_liberal": ("true", True, "conntrack: {tcpBeLiberal: true}"),
+    "conntrack_tcp_timeout_established": ("10m", "10m", "conntrack: {tcpEstablishedTimeout: 10m}"),
+    "conntrack_tcp_timeout_close_wait": ("1m30s", "1m30s", "conntrack: {tcpCloseWaitTimeout: 1m30s}"),
     "feature_gates": ("IPv6DualStack=true", (("IPv6DualStack", True),), "featureGates: {IPv6DualStack: true}"),
     "node_name": ("worker-1", "worker-1", "hostnameOverride: worker-1"),
     "node_addresses": ("192.0.2.9", ("192.0.2.9",), "bindAddress: 192.0.2.9"),
@@ -48,6 +51,7 @@ FIRST = {  # FACTS of each release's flags: k8s.io/kubernetes cmd/kube-proxy/app
     "localhost_node_ports": ("true", "v1.26"),
     "conntrack_tcp_be_liberal": ("true", "v1.29"),
     "service_cidrs": ("10.96.0.0/12", "v1.33"),
+    "feature_gates": ("IPv6DualStack=false", "v1.14"),  # as it is there; see below of what is asked for besides
 }
 MODES = {"localhost_node_ports": IPTABLES, "masquerade_bit": IPTABLES, "service_cidrs": NFTABLES}  # of one mode alone
 
@@ -136,6 +140,15 @@ def test_what_python_gives_is_taken():
         ("node_port_addresses", "all", "--nodeport-addresses: 'all' is no CIDR"),
         ("masquerade_bit", "32", "--iptables-masquerade-bit: must be a bit of the packet mark, 0 to 31, not '32'"),
         ("masquerade_bit", True, "0 to 31, not True"),
+        (
+            "conntrack_tcp_timeout_established",
+            "10",
+            "--conntrack-tcp-timeout-established: must be a duration, not '10' (write it as 10m, 1h30m or 30s; 0s",
+        ),
+        ("conntrack_tcp_timeout_established", "-1s", "must be a duration, not '-1s'"),
+        ("conntrack_tcp_timeout_close_wait", 10, "--conntrack-tcp-timeout-close-wait: must be a duration, not 10"),
+        ("conntrack_tcp_timeout_close_wait", "25d", "must be a duration, not '25d'"),
+        ("conntrack_tcp_timeout_close_wait", "600h", "600h is longer than kernels take (at most 2147483s"),
         ("feature_gates", "A", "--feature-gates: 'A' says neither true nor false (write A=true)"),
         ("feature_gates", "A=2", "--feature-gates: A must be true or false, not '2'"),
         ("node_addresses", "here", "--node-address: 'here' does not appear to be an IPv4 or IPv6 address"),
@@ -201,6 +214,63 @@ def test_nftables_mode_without_its_gate():
     assert said.fitting(IPTABLES, find_release("v1.30"))
 
 
+# By gate: what is not known of its rules, and which releases do not know it. Source: kube_features.go of each release.
+@pytest.mark.parametrize(
+    ("gate", "version", "words"),
+    [
+        ("ProxyTerminatingEndpoints=true", "v1.21", "(v1.22 is the first that does)"),
+        ("ProxyTerminatingEndpoints=true", "v1.22", None),
+        ("ProxyTerminatingEndpoints=true", "v1.25", None),
+        ("ProxyTerminatingEndpoints=false", "v1.26", None),
+        ("TopologyAwareHints=true", "v1.21", None),
+        ("TopologyAwareHints=true", "v1.23", None),
+        ("TopologyAwareHints=false", "v1.24", None),
+        ("ServiceInternalTrafficPolicy=true", "v1.21", None),
+        ("ServiceInternalTrafficPolicy=false", "v1.22", None),
+        ("EndpointSliceProxying=true", "v1.18", None),
+        ("EndpointSliceProxying=true", "v1.17", "(v1.18 is the first that does)"),
+        ("ExternalPolicyForExternalIP=true", "v1.18", None),
+        ("PreferSameTrafficDistribution=true", "v1.33", None),
+        ("PreferSameTrafficDistribution=true", "v1.32", "(v1.33 is the first that does)"),
+        ("AllowServiceExternalIPs=false", "v1.35", "(v1.36 is the first that does)"),
+        ("NFTablesProxyMode=true", "v1.28", "(v1.29 is the first that does)"),
+        ("LoadBalancerIPMode=true", "v1.28", "(v1.29 is the first that does)"),
+        ("IPv6DualStack=true", "v1.15", "(v1.16 is the first that does)"),
+        ("IPv6DualStack=false", "v1.25", "(v1.24 is the last that does)"),
+    ],
+)
+def test_a_gate_that_cannot_be_heeded_is_refused(configuration, gate, version, words):
+    name = gate.partition("=")[0]
+    what = f"{gate} shapes rules of kube-proxy {version}, and how is not known here"
+    wanted = what if words is None else f"kube-proxy {version} does not know the feature gate {name} {words}"
+    with pytest.raises(InputError, match=f"^--feature-gates: {re.escape(wanted)}"):
+        from_words({"feature_gates": gate}).fitting(IPTABLES, find_release(version))
+    with pytest.raises(InputError, match=f":3: featureGates: {re.escape(wanted)}"):
+        configuration(f"featureGates: {{{gate.replace('=', ': ')}}}\n").fitting(IPTABLES, find_release(version))
+    host = f"proxy-mode: iptables, proxy-version: {version}, feature-gates: {{{gate.replace('=', ': ')}}}"
+    with pytest.raises(InputError, match=rf"hosts\.n\.feature-gates: {re.escape(wanted)}"):
+        parse(f"topology: a\nhosts: {{n: {{{host}}}}}\n")
+
+
+@pytest.mark.parametrize(
+    ("gate", "version"),
+    [
+        ("ProxyTerminatingEndpoints=false", "v1.22"),
+        ("ProxyTerminatingEndpoints=true", "v1.26"),
+        ("TopologyAwareHints=true", "v1.36"),
+        ("AllowServiceExternalIPs=true", "v1.14"),
+        ("AllowServiceExternalIPs=false", "v1.36"),
+        ("LoadBalancerIPMode=true", "v1.29"),
+        ("LoadBalancerIPMode=false", "v1.36"),
+        ("NFTablesProxyMode=true", "v1.29"),
+        ("IPv6DualStack=true", "v1.16"),
+        ("IPv6DualStack=true", "v1.36"),
+    ],
+)
+def test_a_gate_that_is_heeded_or_says_what_is_so_is_taken_without_a_word(gate, version):
+    assert from_words({"feature_gates": gate}).fitting(IPTABLES, find_release(version))
+
+
 def test_gates_that_shape_no_rule_are_named():
     with pytest.warns(
         InputWarning, match=r"^--feature-gates: the feature gate AllAlpha shapes no rule that is known here"
@@ -217,15 +287,18 @@ def test_the_gates_that_are_known_are_those_that_renderers_ask_for():
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ({"detect_local_mode": "NodeCIDR"}, "--detect-local-mode: NodeCIDR wants node-pod-cidrs"),
-        ({"detect_local_mode": "BridgeInterface"}, "--detect-local-mode: BridgeInterface wants pod-bridge-interface"),
+        (
+            {"detect_local_mode": "NodeCIDR"},
+            r"--detect-local-mode: NodeCIDR wants --node-pod-cidr \(give --node-pod-cidr as",
+        ),
+        ({"detect_local_mode": "BridgeInterface"}, "--detect-local-mode: BridgeInterface wants --pod-bridge-interface"),
         (
             {"detect_local_mode": "BridgeInterface", "pod_interface_name_prefix": "veth"},
-            "--detect-local-mode: BridgeInterface wants pod-bridge-interface",
+            "--detect-local-mode: BridgeInterface wants --pod-bridge-interface",
         ),
         (
             {"pod_interface_name_prefix": "veth"},
-            "--pod-interface-name-prefix: says nothing without detect-local-mode Inter",
+            "--pod-interface-name-prefix: says nothing without --detect-local-mode Inter",
         ),
     ],
 )
@@ -297,8 +370,49 @@ def test_what_the_release_does_not_know_is_refused_where_it_asks_for_something(c
 def test_what_a_file_says_to_no_effect_is_taken(configuration):
     read = configuration("detectLocalMode: ClusterCIDR\ndetectLocal: {bridgeInterface: cni0}\n")
     assert set(settled({}, read.fitting(IPTABLES, find_release("v1.24")))) == {"detect_local_mode"}
-    with pytest.raises(InputError, match=r":3: detectLocalMode: BridgeInterface wants pod-bridge-interface"):
+    with pytest.raises(InputError, match=r":3: detectLocalMode: BridgeInterface wants detectLocal\.bridgeInterface "):
         settled({}, configuration("detectLocalMode: BridgeInterface").fitting(IPTABLES, find_release("v1.24")))
+    with pytest.raises(InputError, match=r":3: detectLocalMode: NodeCIDR wants --node-pod-cidr "):
+        settled({}, configuration("detectLocalMode: NodeCIDR").fitting(IPTABLES, find_release("v1.24")))
+    with pytest.raises(InputError, match=r"^<inline>:2: hosts\.n\.detect-local-mode: NodeCIDR wants node-pod-cidrs "):
+        parse("topology: a\nhosts: {n: {proxy-mode: iptables, proxy-version: v1.24, detect-local-mode: NodeCIDR}}\n")
+
+
+def test_a_pytest_users_words_are_called_as_they_are_given():
+    said = from_words({"detect_local_mode": "NodeCIDR"}, lambda row: row.word)
+    with pytest.raises(InputError, match=r"^detect_local_mode: NodeCIDR wants node_pod_cidr "):
+        settled({}, said.fitting(IPTABLES, find_release("v1.24")))
+
+
+def test_what_a_file_is_that_is_no_text(tmp_path):
+    path = tmp_path / "kube-proxy.yaml"
+    for data in b"Jt\xdf\xce", b"a\x00b":
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=r"not a text file: .* \(a KubeProxyConfiguration is YAML in UTF-8\)"):
+            read_configuration(str(path))
+
+
+def test_a_hosts_gates_that_shape_no_rule_are_named():
+    host = "{proxy-mode: iptables, feature-gates: {AllAlpha: true, IPv6DualStack: false}}"
+    with pytest.warns(InputWarning, match=r"^<inline>:2: hosts\.n\.feature-gates: the feature gate AllAlpha") as warned:
+        parse(f"topology: a\nhosts: {{n: {host}}}\n")
+    assert len(warned) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("hosts: {n: {service-cidr: [10.0.0.0/8]}}", "did you mean 'service-cidrs', beside hosts?"),
+        ("hosts: {n: {service-cidrs: [10.0.0.0/8]}}", "did you mean 'service-cidrs', beside hosts?"),
+        ("hosts: {n: {cluster-cidr: [10.0.0.0/8]}}", "did you mean 'cluster-cidrs'?"),
+        ("cluster-cidr: [10.0.0.0/8]", "did you mean 'cluster-cidrs', in a host?"),
+        ("proxy-mode: iptables", "did you mean 'proxy-mode', in a host?"),
+        ("service-cidr: [10.0.0.0/8]", "did you mean 'service-cidrs'?"),
+    ],
+)
+def test_a_key_in_the_wrong_place_is_told_the_right_one(text, words):
+    with pytest.raises(InputError, match=rf"unknown key.*\({re.escape(words)}\)$"):
+        parse(f"topology: a\n{text}\n")
 
 
 @pytest.mark.parametrize(
@@ -383,8 +497,48 @@ def test_the_mode_of_a_file_is_the_nodes_unless_an_option_says_otherwise(configu
 
 def test_what_one_mode_has_goes_with_it():
     place = parse("topology: a\nhosts: {n: {proxy-mode: iptables, iptables-masquerade-bit: 3, node-zone: z}}\n")
-    [node] = with_proxy(place, NFTABLES, None, None).nodes
-    assert (node.masquerade_bit, node.node_zone) == (None, "z")
+    with pytest.warns(
+        InputWarning, match=r"^hosts\.n\.iptables-masquerade-bit: not used: it is for iptables mode$"
+    ) as warned:
+        [node] = with_proxy(place, NFTABLES, None, None).nodes
+    assert (node.masquerade_bit, node.node_zone, len(warned)) == (None, "z", 1)
+
+
+def test_a_backend_goes_with_its_mode():
+    place = parse("topology: a\nhosts: {n: {proxy-mode: iptables, backend: legacy}}\n")
+    with pytest.warns(InputWarning, match=r"^hosts\.n\.backend: not used: it is for iptables mode$"):
+        with_proxy(place, NFTABLES, None, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "mode", "expected"),
+    [
+        ("proxy-mode: iptables, proxy-version: v1.36", NFTABLES, "v1.36"),
+        ("proxy-mode: iptables, proxy-version: v1.29.3", NFTABLES, "v1.29.3"),
+        ("proxy-mode: nftables, proxy-version: v1.33", IPTABLES, "v1.33"),
+        ("proxy-mode: iptables, proxy-version: v1.14", NFTABLES, "v1.31"),  # as the shipped ones say
+        ("proxy-mode: iptables", NFTABLES, "v1.31"),
+        ("proxy-mode: nftables", IPTABLES, "v1.14"),
+    ],
+)
+def test_another_mode_keeps_the_topologys_version_that_has_it(given, mode, expected):
+    place = parse(f"topology: a\nhosts: {{n: {{{given}}}}}\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        [node] = with_proxy(place, mode, None, None).nodes
+    assert (node.proxy_mode, node_release(node).name) == (mode, expected)
+
+
+def test_a_version_without_the_mode_gives_way_to_the_default_which_is_said():
+    place = parse("topology: a\nhosts: {n: {proxy-mode: iptables, proxy-version: v1.28}}\n")
+    words = r"^hosts\.n\.proxy-version: not used: kube-proxy v1\.28 has no nftables mode; v1\.31 is taken$"
+    with pytest.warns(InputWarning, match=words):
+        [node] = with_proxy(place, NFTABLES, None, None).nodes
+    assert node_release(node).name == "v1.31"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        [node] = with_proxy(place, NFTABLES, "v1.33", None).nodes
+    assert node_release(node).name == "v1.33"
 
 
 def test_a_topologys_setting_that_a_chosen_release_does_not_know_is_refused():
@@ -409,6 +563,8 @@ KEYS_GIVEN = {
     "iptables-localhost-nodeports": "false",
     "iptables-masquerade-bit": "3",
     "conntrack-tcp-be-liberal": "true",
+    "conntrack-tcp-timeout-established": "10m",
+    "conntrack-tcp-timeout-close-wait": "0s",
     "feature-gates": "{LoadBalancerIPMode: false}",
     "node-zone": "zone-a",
     "node-pod-cidrs": "[10.1.2.0/24]",
@@ -433,6 +589,8 @@ def test_the_keys_of_a_host_reach_its_kube_proxy():
         localhost_node_ports=False,
         masquerade_bit=3,
         conntrack_tcp_be_liberal=True,
+        conntrack_tcp_timeout_established="10m",
+        conntrack_tcp_timeout_close_wait="0s",
         feature_gates=(("LoadBalancerIPMode", False),),
         own_cluster=True,
     )

@@ -11,6 +11,7 @@ import pytest
 from lab.errors import InputError
 from lab.fabric import Lab
 from lab.kubeproxy import ProxyOptions
+from lab.kubeproxy.settings import from_words
 from lab.kubeproxy.sysctls import CLOSE_WAIT, ESTABLISHED, KERNELS, Sysctl, sysctls, text
 from lab.topology.reader import load
 from lab.trial import with_proxy
@@ -109,6 +110,36 @@ def test_time_outs_are_only_raised_from_v1_23_to_v1_28():
                 assert one.only_raised is (23 <= minor <= 28)
                 assert one.of(one.value - 1) == one.value
                 assert one.of(one.value + 1) == one.value + one.only_raised
+
+
+@pytest.mark.parametrize(
+    ("duration", "seconds"),
+    [("10m", 600), ("1h30m", 5400), ("1.5h", 5400), (".5m", 30), ("+5.s", 5), ("2s900ms", 2), ("300ms", 0)],
+)
+def test_time_outs_as_they_are_given(duration, seconds):
+    """Cut to whole seconds, as cmd/kube-proxy/app/server.go (later server_linux.go) does."""
+    given = {"conntrack_tcp_timeout_established": duration, "conntrack_tcp_timeout_close_wait": duration}
+    found = sysctls(ProxyOptions(Family.IPV4, "v1.36", **given), ProxyMode.NFTABLES)
+    assert found == (Sysctl(ESTABLISHED, seconds), Sysctl(CLOSE_WAIT, seconds))
+
+
+@pytest.mark.parametrize("nothing", ["0", "0s", "0h0m"])
+def test_a_time_out_of_nothing_leaves_the_kernels(nothing):
+    given = {"conntrack_tcp_timeout_established": nothing, "conntrack_tcp_timeout_close_wait": nothing}
+    assert sysctls(ProxyOptions(Family.IPV4, "v1.36", **given), ProxyMode.NFTABLES) == ()
+
+
+def test_a_given_time_out_is_only_raised_as_well():
+    found = sysctls(ProxyOptions(Family.IPV4, "v1.28", conntrack_tcp_timeout_established="10m"), ProxyMode.IPTABLES)
+    assert Sysctl(ESTABLISHED, 600, only_raised=True) in found
+
+
+@pytest.mark.kernel
+def test_a_labs_node_has_the_time_outs_that_are_given():
+    said = from_words({"conntrack_tcp_timeout_established": "10m", "conntrack_tcp_timeout_close_wait": "0"})
+    with Lab(with_proxy(load("kube-proxy"), None, "v1.33", None, said), family=Family.IPV4) as lab:
+        node = lab.hosts["node"].namespace
+        assert {key: int(node.sysctl(key)) for key in KERNELS} == {**KERNELS, ESTABLISHED: 600}
 
 
 def test_an_older_one_has_no_nftables_mode():

@@ -252,7 +252,7 @@ def topologies(draw: st.DrawFn) -> Topology:
                 cluster_cidrs=(ip_network("10.0.0.0/8"),) if mode and draw(st.booleans()) else (),
                 masquerade_all=mode is not None and draw(st.booleans()),
                 node_port_addresses=("10.0.0.0/8", "::/0") if mode and draw(st.booleans()) else (),
-                feature_gates=(("AllowServiceExternalIPs", False),) if mode and draw(st.booleans()) else (),
+                feature_gates=(("AllowServiceExternalIPs", True),) if mode and draw(st.booleans()) else (),
                 node_zone="zone-a" if mode and draw(st.booleans()) else "",
             )
         )
