@@ -149,6 +149,7 @@ def to_json(found: Sequence[tuple[Proxy, Upgrade]]) -> str:
                 "family": proxy.options.family,
                 "since": upgrade.before.name,
                 "version": upgrade.after.name,
+                "known": upgrade.before.known and upgrade.after.known,
                 "changes": [
                     {
                         "name": step.change.name,

@@ -59,6 +59,11 @@ def test_the_command_says_it_in_json(lab_rules):
     assert by_name["drops-invalid"]["effect"] == "where packets go"
 
 
+def test_a_release_that_nobody_saw_is_told_as_one(lab_rules):
+    [answer] = lab_rules("kube-proxy", "--since", "v1.36", "--proxy-version", "v1.37", "--json", code=0).json()
+    assert answer["known"] is False
+
+
 @pytest.mark.parametrize("other", [("--saved",), ("--diff", "x")])
 def test_one_question_at_a_time(lab_rules, other):
     assert f"--since and {other[0]}" in lab_rules("kube-proxy", "--since", "v1.28", *other, code=2).stderr
