@@ -39,7 +39,7 @@ class Gate(NamedTuple):
     known: bool = False
 
 
-#: By name; of others it is said that they change nothing here. Source: pkg/features/kube_features.go of each release.
+#: By name; of others it is said that they change nothing here. By the notes of releases.
 _GATES: Final = {
     "AllowServiceExternalIPs": Gate(36, None, "", known=True),
     "IPv6DualStack": Gate(16, 24, "dual-stack", known=True),

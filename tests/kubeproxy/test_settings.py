@@ -214,7 +214,7 @@ def test_nftables_mode_without_its_gate():
     assert said.fitting(IPTABLES, find_release("v1.30"))
 
 
-# By gate: what is not known of its rules, and which releases do not know it. Source: kube_features.go of each release.
+# By gate: what is not known of its rules, and which releases do not know it. By the notes of releases.
 @pytest.mark.parametrize(
     ("gate", "version", "words"),
     [
