@@ -146,22 +146,34 @@ class _Forms:
 
     def __init__(self, expected: Side, found: Side) -> None:
         self._sides = expected, found
-        self._known: dict[tuple[int, Place], Counter[Hashable]] = {}
+        self._outlined: dict[tuple[int, Place], dict[Hashable, list[Item]]] = {}
+        self._counted: dict[tuple[int, Place, Hashable], Counter[Hashable]] = {}
 
     def has_like(self, side: Side, place: Place, item: Item) -> bool:
         """Tell whether the other side does the same as an item, as often."""
+        outline = side.outline(place, item)
+        if not all(self._like(number, place, outline) for number in (0, 1)):
+            return False  # what follows where they lead takes long to find
         form = side.form(place, item)
-        own, other = (self._counted(number, place) for number in (0, 1))
-        return own[form] == other[form]
+        own, other = (self._forms(number, place, outline)[form] for number in (0, 1))
+        return own == other > 0
 
-    def _counted(self, number: int, place: Place) -> Counter[Hashable]:
+    def _like(self, number: int, place: Place, outline: Hashable) -> list[Item]:
         key = (number, place)
-        if key not in self._known:
+        if key not in self._outlined:
             side = self._sides[number]
             one = side.dump.containers.get(place)
-            found = items(one, side.dump.mode) if one else []
-            self._known[key] = Counter(side.form(place, item) for item in found)
-        return self._known[key]
+            by_outline = self._outlined[key] = {}
+            for item in items(one, side.dump.mode) if one else ():
+                by_outline.setdefault(side.outline(place, item), []).append(item)
+        return self._outlined[key].get(outline, [])
+
+    def _forms(self, number: int, place: Place, outline: Hashable) -> Counter[Hashable]:
+        key = (number, place, outline)
+        if key not in self._counted:
+            side = self._sides[number]
+            self._counted[key] = Counter(side.form(place, item) for item in self._like(number, place, outline))
+        return self._counted[key]
 
 
 def _of_own(side: Side, place: Place, item: Item, *, differs: bool) -> Effect:
@@ -185,7 +197,7 @@ def _is_idle(side: Side, place: Place, item: Item) -> bool:
 
 
 def _targets(side: Side, place: Place, item: Item) -> list[Place]:
-    return list(side.targets(side.dump.containers[place], Line(item.text, item.line)))
+    return side.targets(side.dump.containers[place], Line(item.text, item.line))
 
 
 def _apart(one: Iterable[Part], other: Iterable[Part]) -> bool:

@@ -20,7 +20,7 @@ from lab.kubeproxy.changes import CHANGES, Change
 from lab.kubeproxy.options import DetectLocalMode
 from lab.kubeproxy.releases import NEWEST, OLDEST, Release, find_release
 from lab.rules.dump import Container, Dump, Line, target_of
-from lab.rules.side import Place, Side, service_of
+from lab.rules.side import Place, Side, named_service, service_of
 from lab.words import Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -510,7 +510,8 @@ def services_in(side: Side) -> set[str]:
         for line in (*one.lines, *one.elements)
         if (service := service_of(line.text))
     }
-    return said.union(*side.services.values())
+    # Whatever leads to the other chains has said whose they are.
+    return said.union(service for place in side.dump.containers if (service := named_service(place)))
 
 
 def only_of(side: Side, services: Collection[str]) -> Dump:
