@@ -26,6 +26,7 @@ from lab.rules.whatifs import (
     only_of,
     place_of,
     releases,
+    same_dump,
     services_in,
     settings,
     span,
@@ -216,13 +217,27 @@ class _Attempts:
         self.proxy, self._found, self._sides = proxy, found, sides
         self._uncommented = uncommented
         self._known: dict[frozenset[WhatIf], Counter[Hashable] | None] = {}
+        self._applied: dict[frozenset[WhatIf], tuple[Proxy, Dump]] = {}
+        self._dumps: dict[tuple[WhatIf, int], tuple[Dump, Dump]] = {}
 
     def applied(self, chosen: Chosen) -> tuple[Proxy, Dump]:
         """Return kube-proxy and the node's rules with some things otherwise."""
-        proxy, found = self.proxy, self._found
-        for one in chosen.values():
-            proxy, found = one.proxy(proxy), one.dump(found)
-        return proxy, found
+        key = frozenset(chosen.values())
+        if key not in self._applied:
+            proxy, found = self.proxy, self._found
+            for one in chosen.values():
+                proxy = one.proxy(proxy)
+                if one.dump is not same_dump:
+                    found = self._changed(one, found)
+            self._applied[key] = proxy, found
+        return self._applied[key]
+
+    def _changed(self, one: WhatIf, found: Dump) -> Dump:
+        """Change the node's rules once, whatever else is tried with that."""
+        key = one, id(found)
+        if key not in self._dumps:
+            self._dumps[key] = found, one.dump(found)
+        return self._dumps[key][1]
 
     def sides(self, chosen: Chosen) -> tuple[Dump, Dump]:
         """Return both sides with some things otherwise."""

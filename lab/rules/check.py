@@ -15,7 +15,7 @@ from lab.kubeproxy.jumps import kubelets_chains
 from lab.netns import NftError
 from lab.rules import dump, json_dump
 from lab.rules.causes import Explanation, Search
-from lab.rules.diff import Comparison, Difference, compare, unlike
+from lab.rules.diff import Comparison, Difference, compare, sharing, unlike
 from lab.rules.expected import expected
 from lab.rules.leftovers import leftover, without_kubelets, without_leftovers, without_waste
 from lab.rules.restored import UnknownFormError
@@ -201,18 +201,19 @@ class _Sides:
     def __call__(self, proxy: Proxy, found: dump.Dump) -> tuple[dump.Dump, dump.Dump]:
         options = dataclasses.replace(proxy.options, nfacct=found.counts_by_name)
         key = (proxy.mode, options, id(proxy.services), id(proxy.endpoint_slices))
-        if key not in self._known:
-            wanted, self.note = _wanted(dataclasses.replace(proxy, options=options))
-            while len(self._known) >= _KEPT:
-                del self._known[next(iter(self._known))]
-            self._known[key] = proxy, wanted
-        wanted = self._known[key][1]
-        if not self._node.commented:
-            wanted = wanted.without_comments()
         release = options.release
+        if key not in self._known:
+            while len(self._known) >= _KEPT:  # before the next is made, which takes the most memory
+                del self._known[next(iter(self._known))]
+            wanted, self.note = _wanted(dataclasses.replace(proxy, options=options))
+            if not self._node.commented:
+                wanted = wanted.without_comments()
+            if proxy.mode is ProxyMode.IPTABLES:
+                wanted = wanted.without_kubelets(kubelets_chains(release))
+            self._known[key] = proxy, sharing(wanted, self._node.dump)
+        wanted = self._known[key][1]
         notes: tuple[str, ...] = ()
         if proxy.mode is ProxyMode.IPTABLES:
-            wanted = wanted.without_kubelets(kubelets_chains(release))
             found, notes = self._remembered(found, release, lambda: without_kubelets(found, release))
         self.nothing_there = not any(one.kind == "chain" for one in found.containers.values())
         if self.nothing_there:

@@ -44,7 +44,7 @@ _ANONYMOUS: Final = re.compile(r"\{ ([^{}]*) \}")
 _COUNTING: Final = re.compile(r" ?counter packets \d+ bytes \d+| expires \S+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """A rule, an element or a property in its normal form.
 
@@ -278,7 +278,12 @@ def _nft_text(text: str) -> str:
 
 
 def _words(text: str) -> tuple[Part, ...]:
-    return tuple((word,) for word in _WORD.findall(text))
+    return tuple(map(_word, _WORD.findall(text)))
+
+
+@lru_cache(maxsize=1 << 15)  # most words stand in most rules: one of each takes less memory
+def _word(word: str) -> Part:
+    return (word,)
 
 
 def _priority(found: re.Match[str]) -> str:

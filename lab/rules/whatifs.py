@@ -41,6 +41,11 @@ _HOST: Final = re.compile(r"(?<![0-9a-f.:])(?:(?:[0-9]+\.){3}[0-9]+|[0-9a-f]+:[0
 _NFT_FROM: Final = re.compile(r'^.*?(ip6? saddr|iif|iifname) != "?([^" ]+)"? (?:jump mark-for|meta mark set|mark set)')
 
 
+def same_dump(dump: Dump) -> Dump:
+    """Return the node's rules as they are."""
+    return dump
+
+
 @dataclass(frozen=True)
 class WhatIf:
     """One thing that may be otherwise.
@@ -57,7 +62,7 @@ class WhatIf:
     sentence: str
     cure: str
     proxy: Callable[[Proxy], Proxy] = lambda proxy: proxy
-    dump: Callable[[Dump], Dump] = lambda dump: dump
+    dump: Callable[[Dump], Dump] = same_dump
     by_chance: bool = False
 
 
@@ -518,19 +523,21 @@ def only_of(side: Side, services: Collection[str]) -> Dump:
     """Return a dump without what is for other Services than these; what is for none of them stays."""
     containers: dict[Place, Container] = {}
     gone: list[str] = []
+    is_nft = side.dump.mode is ProxyMode.NFTABLES
     for place, one in side.dump.containers.items():
         whose = side.services[place]
         if whose and whose.isdisjoint(services):
-            gone += [line.text for line in one.lines]
+            gone += [line.text for line in one.lines if is_nft]
             continue
         kept = replace(one, lines=[], elements=[])
         for some, into in ((one.lines, kept.lines), (one.elements, kept.elements)):
             for line in some:
                 if _for_one_of(side, one, line, services):
                     into.append(line)
-                else:
+                elif is_nft:
                     gone.append(line.text)
-        containers[place] = kept
+        whole = (len(kept.lines), len(kept.elements)) == (len(one.lines), len(one.elements))
+        containers[place] = one if whole and one.kind == "chain" else kept
     _forget(containers, gone)
     return replace(side.dump, containers=containers)
 
