@@ -266,7 +266,9 @@ class _Attempts:
         expected, found = (Side(one) for one in self.sides(chosen))
         differing = self.differing(chosen) or Counter()
         places = [key[0] for key in differing if isinstance(key, tuple)]
-        differ = [service for place in places for side in (expected, found) for service in side.services.get(place, ())]
+        sides = [one.services for one in (expected, found)] if places else []
+        differ = [service for place in places for one in sides for service in one.get(place, ())]
+        del sides
         sorts: dict[Hashable, list[str]] = {}
         for one in services:
             own = sorts.setdefault(_sort(one), [])
@@ -280,6 +282,7 @@ class _Attempts:
             endpoint_slices=tuple(one for one in self.proxy.endpoint_slices if one.service_key in wanted),
         )
         unknown = sorted(services_in(found) - {one.key for one in services})
+        del expected, found  # what they know of all Services takes much memory
         # Comments depend on how many endpoints there are.
         uncommented = (
             self._uncommented or sum(len(one.endpoints) for one in self.proxy.endpoint_slices) > MANY_ENDPOINTS

@@ -89,6 +89,8 @@ def is_even(container: Container, mode: ProxyMode) -> bool:
     if mode is ProxyMode.NFTABLES:
         balances = (_BALANCE.fullmatch(line.text) for line in container.lines)
         return all(_shares(balance) is not None for balance in balances if balance)
+    if not any("statistic" in line.text for line in container.lines):
+        return True
     own = rules(container)
     if own and _chance(own[-1]) is not None:
         return False  # nobody takes what is left

@@ -187,18 +187,21 @@ class Side:
     @cached_property
     def services(self) -> dict[Place, frozenset[str]]:
         """The Services that a chain, set or map of its own is for, by its own words or by those who lead to it."""
+        known: dict[frozenset[str], frozenset[str]] = {}  # one of each: most have several chains
         found: dict[Place, frozenset[str]] = dict.fromkeys(self.dump.containers, frozenset())
         for place, one in self.dump.containers.items():
             if _OF_ONE.match(place[1]):
                 said = {service_of(line.text) for line in one.lines} | {service_of(place[1])}
-                found[place] = frozenset(service for service in said if service)
+                own = frozenset(service for service in said if service)
+                found[place] = known.setdefault(own, own)
         silent = {place for place, said in found.items() if not said and _OF_ONE.match(place[1])}
         leads = [(*lead[:2], service_of(lead[2])) for lead in self._leads if lead[1] in silent] if silent else ()
         for _ in range(_FURTHEST if silent else 0):
-            led: dict[Place, set[str]] = {}
+            led: dict[Place, frozenset[str]] = {}
             for place, target, service in leads:
-                led.setdefault(target, set()).update({service} if service else found[place])
-            found.update({place: frozenset(said) for place, said in led.items()})
+                more = led.get(target, frozenset()) | ({service} if service else found[place])
+                led[target] = known.setdefault(more, more)
+            found.update(led)
         return found
 
 
