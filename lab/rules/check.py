@@ -20,6 +20,7 @@ from lab.rules.expected import expected
 from lab.rules.leftovers import leftover, without_kubelets, without_leftovers, without_waste
 from lab.rules.restored import UnknownFormError
 from lab.rules.scratch import listed, saved_uncounted
+from lab.rules.side import Side
 from lab.rules.whatifs import releases
 from lab.words import ProxyMode
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
     from lab.kubeproxy.releases import Release
+    from lab.rules.side import Place
     from lab.rules.source import Proxy
 
 
@@ -197,6 +199,7 @@ class _Sides:
         self.nothing_there = False
         self._made: dict[object, tuple[dump.Dump, tuple[dump.Dump, tuple[str, ...]]]] = {}
         self._known: dict[object, tuple[Proxy, dump.Dump]] = {}
+        self._known_used: dict[int, tuple[dump.Dump, frozenset[Place]]] = {}
 
     def __call__(self, proxy: Proxy, found: dump.Dump) -> tuple[dump.Dump, dump.Dump]:
         options = dataclasses.replace(proxy.options, nfacct=found.counts_by_name)
@@ -218,7 +221,7 @@ class _Sides:
         self.nothing_there = not any(one.kind == "chain" for one in found.containers.values())
         if self.nothing_there:
             notes += ("kube-proxy has written nothing here: the chains whose names begin with KUBE are the kubelet's.",)
-        found, waste = without_waste(proxy, wanted, found)
+        found, waste = without_waste(proxy, wanted, found, self._used)
         self.notes = (*notes, *waste)
         return wanted, found
 
@@ -227,6 +230,12 @@ class _Sides:
         wanted, whole = self(proxy, found)
         left, _ = self._remembered(whole, proxy.options.release, lambda: (without_leftovers(whole, proxy), ()))
         return wanted, left
+
+    def _used(self, found: dump.Dump) -> frozenset[Place]:
+        """Return what of a node's rules packets can come to: found once, for most of them are large."""
+        if id(found) not in self._known_used:
+            self._known_used[id(found)] = found, Side(found).used
+        return self._known_used[id(found)][1]
 
     def _remembered(
         self, given: dump.Dump, release: Release, make: Callable[[], tuple[dump.Dump, tuple[str, ...]]]
