@@ -9,7 +9,7 @@ from typing import Final
 
 from lab.rules.dump import Container, Dump, table_of
 from lab.rules.effects import Effect, Judge, Kind, Pair
-from lab.rules.normal import Item, is_even, items, rules, without_share
+from lab.rules.normal import Item, are_even, items, rules, without_share
 from lab.rules.side import Place, bare, service_of
 from lab.words import Family, ProxyMode
 
@@ -94,7 +94,7 @@ def compare(expected: Dump, found: Dump) -> Comparison:
     pairs: list[Pair] = []
     by_chance = False
     for place, ours, theirs in _unlike(expected, found):
-        even = all(is_even(one, found.mode) for one in (ours, theirs) if one)
+        even = are_even((ours, theirs), found.mode)
         wanted, given = (items(one, found.mode, even=even) if one else [] for one in (ours, theirs))
         pairs += _pairs(place, wanted, given)
         by_chance = by_chance or (found.mode is ProxyMode.IPTABLES and _reordered(ours, theirs, wanted, given))
@@ -155,7 +155,7 @@ def unlike(expected: Dump, found: Dump, *, uncommented: bool = False) -> Counter
     """
     result: Counter[Hashable] = Counter()
     for place, ours, theirs in _unlike(expected, found):
-        even = all(is_even(one, found.mode) for one in (ours, theirs) if one)
+        even = are_even((ours, theirs), found.mode)
         sides = [items(one, found.mode, even=even) if one else [] for one in (ours, theirs)]
         wanted, given = ([bare(item) if uncommented else item.parts for item in some] for some in sides)
         counted, other = Counter(wanted), Counter(given)

@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 from lab.rules.dump import Line
-from lab.rules.normal import Item, Part, items
+from lab.rules.normal import Item, Part, are_even, items
 from lab.rules.side import Place, Side, bare
 
 if TYPE_CHECKING:
@@ -122,10 +122,11 @@ class Judge:
         place = pair.place
         if all(_unused(side, place) for side in (self.expected, self.found)):
             return Effect.UNUSED
+        even = _are_even(place, self.expected, self.found)
         orders = [
             [
                 item.parts
-                for item in items(side.dump.containers[place], side.dump.mode)
+                for item in items(side.dump.containers[place], side.dump.mode, even=even)
                 if not _is_idle(side, place, item)
             ]
             for side in (self.expected, self.found)
@@ -164,7 +165,8 @@ class _Forms:
             side = self._sides[number]
             one = side.dump.containers.get(place)
             by_outline = self._outlined[key] = {}
-            for item in items(one, side.dump.mode) if one else ():
+            even = _are_even(place, *self._sides)
+            for item in items(one, side.dump.mode, even=even) if one else ():
                 by_outline.setdefault(side.outline(place, item), []).append(item)
         return self._outlined[key].get(outline, [])
 
@@ -183,6 +185,10 @@ def _of_own(side: Side, place: Place, item: Item, *, differs: bool) -> Effect:
     if _is_idle(side, place, item):
         return Effect.IDLE
     return Effect.TRAFFIC if differs else Effect.FORM
+
+
+def _are_even(place: Place, *sides: Side) -> bool:
+    return are_even((side.dump.containers.get(place) for side in sides), sides[0].dump.mode)
 
 
 def _unused(side: Side, place: Place) -> bool:

@@ -94,11 +94,18 @@ def is_even(container: Container, mode: ProxyMode) -> bool:
     own = rules(container)
     if own and _chance(own[-1]) is not None:
         return False  # nobody takes what is left
+    if any(_takes_all(rule) for rule in own[:-1]):
+        return False  # nothing is left for those below
     return all(
         abs((_chance(rule) or 0.0) - 1 / (len(run) - place)) < _CLOSE
         for run in _runs(own)
         for place, rule in enumerate(run[:-1])
     )
+
+
+def are_even(containers: Iterable[Container | None], mode: ProxyMode) -> bool:
+    """Tell whether shares may be forgotten: on neither side of a comparison does one of the endpoints get another."""
+    return all(is_even(one, mode) for one in containers if one)
 
 
 def rules(container: Container) -> list[Item]:
@@ -160,6 +167,12 @@ def _chance(item: Item) -> float | None:
                 if option.startswith("--probability ") and option.split()[1].isdecimal():
                     return int(option.split()[1]) / 2**31
     return None
+
+
+def _takes_all(rule: Item) -> bool:
+    """Tell whether a rule sends every packet to an endpoint."""
+    kept = [part for part in rule.parts if part[:2] != ("-m", "comment")]
+    return len(kept) == 1 and kept[0][:1] == ("-j",) and kept[0][1].startswith("KUBE-SEP-")
 
 
 def _runs(rules: Sequence[Item]) -> Iterator[list[Item]]:
