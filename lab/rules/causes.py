@@ -58,8 +58,8 @@ class Explanation:
     :param causes: in the order in which they were found.
     :param explained: which cause explains what, by the keys of :func:`~lab.rules.diff.unlike`.
     :param fitting: the releases that leave no difference once the causes are taken into account, oldest first.
-    :param nearest: the release that leaves the fewest differences then, where none fits.
-    :param left: how many it leaves.
+    :param nearest: kube-proxy of the release that leaves the fewest differences then, and the node's rules, where none
+        fits.
     """
 
     proxy: Proxy
@@ -68,8 +68,7 @@ class Explanation:
     causes: tuple[Cause, ...] = ()
     explained: dict[Hashable, int] = field(default_factory=dict)
     fitting: tuple[str, ...] = ()
-    nearest: str | None = None
-    left: int = 0
+    nearest: tuple[Proxy, Dump] | None = None
 
 
 Chosen = dict[str, WhatIf]
@@ -164,6 +163,7 @@ class Search:
         gone = base - left
         fitting = self._fitting(chosen) if not left else ()
         causes: list[Cause] = []
+        needs: list[Counter[Hashable]] = []
         explained: dict[Hashable, int] = {}
         for setting, one in chosen.items():
             without = self._tried.differing({key: other for key, other in chosen.items() if key != setting})
@@ -177,9 +177,14 @@ class Search:
                 sentence = f"The rules are those of kube-proxy {span(fitting, self._mode)}."
                 cure = f"give {VERSION} {fitting[-1]}"
             causes.append(Cause(setting, sentence, cure))
+            needs.append(without)
         if causes and len(causes) + len(chance) == len(chosen):
-            for key in gone:  # what only several together explain
-                explained.setdefault(key, len(causes) - 1)
+            # What only several together explain, each of them explains a part of.
+            counts = Counter(explained.values())
+            for key in [key for key in gone if key not in explained]:
+                needed = [cause for cause, without in enumerate(needs) if key in without] or range(len(causes))
+                explained[key] = min(needed, key=lambda cause: (counts[cause], -cause))
+                counts[explained[key]] += 1
         words = tuple(one.sentence for one in chance.values())
         likely = self._whole.applied(chosen)
         if not left:
@@ -188,9 +193,8 @@ class Search:
             [{}, *({VERSION: one} for one in self._releases)],
             key=lambda release: self._tried.size({**chosen, **release}),
         )
-        name = self._whole.applied({**chosen, **nearest})[0].options.release.name
         return Explanation(
-            proxy, likely, words, tuple(causes), explained, (), name, self._whole.size({**chosen, **nearest})
+            proxy, likely, words, tuple(causes), explained, (), self._whole.applied({**chosen, **nearest})
         )
 
     def _fitting(self, chosen: Chosen) -> tuple[str, ...]:

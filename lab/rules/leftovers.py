@@ -97,7 +97,11 @@ def leftover(difference: Difference, proxy: Proxy, found: Dump) -> str | None:
     if difference.kind is Kind.MISSING:
         lost = "jump mark-for-masquerade" in (difference.expected or "") and difference.name.startswith("endpoint-")
         # Where the node has v1.36's rules, nothing is lost.
-        if lost and changes.ENDPOINT_MAPS not in proxy.options.release and (difference.table, "hairpin-connections") in found.containers:
+        if (
+            lost
+            and changes.ENDPOINT_MAPS not in proxy.options.release
+            and (difference.table, "hairpin-connections") in found.containers
+        ):
             return "lost by going back from v1.36, which has no rule of this kind"
         return None
     if difference.kind is not Kind.EXTRA:
