@@ -94,6 +94,8 @@ def is_even(container: Container, mode: ProxyMode) -> bool:
     own = rules(container)
     if own and _chance(own[-1]) is not None:
         return False  # nobody takes what is left
+    if any(_chance(rule) is None and without_share(rule.parts) != rule.parts for rule in own):
+        return False  # it takes every so many, not by chance
     if any(_takes_all(rule) for rule in own[:-1]):
         return False  # nothing is left for those below
     return all(
