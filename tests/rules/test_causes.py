@@ -220,6 +220,9 @@ def test_what_nothing_leads_to_any_more_is_no_leftover(dumps):
     comparison = check(dumps.proxy(name), text, name)
     assert [(one.kind, one.name) for one in comparison.differences] == [("missing", "KUBE-SERVICES")]
     assert (comparison.causes, comparison.nearest, comparison.left) == ((), "v1.33.13", 1)
+    comparison = check(dumps.proxy(name, version="v1.29"), text, name)
+    assert [cause.setting for cause in comparison.causes] == ["--proxy-version"]
+    assert comparison.left == 1
 
 
 def test_the_nearest_release_is_said_where_it_is_another(dumps):
