@@ -220,6 +220,7 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, settings: S
     with steps() as say:
         say(f"comparing with {name}")
         found = read_node(text, name, proxy)
+        del text  # of many Services it is large
         if auto:
             say(f"trying which release fits {name}")
             proxy = fitting(proxy, found)

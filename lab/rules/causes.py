@@ -26,6 +26,7 @@ from lab.rules.whatifs import (
     only_of,
     place_of,
     releases,
+    same_dump,
     services_in,
     settings,
     span,
@@ -57,8 +58,8 @@ class Explanation:
     :param causes: in the order in which they were found.
     :param explained: which cause explains what, by the keys of :func:`~lab.rules.diff.unlike`.
     :param fitting: the releases that leave no difference once the causes are taken into account, oldest first.
-    :param nearest: the release that leaves the fewest differences then, where none fits.
-    :param left: how many it leaves.
+    :param nearest: kube-proxy of the release that leaves the fewest differences then, and the node's rules, where none
+        fits.
     """
 
     proxy: Proxy
@@ -67,8 +68,7 @@ class Explanation:
     causes: tuple[Cause, ...] = ()
     explained: dict[Hashable, int] = field(default_factory=dict)
     fitting: tuple[str, ...] = ()
-    nearest: str | None = None
-    left: int = 0
+    nearest: tuple[Proxy, Dump] | None = None
 
 
 Chosen = dict[str, WhatIf]
@@ -163,6 +163,7 @@ class Search:
         gone = base - left
         fitting = self._fitting(chosen) if not left else ()
         causes: list[Cause] = []
+        needs: list[Counter[Hashable]] = []
         explained: dict[Hashable, int] = {}
         for setting, one in chosen.items():
             without = self._tried.differing({key: other for key, other in chosen.items() if key != setting})
@@ -176,9 +177,14 @@ class Search:
                 sentence = f"The rules are those of kube-proxy {span(fitting, self._mode)}."
                 cure = f"give {VERSION} {fitting[-1]}"
             causes.append(Cause(setting, sentence, cure))
+            needs.append(without)
         if causes and len(causes) + len(chance) == len(chosen):
-            for key in gone:  # what only several together explain
-                explained.setdefault(key, len(causes) - 1)
+            # What only several together explain, each of them explains a part of.
+            counts = Counter(explained.values())
+            for key in [key for key in gone if key not in explained]:
+                needed = [cause for cause, without in enumerate(needs) if key in without] or range(len(causes))
+                explained[key] = min(needed, key=lambda cause: (counts[cause], -cause))
+                counts[explained[key]] += 1
         words = tuple(one.sentence for one in chance.values())
         likely = self._whole.applied(chosen)
         if not left:
@@ -187,9 +193,8 @@ class Search:
             [{}, *({VERSION: one} for one in self._releases)],
             key=lambda release: self._tried.size({**chosen, **release}),
         )
-        name = self._whole.applied({**chosen, **nearest})[0].options.release.name
         return Explanation(
-            proxy, likely, words, tuple(causes), explained, (), name, self._whole.size({**chosen, **nearest})
+            proxy, likely, words, tuple(causes), explained, (), self._whole.applied({**chosen, **nearest})
         )
 
     def _fitting(self, chosen: Chosen) -> tuple[str, ...]:
@@ -216,13 +221,27 @@ class _Attempts:
         self.proxy, self._found, self._sides = proxy, found, sides
         self._uncommented = uncommented
         self._known: dict[frozenset[WhatIf], Counter[Hashable] | None] = {}
+        self._applied: dict[frozenset[WhatIf], tuple[Proxy, Dump]] = {}
+        self._dumps: dict[tuple[WhatIf, int], tuple[Dump, Dump]] = {}
 
     def applied(self, chosen: Chosen) -> tuple[Proxy, Dump]:
         """Return kube-proxy and the node's rules with some things otherwise."""
-        proxy, found = self.proxy, self._found
-        for one in chosen.values():
-            proxy, found = one.proxy(proxy), one.dump(found)
-        return proxy, found
+        key = frozenset(chosen.values())
+        if key not in self._applied:
+            proxy, found = self.proxy, self._found
+            for one in chosen.values():
+                proxy = one.proxy(proxy)
+                if one.dump is not same_dump:
+                    found = self._changed(one, found)
+            self._applied[key] = proxy, found
+        return self._applied[key]
+
+    def _changed(self, one: WhatIf, found: Dump) -> Dump:
+        """Change the node's rules once, whatever else is tried with that."""
+        key = one, id(found)
+        if key not in self._dumps:
+            self._dumps[key] = found, one.dump(found)
+        return self._dumps[key][1]
 
     def sides(self, chosen: Chosen) -> tuple[Dump, Dump]:
         """Return both sides with some things otherwise."""
@@ -251,7 +270,9 @@ class _Attempts:
         expected, found = (Side(one) for one in self.sides(chosen))
         differing = self.differing(chosen) or Counter()
         places = [key[0] for key in differing if isinstance(key, tuple)]
-        differ = [service for place in places for side in (expected, found) for service in side.services.get(place, ())]
+        sides = [one.services for one in (expected, found)] if places else []
+        differ = [service for place in places for one in sides for service in one.get(place, ())]
+        del sides
         sorts: dict[Hashable, list[str]] = {}
         for one in services:
             own = sorts.setdefault(_sort(one), [])
@@ -265,6 +286,7 @@ class _Attempts:
             endpoint_slices=tuple(one for one in self.proxy.endpoint_slices if one.service_key in wanted),
         )
         unknown = sorted(services_in(found) - {one.key for one in services})
+        del expected, found  # what they know of all Services takes much memory
         # Comments depend on how many endpoints there are.
         uncommented = (
             self._uncommented or sum(len(one.endpoints) for one in self.proxy.endpoint_slices) > MANY_ENDPOINTS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import warnings
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +16,22 @@ from lab.kubeproxy.jumps import kubelets_chains
 from lab.netns import NftError
 from lab.rules import dump, json_dump
 from lab.rules.causes import Explanation, Search
-from lab.rules.diff import Comparison, Difference, compare, unlike
+from lab.rules.diff import Comparison, Difference, compare, sharing, unlike
 from lab.rules.expected import expected
 from lab.rules.leftovers import leftover, without_kubelets, without_leftovers, without_waste
 from lab.rules.restored import UnknownFormError
 from lab.rules.scratch import listed, saved_uncounted
+from lab.rules.side import Side
 from lab.rules.whatifs import releases
 from lab.words import ProxyMode
 
 _KEPT: Final = 2  # kube-proxies' rules: those of many Services are large
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Callable, Hashable, Iterator
 
     from lab.kubeproxy.releases import Release
+    from lab.rules.side import Place
     from lab.rules.source import Proxy
 
 
@@ -114,7 +116,9 @@ def _fitting(proxy: Proxy, node: Node) -> Proxy:
             reason = error
             continue
         explanation = Search(newest, node.dump, sides.without_leftovers).explain()
-        name = explanation.fitting[-1] if explanation.fitting else explanation.nearest
+        name = explanation.fitting[-1] if explanation.fitting else None
+        if explanation.nearest:
+            name = explanation.nearest[0].options.release.name
         return _of_release(proxy, name or newest.options.release.name)
     raise reason
 
@@ -153,14 +157,24 @@ def _with_explanation(proxy: Proxy, node: Node, sides: _Sides, comparison: Compa
         comparison = _plainly(proxy, node, sides)
         comparison = dataclasses.replace(comparison, notes=(*comparison.notes, *explanation.chance))
     differences = tuple(_explained(comparison, proxy, node, sides, explanation))
+    explaining = sorted({one.cause for one in differences if one.cause is not None})
     return dataclasses.replace(
         comparison,
-        differences=differences,
-        causes=explanation.causes,
+        differences=tuple(
+            one if one.cause is None else dataclasses.replace(one, cause=explaining.index(one.cause))
+            for one in differences
+        ),
+        causes=tuple(explanation.causes[cause] for cause in explaining),
         fitting=explanation.fitting,
-        nearest=explanation.nearest,
-        left=explanation.left,
+        nearest=explanation.nearest[0].options.release.name if explanation.nearest else None,
+        left=_left(explanation.nearest, node, sides) if explanation.nearest else 0,
     )
+
+
+def _left(nearest: tuple[Proxy, dump.Dump], node: Node, sides: _Sides) -> int:
+    """Count the differences from the release that comes nearest, but for what was left behind."""
+    proxy, found = nearest
+    return sum(leftover(one, proxy, node.dump) is None for one in compare(*sides(proxy, found)).differences)
 
 
 def _explained(
@@ -168,20 +182,23 @@ def _explained(
 ) -> Iterator[Difference]:
     """Give each difference with its cause, or with what it is: a leftover is none where the likely release has it."""
     likely, found = explanation.likely
+    counts = Counter(explanation.explained.values())
     left: Counter[Hashable] | None = None
     for one in comparison.differences:
         note = leftover(one, likely, node.dump)
-        cause = None if note else _cause(one, explanation)
+        cause = None if note else _cause(one, explanation, counts)
         if not note and cause is None and explanation.causes and leftover(one, proxy, node.dump):
             left = unlike(*sides(likely, found)) if left is None else left
             cause = None if any(left[key] for key in one.keys) else len(explanation.causes) - 1
         yield dataclasses.replace(one, cause=cause, note=note)
 
 
-def _cause(difference: Difference, explanation: Explanation) -> int | None:
+def _cause(difference: Difference, explanation: Explanation, counts: Counter[int]) -> int | None:
     causes = [explanation.explained.get(key) for key in difference.keys]
     known = [cause for cause in causes if cause is not None]
-    return max(known) if known and len(known) == len(causes) else None
+    if not known or len(known) < len(causes):
+        return None
+    return max(known, key=lambda cause: (-counts[cause], cause))  # who explains the most has others
 
 
 class _Sides:
@@ -197,27 +214,29 @@ class _Sides:
         self.nothing_there = False
         self._made: dict[object, tuple[dump.Dump, tuple[dump.Dump, tuple[str, ...]]]] = {}
         self._known: dict[object, tuple[Proxy, dump.Dump]] = {}
+        self._known_used: dict[int, tuple[dump.Dump, frozenset[Place]]] = {}
 
     def __call__(self, proxy: Proxy, found: dump.Dump) -> tuple[dump.Dump, dump.Dump]:
         options = dataclasses.replace(proxy.options, nfacct=found.counts_by_name)
         key = (proxy.mode, options, id(proxy.services), id(proxy.endpoint_slices))
-        if key not in self._known:
-            wanted, self.note = _wanted(dataclasses.replace(proxy, options=options))
-            while len(self._known) >= _KEPT:
-                del self._known[next(iter(self._known))]
-            self._known[key] = proxy, wanted
-        wanted = self._known[key][1]
-        if not self._node.commented:
-            wanted = wanted.without_comments()
         release = options.release
+        if key not in self._known:
+            while len(self._known) >= _KEPT:  # before the next is made, which takes the most memory
+                del self._known[next(iter(self._known))]
+            wanted, self.note = _wanted(dataclasses.replace(proxy, options=options))
+            if not self._node.commented:
+                wanted = wanted.without_comments()
+            if proxy.mode is ProxyMode.IPTABLES:
+                wanted = wanted.without_kubelets(kubelets_chains(release))
+            self._known[key] = proxy, sharing(wanted, self._node.dump)
+        wanted = self._known[key][1]
         notes: tuple[str, ...] = ()
         if proxy.mode is ProxyMode.IPTABLES:
-            wanted = wanted.without_kubelets(kubelets_chains(release))
             found, notes = self._remembered(found, release, lambda: without_kubelets(found, release))
         self.nothing_there = not any(one.kind == "chain" for one in found.containers.values())
         if self.nothing_there:
             notes += ("kube-proxy has written nothing here: the chains whose names begin with KUBE are the kubelet's.",)
-        found, waste = without_waste(proxy, wanted, found)
+        found, waste = without_waste(proxy, wanted, found, self._used)
         self.notes = (*notes, *waste)
         return wanted, found
 
@@ -225,7 +244,19 @@ class _Sides:
         """Return both sides, the node's without what another release left behind: it tells nothing of this one."""
         wanted, whole = self(proxy, found)
         left, _ = self._remembered(whole, proxy.options.release, lambda: (without_leftovers(whole, proxy), ()))
-        return wanted, left
+        # What kube-proxy writes is not left behind: what leads there may be gone.
+        own = {
+            place: one
+            for place, one in whole.containers.items()
+            if one.kind != "jumps" and place not in left.containers and place in wanted.containers
+        }
+        return wanted, dataclasses.replace(left, containers={**left.containers, **own}) if own else left
+
+    def _used(self, found: dump.Dump) -> frozenset[Place]:
+        """Return what of a node's rules packets can come to: found once, for most of them are large."""
+        if id(found) not in self._known_used:
+            self._known_used[id(found)] = found, Side(found).used
+        return self._known_used[id(found)][1]
 
     def _remembered(
         self, given: dump.Dump, release: Release, make: Callable[[], tuple[dump.Dump, tuple[str, ...]]]

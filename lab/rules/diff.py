@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from lab.rules.dump import Container, Dump, table_of
 from lab.rules.effects import Effect, Judge, Kind, Pair
-from lab.rules.normal import Item, is_even, items, rules, without_share
+from lab.rules.normal import Item, are_even, items, rules, without_share
 from lab.rules.side import Place, bare, service_of
 from lab.words import Family, ProxyMode
 
@@ -33,7 +33,7 @@ class Cause:
     cure: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Difference:
     """One difference.
 
@@ -94,7 +94,7 @@ def compare(expected: Dump, found: Dump) -> Comparison:
     pairs: list[Pair] = []
     by_chance = False
     for place, ours, theirs in _unlike(expected, found):
-        even = all(is_even(one, found.mode) for one in (ours, theirs) if one)
+        even = are_even((ours, theirs), found.mode)
         wanted, given = (items(one, found.mode, even=even) if one else [] for one in (ours, theirs))
         pairs += _pairs(place, wanted, given)
         by_chance = by_chance or (found.mode is ProxyMode.IPTABLES and _reordered(ours, theirs, wanted, given))
@@ -155,7 +155,7 @@ def unlike(expected: Dump, found: Dump, *, uncommented: bool = False) -> Counter
     """
     result: Counter[Hashable] = Counter()
     for place, ours, theirs in _unlike(expected, found):
-        even = all(is_even(one, found.mode) for one in (ours, theirs) if one)
+        even = are_even((ours, theirs), found.mode)
         sides = [items(one, found.mode, even=even) if one else [] for one in (ours, theirs)]
         wanted, given = ([bare(item) if uncommented else item.parts for item in some] for some in sides)
         counted, other = Counter(wanted), Counter(given)
@@ -168,8 +168,22 @@ def unlike(expected: Dump, found: Dump, *, uncommented: bool = False) -> Counter
     return result
 
 
+def sharing(expected: Dump, found: Dump) -> Dump:
+    """Return what kube-proxy would write with the node's own containers where they are printed alike: to save memory.
+
+    Numbers of lines are then the node's; those of what is expected are never told.
+    """
+    containers = {
+        place: found.containers[place] if _plainly_equal(one, found.containers.get(place)) else one
+        for place, one in expected.containers.items()
+    }
+    return replace(expected, containers=containers)
+
+
 def _plainly_equal(ours: Container | None, theirs: Container | None) -> bool:
     """Save the work for what was printed alike, which is nearly everything."""
+    if ours is theirs:
+        return True
     if ours is None or theirs is None or ours.kind != theirs.kind or len(ours.lines) != len(theirs.lines):
         return False
     if not all(one.text == other.text for one, other in zip(ours.lines, theirs.lines, strict=True)):

@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 from lab.rules.dump import Line
-from lab.rules.normal import Item, Part, items
+from lab.rules.normal import Item, Part, are_even, items
 from lab.rules.side import Place, Side, bare
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Kind(StrEnum):
     MOVED = "moved"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
     """What one side has and the other has not, or not so.
 
@@ -122,10 +122,11 @@ class Judge:
         place = pair.place
         if all(_unused(side, place) for side in (self.expected, self.found)):
             return Effect.UNUSED
+        even = _are_even(place, self.expected, self.found)
         orders = [
             [
                 item.parts
-                for item in items(side.dump.containers[place], side.dump.mode)
+                for item in items(side.dump.containers[place], side.dump.mode, even=even)
                 if not _is_idle(side, place, item)
             ]
             for side in (self.expected, self.found)
@@ -146,22 +147,35 @@ class _Forms:
 
     def __init__(self, expected: Side, found: Side) -> None:
         self._sides = expected, found
-        self._known: dict[tuple[int, Place], Counter[Hashable]] = {}
+        self._outlined: dict[tuple[int, Place], dict[Hashable, list[Item]]] = {}
+        self._counted: dict[tuple[int, Place, Hashable], Counter[Hashable]] = {}
 
     def has_like(self, side: Side, place: Place, item: Item) -> bool:
         """Tell whether the other side does the same as an item, as often."""
+        outline = side.outline(place, item)
+        if not all(self._like(number, place, outline) for number in (0, 1)):
+            return False  # what follows where they lead takes long to find
         form = side.form(place, item)
-        own, other = (self._counted(number, place) for number in (0, 1))
-        return own[form] == other[form]
+        own, other = (self._forms(number, place, outline)[form] for number in (0, 1))
+        return own == other > 0
 
-    def _counted(self, number: int, place: Place) -> Counter[Hashable]:
+    def _like(self, number: int, place: Place, outline: Hashable) -> list[Item]:
         key = (number, place)
-        if key not in self._known:
+        if key not in self._outlined:
             side = self._sides[number]
             one = side.dump.containers.get(place)
-            found = items(one, side.dump.mode) if one else []
-            self._known[key] = Counter(side.form(place, item) for item in found)
-        return self._known[key]
+            by_outline = self._outlined[key] = {}
+            even = _are_even(place, *self._sides)
+            for item in items(one, side.dump.mode, even=even) if one else ():
+                by_outline.setdefault(side.outline(place, item), []).append(item)
+        return self._outlined[key].get(outline, [])
+
+    def _forms(self, number: int, place: Place, outline: Hashable) -> Counter[Hashable]:
+        key = (number, place, outline)
+        if key not in self._counted:
+            side = self._sides[number]
+            self._counted[key] = Counter(side.form(place, item) for item in self._like(number, place, outline))
+        return self._counted[key]
 
 
 def _of_own(side: Side, place: Place, item: Item, *, differs: bool) -> Effect:
@@ -171,6 +185,10 @@ def _of_own(side: Side, place: Place, item: Item, *, differs: bool) -> Effect:
     if _is_idle(side, place, item):
         return Effect.IDLE
     return Effect.TRAFFIC if differs else Effect.FORM
+
+
+def _are_even(place: Place, *sides: Side) -> bool:
+    return are_even((side.dump.containers.get(place) for side in sides), sides[0].dump.mode)
 
 
 def _unused(side: Side, place: Place) -> bool:
@@ -185,7 +203,7 @@ def _is_idle(side: Side, place: Place, item: Item) -> bool:
 
 
 def _targets(side: Side, place: Place, item: Item) -> list[Place]:
-    return list(side.targets(side.dump.containers[place], Line(item.text, item.line)))
+    return side.targets(side.dump.containers[place], Line(item.text, item.line))
 
 
 def _apart(one: Iterable[Part], other: Iterable[Part]) -> bool:

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network, summarize_address_ra
 from typing import Final, NoReturn
 
 from lab.rules.dump import Container, Dump, Line
-from lab.rules.restored import UnknownFormError, masked
+from lab.rules.restored import UnknownFormError, each_line, masked
 from lab.words import Family, ProxyMode
 
 # include/uapi/linux/netfilter_ipv4.h, and the hooks for which nft has the name (std_prios in its src/rule.c).
@@ -104,7 +104,7 @@ def listed(script: str, family: Family) -> Listing:
     :raises UnknownFormError: something in it is not known here.
     """
     reader = _Reader(family)
-    for line in script.splitlines():
+    for line in each_line(script):
         try:
             reader.read(line)
         except (LookupError, ValueError, OSError, StopIteration):

@@ -44,7 +44,7 @@ _ANONYMOUS: Final = re.compile(r"\{ ([^{}]*) \}")
 _COUNTING: Final = re.compile(r" ?counter packets \d+ bytes \d+| expires \S+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """A rule, an element or a property in its normal form.
 
@@ -89,14 +89,25 @@ def is_even(container: Container, mode: ProxyMode) -> bool:
     if mode is ProxyMode.NFTABLES:
         balances = (_BALANCE.fullmatch(line.text) for line in container.lines)
         return all(_shares(balance) is not None for balance in balances if balance)
+    if not any("statistic" in line.text for line in container.lines):
+        return True
     own = rules(container)
     if own and _chance(own[-1]) is not None:
         return False  # nobody takes what is left
+    if any(_chance(rule) is None and without_share(rule.parts) != rule.parts for rule in own):
+        return False  # it takes every so many, not by chance
+    if any(_takes_all(rule) for rule in own[:-1]):
+        return False  # nothing is left for those below
     return all(
         abs((_chance(rule) or 0.0) - 1 / (len(run) - place)) < _CLOSE
         for run in _runs(own)
         for place, rule in enumerate(run[:-1])
     )
+
+
+def are_even(containers: Iterable[Container | None], mode: ProxyMode) -> bool:
+    """Tell whether shares may be forgotten: on neither side of a comparison does one of the endpoints get another."""
+    return all(is_even(one, mode) for one in containers if one)
 
 
 def rules(container: Container) -> list[Item]:
@@ -158,6 +169,12 @@ def _chance(item: Item) -> float | None:
                 if option.startswith("--probability ") and option.split()[1].isdecimal():
                     return int(option.split()[1]) / 2**31
     return None
+
+
+def _takes_all(rule: Item) -> bool:
+    """Tell whether a rule sends every packet to an endpoint."""
+    kept = [part for part in rule.parts if part[:2] != ("-m", "comment")]
+    return len(kept) == 1 and kept[0][:1] == ("-j",) and kept[0][1].startswith("KUBE-SEP-")
 
 
 def _runs(rules: Sequence[Item]) -> Iterator[list[Item]]:
@@ -278,7 +295,12 @@ def _nft_text(text: str) -> str:
 
 
 def _words(text: str) -> tuple[Part, ...]:
-    return tuple((word,) for word in _WORD.findall(text))
+    return tuple(map(_word, _WORD.findall(text)))
+
+
+@lru_cache(maxsize=1 << 15)  # most words stand in most rules: one of each takes less memory
+def _word(word: str) -> Part:
+    return (word,)
 
 
 def _priority(found: re.Match[str]) -> str:

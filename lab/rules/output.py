@@ -108,14 +108,16 @@ def _explained(comparison: Comparison, proxy: Proxy) -> Iterator[str]:
         if cause.cure:
             sentence = f"{sentence.removesuffix('.')} ({cause.cure}){'.' * sentence.endswith('.')}"
         verb = "are" if hidden > 1 else "is"
-        shown = f" Of those that change where packets go, {hidden} {verb} not shown." if hidden > 0 else ""
+        shown = (
+            f" Of those that change where packets go, {hidden} {verb} not shown (--json has all)." if hidden > 0 else ""
+        )
         yield f"{share}: {sentence}{shown}"
     active = sum(bool(one.note) for one in comparison.differences)
     if comparison.fitting and not comparison.same:
         but = f", but for what was left behind ({active})" if active else " then"
         fitting = span(comparison.fitting, proxy.mode)
         yield f"{fitting} {'fit' if ' to ' in fitting else 'fits'} without a difference{but}."
-    elif comparison.nearest is not None:
+    elif comparison.nearest not in (None, proxy.options.release.name):  # else the last line says it
         left = f"{comparison.left} difference{'s' * (comparison.left != 1)}"
         yield f"No release fits: {comparison.nearest} comes nearest, with {left} left."
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from functools import cache, partial
 from typing import Final, NoReturn
@@ -49,7 +49,7 @@ def restored(texts: Iterable[str], family: Family) -> Tables:
     printer = _Printer(family)
     for text in texts:
         table: dict[str, list[str]] = {}
-        for line in text.splitlines():
+        for line in each_line(text):
             try:
                 if line.startswith("-A "):
                     _, name, rule = line.split(" ", 2)
@@ -66,6 +66,16 @@ def restored(texts: Iterable[str], family: Family) -> Tables:
             except (LookupError, ValueError, OSError, StopIteration):
                 _refuse(line)
     return tables
+
+
+def each_line(text: str) -> Iterator[str]:
+    """Return the lines of a text one after the other: all at once, those of many Services take much memory."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    if start < len(text):
+        yield text[start:]
 
 
 def written(tables: Tables) -> str:

@@ -30,10 +30,18 @@ _FURTHEST: Final = 3  # jumps from a rule that names its Service: KUBE-FW, KUBE-
 
 def service_of(text: str) -> str | None:
     """Return the Service, as ``namespace/name``, that a rule or an element says it is for."""
-    said = _IN_COMMENT.search(text)
+    if "/" not in text:
+        return None
+    said = _IN_COMMENT.search(text) if "comment" in text else None
     named = _SERVICE.search(next(filter(None, said.groups()), "")) if said else None
-    named = named or _CHAIN_OF.search(text)
+    if named is None and text.count("/") > 1:  # as of namespace/name/protocol
+        named = _CHAIN_OF.search(text)
     return named[1] if named else None
+
+
+def named_service(place: Place) -> str | None:
+    """Return the Service, as ``namespace/name``, that a chain's, a set's or a map's name says it is for."""
+    return service_of(place[1]) if _OF_ONE.match(place[1]) else None
 
 
 def uncommented(parts: tuple[Part, ...]) -> tuple[Part, ...]:
@@ -57,21 +65,34 @@ class Side:
         self._is_nft = dump.mode is ProxyMode.NFTABLES
         self._forms: dict[Place, int] = {}
 
-    def targets(self, container: Container, line: Line) -> Iterator[Place]:
-        """Give where a rule or an element leads, by what is there of this name."""
+    def targets(self, container: Container, line: Line) -> list[Place]:
+        """Return where a rule or an element leads, by what is there of this name."""
         if self._is_nft:
-            bare = _STRINGS.sub("", line.text)
-            names = [*_VERDICT.findall(bare), *_NAMED.findall(bare)]
+            bare = _STRINGS.sub("", line.text) if '"' in line.text else line.text
+            names = _VERDICT.findall(bare)
+            if "@" in bare:
+                names += _NAMED.findall(bare)
         else:
             names = [target_of(line.text)]
-        return ((container.table, name) for name in names if (container.table, name) in self.dump.containers)
+        return [place for name in names if (place := (container.table, name)) in self.dump.containers]
+
+    @cached_property
+    def _leads(self) -> list[tuple[Place, Place, str]]:
+        """What leads from where to where, and in which words."""
+        return [
+            (place, target, line.text)
+            for place, one in self.dump.containers.items()
+            for some in (one.lines, one.elements)
+            for line in some
+            for target in self.targets(one, line)
+        ]
 
     @cached_property
     def _edges(self) -> dict[Place, set[Place]]:
-        return {
-            place: {target for line in (*one.lines, *one.elements) for target in self.targets(one, line)}
-            for place, one in self.dump.containers.items()
-        }
+        edges: dict[Place, set[Place]] = {}
+        for place, target, _ in self._leads:
+            edges.setdefault(place, set()).add(target)
+        return edges
 
     @cached_property
     def used(self) -> frozenset[Place]:
@@ -134,16 +155,22 @@ class Side:
         """Return what an item does, whatever its comment and the names of the chains that it leads to."""
         return tuple(self._unnamed(place[0], part, before) for part, before in _with_before(uncommented(item.parts)))
 
-    def _unnamed(self, table: str, part: Part, before: Part) -> Hashable:
+    def outline(self, place: Place, item: Item) -> Hashable:
+        """Return what an item does but for what happens where it leads: equal where :meth:`form` is."""
+        return tuple(
+            self._unnamed(place[0], part, before, deep=False) for part, before in _with_before(uncommented(item.parts))
+        )
+
+    def _unnamed(self, table: str, part: Part, before: Part, *, deep: bool = True) -> Hashable:
         if self._is_nft:
             words = part[0].split(" ")
             if before in (("jump",), ("goto",)):
                 words = [before[0], *words]
             if words[0] in ("jump", "goto") and (table, words[-1]) in self.dump.containers:
-                return self._form_of((table, words[-1]))
+                return self._form_of((table, words[-1])) if deep else 0
             return part
         if part[0] in ("-j", "-g") and (table, part[1]) in self.dump.containers:
-            return (part[0], self._form_of((table, part[1])), *part[2:])
+            return (part[0], self._form_of((table, part[1])) if deep else 0, *part[2:])
         if part[:2] == ("-m", "recent"):
             return tuple(option for option in part if not option.startswith("--name "))
         return part
@@ -160,21 +187,21 @@ class Side:
     @cached_property
     def services(self) -> dict[Place, frozenset[str]]:
         """The Services that a chain, set or map of its own is for, by its own words or by those who lead to it."""
+        known: dict[frozenset[str], frozenset[str]] = {}  # one of each: most have several chains
         found: dict[Place, frozenset[str]] = dict.fromkeys(self.dump.containers, frozenset())
         for place, one in self.dump.containers.items():
             if _OF_ONE.match(place[1]):
                 said = {service_of(line.text) for line in one.lines} | {service_of(place[1])}
-                found[place] = frozenset(service for service in said if service)
+                own = frozenset(service for service in said if service)
+                found[place] = known.setdefault(own, own)
         silent = {place for place, said in found.items() if not said and _OF_ONE.match(place[1])}
+        leads = [(*lead[:2], service_of(lead[2])) for lead in self._leads if lead[1] in silent] if silent else ()
         for _ in range(_FURTHEST if silent else 0):
-            led: dict[Place, set[str]] = {}
-            for place, one in self.dump.containers.items():
-                for line in (*one.lines, *one.elements):
-                    for target in self.targets(one, line):
-                        if target in silent:
-                            service = service_of(line.text)
-                            led.setdefault(target, set()).update({service} if service else found[place])
-            found.update({place: frozenset(said) for place, said in led.items()})
+            led: dict[Place, frozenset[str]] = {}
+            for place, target, service in leads:
+                more = led.get(target, frozenset()) | ({service} if service else found[place])
+                led[target] = known.setdefault(more, more)
+            found.update(led)
         return found
 
 

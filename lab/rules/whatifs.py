@@ -20,7 +20,7 @@ from lab.kubeproxy.changes import CHANGES, Change
 from lab.kubeproxy.options import DetectLocalMode
 from lab.kubeproxy.releases import NEWEST, OLDEST, Release, find_release
 from lab.rules.dump import Container, Dump, Line, target_of
-from lab.rules.side import Place, Side, service_of
+from lab.rules.side import Place, Side, named_service, service_of
 from lab.words import Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ _HOST: Final = re.compile(r"(?<![0-9a-f.:])(?:(?:[0-9]+\.){3}[0-9]+|[0-9a-f]+:[0
 _NFT_FROM: Final = re.compile(r'^.*?(ip6? saddr|iif|iifname) != "?([^" ]+)"? (?:jump mark-for|meta mark set|mark set)')
 
 
+def same_dump(dump: Dump) -> Dump:
+    """Return the node's rules as they are."""
+    return dump
+
+
 @dataclass(frozen=True)
 class WhatIf:
     """One thing that may be otherwise.
@@ -57,7 +62,7 @@ class WhatIf:
     sentence: str
     cure: str
     proxy: Callable[[Proxy], Proxy] = lambda proxy: proxy
-    dump: Callable[[Dump], Dump] = lambda dump: dump
+    dump: Callable[[Dump], Dump] = same_dump
     by_chance: bool = False
 
 
@@ -510,26 +515,29 @@ def services_in(side: Side) -> set[str]:
         for line in (*one.lines, *one.elements)
         if (service := service_of(line.text))
     }
-    return said.union(*side.services.values())
+    # Whatever leads to the other chains has said whose they are.
+    return said.union(service for place in side.dump.containers if (service := named_service(place)))
 
 
 def only_of(side: Side, services: Collection[str]) -> Dump:
     """Return a dump without what is for other Services than these; what is for none of them stays."""
     containers: dict[Place, Container] = {}
     gone: list[str] = []
+    is_nft = side.dump.mode is ProxyMode.NFTABLES
     for place, one in side.dump.containers.items():
         whose = side.services[place]
         if whose and whose.isdisjoint(services):
-            gone += [line.text for line in one.lines]
+            gone += [line.text for line in one.lines if is_nft]
             continue
         kept = replace(one, lines=[], elements=[])
         for some, into in ((one.lines, kept.lines), (one.elements, kept.elements)):
             for line in some:
                 if _for_one_of(side, one, line, services):
                     into.append(line)
-                else:
+                elif is_nft:
                     gone.append(line.text)
-        containers[place] = kept
+        whole = (len(kept.lines), len(kept.elements)) == (len(one.lines), len(one.elements))
+        containers[place] = one if whole and one.kind == "chain" else kept
     _forget(containers, gone)
     return replace(side.dump, containers=containers)
 

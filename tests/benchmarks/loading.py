@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -136,6 +137,7 @@ def saved_and_compared(folder, count, version, backend, rounds):
     proxy = Proxy("", mode, backend or Backend.NFT, options, *map(tuple, objects(count)))
     script = proxy.render()
     text = printed(proxy, script)
+    otherwise = replace(proxy, services=proxy.services[1:])  # the node has a Service that the objects lack
     with closing(Namespace.create()) as namespace, ExitStack() as stack:
         if backend:
             tool = stack.enter_context(closing(Xtables(namespace, backend)))
@@ -150,11 +152,12 @@ def saved_and_compared(folder, count, version, backend, rounds):
             "render": proxy.render,
             "saved": lambda: printed(proxy, proxy.render()),
             "compare": lambda: check(proxy, text, "itself"),
+            "explain": lambda: check(otherwise, text, "others"),
             command[0]: lambda: run(command, Path(os.devnull), namespace, folder / "lock", stdout=subprocess.DEVNULL),
         }
         times = interleaved(rounds, {name: partial(milliseconds, one) for name, one in work.items()})
     best = {name: min(taken) for name, taken in times.items()}
-    for name in ("saved", "compare"):
+    for name in ("saved", "compare", "explain"):
         ratios = ", ".join(f"{best[name] / best[other]:.2f} of {other}" for other in ("render", command[0]))
         print(f"{count:,} services, {mode}, {version}, {name}: {ratios}")
     for name, taken in times.items():
@@ -181,7 +184,14 @@ def as_commands(folder, count):
             ("nftables", "v1.36"),
         ):
             options = (str(path), "--family", family, "--proxy-mode", mode, "--proxy-version", version)
-            for road, output in ((("--saved",), saved), (("--diff", str(saved)), folder / "diff")):
+            differs = (
+                "--diff",
+                str(saved),
+                "--cluster-cidr",
+                "10.128.0.0/9" if family is Family.IPV4 else "fd00:44::/32",
+            )
+            roads = ((("--saved",), saved), (("--diff", str(saved)), folder / "diff"), (differs, folder / "diff"))
+            for road, output in roads:
                 with output.open("w") as stream:
                     begun = time.perf_counter()
                     process = subprocess.Popen([sys.executable, "-m", "lab", "rules", *options, *road], stdout=stream)

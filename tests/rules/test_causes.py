@@ -11,6 +11,7 @@ import pytest
 from lab.kubeproxy.settings import NOTHING_SAID
 from lab.rules.check import check, fitting, read_node
 from lab.rules.effects import Effect
+from lab.rules.output import conclusion
 from lab.rules.scratch import saved_uncounted
 from lab.rules.source import Choice
 from lab.rules.whatifs import place_of, releases, span
@@ -170,7 +171,7 @@ def test_a_release_and_a_setting_that_explain_nothing_alone_are_found_together(d
     name = "v1.34.9/nft-v6"
     comparison = check(dumps.proxy(name, version="v1.33", cluster_cidrs=()), dumps.text(name), name)
     assert {cause.setting for cause in comparison.causes} == {"--cluster-cidr", "--proxy-version"}
-    assert all(one.cause is not None for one in comparison.differences)
+    assert {one.cause for one in comparison.differences} == {0, 1}  # none is said to explain nothing
     assert "v1.34" in comparison.fitting
 
 
@@ -212,6 +213,31 @@ def test_nothing_is_said_that_does_not_explain(dumps):
     assert (comparison.fitting, comparison.nearest, comparison.left) == ((), "v1.33.13", 1)
 
 
+def test_what_nothing_leads_to_any_more_is_no_leftover(dumps):
+    """What is left is as much as differs: chains that kube-proxy writes were not left behind."""
+    name = "v1.33.13/iptables-v4"
+    text = re.sub(r"^-A KUBE-SERVICES .* -j KUBE-NODEPORTS\n", "", dumps.text(name), flags=re.MULTILINE)
+    comparison = check(dumps.proxy(name), text, name)
+    assert [(one.kind, one.name) for one in comparison.differences] == [("missing", "KUBE-SERVICES")]
+    assert (comparison.causes, comparison.nearest, comparison.left) == ((), "v1.33.13", 1)
+    comparison = check(dumps.proxy(name, version="v1.29"), text, name)
+    assert [cause.setting for cause in comparison.causes] == ["--proxy-version"]
+    assert comparison.left == 1
+
+
+def test_the_nearest_release_is_said_where_it_is_another(dumps):
+    """What is left is counted as in the last line, which says it of the release that was given."""
+    name = "v1.33.13/iptables-v4"
+    text = dumps.text(name).replace("-A KUBE-MARK-MASQ -j MARK", "-A KUBE-MARK-MASQ -p tcp -j MARK")
+    own, other = dumps.proxy(name), dumps.proxy(name, version="v1.29")
+    said = "\n".join(conclusion(check(own, text, name), own, name))
+    assert "No release fits" not in said
+    assert "1 different; it changes" in said
+    said = "\n".join(conclusion(check(other, text, name), other, name))
+    assert re.search(r"No release fits: v1\.3\d\S* comes nearest, with 1 difference left\.", said)
+    assert "are not shown (--json has all)" in said
+
+
 def test_a_cause_makes_no_other_differences(dumps):
     """What the cause explains is what differs without it and not with it."""
     name = "v1.33.13/iptables-v4"
@@ -221,7 +247,7 @@ def test_a_cause_makes_no_other_differences(dumps):
     assert cause.setting == "--node-name"
     [other] = [one for one in comparison.differences if one.cause is None]
     assert other.name == "KUBE-MARK-MASQ"
-    assert comparison.left == 2  # a rule that is missing, and one that is extra
+    assert comparison.left == 1
 
 
 def test_what_makes_other_differences_is_no_cause(dumps):

@@ -22,6 +22,17 @@ USED = [*CHAINS, "-A FORWARD -j KUBE-FORWARD"]
 PORT = "-d 10.0.0.1/32 -p tcp -m tcp --dport 80"
 DROP = "-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP"
 
+RANDOM = "-m statistic --mode random --probability "
+SHARES = [
+    *CHAINS,
+    *(f":KUBE-SEP-{name} - [0:0]" for name in "ABC"),
+    "-A FORWARD -j KUBE-SVC-A",
+    *(f"-A KUBE-SEP-{name} -d 10.0.0.{place}/32 -j DROP" for place, name in enumerate("ABC")),
+    f"-A KUBE-SVC-A {RANDOM}0.33333333349 -j KUBE-SEP-A",
+    f"-A KUBE-SVC-A {RANDOM}0.5 -j KUBE-SEP-B",
+    "-A KUBE-SVC-A -j KUBE-SEP-C",
+]
+
 CASES = {
     "a drop": (USED, [*USED, DROP], ["traffic"]),
     "a drop that is gone": ([*USED, DROP], USED, ["traffic"]),
@@ -84,6 +95,20 @@ CASES = {
         [*USED, "-A FORWARD -j KUBE-SERVICES"],
         [*CHAINS, "-A FORWARD -j KUBE-SERVICES", "-A FORWARD -j KUBE-FORWARD"],
         ["order"],
+    ),
+    "another share": (SHARES, [line.replace("0.3333", "0.9000") for line in SHARES], ["traffic"]),
+    "nothing for the last": (SHARES, [line.replace(f"{RANDOM}0.5 ", "") for line in SHARES], ["traffic"]),
+    "nobody takes what is left": (SHARES, SHARES[:-1], ["traffic"]),
+    "the one who takes what is left first": (SHARES, [*SHARES[:-3], SHARES[-1], *SHARES[-3:-1]], ["traffic"]),
+    "unequal shares in another order": (
+        [line.replace("0.5", "0.8") for line in SHARES],
+        [line.replace("0.5", "0.8") for line in (*SHARES[:-3], SHARES[-2], SHARES[-3], SHARES[-1])],
+        ["traffic"],
+    ),
+    "unequal shares by another name": (
+        [line.replace("0.5", "0.8") for line in SHARES],
+        [line.replace("0.5", "0.8").replace("KUBE-SEP-A", "KUBE-SEP-D") for line in SHARES],
+        ["form"] * 5,
     ),
 }
 

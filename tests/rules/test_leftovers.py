@@ -110,6 +110,15 @@ def test_going_back_from_v136(dumps):
     assert [one.kind for one in comparison.differences if one.effect is Effect.TRAFFIC] == ["missing"]
 
 
+@pytest.mark.parametrize("said", ["v1.31", "v1.33.13", "v1.35"])
+def test_the_rules_of_v136_are_no_leftovers(dumps, said):
+    name = "v1.36.3/nft-v4"
+    comparison = check(dumps.proxy(name, version=said), dumps.text(name), name)
+    assert notes(comparison) == {None}
+    assert {one.cause for one in comparison.differences} == {0}
+    assert comparison.fitting == ("v1.36",)
+
+
 def test_an_empty_chain_goes_with_the_next_sync_of_nftables_mode(dumps):
     name = "v1.33.13/nft-v4"
     text = with_nft(dumps.text(name), "\tchain service-AAAAAAAA-default/gone/tcp/web {\n\t}\n\n")

@@ -104,6 +104,10 @@ def test_an_endpoint_that_gets_another_share_is_different():
     halves = [f"-m statistic --mode random --probability 0.5 -j KUBE-SEP-{name}" for name in "ab"]
     assert iptables(share(*"ab"), halves) == ["different"]
     assert iptables(share(*"abc"), share(*"ab", count=3)) == ["missing"]
+    every = "-m statistic --mode nth --every 2 --packet 0 "
+    assert iptables(share(*"ab"), [share(*"ab")[0], every + share("b")[0]]) == ["different"]
+    # Two share everything, and nothing is left for the third.
+    assert iptables(share(*"abc"), [*share(*"ab"), *share("c")])
 
 
 def test_rules_for_different_destinations_have_no_order():
