@@ -33,7 +33,8 @@ async def _play_clients_half(stage: Stage) -> None:
     try:
         await stage.establish(by_service=False)
     except HalfOpenError:
-        stage.expect_reason("packet (index 3) in dir 0 invalid, state SYN_SENT")
+        # Linux 5.10 does not say which packet and state.
+        stage.expect_reason("packet (index 3) in dir 0 invalid, state SYN_SENT", "invalid state")
         stage.expect_entry(state="SYN_SENT")
         raise
     await stage.client_speaks()

@@ -330,13 +330,17 @@ class Scene:
         both = {**self.statistics(), **counters(self.node.nft)}
         return self.expect(f"{name} counted {count:,}", both.get(name, 0) == count, f"{both.get(name, 0):,}")
 
-    def expect_reason(self, beginning: str) -> bool:
-        """Expect the kernel to have said so of the packet that was judged last, at whichever node it came to."""
+    def expect_reason(self, *beginnings: str) -> bool:
+        """Expect the kernel to have said so of the packet that was judged last, at whichever node it came to.
+
+        :param beginnings: of the reason; several where kernels word it differently.
+        """
         likeness = self._to_judge().packet.likeness
         self.recorder.read()
         reasons = [one.reason for one in self.recorder.judged if one.packet.likeness == likeness]
         words = reasons[-1] if reasons else ""
-        return self.expect(f"the kernel's reason {beginning!r}", words.startswith(beginning), repr(words))
+        wanted = " or ".join(map(repr, beginnings))
+        return self.expect(f"the kernel's reason {wanted}", words.startswith(beginnings), repr(words))
 
     def expect_counted(self, name: str, least: int = 1) -> bool:
         """Expect a counter of ``conntrack -S`` to have counted as many or more: retransmissions come when they come."""
