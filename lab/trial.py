@@ -16,7 +16,6 @@ from lab.errors import InputError, LabError, warn
 from lab.fabric import Lab
 from lab.features import require
 from lab.fixes import Fix, Protection
-from lab.kubeproxy import changes
 from lab.kubeproxy.releases import find_release
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS, NOTHING_SAID, TOPOLOGYS, Said, Settings, settled, unfit
 from lab.proxy import node_release, proxy_options
@@ -160,7 +159,7 @@ def _in_mode(host: Host, mode: ProxyMode, version: str | None) -> Host:
     for key in lost:
         warn(f"{place}.{key}: not used: it is for {host.proxy_mode} mode")
     kept = host.proxy_version
-    if kept is not None and mode is ProxyMode.NFTABLES and changes.NFT_ALPHA not in find_release(kept):
+    if kept is not None and not find_release(kept).has_mode(mode):
         default = DEFAULT_VERSIONS[mode]
         # Who takes the default of one mode, in words or not, takes that of the other.
         if version is None and kept != DEFAULT_VERSIONS[ProxyMode.IPTABLES]:

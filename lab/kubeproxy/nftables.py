@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lab.errors import InputError
 from lab.kubeproxy import changes
 from lab.kubeproxy.nftables_alpha import AlphaWriter
 from lab.kubeproxy.nftables_writer import TABLE, Writer
 from lab.kubeproxy.options import ProxyOptions
 from lab.kubeproxy.services import ServicePort, changed_services, service_ports
+from lab.words import ProxyMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,9 +29,7 @@ def render(services: Iterable[Service], endpoint_slices: Iterable[EndpointSlice]
     :raises InputError: for a version that is not known or has no nftables mode, and for services that claim
         the same address and port.
     """
-    if changes.NFT_ALPHA not in options.release:
-        message = f"kube-proxy {options.version} has no nftables mode"
-        raise InputError(message, cure=f"take v1.{changes.NFT_ALPHA.minor} or later")
+    options.require_mode(ProxyMode.NFTABLES)
     ports = service_ports(services, endpoint_slices, options)
     writer = _writer(options)
     writer.write_setup()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
+from lab.errors import InputError
 from lab.kubeproxy import changes
 from lab.kubeproxy.releases import Release, find_release
 from lab.words import Family, ProxyMode
@@ -100,6 +101,15 @@ class ProxyOptions:
         vars(options)["release"] = release  # the cached property
         return options
 
+    def require_mode(self, mode: ProxyMode) -> None:
+        """Refuse a proxy mode that the release does not have.
+
+        :raises InputError: names the first release that has it.
+        """
+        if not self.release.has_mode(mode):
+            cure = f"take v1.{changes.NFT_ALPHA.minor} or later"
+            raise InputError(f"kube-proxy {self.version} has no {mode} mode", cure=cure)
+
     def gate(self, name: str, *, default: bool) -> bool:
         """Say whether a feature gate is on."""
         return dict(self.feature_gates).get(name, default)
@@ -118,18 +128,26 @@ class ProxyOptions:
         if mode is DetectLocalMode.INTERFACE_PREFIX:
             return ("-i", f"{self.pod_interface_name_prefix}+") if self.pod_interface_name_prefix else None
         cidrs = self.cluster_cidrs if mode is DetectLocalMode.CLUSTER_CIDR else self.node_pod_cidrs
-        cidr = next((cidr for cidr in cidrs if self.of_family(cidr)), None)
+        cidr = self._first(cidrs)
         return ("-s", cidr) if cidr else None
 
     @cached_property
     def cluster_cidr(self) -> str | None:
         """The pods' range in this family."""
-        return next((cidr for cidr in self.cluster_cidrs if self.of_family(cidr)), None)
+        return self._first(self.cluster_cidrs)
 
     @cached_property
     def primary_address(self) -> str | None:
         """The node's first address in this family."""
-        return next((address for address in self.node_addresses if self.of_family(address)), None)
+        return self._first(self.node_addresses)
+
+    def _first(self, addresses: Iterable[str]) -> str | None:
+        return next(filter(self.of_family, addresses), None)
+
+    @cached_property
+    def _node_port_ranges(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The ranges of this family in ``node_port_addresses``."""
+        return tuple(ip_network(cidr) for cidr in self.node_port_addresses if cidr != PRIMARY and self.of_family(cidr))
 
     @cached_property
     def node_port_ips(self) -> tuple[str, ...] | None:
@@ -139,7 +157,7 @@ class ProxyOptions:
         """
         if PRIMARY in self.node_port_addresses:
             return (self.primary_address,) if self.primary_address else None
-        cidrs = [ip_network(cidr) for cidr in self.node_port_addresses if self.of_family(cidr)]
+        cidrs = self._node_port_ranges
         if not cidrs and self.node_port_addresses and not self.dual_stack:
             return ()  # a program of one family takes the other's ranges for all that are given
         if not cidrs or any(cidr.prefixlen == 0 for cidr in cidrs):
@@ -171,13 +189,12 @@ class ProxyOptions:
             return False
         if changes.LOCALNET_BY_OPTION in self.release and not self.localhost_node_ports:
             return False
-        if changes.LOCALNET_BY_ADDRESSES not in self.release or not self.node_port_addresses:
+        if changes.LOCALNET_BY_ADDRESSES not in self.release:
             return True
         if PRIMARY in self.node_port_addresses:
             return False
-        loopback = ip_network("127.0.0.0/8")
-        cidrs = [ip_network(cidr) for cidr in self.node_port_addresses if self.of_family(cidr)]
-        return not cidrs or any(cidr.overlaps(loopback) for cidr in cidrs)
+        cidrs = self._node_port_ranges
+        return not cidrs or any(cidr.overlaps(ip_network(self.loopback)) for cidr in cidrs)
 
     @property
     def accounts(self) -> tuple[str, ...]:

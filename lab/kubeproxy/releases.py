@@ -8,7 +8,7 @@ from functools import cache
 from typing import Final
 
 from lab.errors import InputError
-from lab.kubeproxy.changes import CHANGES, Change, Effect
+from lab.kubeproxy.changes import CHANGES, NFT_ALPHA, Change, Effect
 from lab.words import ProxyMode
 
 OLDEST: Final = 14
@@ -40,6 +40,10 @@ class Release:
     def name(self) -> str:
         """Its name: ``v1.33.6-gke.1``, or ``v1.33`` for the newest patch of it."""
         return f"v1.{self.minor}{'' if self.patch is None else f'.{self.patch}'}{self.suffix}"
+
+    def has_mode(self, mode: ProxyMode) -> bool:
+        """Say whether it has a proxy mode."""
+        return mode is not ProxyMode.NFTABLES or NFT_ALPHA in self
 
     def first_with(self, change: Change) -> str:
         """Return the first release, of this minor where it has any, that has a change."""

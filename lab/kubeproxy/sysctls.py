@@ -10,7 +10,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from lab.errors import InputError
 from lab.kubeproxy import changes
 from lab.kubeproxy.durations import seconds_of
 from lab.words import Family, ProxyMode
@@ -57,9 +56,7 @@ def sysctls(options: ProxyOptions, mode: ProxyMode) -> tuple[Sysctl, ...]:
     :raises InputError: the version is not known or has no such mode.
     """
     release = options.release
-    if mode is ProxyMode.NFTABLES and changes.NFT_ALPHA not in release:
-        first = changes.NFT_ALPHA.minor
-        raise InputError(f"kube-proxy {options.version} has no nftables mode", cure=f"take v1.{first} or later")
+    options.require_mode(mode)
     only_raised = changes.RAISES_TIMEOUTS in release and changes.SETS_TIMEOUTS not in release
     time_outs = {
         ESTABLISHED: seconds_of(options.conntrack_tcp_timeout_established),

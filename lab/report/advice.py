@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from lab.kubeproxy.changes import NFT_ALPHA
 from lab.kubeproxy.options import ProxyOptions
 from lab.kubeproxy.releases import MINORS, Release, find_release
 from lab.kubeproxy.settings import DEFAULT_VERSIONS
@@ -35,7 +34,7 @@ def drops_invalid(mode: ProxyMode, version: str, *, be_liberal: bool = False) ->
 
 def _ranges(mode: ProxyMode) -> Iterator[str]:
     """Tell what the versions that know a mode do, those together that do the same."""
-    versions = [one for one in map(find_release, MINORS) if mode is ProxyMode.IPTABLES or NFT_ALPHA in one]
+    versions = [one for one in map(find_release, MINORS) if one.has_mode(mode)]
     for words, group in itertools.groupby(versions, key=lambda version: _deed(mode, version)):
         first, *others = (version.name for version in group)
         name = f"{first} to {others[-1]}" if others else first

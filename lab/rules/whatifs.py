@@ -96,7 +96,7 @@ def releases(mode: ProxyMode) -> list[tuple[str, ...]]:
     shapes: dict[frozenset[Change], list[str]] = {}
     for minor, patch in sorted(_known(), key=lambda one: (one[0], _NEWEST_PATCH if one[1] is None else one[1])):
         release = find_release(f"v1.{minor}" if patch is None else f"v1.{minor}.{patch}")
-        if mode is ProxyMode.IPTABLES or changes.NFT_ALPHA in release:
+        if release.has_mode(mode):
             shapes.setdefault(_shape(release, mode), []).append(release.name)
     return [tuple(names) for names in shapes.values()]
 
@@ -134,9 +134,9 @@ def span(names: Sequence[str], mode: ProxyMode) -> str:
 
 def _known() -> Iterator[tuple[int, int | None]]:
     """Give each minor, and the patch releases before one that changed something in the rules."""
+    shaping = [change for change in CHANGES.values() if change.shapes_rules]
     for minor in range(OLDEST, NEWEST + 1):
         yield minor, None
-        shaping = [change for change in CHANGES.values() if change.shapes_rules]
         patches = {patch for change in shaping for own, patch in change.patches if own == minor}
         yield from ((minor, patch - 1) for patch in patches if patch)
 
