@@ -22,7 +22,7 @@ class Undecided:
 
     :param service: ``namespace/name`` of the Service.
     :param address: the endpoint's.
-    :param ways: slices as they would be if one of those had won.
+    :param ways: the places of the slices of which one wins.
     """
 
     service: str
@@ -51,6 +51,8 @@ def undecided(endpoint_slices: Sequence[EndpointSlice], options: ProxyOptions) -
             for endpoint in one.endpoints:
                 found.setdefault((one.service_key, ports, endpoint.addresses[0]), {})[place] = endpoint
     for (service, _ports, address), places in found.items():
+        if len(places) == 1:
+            continue
         winners = {place: endpoint for place, endpoint in places.items() if wins(endpoint, options)}
         rest = winners or places
         if len({_said(endpoint) for endpoint in rest.values()}) > 1:

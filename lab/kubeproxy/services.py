@@ -233,9 +233,9 @@ def _ports(
     if changes.ANY_RANGE in release and any(cidr.endswith("/0") for cidr in ranges):
         ranges = ()
     external_local = spec.external_traffic_policy == "Local"
-    if changes.EXTERNAL_CHAINS not in release:
-        kinds = ("LoadBalancer", "NodePort")
-        external_local = external_local and spec.type in kinds
+    apart = changes.EXTERNAL_CHAINS in release  # the policies of internal and external traffic
+    if not apart:
+        external_local = external_local and spec.type in ("LoadBalancer", "NodePort")
     internal_local = spec.internal_traffic_policy == "Local" and changes.INTERNAL_POLICY in release
     external = bool(external_ips or balancers)
     hinted = heeds_hints(service, options)
@@ -244,9 +244,9 @@ def _ports(
         ordered = [group[text] for text in sorted(group)]
         colon = port.name or changes.PORT_WITHOUT_COLON not in release
         total = len(ordered) if changes.COUNTS_UNREADY in release else sum(target.ready for target in ordered)
-        if internal_local and not external_local and changes.EXTERNAL_CHAINS not in release:
+        if internal_local and not external_local and not apart:
             ordered = [target for target in ordered if target.local]  # v1.22, v1.23: whoever asks
-        by_policy = internal_local and changes.EXTERNAL_CHAINS in release
+        by_policy = internal_local and apart
         reached = external or port.node_port != 0
         chosen = _choose(ordered, external_local, by_policy, reached, options, hinted=hinted)
         yield ServicePort(
@@ -285,7 +285,7 @@ def heeds_hints(service: Service, options: ProxyOptions) -> bool:
 def _hinted(targets: list[Target], options: ProxyOptions) -> list[Target]:
     """Return the endpoints that hints leave to this node (``topologyModeFromHints`` in pkg/proxy/topology.go).
 
-    Where any ready one has no hint, or none names this node or its zone, they are not heeded.
+    Where any ready one has no hint, or none names this node or its zone, they are not heeded; nor where none is ready.
     """
     ready = [target for target in targets if target.ready]
     if changes.HINTS_NODES in options.release and options.node_name:
@@ -316,8 +316,7 @@ def _choose(
     # Even with externalTrafficPolicy Local, what the node itself and pods send goes to endpoints anywhere.
     cluster: tuple[Target, ...] = ()
     if external or not internal_local:
-        cluster = tuple([target for target in (_hinted(targets, options) if hinted else targets) if target.ready])
-        cluster = cluster or _usable(targets, falls_back=falls_back)
+        cluster = _usable(_hinted(targets, options) if hinted else targets, falls_back=falls_back)
     if changes.TAKES_UNREADY in options.release and changes.REFUSES_UNREADY not in options.release:
         local = tuple([target for target in cluster if target.local])
         return Endpoints(cluster, local, tuple(targets), bool(targets))
@@ -326,8 +325,7 @@ def _choose(
     local = _usable([target for target in targets if target.local], falls_back=falls_back)
     union = {target.text: target for target in (*cluster, *local)}
     reachable = tuple([union[text] for text in sorted(union)])
-    any_usable = any(target.ready or (falls_back and target.fallback) for target in targets)
-    return Endpoints(cluster, local, reachable, any_usable)
+    return Endpoints(cluster, local, reachable, bool(_usable(targets, falls_back=falls_back)))
 
 
 def _usable(targets: list[Target], *, falls_back: bool) -> tuple[Target, ...]:
