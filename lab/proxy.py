@@ -7,7 +7,7 @@ iptables-restore or nft; :mod:`lab.kubeproxy` writes it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -254,8 +254,7 @@ class _NftablesProxier(_Proxier):
         self, services: Sequence[Service], slices: Sequence[EndpointSlice], service_cidrs: Sequence[IPNetwork]
     ) -> None:
         options = dataclasses.replace(self.options, service_cidrs=tuple(map(str, service_cidrs)))
-        addition = _nftables_addition(self._topology, options, self._change)
-        self._node.nft.run(nftables.render(services, slices, options) + addition)
+        self._node.nft.run(_nftables_script(self._topology, services, slices, options, self._change))
         self.options = options
 
     def start(self, rules: tuple[str, ...]) -> None:
@@ -328,14 +327,20 @@ def render_rules(
         rules = iptables.render(topology.services, topology.endpoint_slices, options)
         last = rules.jumps + _for_each_pair(change.iptables, _pods(topology, options.family))
         return rules.kubelet + rules.restore, last
-    script = nftables.render(topology.services, topology.endpoint_slices, options)
+    return (_nftables_script(topology, topology.services, topology.endpoint_slices, options, change),)
+
+
+def _nftables_script(
+    topology: Topology,
+    services: Iterable[Service],
+    slices: Iterable[EndpointSlice],
+    options: ProxyOptions,
+    change: NodeChange,
+) -> str:
+    """Return all rules of nftables mode, and what a fix adds to kube-proxy's table."""
+    script = nftables.render(services, slices, options)
     # v1.29 drops what is INVALID and does not count it; the lab's verdicts rest on what rules counted.
     script = script.replace(" ct state invalid drop\n", " ct state invalid counter drop\n")
-    return (script + _nftables_addition(topology, options, change),)
-
-
-def _nftables_addition(topology: Topology, options: ProxyOptions, change: NodeChange) -> str:
-    """Return what a fix adds to kube-proxy's table."""
     words = {
         "TABLE": _table(options),
         "NETWORK": "ip" if options.family is Family.IPV4 else "ip6",
@@ -344,7 +349,7 @@ def _nftables_addition(topology: Topology, options: ProxyOptions, change: NodeCh
     addition = change.nftables
     for word, meaning in words.items():
         addition = addition.replace(word, meaning)
-    return addition
+    return script + addition
 
 
 def _pods(topology: Topology, family: Family) -> list[str]:
