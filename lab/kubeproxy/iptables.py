@@ -13,12 +13,14 @@ from lab.kubeproxy.jumps import jumps, kubelets
 from lab.kubeproxy.options import LOCALHOST_ACCOUNT, ProxyOptions
 from lab.kubeproxy.services import MANY_ENDPOINTS, ServicePort, Target, changed_services, hashed, service_ports
 from lab.kubeproxy.tables import (
+    LOCALHOST_GUARD,
     IptablesRules,
     Tables,
     balance,
     chain,
     delete,
     forward,
+    health_check,
     node_ports_entry,
     postrouting,
 )
@@ -111,10 +113,7 @@ class _Writer:
         tables.nat_rules += postrouting(self._options)
         if changes.OWN_FIREWALL in self._release and self._options.localhost_opened:
             tables.filter_chains.append(chain("KUBE-FIREWALL"))
-            tables.filter_rules.append(
-                '-A KUBE-FIREWALL -m comment --comment "block incoming localnet connections" -d 127.0.0.0/8'
-                " ! -s 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"
-            )
+            tables.filter_rules.append(LOCALHOST_GUARD)
 
     def _entries(self, port: ServicePort, names: _Names) -> None:
         """Write the rules that catch a port's traffic, or refuse it."""
@@ -130,10 +129,7 @@ class _Writer:
         else:
             filter_rules.append(f"-A KUBE-SERVICES {names.refusal[0]} {cluster_ip} -j {names.refusal[1]}")
         if port.health_check_node_port:
-            filter_rules.append(
-                f'-A KUBE-NODEPORTS -m comment --comment "{name} health check node port" -m tcp -p tcp'
-                f" --dport {port.health_check_node_port} -j ACCEPT"
-            )
+            filter_rules.append(health_check(port))
         if not port.externally_accessible:
             return
         comment, verdict = names.refusal

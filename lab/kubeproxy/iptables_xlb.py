@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lab.kubeproxy import changes
 from lab.kubeproxy.services import MANY_ENDPOINTS, ServicePort, Target, hashed
-from lab.kubeproxy.tables import Tables, balance, chain, delete, forward, node_ports_entry, postrouting
+from lab.kubeproxy.tables import Tables, balance, chain, delete, forward, health_check, node_ports_entry, postrouting
 from lab.words import Family
 
 if TYPE_CHECKING:
@@ -76,10 +76,7 @@ class _Writer:
         if port.external_local:
             tables.nat_chains.append(chain(names.local))
         if port.health_check_node_port and changes.HEALTH_PORTS in self._release:
-            tables.filter_rules.append(
-                f'-A KUBE-NODEPORTS -m comment --comment "{port.name} health check node port" -m tcp -p tcp'
-                f" --dport {port.health_check_node_port} -j ACCEPT"
-            )
+            tables.filter_rules.append(health_check(port))
         if not exist:
             self._refuse(port, match)
             return

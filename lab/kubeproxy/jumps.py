@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lab.kubeproxy import changes
-from lab.kubeproxy.tables import chain
+from lab.kubeproxy.tables import LOCALHOST_GUARD, chain
 from lab.words import Family
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ _HEALTH = '-m comment --comment "kubernetes health check service ports"'
 _FORWARD = '-m comment --comment "kubernetes forwarding rules"'
 _POSTROUTING = '-m comment --comment "kubernetes postrouting rules"'
 
-_KUBELETS_JUMPS = (("filter", "KUBE-FIREWALL", "OUTPUT", ""), ("filter", "KUBE-FIREWALL", "INPUT", ""))
 _DROP_MARK = "0x00008000/0x00008000"  # bit 15, the kubelet's --iptables-drop-bit
 
 
@@ -75,13 +74,10 @@ def kubelets(options: ProxyOptions) -> str:
         )
     ]
     if options.family is Family.IPV4 and changes.KUBELET_GUARDS_LOCALHOST in release:
-        rules.append(
-            '-A KUBE-FIREWALL -m comment --comment "block incoming localnet connections" -d 127.0.0.0/8'
-            " ! -s 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"
-        )
+        rules.append(LOCALHOST_GUARD)
     lines = ["*filter", chain("KUBE-FIREWALL"), *rules]
-    lines += [f"-I {source} -j {target}" for _table, target, source, _match in _KUBELETS_JUMPS]
-    lines += ["COMMIT", "*nat", chain("KUBE-MARK-DROP"), f"-A KUBE-MARK-DROP -j MARK --set-xmark {_DROP_MARK}"]
+    lines += ["-I OUTPUT -j KUBE-FIREWALL", "-I INPUT -j KUBE-FIREWALL", "COMMIT"]
+    lines += ["*nat", chain("KUBE-MARK-DROP"), f"-A KUBE-MARK-DROP -j MARK --set-xmark {_DROP_MARK}"]
     return "\n".join([*lines, "COMMIT", ""])
 
 

@@ -14,10 +14,16 @@ if TYPE_CHECKING:
 
     from lab.kubeproxy.options import ProxyOptions
     from lab.kubeproxy.releases import Release
-    from lab.kubeproxy.services import Target
+    from lab.kubeproxy.services import ServicePort, Target
 
 
 NODE_PORTS_COMMENT = '"kubernetes service nodeports; NOTE: this must be the last rule in this chain"'
+
+LOCALHOST_GUARD = (
+    '-A KUBE-FIREWALL -m comment --comment "block incoming localnet connections" -d 127.0.0.0/8'
+    " ! -s 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"
+)
+"""Keeps others from 127.0.0.0/8: the kubelet's rule, and from v1.27 on kube-proxy's own."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,14 @@ def forward(options: ProxyOptions) -> list[str]:
             f'{comment} conntrack pod destination rule" {destination}{established}',
         ]
     return rules
+
+
+def health_check(port: ServicePort) -> str:
+    """Write the rule that lets load balancers ask on this node whether a Service has endpoints here."""
+    return (
+        f'-A KUBE-NODEPORTS -m comment --comment "{port.name} health check node port" -m tcp -p tcp'
+        f" --dport {port.health_check_node_port} -j ACCEPT"
+    )
 
 
 def node_ports_entry(options: ProxyOptions) -> list[str]:
