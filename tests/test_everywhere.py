@@ -1,6 +1,6 @@
 """Every case by every fix, with every rule set that any kube-proxy writes, in every shipped topology that it claims.
 
-They are tens of thousands of trials: `LAB_EVERYWHERE=1 pytest tests/test_everywhere.py` runs them, `-n auto` on all
+They are hundreds of thousands of trials: `LAB_EVERYWHERE=1 pytest tests/test_everywhere.py` runs them, `-n auto` on all
 processors, `-k reset-exact` some of them. The slow cases are test_trial.py's (LAB_SLOW=1).
 """
 
@@ -90,7 +90,6 @@ def command(setting):
 
 
 PLACES = [(case, name, family) for case in QUICK for family in Family for name in claimed(case, family)]
-KINDS = 11  # of rules, wherever there is no node port
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +124,7 @@ async def failures(settings, answers):
 @pytest.mark.kernel
 @pytest.mark.skipif(
     not os.environ.get("LAB_EVERYWHERE"),
-    reason=f"{len(PLACES) * len(FIXES) * KINDS:,} trials, half an hour of a processor: set LAB_EVERYWHERE=1",
+    reason="every set of rules in every topology, two hours of a processor: set LAB_EVERYWHERE=1",
 )
 @pytest.mark.parametrize(
     ("case", "name", "family"), PLACES, ids=lambda value: str(getattr(value, "name", value)).lower()
@@ -155,10 +154,6 @@ def test_each_set_of_rules_is_tried_once_and_none_is_left_out():
             assert len(texts) == len(everything) > 1
             assert set(texts) == everything
             assert versions[-1] == NEWEST
-
-
-def test_the_skip_tells_how_many_they_are():
-    assert len(kinds("kube-proxy", "none", Family.IPV4)) == KINDS
 
 
 @pytest.mark.kernel
