@@ -66,6 +66,21 @@ class InputError(LabError):
         super().__init__(f"{text} ({cure})" if cure else text)
 
 
+class UnknownNameError(InputError):
+    """A name that nothing of its kind has.
+
+    :param kind: what should have it: ``case``, ``fix`` or ``topology``.
+    :param known: the names that there are.
+    """
+
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], *, message: str = "", source: str | Path | None = None
+    ) -> None:
+        self.kind, self.name = kind, name
+        cure = nearest(name.replace("_", "-"), known) or "see `lab list`"
+        super().__init__(message or f"there is no {kind} {name!r}", source=source, cure=cure)
+
+
 class InputWarning(UserWarning):
     """A part of what was given is not used, or not as it may be meant: look at the named place. The rest is used."""
 

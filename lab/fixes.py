@@ -7,10 +7,9 @@ from enum import Flag, auto
 from types import MappingProxyType
 from typing import Final
 
-from lab.conntrack import window
-from lab.errors import InputError
-from lab.named import meant
-from lab.proxy import NodeChange
+from lab.errors import UnknownNameError
+from lab.topology.node_change import NodeChange
+from lab.vocabulary import BE_LIBERAL as _BE_LIBERAL
 
 
 class Protection(Flag):
@@ -130,7 +129,7 @@ DROP_PREROUTING: Final = Fix(
 BE_LIBERAL: Final = Fix(
     "be-liberal",
     "net.netfilter.nf_conntrack_tcp_be_liberal=1: out of the window only a RST that is behind is INVALID",
-    NodeChange(sysctls=MappingProxyType({window.BE_LIBERAL: "1"})),
+    NodeChange(sysctls=MappingProxyType({_BE_LIBERAL: "1"})),
     Protection.LIBERAL,
 )
 
@@ -146,7 +145,7 @@ BE_LIBERAL_WITH_DROP: Final = Fix(
 BE_LIBERAL_LATE: Final = Fix(
     "be-liberal-late",
     "be-liberal, but set when kube-proxy has started already: its rule, if it has one, stays",
-    NodeChange(script=f"echo 1 > /proc/sys/{window.BE_LIBERAL}\n"),
+    NodeChange(script=f"echo 1 > /proc/sys/{_BE_LIBERAL}\n"),
     Protection.LIBERAL,
 )
 
@@ -177,7 +176,7 @@ DAEMONSET: Final = Fix(
 DAEMONSET_TODAY: Final = Fix(
     "daemonset-today",
     "the report's start-up script with today's path, after kube-proxy has started",
-    NodeChange(script=f"echo 1 > /proc/sys/{window.BE_LIBERAL}\necho done\n"),
+    NodeChange(script=f"echo 1 > /proc/sys/{_BE_LIBERAL}\necho done\n"),
     Protection.LIBERAL,
 )
 
@@ -201,9 +200,9 @@ FIXES: Final = {fix.name: fix for fix in (*DEFAULT_FIXES, *_OTHERS)}
 def find(name: str) -> Fix:
     """Return the fix of a name; underscores will do for dashes.
 
-    :raises InputError: there is none of this name.
+    :raises UnknownNameError: there is none of this name.
     """
     try:
         return FIXES[name.replace("_", "-")]
     except KeyError:
-        raise InputError(f"there is no fix {name!r}", cure=meant(name, "fix")) from None
+        raise UnknownNameError("fix", name, FIXES) from None

@@ -13,7 +13,7 @@ import pytest
 NETWORK = "/proc/thread-self/ns/net"
 pytest_plugins = ["pytester"]
 if not entry_points(group="pytest11", name="lab"):  # a checkout that nobody installed
-    pytest_plugins.append("lab.pytest_plugin")
+    pytest_plugins.append("lab.plugin.hooks")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -83,7 +83,7 @@ class Dumps:
         """The kube-proxy that wrote a dump, as the lab knows it."""
         from lab.kubeproxy import ProxyOptions
         from lab.rules.source import Proxy
-        from lab.words import Backend, Family, ProxyMode
+        from lab.vocabulary import Backend, Family, ProxyMode
 
         version, _, kind = name.partition("/")
         minor = int(version.split(".")[1])

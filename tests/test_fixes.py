@@ -5,16 +5,17 @@ import re
 
 import pytest
 
-from lab import behaviour, trial
 from lab.cases import HEADLINE
-from lab.conntrack.window import BE_LIBERAL as SYSCTL
-from lab.fabric import Lab
+from lab.fabric.lab import Lab
 from lab.fixes import BE_LIBERAL, BE_LIBERAL_LATE, DAEMONSET, DAEMONSET_TODAY, FIXES, NONE, NOTRACK, Protection
-from lab.proxy import proxy_options, render_rules
+from lab.topology.kube_proxy import proxy_options, render_rules
 from lab.topology.reader import load
-from lab.trial import Setting, with_proxy
+from lab.topology.with_settings import with_proxy
+from lab.trial import probe, runner
+from lab.trial.setting import Setting
 from lab.verdict import Outcome
-from lab.words import Family, ProxyMode
+from lab.vocabulary import BE_LIBERAL as SYSCTL
+from lab.vocabulary import Family, ProxyMode
 
 
 @pytest.mark.kernel
@@ -77,9 +78,9 @@ def test_what_is_between_pods_is_not_tracked(family, mode):
 @pytest.mark.kernel
 def test_untracked_answers_are_a_strangers():
     async def run():
-        answer = await behaviour.ask(Family.IPV4)
+        answer = await probe.ask(Family.IPV4)
         return [
-            await trial.run(Setting(HEADLINE, fix, load("kube-proxy"), Family.IPV4), answer) for fix in (NONE, NOTRACK)
+            await runner.run(Setting(HEADLINE, fix, load("kube-proxy"), Family.IPV4), answer) for fix in (NONE, NOTRACK)
         ]
 
     before, after = asyncio.run(run())

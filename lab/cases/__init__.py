@@ -59,8 +59,7 @@ from lab.cases import (
     without_nat,
 )
 from lab.cases.case import Case
-from lab.errors import InputError
-from lab.named import meant
+from lab.errors import UnknownNameError
 
 __all__ = ["CASES", "DEFAULT_CASES", "GROUPS", "HEADLINE", "Case", "find", "usual"]
 
@@ -148,9 +147,9 @@ def usual(*, all_: bool, slow: bool) -> tuple[Case, ...]:
 def find(name: str) -> Case:
     """Return the case of a name; underscores will do for dashes.
 
-    :raises InputError: there is none of this name.
+    :raises UnknownNameError: there is none of this name.
     """
     try:
         return CASES[name.replace("_", "-")]
     except KeyError:
-        raise InputError(f"there is no case {name!r}", cure=meant(name, "case")) from None
+        raise UnknownNameError("case", name, CASES) from None

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from lab.cases.case import LEAKS_UNLESS_LIBERAL, Case, on_every_kernel
-from lab.stage import Stage
+from lab.scenario import Stage
 from lab.wire.craft import Segment
 
 

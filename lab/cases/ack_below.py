@@ -6,7 +6,7 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import IGNORED_UNLESS_LIBERAL, LEAKS_UNLESS_LIBERAL, Case, injection
-from lab.words import Behaviour
+from lab.vocabulary import Behaviour
 
 CASE: Final = Case(
     name="ack-below",

@@ -7,13 +7,13 @@ from typing import Final
 
 from lab.cases.case import DROPPED, LEAKED, Case, Row, always, on_every_kernel, row
 from lab.cases.demands import egress, no_way_back, way_out
-from lab.conntrack.witness import Judgement
-from lab.stage import Stage
-from lab.traffic.stream import REQUEST
+from lab.evidence.judgement import Judgement
+from lab.evidence.packet import FIN
+from lab.scenario import Stage
+from lab.traffic.tcp import REQUEST
 from lab.verdict import Outcome
+from lab.vocabulary import Behaviour
 from lab.wire.craft import Segment
-from lab.wire.packet import FIN
-from lab.words import Behaviour
 
 #: As a network plugin writes it: who leaves the cluster has the node's address.
 _MASQUERADE: Final = """

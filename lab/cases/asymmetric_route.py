@@ -6,16 +6,16 @@ from typing import Final
 
 from lab.cases.case import Case, Row, on_every_kernel
 from lab.cases.demands import answers_alone, requests_alone
-from lab.cast import CLIENT_PORT, Cast, cast, judge
-from lab.conntrack.witness import Judgement
 from lab.errors import InputError
+from lab.evidence.judgement import Judgement
+from lab.evidence.packet import SocketAddress
 from lab.fixes import Protection
-from lab.result import Expectation
-from lab.stage import HalfOpenError, Stage
+from lab.results.result import Expectation
+from lab.scenario import HalfOpenError, Stage
+from lab.scenario.roles import CLIENT_PORT, Cast, cast, judge
 from lab.topology.model import Topology
 from lab.verdict import Outcome
-from lab.wire.packet import SocketAddress
-from lab.words import Family
+from lab.vocabulary import Family
 
 
 async def _play(stage: Stage) -> None:

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lab.cases.demands import Demand, both_ways
-from lab.cast import Cast, cast
-from lab.conntrack.witness import Judgement
 from lab.errors import InputError
+from lab.evidence.judgement import Judgement
+from lab.evidence.timeline import Timeline
 from lab.fixes import Protection
-from lab.result import Expectation
-from lab.stage import Scene, Stage
-from lab.timeline import Timeline
+from lab.results.result import Expectation
+from lab.scenario import Scene, Stage
+from lab.scenario.roles import Cast, cast
 from lab.topology.model import Topology
 from lab.verdict import Outcome, Verdict, decide
+from lab.vocabulary import Behaviour, Family
 from lab.wire.craft import IcmpError, Segment
-from lab.words import Behaviour, Family
 
 #: What should become of a trial under a protection.
 Row = Callable[[Protection], Expectation]
@@ -42,7 +42,8 @@ class Case:
     :param demands: what it demands of any topology besides who plays.
     :param both_ways: whether what is expected of it is so only where both directions pass the node.
     :param slow: takes seconds or more, and is left out of `lab run --all`.
-    :param needs: what the kernel must have beyond what every trial needs, as :func:`lab.features.require` knows it.
+    :param needs: what the kernel must have beyond what every trial needs, as :func:`lab.netns.features.require` knows
+        it.
     :param about_answers: what is judged answers what came by the VIP, and so ends at a node that masquerades the
         client; False where the client sends it, or nothing is translated.
     """
@@ -66,7 +67,8 @@ class Case:
     def players(self, topology: Topology, family: Family, service: str | None = None) -> Cast:
         """Return who plays.
 
-        :param service: the Service that is asked instead of the first, as :func:`lab.cast.service_port` knows it.
+        :param service: the Service that is asked instead of the first, as :func:`lab.scenario.roles.service_port` knows
+            it.
         :raises InputError: the topology, or this Service of it, will not do; says why.
         """
         players = self.cast(topology, family, service)
@@ -94,8 +96,8 @@ def injection(
     """Return the play of most cases: connect by the VIP, put one packet on its sender's link, go on.
 
     :param packet: makes it from the live connection.
-    :param answer: and ``stranger``: what its receiver's stack says to it (:meth:`lab.stage.Stage.expect_answer`); None
-        where that is no part of the story.
+    :param answer: and ``stranger``: what its receiver's stack says to it (:meth:`lab.scenario.Stage.expect_answer`);
+        None where that is no part of the story.
     :param reason: how the kernel's reason begins, on every kernel.
     """
 

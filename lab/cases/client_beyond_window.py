@@ -7,7 +7,7 @@ from typing import Final
 from lab.cases.beyond_window import FAR
 from lab.cases.case import ACCEPTED, DROPPED, LEAKED, Case, on_every_kernel, row
 from lab.cases.demands import no_way_to_service, way_to_service
-from lab.stage import Stage
+from lab.scenario import Stage
 
 _UNREACHABLE: Final = "no way to the VIP: the node says so by ICMP, unless a rule dropped the segment"
 

@@ -8,9 +8,9 @@ from lab.cases.beyond_window import FAR
 from lab.cases.case import ACCEPTED_ALWAYS, Case, on_every_kernel
 from lab.cases.client_on_node import KILLS_THE_NODES_UNLESS_LIBERAL, play_at
 from lab.cases.demands import alone, masqueraded, masqueraded_by_node_port, outsider, way_to_pods
-from lab.cast import Cast, by_node_port, cast
+from lab.scenario.roles import Cast, by_node_port, cast
 from lab.topology.model import Topology
-from lab.words import Family
+from lab.vocabulary import Family
 
 
 def _by_node_port(topology: Topology, family: Family, service: str | None = None) -> Cast:

@@ -18,11 +18,11 @@ from lab.cases.case import (
     row,
 )
 from lab.cases.demands import alone, way_to_service
-from lab.cast import Cast, cast
-from lab.conntrack.witness import Judgement
-from lab.stage import Stage
+from lab.evidence.judgement import Judgement
+from lab.scenario import Stage
+from lab.scenario.roles import Cast, cast
 from lab.topology.model import Topology
-from lab.words import Behaviour, Family
+from lab.vocabulary import Behaviour, Family
 
 #: A packet out of the window that is for the node itself: what is dropped in FORWARD is no matter.
 KILLS_THE_NODES_UNLESS_LIBERAL: Final[Row] = row(RESET, DROPPED, ACCEPTED, local=True)

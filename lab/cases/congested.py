@@ -6,11 +6,11 @@ from typing import Final
 
 from lab.cases.case import ACCEPTED, IGNORED_UNLESS_LIBERAL, RESET, Case, row
 from lab.cases.demands import router_before_server
-from lab.conntrack.witness import Judgement
-from lab.result import Expectation
-from lab.stage import LoadStage
-from lab.verdict import Outcome, load
-from lab.words import Behaviour
+from lab.evidence.judgement import Judgement
+from lab.results.result import Expectation
+from lab.scenario import LoadStage
+from lab.verdict import Outcome, downloads
+from lab.vocabulary import Behaviour
 
 #: One data packet in a hundred is held back, of more than 8,000: that none is happens once in 10^34 trials.
 _ONE_IN: Final = 100
@@ -51,7 +51,7 @@ CASE: Final = Case(
         Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,
     },
     stage=LoadStage,
-    decide=load.decide,
+    decide=downloads.decide,
     topology="congested",
     demands=(router_before_server,),
     slow=True,
@@ -78,7 +78,7 @@ CONTROL: Final = Case(
         ),
     },
     stage=LoadStage,
-    decide=load.decide,
+    decide=downloads.decide,
     topology="congested",
     demands=(router_before_server,),
     slow=True,

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import TypeAlias
 
-from lab.cast import CLIENT_PORT, Cast
 from lab.errors import InputError
+from lab.evidence.packet import SocketAddress
 from lab.fixes import Protection
 from lab.kubeproxy import changes
 from lab.kubeproxy.options import DetectLocalMode
-from lab.proxy import node_release
+from lab.scenario.roles import CLIENT_PORT, Cast
+from lab.topology.kube_proxy import node_release
 from lab.topology.model import Topology
 from lab.topology.routes import forwarded_by, is_pod, leads_to, next_hop
-from lab.wire.packet import SocketAddress
-from lab.words import Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 #: Says why who plays cannot play in a topology; empty where they can.
 Demand: TypeAlias = Callable[[Topology, Family, Cast], str]

@@ -7,14 +7,14 @@ from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
 from lab.cases.demands import second_endpoint
-from lab.cast import CLIENT_PORT, cast
-from lab.conntrack.witness import Judgement
 from lab.errors import LabError, MissingError
-from lab.result import Expectation
-from lab.stage.datagrams import Datagrams, decide
+from lab.evidence.judgement import Judgement
+from lab.evidence.packet import Packet
+from lab.results.result import Expectation
+from lab.scenario.datagrams import Datagrams, decide
+from lab.scenario.roles import CLIENT_PORT, cast
 from lab.verdict import Outcome
 from lab.wire import hold
-from lab.wire.packet import Packet
 
 _THREADS: Final = (
     "kubernetes/kubernetes#56903",

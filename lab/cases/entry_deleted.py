@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
-from lab.conntrack.witness import Judgement
-from lab.stage import Stage
+from lab.evidence.judgement import Judgement
+from lab.scenario import Stage
 from lab.verdict import Outcome
 
 

@@ -6,9 +6,9 @@ from typing import Final
 
 from lab.cases.case import RESET, Case, always, on_every_kernel, row
 from lab.cases.demands import no_way_to_service
-from lab.conntrack.witness import Judgement
-from lab.result import Expectation
-from lab.stage import Stage
+from lab.evidence.judgement import Judgement
+from lab.results.result import Expectation
+from lab.scenario import Stage
 from lab.verdict import Outcome
 
 LOOSE: Final = "net/netfilter/nf_conntrack_tcp_loose"

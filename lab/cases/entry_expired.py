@@ -6,11 +6,11 @@ from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
 from lab.cases.demands import not_masqueraded, one_endpoint
-from lab.conntrack.witness import Judgement
+from lab.evidence.judgement import Judgement
 from lab.kubeproxy import ProxyOptions
 from lab.kubeproxy.sysctls import CLOSE_WAIT, ESTABLISHED, KERNELS, sysctls
-from lab.proxy import node_release
-from lab.stage import Stage
+from lab.scenario import Stage
+from lab.topology.kube_proxy import node_release
 from lab.verdict import Outcome
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from lab.cases.beyond_window import FAR
 from lab.cases.case import IGNORED_UNLESS_LIBERAL, KILLS_UNLESS_LIBERAL, Case, injection
-from lab.words import Behaviour
+from lab.vocabulary import Behaviour
 
 CASE: Final = Case(
     name="far-behind",

@@ -6,8 +6,8 @@ from typing import Final
 
 from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, always, on_every_kernel
 from lab.cases.demands import not_masqueraded, one_endpoint
-from lab.conntrack.witness import Judgement
-from lab.stage import Stage
+from lab.evidence.judgement import Judgement
+from lab.scenario import Stage
 from lab.verdict import Outcome
 
 _MTU: Final = 1300  # bytes; above the least that IPv6 takes (RFC 8200, 5: 1280)

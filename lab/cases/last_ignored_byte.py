@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from lab.cases.case import ACCEPTED, IGNORED, KILLS_UNLESS_LIBERAL, Case, row
-from lab.conntrack.witness import Judgement
-from lab.result import Expectation
-from lab.stage import Stage
+from lab.evidence.judgement import Judgement
+from lab.results.result import Expectation
+from lab.scenario import Stage
 from lab.verdict import Outcome
+from lab.vocabulary import Behaviour
 from lab.wire.craft import Segment
-from lab.words import Behaviour
 
 
 def _segment(stage: Stage, payload: bytes = b"") -> Segment:

@@ -8,11 +8,11 @@ from lab.cases.beyond_window import FAR
 from lab.cases.case import ACCEPTED_ALWAYS, Case, always, on_every_kernel, row
 from lab.cases.demands import alone, not_masqueraded, one_endpoint
 from lab.cases.entry_deleted_strictly import LOOSE
-from lab.conntrack.witness import Judgement
-from lab.result import Expectation
-from lab.stage import Stage
+from lab.evidence.judgement import Judgement
+from lab.evidence.packet import SYN
+from lab.results.result import Expectation
+from lab.scenario import Stage
 from lab.verdict import Outcome
-from lab.wire.packet import SYN
 
 
 async def _establish_unseen(stage: Stage) -> None:

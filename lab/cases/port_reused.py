@@ -7,8 +7,8 @@ from typing import Final
 
 from lab.cases.case import IGNORED_ALWAYS, Case, always, on_every_kernel
 from lab.cases.demands import not_masqueraded, one_endpoint
-from lab.conntrack.witness import Judgement
-from lab.stage import Scripted
+from lab.evidence.judgement import Judgement
+from lab.scenario import Scripted
 from lab.verdict import Outcome, decide_packet
 
 _LATER: Final = 4_000_000  # how far initial sequence numbers are apart; more than any window in the script

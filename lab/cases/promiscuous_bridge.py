@@ -8,16 +8,16 @@ from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
 from lab.cases.demands import alone
-from lab.cast import cast
 from lab.conntrack.nflog import WITNESS_GROUP
-from lab.conntrack.witness import Judgement
 from lab.errors import MissingError
+from lab.evidence.judgement import Judgement
+from lab.evidence.timeline import Timeline
 from lab.fixes import Protection
-from lab.result import Expectation
-from lab.stage.datagrams import Datagrams, decide
-from lab.timeline import Timeline
+from lab.results.result import Expectation
+from lab.scenario.datagrams import Datagrams, decide
+from lab.scenario.roles import cast
 from lab.verdict import Outcome, Verdict
-from lab.words import Family
+from lab.vocabulary import Family
 
 _BRIDGE: Final = "cbr0"  # kubenet's
 _CALL: Final = {

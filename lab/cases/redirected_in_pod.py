@@ -9,15 +9,15 @@ from typing import Final
 from lab.cases.beyond_window import FAR
 from lab.cases.case import ACCEPTED, DROPPED, RESET, Case, always, on_every_kernel
 from lab.cases.demands import by_own_link
-from lab.cast import Cast, cast
-from lab.conntrack.witness import Judgement
+from lab.evidence.judgement import Judgement
+from lab.evidence.packet import SocketAddress
 from lab.fixes import Protection
-from lab.result import Expectation
-from lab.stage import Stage
+from lab.results.result import Expectation
+from lab.scenario import Stage
+from lab.scenario.roles import Cast, cast
 from lab.topology.model import Topology
 from lab.verdict import Outcome
-from lab.wire.packet import SocketAddress
-from lab.words import Family
+from lab.vocabulary import Family
 
 _SIDECAR_PORT: Final = 15006  # where Istio's proxy takes what comes in
 

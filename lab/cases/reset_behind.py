@@ -6,7 +6,7 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import ACCEPTED_ALWAYS, LEAKS_UNLESS_DROPPED, Case, injection, on_every_kernel
-from lab.stage import Stage
+from lab.scenario import Stage
 
 
 async def _play_accepted(stage: Stage) -> None:

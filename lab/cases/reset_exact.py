@@ -6,7 +6,7 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import KILLED_ALWAYS, Case, on_every_kernel
-from lab.stage import Stage
+from lab.scenario import Stage
 from lab.wire.craft import Segment
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from lab.cases.case import ACCEPTED_ALWAYS, Case, on_every_kernel
 from lab.netns.tcp_counters import tcp_counters
-from lab.stage import Stage
+from lab.scenario import Stage
 from lab.wire.craft import Segment
 
 _TIMEOUT: Final = "net/netfilter/nf_conntrack_tcp_timeout_"

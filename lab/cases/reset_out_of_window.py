@@ -7,8 +7,8 @@ from typing import Final
 from lab.cases.beyond_window import FAR
 from lab.cases.case import LEAKS_UNLESS_LIBERAL, Case, on_every_kernel
 from lab.cases.reset_inexact import expect_shortened_entry
-from lab.conntrack.witness import Judgement
-from lab.stage import Stage
+from lab.evidence.judgement import Judgement
+from lab.scenario import Stage
 
 
 async def _play(stage: Stage) -> None:

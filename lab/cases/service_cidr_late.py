@@ -8,9 +8,9 @@ from typing import Final
 from lab.cases.case import Case, always, on_every_kernel
 from lab.cases.demands import drops_unallocated, way_to_service
 from lab.cases.udp_before_service import SERVED, service_comes
-from lab.cast import cast
-from lab.conntrack.witness import Judgement
-from lab.stage.datagrams import Datagrams, decide_by_the_last
+from lab.evidence.judgement import Judgement
+from lab.scenario.datagrams import Datagrams, decide_by_the_last
+from lab.scenario.roles import cast
 from lab.verdict import Outcome
 
 _THREADS: Final = (

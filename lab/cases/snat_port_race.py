@@ -7,13 +7,13 @@ from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
 from lab.cases.demands import egress, second_pod, two_pods, way_back, way_out
-from lab.cast import CLIENT_PORT
-from lab.conntrack.witness import Judgement
-from lab.result import Expectation
-from lab.stage.datagrams import Datagrams, decide
+from lab.evidence.judgement import Judgement
+from lab.results.result import Expectation
+from lab.scenario.datagrams import Datagrams, decide
+from lab.scenario.roles import CLIENT_PORT
 from lab.verdict import Outcome
+from lab.vocabulary import Family
 from lab.wire import hold
-from lab.words import Family
 
 _THREADS: Final = (
     "kubernetes/kubernetes#76699",

@@ -6,10 +6,10 @@ from typing import Final
 
 from lab.cases.case import IGNORED_UNLESS_LIBERAL, LEAKS_UNLESS_LIBERAL, Case
 from lab.cases.demands import one_endpoint
-from lab.conntrack.witness import Judgement
-from lab.stage import Scripted
+from lab.evidence.judgement import Judgement
+from lab.scenario import Scripted
 from lab.verdict import decide_packet
-from lab.words import Behaviour
+from lab.vocabulary import Behaviour
 
 _LATER: Final = 4_000_000  # how far initial sequence numbers are apart; more than any window in the script
 

@@ -7,12 +7,12 @@ from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
 from lab.cases.demands import cleans_by_vip, second_endpoint
-from lab.cast import cast
-from lab.conntrack.witness import Judgement
+from lab.evidence.judgement import Judgement
 from lab.kubeproxy import changes
-from lab.proxy import node_release
-from lab.result import Expectation
-from lab.stage.datagrams import Datagrams, decide, decide_by_the_last
+from lab.results.result import Expectation
+from lab.scenario.datagrams import Datagrams, decide, decide_by_the_last
+from lab.scenario.roles import cast
+from lab.topology.kube_proxy import node_release
 from lab.verdict import Outcome
 
 _THREADS: Final = (

@@ -7,7 +7,7 @@ from typing import Final
 
 from lab.cases.case import ACCEPTED_ALWAYS, Case, always, on_every_kernel, unless_dropped
 from lab.cases.demands import beyond, to_vips, way_to_service
-from lab.stage import RefusedError, Stage
+from lab.scenario import RefusedError, Stage
 from lab.verdict import Outcome
 
 _THREADS: Final = (

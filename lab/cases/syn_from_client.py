@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import IGNORED_ALWAYS, Case, on_every_kernel
-from lab.stage import Stage
+from lab.scenario import Stage
 
 
 async def _play(stage: Stage) -> None:

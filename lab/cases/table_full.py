@@ -7,8 +7,8 @@ from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
 from lab.cases.demands import alone, one_endpoint
-from lab.conntrack.witness import Judgement
-from lab.stage import RefusedError, Stage
+from lab.evidence.judgement import Judgement
+from lab.scenario import RefusedError, Stage
 from lab.verdict import Outcome
 
 _THREADS: Final = (

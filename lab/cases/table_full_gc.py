@@ -6,11 +6,11 @@ from contextlib import closing
 from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
-from lab.conntrack.witness import Judgement
-from lab.stage import Stage
-from lab.traffic.stream import datagram_socket
+from lab.evidence.judgement import Judgement
+from lab.evidence.packet import SocketAddress
+from lab.scenario import Stage
+from lab.traffic.tcp import datagram_socket
 from lab.verdict import Outcome
-from lab.wire.packet import SocketAddress
 
 _DISCARD: Final = 9  # RFC 863
 _HOUR: Final = 3600  # seconds, by kube-proxy; the kernel's own 60 could be what ends it

@@ -8,8 +8,8 @@ from typing import Final
 from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, on_every_kernel
 from lab.cases.demands import alone, one_endpoint
 from lab.conntrack.witness import counters
-from lab.stage import Stage
-from lab.wire.packet import TCP, SocketAddress
+from lab.evidence.packet import TCP, SocketAddress
+from lab.scenario import Stage
 
 _ASIDE: Final = 9  # a port of the pod's that nobody listens at (discard, RFC 863)
 

@@ -8,12 +8,12 @@ from typing import Final
 from lab.cases.beyond_window import FAR
 from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, always, on_every_kernel
 from lab.cases.demands import nodes_between, two_nodes
-from lab.cast import Cast, cast
-from lab.conntrack.witness import Judgement
-from lab.stage import Stage
+from lab.evidence.judgement import Judgement
+from lab.scenario import Stage
+from lab.scenario.roles import Cast, cast
 from lab.topology.model import Topology
 from lab.verdict import Outcome
-from lab.words import Family
+from lab.vocabulary import Family
 
 
 def _nodes(stage: Stage) -> tuple[str, str]:

@@ -7,11 +7,11 @@ from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel, unless_dropped
 from lab.cases.demands import beyond, to_vips, way_to_service
-from lab.cast import cast
-from lab.conntrack.witness import Judgement
+from lab.evidence.judgement import Judgement
 from lab.fixes import Protection
-from lab.result import Expectation
-from lab.stage.datagrams import Datagrams, decide_by_the_last
+from lab.results.result import Expectation
+from lab.scenario.datagrams import Datagrams, decide_by_the_last
+from lab.scenario.roles import cast
 from lab.verdict import Outcome
 
 _THREADS: Final = (

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import IGNORED_UNLESS_LIBERAL, KILLS_UNLESS_LIBERAL, Case, injection
-from lab.words import Behaviour
+from lab.vocabulary import Behaviour
 
 #: test/images/regression-issue-74839 of kubernetes: seq = the client's acknowledgement - 100000, 7 bytes.
 _BEHIND: Final = -100_000

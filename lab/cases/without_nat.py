@@ -6,9 +6,9 @@ from typing import Final
 
 from lab.cases.beyond_window import FAR
 from lab.cases.case import ACCEPTED, DROPPED, Case, on_every_kernel, row
-from lab.conntrack.witness import Judgement
-from lab.result import Expectation
-from lab.stage import Stage
+from lab.evidence.judgement import Judgement
+from lab.results.result import Expectation
+from lab.scenario import Stage
 from lab.verdict import Outcome
 
 

@@ -16,9 +16,9 @@ from typing import Final, NoReturn
 from lab.cli import run, rules, labs, matrix, kernels  # noqa: F401  each registers its commands
 
 # isort: on
-from lab.cli import streams
-from lab.cli.words import app
-from lab.errors import NO_ANSWER, READER_GONE, LabError, ReaderGoneError, tell_warnings, told
+from lab.cli import output
+from lab.cli.arguments import app
+from lab.errors import NO_ANSWER, READER_GONE, LabError, ReaderGoneError, UnknownNameError, tell_warnings, told
 
 __all__ = ["app", "main"]
 
@@ -31,12 +31,16 @@ def main() -> None:
     The exit codes 0 and 1 are answers. Whatever comes to here instead of one has another.
     """
     try:
-        with streams.checked():
+        with output.checked():
             _check_descriptors()
             tell_warnings()
             app()
     except ReaderGoneError:
         sys.exit(READER_GONE)
+    except UnknownNameError as error:
+        from lab.trial.names import explained
+
+        _fail(str(explained(error)))
     except LabError as error:
         _fail(str(error))
     except OSError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.words import JsonFlag, app, complete, examples
+from lab.cli.arguments import JsonFlag, app, complete, examples
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def run(
     import asyncio
     from shutil import get_terminal_size
 
-    from lab.cli.results import put
+    from lab.cli.report_files import put
     from lab.kernels import make_image, resolve
     from lab.kernels.guest import run_until_interrupted
 

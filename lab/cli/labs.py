@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.settings import CommandWithSettings, with_settings
-from lab.cli.words import (
+from lab.cli.arguments import (
     AddressArgument,
     BackendOption,
     HostArgument,
@@ -26,9 +25,10 @@ from lab.cli.words import (
     lab_names,
     read_topology,
 )
+from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.errors import InputError
 from lab.kubeproxy.settings import TOPOLOGYS
-from lab.words import Family
+from lab.vocabulary import Family
 
 if TYPE_CHECKING:
     from lab.kubeproxy.settings import Settings
@@ -62,9 +62,9 @@ def up(
     It needs root.
     """
     from lab.fixes import find
-    from lab.proxy import topology_notes
     from lab.standing.up import suggestions
     from lab.standing.up import up as build
+    from lab.topology.kube_proxy import topology_notes
 
     built = read_topology(topology, proxy_mode, proxy_version, backend, settings)
     for note in dict.fromkeys(note for one in Family if family in (None, one) for note in topology_notes(built, one)):
@@ -213,7 +213,7 @@ def doctor(json: JsonFlag = False) -> None:
 
     Nothing is changed. Exit code: 0 when a lab can run here, 1 when something necessary is missing.
     """
-    from lab.doctor import examine, lines, to_json
+    from lab.doctor.machine import examine, lines, to_json
 
     diagnosis = examine()
     if json:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.settings import CommandWithSettings, with_settings
-from lab.cli.words import (
+from lab.cli.arguments import (
     AllFlag,
     BackendOption,
     CasesArgument,
@@ -31,15 +30,16 @@ from lab.cli.words import (
     draw,
     examples,
 )
+from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError, MissingError
 from lab.kubeproxy.settings import TOPOLOGYS
-from lab.words import Family
+from lab.vocabulary import Family
 
 if TYPE_CHECKING:
     from lab.kernels.cluster import Cluster
-    from lab.kernels.trials import Trials
+    from lab.kernels.on_kernel import Trials
     from lab.kubeproxy.settings import Settings
-    from lab.matrix import Matrix
+    from lab.results.matrix import Matrix
 
 _MEMORY = 512  # MiB
 _KERNELS = "5.10,6.1,6.12,6.18,newest"
@@ -112,9 +112,10 @@ def matrix(
     settings: Settings,
 ) -> None:
     """Run the same trials on several kernels, each booted in a guest of its own, and say what differs between them."""
-    from lab import campaign, fixes
-    from lab.cli.results import Outputs
-    from lab.kernels.trials import RUNNING, Trials
+    from lab import fixes
+    from lab.cli.report_files import Outputs
+    from lab.kernels.on_kernel import RUNNING, Trials
+    from lab.trial import batch
 
     names = list(dict.fromkeys(filter(None, (name.strip() for name in kernels.split(",")))))
     if not names:
@@ -129,7 +130,7 @@ def matrix(
     played = chosen_cases(cases, all_=all_, slow=slow)
     fixed = chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES)
     # What every guest would refuse is refused here, and what a file says is read here.
-    selection = campaign.select(played, fixed[:1], None, family, proxy, settings=settings)
+    selection = batch.select(played, fixed[:1], None, family, proxy, settings=settings)
     for remark in selection.remarks:
         print(f"lab: {remark}", file=sys.stderr)
     options = [f"--family={family}", f"--repeat={repeat}", *(f"--fix={one.name}" for one in fixed)]
@@ -149,7 +150,7 @@ def _run(names: list[str], trials: Trials, jobs: int, scheduler: str | None) -> 
     import asyncio
     import contextlib
 
-    from lab.kernels.matrix import ThisMachine, run
+    from lab.kernels.sweep import ThisMachine, run
 
     try:
         with ThisMachine(jobs) as machine, contextlib.ExitStack() as stack:

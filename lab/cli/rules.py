@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from lab.cli.settings import CommandWithSettings, with_settings
-from lab.cli.words import (
+from lab.cli.arguments import (
     ANY_WIDTH,
     BackendOption,
     FamilyOption,
@@ -23,9 +22,10 @@ from lab.cli.words import (
     topology_names,
     version_names,
 )
+from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.errors import InputError
 from lab.kubeproxy.settings import SETTINGS
-from lab.words import Family
+from lab.vocabulary import Family
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

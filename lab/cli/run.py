@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.settings import CommandWithSettings, with_settings
-from lab.cli.words import (
+from lab.cli.arguments import (
     AllFlag,
     BackendOption,
     CasesArgument,
@@ -35,16 +34,17 @@ from lab.cli.words import (
     examples,
     topology_names,
 )
+from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
-from lab.words import Family
+from lab.vocabulary import Family
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lab.kubeproxy.settings import Settings
-    from lab.result import Report
-    from lab.trial import Setting
+    from lab.results.result import Report
+    from lab.trial.setting import Setting
 
 
 @app.command(
@@ -99,13 +99,14 @@ def run(
     settings: Settings,
 ) -> None:
     """Break real connections on purpose, each in a lab of its own, and judge what this kernel makes of it."""
-    from lab import campaign, fixes
     from lab import cases as catalogue
-    from lab.cli.results import Outputs
-    from lab.remembered import remember
+    from lab import fixes
+    from lab.cli.report_files import Outputs
+    from lab.results.history import remember
     from lab.topology.reader import load
+    from lab.trial import batch
 
-    selection = campaign.select(
+    selection = batch.select(
         chosen_cases(cases, all_=all_, slow=slow),
         chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES),
         None if topology is None else load(topology),
@@ -138,21 +139,21 @@ def _left_out(count: int) -> str:
 def _run(settings: Sequence[Setting], family: Family, repeat: int) -> Report:
     import asyncio
 
-    from lab import campaign
     from lab.netns import userns
+    from lab.trial import batch
 
     userns.ensure()
     try:
-        return asyncio.run(campaign.run(settings, family, repeat))
+        return asyncio.run(batch.run(settings, family, repeat))
     except asyncio.CancelledError:
         raise typer.Exit(INTERRUPTED) from None
 
 
 def _print_report(report: Report, *, timeline: bool) -> None:
-    from lab.matrix import alone
     from lab.report import table, terminal
     from lab.report.advice import advice
     from lab.report.closing import preface
+    from lab.results.matrix import alone
 
     matrix = alone(report)
     screen = console()
@@ -232,20 +233,20 @@ def show(
     And what came of it when it was run last on this machine, with each fix: `lab run` keeps that below $XDG_STATE_HOME.
     """
     from lab.cases import find
-    from lab.remembered import recall
+    from lab.results.history import recall
 
     found = find(case)
     last = recall(found.name)
     if json:
         from json import dumps
 
-        from lab.report.catalogue import as_data
+        from lab.cli.catalogue import as_data
 
         print(dumps(as_data(found, last), indent=2))
         return
     from rich.text import Text
 
-    from lab.report.catalogue import story
+    from lab.cli.catalogue import story
 
     screen = console()
     for part in story(found, last):

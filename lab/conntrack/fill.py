@@ -16,8 +16,8 @@ from typing import Final
 
 from lab.conntrack.netlink import ConntrackTable, creation
 from lab.errors import LabError, MissingError
+from lab.evidence.packet import UDP, SocketAddress
 from lab.netns import Namespace, nfnetlink
-from lab.wire.packet import UDP, SocketAddress
 
 _LIMIT: Final = "net/netfilter/nf_conntrack_max"
 _COUNT: Final = "net/netfilter/nf_conntrack_count"

@@ -10,13 +10,13 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Final
 
+from lab.evidence.entry import TCP_STATES, Entry, EntryEvent
+from lab.evidence.packet import SocketAddress
 from lab.netns import Namespace, nfnetlink
 from lab.netns.nfnetlink import ACK, CREATE, DUMP, EXCLUSIVE, Message, Subsystem, attribute, nested
-from lab.wire.packet import SocketAddress
 
 _CT_NEW, _CT_GET, _CT_DELETE, _CT_GET_STATS_CPU = 0, 1, 2, 4
 # enum ctattr_type and below it, include/uapi/linux/netfilter/nfnetlink_conntrack.h
@@ -28,47 +28,8 @@ _GROUPS: Final = (1, 2, 3)  # NFNLGRP_CONNTRACK_NEW, _UPDATE, _DESTROY
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _BUFFER: Final = 4 * 1024 * 1024
 
-# enum tcp_conntrack, include/uapi/linux/netfilter/nf_conntrack_tcp.h
-TCP_STATES: Final = (
-    "NONE",
-    "SYN_SENT",
-    "SYN_RECV",
-    "ESTABLISHED",
-    "FIN_WAIT",
-    "CLOSE_WAIT",
-    "LAST_ACK",
-    "TIME_WAIT",
-    "CLOSE",
-    "SYN_SENT2",
-)
 # enum ip_conntrack_status, include/uapi/linux/netfilter/nf_conntrack_common.h
 _SEEN_REPLY, _ASSURED, _CONFIRMED = 1 << 1, 1 << 2, 1 << 3
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A conntrack entry: both tuples, its TCP state and what is left of its timeout in seconds."""
-
-    protocol: int
-    original: tuple[SocketAddress, SocketAddress]
-    reply: tuple[SocketAddress, SocketAddress]
-    tcp_state: str | None
-    assured: bool
-    timeout: int | None
-
-    def __str__(self) -> str:
-        (source, destination), (answering, answered) = self.original, self.reply
-        left = f", {self.timeout} s left" if self.timeout is not None else ""
-        state = f"{self.tcp_state}, " if self.tcp_state else ""
-        return f"an entry {state}{source} > {destination}, answered {answering} > {answered}{left}"
-
-
-@dataclass(frozen=True, slots=True)
-class EntryEvent:
-    """A change of an entry: ``kind`` is new, update or destroy."""
-
-    kind: str
-    entry: Entry
 
 
 class ConntrackEvents:

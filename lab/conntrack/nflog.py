@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from lab.errors import MissingError
+from lab.evidence.packet import Packet, decode
 from lab.netns import Namespace, nfnetlink
 from lab.netns.nfnetlink import Subsystem
-from lab.wire.packet import Packet, decode
 
 REASON_GROUP: Final = 0  # where the kernel itself logs to
 WITNESS_GROUP: Final = 1

@@ -8,26 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from lab.conntrack.nflog import LOCAL_GROUP, REASON_GROUP, WITNESS_GROUP, Record
+from lab.evidence.judgement import Judged
 from lab.netns import Nft
-from lab.wire.packet import Packet
-
-
-class Judgement(StrEnum):
-    """What conntrack made of one packet."""
-
-    ACCEPTED = "accepted"
-    IGNORED = "ignored"  # let through and translated, though the window check did not like it
-    INVALID = "INVALID"
-    NEW = "NEW"
-    RELATED = "RELATED"
-    UNTRACKED = "UNTRACKED"
-
 
 _STATES: Final = ("new", "established", "related", "invalid", "untracked")
 _TABLE: Final = "lab_witness"
@@ -78,24 +64,6 @@ def counters(nft: Nft) -> dict[str, int]:
     """Return how many packets the witness counted in each state."""
     listing = json.loads(nft.run(f"list counters table inet {_TABLE}", json=True))
     return {item["counter"]["name"]: item["counter"]["packets"] for item in listing["nftables"] if "counter" in item}
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """One packet as it came to a node, what conntrack made of it, and the kernel's reason if it gave one."""
-
-    host: str
-    time: int | None
-    packet: Packet
-    state: str
-    reason: str
-
-    @property
-    def judgement(self) -> Judgement:
-        """The judgement in the lab's words."""
-        if self.state == "established":
-            return Judgement.IGNORED if self.reason else Judgement.ACCEPTED
-        return Judgement(self.state.upper())
 
 
 class Pairing:

@@ -25,8 +25,8 @@ from distributed.utils import sync
 from lab import __version__
 from lab.errors import InputError, LabError
 from lab.kernels import Cache, Image, Kernel, depot
-from lab.kernels.trials import Trials, failed, in_guest
-from lab.matrix import Column
+from lab.kernels.on_kernel import Trials, failed, in_guest
+from lab.results.matrix import Column
 
 if TYPE_CHECKING:
     from distributed import Worker

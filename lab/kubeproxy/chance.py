@@ -11,7 +11,7 @@ from lab.kubeproxy.services import counts, wins
 
 if TYPE_CHECKING:
     from lab.kubeproxy.options import ProxyOptions
-    from lab.topology.kubernetes import Endpoint, EndpointSlice
+    from lab.kubernetes.objects import Endpoint, EndpointSlice
 
 Port = tuple[str, str, int | None]
 

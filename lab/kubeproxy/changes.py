@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from lab.words import ProxyMode
+from lab.vocabulary import ProxyMode
 
 _BOTH: Final = (ProxyMode.IPTABLES, ProxyMode.NFTABLES)
 _IPTABLES: Final = (ProxyMode.IPTABLES,)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lab.errors import InputError, misspelt, warn
 from lab.kubeproxy.settings import SETTINGS, Said, Settings, warn_of_gates
-from lab.topology import stream
-from lab.topology.errors import found, spell
-from lab.words import ProxyMode
+from lab.kubernetes import manifest
+from lab.kubernetes.errors import found, spell
+from lab.vocabulary import ProxyMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +78,7 @@ def _text(path: str) -> str:
         raise InputError(f"cannot be read: {reason}", source=repr(path)) from None
     if len(data) == _MAX_BYTES:
         raise InputError(f"is larger than {_MAX_BYTES >> 20} MiB", source=name)
-    return stream.text_of(data, name, _WHAT)
+    return manifest.text_of(data, name, _WHAT)
 
 
 def _bytes(path: str) -> bytes:
@@ -94,7 +94,7 @@ class _File:
         self.name = name
 
     def documents(self) -> list[dict[str, Any]]:
-        return list(stream.documents(self._text, self.name, what=_WHAT))
+        return list(manifest.documents(self._text, self.name, what=_WHAT))
 
     def mode(self, document: dict[str, Any]) -> ProxyMode | None:
         """Return the mode that is asked for; None where the default is left."""
@@ -135,11 +135,11 @@ class _File:
                     warn(f"{self._place(path)}: {spell(path)}: {words}")
 
     def refusal(self, path: tuple[str, ...], problem: str, cure: str | None) -> InputError:
-        line = stream.line_of(self._text, 0, path)
+        line = manifest.line_of(self._text, 0, path)
         return InputError(f"{spell(path)}: {problem}", source=self.name, line=line, cure=cure)
 
     def _place(self, path: tuple[str, ...]) -> str:
-        return f"{self.name}:{stream.line_of(self._text, 0, path)}"
+        return f"{self.name}:{manifest.line_of(self._text, 0, path)}"
 
 
 def _called(setting: ProxySetting) -> str:

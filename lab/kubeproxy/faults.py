@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lab.kubeproxy.options import ProxyOptions
-    from lab.topology.kubernetes import Service
+    from lab.kubernetes.objects import Service
 
 LONGEST_COMMENT: Final = 128
 """Characters of a comment that nft takes (``NFTNL_UDATA_COMMENT_MAXLEN``)."""

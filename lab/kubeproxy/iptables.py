@@ -28,7 +28,7 @@ from lab.kubeproxy.tables import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lab.topology.kubernetes import EndpointSlice, Service
+    from lab.kubernetes.objects import EndpointSlice, Service
 
 
 def render(

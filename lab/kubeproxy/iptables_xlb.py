@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lab.kubeproxy import changes
 from lab.kubeproxy.services import MANY_ENDPOINTS, ServicePort, Target, hashed
 from lab.kubeproxy.tables import Tables, balance, chain, delete, forward, health_check, node_ports_entry, postrouting
-from lab.words import Family
+from lab.vocabulary import Family
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

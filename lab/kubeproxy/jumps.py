@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lab.kubeproxy import changes
 from lab.kubeproxy.tables import LOCALHOST_GUARD, chain
-from lab.words import Family
+from lab.vocabulary import Family
 
 if TYPE_CHECKING:
     from lab.kubeproxy.options import ProxyOptions

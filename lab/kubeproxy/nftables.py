@@ -10,12 +10,12 @@ from lab.kubeproxy.nftables_alpha import AlphaWriter
 from lab.kubeproxy.nftables_writer import TABLE, Writer
 from lab.kubeproxy.options import ProxyOptions
 from lab.kubeproxy.services import ServicePort, changed_services, service_ports
-from lab.words import ProxyMode
+from lab.vocabulary import ProxyMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lab.topology.kubernetes import EndpointSlice, Service
+    from lab.kubernetes.objects import EndpointSlice, Service
 
 __all__ = ["TABLE", "NftablesChange", "render", "sync"]
 

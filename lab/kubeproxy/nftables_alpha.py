@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from lab.errors import InputError
 from lab.kubeproxy.faults import refuse_overlap
 from lab.kubeproxy.nftables_writer import MARK, Names, Writer
-from lab.words import ProxyMode
+from lab.vocabulary import ProxyMode
 
 if TYPE_CHECKING:
     from lab.kubeproxy.services import ServicePort

@@ -14,7 +14,7 @@ from lab.kubeproxy import changes
 from lab.kubeproxy.faults import refuse_comment
 from lab.kubeproxy.options import ProxyOptions
 from lab.kubeproxy.services import ServicePort, Target, hashed
-from lab.words import Family
+from lab.vocabulary import Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

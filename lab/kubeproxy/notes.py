@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lab.kubeproxy.options import ProxyOptions
-    from lab.topology.kubernetes import EndpointSlice, Service
-    from lab.words import ProxyMode
+    from lab.kubernetes.objects import EndpointSlice, Service
+    from lab.vocabulary import ProxyMode
 
 
 def notes(

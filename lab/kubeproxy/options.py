@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lab.errors import InputError
 from lab.kubeproxy import changes
 from lab.kubeproxy.releases import Release, find_release
-from lab.words import Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,7 +9,7 @@ from typing import Final
 
 from lab.errors import InputError
 from lab.kubeproxy.changes import CHANGES, NFT_ALPHA, Change, Effect
-from lab.words import ProxyMode
+from lab.vocabulary import ProxyMode
 
 OLDEST: Final = 14
 NEWEST: Final = 36

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lab.errors import InputError, warn
 from lab.kubeproxy import changes, faults
-from lab.words import Family
+from lab.vocabulary import Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lab.kubeproxy.options import ProxyOptions
-    from lab.topology.kubernetes import Endpoint, EndpointSlice, Service
+    from lab.kubernetes.objects import Endpoint, EndpointSlice, Service
 
 # kube-proxy's informers leave out objects with these labels (``cmd/kube-proxy/app/server.go``).
 _OTHER_PROXY = "service.kubernetes.io/service-proxy-name"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from lab.errors import InputError, nearest, warn
 from lab.kubeproxy.durations import seconds_of
-from lab.words import Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 if TYPE_CHECKING:
     from lab.kubeproxy.changes import Change

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from lab.kubeproxy import changes
 from lab.kubeproxy.durations import seconds_of
-from lab.words import Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lab.kubeproxy import changes
 from lab.kubeproxy.options import INVALID_ACCOUNT
-from lab.words import ProxyMode
+from lab.vocabulary import ProxyMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

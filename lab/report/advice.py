@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from lab.kubeproxy.options import ProxyOptions
 from lab.kubeproxy.releases import MINORS, Release, find_release
 from lab.kubeproxy.settings import DEFAULT_VERSIONS
-from lab.words import Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 
 def advice() -> Iterator[str]:

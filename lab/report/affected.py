@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from lab.conntrack.witness import Judgement
-from lab.matrix import Column, Matrix
-from lab.places import place
+from lab.evidence.judgement import Judgement
 from lab.report.tone import Tone, tone_of
-from lab.result import Tally
+from lab.results.matrix import Column, Matrix
+from lab.results.places import place
+from lab.results.result import Tally
 from lab.verdict import Outcome
 
 #: The names of the case that the first answer speaks of, and of what stands for no fix.

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lab.differences import turns
-from lab.matrix import Column, Matrix, Row
 from lab.report.tone import Tone, tone_of
-from lab.result import Result, Tally, Trial
+from lab.results.differences import turns
+from lab.results.matrix import Column, Matrix, Row
+from lab.results.result import Result, Tally, Trial
 
 
 class Kind(StrEnum):

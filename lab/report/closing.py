@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lab.differences import alike, differences
-from lab.matrix import Column, Matrix
-from lab.places import called, tried
 from lab.report.affected import Remark, answers, listed, regression
 from lab.report.tone import Tone
-from lab.result import Tally, Trial
-from lab.words import Behaviour, Family
+from lab.results.differences import alike, differences
+from lab.results.matrix import Column, Matrix
+from lab.results.places import called, tried
+from lab.results.result import Tally, Trial
+from lab.vocabulary import Behaviour, Family
 
 __all__ = ["Remark", "preface", "remarks"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from lab import matrix as matrices
-from lab import result
-from lab.matrix import Matrix
 from lab.report.html import html
 from lab.report.junit import junit
 from lab.report.markdown import markdown
-from lab.result import Report
+from lab.results import matrix as matrices
+from lab.results import result
+from lab.results.matrix import Matrix
+from lab.results.result import Report
 
 _FORMS: Final[dict[str, Callable[[Matrix], str]]] = {
     "json": matrices.to_json,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from importlib.resources import files
 
-from lab.matrix import Matrix
-from lab.places import place
 from lab.report import cells
 from lab.report.closing import preface, remarks
 from lab.report.terminal import timeline_text
+from lab.results.matrix import Matrix
+from lab.results.places import place
 
 
 def html(matrix: Matrix) -> str:

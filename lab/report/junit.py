@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Final
 from xml.etree import ElementTree
 
-from lab.matrix import Column, Matrix
-from lab.places import place, tried
 from lab.report import cells
 from lab.report.affected import answers
 from lab.report.cells import Cell, Kind
 from lab.report.terminal import timeline_text
-from lab.result import Trial
+from lab.results.matrix import Column, Matrix
+from lab.results.places import place, tried
+from lab.results.result import Trial
 
 # What XML 1.0 cannot hold at all (its production 2, Char), and a console can.
 _NO_CHARACTER: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

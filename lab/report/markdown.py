@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from lab.matrix import Matrix
 from lab.report import cells
 from lab.report.cells import Cell
 from lab.report.closing import preface, remarks
 from lab.report.terminal import timeline_text
 from lab.report.tone import Tone
+from lab.results.matrix import Matrix
 
 
 def markdown(matrix: Matrix) -> str:

@@ -9,13 +9,13 @@ from typing import Final
 from rich.table import Table
 from rich.text import Text
 
-from lab.matrix import Column, Matrix
 from lab.report import cells
 from lab.report.cells import Cell
 from lab.report.closing import remarks
 from lab.report.terminal import timeline_lines
 from lab.report.tone import STYLES
-from lab.result import Result, Trial
+from lab.results.matrix import Column, Matrix
+from lab.results.result import Result, Trial
 
 #: Before what the kernel to the left does otherwise.
 TURNS: Final = "≠ "

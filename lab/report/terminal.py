@@ -12,16 +12,16 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lab.conntrack.witness import Judged
-from lab.places import names
-from lab.report.load import load_lines
+from lab.evidence.follow import distance
+from lab.evidence.judgement import Judged
+from lab.evidence.packet import ACK, FIN, ICMP, RST, SYN, TCP, UDP, Packet
+from lab.evidence.sighting import LOCAL, Sighting
+from lab.evidence.timeline import Exchange, Injected, Timeline
+from lab.report.downloads import load_lines
 from lab.report.tone import style_of
-from lab.result import Result, Tally
-from lab.timeline import Exchange, Injected, Timeline
+from lab.results.places import names
+from lab.results.result import Result, Tally
 from lab.verdict import cost, leaked, lost_where
-from lab.wire.capture import LOCAL, Sighting
-from lab.wire.follow import distance
-from lab.wire.packet import ACK, FIN, ICMP, RST, SYN, TCP, UDP, Packet
 
 _OOPS: Final = "bold red"
 _QUIET: Final = "dim"

@@ -33,8 +33,8 @@ from lab.rules.whatifs import (
 )
 
 if TYPE_CHECKING:
+    from lab.kubernetes.objects import Service
     from lab.rules.source import Proxy
-    from lab.topology.kubernetes import Service
 
 Sides = Callable[["Proxy", Dump], tuple[Dump, Dump]]
 

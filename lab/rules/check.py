@@ -23,7 +23,7 @@ from lab.rules.restored import UnknownFormError
 from lab.rules.scratch import listed, saved_uncounted
 from lab.rules.side import Side
 from lab.rules.whatifs import releases
-from lab.words import ProxyMode
+from lab.vocabulary import ProxyMode
 
 _KEPT: Final = 2  # kube-proxies' rules: those of many Services are large
 

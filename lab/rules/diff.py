@@ -11,7 +11,7 @@ from lab.rules.dump import Container, Dump, table_of
 from lab.rules.effects import Effect, Judge, Kind, Pair
 from lab.rules.normal import Item, are_even, items, rules, without_share
 from lab.rules.side import Place, bare, service_of
-from lab.words import Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 _CHANCE: Final = (
     "Rules of different Services, or of endpoints with equal shares, stand in another order: kube-proxy leaves it to"

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from lab.errors import InputError
 from lab.kubeproxy.nftables import TABLE
 from lab.rules import listing
-from lab.words import Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 CURE: Final = "give what iptables-save or 'nft list ruleset' prints on the node"
 #: The chain by which kube-proxy marks what the kubelet's KUBE-FIREWALL drops, up to v1.24.

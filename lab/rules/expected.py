@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lab.rules import restored
 from lab.rules.listed import listed
-from lab.words import ProxyMode
+from lab.vocabulary import ProxyMode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from lab.errors import InputError
 from lab.rules import dump
-from lab.words import Family
+from lab.vocabulary import Family
 
 #: What is loaded, in that order: elements and rules may jump to any chain. nft 1.0.6 lists sets before chains.
 _ORDER: Final = ("table", "chain", "set", "map", "element", "rule")

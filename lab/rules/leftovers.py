@@ -17,7 +17,7 @@ from lab.kubeproxy.services import MANY_ENDPOINTS
 from lab.rules.dump import MARK_DROP, Dump
 from lab.rules.effects import Effect, Kind
 from lab.rules.side import Place, Side
-from lab.words import Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 
 from lab.rules.dump import Container, Dump, Line
 from lab.rules.restored import UnknownFormError, each_line, masked
-from lab.words import Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 # include/uapi/linux/netfilter_ipv4.h, and the hooks for which nft has the name (std_prios in its src/rule.c).
 _HOOKS: Final = ("prerouting", "input", "forward", "output", "postrouting")

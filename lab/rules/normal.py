@@ -23,7 +23,7 @@ from itertools import groupby
 from typing import Final
 
 from lab.rules.dump import Container, Line
-from lab.words import ProxyMode
+from lab.vocabulary import ProxyMode
 
 Part = tuple[str, ...]
 

@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 
 from lab.errors import LabError
 from lab.rules.dump import Container, Dump, Line
-from lab.words import Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 #: Tables in the order of iptables-nft-save, with their built-in chains.
 _TABLES: Final = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from lab.rules.expected import printed
 from lab.rules.restored import UnknownFormError
 from lab.rules.scratch import saved
-from lab.words import Backend, ProxyMode
+from lab.vocabulary import Backend, ProxyMode
 
 if TYPE_CHECKING:
     from lab.rules.source import Proxy

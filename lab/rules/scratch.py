@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from lab.netns import Namespace, Nft, Xtables, nfacct, userns
 from lab.rules.dump import table_of
-from lab.words import ProxyMode
+from lab.vocabulary import ProxyMode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lab.rules.source import Proxy
-    from lab.words import Family
+    from lab.vocabulary import Family
 
 _COUNTERS: Final = re.compile(r"^\[\d+:\d+\] ", re.MULTILINE)
 _ACCOUNT: Final = re.compile(r" -m nfacct --nfacct-name \S+")

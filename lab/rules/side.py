@@ -9,7 +9,7 @@ from typing import Final
 
 from lab.rules.dump import MARK_DROP, Container, Dump, Line, target_of
 from lab.rules.normal import Item, Part, is_even, items
-from lab.words import ProxyMode
+from lab.vocabulary import ProxyMode
 
 Place = tuple[str, str]
 

@@ -11,14 +11,15 @@ from lab.kubeproxy import ProxyOptions, find_release, iptables, nftables
 from lab.kubeproxy.notes import notes
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, NOTHING_SAID, Settings, plain, settled
 from lab.kubeproxy.sysctls import Sysctl, sysctls
-from lab.proxy import NodeChange, proxy_options
+from lab.topology.kube_proxy import proxy_options
 from lab.topology.model import Topology
+from lab.topology.node_change import NodeChange
 from lab.topology.reader import load_either
-from lab.trial import with_proxy
-from lab.words import Backend, Family, ProxyMode
+from lab.topology.with_settings import with_proxy
+from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
-    from lab.topology.kubernetes import EndpointSlice, Service
+    from lab.kubernetes.objects import EndpointSlice, Service
 
 
 @dataclass(frozen=True)

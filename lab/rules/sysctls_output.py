@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from lab.kubeproxy.sysctls import text
-from lab.words import ProxyMode
+from lab.vocabulary import ProxyMode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

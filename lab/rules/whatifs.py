@@ -21,7 +21,7 @@ from lab.kubeproxy.options import DetectLocalMode
 from lab.kubeproxy.releases import NEWEST, OLDEST, Release, find_release
 from lab.rules.dump import Container, Dump, Line, target_of
 from lab.rules.side import Place, Side, named_service, service_of
-from lab.words import Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 if TYPE_CHECKING:
     from lab.rules.source import Proxy

@@ -12,14 +12,14 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
-from lab.endpoints import KnownEndpoint
 from lab.errors import InputError, LabError
+from lab.fabric.endpoints import KnownEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from lab.fabric import Lab
+    from lab.fabric.lab import Lab
     from lab.standing.record import StandingLab
 
 Word: TypeAlias = Literal["add", "remove", "drain"]
@@ -83,7 +83,7 @@ def change(
 ) -> tuple[KnownEndpoint, ...]:
     """Add, remove or drain an endpoint, and return those that there are then.
 
-    :raises InputError: there is no such service or endpoint (see :class:`lab.endpoints.Endpoints`).
+    :raises InputError: there is no such service or endpoint (see :class:`lab.fabric.endpoints.Endpoints`).
     :raises LabError: the kernel refused the change, or the owner of the lab is dead.
     """
     return _ask(lab, {"change": word, "service": service, "address": address, "clean_conntrack": clean_conntrack})

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Final
 
 from lab import fixes
 from lab.errors import InputError, LabError, tell_warnings, told
-from lab.fabric import Lab
+from lab.fabric.lab import Lab
 from lab.standing.control import Control
-from lab.standing.endpoints import Servers
 from lab.standing.record import StandingHost, StandingLab, standing
-from lab.words import Family
+from lab.standing.servers import Servers
+from lab.vocabulary import Family
 
 if TYPE_CHECKING:
     from lab.topology.model import Topology

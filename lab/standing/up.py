@@ -14,14 +14,14 @@ import warnings
 from contextlib import suppress
 
 from lab.errors import InputError, InputWarning, LabError
+from lab.evidence.packet import SocketAddress
 from lab.kubeproxy import ProxyOptions
 from lab.kubeproxy.services import service_ports
 from lab.netns import userns
 from lab.standing.owner import Order
 from lab.standing.record import StandingLab, labs, needs_root
 from lab.topology.model import NAME, Topology
-from lab.wire.packet import SocketAddress
-from lab.words import Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 
 def up(topology: Topology, *, name: str | None = None, family: Family | None = None, fix: str = "none") -> StandingLab:

@@ -1,5 +1,5 @@
 """What to build: hosts, links, routes and Kubernetes objects, read from a file or made in Python.
 
 Pure: nothing here knows the kernel. :mod:`~lab.topology.model` says what a topology is,
-:mod:`~lab.topology.reader` reads one, :mod:`~lab.topology.rules` refuses what no kernel could build.
+:mod:`~lab.topology.reader` reads one, :mod:`~lab.topology.checks` refuses what no kernel could build.
 """

@@ -33,13 +33,13 @@ from pydantic_core import PydanticCustomError
 
 from lab.kubeproxy.options import DetectLocalMode
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS, BadValueError
-from lab.topology.errors import found
-from lab.words import Backend, Family, ProxyMode
+from lab.kubernetes.errors import found
+from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lab.topology.kubernetes import EndpointSlice, Service
+    from lab.kubernetes.objects import EndpointSlice, Service
 
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 IPInterface: TypeAlias = IPv4Interface | IPv6Interface
@@ -279,7 +279,7 @@ class Topology:
     :param name: a DNS label.
     :param services: and ``endpoint_slices`` and ``service_cidrs``: what kube-proxy would see of the API server, on
         every node.
-    :raises lab.topology.errors.TopologyError: for the first thing wrong (see :mod:`lab.topology.rules`).
+    :raises lab.kubernetes.errors.TopologyError: for the first thing wrong (see :mod:`lab.topology.checks`).
     """
 
     name: str
@@ -291,7 +291,7 @@ class Topology:
     service_cidrs: tuple[IPNetwork, ...] = ()
 
     def __post_init__(self) -> None:
-        from lab.topology.rules import check
+        from lab.topology.checks import check
 
         check(self)
 

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
-from lab.errors import InputError, misspelt, warn
+from lab.errors import InputError, UnknownNameError, misspelt, warn
 from lab.kubeproxy.settings import warn_of_gates
-from lab.named import meant
-from lab.topology import stream
-from lab.topology.errors import Path, TopologyError, cure_of_key, first_error, found, keys, spell
-from lab.topology.kubernetes import EndpointSlice, ObjectList, Service, parse_objects
+from lab.kubernetes import manifest
+from lab.kubernetes.errors import Path, TopologyError, cure_of_key, first_error, found, keys, spell
+from lab.kubernetes.objects import EndpointSlice, ObjectList, Service, parse_objects
 from lab.topology.model import NAME, End, FileNetwork, Host, HostOptions, IPNetwork, Link, Topology, refused
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ def parse(text: str, source: str = "<inline>") -> Topology:
     :raises InputError: with line and cure, for the first thing wrong.
     """
     file = _File(text, source)
-    documents = enumerate(stream.documents(text, source, _first_keys(text, source)))
+    documents = enumerate(manifest.documents(text, source, _first_keys(text, source)))
     _, first = next(documents, (0, None))
     if first is None:
         cure = "begin with 'topology: NAME'"
@@ -119,7 +118,7 @@ def parse(text: str, source: str = "<inline>") -> Topology:
     for name, options in document.hosts.items():
         if options is not None and options.feature_gates:
             path = ("hosts", name, "feature-gates")
-            warn_of_gates(options.feature_gates, f"{source}:{stream.line_of(text, 0, path)}: {spell(path)}")
+            warn_of_gates(options.feature_gates, f"{source}:{manifest.line_of(text, 0, path)}: {spell(path)}")
     try:
         return Topology(
             name=document.topology,
@@ -148,7 +147,7 @@ def load_either(reference: str | FilePath) -> Topology | Objects:
     :raises InputError: with file, line and cure, for the first thing wrong.
     """
     text, source = _read(reference)
-    documents = stream.documents(text, source)
+    documents = manifest.documents(text, source)
     first = next(documents, None)
     if first is None:
         cure = "write a topology, or what 'kubectl get services,endpointslices -o yaml' prints"
@@ -192,15 +191,17 @@ def json_schema() -> dict[str, Any]:
 def _read(reference: str | FilePath) -> tuple[str, str]:
     """Read what a reference means, and name it for errors."""
     if reference == "-":
-        return stream.text_of(sys.stdin.buffer.read(_MAX_BYTES), "<stdin>"), "<stdin>"
+        return manifest.text_of(sys.stdin.buffer.read(_MAX_BYTES), "<stdin>"), "<stdin>"
     names = dict(shipped())
     path = names.get(str(reference), FilePath(reference)) if isinstance(reference, str) else reference
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES)
     except FileNotFoundError:
-        cure = meant(str(reference), "topology") if re.fullmatch(NAME, str(reference)) else None
-        raise InputError("there is no such file or topology", source=path, cure=cure) from None
+        message = "there is no such file or topology"
+        if re.fullmatch(NAME, str(reference)):
+            raise UnknownNameError("topology", str(reference), names, message=message, source=path) from None
+        raise InputError(message, source=path) from None
     except IsADirectoryError:
         raise InputError("is a directory", source=path, cure="name a file in it") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -208,10 +209,10 @@ def _read(reference: str | FilePath) -> tuple[str, str]:
         raise InputError(f"cannot be read: {reason}", source=repr(str(path))) from None
     if len(data) == _MAX_BYTES:
         raise InputError(f"is larger than {_MAX_BYTES >> 20} MiB", source=path)
-    return stream.text_of(data, str(path)), str(path)
+    return manifest.text_of(data, str(path)), str(path)
 
 
-def _first_keys(text: str, source: str) -> stream.CheckKey:
+def _first_keys(text: str, source: str) -> manifest.CheckKey:
     """Refuse a first document by its first wrong key, however much follows."""
     schema = _TOPOLOGY.json_schema()
     known = keys(schema, ())
@@ -261,7 +262,7 @@ class _File:
         try:
             for number, document in documents:
                 if "topology" in document:
-                    line, cure = stream.line_of(self.text, number, ("topology",)), "give it a file of its own"
+                    line, cure = manifest.line_of(self.text, number, ("topology",)), "give it a file of its own"
                     raise InputError("a second topology", source=self.source, line=line, cure=cure)
                 for item, path in self._flatten(document, number, (), unknown):
                     if isinstance(item, Service):
@@ -294,7 +295,7 @@ class _File:
     def refusal(self, error: TopologyError, document: int, path: Path) -> InputError:
         """Give an error its place: the path in one of the file's documents."""
         message = f"{spell(path)}: {error.problem}" if path else error.problem
-        line = stream.line_of(self.text, document, path)
+        line = manifest.line_of(self.text, document, path)
         return InputError(message, source=self.source, line=line, cure=error.cure)
 
 
@@ -317,7 +318,7 @@ class _UnknownFields:
         known = _OBJECTS.json_schema() if self._first else {}
         for name, (place, within) in self._first.items():
             path = (*place.path, *within)
-            line = stream.line_of(self._file.text, place.document, path)
+            line = manifest.line_of(self._file.text, place.document, path)
             hint = misspelt(str(within[-1]), keys(known, within[:-1]))
             more = f"; {self._counts[name] - 1:,} more like it" if self._counts[name] > 1 else ""
             words = f"unknown field, left out{f' ({hint})' if hint else ''}{more}"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lab.topology.model import End, IPAddress, Topology
 from lab.topology.ways import way, way_out
-from lab.words import Family
+from lab.vocabulary import Family
 
 
 class Hop(NamedTuple):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from lab.evidence.packet import SocketAddress
 from lab.netns import Namespace, RunningProgram
 from lab.netns.program import find
 from lab.netns.running import WITH_ALL_IT_STARTS
-from lab.wire.packet import SocketAddress
 
 _NAME: Final = "stream"
 

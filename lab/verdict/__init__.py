@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from lab.conntrack.witness import Judged, Judgement
-from lab.timeline import Timeline, end_of_way, unreachable
-from lab.wire.capture import LOCAL, Sighting
-from lab.wire.packet import ACK, FIN, RST, SYN, TCP
+from lab.evidence.judgement import Judged, Judgement
+from lab.evidence.packet import ACK, FIN, RST, SYN, TCP
+from lab.evidence.sighting import LOCAL, Sighting
+from lab.evidence.timeline import Timeline, end_of_way, unreachable
 
 
 class Outcome(StrEnum):

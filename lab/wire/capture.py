@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
 from typing import Final
 
+from lab.evidence.packet import decode
+from lab.evidence.sighting import Sighting
 from lab.netns import Namespace
-from lab.wire.packet import Packet, decode
 
 _ETH_P_ALL: Final = 0x0003  # include/uapi/linux/if_ether.h
 _PACKET_OUTGOING: Final = 4  # include/uapi/linux/if_packet.h
@@ -17,26 +17,6 @@ _SO_TIMESTAMPNS: Final = 35  # include/uapi/asm-generic/socket.h
 _SO_RCVBUFFORCE: Final = 33
 _BUFFER: Final = 8 * 1024 * 1024  # bytes; a trial's packets fit many times over
 _LONGEST: Final = 65536 + 40
-
-#: In place of an interface: where a host's own sockets take packets from.
-LOCAL: Final = "(socket)"
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """One packet at one interface.
-
-    ``time`` is the kernel's clock (CLOCK_REALTIME) in nanoseconds when the packet passed.
-    """
-
-    time: int
-    host: str
-    interface: str
-    outgoing: bool
-    packet: Packet
-
-    def __str__(self) -> str:
-        return f"{self.packet} {'from' if self.outgoing else 'at'} {self.host} {self.interface}"
 
 
 class Capture:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from lab.evidence.packet import SocketAddress
 from lab.netns import Namespace
-from lab.wire.packet import SocketAddress
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ import struct
 from typing import Final
 
 from lab.errors import MissingError
+from lab.evidence.packet import Packet, decode
 from lab.netns import Namespace, Nft, nfnetlink
 from lab.netns.nfnetlink import ACK, CREATE, Subsystem, attribute, nested
-from lab.wire.packet import Packet, decode
-from lab.words import Family
+from lab.vocabulary import Family
 
-#: What the kernel must have, for :func:`lab.features.require`.
+#: What the kernel must have, for :func:`lab.netns.features.require`.
 NEEDS: Final = ("nfnetlink_queue", "nft_compat", "xt_NFQUEUE")
 
 _TABLE: Final = "lab_hold"

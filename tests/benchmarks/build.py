@@ -19,11 +19,11 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 from measure import interleaved, machine, milliseconds, told, wait_until_freed
 
-from lab.fabric import Lab
+from lab.fabric.lab import Lab
 from lab.netns import userns
 from lab.netns.syscalls import CLONE_NEWNET, setns, unshare
 from lab.topology.model import End, Host, Link, Route, Topology
-from lab.words import Family
+from lab.vocabulary import Family
 
 SIZES = {"client, node, server": 2, "200 hosts around a router": 200}
 BAR = 2.0

@@ -14,12 +14,12 @@ import sys
 
 from measure import machine, milliseconds
 
-from lab import campaign, trial
-from lab.behaviour import ask
 from lab.cases import CASES, HEADLINE, Case
 from lab.fixes import DEFAULT_FIXES, FIXES, Fix
 from lab.netns import userns
-from lab.words import Family
+from lab.trial import batch
+from lab.trial.probe import ask
+from lab.vocabulary import Family
 
 BAR = 30  # seconds, for all that is not slow
 
@@ -29,8 +29,8 @@ def measured(cases: list[Case], fixes: list[Fix]) -> dict[str, list[float]]:
     answer = asyncio.run(ask(Family.IPV4))
     times: dict[str, list[float]] = {case.name: [] for case in cases}
     with asyncio.Runner() as runner:
-        for setting in campaign.select(cases, fixes, None, Family.IPV4, (None, None, None)).settings:
-            times[setting.case.name].append(milliseconds(lambda s=setting: runner.run(trial.run(s, answer))))
+        for setting in batch.select(cases, fixes, None, Family.IPV4, (None, None, None)).settings:
+            times[setting.case.name].append(milliseconds(lambda s=setting: runner.run(runner.run(s, answer))))
     return times
 
 

@@ -17,11 +17,11 @@ from functools import partial
 from measure import interleaved, machine, milliseconds, told
 from partial_sync import crowded
 
-from lab.fabric import Lab
+from lab.fabric.lab import Lab
 from lab.kubeproxy import ProxyOptions, iptables, nftables
 from lab.netns import userns
-from lab.trial import with_proxy
-from lab.words import Backend, Family, ProxyMode
+from lab.topology.with_settings import with_proxy
+from lab.vocabulary import Backend, Family, ProxyMode
 
 ROUNDS = 200
 KINDS = {

@@ -24,12 +24,12 @@ from pathlib import Path
 from measure import interleaved, machine, milliseconds, told
 
 from lab.kubeproxy import ProxyOptions, iptables, nftables
+from lab.kubernetes.objects import parse_objects
 from lab.netns import Namespace, Nft, Xtables
 from lab.rules.check import check
 from lab.rules.expected import printed
 from lab.rules.source import Proxy
-from lab.topology.kubernetes import parse_objects
-from lab.words import Backend, Family, ProxyMode
+from lab.vocabulary import Backend, Family, ProxyMode
 
 ENDPOINTS = 10
 

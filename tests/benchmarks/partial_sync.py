@@ -16,15 +16,16 @@ from ipaddress import ip_network
 
 from measure import interleaved, machine, milliseconds, told
 
-from lab.fabric import Lab
+from lab.fabric.lab import Lab
 from lab.kubeproxy import iptables, nftables
 from lab.kubeproxy.services import service_ports
+from lab.kubernetes.objects import parse_objects
 from lab.netns import userns
-from lab.proxy import NodeChange, proxy_options
-from lab.topology.kubernetes import parse_objects
+from lab.topology.kube_proxy import proxy_options
+from lab.topology.node_change import NodeChange
 from lab.topology.reader import load
-from lab.trial import with_proxy
-from lab.words import Backend, Family, ProxyMode
+from lab.topology.with_settings import with_proxy
+from lab.vocabulary import Backend, Family, ProxyMode
 
 PODS = ("10.0.1.2", "10.0.2.2", "10.0.3.2")
 
@@ -57,9 +58,9 @@ def texts(lab, last):
     (node,) = lab.topology.nodes
     options = proxy_options(lab.topology, node, Family.IPV4, NodeChange())
     there = service_ports(lab.services, lab.endpoint_slices, options)
-    lab.endpoints.remove(last, PODS[2])
+    lab.fabric.endpoints.remove(last, PODS[2])
     gone = service_ports(lab.services, lab.endpoint_slices, options)
-    lab.endpoints.add(last, PODS[2])
+    lab.fabric.endpoints.add(last, PODS[2])
     if node.proxy_mode is ProxyMode.IPTABLES:
         return iptables.sync(there, gone, options), iptables.sync(gone, there, options)
     removal, addition = nftables.sync(there, gone, options), nftables.sync(gone, there, options)
@@ -75,8 +76,8 @@ def measure(count, mode, version, backend, rounds):
         by_hand = texts(lab, last)
 
         def change():
-            lab.endpoints.remove(last, PODS[2])
-            lab.endpoints.add(last, PODS[2])
+            lab.fabric.endpoints.remove(last, PODS[2])
+            lab.fabric.endpoints.add(last, PODS[2])
 
         def load_texts():
             for text in by_hand:

@@ -26,16 +26,16 @@ from multiprocessing.connection import Connection
 
 from measure import machine
 
-from lab import campaign, trial
-from lab.behaviour import ask
 from lab.cases import find, usual
 from lab.errors import LabError, MissingError
 from lab.fixes import FIXES
 from lab.netns import userns
 from lab.report.terminal import timeline_text
 from lab.topology.reader import load
-from lab.trial import Setting
-from lab.words import Family
+from lab.trial import batch
+from lab.trial.probe import ask
+from lab.trial.setting import Setting
+from lab.vocabulary import Family
 
 # In seconds, exponential: what a scheduler may take away, and now and then more than a delayed acknowledgement waits
 # (40 ms, TCP_DELACK_MIN) or TCP waits before it sends again (200 ms, TCP_RTO_MIN; include/net/tcp.h).
@@ -82,7 +82,7 @@ def run(settings: list[Setting], order: list[int], family: Family, results: Conn
         behaviour = runner.run(ask(family))
         for number in order:
             try:
-                result = runner.run(trial.run(settings[number], behaviour))
+                result = runner.run(runner.run(settings[number], behaviour))
             except MissingError as missing:
                 results.send((number, f"cannot be had here: {missing}"))
             except LabError as error:
@@ -117,7 +117,7 @@ def main(arguments: argparse.Namespace) -> int:
     fixes = [FIXES[name] for name in arguments.fix or FIXES]
     topology = load(arguments.topology) if arguments.topology else None
     named = bool(arguments.cases)
-    settings = campaign.select(cases, fixes, topology, Family.IPV4, (None, None, None), named=named).settings
+    settings = batch.select(cases, fixes, topology, Family.IPV4, (None, None, None), named=named).settings
     chance = random.Random(arguments.seed)
     order = [number for _ in range(arguments.rounds) for number in chance.sample(range(len(settings)), len(settings))]
     print(f"{machine()}; {len(settings)} trials by {arguments.rounds} rounds, seed {arguments.seed}", flush=True)

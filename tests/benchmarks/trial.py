@@ -22,18 +22,18 @@ from typing import Any
 
 from measure import interleaved, machine, milliseconds, told
 
-from lab import trial
-from lab.behaviour import ask
 from lab.cases import find
-from lab.fabric import Lab
+from lab.fabric.kube_proxy import KubeProxy
+from lab.fabric.lab import Lab
 from lab.fixes import FIXES
 from lab.netns import Namespace, RouteSocket, userns
-from lab.proxy import KubeProxy
-from lab.recorder import Recorder
-from lab.stage import Stage
+from lab.scenario import Stage
+from lab.scenario.recorder import Recorder
 from lab.topology.reader import load
-from lab.trial import Setting, with_proxy
-from lab.words import Backend, Family, ProxyMode
+from lab.topology.with_settings import with_proxy
+from lab.trial.probe import ask
+from lab.trial.setting import Setting
+from lab.vocabulary import Backend, Family, ProxyMode
 
 BAR = 25  # ms
 
@@ -127,7 +127,7 @@ def main(rounds: int) -> None:
 
             def once(setting: Setting) -> float:
                 def run() -> None:
-                    assert runner.run(trial.run(setting, behaviour)).as_expected
+                    assert runner.run(runner.run(setting, behaviour)).as_expected
 
                 return milliseconds(run)
 

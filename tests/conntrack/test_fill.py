@@ -7,8 +7,8 @@ import pytest
 from lab.conntrack.fill import Filler
 from lab.conntrack.netlink import ConntrackEvents, ConntrackTable, creation
 from lab.errors import MissingError
+from lab.evidence.packet import UDP, SocketAddress
 from lab.netns import Namespace, Nft
-from lab.wire.packet import UDP, SocketAddress
 
 pytestmark = pytest.mark.kernel
 

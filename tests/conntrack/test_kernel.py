@@ -7,14 +7,15 @@ import pytest
 
 from lab.conntrack.netlink import ConntrackEvents, ConntrackTable
 from lab.conntrack.nflog import PacketLog
-from lab.conntrack.witness import Judgement, Pairing, counters, script
-from lab.fabric import Lab
+from lab.conntrack.witness import Pairing, counters, script
+from lab.evidence.judgement import Judgement
+from lab.evidence.packet import UDP, SocketAddress
+from lab.fabric.lab import Lab
 from lab.topology.reader import load
-from lab.traffic.stream import datagram_socket
+from lab.traffic.tcp import datagram_socket
+from lab.vocabulary import Family
 from lab.wire.capture import Capture
 from lab.wire.craft import Segment, craft
-from lab.wire.packet import UDP, SocketAddress
-from lab.words import Family
 
 pytestmark = pytest.mark.kernel
 

@@ -9,14 +9,14 @@ import random
 
 import pytest
 
-from lab import behaviour
-from lab.conntrack.window import ACCEPTED, Prediction, SideWindow, Tracker
-from lab.conntrack.witness import Judgement
-from lab.fabric import Lab
-from lab.stage import Scripted
+from lab.evidence.judgement import Judgement
+from lab.evidence.packet import SocketAddress, decode
+from lab.evidence.window import ACCEPTED, Prediction, SideWindow, Tracker
+from lab.fabric.lab import Lab
+from lab.scenario import Scripted
+from lab.trial import probe
+from lab.vocabulary import Behaviour, Family
 from lab.wire.craft import Segment, craft
-from lab.wire.packet import SocketAddress, decode
-from lab.words import Behaviour, Family
 
 SEGMENTS = int(os.environ.get("LAB_SEGMENTS", "250"))  # for each kind of connection
 TOP = 2**32
@@ -105,11 +105,11 @@ async def differences(stage, answer, rng, port, scales, selects):
 )
 def test_the_model_and_the_kernel_agree(scales, selects, family):
     async def talk():
-        answer = await behaviour.ask(family)
+        answer = await probe.ask(family)
         rng = random.Random(f"{scales} {selects} {family}")
         found, seen = [], set()
-        with Lab(behaviour.topology(family), family=family) as lab:
-            stage = Scripted(lab, behaviour.cast(family), family, answer)
+        with Lab(probe.topology(family), family=family) as lab:
+            stage = Scripted(lab, probe.cast(family), family, answer)
             for port in range(1024, 1034):
                 more, predictions = await differences(stage, answer, rng, port, scales, selects)
                 found += more
@@ -184,10 +184,10 @@ def test_a_prediction_in_words():
 @pytest.mark.parametrize("family", list(Family))
 def test_what_is_picked_up_in_its_middle_is_never_out_of_the_window(family):
     async def talk():
-        answer = await behaviour.ask(family)
+        answer = await probe.ask(family)
         rng = random.Random(f"middle {family}")
-        with Lab(behaviour.topology(family), family=family) as lab:
-            stage = Scripted(lab, behaviour.cast(family), family, answer)
+        with Lab(probe.topology(family), family=family) as lab:
+            stage = Scripted(lab, probe.cast(family), family, answer)
             tracker, predictions = begin(stage, 1024, answer), []
             for number in range(100):
                 peer = rng.choice((stage.client, stage.server)) if number else stage.client

@@ -1,8 +1,9 @@
 import pytest
 
 from lab.conntrack.nflog import REASON_GROUP, WITNESS_GROUP, Record
-from lab.conntrack.witness import Judgement, Pairing
-from lab.wire.packet import TCP, Packet, SocketAddress, TcpHeader
+from lab.conntrack.witness import Pairing
+from lab.evidence.judgement import Judgement
+from lab.evidence.packet import TCP, Packet, SocketAddress, TcpHeader
 
 PACKET = Packet(SocketAddress("10.0.1.2", 80), SocketAddress("10.0.0.2", 9), TCP, 1, 0, TcpHeader(1, 2, 16, 64))
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from lab import behaviour, trial
 from lab.cases import CASES
 from lab.fixes import FIXES
 from lab.report.terminal import tables
-from lab.result import Tally
+from lab.results.result import Tally
 from lab.topology.reader import load
-from lab.trial import Setting
-from lab.words import Family
+from lab.trial import probe, runner
+from lab.trial.setting import Setting
+from lab.vocabulary import Family
 
 PAGE = (Path(__file__).parents[2] / "docs" / "CONTRIBUTING.md").read_text()
 CASE_FILE, TEST_FILE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -30,8 +30,8 @@ def run(source, fix):
     exec(compile(source, "fin_beyond_window.py", "exec"), module)
 
     async def play():
-        answer = await behaviour.ask(Family.IPV4)
-        return await trial.run(Setting(module["CASE"], FIXES[fix], load("kube-proxy"), Family.IPV4), answer)
+        answer = await probe.ask(Family.IPV4)
+        return await runner.run(Setting(module["CASE"], FIXES[fix], load("kube-proxy"), Family.IPV4), answer)
 
     return asyncio.run(play())
 
@@ -70,7 +70,7 @@ def test_so_does_its_own_test(pytester):
 
 
 def test_every_word_that_it_speaks_of_exists():
-    from lab.stage import Scene, Scripted, Stage
+    from lab.scenario import Scene, Scripted, Stage
 
     assert Scripted
     for word in ("establish", "inject", "go_on", "from_server", "judgement", "expect_entry", "find", "barrier"):

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[2]
-MAKER = Path(__file__).with_name("one_packet.py")
+MAKER = CHECKOUT / "docs" / "make" / "one_packet.py"
 PAGE = CHECKOUT / "docs" / "one-packet.md"
-HINT = "if the page is wrong: python tests/docs/one_packet.py > docs/one-packet.md"
+HINT = "if the page is wrong: python docs/make/one_packet.py > docs/one-packet.md"
 
 
 @pytest.fixture(scope="module")

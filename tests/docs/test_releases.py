@@ -13,8 +13,8 @@ CHECKOUT = Path(__file__).parents[2]
 def test_the_page_is_the_table():
     path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    maker = Path(__file__).with_name("releases.py")
+    maker = CHECKOUT / "docs" / "make" / "releases.py"
     made = subprocess.run([sys.executable, maker], env=environment, capture_output=True, text=True, check=True).stdout
     page = (CHECKOUT / "docs" / "releases.md").read_text()
-    assert made == page, "make it anew: python tests/docs/releases.py > docs/releases.md"
+    assert made == page, "make it anew: python docs/make/releases.py > docs/releases.md"
     assert "(docs/releases.md)" in (CHECKOUT / "README.md").read_text()

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from lab.topology.kubernetes import parse_objects
-from lab.words import Family
+from lab.kubernetes.objects import parse_objects
+from lab.vocabulary import Family
 
 
 class World:

@@ -11,7 +11,7 @@ from lab.kubeproxy.jumps import kubelets_chains
 from lab.kubeproxy.releases import find_release
 from lab.kubeproxy.services import service_ports
 from lab.rules.check import check
-from lab.words import ProxyMode
+from lab.vocabulary import ProxyMode
 
 RELEASES = tuple(
     f"v1.{one}"

@@ -7,7 +7,7 @@ import pytest
 from lab.errors import InputError
 from lab.kubeproxy import ProxyOptions, iptables, nftables
 from lab.kubeproxy.options import DetectLocalMode
-from lab.words import Family
+from lab.vocabulary import Family
 
 
 def rendered(world, version, mode, **changes):

@@ -8,7 +8,7 @@ import pytest
 
 from lab.kubeproxy import ProxyOptions, iptables
 from lab.kubeproxy.services import service_ports
-from lab.words import Family
+from lab.vocabulary import Family
 
 OPTIONS = ProxyOptions(Family.IPV4, version="v1.29", node_name="node", cluster_cidrs=("10.244.0.0/16",))
 

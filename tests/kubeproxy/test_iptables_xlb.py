@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lab.kubeproxy import ProxyOptions, iptables
-from lab.words import Family
+from lab.vocabulary import Family
 
 
 def rules(world, chain, **changes):

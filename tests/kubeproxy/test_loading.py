@@ -7,7 +7,7 @@ import re
 import pytest
 
 from lab.kubeproxy import ProxyOptions, iptables, nftables
-from lab.words import Family
+from lab.vocabulary import Family
 
 pytestmark = pytest.mark.kernel
 

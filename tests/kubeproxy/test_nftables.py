@@ -9,7 +9,7 @@ import pytest
 from lab.errors import InputError
 from lab.kubeproxy import ProxyOptions, nftables, nftables_writer
 from lab.kubeproxy.services import service_ports
-from lab.words import Family
+from lab.vocabulary import Family
 
 OPTIONS = ProxyOptions(
     Family.IPV4,

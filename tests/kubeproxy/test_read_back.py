@@ -13,7 +13,7 @@ from lab.kubeproxy.services import service_ports
 from lab.rules.dump import read
 from lab.rules.listed import listed
 from lab.rules.restored import as_dump, restored
-from lab.words import Family
+from lab.vocabulary import Family
 
 CONDITIONS = st.fixed_dictionaries({}, optional={name: st.booleans() for name in ("ready", "serving", "terminating")})
 ENDPOINTS = st.lists(

@@ -7,7 +7,7 @@ import pytest
 from lab.errors import InputError, InputWarning
 from lab.kubeproxy import MINORS, ProxyOptions, nftables
 from lab.kubeproxy.services import hashed, service_ports
-from lab.words import Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 IPV4 = ProxyOptions(Family.IPV4, version="v1.29", node_name="node")
 

@@ -14,11 +14,12 @@ from lab.kubeproxy.configuration import read_configuration
 from lab.kubeproxy.options import DetectLocalMode, ProxyOptions
 from lab.kubeproxy.releases import find_release
 from lab.kubeproxy.settings import GATES, KEYS, SETTINGS, Settings, find_word, from_words, plain, settled
-from lab.proxy import NodeChange, node_release, proxy_options
+from lab.topology.kube_proxy import node_release, proxy_options
 from lab.topology.model import Host
+from lab.topology.node_change import NodeChange
 from lab.topology.reader import load, parse
-from lab.trial import with_proxy
-from lab.words import Family, ProxyMode
+from lab.topology.with_settings import with_proxy
+from lab.vocabulary import Family, ProxyMode
 
 IPTABLES, NFTABLES = ProxyMode
 HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from lab.errors import InputError
-from lab.fabric import Lab
+from lab.fabric.lab import Lab
 from lab.kubeproxy import ProxyOptions
 from lab.kubeproxy.settings import from_words
 from lab.kubeproxy.sysctls import CLOSE_WAIT, ESTABLISHED, KERNELS, Sysctl, sysctls, text
 from lab.topology.reader import load
-from lab.trial import with_proxy
-from lab.words import Family, ProxyMode
+from lab.topology.with_settings import with_proxy
+from lab.vocabulary import Family, ProxyMode
 
 LOCALNET = "net/ipv4/conf/all/route_localnet"
 LIBERAL = "net/netfilter/nf_conntrack_tcp_be_liberal"

@@ -15,7 +15,7 @@ from lab.rules.restored import UnknownFormError, restored
 from lab.rules.scratch import saved
 from lab.rules.source import Choice, proxies
 from lab.topology.reader import shipped
-from lab.words import Backend, Family, ProxyMode
+from lab.vocabulary import Backend, Family, ProxyMode
 
 FAMILIES = ("v4", "v6")
 RELEASES = ("v1.14.0", "v1.18.6", "v1.20.0-rc.0", "v1.22.17", "v1.23.4", "v1.24.3", "v1.26.0", "v1.29.1", "v1.36.3")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import doctor
+from lab.doctor import machine
 from lab.errors import MissingError
 from lab.kernels import programs
 from lab.netns import Namespace, Nft, NftError, ProgramError, Xtables, program, running
@@ -92,7 +92,7 @@ def test_each_program_that_the_lab_calls_has_its_package():
     lab = Path(program.__file__).parents[1]
     texts = [path.read_text() for path in lab.rglob("*.py")]
     called = {name for text in texts for name in re.findall(r"(?<!\.)\b(?:find|call)\(\[?\"([\w-]+)\"", text)}
-    called |= {*programs.ALL, *(name for name, _ in doctor._PROGRAMS), WITH_ALL_IT_STARTS[0], running._WITH_THE_LAB[0]}
+    called |= {*programs.ALL, *(name for name, _ in machine._PROGRAMS), WITH_ALL_IT_STARTS[0], running._WITH_THE_LAB[0]}
     assert {"sqfstar", "cpio", "depmod", "nginx", "setpriv", "unshare"} <= called
     assert called - program.PACKAGES.keys() == set()
 

@@ -48,7 +48,7 @@ def test_wheel_brings_the_command_and_the_plugin(wheel: zipfile.ZipFile) -> None
     (path,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
     points.read_string(wheel.read(path).decode())
     assert dict(points["console_scripts"]) == {"lab": "lab.__main__:main"}
-    assert dict(points["pytest11"]) == {"lab": "lab.pytest_plugin"}
+    assert dict(points["pytest11"]) == {"lab": "lab.plugin.hooks"}
 
 
 def test_source_distribution_can_be_built_and_tested_from(built: Path) -> None:

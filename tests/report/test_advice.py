@@ -7,11 +7,11 @@ import pytest
 from lab.fixes import NONE
 from lab.kubeproxy.changes import NFT_ALPHA
 from lab.kubeproxy.releases import MINORS, find_release
-from lab.proxy import proxy_options, render_rules
 from lab.report.advice import advice, drops_invalid
+from lab.topology.kube_proxy import proxy_options, render_rules
 from lab.topology.reader import load
-from lab.trial import with_proxy
-from lab.words import Family, ProxyMode
+from lab.topology.with_settings import with_proxy
+from lab.vocabulary import Family, ProxyMode
 
 PAIRS = [
     (mode, version)

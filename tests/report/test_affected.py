@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from lab.conntrack.witness import Judgement
-from lab.matrix import Column, alone, merge
+from lab.evidence.judgement import Judgement
 from lab.report.affected import answers, regression
-from lab.result import Tally
+from lab.results.matrix import Column, alone, merge
+from lab.results.result import Tally
 from lab.verdict import Outcome
-from lab.words import Backend, Family, ProxyMode
+from lab.vocabulary import Backend, Family, ProxyMode
 
 from .conftest import elsewhere, joined, only, tally, with_outcomes
 
@@ -131,7 +131,7 @@ def test_the_controls_of_the_catalogue_are_known_as_such():
     from lab.cases import CASES
     from lab.fixes import NONE
     from lab.report.affected import _CONTROLS
-    from lab.words import Behaviour
+    from lab.vocabulary import Behaviour
 
     controls = [case for case in CASES.values() if case.name.endswith(_CONTROLS)]
     outcomes = {case.expected(behaviour, NONE.protection).outcome for case in controls for behaviour in Behaviour}

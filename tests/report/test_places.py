@@ -3,12 +3,12 @@
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from lab.matrix import Column, alone, merge
-from lab.places import names, place, tried
 from lab.report import forms, table, terminal
 from lab.report.affected import answers
 from lab.report.closing import preface
-from lab.words import Family
+from lab.results.matrix import Column, alone, merge
+from lab.results.places import names, place, tried
+from lab.vocabulary import Family
 
 from .conftest import elsewhere, joined, only
 

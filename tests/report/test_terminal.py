@@ -6,15 +6,15 @@ import re
 import pytest
 from rich.console import Console
 
+from lab.evidence.packet import ICMP, IcmpHeader, Packet, SocketAddress
+from lab.evidence.sighting import Sighting
 from lab.fixes import FIXES
-from lab.matrix import alone
 from lab.report.table import lines
 from lab.report.terminal import heading, tables, timeline_text
 from lab.report.tone import style_of
-from lab.result import Tally, from_json, to_json
+from lab.results.matrix import alone
+from lab.results.result import Tally, from_json, to_json
 from lab.verdict import Outcome
-from lab.wire.capture import Sighting
-from lab.wire.packet import ICMP, IcmpHeader, Packet, SocketAddress
 
 from .conftest import RESULTS, tally
 

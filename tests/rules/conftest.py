@@ -15,7 +15,7 @@ from lab.kubeproxy.releases import find_release
 from lab.kubeproxy.settings import from_words
 from lab.rules.scratch import saved
 from lab.rules.source import Choice, proxies
-from lab.words import Backend, Family, ProxyMode
+from lab.vocabulary import Backend, Family, ProxyMode
 
 OBJECTS = Path(__file__).with_name("objects.yaml")
 NODE = from_words(

@@ -16,7 +16,7 @@ from lab.rules.scratch import saved_uncounted
 from lab.rules.source import Choice
 from lab.rules.whatifs import place_of, releases, span
 from lab.topology.reader import load_either
-from lab.words import ProxyMode
+from lab.vocabulary import ProxyMode
 
 pytestmark = pytest.mark.kernel  # nftables mode's rules are loaded where their form is not known
 

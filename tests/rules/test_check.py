@@ -13,7 +13,7 @@ from lab.rules.check import check
 from lab.rules.dump import read
 from lab.rules.scratch import saved, saved_uncounted
 from lab.rules.source import Choice
-from lab.words import Backend, Family, ProxyMode
+from lab.vocabulary import Backend, Family, ProxyMode
 
 pytestmark = pytest.mark.kernel
 

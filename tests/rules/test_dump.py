@@ -8,7 +8,7 @@ import pytest
 
 from lab.errors import InputError
 from lab.rules.dump import mode_of, read
-from lab.words import Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 # A node with Docker, a CNI plug-in, the kubelet and a rule of its administrator.
 NODE = """\

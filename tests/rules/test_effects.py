@@ -6,7 +6,7 @@ import pytest
 
 from lab.rules.diff import compare
 from lab.rules.dump import read
-from lab.words import Family
+from lab.vocabulary import Family
 
 FILTER = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n{}COMMIT\n"
 NFT = "table ip kube-proxy {{\n{}}}\n"

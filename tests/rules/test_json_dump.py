@@ -14,7 +14,7 @@ from lab.rules import json_dump
 from lab.rules.check import check
 from lab.rules.dump import mode_of, read
 from lab.rules.source import Choice
-from lab.words import Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 HERE = Path(__file__).parent
 #: Of a node with v1.33's rules and a firewall of its own; and one with v1.34's as text, with a warning of nft's.

@@ -11,7 +11,7 @@ from lab.kubeproxy.settings import NOTHING_SAID
 from lab.rules.check import check
 from lab.rules.effects import Effect
 from lab.rules.source import Choice
-from lab.words import ProxyMode
+from lab.vocabulary import ProxyMode
 
 pytestmark = pytest.mark.kernel
 

@@ -9,7 +9,7 @@ import pytest
 
 from lab.errors import InputError
 from lab.rules.dump import mode_of, read
-from lab.words import Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 HERE = Path(__file__).parent
 

@@ -6,7 +6,7 @@ import pytest
 
 from lab.rules.diff import Kind, compare
 from lab.rules.dump import read
-from lab.words import Family
+from lab.vocabulary import Family
 
 IPTABLES = "*nat\n:PREROUTING ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\n:KUBE-SVC-A - [0:0]\n{}\nCOMMIT\n"
 NFT = "table ip kube-proxy {{\n\tchain services {{\n{}\n\t}}\n}}\n"

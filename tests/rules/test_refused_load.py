@@ -9,7 +9,7 @@ import pytest
 from lab.errors import InputError, LabError
 from lab.netns import Namespace, Nft, Xtables
 from lab.rules.source import Choice
-from lab.words import Backend, Family, ProxyMode
+from lab.vocabulary import Backend, Family, ProxyMode
 
 pytestmark = pytest.mark.kernel
 

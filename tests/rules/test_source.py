@@ -14,7 +14,7 @@ from lab.kubeproxy.settings import Settings, from_words
 from lab.rules.source import Choice, proxies
 from lab.topology.model import Topology
 from lab.topology.reader import Objects, load_either
-from lab.words import Backend, Family, ProxyMode
+from lab.vocabulary import Backend, Family, ProxyMode
 
 NOTHING = Choice(), Settings()
 REAL = Path(__file__).parent

@@ -259,7 +259,7 @@ class TestDescriptors:
     def test_in_the_middle_of_a_trial(self, environment):
         """The last ones are taken when the stage stands: none is left for a connection, or for a barrier."""
         code = (
-            "import sys, os, resource, lab.stage.scene as scene, lab.stage.connection as connection\n"
+            "import sys, os, resource, lab.scenario.base as scene, lab.scenario.connection as connection\n"
             "def hold_all():\n"
             "    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir('/proc/self/fd'))), 4096))\n"
             "real = getattr({0}, '{1}')\n"

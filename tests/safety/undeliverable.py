@@ -10,11 +10,11 @@ import struct
 import sys
 import termios
 
-from lab.fabric import Lab
+from lab.evidence.packet import SocketAddress
+from lab.fabric.lab import Lab
 from lab.netns import userns
 from lab.topology.reader import load
-from lab.traffic.stream import Attempt, listen
-from lab.wire.packet import SocketAddress
+from lab.traffic.tcp import Attempt, listen
 
 SERVER = SocketAddress("10.0.1.2", 80)
 CLIENT = SocketAddress("10.0.0.2", 34567)

@@ -18,7 +18,7 @@ from lab.standing import commands, names, record
 from lab.standing import up as starter
 from lab.standing.up import suggestions, up
 from lab.topology.reader import load, parse, shipped
-from lab.words import Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 PATIENCE = 5.0  # seconds; the end of a wait that an event ends at once
 
@@ -53,7 +53,7 @@ def test_up_shows_the_lab_and_down_leaves_nothing(own_run, topology):
     lab = up(topology)
     assert record.labs() == (lab,)
     assert (lab.name, lab.topology) == ("kube-proxy", "kube-proxy")
-    assert lab.host("client").addresses == ("10.0.0.2/24", "fd00:10::2/64")
+    assert lab.fabric.host("client").addresses == ("10.0.0.2/24", "fd00:10::2/64")
     assert b"lab.standing.owner" in Path(f"/proc/{lab.owner}/cmdline").read_bytes()
     owner = os.pidfd_open(lab.owner)
     commands.down(lab)

@@ -14,13 +14,13 @@ import pytest
 
 from lab.conntrack.netlink import ConntrackTable
 from lab.errors import InputError, LabError
+from lab.evidence.packet import UDP, SocketAddress
 from lab.netns import Namespace
 from lab.standing import commands, control, names, record
 from lab.standing.up import up
 from lab.topology.reader import load, parse, shipped
-from lab.trial import with_proxy
-from lab.wire.packet import UDP, SocketAddress
-from lab.words import ProxyMode
+from lab.topology.with_settings import with_proxy
+from lab.vocabulary import ProxyMode
 
 pytestmark = pytest.mark.needs_root
 

@@ -9,7 +9,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from lab.errors import InputWarning
-from lab.topology.kubernetes import EndpointSlice, KubernetesObject, ObjectList, Service, parse_objects
+from lab.kubernetes.objects import EndpointSlice, KubernetesObject, ObjectList, Service, parse_objects
 
 PRINTED = """
 apiVersion: v1

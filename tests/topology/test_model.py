@@ -7,10 +7,10 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from lab.topology.errors import TopologyError
+from lab.kubernetes.errors import TopologyError
 from lab.topology.model import End, Host, Link, Route, Topology
 from lab.topology.reader import load
-from lab.words import Family
+from lab.vocabulary import Family
 
 
 def link(first: str, second: str, number: int) -> Link:

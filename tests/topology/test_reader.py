@@ -14,10 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lab.errors import InputError
-from lab.topology import stream
+from lab.kubernetes import manifest
 from lab.topology.model import End, Host, Link, Route, Topology
 from lab.topology.reader import json_schema, load, load_either, parse, shipped
-from lab.words import Backend, ProxyMode
+from lab.vocabulary import Backend, ProxyMode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +79,7 @@ def test_a_headless_service_and_a_family_without_a_range_are_in_no_range() -> No
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_topologies_fit_their_schema(name: str) -> None:
     validator = jsonschema.Draft202012Validator(json_schema())
-    documents = list(stream.documents(SHIPPED[name].read_text(), name))
+    documents = list(manifest.documents(SHIPPED[name].read_text(), name))
     for document in documents:
         validator.validate(document)
     documents[0]["hosts"]["client"]["forwardin"] = True
@@ -154,7 +154,7 @@ def test_objects_alone(tmp_path: Path) -> None:
 
 def test_values_stay_what_was_written() -> None:
     text = "{a: 1.14, b: 0x10, c: 1:30, d: 2024-01-01, e: yes, f: ~, g: 012, h: -7, on: 1, 5: '6'}"
-    (document,) = stream.documents(text, "x")
+    (document,) = manifest.documents(text, "x")
     expected = {
         "a": "1.14",
         "b": "0x10",
@@ -309,7 +309,7 @@ def test_a_written_topology_reads_back_to_itself(topology: Topology) -> None:
 @example("topology: x\x85 \u2028:".encode())
 def test_random_bytes_are_never_worse_than_an_input_error(data: bytes) -> None:
     with pytest.raises(InputError):
-        parse(stream.text_of(data, "x"))
+        parse(manifest.text_of(data, "x"))
 
 
 TEXT = SHIPPED["kube-proxy"].read_text().partition("\ntopology:")
@@ -378,7 +378,7 @@ def test_a_strange_key_is_quoted_in_the_path() -> None:
     st.data(),
 )
 def test_any_value_at_any_place_is_never_worse_than_an_input_error(value: Any, data: st.DataObject) -> None:
-    documents = [dict(document) for document in stream.documents(TEXT[1] + TEXT[2], "x")]
+    documents = [dict(document) for document in manifest.documents(TEXT[1] + TEXT[2], "x")]
     place: Any = documents
     while True:
         key = data.draw(st.sampled_from(sorted(place, key=str) if isinstance(place, dict) else range(len(place))))
@@ -404,10 +404,10 @@ def test_lines_are_those_of_the_values() -> None:
         (3, ("endpoints", 0), '  - {addresses: ["fd00:10:0:1::2"]'),
         (3, (), "apiVersion: discovery.k8s.io/v1"),
     ]:
-        assert lines[stream.line_of(text, number, path) - 1].startswith(begins), path
+        assert lines[manifest.line_of(text, number, path) - 1].startswith(begins), path
 
 
 def test_empty_documents_are_not_counted() -> None:
     text = "# first\n---\n---\na: 1\n---\n~\n---\nb: 2\n"
-    assert list(stream.documents(text, "x")) == [{"a": 1}, {"b": 2}]
-    assert [stream.line_of(text, 0, ("a",)), stream.line_of(text, 1, ("b",))] == [4, 8]
+    assert list(manifest.documents(text, "x")) == [{"a": 1}, {"b": 2}]
+    assert [manifest.line_of(text, 0, ("a",)), manifest.line_of(text, 1, ("b",))] == [4, 8]

@@ -6,10 +6,11 @@ import pytest
 
 from lab.errors import InputError
 from lab.kubeproxy.nftables import render
-from lab.proxy import NodeChange, proxy_options
+from lab.topology.kube_proxy import proxy_options
+from lab.topology.node_change import NodeChange
 from lab.topology.reader import load, parse
 from lab.topology.routes import forwarded_by, leads_to, next_hop, node_address
-from lab.words import Family
+from lab.vocabulary import Family
 
 PLACE = """
 topology: place

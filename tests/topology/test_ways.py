@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from lab.cast import cast, judge
 from lab.errors import InputError
+from lab.evidence.packet import SocketAddress
+from lab.scenario.roles import cast, judge
 from lab.topology.reader import load, parse
 from lab.topology.ways import way, way_out
-from lab.wire.packet import SocketAddress
-from lab.words import Family
+from lab.vocabulary import Family
 
-INPUTS = Path(__file__).parent.parent / "inputs"
+INPUTS = Path(__file__).parents[1] / "support" / "inputs"
 TOPOLOGIES = INPUTS.parent.parent / "topologies"
 
 

@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from lab.fabric import Lab
+from lab.evidence.packet import UDP, SocketAddress
+from lab.fabric.lab import Lab
 from lab.topology.reader import load
-from lab.traffic.stream import datagram_socket
+from lab.traffic.tcp import datagram_socket
 from lab.wire.capture import Capture
-from lab.wire.packet import UDP, SocketAddress
 
 pytestmark = pytest.mark.kernel
 

@@ -1,5 +1,5 @@
-from lab.wire.follow import Connection, distance
-from lab.wire.packet import ACK, PSH, RST, SYN, TCP, Packet, SocketAddress, TcpHeader
+from lab.evidence.follow import Connection, distance
+from lab.evidence.packet import ACK, PSH, RST, SYN, TCP, Packet, SocketAddress, TcpHeader
 
 CLIENT, SERVER = SocketAddress("10.0.0.2", 34567), SocketAddress("10.0.1.2", 80)
 TOP = 2**32

@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from lab.cases.snat_port_race import PLAIN, masquerade
-from lab.cast import cast
 from lab.errors import MissingError
-from lab.fabric import Lab
-from lab.stage.datagrams import Datagrams
+from lab.fabric.lab import Lab
+from lab.scenario.datagrams import Datagrams
+from lab.scenario.roles import cast
 from lab.topology.reader import load
-from lab.words import Family
+from lab.vocabulary import Family
 
 pytestmark = pytest.mark.kernel
 

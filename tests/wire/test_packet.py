@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.evidence.packet import ACK, FIN, PSH, RST, SYN, Packet, SocketAddress, TcpHeader, decode
 from lab.wire.craft import Segment, craft
-from lab.wire.packet import ACK, FIN, PSH, RST, SYN, Packet, SocketAddress, TcpHeader, decode
 
 FLAGS = {"S": SYN, "SA": SYN | ACK, "A": ACK, "PA": PSH | ACK, "R": RST, "RA": RST | ACK, "FA": FIN | ACK}
 numbers = st.integers(0, 2**32 - 1)

@@ -1,0 +1,122 @@
+"""The settings of kube-proxy as options of a command, each named as kube-proxy's own flag."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperCommand
+
+from lab.cli.arguments import complete
+from lab.errors import InputError
+from lab.kubeproxy.settings import SETTINGS, ProxySetting, Settings, from_words
+
+_FILE: Final = "kube_proxy_config"
+_READ: Final = ("source", "topology", "diff")  # what else a command may read from standard input
+
+
+class CommandWithSettings(TyperCommand):
+    """A command whose help has the settings in a section of their own, and which takes them as kube-proxy does.
+
+    kube-proxy's flags that are on or off stand alone for true, and take another value by ``=`` only.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - click's, which typer brings along
+        """Give each flag that stands alone its value."""
+        alone = {f"--{row.option}" for row in SETTINGS.values() if not row.metavar}
+        end = args.index("--") if "--" in args else len(args)
+        given = [f"{word}=true" if word in alone else word for word in args[:end]]
+        return super().parse_args(ctx, given + args[end:])
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - likewise
+        """Write the settings after the other options."""
+        settings = {_FILE, *SETTINGS}
+        every = self.params
+        try:
+            self.params = [one for one in every if one.name not in settings]
+            super().format_options(ctx, formatter)
+        finally:
+            self.params = every
+        records = [one.get_help_record(ctx) for one in every if one.name in settings]
+        with formatter.section("Settings of kube-proxy, by its own flags (a flag, then the file, then the topology)"):
+            formatter.write_dl([record for record in records if record is not None])
+
+
+def with_settings(fields: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator: a command's parameter ``settings`` becomes an option for each of these fields, and a file's.
+
+    What an option says counts before what the file says.
+    """
+    rows = [SETTINGS[field] for field in fields]
+    options = [_option(row) for row in rows]
+    options.append(
+        inspect.Parameter(
+            _FILE,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                str | None,
+                typer.Option(
+                    "--kube-proxy-config", metavar="FILE", help="kube-proxy's own file, a KubeProxyConfiguration."
+                ),
+            ],
+        )
+    )
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True, locals={"Settings": Settings})
+        others = [
+            one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for one in signature.parameters.values()
+            if one.name != "settings"
+        ]
+
+        @functools.wraps(command)
+        def called(**given: Any) -> None:  # noqa: ANN401 - typer's values
+            file = given.pop(_FILE)
+            if file == "-" and "-" in (given.get(name) for name in _READ):
+                raise InputError("several things from stdin", cure="give --kube-proxy-config as a file")
+            words = from_words({row.field: given.pop(row.field) for row in rows})
+            command(settings=_read(file) + words, **given)
+
+        made = signature.replace(parameters=[*others, *options])
+        called.__signature__ = made  # type: ignore[attr-defined]
+        called.__annotations__ = {one.name: one.annotation for one in made.parameters.values()}
+        return called
+
+    return decorate
+
+
+def _read(file: str | None) -> Settings:
+    if file is None:
+        return Settings()
+    from lab.kubeproxy.configuration import read_configuration
+
+    return read_configuration(file)
+
+
+def _option(row: ProxySetting) -> inspect.Parameter:
+    kind: Any = list[str] | None if row.many else str | None
+    option = typer.Option(
+        f"--{row.option}",
+        metavar=row.metavar or "[=true|false]",
+        help=row.what,
+        autocompletion=complete(functools.partial(_values, row)),
+    )
+    return inspect.Parameter(
+        row.field, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
+    )
+
+
+def _values(row: ProxySetting) -> tuple[str, ...]:
+    """Return the values that a setting may have, where they are few."""
+    if not row.metavar:
+        return ("true", "false")
+    if row.field == "detect_local_mode":
+        from lab.kubeproxy.options import DetectLocalMode
+
+        return tuple(DetectLocalMode)
+    return ()

@@ -1,0 +1,1 @@
+"""What this machine is and lacks, and whether the node that it may be is exposed."""

@@ -1,0 +1,1 @@
+"""What was observed, as plain data: packets, sightings, judgements, entries, and the model of the window."""

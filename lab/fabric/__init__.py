@@ -1,0 +1,1 @@
+"""A running lab: a topology built out of network namespaces, with the rules that its nodes' kube-proxies load."""

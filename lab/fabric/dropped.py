@@ -1,0 +1,77 @@
+"""What a node's rules dropped, by their own counters: for being INVALID, and for whatever else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from lab.vocabulary import Backend, ProxyMode
+
+if TYPE_CHECKING:
+    from lab.fabric.host import RunningHost
+
+_IPTABLES_RULE: Final = re.compile(r"^\[(\d+):\d+\] -A \S+ .*--ctstate INVALID\b.* -j DROP$", re.MULTILINE)
+_IPTABLES_LOADED: Final = re.compile(r"--ctstate INVALID\b.*-j DROP")
+_NFTABLES_LOADED: Final = "ct state invalid counter drop"
+_NFTABLES_RULE: Final = re.compile(r"ct state invalid counter packets (\d+) bytes \d+ drop")
+_OTHER_RULE: Final = re.compile(
+    r"^\[(\d+):\d+\] (-A (?!.*--ctstate INVALID\b).* -j (?:DROP|REJECT)\b.*)$", re.MULTILINE
+)
+_POLICY: Final = re.compile(r"^:(\S+) DROP \[(\d+):\d+\]$", re.MULTILINE)
+_TABLE: Final = re.compile(r"^table (\S+) (\S+)$", re.MULTILINE)
+_TABLES_OF_IPTABLES: Final = ("filter", "nat", "mangle", "raw", "security")
+_NFTABLES_OTHER: Final = re.compile(r"counter packets (\d+) bytes \d+.* (?:drop|reject)\b")
+
+
+def dropped_as_invalid(node: RunningHost, version: int) -> int | None:
+    """Return the packets that the node's INVALID drops counted, None where it has no such rule.
+
+    :param version: 4 or 6, the IP version.
+    """
+    # Reading rules costs as much as loading them did, so only those are read that were loaded.
+    if node.host.proxy_mode is ProxyMode.IPTABLES:
+        tables = {table for rules in node.rules for table in _tables_with_drop(rules)}
+        counts = [count for table in tables for count in _IPTABLES_RULE.findall(node.xtables.save(version, table))]
+    elif any(_NFTABLES_LOADED in rules for rules in node.rules):
+        counts = _NFTABLES_RULE.findall(node.nft.run("list ruleset"))
+    else:
+        counts = []
+    return sum(map(int, counts)) if counts else None
+
+
+def counted_drops(node: RunningHost, version: int) -> tuple[str, ...]:
+    """Return the rules that dropped or rejected something for another reason than INVALID, with what they counted.
+
+    Rules of everybody: of the node's iptables, and of any nftables table. One that counts nothing cannot be told.
+
+    :param version: 4 or 6, the IP version.
+    """
+    found = []
+    iptables = node.host.proxy_mode is ProxyMode.IPTABLES
+    if iptables:
+        saved = node.xtables.save(version)
+        found = [f"{rule} counted {count}" for count, rule in _OTHER_RULE.findall(saved) if count != "0"]
+        found += [f"{chain}'s policy DROP counted {count}" for chain, count in _POLICY.findall(saved) if count != "0"]
+    for family, name in _TABLE.findall(node.nft.run("list tables")):
+        # Those of iptables-nft were told above; nft cannot list their targets, and says so on standard error.
+        if iptables and node.host.backend is Backend.NFT and family in ("ip", "ip6") and name in _TABLES_OF_IPTABLES:
+            continue
+        for line in node.nft.run(f"list table {family} {name}").splitlines():
+            rule = _NFTABLES_OTHER.search(line)
+            if rule and rule[1] != "0" and _NFTABLES_RULE.search(line) is None:
+                found.append(f"table {family} {name}: {_without_count(line)} counted {rule[1]}")
+    return tuple(f"{node.name}: {one}" for one in found)
+
+
+def _without_count(line: str) -> str:
+    return re.sub(r" packets \d+ bytes \d+", "", line.strip())
+
+
+def _tables_with_drop(rules: str) -> Iterator[str]:
+    table = ""
+    for line in rules.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif _IPTABLES_LOADED.search(line):
+            yield table

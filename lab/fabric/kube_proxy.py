@@ -1,0 +1,291 @@
+"""The kube-proxy of a running node: it loads the first rules, and afterwards what changes.
+
+A namespace has a proxier a family, as kube-proxy has. What is loaded is what kube-proxy would give to
+iptables-restore or nft; :mod:`lab.kubeproxy` writes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from lab.conntrack.netlink import ConntrackTable
+from lab.conntrack.witness import load_conntrack
+from lab.evidence.packet import UDP
+from lab.fabric.host import RunningHost
+from lab.kubeproxy import ProxyOptions, iptables, nftables
+from lab.kubeproxy.services import ServicePort, service_ports
+from lab.kubeproxy.stale_flows import NOTHING, IsStale, State, flows_to_opened_ports, stale_flows
+from lab.kubeproxy.sysctls import Sysctl, sysctls
+from lab.netns import Namespace, NftError, ProgramError, nfacct
+from lab.netns.features import require
+from lab.netns.xtables import PartlyLoadedError, Restore
+from lab.topology.kube_proxy import nftables_script, proxy_options, render_rules
+from lab.topology.node_change import NodeChange
+from lab.vocabulary import Backend, Family, ProxyMode
+
+if TYPE_CHECKING:
+    from lab.kubernetes.objects import EndpointSlice, Service
+    from lab.topology.model import IPNetwork, Topology
+
+# What the programs of each backend need of the kernel.
+_NEEDS: Final[Mapping[tuple[Backend, Family], str]] = {
+    (Backend.NFT, Family.IPV4): "nft_compat",
+    (Backend.NFT, Family.IPV6): "nft_compat",
+    (Backend.LEGACY, Family.IPV4): "ip_tables",
+    (Backend.LEGACY, Family.IPV6): "ip6_tables",
+}
+
+
+class KubeProxy:
+    """The kube-proxy of one node, made with its first rules on their way; :meth:`finish` waits for them.
+
+    What it needs of the kernel is set up here: its sysctls, and nfacct's objects where rules count by them.
+
+    :param families: one proxier each.
+    :param change: what a fix changes; it is kept through every later change of the rules.
+    :raises InputError: for services that claim the same address and port, and an unknown version.
+    :raises MissingError: iptables or libnftables is not installed, or the kernel lacks what the backend needs.
+    """
+
+    def __init__(self, node: RunningHost, topology: Topology, families: Sequence[Family], change: NodeChange) -> None:
+        mode = node.host.proxy_mode or ProxyMode.IPTABLES
+        make = _IptablesProxier if mode is ProxyMode.IPTABLES else _NftablesProxier
+        self._proxiers: list[_Proxier] = []
+        if mode is ProxyMode.IPTABLES:
+            for family in families:
+                require(_NEEDS[node.host.backend, family])
+        settings = [proxy_options(topology, node.host, family, change) for family in families]
+        self._node, self._sysctls = node, sysctls(settings[0], mode)
+        _set_sysctls(node, self._sysctls)
+        for options in settings:
+            proxier = make(node, options, change, topology)
+            proxier.start(render_rules(topology, proxier.options, change, node.host.proxy_mode))
+            self._proxiers.append(proxier)
+
+    def finish(self) -> None:
+        """Wait until the first rules are loaded.
+
+        :raises LabError: they were refused.
+        """
+        for proxier in self._proxiers:
+            proxier.jump()
+        for proxier in self._proxiers:
+            proxier.finish()
+
+    def sync(
+        self, services: Sequence[Service], slices: Sequence[EndpointSlice], *, clean_conntrack: bool = True
+    ) -> None:
+        """Bring the rules to what the services and endpoints are now, by what kube-proxy writes for a change.
+
+        A family in which nothing changed is left alone. There is no moment without rules; but see in nftables mode that
+        the kernel itself loses some packet in thousands of changes, where it works on several processors: a packet that
+        began its way through the old rules finds the elements of their vmap gone when it comes there.
+
+        An ordinary user's change comes in parts where the kernel takes no more of it at once (see
+        :mod:`lab.netns.parts`): each Service's chains and, in iptables mode, KUBE-SERVICES are replaced at once as
+        long as each fits into a part (KUBE-SERVICES with some 300 Services); beyond, its rules come one part after the
+        other.
+
+        It may be called in a thread of its own, so that traffic of this process goes on meanwhile; two calls at a time
+        are the caller's to prevent.
+
+        :param clean_conntrack: delete entries of UDP flows that went stale, as kube-proxy does; without, they are left
+            in the way of what comes by the same ports (kubernetes #105657, #91236).
+        :raises InputError: as for the first rules; then no rule is touched.
+        :raises LabError: the kernel refused the change; the rules of the family are what they were, but for a change
+            in parts in nftables mode, of which the error says how many are loaded.
+        """
+        for proxier, state in [(proxier, proxier.state(services, slices)) for proxier in self._proxiers]:
+            proxier.sync(state, clean_conntrack=clean_conntrack)
+
+    def full_sync(
+        self, services: Sequence[Service], slices: Sequence[EndpointSlice], service_cidrs: Sequence[IPNetwork]
+    ) -> None:
+        """Write all rules anew, as kube-proxy does when it has started, and from time to time.
+
+        Nothing but this has the ServiceCIDRs heeded: when they change kube-proxy remembers them, and no sync follows.
+
+        :param service_cidrs: what it has heard of them by now.
+        """
+        for proxier in self._proxiers:
+            proxier.full_sync(services, slices, service_cidrs)
+
+    def restart(self) -> None:
+        """Do what kube-proxy does when it is started anew, by its own rules as it left them.
+
+        It sets its sysctls. To its first sync all Services are new: up to v1.31 that ends all flows of those by UDP
+        (kubernetes #122740), from v1.32 on those that lead to none of their endpoints.
+        """
+        _set_sysctls(self._node, self._sysctls)
+        for proxier in self._proxiers:
+            proxier.restart()
+
+
+class _Proxier:
+    """One family's rules on one node."""
+
+    def __init__(self, node: RunningHost, options: ProxyOptions, change: NodeChange, topology: Topology) -> None:
+        self._node = node
+        self._change = change
+        self._topology = topology
+        self.options = _prepared(node.namespace, options) if node.host.proxy_mode is ProxyMode.IPTABLES else options
+
+    @cached_property
+    def _state(self) -> State:
+        """What the rules are for. Not asked for before the first change: most labs see none."""
+        return self.state(self._topology.services, self._topology.endpoint_slices)
+
+    def state(self, services: Sequence[Service], slices: Sequence[EndpointSlice]) -> State:
+        """Return what rules are made for."""
+        return service_ports(services, slices, self.options), slices
+
+    def start(self, rules: tuple[str, ...]) -> None:
+        """Begin to load the first rules."""
+        raise NotImplementedError
+
+    def jump(self) -> None:
+        """Have them used, as soon as they are there."""
+
+    def finish(self) -> None:
+        """Wait for it."""
+
+    def _load(self, before: Sequence[ServicePort], after: Sequence[ServicePort]) -> None:
+        raise NotImplementedError
+
+    def full_sync(
+        self, services: Sequence[Service], slices: Sequence[EndpointSlice], service_cidrs: Sequence[IPNetwork]
+    ) -> None:
+        """Write all rules anew. In iptables mode they are the same that there are."""
+
+    def sync(self, state: State, *, clean_conntrack: bool) -> None:
+        """Load what differs between ``state`` and what the rules are for."""
+        before = self._state
+        if clean_conntrack:
+            self._delete(flows_to_opened_ports(before, state, self.options))
+        if state[0] != before[0]:
+            self._load(before[0], state[0])
+        self._state = state
+        if clean_conntrack:
+            self._delete(stale_flows(before, state, self.options))
+
+    def restart(self) -> None:
+        """Delete what the first sync of a new program deletes; the rules that it writes are those that there are."""
+        self._delete(flows_to_opened_ports(NOTHING, self._state, self.options))
+        self._delete(stale_flows(NOTHING, self._state, self.options))
+
+    def _delete(self, is_stale: IsStale | None) -> None:
+        """Delete entries of the family's UDP flows."""
+        if is_stale is None:
+            return
+        with closing(ConntrackTable(self._node.namespace)) as table:
+            for entry in table.entries():
+                destination, endpoint = entry.original[1], entry.reply[0]
+                if (
+                    entry.protocol == UDP
+                    and self.options.of_family(destination.address)
+                    and is_stale((destination.address, destination.port), (endpoint.address, endpoint.port))
+                ):
+                    table.delete(entry)
+
+
+class _IptablesProxier(_Proxier):
+    """iptables mode: iptables-restore is a program, so it works while the lab is built."""
+
+    def start(self, rules: tuple[str, ...]) -> None:
+        restore, self._jumps = rules
+        self._node.rules += rules
+        self._under_way = self._restore(restore, unused=True)
+
+    def jump(self) -> None:
+        self._under_way.finish()
+        self._under_way = self._restore(self._jumps)
+
+    def finish(self) -> None:
+        self._under_way.finish()
+
+    def _restore(self, text: str, *, unused: bool = False) -> Restore:
+        return self._node.xtables.start_restore(self.options.family.version, text, unused=unused)
+
+    def _load(self, before: Sequence[ServicePort], after: Sequence[ServicePort]) -> None:
+        change = self._change.iptables
+        try:
+            self._restore(_iptables_with(iptables.sync(before, after, self.options), change)).finish()
+        except ProgramError as error:
+            # The filter table is committed before the nat table, which is the one that can refuse: a chain that
+            # is to go may be in use by somebody else's rule.
+            back = _iptables_with(iptables.sync(after, before, self.options), change)
+            whole = isinstance(error, PartlyLoadedError)
+            self._restore(back if whole else back[: back.index("*nat\n")]).finish()
+            raise
+
+
+class _NftablesProxier(_Proxier):
+    """nftables mode: libnftables is quick, and works when its turn has come."""
+
+    _leftover: tuple[str, ...] = ()  # deletions of chains that could not be deleted yet
+
+    def full_sync(
+        self, services: Sequence[Service], slices: Sequence[EndpointSlice], service_cidrs: Sequence[IPNetwork]
+    ) -> None:
+        options = dataclasses.replace(self.options, service_cidrs=tuple(map(str, service_cidrs)))
+        self._node.nft.run(nftables_script(self._topology, services, slices, options, self._change))
+        self.options = options
+
+    def start(self, rules: tuple[str, ...]) -> None:
+        (self._script,) = rules
+        self._node.rules += rules
+
+    def finish(self) -> None:
+        self._node.nft.run(self._script)
+
+    def _load(self, before: Sequence[ServicePort], after: Sequence[ServicePort]) -> None:
+        written = nftables.sync(before, after, self.options)
+        self._node.nft.run(written.script)  # it leaves the base chains alone, and so what a fix added to them
+        lines = written.script.splitlines()
+        used = {line.replace("add", "delete", 1) for line in lines if line.startswith("add chain")}
+        deletions = (*self._leftover, *written.afterwards.splitlines())
+        self._leftover = tuple(line for line in deletions if line not in used)
+        if self._leftover:
+            # Before Linux 6.2 the kernel takes a moment to see that no map leads to them: then with the next change.
+            with suppress(NftError):
+                self._node.nft.run("\n".join((*self._leftover, "")))
+                self._leftover = ()
+
+
+def _set_sysctls(node: RunningHost, settings: Sequence[Sysctl]) -> None:
+    namespace = node.namespace
+    try:
+        namespace.set_sysctls(_to_set(namespace, settings))
+    except FileNotFoundError:  # on a fresh machine no rule has asked for conntrack yet
+        load_conntrack(node.nft)
+        namespace.set_sysctls(_to_set(namespace, settings))
+
+
+def _to_set(namespace: Namespace, settings: Sequence[Sysctl]) -> dict[str, str | int]:
+    return {one.key: one.of(int(namespace.sysctl(one.key))) if one.only_raised else one.value for one in settings}
+
+
+def _prepared(namespace: Namespace, options: ProxyOptions) -> ProxyOptions:
+    """Make what rules count by; return kube-proxy's settings as this kernel lets them be."""
+    if not nfacct.create_all(namespace, options.accounts):
+        return dataclasses.replace(options, nfacct=False)
+    return options
+
+
+def _iptables_with(text: str, addition: str) -> str:
+    """Put into an input what a fix added to chains that the input writes anew: a sync would lose it otherwise.
+
+    It goes into the same tables and not after them, so that there is no moment without it.
+    """
+    table = ""
+    for line in addition.splitlines():
+        if line.startswith("*"):
+            table = line
+        elif line.startswith("-") and f"\n:{line.split()[1]} " in text:
+            end = text.index("COMMIT\n", text.index(f"{table}\n"))
+            text = f"{text[:end]}{line}\n{text[end:]}"
+    return text

@@ -1,0 +1,235 @@
+"""From a topology to a running lab, and its end.
+
+Namespaces first, then the rules of the nodes are started on their way (loading them is a program's work) while the
+links are built; what is left is to wait until every link carries packets and every address takes them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+from lab.conntrack.witness import load_conntrack
+from lab.errors import LabError, MachineError, MissingError
+from lab.fabric.endpoints import Endpoints
+from lab.fabric.host import RunningHost
+from lab.fabric.kube_proxy import KubeProxy
+from lab.netns.reaper import Closable, close_all
+from lab.netns.rtnetlink import LOOPBACK_INDEX, Message, VethEnd, address, link_up, neighbour, route, veth
+from lab.topology.model import End, Host, IPNetwork, Topology
+from lab.topology.node_change import NodeChange
+from lab.topology.ways import way_out
+from lab.vocabulary import Family
+from lab.wire.craft import Injector
+
+if TYPE_CHECKING:
+    from lab.kubernetes.objects import EndpointSlice, Service
+
+Kept = TypeVar("Kept", bound=Closable)
+
+_ROUNDS: Final = 100_000  # questions for a link's state before giving up; the first is answered with "up"
+
+
+class Lab:
+    """A topology, running. It ends with :meth:`close`, with its block, or with its process.
+
+    :param family: build this family alone; both when None.
+    :param change: what a fix changes on every node.
+    :ivar services: and ``endpoint_slices``: what the nodes serve now; at first the topology's.
+    :raises MissingError: a program or a kernel feature is not there.
+    :raises MachineError: the machine ran out of something, such as descriptors.
+    :raises LabError: the kernel refused a part of it.
+    """
+
+    def __init__(self, topology: Topology, *, family: Family | None = None, change: NodeChange | None = None) -> None:
+        self.topology = topology
+        self.families = tuple(Family) if family is None else (family,)
+        self.services, self.endpoint_slices = topology.services, topology.endpoint_slices
+        self._kept: list[Closable] = []
+        self.hosts: dict[str, RunningHost] = {}
+        try:
+            self._build(change or NodeChange())
+        except OSError as error:
+            self.close()
+            raise MachineError.of(error) or LabError(f"the kernel refused to build {topology.name}: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self, change: NodeChange) -> None:
+        for number, host in enumerate(self.topology.hosts):
+            running = self.hosts[host.name] = RunningHost(host, number)
+            running.namespace.set_sysctls(_sysctls(host, self.families))
+        for node in self.topology.nodes:
+            if change.sysctls:
+                load_conntrack(self.hosts[node.name].nft)
+                self.hosts[node.name].namespace.set_sysctls(dict(change.sysctls))
+        self._proxies = [
+            KubeProxy(self.hosts[node.name], self.topology, self.families, change) for node in self.topology.nodes
+        ]
+        self._build_links()
+        for proxy in self._proxies:
+            proxy.finish()
+        if change.script:
+            for node in self.topology.nodes:
+                self.hosts[node.name].run("sh", "-c", change.script)
+
+    def sync(
+        self, services: tuple[Service, ...], slices: tuple[EndpointSlice, ...], *, clean_conntrack: bool = True
+    ) -> None:
+        """Have every node's kube-proxy serve other Services and EndpointSlices from now on.
+
+        Each changes only what differs (see :meth:`lab.fabric.kube_proxy.KubeProxy.sync`), one node after the other.
+        Where a node refuses, the nodes before it are taken back to what they had.
+
+        :param clean_conntrack: delete entries of UDP flows that went stale, as kube-proxy does.
+        :raises InputError: for services that claim the same address and port.
+        :raises LabError: the kernel refused the change.
+        """
+        before, self.services, self.endpoint_slices = (self.services, self.endpoint_slices), services, slices
+        try:
+            for proxy in self._proxies:
+                proxy.sync(services, slices, clean_conntrack=clean_conntrack)
+        except LabError:
+            self.services, self.endpoint_slices = before
+            for proxy in self._proxies:
+                proxy.sync(*before, clean_conntrack=False)
+            raise
+
+    def full_sync(self, service_cidrs: Sequence[IPNetwork]) -> None:
+        """Have every node's kube-proxy write all its rules anew, with the ServiceCIDRs that it has heard of by now.
+
+        :raises LabError: the kernel refused them; the rules are what they were.
+        """
+        for proxy in self._proxies:
+            proxy.full_sync(self.services, self.endpoint_slices, service_cidrs)
+
+    def restart_kube_proxies(self) -> None:
+        """Have every node's kube-proxy start anew, with the Services and EndpointSlices that there are.
+
+        :raises LabError: the kernel refused to delete entries.
+        """
+        for proxy in self._proxies:
+            proxy.restart()
+
+    def _build_links(self) -> None:
+        first: dict[str, list[Message]] = {name: [link_up(LOOPBACK_INDEX, f"{name}: lo")] for name in self.hosts}
+        second: dict[str, list[Message]] = {name: [] for name in self.hosts}
+        ends: dict[tuple[str, str], VethEnd] = {}
+        for link in self.topology.links:
+            near, far = link.ends
+            for end in link.ends:
+                ends[end.host, end.interface] = self.hosts[end.host].add_interface(end.interface)
+            first[near.host].append(
+                veth(
+                    ends[near.host, near.interface],
+                    ends[far.host, far.interface],
+                    self.hosts[far.host].namespace,
+                )
+            )
+            for end, other in (link.ends, link.ends[::-1]):
+                second[end.host] += self._end_messages(
+                    end, ends[end.host, end.interface], other, ends[other.host, other.interface].mac
+                )
+        for host in self.topology.hosts:
+            second[host.name] += [
+                route(entry.network, entry.via, host.name)
+                for entry in host.routes
+                if Family.of(entry.via) in self.families
+            ]
+        for batch in (first, second):
+            for name, messages in batch.items():
+                if messages:
+                    self.hosts[name].routes.apply(messages)
+        for running in self.hosts.values():
+            for interface in running.interfaces.values():
+                _await(partial(running.routes.is_running, interface.index), f"{running.name}: {interface.name}")
+            for own in self.topology.addresses(running.name, Family.IPV6) if Family.IPV6 in self.families else ():
+                _await(partial(running.routes.is_local, own), f"{running.name}: {own}")
+
+    def _end_messages(self, end: End, device: VethEnd, other: End, other_mac: bytes) -> list[Message]:
+        place = f"{end.host}: {end.interface}"
+        return [
+            link_up(device.index, place),
+            *(address(device.index, own, place) for own in end.addresses if Family.of(own) in self.families),
+            *(
+                neighbour(device.index, own.ip, other_mac, place)
+                for own in other.addresses
+                if Family.of(own) in self.families
+            ),
+        ]
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """The endpoints of the Services: to be added, removed and drained while traffic runs."""
+        return Endpoints(self)
+
+    def injector(self, host: str, destination: str) -> Injector:
+        """Make a socket that sends ready packets to an address from a host, by the link that its own stack would take.
+
+        :raises LabError: the host has no route there.
+        """
+        end = way_out(self.topology, host, destination)
+        if end is None:
+            raise LabError(f"{host} has no route to {destination}")
+        peer = self.topology.peer(end)
+        macs = (self.hosts[one.host].interfaces[one.interface].mac for one in (peer, end))
+        return self.keep(Injector(self.hosts[host].namespace, end.interface, b"".join(macs)))
+
+    def keep(self, thing: Kept) -> Kept:
+        """Close ``thing`` together with the lab."""
+        self._kept.append(thing)
+        return thing
+
+    def close(self) -> None:
+        """End the lab: everything is given up at once, and the kernel clears it away."""
+        parts = [*self._kept, *(part for running in self.hosts.values() for part in running.parts())]
+        self._kept = []
+        self.hosts = {}
+        if parts:
+            close_all(parts)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _sysctls(host: Host, families: Sequence[Family]) -> dict[str, str | int]:
+    values: dict[str, str | int] = {
+        # A fresh namespace copies these from the machine; the lab must not depend on them.
+        "net/ipv4/conf/all/rp_filter": 0,
+        "net/ipv4/conf/default/rp_filter": 0,
+        "net/ipv4/ip_forward": int(host.forwarding),
+        # An orphaned socket with undeliverable data holds its namespace for minutes otherwise.
+        "net/ipv4/tcp_orphan_retries": 1,
+    }
+    has_ipv6 = Path("/proc/sys/net/ipv6").exists()
+    if Family.IPV6 in families:
+        if not has_ipv6:
+            raise MissingError("the kernel has no IPv6", "boot without ipv6.disable=1, or use --family ipv4")
+        values |= {
+            "net/ipv6/conf/all/forwarding": int(host.forwarding),
+            # No link-local address and no duplicate address detection: addresses work at once.
+            "net/ipv6/conf/default/addr_gen_mode": 1,
+            "net/ipv6/conf/default/accept_dad": 0,
+            "net/ipv6/conf/default/disable_ipv6": 0,
+        }
+    elif has_ipv6:
+        values["net/ipv6/conf/default/disable_ipv6"] = 1
+    return values
+
+
+def _await(is_up: Callable[[], bool], what: str) -> None:
+    for _ in range(_ROUNDS):
+        if is_up():
+            return
+        os.sched_yield()
+    raise LabError(f"{what} did not come up")

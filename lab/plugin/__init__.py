@@ -1,0 +1,1 @@
+"""The pytest plugin: fixtures, the mark and the options."""

@@ -1,0 +1,161 @@
+"""A running lab in a test's hands: run programs, play cases, look inside. What the fixture ``lab`` gives."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Awaitable, Callable, Mapping
+
+from lab.errors import InputError, LabError, MissingError
+from lab.evidence.timeline import Timeline
+from lab.fabric.endpoints import Endpoints
+from lab.fabric.host import RunningHost
+from lab.fabric.lab import Lab
+from lab.fixes import Fix
+from lab.netns.program import find
+from lab.results.result import Result
+from lab.scenario import Stage
+from lab.scenario.roles import cast
+from lab.topology.kube_proxy import node_release
+from lab.topology.model import Topology
+from lab.trial.runner import act, run_in
+from lab.trial.setting import Setting
+from lab.verdict import Verdict, decide
+from lab.vocabulary import Behaviour, Family, ProxyMode
+
+
+class LabUnderTest:
+    """What the fixture ``lab`` gives: a running lab, with the few words that a test needs.
+
+    :ivar topology: what was built.
+    :ivar family: the address family that :meth:`play` talks in: the one asked for, else ipv4.
+    :ivar fix: the change that its nodes have.
+    :ivar service: the Service that is asked in a play, as :func:`lab.scenario.roles.service_port` knows it; None for
+        the first.
+    :ivar timeline: what was seen in :meth:`play`.
+    """
+
+    def __init__(self, topology: Topology, family: Family | None, fix: Fix, service: str | None = None) -> None:
+        self.topology = topology
+        self.family = family or Family.IPV4
+        self.fix = fix
+        self.service = service
+        self.timeline: Timeline | None = None
+        self._lab = Lab(topology, family=family, change=fix.change)
+        self._played = False
+
+    @property
+    def hosts(self) -> Mapping[str, RunningHost]:
+        """The running hosts by name, for what has no word here: their namespaces, nftables, iptables."""
+        return self._lab.hosts
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """The endpoints of the Services: to be added, removed and drained while traffic runs."""
+        return self._lab.endpoints
+
+    def run(self, host: str, *command: str, text: str = "") -> str:
+        """Run a program on a host and return what it prints.
+
+        :param text: its standard input.
+        :raises InputError: the topology has no such host.
+        :raises ProgramError: its exit code was not 0.
+        """
+        if host not in self.hosts:
+            raise InputError(f"there is no host {host!r}", cure=f"one of: {', '.join(self.hosts)}")
+        return self.hosts[host].run(*command, text=text)
+
+    def play(self, play: Callable[[Stage], Awaitable[None]]) -> Verdict:
+        """Let a connection run through the lab, disturbed as ``play`` says, and decide what became of it.
+
+        Once a lab, for the instruments are its own. What was seen is in :attr:`timeline`, also on failure.
+
+        :param play: what a case's ``play`` is: it takes a :class:`lab.scenario.Stage` and awaits its words.
+        :raises LabError: nothing can be played in this topology, or something was waited for in vain.
+        """
+
+        async def perform() -> Timeline:
+            return await act(play, Stage(self._lab, players, self.family), self._keep)
+
+        players = cast(self.topology, self.family, self.service)
+        self._once()
+        return decide(asyncio.run(perform()))
+
+    def try_setting(self, setting: Setting, behaviour: Behaviour) -> Result:
+        """Play the case of a setting that this lab was built for, and decide.
+
+        :param behaviour: what the kernel does with packets out of the window (:func:`lab.trial.probe.ask`).
+        :raises LabError: as :meth:`play`.
+        """
+        self._once()
+        return asyncio.run(run_in(self._lab, setting, behaviour, self._keep))
+
+    def _once(self) -> None:
+        if self._played:
+            raise LabError("this lab was played in already: a lab holds one play, take a fresh one")
+        self._played = True
+
+    def _keep(self, timeline: Timeline) -> None:
+        self.timeline = timeline
+
+    def describe(self) -> str:
+        """Tell the hosts with their links and addresses, and what the nodes are."""
+        width = max(len(host.name) for host in self.topology.hosts)
+        lines = []
+        for host in self.topology.hosts:
+            parts = []
+            for end in self.topology.ends(host.name):
+                built = (str(own) for own in end.addresses if Family.of(own) in self._lab.families)
+                parts.append(" ".join((end.interface, *built)))
+            if host.proxy_mode is not None:
+                version = node_release(host).label
+                backend = f", backend {host.backend}" if host.proxy_mode is ProxyMode.IPTABLES else ""
+                parts.append(f"kube-proxy {version} in {host.proxy_mode} mode{backend}, fix {self.fix.name}")
+            lines.append(f"{host.name:{width}}  {'; '.join(parts)}")
+        return "\n".join(lines)
+
+    def rules(self) -> str:
+        """Return the nodes' rules as the kernel has them now, with its counters where it counts."""
+        texts = []
+        for node in self.topology.nodes:
+            running = self.hosts[node.name]
+            for family in self._lab.families:
+                if node.proxy_mode is ProxyMode.NFTABLES:
+                    table = "ip" if family is Family.IPV4 else "ip6"
+                    text = running.nft.run(f"list table {table} kube-proxy")
+                else:
+                    text = running.xtables.save(family.version)
+                texts.append(f"# {node.name}: {family}\n{text.rstrip()}")
+        return "\n".join(texts)
+
+    def ways_in(self, *, from_outside: bool) -> list[str]:
+        """Return the command that enters each host, by the descriptor that this process holds.
+
+        :param from_outside: of the user namespace that this process has entered.
+        """
+        process = f"/proc/{os.getpid()}"
+        user = f"--user={process}/ns/user --preserve-credentials " if from_outside else ""
+        width = max(len(name) for name in self.hosts)
+        return [
+            f"{name:{width}}  nsenter {user}--net={process}/fd/{host.namespace.fileno()}"
+            for name, host in self.hosts.items()
+        ]
+
+    def shell(self) -> None:
+        """Open a shell on the first node, or on the first host where there is none, and wait for its end."""
+        host = next(iter(self.topology.nodes or self.topology.hosts))
+        print(f"\na shell on {host.name}; leave it to go on. The way to each host:")
+        print("\n".join(self.ways_in(from_outside=False)), flush=True)
+        chosen = "/bin/sh"
+        try:
+            chosen = find(os.environ.get("SHELL") or chosen)
+        except MissingError as error:
+            print(f"SHELL: {error}; until then {chosen}", flush=True)
+        with self.hosts[host.name].namespace.entered():
+            shell = subprocess.Popen([chosen])
+        shell.wait()
+
+    def close(self) -> None:
+        """End the lab."""
+        self._lab.close()

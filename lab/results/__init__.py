@@ -1,0 +1,1 @@
+"""Results of trials as plain data: saved, read back, merged over kernels, and compared."""

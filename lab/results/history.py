@@ -1,0 +1,139 @@
+"""What came of each case when it was run last on this machine: for `lab show`, and for nothing else.
+
+One file below $XDG_STATE_HOME (XDG Base Directory Specification: state that should persist, but is not important enough
+for the user's data): replacing a file a case would have some file systems flush each to the disk. What cannot be
+written is not remembered, which is said, and no run fails for it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from lab.evidence.judgement import Judgement
+from lab.results.result import Report, Trial
+from lab.verdict import Outcome
+from lab.vocabulary import Backend, Family, ProxyMode
+
+_FILE: Final = "last.json"
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What came of one case with one fix.
+
+    :param when: in seconds since the epoch.
+    :param kernel: its release, as ``uname -r``.
+    :param lab: the version of the lab.
+    :param runs: how often it was run then.
+    """
+
+    when: int
+    kernel: str
+    lab: str
+    trial: Trial
+    outcome: Outcome
+    judgement: Judgement | None
+    decided_by: str
+    as_expected: bool
+    runs: int
+
+
+def directory() -> Path:
+    """Return where it is kept.
+
+    :raises RuntimeError: nobody knows the user's home.
+    """
+    state = os.environ.get("XDG_STATE_HOME", "")
+    # The specification: a path that is not absolute is to be ignored.
+    home = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    return home / "kube-proxy-lab"
+
+
+def remember(report: Report) -> str:
+    """Keep what came of each trial in place of what came of the same case and fix before; return why that cannot be.
+
+    What was kept before stays as it is then.
+    """
+    try:
+        _keep(report, directory())
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def _keep(report: Report, directory: Path) -> None:
+    now = int(time.time())
+    with _alone(directory) as place:
+        known = _read(place)
+        for tally in report.tallies:
+            if tally.sample is not None:
+                verdict = tally.sample.verdict
+                known.setdefault(tally.trial.case, {})[tally.trial.fix] = {
+                    "when": now,
+                    "kernel": report.kernel,
+                    "lab": report.lab,
+                    "trial": vars(tally.trial),
+                    "outcome": verdict.outcome,
+                    "judgement": verdict.judgement,
+                    "decided_by": verdict.decided_by,
+                    "as_expected": tally.good,
+                    "runs": tally.runs,
+                }
+        fresh = place / f".{_FILE}"
+        try:
+            fresh.write_text(json.dumps(known))
+            fresh.replace(place / _FILE)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+
+def recall(case: str) -> tuple[Remembered, ...]:
+    """Return what came of a case with each fix when it was run last; empty where it never was.
+
+    What another version of the lab has written otherwise is as good as nothing.
+    """
+    with suppress(RuntimeError, ValueError, TypeError, KeyError):
+        return tuple(_remembered(**entry) for entry in _read(directory()).get(case, {}).values())
+    return ()
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[Path]:
+    """Hold the directory, so that two runs that end at once are both remembered."""
+    place.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield place
+    finally:
+        os.close(descriptor)
+
+
+def _read(place: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return what is kept, by case and fix; nothing where the file is not there or is none of ours."""
+    try:
+        known = json.loads((place / _FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) and all(isinstance(fixes, dict) for fixes in known.values()) else {}
+
+
+def _remembered(trial: dict[str, Any], outcome: str, judgement: str | None, **rest: Any) -> Remembered:  # noqa: ANN401
+    backend = trial["backend"]
+    typed = {
+        "proxy_mode": ProxyMode(trial["proxy_mode"]),
+        "backend": Backend(backend) if backend else None,
+        "family": Family(trial["family"]),
+    }
+    word = Judgement(judgement) if judgement else None
+    return Remembered(trial=Trial(**(trial | typed)), outcome=Outcome(outcome), judgement=word, **rest)

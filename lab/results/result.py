@@ -1,0 +1,144 @@
+"""Results: what was tried, what came of it, and what should have. Plain data, the same on any machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from lab.evidence.judgement import Judgement
+from lab.evidence.timeline import Timeline
+from lab.verdict import Outcome, Verdict
+from lab.vocabulary import Backend, Behaviour, Family, ProxyMode
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is tried: one case with one fix on one kind of node, in one address family.
+
+    :param backend: None in nftables mode, which has no choice of programs.
+    :param service: which Service was asked, as ``namespace/name:port``, where it was named or there are several.
+    :param settings: of kube-proxy, those that were given besides the topology's, as options.
+    :param proxy_known: whether rules of that version were seen; of others those of the last that was are loaded.
+    """
+
+    case: str
+    fix: str
+    topology: str
+    proxy_mode: ProxyMode
+    proxy_version: str
+    backend: Backend | None
+    family: Family
+    service: str | None = None
+    settings: tuple[str, ...] = ()
+    proxy_known: bool = True
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What should become of a trial.
+
+    :param judgement: None where there should be no packet to judge.
+    """
+
+    judgement: Judgement | None
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one trial, beside what should have come of it on a kernel of this behaviour."""
+
+    trial: Trial
+    behaviour: Behaviour
+    expected: Expectation
+    timeline: Timeline
+    verdict: Verdict
+
+    @property
+    def as_expected(self) -> bool:
+        """True when kernel and rules did what they were expected to, and no two witnesses disagree."""
+        verdict = self.verdict
+        return (verdict.judgement, verdict.outcome, verdict.disagreements) == (
+            self.expected.judgement,
+            self.expected.outcome,
+            (),
+        )
+
+
+@dataclass(frozen=True)
+class Tally:
+    """One trial, run once or many times.
+
+    :param outcomes: how often each outcome came.
+    :param sample: the first result that was not as expected, the last one where all were; of a run that failed, what
+        was seen until then. None where nothing was seen.
+    :param failure: why the trial could not be run (to its end); empty where it could.
+    :param missing: what the machine lacks for it, and what brings that; empty where it lacks nothing.
+    :param seconds: what all runs took together, from making the lab to its end.
+    """
+
+    trial: Trial
+    runs: int = 0
+    as_expected: int = 0
+    outcomes: tuple[tuple[Outcome, int], ...] = ()
+    sample: Result | None = None
+    failure: str = ""
+    missing: str = ""
+    seconds: float = 0.0
+
+    def and_then(self, result: Result) -> Tally:
+        """Return the tally with one more result."""
+        counts = dict(self.outcomes)
+        counts[result.verdict.outcome] = counts.get(result.verdict.outcome, 0) + 1
+        keep = self.sample is not None and not self.sample.as_expected
+        return replace(
+            self,
+            runs=self.runs + 1,
+            as_expected=self.as_expected + result.as_expected,
+            outcomes=tuple(counts.items()),
+            sample=self.sample if keep else result,
+        )
+
+    def and_took(self, seconds: float) -> Tally:
+        """Return the tally of a trial that took so much longer."""
+        return replace(self, seconds=self.seconds + seconds)
+
+    @property
+    def good(self) -> bool:
+        """True when every run was as expected, and there was one or it could not be had on this machine."""
+        return self.as_expected == self.runs and not self.failure and (self.runs > 0 or bool(self.missing))
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that one call found out.
+
+    :param kernel: its release, as ``uname -r``.
+    :param behaviours: what the kernel does with packets out of the window, by family; decided by asking it.
+    """
+
+    lab: str
+    kernel: str
+    behaviours: dict[Family, Behaviour]
+    tallies: tuple[Tally, ...]
+
+    @property
+    def good(self) -> bool:
+        """True when every trial gave what this kernel is expected to give, or cannot be had on this machine."""
+        return bool(self.tallies) and all(tally.good for tally in self.tallies)
+
+
+def to_json(report: Report) -> str:
+    """Return the report as JSON."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Report).dump_json(report).decode()
+
+
+def from_json(text: str) -> Report:
+    """Return the report that :func:`to_json` wrote.
+
+    :raises ValueError: the text is no such report.
+    """
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Report).validate_json(text)

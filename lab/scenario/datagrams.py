@@ -1,0 +1,284 @@
+"""Questions and answers by datagram through a running lab, and what became of each."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from lab.evidence.entry import Entry
+from lab.evidence.judgement import Judged
+from lab.evidence.packet import UDP, Packet, SocketAddress
+from lab.evidence.timeline import Exchange, Timeline
+from lab.fabric.lab import Lab
+from lab.netns.rtnetlink import no_address
+from lab.scenario.base import Scene
+from lab.scenario.recorder import UnseenError
+from lab.scenario.roles import Cast
+from lab.traffic.tcp import datagram_socket
+from lab.verdict import Outcome, Verdict, disagreeing_witnesses
+from lab.vocabulary import Behaviour, Family
+from lab.wire.hold import Hold
+
+_LONGEST: Final = 2048  # bytes of a datagram
+_ANSWER: Final = 200  # bytes that an answer has more than its question: lengths tell datagrams apart
+
+
+@dataclass
+class _Question:
+    """A question under way."""
+
+    client: str
+    source: SocketAddress
+    length: int
+    socket: socket.socket
+    reached: list[str] = field(default_factory=list)
+    answered: bool = False
+    error: str | None = None
+
+
+class Datagrams(Scene):
+    """Clients that ask by UDP from ports that they keep, and servers that answer. Made inside the running event loop.
+
+    Nothing moves by itself: :meth:`settle` has the servers answer what has come, and the clients take it in. What was
+    not there by then does not come, for barriers go behind the questions and behind the answers.
+    """
+
+    def __init__(self, lab: Lab, cast: Cast, family: Family, behaviour: Behaviour | None = None) -> None:
+        super().__init__(lab, cast, family, behaviour)
+        self._target = cast.service_address or self._server_address
+        self._servers = {
+            host: lab.keep(datagram_socket(lab.hosts[host].namespace, address)) for host, address in cast.servers
+        }
+        self._clients: dict[SocketAddress, socket.socket] = {}
+        self._questions: list[_Question] = []
+        self._settled = 0  # questions of which nothing is under way any more
+        self._source = cast.client_address
+        self._hold: Hold | None = None
+
+    # --- questions and answers ----------------------------------------------------------------------
+
+    def ask(self, question: str, *, client: str | None = None, port: int | None = None) -> None:
+        """Send a question. The questions of one play have different lengths, which tell them apart.
+
+        :param client: a host, instead of the cast's client.
+        :param port: to ask from, instead of the cast's.
+        """
+        host = client or self.cast.client
+        address = self.cast.client_address.address
+        if host != self.cast.client:
+            address = str(self.lab.topology.addresses(host, self.family)[0])
+        self._source = source = SocketAddress(address, port or self.cast.client_address.port)
+        if source not in self._clients:
+            namespace = self.lab.hosts[host].namespace
+            self._clients[source] = self.lab.keep(datagram_socket(namespace, source, self._target))
+        self._questions.append(_Question(host, source, len(question), self._clients[source]))
+        self._clients[source].send(question.encode())
+
+    async def settle(self) -> None:
+        """Let whatever is under way arrive, be answered, and the answers arrive."""
+        await self._pass_all()
+        self._answer()
+        await self._pass_all()
+        self._take_answers()
+        self._settled = len(self._questions)
+
+    async def _pass_all(self) -> None:
+        for host in self._servers:
+            await self.barrier(host)
+
+    def _answer(self) -> None:
+        for host, server in self._servers.items():
+            while (received := _receive(server)) is not None:
+                words, sender = received
+                for question in self._questions:
+                    if question.length == len(words):
+                        question.reached.append(host)
+                server.sendto(words + bytes(_ANSWER), sender)
+
+    def _take_answers(self) -> None:
+        for question in self._questions:
+            try:
+                while (received := _receive(question.socket)) is not None:
+                    for asked in self._questions:
+                        if asked.socket is question.socket and asked.length + _ANSWER == len(received[0]):
+                            asked.answered = True
+            except OSError as failure:
+                # A socket does not say which of its datagrams was refused: the first of which that is not known yet.
+                under_way = (one for one in self._questions[self._settled :] if one.socket is question.socket)
+                refused = next((one for one in under_way if one.error is None), question)
+                refused.error = errno.errorcode.get(failure.errno or 0, str(failure))
+
+    @property
+    def answered_by(self) -> SocketAddress:
+        """The server that got the last question."""
+        return dict(self.cast.servers)[self._questions[-1].reached[-1]]
+
+    def end_server(self, address: SocketAddress) -> None:
+        """Let a server's pod end: its address is gone, and what comes for it is heard by nobody."""
+        host = next(name for name, own in self.cast.servers if own == address)
+        end = next(
+            end for end in self.lab.topology.ends(host) if address.address in (str(own.ip) for own in end.addresses)
+        )
+        own = next(own for own in end.addresses if str(own.ip) == address.address)
+        running = self.lab.hosts[host]
+        running.routes.apply([no_address(running.interfaces[end.interface].index, own, f"{host}: {end.interface}")])
+        del self._servers[host]
+        self._server = next(iter(self._servers))
+        self._server_address = dict(self.cast.servers)[self._server]
+
+    # --- races --------------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """From now on hold questions on the node, each with its translation chosen and its entry not yet confirmed."""
+        match = f"udp dport {{ {self._target.port}, {self._server_address.port} }}"  # as asked, or translated
+        self._hold = self.lab.keep(Hold(self.node.namespace, self.node.nft, self.family, match))
+
+    def _holding(self) -> Hold:
+        if self._hold is None:
+            raise UnseenError("nothing is held on the node: hold first")
+        return self._hold
+
+    async def held(self, count: int) -> list[Packet]:
+        """Wait until so many questions are held; return them as they are now, in the order in which they came."""
+        hold = self._holding()
+
+        def there() -> bool:
+            hold.read()
+            return len(hold.held) >= count
+
+        # The node's witness sees each before it is held, and one queue of the kernel's is behind both.
+        await self.barrier()
+        await self.until(there, f"{count} questions to be held")
+        return list(hold.held)
+
+    def release(self, *packets: Packet) -> None:
+        """Let held questions go on, in this order."""
+        hold = self._holding()
+        for packet in packets:
+            hold.release(packet)
+
+    def take_back(self, *packets: Packet) -> None:
+        """Drop held questions, the last that were asked: they are no part of the play."""
+        hold = self._holding()
+        for packet in packets:
+            hold.discard(packet)
+        del self._questions[-len(packets) :]
+
+    # --- what is known of it ------------------------------------------------------------------------
+
+    def entry(self) -> Entry | None:
+        """Return the entry of the flow that was asked by last, as the node has it now; None where it is gone."""
+        return self._tables[0].entry(UDP, self._source, self._target)
+
+    def _is_lost(self) -> bool:
+        return not all(question.reached for question in self._questions)
+
+    def finish(self) -> Timeline:
+        """Stop the instruments, read the counters, and return what was seen."""
+        timeline = super().finish()
+        exchanges = tuple(self._exchange(timeline, question) for question in self._questions)
+        complete = bool(exchanges) and all(exchange.answered for exchange in exchanges)
+        return replace(timeline, exchanges=exchanges, complete=complete)
+
+    def _exchange(self, timeline: Timeline, question: _Question) -> Exchange:
+        packets = [
+            (sighting.outgoing, sighting.packet) for sighting in timeline.sightings if sighting.host == question.client
+        ]
+        asked = [
+            packet
+            for outgoing, packet in packets
+            if outgoing and packet.source == question.source and packet.payload_length == question.length
+        ]
+        if not asked:
+            raise UnseenError(f"the capture on {question.client} missed a question")
+        answers = (
+            packet
+            for outgoing, packet in packets
+            if not outgoing
+            and packet.destination == question.source
+            and packet.protocol == UDP
+            and packet.payload_length == question.length + _ANSWER
+        )
+        return Exchange(
+            question.client,
+            self._target,
+            asked[0],
+            tuple(question.reached),
+            next(answers, None),
+            question.answered,
+            None if question.answered else question.error,
+        )
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, tuple[str, int]] | None:
+    """Receive one datagram; None where none waits.
+
+    :raises OSError: the error that the socket has instead, such as ECONNREFUSED.
+    """
+    try:
+        words, sender = sock.recvfrom(_LONGEST)
+    except BlockingIOError:
+        return None
+    return words, sender
+
+
+# --- the verdict --------------------------------------------------------------------------------------
+
+
+def decide(timeline: Timeline) -> Verdict:
+    """Decide what became of the questions: the first that went wrong decides, the last where all went well."""
+    wrong = (exchange for exchange in timeline.exchanges if not exchange.answered)
+    return _decide(timeline, next(wrong, None) or _last(timeline))
+
+
+def decide_by_the_last(timeline: Timeline) -> Verdict:
+    """Decide what became of the last question: those before it are there to be remembered by conntrack."""
+    return _decide(timeline, _last(timeline))
+
+
+def _last(timeline: Timeline) -> Exchange | None:
+    return timeline.exchanges[-1] if timeline.exchanges else None
+
+
+def _decide(timeline: Timeline, decisive: Exchange | None) -> Verdict:
+    if decisive is None:
+        faults = tuple(disagreeing_witnesses(timeline))
+        return Verdict(Outcome.LOST, None, "", ("nobody asked",), faults, timeline.findings)
+    outcome, because = _outcome(timeline, decisive)
+    others = [_outcome(timeline, exchange)[1] for exchange in timeline.exchanges if exchange is not decisive]
+    if decisive.reached:  # where it reached nobody they are told already
+        others += timeline.counters.told
+    judged = _judged(timeline, decisive)
+    found = disagreeing_witnesses(timeline)
+    if judged is None and not timeline.counters.statistics.get("drop"):
+        found.append("the node's witness never saw the question")
+    if any(exchange.answered and exchange.answer is None for exchange in timeline.exchanges):
+        found.append("a socket took an answer that its host's capture did not see")
+    return Verdict(
+        outcome,
+        judged.judgement if judged else None,
+        judged.reason if judged else "",
+        (because, *others),
+        tuple(found),
+        timeline.findings,
+    )
+
+
+def _judged(timeline: Timeline, exchange: Exchange) -> Judged | None:
+    # Lengths and ports tell: in IPv6 datagrams have no number.
+    return next((judged for judged in timeline.judged if judged.packet == exchange.question), None)
+
+
+def _outcome(timeline: Timeline, exchange: Exchange) -> tuple[Outcome, str]:
+    if exchange.answered:
+        return Outcome.DELIVERED, f"answered by {', '.join(exchange.reached)}"
+    if exchange.error is not None:
+        return Outcome.REFUSED, exchange.error
+    if exchange.answer is not None and exchange.answer.source != exchange.target:
+        return Outcome.LEAKED, f"answer came from {exchange.answer.source.address}"
+    if exchange.reached:
+        return Outcome.LOST, f"no answer, reached {', '.join(exchange.reached)}"
+    why = (*timeline.counters.other_drops, *timeline.counters.moved)
+    return Outcome.LOST, ", ".join(("reached no server", *why))

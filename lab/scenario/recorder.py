@@ -1,0 +1,165 @@
+"""All instruments of a running lab in one event loop: captures on every host, conntrack's word on every node."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from lab.conntrack.netlink import ConntrackEvents
+from lab.conntrack.nflog import LOCAL_GROUP, PacketLog
+from lab.conntrack.witness import Pairing, local_script, script
+from lab.errors import LabError
+from lab.evidence.entry import EntryEvent
+from lab.evidence.judgement import Judged
+from lab.evidence.packet import TCP, UDP, Packet
+from lab.evidence.sighting import LOCAL, Sighting
+from lab.fabric.lab import Lab
+from lab.topology.model import Topology
+from lab.wire.capture import Capture
+
+_BOUND = 10.0  # seconds; a generous end to waits that an event ends within a millisecond
+
+
+class UnseenError(LabError):
+    """What was waited for did not happen within the bound."""
+
+
+class _Instrument(Protocol):
+    def fileno(self) -> int: ...
+
+
+class Recorder:
+    """Records from the moment on at which it is made; must be made inside the running event loop.
+
+    :param nodes: the hosts whose conntrack judges. The entries of the first are followed, and what it gives to its own
+        sockets is a sighting at :data:`LOCAL`.
+    :param each: record each packet; else none is sighted, and judged are those that are INVALID or ignored. They are
+        counted all the same.
+    """
+
+    def __init__(self, lab: Lab, nodes: Sequence[str], *, each: bool = True) -> None:
+        self._each = each
+        self.sightings: list[Sighting] = []
+        self.judged: list[Judged] = []
+        self.entry_events: list[EntryEvent] = []
+        self._far_ends = _far_ends(lab.topology)
+        self._under_way: Counter[tuple[tuple[str, str], bool]] = Counter()
+        self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._is_asking = False
+        self._loop = asyncio.get_running_loop()
+        self._listeners: list[Callable[[Sighting], None]] = []
+        self._instruments: list[_Instrument] = []
+        lab.keep(self)  # first, so that it leaves the loop before what it listens to is closed
+        # The rules come before the logs: on a kernel that was just booted they bring conntrack and its sysctls.
+        for node in nodes:
+            witness = script() if each else script(logged=("invalid",))
+            lab.hosts[node].nft.run(witness + (local_script() if each and node == nodes[0] else ""))
+        self._logs = [(Pairing(node), lab.keep(PacketLog(lab.hosts[node].namespace))) for node in nodes]
+        self._events = lab.keep(ConntrackEvents(lab.hosts[nodes[0]].namespace))
+        captured = lab.hosts.items() if each else ()
+        self._captures = [lab.keep(Capture(name, running.namespace)) for name, running in captured]
+        self._instruments += [*(log for _pairing, log in self._logs), self._events, *self._captures]
+        self._begun = time.time_ns()  # from now on both ends of every link are seen
+        for instrument in self._instruments:
+            self._loop.add_reader(instrument.fileno(), self.read)
+
+    def on_sighting(self, listener: Callable[[Sighting], None]) -> None:
+        """Call ``listener`` with every packet that is seen from now on."""
+        self._listeners.append(listener)
+
+    def read(self) -> None:
+        """Take in whatever the instruments hold."""
+        for capture in self._captures:
+            for sighting in capture.read():
+                self._saw(sighting)
+        for pairing, log in self._logs:
+            records = log.read()
+            self.judged += pairing.take(records)
+            for record in records:
+                if record.group == LOCAL_GROUP and record.packet is not None:
+                    # The log cuts the time of arrival to microseconds, and the interface was before the socket.
+                    moment = record.time + 1000 if record.time else time.time_ns()
+                    self._saw(Sighting(moment, pairing.host, LOCAL, False, record.packet))
+        self.entry_events += self._events.read()
+        if not self._is_asking:  # a condition may read as well
+            self._ask()
+
+    def _ask(self) -> None:
+        self._is_asking = True
+        try:
+            for waiter in list(self._waiting):
+                condition, future = waiter
+                if condition():
+                    self._waiting.remove(waiter)
+                    if not future.done():
+                        future.set_result(None)
+        finally:
+            self._is_asking = False
+
+    def _saw(self, sighting: Sighting) -> None:
+        self.sightings.append(sighting)
+        end = (sighting.host, sighting.interface)
+        if end in self._far_ends and sighting.time >= self._begun and _is_of_a_flow(sighting.packet):
+            end = self._far_ends[end] if sighting.outgoing else end
+            self._under_way[end, sighting.packet.is_barrier] += 1 if sighting.outgoing else -1
+        for listener in self._listeners:
+            listener(sighting)
+
+    async def until(self, condition: Callable[[], bool], what: str, *, within: float = _BOUND) -> None:
+        """Wait until ``condition`` holds, asked again whenever something was seen.
+
+        :param within: as many seconds.
+        :raises UnseenError: it did not; says ``what`` was waited for.
+        """
+        self.read()
+        if condition():
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append((condition, future))
+        try:
+            await asyncio.wait_for(future, within)
+        except TimeoutError:
+            raise UnseenError(f"waited {within:.0f} s for {what}") from None
+
+    @property
+    def is_under_way(self) -> bool:
+        """True while a packet of a flow has left one end of a link and has not come to the other."""
+        return any(count > 0 for count in self._under_way.values())
+
+    @property
+    def blind_ends(self) -> list[str]:
+        """The ends of links where a capture missed a barrier, each as host and interface. Read when it is over."""
+        return [" ".join(end) for (end, is_barrier), count in self._under_way.items() if is_barrier and count]
+
+    def lost(self) -> int:
+        """Return how many packets the captures could not take in."""
+        return sum(capture.lost() for capture in self._captures)
+
+    def stop(self) -> None:
+        """Leave the event loop. What was not read by now was not counted by the nodes' counters either."""
+        if not self._each:
+            for pairing, _log in self._logs:
+                self.judged += pairing.let_through()
+        self.close()
+
+    def close(self) -> None:
+        """Leave the event loop, with or without the last of it: a trial that was cancelled or failed ends here."""
+        for instrument in self._instruments:
+            self._loop.remove_reader(instrument.fileno())
+        self._instruments.clear()
+
+
+def _far_ends(topology: Topology) -> Mapping[tuple[str, str], tuple[str, str]]:
+    """Return for each end of a link, as host and interface, the other one."""
+    pairs = [
+        ((near.host, near.interface), (far.host, far.interface)) for near, far in (one.ends for one in topology.links)
+    ]
+    return {one: other for pair in pairs for one, other in (pair, pair[::-1])}
+
+
+def _is_of_a_flow(packet: Packet) -> bool:
+    """Tell it from what kernels say on a new link by themselves, while one capture is made and the other is not."""
+    return packet.protocol in (TCP, UDP) or (packet.icmp is not None and packet.icmp.quoted is not None)

@@ -1,0 +1,238 @@
+"""A connection between two ends that say what they are told, for what no stack would send, or not in this order.
+
+The kernels of both ends are kept from hearing TCP, so nobody answers but the script; conntrack's own state is all that
+moves. What is judged is the packet alone: there is no socket that could live or die.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from lab.errors import InputError
+from lab.evidence.judgement import Judged, Judgement
+from lab.evidence.packet import TCP, Packet, SocketAddress, decode
+from lab.evidence.timeline import Injected, Timeline
+from lab.fabric.lab import Lab
+from lab.scenario.base import RefusedError, Scene
+from lab.scenario.recorder import UnseenError
+from lab.scenario.roles import Cast
+from lab.vocabulary import Behaviour, Family
+from lab.wire.craft import Segment, craft
+
+#: What both SYNs offer unless the script says otherwise.
+OPTIONS: Final = (("SAckOK", b""), ("WScale", 10))
+_FIRST: Final = 1_000_000  # the client's first number; the server's is twice that
+WINDOW: Final = 500  # as both sides write it; scaled, 512,000 bytes
+
+_DEAF: Final = """table inet lab_deaf {
+chain hears {
+type filter hook prerouting priority raw; policy accept;
+meta l4proto tcp drop
+}
+}
+"""
+
+
+class Peer:
+    """One end: it says what it is told, and nothing else.
+
+    Numbers are relative, sequence numbers to this side's first and acknowledgements to the other's. What is not said is
+    as a stack would have it: the number after the last, acknowledging all that the other side sent.
+
+    :ivar first: its initial sequence number.
+    :ivar next: the number after all that it sent, relative.
+    """
+
+    def __init__(
+        self, speak: Callable[[Peer, Segment], Packet], own: SocketAddress, to: SocketAddress, first: int
+    ) -> None:
+        self._speak = speak
+        self.own, self.to = own, to
+        self.other: Peer
+        self.begin(first)
+
+    def begin(self, first: int) -> None:
+        """Begin anew with another initial sequence number: the next connection of the same tuple."""
+        self.first, self.next = first, 0
+
+    def say(
+        self,
+        flags: str,
+        sequence: int | None = None,
+        acknowledge: int | None = None,
+        *,
+        payload: bytes = b"",
+        window: int = WINDOW,
+        options: Sequence[tuple[str, object]] = (),
+    ) -> Packet:
+        """Send a segment, with flags as scapy writes them."""
+        sequence = self.next if sequence is None else sequence
+        acknowledge = self.other.next if acknowledge is None else acknowledge
+        numbers = (self.first + sequence, self.other.first + acknowledge if "A" in flags else 0)
+        segment = Segment(self.own, self.to, *numbers, flags, window, payload, options=options)
+        self.next = max(self.next, sequence + len(payload) + ("S" in flags) + ("F" in flags))
+        return self._speak(self, segment)
+
+    def syn(self) -> Packet:
+        """Ask for a connection."""
+        return self.say("S", 0, window=64240, options=OPTIONS)
+
+    def syn_ack(self, *, acknowledge: int | None = None) -> Packet:
+        """Grant it."""
+        return self.say("SA", 0, acknowledge, window=65160, options=OPTIONS)
+
+    def ack(self, sequence: int | None = None, acknowledge: int | None = None) -> Packet:
+        """Acknowledge."""
+        return self.say("A", sequence, acknowledge)
+
+    def data(self, length: int, sequence: int | None = None) -> Packet:
+        """Send some bytes."""
+        return self.say("PA", sequence, payload=b"x" * length)
+
+    def fin(self) -> Packet:
+        """Say that there is nothing more to say."""
+        return self.say("FA")
+
+    def rst(self, sequence: int | None = None) -> Packet:
+        """Reset."""
+        return self.say("R", sequence)
+
+
+class Scripted(Scene):
+    """One lab in which both ends of a connection are scripted.
+
+    :ivar client: and ``server``: the two ends; the client talks to the VIP where there is one.
+    """
+
+    def __init__(self, lab: Lab, cast: Cast, family: Family, behaviour: Behaviour | None = None) -> None:
+        super().__init__(lab, cast, family, behaviour)
+        self._target = cast.service_address or self._server_address
+        ends = (cast.client, *(host for host, _address in cast.servers))
+        for host in ends:
+            lab.hosts[host].nft.run(_DEAF)
+        self._said: list[Packet] = []
+        self._heard = 0
+        self._meet(cast.client_address)
+
+    def _meet(self, client_address: SocketAddress) -> None:
+        self._peer = client_address
+        self.client = Peer(self._speak, client_address, self._target, _FIRST)
+        self.server = Peer(self._speak, self._server_address, client_address, 2 * _FIRST)
+        self.client.other, self.server.other = self.server, self.client
+
+    def begin(self, port: int) -> None:
+        """Begin another connection, from another port of the client's."""
+        self._meet(SocketAddress(self.cast.client_address.address, port))
+
+    def _speak(self, peer: Peer, segment: Segment) -> Packet:
+        data = craft(segment)
+        packet = decode(data)
+        if packet is None:
+            raise InputError(f"the lab cannot read the segment that it is to send: {segment}")
+        host, destination = self._host_of(peer), packet.destination.address
+        if self.cast.node in self._passed(host, destination):
+            self._said.append(packet)  # what passes the node by it has no word on
+        self._injector(host, destination).send(data)
+        return packet
+
+    def _host_of(self, peer: Peer) -> str:
+        return self.cast.client if peer is self.client else self._server
+
+    async def handshake(self) -> None:
+        """Connect, as two stacks would.
+
+        :raises RefusedError: the node did not translate the answer back.
+        """
+        syn = self.client.syn()
+        await self.heard()
+        if not self._find_server(syn):
+            self._refusal, self._trace = "the SYN came to no server", f"it {self._lost_where(syn)}"
+            raise RefusedError(f"no connection to {self._target}: {self._refusal}")
+        answer = self.server.syn_ack()
+        await self.heard()
+        sources = [one.packet.source for one in self.seen(self.cast.client, flags="SA", outgoing=False)]
+        if sources != [self._target]:
+            if sources:
+                self._refusal = f"the SYN,ACK came from {sources[0].address}"
+            else:
+                self._refusal, self._trace = "the SYN,ACK never came back", f"it {self._lost_where(answer)}"
+            raise RefusedError(f"no connection to {self._target}: {self._refusal}")
+        self.client.ack()
+        await self.heard()
+        self._complete = True
+
+    def _find_server(self, syn: Packet) -> bool:
+        """Let that server play which the node's rules chose, and answer to whom the SYN came from.
+
+        Whom that should be, the entries say: a node on the way may masquerade.
+        """
+        for host, address in self.cast.servers:
+            for came in self.seen(host, outgoing=False):
+                if came.packet.likeness == syn.likeness:
+                    self._server, self._server_address = host, address
+                    self.server.own, self.server.to = address, came.packet.source
+                    source, destination = self._translated(syn)
+                    self._peer = source
+                    if (came.packet.source, came.packet.destination) != (source, destination):
+                        words = f"the SYN came as {came.packet.source} > {came.packet.destination}"
+                        self._faults.append(f"{words}, and by the entries on its way it is {source} > {destination}")
+                    return True
+        return False
+
+    async def ask(self) -> Packet:
+        """Have the client send a SYN, and the server answer from then on to whom it came from; return the SYN.
+
+        Where a node masquerades, each connection may come from another port.
+        """
+        syn = self.client.syn()
+        await self.barrier()
+        self._find_server(syn)
+        return syn
+
+    async def word(self) -> Judgement:
+        """Return the node's word on the one segment that was said since it was asked last.
+
+        :raises UnseenError: others came as well, which nobody said.
+        """
+        heard = await self.heard()
+        if len(heard) != 1:
+            raise UnseenError(f"one segment was said, and the node judged {len(heard)}: another host answered as well")
+        return heard[0].judgement
+
+    async def heard(self) -> list[Judged]:
+        """Wait until what was said since the last call has had its effect; return the node's word on it, in order.
+
+        :raises UnseenError: the node has no word on it.
+        """
+
+        def words() -> list[Judged]:
+            return [word for word in self._judged_at_node() if word.packet.protocol == TCP][self._heard :]
+
+        said = self._said[self._heard :]
+        await self.until(lambda: len(words()) >= len(said), "the node's word on every segment")
+        await self.barrier()
+        heard = words()
+        self._heard += len(heard)
+        if [word.packet for word in heard] != said:
+            self._faults.append("the node judged other segments than the script's, or in another order")
+        return heard
+
+    async def expect_words(self, *judgements: Judgement) -> None:
+        """Expect the node's word on each segment that was said since it was asked last."""
+        words = tuple(word.judgement for word in await self.heard())
+        self.expect(f"the node's word {', '.join(judgements)}", words == judgements, ", ".join(words))
+
+    def judge(self, packet: Packet) -> None:
+        """Make a segment the one that the trial is about."""
+        is_client = packet.source == self.client.own
+        hosts = (self.cast.client, self._server) if is_client else (self._server, self.cast.client)
+        receiver = self.server if is_client else self.client
+        nodes = self._passed(hosts[0], packet.destination.address)
+        self._injected = Injected(*hosts, packet, True, None, WINDOW, receiver.first + receiver.next, nodes=nodes)
+
+    def finish(self) -> Timeline:
+        """Stop the instruments, read the counters, and return what was seen."""
+        first = {self.cast.client: self.client.first, self._server: self.server.first}
+        return replace(super().finish(), first_numbers=first)

@@ -1,0 +1,1 @@
+"""A trial: its setting, the one runner, many in a row, and the probe of what this kernel does."""

@@ -1,0 +1,289 @@
+"""Many trials in a row: what the command runs."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import itertools
+import os
+import signal
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeAlias
+
+from lab import __version__
+from lab.cases import CASES, HEADLINE, Case
+from lab.errors import InputError, LabError, MachineError, MissingError
+from lab.evidence.timeline import Timeline
+from lab.fixes import Fix
+from lab.kubeproxy.releases import find_release
+from lab.kubeproxy.settings import NOTHING_SAID, Settings
+from lab.results.result import Report, Tally
+from lab.scenario.roles import Cast, named_ports, playable
+from lab.topology.kube_proxy import topology_notes
+from lab.topology.model import Topology
+from lab.topology.reader import load
+from lab.topology.with_settings import as_options, with_proxy
+from lab.trial import probe, runner
+from lab.trial.setting import Setting
+from lab.vocabulary import Backend, Behaviour, Family, ProxyMode
+
+#: Mode, version and backend of a kube-proxy, None for what a topology says.
+ProxyChoice: TypeAlias = tuple[ProxyMode | None, str | None, Backend | None]
+
+_USUAL: Final = HEADLINE.topology  # of cases that need nothing special
+_FEW: Final = 8  # names that a line has room for
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is to be tried.
+
+    :param remarks: what somebody who chose it has to be told: what is left out and why, and what was taken of several.
+    """
+
+    settings: tuple[Setting, ...]
+    remarks: tuple[str, ...] = ()
+
+
+def select(
+    cases: Sequence[Case],
+    fixes: Sequence[Fix],
+    topology: Topology | None,
+    family: Family,
+    proxy: ProxyChoice,
+    service: str | None = None,
+    *,
+    settings: Settings = NOTHING_SAID,
+    named: bool = True,
+) -> Selection:
+    """Return every case with every fix, each where it can play.
+
+    :param topology: where all of them are to play; None for each case's own.
+    :param proxy: mode, version and backend of the nodes' kube-proxy, None for what a topology says.
+    :param service: which Service is asked, instead of the first, as :func:`lab.scenario.roles.service_port` knows it.
+    :param settings: of the nodes' kube-proxy, besides what a topology says.
+    :param named: whether somebody named these cases; otherwise those that cannot play are left out, which is remarked.
+    :raises InputError: no such version or Service is known, a case that was named cannot play, or none of them can.
+    """
+    _mode, version, _backend = proxy
+    if version is not None:
+        find_release(version)
+    places = tuple(_places(cases, topology, proxy, settings))
+    if service is not None:
+        _check_service(service, places, family, everywhere=named)
+    chosen: list[_Place] = []
+    refused: dict[str, list[Case]] = {}
+    for case, place in zip(cases, places, strict=True):
+        try:
+            chosen.append(_Place(case, place, case.players(place, family, service)))
+        except InputError as error:
+            reason = error.message.removeprefix(f"{place.name}: ")
+            if named:
+                message = f"{case.name} cannot play in {place.name}: {reason}"
+                raise InputError(message, cure=_cure(case, topology, family, service)) from None
+            refused.setdefault(reason, []).append(case)
+    if not chosen:
+        message = f"none of these cases can play{f' in {topology.name}' if topology else ''}: {'; '.join(refused)}"
+        raise InputError(message, cure=_cure(cases[0], topology, family, service))
+    made = [
+        Setting(
+            one.case,
+            fix,
+            one.topology,
+            family,
+            one.players.service if service or one.others(family) else None,
+            as_options(one.topology, settings),
+        )
+        for one in chosen
+        for fix in fixes
+    ]
+    asked = (*_asked(chosen, family), *_unasked(chosen, family)) if service is None else ()
+    return Selection(
+        tuple(made),
+        (
+            *_noted(chosen, family),
+            *_left_out(refused, topology),
+            *_moved(chosen, topology),
+            *_doubted(chosen, family),
+            *asked,
+        ),
+    )
+
+
+class _Place(NamedTuple):
+    """Where a case plays."""
+
+    case: Case
+    topology: Topology
+    players: Cast
+
+    def others(self, family: Family) -> list[str]:
+        """Return the names of the Services' ports that might be asked instead of the one that is."""
+        ports = playable(self.topology, family)
+        protocols = [port.protocol for port in ports if port.name == self.players.service]
+        return [port.name for port in ports if port.protocol in protocols and port.name != self.players.service]
+
+
+def _places(
+    cases: Sequence[Case], topology: Topology | None, proxy: ProxyChoice, settings: Settings
+) -> Iterator[Topology]:
+    if topology is not None:
+        return itertools.repeat(with_proxy(topology, *proxy, settings), len(cases))
+    names = dict.fromkeys(case.topology for case in cases)
+    built = {name: with_proxy(load(name), *proxy, settings) for name in names}
+    return (built[case.topology] for case in cases)
+
+
+def _noted(chosen: Sequence[_Place], family: Family) -> Iterator[str]:
+    """Say what has to be known of the nodes' kube-proxies."""
+    topologies = {one.topology.name: one.topology for one in chosen}.values()
+    yield from dict.fromkeys(note for topology in topologies for note in topology_notes(topology, family))
+
+
+def _check_service(service: str, places: Sequence[Topology], family: Family, *, everywhere: bool) -> None:
+    """Let what is wrong with a Service's name be told as such, before any case is.
+
+    :param everywhere: whether it has to be right in every place; otherwise one will do.
+    :raises InputError: it is not.
+    """
+    wrong: list[InputError] = []
+    for place in (distinct := {place.name: place for place in places}).values():
+        try:
+            named_ports(place, family, service)
+        except InputError as error:
+            wrong.append(error)
+    if wrong and (everywhere or len(wrong) == len(distinct)):
+        raise wrong[0]
+
+
+def _cure(case: Case, topology: Topology | None, family: Family, service: str | None) -> str | None:
+    """Say what would do instead: the case's own topology, and the cases that can play in this one."""
+    if topology is None:
+        return "leave the Service away" if service is not None else None
+    cure = f"without a topology given it plays in {case.topology}"
+    can = [one.name for one in CASES.values() if _can_play(one, topology, family, service)]
+    return f"{cure}; in {topology.name} can play: {', '.join(can) or 'no case'}" if len(can) <= _FEW else cure
+
+
+def _can_play(case: Case, topology: Topology, family: Family, service: str | None) -> bool:
+    try:
+        case.players(topology, family, service)
+    except InputError:
+        return False
+    return True
+
+
+def _left_out(refused: Mapping[str, Sequence[Case]], topology: Topology | None) -> Iterator[str]:
+    for reason, cases in refused.items():
+        count = f"{len(cases)} {'case is' if len(cases) == 1 else 'cases are'} left out"
+        where = f" for {topology.name}" if topology else ""
+        yield f"{count}{where}: {reason}: {', '.join(case.name for case in cases)}"
+
+
+def _moved(chosen: Sequence[_Place], topology: Topology | None) -> Iterator[str]:
+    moved = [
+        f"{one.case.name} ({one.case.topology})" for one in chosen if one.topology.name != one.case.topology != _USUAL
+    ]
+    if topology is not None and moved:
+        yield f"in {topology.name} instead of their own topologies: {', '.join(moved)}"
+
+
+def _doubted(chosen: Sequence[_Place], family: Family) -> Iterator[str]:
+    doubted: dict[tuple[str, str], list[str]] = {}
+    for one in chosen:
+        if doubt := one.case.doubt(one.topology, family, one.players):
+            doubted.setdefault((one.topology.name, doubt), []).append(one.case.name)
+    for (topology, doubt), cases in doubted.items():
+        yield f"in {topology}, {doubt}: what comes of these is a finding and not as expected: {', '.join(cases)}"
+
+
+def _asked(chosen: Sequence[_Place], family: Family) -> Iterator[str]:
+    asked = {(one.topology.name, one.players.service): one.others(family) for one in chosen}
+    for (topology, service), others in asked.items():
+        if others:
+            yield f"in {topology}, {service} is asked and not {', '.join(others)}: --service takes another"
+
+
+def _unasked(chosen: Sequence[_Place], family: Family) -> Iterator[str]:
+    """Name the Services whose protocol no case of the whole catalogue asks by."""
+    for topology in {one.topology.name: one.topology for one in chosen}.values():
+        services = {one.players.service for one in chosen if one.topology.name == topology.name}
+        ports = playable(topology, family)
+        asked = {port.protocol for port in ports if port.name in services}
+        others: dict[str, list[str]] = {}
+        for port in ports:
+            if port.protocol not in asked and port.protocol not in _protocols(family):
+                others.setdefault(port.protocol, []).append(port.name)
+        for protocol, names in others.items():
+            left = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} left unasked"
+            yield f"no case asks a Service by {protocol.upper()}: in {topology.name}, {left}"
+
+
+@functools.cache
+def _protocols(family: Family) -> frozenset[str]:
+    """Return by which protocols the catalogue's cases ask a Service: each plays in its own topology."""
+    topologies = {name: load(name) for name in dict.fromkeys(case.topology for case in CASES.values())}
+    asked = {(case.topology, case.players(topologies[case.topology], family).service) for case in CASES.values()}
+    return frozenset(
+        port.protocol
+        for name, topology in topologies.items()
+        for port in playable(topology, family)
+        if (name, port.name) in asked
+    )
+
+
+async def run(settings: Sequence[Setting], family: Family, repeat: int) -> Report:
+    """Ask the kernel what it does, then try everything ``repeat`` times, with progress on stderr.
+
+    Ctrl-C cancels it.
+
+    :raises InputError: the topology cannot play these cases.
+    :raises MachineError: the machine ran out of something on the way.
+    :raises LabError: the kernel fits no known behaviour, or cannot hold a lab.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    itself = asyncio.current_task()
+    assert itself is not None
+    # Ctrl-C between two steps and not within one: whatever a step has opened is closed.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, itself.cancel)
+    answer = await probe.ask(family)
+    tallies = {setting.trial: Tally(setting.trial) for setting in settings}
+    with Progress(console=Console(stderr=True), transient=True, disable=not os.isatty(2)) as progress:
+        task = progress.add_task("", total=len(settings) * repeat)
+        # Round by round, so that a machine that changes under way shows in every trial and not in one.
+        for _round, setting in itertools.product(range(repeat), settings):
+            tally = tallies[setting.trial]
+            progress.update(task, description=f"{setting.case.name} with {setting.fix.name}")
+            if not tally.failure and not tally.missing:
+                start = time.monotonic()
+                tallies[setting.trial] = (await _once(tally, setting, answer)).and_took(time.monotonic() - start)
+            progress.advance(task)
+    return Report(__version__, os.uname().release, {family: answer}, tuple(tallies.values()))
+
+
+async def _once(tally: Tally, setting: Setting, answer: Behaviour) -> Tally:
+    seen: list[Timeline] = []
+    try:
+        return tally.and_then(await runner.run(setting, answer, seen.append))
+    except (InputError, MachineError):
+        raise
+    except MissingError as error:
+        return dataclasses.replace(tally, missing=str(error))
+    except LabError as error:
+        failure = str(error)
+    except OSError:
+        raise
+    except Exception as error:  # a bug keeps its traceback, and the other trials their results
+        traceback.print_exc()
+        failure = f"a fault of the lab's own: {type(error).__name__}: {error}"
+    failed = dataclasses.replace(tally, failure=failure)
+    if not seen:
+        return failed
+    timeline = dataclasses.replace(seen[-1], faults=(*seen[-1].faults, failure))
+    return dataclasses.replace(failed, sample=runner.judge(setting, answer, timeline))

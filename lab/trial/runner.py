@@ -1,0 +1,80 @@
+"""One case with one fix, mode and address family, in a lab of its own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+from lab.errors import LabError
+from lab.evidence.timeline import Timeline
+from lab.fabric.lab import Lab
+from lab.netns.features import require
+from lab.results.result import Result
+from lab.scenario import HalfOpenError, RefusedError, Scene
+from lab.traffic.tcp import StalledError
+from lab.trial.setting import Setting
+from lab.vocabulary import Behaviour
+
+#: Takes what was seen in a trial.
+Keep: TypeAlias = Callable[[Timeline], None]
+
+
+def _forget(_timeline: Timeline) -> None:
+    pass
+
+
+async def act(play: Callable[[Any], Awaitable[None]], stage: Scene, keep: Keep = _forget) -> Timeline:
+    """Let a case play on a stage, and return what was seen.
+
+    A connection that is refused, stays half open or stands still is an outcome like others, and ends it.
+
+    :param keep: is given what was seen, also where an error ends the play.
+    :raises LabError: something was waited for in vain, or an instrument failed.
+    :raises MissingError: the machine lacks what the case needs.
+    :raises InputError: the topology cannot play it.
+    """
+    try:
+        with contextlib.suppress(RefusedError, HalfOpenError):
+            await play(stage)
+    except StalledError as standstill:
+        stage.stand_still(str(standstill))
+    except Exception:
+        with contextlib.suppress(LabError, OSError):  # the first failure is the one to be told
+            keep(stage.finish())
+        raise
+    timeline = stage.finish()
+    keep(timeline)
+    return timeline
+
+
+def judge(setting: Setting, behaviour: Behaviour, timeline: Timeline) -> Result:
+    """Decide what became of a trial, and lay it beside what a kernel of this behaviour should have done."""
+    expected = setting.case.expected(behaviour, setting.protection)
+    return Result(setting.trial, behaviour, expected, timeline, setting.case.decide(timeline))
+
+
+async def run(setting: Setting, behaviour: Behaviour, keep: Keep = _forget) -> Result:
+    """Build the lab, play the case, decide.
+
+    :param behaviour: what this kernel is known to do (:func:`lab.trial.probe.ask`).
+    :param keep: see :func:`act`.
+    :raises MissingError: the machine lacks what the case needs; says what brings it.
+    :raises LabError: the trial could not be run; says why.
+    """
+    with Lab(setting.topology, family=setting.family, change=setting.fix.change) as lab:
+        return await run_in(lab, setting, behaviour, keep)
+
+
+async def run_in(lab: Lab, setting: Setting, behaviour: Behaviour, keep: Keep = _forget) -> Result:
+    """Play the case of a setting in a lab that was built for it, and decide.
+
+    The one way in which a trial is run: for the command, for pytest and in guests.
+
+    :raises LabError: and others, as :func:`act`.
+    """
+    case = setting.case
+    for feature in case.needs:
+        require(feature)
+    stage = case.stage(lab, setting.players, setting.family, behaviour)
+    return judge(setting, behaviour, await act(case.play, stage, keep))

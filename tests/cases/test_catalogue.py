@@ -1,0 +1,120 @@
+"""The tests of the tests: a case fails where what it expects is turned round, or where its instruments are blind."""
+
+import asyncio
+import dataclasses
+import itertools
+
+import pytest
+
+from lab.cases import CASES
+from lab.conntrack.nflog import REASON_GROUP, WITNESS_GROUP, PacketLog
+from lab.errors import LabError, MissingError
+from lab.evidence.judgement import Judgement
+from lab.fixes import NONE
+from lab.results.result import Expectation
+from lab.scenario import Scene
+from lab.scenario.recorder import Recorder
+from lab.topology.reader import load
+from lab.trial import probe, runner
+from lab.trial.setting import Setting
+from lab.verdict import Outcome
+from lab.vocabulary import Family
+from lab.wire.capture import Capture
+
+pytestmark = pytest.mark.kernel
+
+QUICK = [case for case in CASES.values() if not case.slow]
+SOON = 0.1  # seconds; where nothing is to be seen, nobody needs to wait for it
+
+
+@pytest.fixture(scope="module")
+def answer():
+    return asyncio.run(probe.ask(Family.IPV4))
+
+
+@pytest.fixture(scope="module")
+def results():
+    """What came of each case, undisturbed."""
+    return {}
+
+
+def run(case, answer):
+    topology = load(case.topology or "kube-proxy")
+    try:
+        return asyncio.run(runner.run(Setting(case, NONE, topology, Family.IPV4), answer))
+    except MissingError as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(params=QUICK, ids=lambda case: case.name)
+def case(request):
+    return request.param
+
+
+@pytest.fixture
+def result(case, answer, results):
+    if case.name not in results:
+        results[case.name] = run(case, answer)
+    assert results[case.name].as_expected, results[case.name].verdict
+    return results[case.name]
+
+
+def fails(case, answer):
+    """Run a case again, disturbed; tell whether it says so, by its verdict or by an error."""
+    try:
+        return not run(case, answer).as_expected
+    except LabError:
+        return True
+
+
+def test_no_other_expectation_would_do(result):
+    everything = itertools.product((*Judgement, None), Outcome)
+    good = [one for one in everything if dataclasses.replace(result, expected=Expectation(*one)).as_expected]
+    assert good == [(result.expected.judgement, result.expected.outcome)]
+
+
+def test_every_check_decides(case, result, answer, monkeypatch):
+    expect = Scene.expect
+    for number, check in enumerate(result.timeline.checks):
+        made = itertools.count()
+
+        def inverted(scene, words, holds, seen="", *, made=made, number=number):
+            return expect(scene, words, holds != (next(made) == number), seen)
+
+        monkeypatch.setattr(Scene, "expect", inverted)
+        assert fails(case, answer), check
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    for module in ("lab.scenario.base", "lab.scenario.recorder", "lab.traffic.tcp"):
+        monkeypatch.setattr(f"{module}._BOUND", SOON)
+    for until in (Scene.until, Recorder.until):
+        monkeypatch.setitem(until.__kwdefaults__, "within", SOON)
+
+
+@pytest.mark.parametrize("host", ["client", "server"])
+def test_a_blind_capture_is_no_pass(case, result, answer, host, monkeypatch, impatient):
+    blind = {"client": result.timeline.client, "server": result.timeline.server}[host]
+    see = Capture.read
+    monkeypatch.setattr(Capture, "read", lambda self: [one for one in see(self) if self.host != blind])
+    assert fails(case, answer)
+
+
+def test_a_witness_that_says_nothing_is_no_pass(case, result, answer, monkeypatch, impatient):
+    read = PacketLog.read
+    monkeypatch.setattr(
+        PacketLog, "read", lambda self: [record for record in read(self) if record.group != WITNESS_GROUP]
+    )
+    assert fails(case, answer)
+
+
+def test_reasons_that_never_come_are_no_pass_where_the_case_rests_on_them(case, result, answer, monkeypatch):
+    rests_on_them = result.verdict.judgement is Judgement.IGNORED or any(
+        check.words.startswith("the kernel's reason") for check in result.timeline.checks
+    )
+    read = PacketLog.read
+    monkeypatch.setattr(
+        PacketLog, "read", lambda self: [record for record in read(self) if record.group != REASON_GROUP]
+    )
+    assert fails(case, answer) == rests_on_them
