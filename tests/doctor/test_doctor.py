@@ -106,14 +106,14 @@ def test_only_what_is_necessary_makes_it_fail(monkeypatch, necessary, code):
 
 # In a process of its own: who examines as an ordinary user enters a user namespace, and never leaves it.
 AS_AN_ORDINARY_USER = """
-from lab import doctor
+from lab.doctor import machine
 
 def refuse():
     raise AssertionError("asked without the right to")
 
-doctor.userns.privileged = lambda: False
-doctor.expose = refuse
-diagnosis = doctor.examine()
+machine.userns.privileged = lambda: False
+machine.expose = refuse
+diagnosis = machine.examine()
 print(diagnosis.exposure.value)
 print(diagnosis.sysctls["net.netfilter.nf_conntrack_tcp_be_liberal"] or "unknown")
 print(diagnosis.conclusion)
