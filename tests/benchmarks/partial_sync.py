@@ -58,9 +58,9 @@ def texts(lab, last):
     (node,) = lab.topology.nodes
     options = proxy_options(lab.topology, node, Family.IPV4, NodeChange())
     there = service_ports(lab.services, lab.endpoint_slices, options)
-    lab.fabric.endpoints.remove(last, PODS[2])
+    lab.endpoints.remove(last, PODS[2])
     gone = service_ports(lab.services, lab.endpoint_slices, options)
-    lab.fabric.endpoints.add(last, PODS[2])
+    lab.endpoints.add(last, PODS[2])
     if node.proxy_mode is ProxyMode.IPTABLES:
         return iptables.sync(there, gone, options), iptables.sync(gone, there, options)
     removal, addition = nftables.sync(there, gone, options), nftables.sync(gone, there, options)
@@ -76,8 +76,8 @@ def measure(count, mode, version, backend, rounds):
         by_hand = texts(lab, last)
 
         def change():
-            lab.fabric.endpoints.remove(last, PODS[2])
-            lab.fabric.endpoints.add(last, PODS[2])
+            lab.endpoints.remove(last, PODS[2])
+            lab.endpoints.add(last, PODS[2])
 
         def load_texts():
             for text in by_hand:

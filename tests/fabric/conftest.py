@@ -66,7 +66,7 @@ def build(topology):
         lab = Lab(topology, family=addresses.family, change=change)
         labs.append(lab)
         for pod in addresses.pods[count:]:
-            lab.fabric.endpoints.remove("web", pod)
+            lab.endpoints.remove("web", pod)
         return lab
 
     yield build

@@ -28,9 +28,9 @@ def test_new_connections_follow_the_endpoints_and_old_ones_go_on(build, addresse
         async with servers(lab, addresses):
             with await connect(lab, addresses) as old:
                 assert await ask(old) == first
-                lab.fabric.endpoints.add("web", second)
+                lab.endpoints.add("web", second)
                 assert {await who(lab, addresses) for _ in range(64)} == {first, second}
-                lab.fabric.endpoints.remove("web", first)
+                lab.endpoints.remove("web", first)
                 assert {await who(lab, addresses) for _ in range(16)} == {second}
                 assert await ask(old) == first
 
@@ -47,7 +47,7 @@ def test_chains_of_an_endpoint_that_is_gone_are_gone(build, addresses):
     before = rules(lab)
     gone = addresses.pods[0]
     assert gone in before
-    lab.fabric.endpoints.remove("web", gone)
+    lab.endpoints.remove("web", gone)
     after = rules(lab)
     assert gone not in after
     assert gone.replace(":", ".") not in after
@@ -55,7 +55,7 @@ def test_chains_of_an_endpoint_that_is_gone_are_gone(build, addresses):
     endpoint_maps = lab.topology.nodes[0].proxy_version == "v1.36"
     assert len(set(chain.findall(before))) == (0 if endpoint_maps else 3)
     assert len(set(chain.findall(after))) == (0 if endpoint_maps else 2)
-    lab.fabric.endpoints.add("web", gone)
+    lab.endpoints.add("web", gone)
     assert words(rules(lab)) == words(before)
 
 
@@ -67,11 +67,11 @@ def test_a_draining_endpoint_keeps_its_connections_and_gets_new_ones_only_in_nee
         async with servers(lab, addresses):
             with await connect(lab, addresses) as old:
                 assert await ask(old) == first
-                lab.fabric.endpoints.add("web", second)
-                lab.fabric.endpoints.drain("web", first)
+                lab.endpoints.add("web", second)
+                lab.endpoints.drain("web", first)
                 assert {await who(lab, addresses) for _ in range(16)} == {second}
                 assert await ask(old) == first
-                lab.fabric.endpoints.remove("web", second)
+                lab.endpoints.remove("web", second)
                 if lab.topology.nodes[0].proxy_version == "v1.14":  # which does not know of terminating endpoints
                     with pytest.raises(OSError, match="Connect call failed"):
                         await who(lab, addresses)
@@ -117,7 +117,7 @@ def test_there_is_no_moment_without_rules(build, addresses, one_processor):
     async def play():
         async with servers(lab, addresses):
             for word, pod in steps * 10:
-                change = asyncio.create_task(asyncio.to_thread(getattr(lab.fabric.endpoints, word), "web", pod))
+                change = asyncio.create_task(asyncio.to_thread(getattr(lab.endpoints, word), "web", pod))
                 await asyncio.gather(change, connect_until(change), connect_until(change))
 
     asyncio.run(play())
@@ -149,7 +149,7 @@ def test_other_peoples_rules_stay_as_they_are(build, addresses):
 
     before = others()
     for word, pod in zip(("add", "remove", "add", "drain"), addresses.pods[1:2] * 4, strict=True):
-        getattr(lab.fabric.endpoints, word)("web", pod)
+        getattr(lab.endpoints, word)("web", pod)
     assert others() == before
     assert "accept" in before[1]
 
@@ -158,8 +158,8 @@ def test_other_peoples_rules_stay_as_they_are(build, addresses):
 def test_what_a_fix_added_to_kube_proxys_chains_outlives_a_change(build, addresses, fix):
     lab = build(addresses, 3, fix.change)
     before = rules(lab)
-    lab.fabric.endpoints.remove("web", addresses.pods[2])
-    lab.fabric.endpoints.add("web", addresses.pods[2])
+    lab.endpoints.remove("web", addresses.pods[2])
+    lab.endpoints.add("web", addresses.pods[2])
     after = rules(lab)
     assert words(after) == words(before)
     drop = r"-A KUBE-FORWARD .*INVALID.* -j DROP|ct state invalid counter packets \d+ bytes \d+ drop"
@@ -174,7 +174,7 @@ def test_a_family_without_a_change_is_left_alone(topology):
         for loader, name in ((node.xtables, "start_restore"), (node.nft, "run")):
             original = getattr(loader, name)
             setattr(loader, name, lambda *words, run=original, **how: (loaded.append(words), run(*words, **how))[1])
-        lab.fabric.endpoints.remove("web", "10.0.1.2")
+        lab.endpoints.remove("web", "10.0.1.2")
         assert loaded
         assert not [words for words in loaded if words[0] == 6 or "ip6 " in str(words)]
 
@@ -188,11 +188,11 @@ def test_a_change_that_iptables_refuses_changes_nothing(build, addresses):
     before = rules(lab)
     # Its chain is in use, so the nat table refuses, after a REJECT has been committed to the filter table.
     with pytest.raises(LabError, match=r"restore .* exit code"):
-        lab.fabric.endpoints.remove("web", addresses.pods[0])
+        lab.endpoints.remove("web", addresses.pods[0])
     assert sorted(rules(lab).splitlines()) == sorted(before.splitlines())
-    assert [known.address for known in lab.fabric.endpoints] == [addresses.pods[0]]
+    assert [known.address for known in lab.endpoints] == [addresses.pods[0]]
     xtables.start_restore(version, f"*nat\n-D OUTPUT -j {chain}\nCOMMIT\n").finish()
-    lab.fabric.endpoints.remove("web", addresses.pods[0])
+    lab.endpoints.remove("web", addresses.pods[0])
     assert "has no endpoints" in rules(lab)
 
 
@@ -203,9 +203,9 @@ def test_a_change_that_nft_refuses_changes_nothing(build, addresses):
     nft.run(f"delete element {table} kube-proxy service-ips {{ {addresses.vip} . tcp . 80 }}")
     before = rules(lab)
     with pytest.raises(LabError, match="nftables refused the rules"):
-        lab.fabric.endpoints.remove("web", addresses.pods[0])
+        lab.endpoints.remove("web", addresses.pods[0])
     assert rules(lab) == before
-    assert [known.address for known in lab.fabric.endpoints] == [addresses.pods[0]]
+    assert [known.address for known in lab.endpoints] == [addresses.pods[0]]
 
 
 @pytest.mark.parametrize("node", ["nftables-v1.31"], indirect=True)
@@ -216,12 +216,12 @@ def test_a_chain_that_cannot_be_deleted_yet_is_deleted_with_the_next_change(buil
     nft = lab.hosts["node"].nft
     (chain,) = re.findall(rf"chain (endpoint-\S*{first}\S*)", rules(lab))
     nft.run(f"add chain ip kube-proxy user\nadd rule ip kube-proxy user jump {chain}\n")
-    lab.fabric.endpoints.remove("web", first)
+    lab.endpoints.remove("web", first)
     assert f"chain {chain} {{\n\t}}" in rules(lab)  # without a rule
-    lab.fabric.endpoints.add("web", first)  # comes back, and is not deleted as a leftover
+    lab.endpoints.add("web", first)  # comes back, and is not deleted as a leftover
     assert f"dnat to {first}" in rules(lab)
-    lab.fabric.endpoints.remove("web", first)
+    lab.endpoints.remove("web", first)
     nft.run("delete chain ip kube-proxy user\n")
-    lab.fabric.endpoints.remove("web", second)
+    lab.endpoints.remove("web", second)
     assert first not in rules(lab)
     assert third in rules(lab)

@@ -214,9 +214,9 @@ def test_a_change_of_one_family_leaves_the_other_ones_flows():
         lab.keep(sock).send(b"?")
         table = lab.keep(ConntrackTable(lab.hosts["node"].namespace))
         assert table.entry(UDP, *ends) is not None
-        lab.fabric.endpoints.remove("web", ADDRESSES[Family.IPV4].pods[0])
+        lab.endpoints.remove("web", ADDRESSES[Family.IPV4].pods[0])
         assert table.entry(UDP, *ends) is not None
-        lab.fabric.endpoints.remove("web", ADDRESSES[Family.IPV6].pods[0])
+        lab.endpoints.remove("web", ADDRESSES[Family.IPV6].pods[0])
         assert table.entry(UDP, *ends) is None
 
 

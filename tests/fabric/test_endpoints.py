@@ -25,20 +25,20 @@ def lab():
 
 
 def listed(lab):
-    return [(known.address, known.state) for known in lab.fabric.endpoints]
+    return [(known.address, known.state) for known in lab.endpoints]
 
 
 @pytest.mark.kernel
 def test_listing_follows_every_change(lab):
-    everything = list(lab.fabric.endpoints)
+    everything = list(lab.endpoints)
     assert everything[0] == KnownEndpoint("default/web", "10.0.1.2", ("80/TCP",), "ready", "server-1")
     assert len(everything) == 6
-    lab.fabric.endpoints.remove("default/web", "10.0.1.2")
+    lab.endpoints.remove("default/web", "10.0.1.2")
     assert ("10.0.1.2", "ready") not in listed(lab)
-    lab.fabric.endpoints.drain("web", "10.0.2.2")
+    lab.endpoints.drain("web", "10.0.2.2")
     assert ("10.0.2.2", "draining") in listed(lab)
-    lab.fabric.endpoints.add("web", "10.0.2.2")
-    lab.fabric.endpoints.add("web", "10.0.1.2")
+    lab.endpoints.add("web", "10.0.2.2")
+    lab.endpoints.add("web", "10.0.1.2")
     assert sorted(listed(lab)) == sorted((known.address, "ready") for known in everything)
 
 
@@ -57,18 +57,18 @@ def test_listing_follows_every_change(lab):
 def test_what_cannot_be_is_refused_and_changes_nothing(lab, word, service, address, says):
     before = rules(lab), listed(lab)
     with pytest.raises(InputError, match=re.escape(says)):
-        getattr(lab.fabric.endpoints, word)(service, address)
+        getattr(lab.endpoints, word)(service, address)
     assert (rules(lab), listed(lab)) == before
 
 
 @pytest.mark.kernel
 def test_draining_twice_and_a_family_that_was_not_built_are_refused():
     with Lab(load("endpoints"), family=Family.IPV6) as lab:
-        lab.fabric.endpoints.drain("web", "fd00:10:0:1:0::2")  # in whatever form
+        lab.endpoints.drain("web", "fd00:10:0:1:0::2")  # in whatever form
         with pytest.raises(InputError, match="fd00:10:0:1::2 of default/web is draining"):
-            lab.fabric.endpoints.drain("web", "fd00:10:0:1::2")
+            lab.endpoints.drain("web", "fd00:10:0:1::2")
         with pytest.raises(InputError, match=r"10\.0\.1\.2: this lab was built without ipv4"):
-            lab.fabric.endpoints.remove("web", "10.0.1.2")
+            lab.endpoints.remove("web", "10.0.1.2")
 
 
 @pytest.mark.kernel
@@ -94,8 +94,8 @@ def test_the_first_endpoint_of_a_service_without_slices_gets_one():
     head, service, *_slices = SHIPPED["endpoints"].read_text().split("---\n")
     with Lab(parse(f"{head}---\n{service}"), family=Family.IPV4) as lab:
         assert "has no endpoints" in rules(lab)
-        lab.fabric.endpoints.add("web", "10.0.3.2")
-        assert list(lab.fabric.endpoints) == [
+        lab.endpoints.add("web", "10.0.3.2")
+        assert list(lab.endpoints) == [
             KnownEndpoint("default/web", "10.0.3.2", ("80/TCP",), "ready", "server-3")
         ]
         assert "--to-destination 10.0.3.2:80" in rules(lab)
@@ -106,10 +106,10 @@ def test_the_first_endpoint_of_a_service_without_slices_gets_one():
 def test_an_added_endpoint_is_on_the_node_that_it_is_linked_to_where_others_name_theirs():
     local = SHIPPED["endpoints"].read_text().replace("{addresses: [10.0.1.2]", "{nodeName: node, addresses: [10.0.1.2]")
     with Lab(parse(local), family=Family.IPV4) as lab:
-        lab.fabric.endpoints.remove("web", "10.0.1.2")
-        lab.fabric.endpoints.remove("web", "10.0.2.2")
+        lab.endpoints.remove("web", "10.0.1.2")
+        lab.endpoints.remove("web", "10.0.2.2")
         for address in ("10.0.0.2", "10.0.1.2", "10.0.2.2"):
-            lab.fabric.endpoints.add("web", address)
+            lab.endpoints.add("web", address)
         names = {one.addresses[0]: one.node_name for piece in lab.endpoint_slices for one in piece.endpoints}
         # As the topology says where it does, else by the link.
         assert (names["10.0.1.2"], names["10.0.2.2"], names["10.0.0.2"]) == ("node", None, "node")
@@ -145,10 +145,10 @@ def test_what_one_node_refuses_is_taken_back_on_the_others():
         nodes = [node.name for node in lab.topology.nodes]
         assert nodes == ["node", "second"]
         for pod in ("10.0.1.2", "10.0.2.2"):
-            lab.fabric.endpoints.remove("web", pod)
+            lab.endpoints.remove("web", pod)
         (chain,) = set(re.findall(r"KUBE-SEP-\w+", rules(lab, "second")))
         lab.hosts["second"].xtables.start_restore(4, f"*nat\n-A OUTPUT -j {chain}\nCOMMIT\n").finish()
         before = [sorted(rules(lab, node).splitlines()) for node in nodes]
         with pytest.raises(LabError):
-            lab.fabric.endpoints.remove("web", "10.0.3.2")
+            lab.endpoints.remove("web", "10.0.3.2")
         assert [sorted(rules(lab, node).splitlines()) for node in nodes] == before

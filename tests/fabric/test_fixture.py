@@ -12,6 +12,6 @@ from lab.vocabulary import ProxyMode
 )
 def test_a_test_changes_endpoints_by_the_fixture(lab, mode):
     assert "10.0.1.2" in lab.rules()
-    lab.fabric.endpoints.remove("web", "10.0.1.2")
+    lab.endpoints.remove("web", "10.0.1.2")
     assert "10.0.1.2" not in lab.rules()
-    assert next(known.address for known in lab.fabric.endpoints) == "10.0.2.2"
+    assert next(known.address for known in lab.endpoints) == "10.0.2.2"

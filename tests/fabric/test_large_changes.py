@@ -73,7 +73,7 @@ def test_connections_are_made_meanwhile(build, sent, one_processor):  # noqa: F8
     first, second, _third = addresses.pods
     lab = build(addresses, 1)
     one = lab.services, lab.endpoint_slices
-    lab.fabric.endpoints.add("web", second)
+    lab.endpoints.add("web", second)
     two = lab.services, lab.endpoint_slices
 
     async def connect_until(changed):

@@ -76,9 +76,9 @@ def test_a_flow_leaves_an_endpoint_that_is_gone_only_when_its_entry_does(build, 
     lab = build(addresses, 1)
     flow = Flow(lab, addresses)
     assert flow.received_by() == first
-    lab.fabric.endpoints.add("web", second)
+    lab.endpoints.add("web", second)
     assert flow.received_by() == first
-    lab.fabric.endpoints.remove("web", first, clean_conntrack=clean)
+    lab.endpoints.remove("web", first, clean_conntrack=clean)
     assert flow.endpoint() == (None if clean else first)
     assert flow.received_by() == (second if clean else first)
 
@@ -109,8 +109,8 @@ def test_entries_of_others_stay(build, addresses):
     stream = lab.keep(lab.hosts["client"].namespace.socket(listener.family, socket.SOCK_STREAM))
     stream.setblocking(True)
     stream.connect((third, 80))
-    lab.fabric.endpoints.remove("web", first)
-    lab.fabric.endpoints.remove("web", second)
+    lab.endpoints.remove("web", first)
+    lab.endpoints.remove("web", second)
     left = lab.keep(ConntrackTable(lab.hosts["node"].namespace)).entries()
     assert {entry.protocol for entry in left} == {UDP, TCP}
     assert straight in [entry.original for entry in left]
@@ -119,11 +119,11 @@ def test_entries_of_others_stay(build, addresses):
 def test_only_the_nodes_namespace_is_touched(build, addresses):
     first, second, _third = addresses.pods
     lab, other = build(addresses, 2), build(addresses, 2)
-    lab.fabric.endpoints.remove("web", second)
+    lab.endpoints.remove("web", second)
     other.endpoints.remove("web", second)
     flow, others = Flow(lab, addresses), Flow(other, addresses)
     assert flow.received_by() == others.received_by() == first
-    lab.fabric.endpoints.add("web", second)
-    lab.fabric.endpoints.remove("web", first)
+    lab.endpoints.add("web", second)
+    lab.endpoints.remove("web", first)
     assert flow.endpoint() is None
     assert others.endpoint() == first
