@@ -136,7 +136,9 @@ def rules(
     if diff == source == "-":
         raise InputError("both the objects and the node's rules from stdin", cure="give one of them as a file")
     if proxy_version == AUTO and diff is None:
-        raise InputError(f"--proxy-version {AUTO}, and nothing to fit", cure="give --diff FILE too")
+        others = [option for option, is_given in asked.items() if is_given]
+        cure = f"name the release that {others[0]} is for" if others else "give --diff FILE too"
+        raise InputError(f"--proxy-version {AUTO}, and nothing to fit", cure=cure)
     choice = Choice(proxy_mode, proxy_version, backend)
     if diff is not None:
         raise typer.Exit(_compare(source, diff, family, choice, settings, json=json))

@@ -547,7 +547,7 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - each setting has its own type
 def unfit(setting: ProxySetting, value: object, mode: ProxyMode, release: Release) -> BadValueError | None:
     """Return why a kube-proxy of this mode and release cannot be given a value; None where it can."""
     if setting.mode not in (None, mode):
-        return BadValueError(f"is for {setting.mode} mode", "leave it away")
+        return BadValueError(f"is for {setting.mode} mode: {mode} mode makes nothing of it", "leave it away")
     if lacking := next((change for change in setting.changes(value) if change not in release), None):
         what = "it" if lacking.name == setting.since else _spell(value)
         return BadValueError(

@@ -48,7 +48,7 @@ def read_text(path: str) -> str:
         raise InputError("not a text file", source=path, line=line, cure=dump.CURE) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"cannot be read: {reason}", source=path) from None
+        raise InputError(f"cannot be read: {reason}", source=path or repr(path)) from None
 
 
 @dataclass(frozen=True)

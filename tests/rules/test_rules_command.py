@@ -44,7 +44,23 @@ def test_a_list_from_stdin(lab_rules, objects):
         (("kube-proxy", "--node-name", "other"), "no host with proxy-mode is named 'other'"),
         (("OBJECTS", "--proxy-mode", "nftables", "--backend", "nft"), "--backend is for iptables mode"),
         (("OBJECTS", "--backend", "nft"), "--backend, and kube-proxy writes the same for both (give --saved too)"),
-        (("OBJECTS", "--service-cidr", "10.96.0.0/12"), "--service-cidr: is for nftables mode"),
+        (
+            ("OBJECTS", "--service-cidr", "10.96.0.0/12"),
+            "--service-cidr: is for nftables mode: iptables mode makes nothing of it (leave it away)",
+        ),
+        (("kube-proxy", "--proxy-version", ""), "'' is no version of kube-proxy (write it as v1.33"),
+        (("OBJECTS", "--proxy-version="), "'' is no version of kube-proxy (write it as v1.33"),
+        (("kube-proxy", "--proxy-version", "auto"), "--proxy-version auto, and nothing to fit (give --diff FILE too)"),
+        (
+            ("kube-proxy", "--proxy-version", "auto", "--since", "v1.28"),
+            "--proxy-version auto, and nothing to fit (name the release that --since is for)",
+        ),
+        (
+            ("kube-proxy", "--proxy-version", "auto", "--sysctls"),
+            "--proxy-version auto, and nothing to fit (name the release that --sysctls is for)",
+        ),
+        (("kube-proxy", "--diff", ""), "lab: '': cannot be read: Is a directory"),
+        (("",), "lab: '': is a directory (name a file in it)"),
         (
             ("OBJECTS", "--proxy-mode", "nftables", "--proxy-version", "v1.32", "--service-cidr", "10.96.0.0/12"),
             "--service-cidr: kube-proxy v1.32 does not know it (v1.33 is the first that does)",
@@ -388,3 +404,12 @@ class TestKernel:
         first, *_ = done.stdout.split("\n")
         assert first == "6 differences change nothing for a packet: 6 in comments alone."
         assert "6 different; none of them changes where packets go." in done.stdout
+
+
+def test_what_is_piped_on_is_not_filled_with_blanks(lab_rules, objects, tmp_path):
+    """Nor folded, however long a rule is."""
+    dump = tmp_path / "node.txt"
+    dump.write_text(lab_rules(objects, "--saved", "--proxy-version", "v1.32", code=0).stdout)
+    lines = lab_rules(objects, "--diff", dump, "--proxy-version", "v1.32", *NODE, code=1).stdout.splitlines()
+    assert any(len(line) > 120 for line in lines)
+    assert [line for line in lines if line != line.rstrip()] == []
