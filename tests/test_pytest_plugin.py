@@ -91,8 +91,14 @@ def test_other_projects_keep_their_names(project):
 @pytest.mark.parametrize(
     ("marker", "words"),
     [
-        ("topology('kube-proxy', mode='nftables')", "topology('kube-proxy', mode='nftables') cannot be"),
-        ("topology(node_name='w1')", "topology(node_name='w1') cannot be"),
+        (
+            "topology('kube-proxy', mode='nftables')",
+            "topology(mode='nftables'): there is no word 'mode' (*known: proxy_mode, proxy_version, backend,",
+        ),
+        (
+            "topology(node_name='w1')",
+            "topology(node_name='w1'): there is no word 'node_name' (did you mean 'node_zone'?",
+        ),
         ("topology('kube-proxy', 'endpoints')", "topology(reference, *, proxy_mode"),
         ("needs_tool()", "needs_tool(name, ...)"),
         ("needs_tool('nft', package='nftables')", "needs_tool('nft', package='nftables') cannot be"),

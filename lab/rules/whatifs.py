@@ -19,6 +19,7 @@ from lab.kubeproxy.chance import Undecided, undecided
 from lab.kubeproxy.changes import CHANGES, Change
 from lab.kubeproxy.options import DetectLocalMode
 from lab.kubeproxy.releases import NEWEST, OLDEST, Release, find_release
+from lab.kubeproxy.settings import SETTINGS, unfit
 from lab.rules.dump import Container, Dump, Line, target_of
 from lab.rules.side import Place, Side, named_service, service_of
 from lab.words import Family, ProxyMode
@@ -375,7 +376,7 @@ def _zones(proxy: Proxy) -> Iterator[WhatIf]:
 
 
 def _gates(proxy: Proxy) -> Iterator[WhatIf]:
-    """Give the feature gates that decide of rules, each the other way round."""
+    """Give the feature gates that decide of rules, each the other way round, where the release can have it so."""
     options, release = proxy.options, proxy.options.release
     ranges = any(service.spec.load_balancer_source_ranges for service in proxy.services)
     outside = any(service.spec.external_ips for service in proxy.services)
@@ -386,8 +387,8 @@ def _gates(proxy: Proxy) -> Iterator[WhatIf]:
         "AllowServiceExternalIPs": (True, outside),
     }
     for name, (default, matters) in defaults.items():
-        if matters:
-            on = not options.gate(name, default=default)
+        on = not options.gate(name, default=default)
+        if matters and unfit(SETTINGS["feature_gates"], ((name, on),), proxy.mode, release) is None:
             gates = (*(gate for gate in options.feature_gates if gate[0] != name), (name, on))
             written = f"{name}={str(on).lower()}"
             yield WhatIf(

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from lab.kubeproxy.settings import NOTHING_SAID
+from lab.kubeproxy.settings import NOTHING_SAID, from_words
 from lab.rules.check import check, fitting, read_node
 from lab.rules.effects import Effect
+from lab.rules.expected import expected
 from lab.rules.output import conclusion
 from lab.rules.scratch import saved_uncounted
 from lab.rules.source import Choice
-from lab.rules.whatifs import place_of, releases, span
+from lab.rules.side import Side
+from lab.rules.whatifs import place_of, releases, settings, span
 from lab.topology.reader import load_either
 from lab.words import ProxyMode
 
@@ -268,6 +270,20 @@ def test_some_release_is_always_nearest(make_proxy):
     assert comparison.causes == ()
     assert comparison.nearest == "v1.14"
     assert comparison.left > 1
+
+
+@pytest.mark.parametrize("version", ["v1.22", "v1.24", "v1.28", "v1.31", "v1.35", "v1.36"])
+def test_a_gate_that_the_release_cannot_have_so_is_not_advised(dumps, version):
+    """Of those that matter for these objects, which are all."""
+    proxy = dumps.proxy("v1.36.3/iptables-v4", version=version)
+    rules = Side(expected(proxy))
+    advised = [one.cure for one in settings(proxy, rules, rules) if one.setting.startswith("--feature-gates")]
+    for cure in advised:
+        said = from_words({"feature_gates": cure.removeprefix("give --feature-gates ")})
+        assert said.fitting(ProxyMode.IPTABLES, proxy.options.release)
+    names = {cure.split()[-1].partition("=")[0] for cure in advised}
+    own = {"v1.22": {"IPv6DualStack"}, "v1.31": {"LoadBalancerIPMode"}, "v1.36": {"AllowServiceExternalIPs"}}
+    assert names == own.get(version, set())
 
 
 def test_chance_is_no_difference_and_is_said(dumps):
