@@ -97,16 +97,26 @@ def check(proxy: Proxy, text: str, source: str) -> Comparison:
     return compared(proxy, read_node(text, source, proxy))
 
 
-def fitting(proxy: Proxy, node: Node) -> Proxy:
-    """Return the kube-proxy of the release that fits a node's rules best; of several that do, of the newest.
+def fitted(proxy: Proxy, node: Node) -> tuple[Proxy, Comparison]:
+    """Return the kube-proxy of the release that fits a node's rules best, compared with them.
+
+    Of several releases that fit it is the newest.
 
     :raises LabError: no release writes rules for these objects, with the last one's reason.
     """
     with _quietly():
-        return _fitting(proxy, node)
+        chosen, fitting = _fitting(proxy, node)
+    comparison = compared(chosen, node)
+    if not comparison.same:
+        return chosen, comparison
+    if not fitting:
+        with _quietly():
+            fitting = Search(chosen, node.dump, _Sides(node).without_leftovers).explain().fitting
+    return chosen, dataclasses.replace(comparison, fitting=fitting, chosen=True)
 
 
-def _fitting(proxy: Proxy, node: Node) -> Proxy:
+def _fitting(proxy: Proxy, node: Node) -> tuple[Proxy, tuple[str, ...]]:
+    """Return the kube-proxy of the nearest release, and what of :func:`releases` fits, where that is known by then."""
     sides = _Sides(node)
     every = [_of_release(proxy, names[-1]) for names in releases(proxy.mode)]
     for newest in every[::-1]:
@@ -119,7 +129,7 @@ def _fitting(proxy: Proxy, node: Node) -> Proxy:
         name = explanation.fitting[-1] if explanation.fitting else None
         if explanation.nearest:
             name = explanation.nearest[0].options.release.name
-        return _of_release(proxy, name or newest.options.release.name)
+        return _of_release(proxy, name or newest.options.release.name), explanation.fitting
     raise reason
 
 

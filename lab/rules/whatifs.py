@@ -122,6 +122,17 @@ def of_release(names: Sequence[str], mode: ProxyMode) -> WhatIf:
 
 def span(names: Sequence[str], mode: ProxyMode) -> str:
     """Say which releases these are, that stand beside each other among :func:`releases`."""
+    first, last = ends(names, mode)
+    if first == last:
+        return first
+    return f"{last} from {first} on" if first.startswith(f"{last}.") else f"{first} to {last}"
+
+
+def ends(names: Sequence[str], mode: ProxyMode) -> tuple[str, str]:
+    """Return the first and the last of releases that stand beside each other among :func:`releases`.
+
+    The last of a minor without its patch is the newest of that.
+    """
     every = [name for some in releases(mode) for name in some]
     first, last = names[0], names[-1]
     minor, *patch = first.split(".")[1:]
@@ -130,7 +141,7 @@ def span(names: Sequence[str], mode: ProxyMode) -> str:
         first = f"v1.{minor}.{int(before[2]) + 1}"
     elif patch:
         first = f"v1.{minor}.0"
-    return first if first == last else f"{first} to {last}"
+    return first, last
 
 
 def _known() -> Iterator[tuple[int, int | None]]:

@@ -104,9 +104,9 @@ def test_a_file_says_the_same(configuration, field):
 
 
 def test_what_python_gives_is_taken():
-    said = {"feature_gates": {"LoadBalancerIPMode": False}, "cluster_cidrs": ["10.0.0.0/8"], "masquerade_bit": 7}
+    said = {"feature_gates": {"AllowServiceExternalIPs": False}, "cluster_cidrs": ["10.0.0.0/8"], "masquerade_bit": 7}
     assert values(from_words({**said, "masquerade_all": False})) == {
-        "feature_gates": (("LoadBalancerIPMode", False),),
+        "feature_gates": (("AllowServiceExternalIPs", False),),
         "cluster_cidrs": ("10.0.0.0/8",),
         "masquerade_bit": 7,
         "masquerade_all": False,

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.kubeproxy.releases import NEWEST, OLDEST, find_release
 from lab.kubeproxy.settings import NOTHING_SAID, from_words
-from lab.rules.check import check, fitting, read_node
+from lab.rules.check import check, fitted, read_node
 from lab.rules.effects import Effect
 from lab.rules.expected import expected
 from lab.rules.output import conclusion
@@ -21,6 +22,21 @@ from lab.topology.reader import load_either
 from lab.words import ProxyMode
 
 pytestmark = pytest.mark.kernel  # nftables mode's rules are loaded where their form is not known
+
+
+UNREADY = """\
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Service, metadata: {name: web, namespace: shop}, spec: {
+    clusterIP: 10.96.0.1, ports: [{name: http, port: 80}]}}
+- apiVersion: discovery.k8s.io/v1
+  kind: EndpointSlice
+  metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+  addressType: IPv4
+  endpoints: [{addresses: [10.244.1.1], conditions: {ready: false}}]
+  ports: [{name: http, port: 8080}]
+"""
 
 
 def explained(comparison):
@@ -154,9 +170,46 @@ def test_the_release_is_named(dumps, name, said):
 def test_auto_chooses_it(dumps, name):
     proxy = dumps.proxy(name, version="v1.14")  # with which some of these fail
     own = dumps.proxy(name)
-    chosen = fitting(proxy, read_node(dumps.text(name), name, proxy))
+    chosen, comparison = fitted(proxy, read_node(dumps.text(name), name, proxy))
+    assert (comparison.same, comparison.fitting[-1]) == (True, chosen.options.version)
     assert check(chosen, dumps.text(name), name).same
     assert chosen.options.release.minor >= own.options.release.minor
+
+
+@pytest.mark.parametrize("mode", list(ProxyMode), ids=str)
+def test_each_release_is_one_that_is_tried(mode):
+    """Whatever set of changes a patch release has."""
+    every = releases(mode)
+    for minor in range(OLDEST, NEWEST + 1):
+        for patch in (None, *range(40)):
+            release = find_release(f"v1.{minor}" if patch is None else f"v1.{minor}.{patch}")
+            if release.has_mode(mode):
+                tried = find_release(every[place_of(release, mode)][0])
+                own, its = ({one for one in some.changes if mode in one.modes} for some in (release, tried))
+                assert not any(one.shapes_rules for one in own ^ its), release.name
+
+
+@pytest.mark.parametrize(
+    ("version", "first", "last", "words"),
+    [
+        ("v1.22.0", "v1.22.0", "v1.22.3", "v1.22.0 to v1.22.3"),
+        ("v1.22.3", "v1.22.0", "v1.22.3", "v1.22.0 to v1.22.3"),
+        ("v1.22.4", "v1.22.4", "v1.22", "v1.22 from v1.22.4 on"),
+    ],
+)
+def test_patch_releases_that_write_otherwise_are_told(lab_rules, tmp_path, version, first, last, words):
+    """From v1.22.0 to v1.22.3 a Service whose endpoints are all unready is served."""
+    objects = tmp_path / "unready.yaml"
+    objects.write_text(UNREADY)
+    node = tmp_path / "node.txt"
+    node.write_text(lab_rules(objects, "--saved", "--proxy-version", version, code=0).stdout)
+    done = lab_rules(objects, "--diff", node, "--proxy-version", "auto", code=0)
+    assert f"{node} has the rules of kube-proxy {words} (iptables, ipv4).\n" in done.stdout
+    answer = lab_rules(objects, "--diff", node, "--proxy-version", "auto", "--json", code=0).json()
+    assert (answer["fitting_first"], answer["fitting_last"]) == (first, last)
+    said = lab_rules(objects, "--diff", node, "--proxy-version", "v1.33", code=1).stdout
+    assert f"The rules are those of kube-proxy {words} (give" in said
+    assert f"\n{words} fit without a difference" in said
 
 
 def test_several_causes_are_told_apart(dumps):

@@ -87,7 +87,9 @@ def test_sysctls(lab_rules, objects):
 
     nodes = lab_rules("two-nodes", "--sysctls", "--proxy-mode", "nftables", "--json", code=0).json()
     assert [node["node"] for node in nodes] == ["node-a", "node-b"]
-    assert nodes[0]["mode"] == "nftables"
+    assert (nodes[0]["mode"], nodes[0]["known"]) == ("nftables", True)
+    [node] = lab_rules("--sysctls", "--json", "--proxy-version", "v1.40", code=0).json()
+    assert (node["version"], node["known"]) == ("v1.40", False)
     assert nodes[0]["sysctls"] == [
         {"name": "net.netfilter.nf_conntrack_tcp_timeout_established", "value": 86400, "only_raised": False},
         {"name": "net.netfilter.nf_conntrack_tcp_timeout_close_wait", "value": 3600, "only_raised": False},
@@ -378,7 +380,7 @@ class TestKernel:
         cure = re.search(r"give --proxy-version (\S+)\)", said)[1]
         lab_rules(objects, "--diff", node, "--proxy-version", cure, *NODE, code=0)
         done = lab_rules(objects, "--diff", node, "--proxy-version", "auto", *NODE, code=0)
-        assert f"has the rules of kube-proxy {cure} " in done.stdout
+        assert re.search(rf"has the rules of kube-proxy (v1\.\S+ to )?{re.escape(cure)} \(", done.stdout)
 
     def test_json_has_effects_causes_and_what_fits(self, lab_rules, objects, tmp_path):
         node = tmp_path / "node.txt"
@@ -390,6 +392,8 @@ class TestKernel:
         assert (one["kind"], one["effect"], one["name"]) == ("extra", "unused", "KUBE-XLB-AAAAAAAAAAAAAAAA")
         assert one["note"] == "KUBE-XLB chains of v1.23 or earlier, unused"
         assert "v1.31" in answer["fitting_versions"]
+        assert answer["known"]
+        assert (answer["fitting_first"], answer["fitting_last"]) == ("v1.31", "v1.36")
         done = lab_rules(objects, "--diff", node, "--json", "--proxy-version", "v1.20", *NODE, code=1).json()
         assert done["changes_traffic"]
         [cause] = done["causes"]
