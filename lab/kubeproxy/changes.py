@@ -519,6 +519,14 @@ PRIMARY_NODE_PORTS: Final = Change(
     pulls=(123105,),
     read=True,
 )
+LOSES_ZONE: Final = Change(
+    "loses-zone",
+    34,
+    "the node's zone can be lost when kube-proxy starts (2 of 40 starts): hints for zones are not heeded then",
+    Effect.NODE,
+    modes=_BOTH,
+    read=True,
+)
 
 ENTRIES_OF_CLUSTER_IP: Final = Change(
     "entries-of-cluster-ip",

@@ -36,7 +36,7 @@ VERSION: Final = "--proxy-version"
 
 _NOT_FROM: Final = re.compile(r"! (-[si]) (\S+) ")
 _FROM: Final = re.compile(r"(?:^| )(-[si]) (\S+) .*(?:pod traffic for|Redirect pods|pod source rule)")
-_BARE_SETS: Final = ("cluster-ips", "hairpin-connections")
+_BARE_SETS: Final = ("cluster-ips", "hairpin-connections", "firewall-allow")
 _ADDRESSES: Final = re.compile(r"(?<![^ ])(?:[0-9]+\.){3}[0-9]+(?= )|(?<![^ ])[0-9a-f]*:[0-9a-f:.]*(?= )")
 _HOST: Final = re.compile(r"(?<![0-9a-f.:])(?:(?:[0-9]+\.){3}[0-9]+|[0-9a-f]+:[0-9a-f:]*:[0-9a-f]+)")
 _NFT_FROM: Final = re.compile(r'^.*?(ip6? saddr|iif|iifname) != "?([^" ]+)"? (?:jump mark-for|meta mark set|mark set)')
@@ -380,9 +380,9 @@ def _zones(proxy: Proxy) -> Iterator[WhatIf]:
             yield WhatIf("--node-zone", sentence, f"give --node-zone {zone}", _options(node_zone=zone))
     if given and zones:
         sentence = f"Hints for the zone {given} are not heeded there: kube-proxy does not know the node's zone."
-        cure = (
-            "look at the Node's label topology.kubernetes.io/zone; from v1.34 on it can get lost when kube-proxy starts"
-        )
+        cure = "look at the Node's label topology.kubernetes.io/zone"
+        if changes.LOSES_ZONE in proxy.options.release:
+            cure += f"; kube-proxy {proxy.options.release.name} can also lose it when it starts"
         yield WhatIf("--node-zone", sentence, cure, _options(node_zone=None))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from lab.kubeproxy.releases import NEWEST, OLDEST, find_release
 from lab.kubeproxy.settings import NOTHING_SAID, from_words
-from lab.rules.check import check, fitted, read_node
+from lab.rules.check import check, compared, fitted, read_node
 from lab.rules.effects import Effect
 from lab.rules.expected import expected
 from lab.rules.output import conclusion
@@ -244,6 +244,37 @@ def test_a_service_that_the_objects_lack_is_named(dumps, name):
     assert cause.sentence.startswith("2 Services (default/lb-ranges, default/nodeport) are on the node")
     assert {one.cause for one in comparison.differences} == {0}
     assert {one.service for one in comparison.differences} <= {*gone, None}
+
+
+@pytest.mark.filterwarnings("ignore:.* both claim")
+@pytest.mark.parametrize("said", ["v1.29", "v1.33", None])
+def test_services_with_which_a_release_loads_nothing_are_left_out_by_name(dumps, said):
+    """v1.29's dump is from before they came: with them it would load no rule, and its old ones stay."""
+    name = "v1.29.1/nft-v4"
+    proxy = dumps.proxy(name, version=said or "v1.36")
+    own = {one.key for one in proxy.services}
+    every = dumps.proxy("v1.36.3/nft-v4")
+    proxy = dataclasses.replace(proxy, services=every.services, endpoint_slices=every.endpoint_slices)
+    node = read_node(dumps.text(name), name, proxy)
+    if said is None:
+        chosen, comparison = fitted(proxy, node)
+        assert chosen.options.version == "v1.29"
+    else:
+        comparison = compared(proxy, node)
+    if said == "v1.33":
+        assert [cause.setting for cause in comparison.causes][0] == "--proxy-version"
+        assert "Services of the objects" in [cause.setting for cause in comparison.causes]
+        assert "v1.29" in comparison.fitting
+        return
+    left_out = [note for note in comparison.notes if note.endswith("is not compared.")]
+    assert len(left_out) == 3
+    assert any(
+        "198.51.100.0/25 of default/ranges-overlap:web's source ranges overlap. What is here was written before that:"
+        " default/ranges-overlap is not compared." in note
+        for note in left_out
+    )
+    missing = {one.service for one in comparison.differences}
+    assert missing.isdisjoint(own)
 
 
 def test_a_service_that_the_node_lacks_is_named(make_proxy, tmp_path, objects):
