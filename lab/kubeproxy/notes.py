@@ -66,8 +66,8 @@ def _hints(
         yield f"Endpoints have hints for zones, which are not used: the node's zone is not known ({zone} says it)."
     elif options.node_zone in zones and changes.LOSES_ZONE in options.release:
         yield (
-            f"Hints for the zone {options.node_zone} are heeded here, but kube-proxy {options.release.name} can lose the"
-            f" node's zone when it starts ({changes.LOSES_ZONE.name}): then none for zones is, until it starts again."
+            f"Hints for the zone {options.node_zone} are heeded here, but kube-proxy {options.release.name} can lose"
+            f" the node's zone when it starts ({changes.LOSES_ZONE.name}): then none for zones is."
         )
     heeds_nodes = changes.HINTS_NODES in options.release
     if heeds_nodes and options.node_name is None and any(one.for_nodes for one in hints):

@@ -503,7 +503,7 @@ def _services(proxy: Proxy, expected: Side, found: Side) -> Iterator[WhatIf]:
         yield WhatIf("Services on the node", sentence, cure, dump=left)
     if only_here := (ours & known) - theirs:
         sentence = f"{_listed(only_here)} among the objects, but without a rule on the node."
-        cure = "they are newer than the dump, or kube-proxy there has not heard of them"
+        cure = "newer than the dump, or kube-proxy there has not heard of it"
 
         def fewer(proxy: Proxy) -> Proxy:
             return replace(proxy, services=tuple(one for one in proxy.services if one.key not in only_here))

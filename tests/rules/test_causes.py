@@ -15,8 +15,8 @@ from lab.rules.effects import Effect
 from lab.rules.expected import expected
 from lab.rules.output import conclusion
 from lab.rules.scratch import saved_uncounted
-from lab.rules.source import Choice
 from lab.rules.side import Side
+from lab.rules.source import Choice
 from lab.rules.whatifs import place_of, releases, settings, span
 from lab.topology.reader import load_either
 from lab.words import ProxyMode
@@ -262,8 +262,7 @@ def test_services_with_which_a_release_loads_nothing_are_left_out_by_name(dumps,
     else:
         comparison = compared(proxy, node)
     if said == "v1.33":
-        assert [cause.setting for cause in comparison.causes][0] == "--proxy-version"
-        assert "Services of the objects" in [cause.setting for cause in comparison.causes]
+        assert {cause.setting for cause in comparison.causes} >= {"--proxy-version", "Services of the objects"}
         assert "v1.29" in comparison.fitting
         return
     left_out = [note for note in comparison.notes if note.endswith("is not compared.")]
@@ -287,8 +286,101 @@ def test_a_service_that_the_node_lacks_is_named(make_proxy, tmp_path, objects):
     assert cause.sentence == f"The Service {first.key} is among the objects, but without a rule on the node."
 
 
+def with_endpoints(proxy, key, change):
+    """Return a kube-proxy that has heard of other endpoints of a Service."""
+    slices = tuple(
+        one.model_copy(update={"endpoints": change(one.endpoints)})
+        if one.service_key == key and one.address_type == "IPv4"
+        else one
+        for one in proxy.endpoint_slices
+    )
+    options = dataclasses.replace(proxy.options, nfacct=False)
+    return dataclasses.replace(proxy, endpoint_slices=slices, options=options)
+
+
+def unready(endpoint):
+    return endpoint.model_copy(update={"conditions": endpoint.conditions.model_copy(update={"ready": False})})
+
+
+ENDPOINTS = {
+    "one is missing": (
+        lambda some: some[1:],
+        "The endpoint 10.244.1.1:8080 of shop/web:http is missing on the node.",
+    ),
+    "one was not ready": (
+        lambda some: (unready(some[0]), *some[1:]),
+        "The endpoint 10.244.1.1:8080 of shop/web:http is missing on the node.",
+    ),
+    "all are missing": (
+        lambda _some: (),
+        "3 endpoints of shop/web:http (10.244.1.1:8080, 10.244.1.2:8080, 10.244.1.3:8080) are missing on the node.",
+    ),
+    "one is extra": (
+        lambda some: (*some, some[0].model_copy(update={"addresses": ("10.244.9.9",)})),
+        "The endpoint 10.244.9.9:8080 of shop/web:http is on the node, but not among the objects' ready ones.",
+    ),
+    "one is another": (
+        lambda some: (*some[1:], some[0].model_copy(update={"addresses": ("10.244.9.9",)})),
+        "The endpoint 10.244.1.1:8080 of shop/web:http is missing on the node. "
+        + "The endpoint 10.244.9.9:8080 of shop/web:http is on the node, but not among the objects' ready ones.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "sentence"), ENDPOINTS.values(), ids=ENDPOINTS)
+@pytest.mark.parametrize(
+    ("mode", "version"),
+    [
+        (ProxyMode.IPTABLES, "v1.17"),
+        (ProxyMode.IPTABLES, "v1.32"),
+        *((ProxyMode.NFTABLES, f"v1.{n}") for n in (29, 32, 36)),
+    ],
+    ids=str,
+)
+def test_endpoints_that_are_others_are_named(make_proxy, mode, version, change, sentence):
+    proxy = make_proxy(Choice(mode, version))
+    comparison = check(proxy, saved_uncounted(with_endpoints(proxy, "shop/web", change)), "node")
+    [cause] = comparison.causes
+    assert (cause.setting, cause.sentence) == ("endpoints of shop/web", sentence)
+    assert {one.cause for one in comparison.differences} == {0}
+    assert version in comparison.fitting
+
+
+def test_endpoints_are_told_beside_another_cause(make_proxy):
+    proxy = make_proxy(Choice(ProxyMode.IPTABLES, "v1.32"))
+    there = with_endpoints(proxy, "shop/web", lambda some: some[1:])
+    there = with_endpoints(there, "shop/sticky", lambda some: some[:1])
+    there = dataclasses.replace(there, options=dataclasses.replace(there.options, cluster_cidrs=("10.9.0.0/16",)))
+    comparison = check(proxy, saved_uncounted(there), "node")
+    assert {cause.setting for cause in comparison.causes} == {
+        "--cluster-cidr",
+        "endpoints of shop/web",
+        "endpoints of shop/sticky",
+    }
+    assert {one.cause for one in comparison.differences} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("name", ["v1.16.0/iptables-v4", "v1.33.13/iptables-v4", "v1.33.13/nft-v4", "v1.36.3/nft-v6"])
+def test_endpoints_of_many_services_are_one_cause(dumps, name):
+    """But for those of which more is otherwise then."""
+    proxy = dumps.proxy(name)
+    kind = "IPv6" if "v6" in name else "IPv4"
+    slices = [one for one in proxy.endpoint_slices if len(one.endpoints) > 1 and one.address_type == kind]
+    known = {id(one) for one in slices[:12]}
+    fewer = tuple(
+        one.model_copy(update={"endpoints": one.endpoints[:1]}) if id(one) in known else one
+        for one in proxy.endpoint_slices
+    )
+    comparison = check(dataclasses.replace(proxy, endpoint_slices=fewer), dumps.text(name), name)
+    [cause] = comparison.causes
+    assert cause.setting == "endpoints"
+    assert re.match(r"Endpoints of \d+ Services \(.*\) are other ones: \d+ only there\.", cause.sentence)
+    left = {one.service for one in comparison.differences if one.cause is None}
+    assert left <= {"default/terminating"}  # where it serves besides while it ends
+
+
 def test_nothing_is_said_that_does_not_explain(dumps):
-    """An endpoint that is missing has none of these causes; the release is right, and so it is said."""
+    """An endpoint that is missing for one way in alone has none of these causes; the release is right, and so said."""
     name = "v1.33.13/iptables-v4"
     text = dumps.text(name)
     [rule, *_] = re.findall(r"^-A KUBE-SVL-.*default/lb-local:web.*\n", text, re.MULTILINE)
