@@ -133,7 +133,7 @@ class Search:
         Where nothing does any more, a release and something else may together.
 
         :param others: the other releases.
-        :param last: what is only taken where it explains more than the rest: other endpoints can stand for much.
+        :param last: what is only taken where nothing of the rest helps: other endpoints can stand for much.
         """
         chosen: Chosen = {}
         for _ in range(_STEPS):
@@ -142,7 +142,9 @@ class Search:
             sample = self._tried.sample(chosen)
             # The releases that come nearest are worth another try, once something else is found.
             others = sorted(others, key=lambda one: sample.size({**chosen, VERSION: one}))[:_NEAR]
-            better = self._better(chosen, sample, [{one.setting: one} for one in (*tried, *others, *last)])
+            better = self._better(chosen, sample, [{one.setting: one} for one in (*tried, *others)])
+            if better is None:
+                better = self._better(chosen, sample, [{one.setting: one} for one in last])
             if better is None:
                 pairs = [{VERSION: other, one.setting: one} for other in others for one in tried]
                 better = self._better(chosen, sample, pairs)

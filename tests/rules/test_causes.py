@@ -321,8 +321,10 @@ ENDPOINTS = {
     ),
     "one is another": (
         lambda some: (*some[1:], some[0].model_copy(update={"addresses": ("10.244.9.9",)})),
-        "The endpoint 10.244.1.1:8080 of shop/web:http is missing on the node. "
-        + "The endpoint 10.244.9.9:8080 of shop/web:http is on the node, but not among the objects' ready ones.",
+        (
+            "The endpoint 10.244.1.1:8080 of shop/web:http is missing on the node."
+            " The endpoint 10.244.9.9:8080 of shop/web:http is on the node, but not among the objects' ready ones."
+        ),
     ),
 }
 
