@@ -51,9 +51,7 @@ def _row(change: Change) -> str:
     modes = " and ".join(mode for mode in ProxyMode if mode in change.modes)
     if len(change.modes) > 1 and change.minor < NFT_ALPHA.minor:
         modes = "iptables; nftables from its start"
-    patches = dict(change.patches)
-    first = f"v1.{change.minor}" if change.minor not in patches else ""
-    releases = ", ".join(filter(None, [*(f"v1.{minor}.{patch}" for minor, patch in patches.items()), first]))
+    releases = ", ".join(change.releases)
     pulls = ", ".join(f"[#{pull}]({_PULL}/{pull})" for pull in change.pulls)
     name = f"`{change.name}`{'*' * change.read}"
     what = change.what[0].upper() + change.what[1:] if change.what.split()[0].isalpha() else change.what

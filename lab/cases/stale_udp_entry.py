@@ -9,6 +9,7 @@ from lab.cases.case import Case, always, on_every_kernel
 from lab.cases.demands import cleans_by_vip, second_endpoint
 from lab.evidence.judgement import Judgement
 from lab.kubeproxy import changes
+from lab.kubeproxy.changes import Change
 from lab.results.result import Expectation
 from lab.scenario.datagrams import Datagrams, decide, decide_by_the_last
 from lab.scenario.roles import cast
@@ -22,6 +23,11 @@ _THREADS: Final = (
 )
 #: Questions to the VIP are tracked and find their way, but not the answers from pod to pod.
 _UNTRACKED: Final = Expectation(Judgement.NEW, Outcome.LEAKED)
+
+
+def _first(change: Change) -> str:
+    """Name the first releases with a change, and the change."""
+    return f"{', '.join(change.releases)} ({change.name})"
 
 
 async def _endpoint_goes(stage: Datagrams, *, cleaned: bool) -> None:
@@ -113,10 +119,14 @@ RESTARTED: Final = Case(
     name="kube-proxy-restarted",
     title="kube-proxy is started anew, and a client that keeps its port goes on asking",
     story=(
-        "To the first sync of a kube-proxy up to v1.31 every Service has endpoints for the first time, so it deletes"
-        " all entries of UDP services, also those of flows that were well: the next question is NEW, the rules choose"
-        " anew, and another endpoint may answer. Nobody minds that of a DNS query, but a QUIC connection ends with it."
-        " From v1.32 on entries are laid beside the endpoints, and such flows go on."
+        f"The first sync of a kube-proxy before {_first(changes.ENTRIES_RECONCILED)} finds endpoints of every Service"
+        " for the first time, and deletes entries of UDP services, also of flows that were well: those by the cluster"
+        " IP, as here, by external IPs and node ports, and by a load balancer's address from"
+        f" {_first(changes.ENTRIES_OF_BALANCER)} on. The second question is NEW then, the rules choose anew, and"
+        " another endpoint may answer: nobody minds that of a DNS query, but a QUIC connection ends with it. From"
+        f" {_first(changes.ENTRIES_RECONCILED)} on entries are laid beside the"
+        " endpoints, so the flow keeps its entry, and the same endpoint answers. The third question, which decides, has"
+        " an entry either way."
     ),
     threads=(
         "kubernetes/kubernetes#122740",

@@ -240,8 +240,19 @@ def draw(on: Console, tables: Callable[[int], Iterable[Table]]) -> None:
     unbounded = on.options.update(width=ANY_WIDTH)
     if all(Measurement.get(on, unbounded, table).minimum <= on.width for table in made):
         for table in made:
-            on.print(table)
+            _print(on, table)
         return
     for table in tables(ANY_WIDTH):
         for line in unfolded(table):
             on.print(line, soft_wrap=True)
+
+
+def _print(on: Console, table: Table) -> None:
+    """Print a table; of what is piped on, no line ends with the blanks that fill its last column."""
+    if on.is_terminal:
+        on.print(table)
+        return
+    with on.capture() as captured:
+        on.print(table)
+    for line in captured.get().splitlines():
+        on.print(line.rstrip(), markup=False, emoji=False, soft_wrap=True)

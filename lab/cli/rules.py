@@ -136,7 +136,9 @@ def rules(
     if diff == source == "-":
         raise InputError("both the objects and the node's rules from stdin", cure="give one of them as a file")
     if proxy_version == AUTO and diff is None:
-        raise InputError(f"--proxy-version {AUTO}, and nothing to fit", cure="give --diff FILE too")
+        others = [option for option, is_given in asked.items() if is_given]
+        cure = f"name the release that {others[0]} is for" if others else "give --diff FILE too"
+        raise InputError(f"--proxy-version {AUTO}, and nothing to fit", cure=cure)
     choice = Choice(proxy_mode, proxy_version, backend)
     if diff is not None:
         raise typer.Exit(_compare(source, diff, family, choice, settings, json=json))
@@ -198,7 +200,7 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, settings: S
     from dataclasses import replace
 
     from lab.kubeproxy.releases import MINORS
-    from lab.rules.check import compared, fitting, read_node, read_text
+    from lab.rules.check import compared, fitted, read_node, read_text
     from lab.rules.dump import mode_of
     from lab.rules.output import conclusion, table, to_json
     from lab.rules.source import proxies
@@ -223,9 +225,9 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, settings: S
         del text  # of many Services it is large
         if auto:
             say(f"trying which release fits {name}")
-            proxy = fitting(proxy, found)
-            say(f"comparing with {name}")
-        comparison = compared(proxy, found)
+            proxy, comparison = fitted(proxy, found)
+        else:
+            comparison = compared(proxy, found)
     if json:
         print(to_json(comparison, proxy))
         return 0 if comparison.same else 1

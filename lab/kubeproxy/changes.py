@@ -58,6 +58,13 @@ class Change:
         """Whether it is about the rules; others are about what else a node is."""
         return self.effect in (Effect.TRAFFIC, Effect.FORM)
 
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """The first releases that have it: of earlier minors the patch from which on they do, and of its own."""
+        patches = dict(self.patches)
+        first = () if self.minor in patches else (f"v1.{self.minor}",)
+        return (*(f"v1.{minor}.{patch}" for minor, patch in patches.items()), *first)
+
     def within(self, minor: int, patch: int | None) -> bool:
         """Say whether a release has it.
 
@@ -510,6 +517,14 @@ PRIMARY_NODE_PORTS: Final = Change(
     Effect.NODE,
     modes=_BOTH,
     pulls=(123105,),
+    read=True,
+)
+LOSES_ZONE: Final = Change(
+    "loses-zone",
+    34,
+    "the node's zone can be lost when kube-proxy starts (2 of 40 starts): hints for zones are not heeded then",
+    Effect.NODE,
+    modes=_BOTH,
     read=True,
 )
 

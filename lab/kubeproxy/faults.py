@@ -35,6 +35,17 @@ class Fault:
     what: str
 
 
+class FaultError(InputError):
+    """What a release fails with as a whole, because of one Service.
+
+    :param service: its ``namespace/name``.
+    """
+
+    def __init__(self, message: str, *, service: str, cure: str) -> None:
+        super().__init__(message, cure=cure)
+        self.service = service
+
+
 FAULTS: Final = (
     Fault(
         "v1.14 to v1.17.13, v1.18.10 and v1.19.3",
@@ -76,38 +87,41 @@ FAULTS: Final = (
 def refuse(service: Service, options: ProxyOptions) -> None:
     """Refuse what such a release fails with as a whole.
 
-    :raises InputError: with the reason.
+    :raises FaultError: with the reason.
     """
     spec, release = service.spec, options.release
     who = f"kube-proxy {options.version}"
     if changes.TRIMS_RANGES not in release and any(cidr.startswith(" ") for cidr in spec.load_balancer_source_ranges):
         message = f"{who} ends, again and again: Service {service.key} has a loadBalancerSourceRange after a blank"
-        raise InputError(message, cure=f"leave it out, or take {release.first_with(changes.TRIMS_RANGES)}")
+        cure = f"leave it out, or take {release.first_with(changes.TRIMS_RANGES)}"
+        raise FaultError(message, service=service.key, cure=cure)
     others = [one.ip for one in service.status.load_balancer.ingress if one.ip and not options.of_family(one.ip)]
     if others and changes.OTHER_BALANCERS not in release and not options.own_cluster:
         message = (
             f"{who} loads no rule at all: Service {service.key} has the load balancer {others[0]}, no {options.family}"
         )
-        raise InputError(message, cure=f"leave that address out, or take {release.first_with(changes.OTHER_BALANCERS)}")
+        cure = f"leave that address out, or take {release.first_with(changes.OTHER_BALANCERS)}"
+        raise FaultError(message, service=service.key, cure=cure)
 
 
 def refuse_comment(name: str, options: ProxyOptions) -> None:
     """Refuse a comment that nft does not take.
 
-    :raises InputError: with the reason.
+    :raises FaultError: with the reason.
     """
     if len(name) > LONGEST_COMMENT:
         message = (
             f"kube-proxy {options.version} in nftables mode loads no {options.family} rule at all while {name} has no"
             f" endpoints: its name is longer than {LONGEST_COMMENT} characters, and so the comment"
         )
-        raise InputError(message, cure="give it endpoints or a shorter name")
+        service = name.partition(":")[0]
+        raise FaultError(message, service=service, cure="give it endpoints or a shorter name")
 
 
 def refuse_overlap(name: str, ranges: Iterable[str], options: ProxyOptions) -> None:
     """Refuse source ranges of which one holds another.
 
-    :raises InputError: with the reason.
+    :raises FaultError: with the reason.
     """
     for one, other in combinations(ranges, 2):
         if ip_network(one).overlaps(ip_network(other)):
@@ -115,4 +129,5 @@ def refuse_overlap(name: str, ranges: Iterable[str], options: ProxyOptions) -> N
                 f"kube-proxy {options.version} in nftables mode loads no {options.family} rule at all: {one} and"
                 f" {other} of {name}'s source ranges overlap"
             )
-            raise InputError(message, cure="leave one of them out")
+            service = name.partition(":")[0]
+            raise FaultError(message, service=service, cure="leave one of them out")

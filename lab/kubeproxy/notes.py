@@ -51,11 +51,7 @@ def _second_addresses(services: Sequence[Service], options: ProxyOptions) -> Ite
 def _hints(
     services: Sequence[Service], slices: Sequence[EndpointSlice], options: ProxyOptions, zone: str, name: str
 ) -> Iterator[str]:
-    wanted = {
-        "zones": options.node_zone is None,
-        "nodes": options.node_name is None and changes.HINTS_NODES in options.release,
-    }
-    if not any(wanted.values()) or changes.HINTS_ANNOTATED not in options.release:
+    if changes.HINTS_ANNOTATED not in options.release:
         return
     heeded = {service.key for service in services if heeds_hints(service, options)}
     hints = [
@@ -65,7 +61,14 @@ def _hints(
         for endpoint in piece.endpoints
         if endpoint.hints is not None
     ]
-    if wanted["zones"] and any(one.for_zones for one in hints):
+    zones = {target.name for one in hints for target in one.for_zones}
+    if zones and options.node_zone is None:
         yield f"Endpoints have hints for zones, which are not used: the node's zone is not known ({zone} says it)."
-    if wanted["nodes"] and any(one.for_nodes for one in hints):
+    elif options.node_zone in zones and changes.LOSES_ZONE in options.release:
+        yield (
+            f"Hints for the zone {options.node_zone} are heeded here, but kube-proxy {options.release.name} can lose"
+            f" the node's zone when it starts ({changes.LOSES_ZONE.name}): then none for zones is."
+        )
+    heeds_nodes = changes.HINTS_NODES in options.release
+    if heeds_nodes and options.node_name is None and any(one.for_nodes for one in hints):
         yield f"Endpoints have hints for nodes, which are not used: the node's name is not known ({name} says it)."

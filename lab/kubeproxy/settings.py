@@ -30,26 +30,29 @@ class Gate(NamedTuple):
 
     :param first: the first minor that has it, and ``last`` the last; None where that is yet to come.
     :param by: the change, by its name, that has it on by default; empty where it is so in every release.
+    :param locked: the first minor in which it is on for good: with it off kube-proxy does not start (LockToDefault in
+        pkg/features/kube_features.go); None where there is none.
     :param known: whether rules are written by it here; of others the default alone is.
     """
 
     first: int
     last: int | None
     by: str
+    locked: int | None = None
     known: bool = False
 
 
 #: By name; of others it is said that they change nothing here. By the notes of releases.
 _GATES: Final = {
     "AllowServiceExternalIPs": Gate(36, None, "", known=True),
-    "IPv6DualStack": Gate(16, 24, "dual-stack", known=True),
-    "LoadBalancerIPMode": Gate(29, None, "ip-mode", known=True),
-    "NFTablesProxyMode": Gate(29, None, "nft-beta", known=True),
+    "IPv6DualStack": Gate(16, 24, "dual-stack", locked=23, known=True),
+    "LoadBalancerIPMode": Gate(29, None, "ip-mode", locked=32, known=True),
+    "NFTablesProxyMode": Gate(29, None, "nft-beta", locked=33, known=True),
     "EndpointSliceProxying": Gate(18, 24, "slices"),
     "ExternalPolicyForExternalIP": Gate(18, 21, "external-ip-local"),
-    "PreferSameTrafficDistribution": Gate(33, None, "hints-nodes"),
-    "ProxyTerminatingEndpoints": Gate(22, 29, "terminating"),
-    "ServiceInternalTrafficPolicy": Gate(21, 27, "internal-policy"),
+    "PreferSameTrafficDistribution": Gate(33, None, "hints-nodes", locked=35),
+    "ProxyTerminatingEndpoints": Gate(22, 29, "terminating", locked=28),
+    "ServiceInternalTrafficPolicy": Gate(21, 27, "internal-policy", locked=26),
     "TopologyAwareHints": Gate(21, None, "hints-annotated"),
 }
 
@@ -547,7 +550,7 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - each setting has its own type
 def unfit(setting: ProxySetting, value: object, mode: ProxyMode, release: Release) -> BadValueError | None:
     """Return why a kube-proxy of this mode and release cannot be given a value; None where it can."""
     if setting.mode not in (None, mode):
-        return BadValueError(f"is for {setting.mode} mode", "leave it away")
+        return BadValueError(f"is for {setting.mode} mode: {mode} mode makes nothing of it", "leave it away")
     if lacking := next((change for change in setting.changes(value) if change not in release), None):
         what = "it" if lacking.name == setting.since else _spell(value)
         return BadValueError(
@@ -574,6 +577,9 @@ def _unfit_gate(name: str, on: bool, mode: ProxyMode, release: Release) -> BadVa
         return BadValueError(lacks, f"v1.{gate.first} is the first that does")
     if gate.last is not None and release.minor > gate.last:
         return BadValueError(lacks, f"v1.{gate.last} is the last that does")
+    if gate.locked is not None and release.minor >= gate.locked:
+        locked = f"kube-proxy {release.name} does not start with {name}={_spell(on)}: the feature gate is locked"
+        return BadValueError(locked, f"v1.{gate.locked - 1} is the last in which it can be off")
     if gate.known:
         return None
     what = f"{name}={_spell(on)} shapes rules of kube-proxy {release.name}, and how is not known here"

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import pytest
 
-from lab.errors import InputError, LabError, MachineError, MissingError
+from lab.errors import InputError, LabError, MachineError, MissingError, misspelt
 from lab.netns import features
 from lab.vocabulary import Backend, Family, ProxyMode
 
@@ -353,14 +353,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _check(item: pytest.Item, marker: pytest.Mark, good: bool, words: Collection[str] = ()) -> None:
     """Refuse a marker whose positional arguments are not good, or that has keywords besides ``words``."""
-    if good and marker.kwargs.keys() <= set(words):
+    unknown = [word for word in marker.kwargs if word not in words]
+    if good and not unknown:
         return
+    if good and words:
+        raise pytest.UsageError(
+            f"{item.nodeid}: {marker.name}({unknown[0]}={marker.kwargs[unknown[0]]!r}): there is no word"
+            f" {unknown[0]!r} ({_meant(unknown[0], words)})"
+        )
     given = [repr(value) for value in marker.args]
     given += [f"{word}={value!r}" for word, value in marker.kwargs.items()]
     modules = f" Modules: {', '.join(features.MODULES)}." if marker.name == "kernel_feature" else ""
     raise pytest.UsageError(
         f"{item.nodeid}: {marker.name}({', '.join(given)}) cannot be. {_MARKERS[marker.name]}{modules}"
     )
+
+
+def _meant(word: str, words: Collection[str]) -> str:
+    """Say which word was probably meant, and which there are."""
+    known = f"known: {', '.join(words)}"
+    likely = misspelt(word, words)
+    return f"{likely} {known}" if likely else known
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

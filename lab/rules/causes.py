@@ -17,6 +17,7 @@ from lab.errors import LabError
 from lab.kubeproxy.services import MANY_ENDPOINTS
 from lab.rules.diff import Cause, unlike
 from lab.rules.dump import Dump
+from lab.rules.other_endpoints import other_endpoints
 from lab.rules.side import Side
 from lab.rules.whatifs import (
     VERSION,
@@ -95,23 +96,44 @@ class Search:
         proxy = self._proxy
         possible = list(chances(proxy))
         if possible:
-            chosen = self._greedily(possible, ())
+            chosen = self._greedily(possible, (), ())
             if not self._tried.size(chosen) and not self._whole.size(chosen):
                 return self._explanation(chosen)
         expected, found = self._tried.sides({})
         place = place_of(proxy.options.release, self._mode)
         near = sorted(range(len(self._shapes)), key=lambda number: abs(number - place))
         others = [self._releases[number] for number in near if number != place]
-        tried = [*settings(proxy, Side(expected), Side(found)), *possible]
-        chosen = self._needed(self._greedily(tried, others))
+        wanted, given = Side(expected), Side(found)
+        tried = [*settings(proxy, wanted, given), *possible]
+        endpoints = self._endpoints(wanted, given)
+        del wanted, given  # what they know takes much memory
+        chosen = self._needed(self._greedily(tried, others, endpoints))
         return self._explanation(self._plausible(chosen))
 
-    def _greedily(self, tried: Sequence[WhatIf], others: Sequence[WhatIf]) -> Chosen:
+    def _endpoints(self, wanted: Side, given: Side) -> list[WhatIf]:
+        """Return what may be otherwise in the endpoints; of many Services, where it makes no other difference."""
+        proxy = self._tried.proxy
+        found = list(other_endpoints(proxy, wanted, given))
+        if len(found) != 1:
+            return found
+        chosen = {found[0].setting: found[0]}
+        base, then = self._tried.differing({}), self._tried.differing(chosen)
+        if base is None or then is None:
+            return []
+        places = {key[0] for key in then - base if isinstance(key, tuple)}
+        if not places:
+            return found
+        sides = [Side(one).services for one in self._tried.sides(chosen)]
+        worse = {service for place in places for one in sides for service in one.get(place, ())}
+        return list(other_endpoints(proxy, wanted, given, leaving=worse))
+
+    def _greedily(self, tried: Sequence[WhatIf], others: Sequence[WhatIf], last: Sequence[WhatIf]) -> Chosen:
         """Take what leaves the fewest differences, one after the other.
 
         Where nothing does any more, a release and something else may together.
 
         :param others: the other releases.
+        :param last: what is only taken where nothing of the rest helps: other endpoints can stand for much.
         """
         chosen: Chosen = {}
         for _ in range(_STEPS):
@@ -121,6 +143,8 @@ class Search:
             # The releases that come nearest are worth another try, once something else is found.
             others = sorted(others, key=lambda one: sample.size({**chosen, VERSION: one}))[:_NEAR]
             better = self._better(chosen, sample, [{one.setting: one} for one in (*tried, *others)])
+            if better is None:
+                better = self._better(chosen, sample, [{one.setting: one} for one in last])
             if better is None:
                 pairs = [{VERSION: other, one.setting: one} for other in others for one in tried]
                 better = self._better(chosen, sample, pairs)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lab.errors import InputError, InputWarning, LabError
+from lab.kubeproxy.faults import FaultError
 from lab.kubeproxy.jumps import kubelets_chains
 from lab.netns import NftError
 from lab.rules import dump, json_dump
@@ -22,13 +23,14 @@ from lab.rules.leftovers import leftover, without_kubelets, without_leftovers, w
 from lab.rules.restored import UnknownFormError
 from lab.rules.scratch import listed, saved_uncounted
 from lab.rules.side import Side
-from lab.rules.whatifs import releases
+from lab.rules.whatifs import only_of, releases, services_in
 from lab.vocabulary import ProxyMode
 
 _KEPT: Final = 2  # kube-proxies' rules: those of many Services are large
+_FAILING: Final = 20  # Services, each found by writing the rules once more
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from lab.kubeproxy.releases import Release
     from lab.rules.side import Place
@@ -48,7 +50,7 @@ def read_text(path: str) -> str:
         raise InputError("not a text file", source=path, line=line, cure=dump.CURE) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"cannot be read: {reason}", source=path) from None
+        raise InputError(f"cannot be read: {reason}", source=path or repr(path)) from None
 
 
 @dataclass(frozen=True)
@@ -97,16 +99,26 @@ def check(proxy: Proxy, text: str, source: str) -> Comparison:
     return compared(proxy, read_node(text, source, proxy))
 
 
-def fitting(proxy: Proxy, node: Node) -> Proxy:
-    """Return the kube-proxy of the release that fits a node's rules best; of several that do, of the newest.
+def fitted(proxy: Proxy, node: Node) -> tuple[Proxy, Comparison]:
+    """Return the kube-proxy of the release that fits a node's rules best, compared with them.
+
+    Of several releases that fit it is the newest.
 
     :raises LabError: no release writes rules for these objects, with the last one's reason.
     """
     with _quietly():
-        return _fitting(proxy, node)
+        chosen, fitting = _fitting(proxy, node)
+    comparison = compared(chosen, node)
+    if not comparison.same:
+        return chosen, comparison
+    if not fitting:
+        with _quietly():
+            fitting = Search(chosen, node.dump, _Sides(node).without_leftovers).explain().fitting
+    return chosen, dataclasses.replace(comparison, fitting=fitting, chosen=True)
 
 
-def _fitting(proxy: Proxy, node: Node) -> Proxy:
+def _fitting(proxy: Proxy, node: Node) -> tuple[Proxy, tuple[str, ...]]:
+    """Return the kube-proxy of the nearest release, and what of :func:`releases` fits, where that is known by then."""
     sides = _Sides(node)
     every = [_of_release(proxy, names[-1]) for names in releases(proxy.mode)]
     for newest in every[::-1]:
@@ -119,7 +131,7 @@ def _fitting(proxy: Proxy, node: Node) -> Proxy:
         name = explanation.fitting[-1] if explanation.fitting else None
         if explanation.nearest:
             name = explanation.nearest[0].options.release.name
-        return _of_release(proxy, name or newest.options.release.name)
+        return _of_release(proxy, name or newest.options.release.name), explanation.fitting
     raise reason
 
 
@@ -213,7 +225,7 @@ class _Sides:
         self.notes: tuple[str, ...] = ()
         self.nothing_there = False
         self._made: dict[object, tuple[dump.Dump, tuple[dump.Dump, tuple[str, ...]]]] = {}
-        self._known: dict[object, tuple[Proxy, dump.Dump]] = {}
+        self._known: dict[object, tuple[Proxy, dump.Dump, tuple[FaultError, ...]]] = {}
         self._known_used: dict[int, tuple[dump.Dump, frozenset[Place]]] = {}
 
     def __call__(self, proxy: Proxy, found: dump.Dump) -> tuple[dump.Dump, dump.Dump]:
@@ -223,19 +235,23 @@ class _Sides:
         if key not in self._known:
             while len(self._known) >= _KEPT:  # before the next is made, which takes the most memory
                 del self._known[next(iter(self._known))]
-            wanted, self.note = _wanted(dataclasses.replace(proxy, options=options))
+            wanted, self.note, faults = _wanted_of_what_loads(dataclasses.replace(proxy, options=options))
             if not self._node.commented:
                 wanted = wanted.without_comments()
             if proxy.mode is ProxyMode.IPTABLES:
                 wanted = wanted.without_kubelets(kubelets_chains(release))
-            self._known[key] = proxy, sharing(wanted, self._node.dump)
-        wanted = self._known[key][1]
+            self._known[key] = proxy, sharing(wanted, self._node.dump), faults
+        _, wanted, faults = self._known[key]
         notes: tuple[str, ...] = ()
         if proxy.mode is ProxyMode.IPTABLES:
             found, notes = self._remembered(found, release, lambda: without_kubelets(found, release))
         self.nothing_there = not any(one.kind == "chain" for one in found.containers.values())
         if self.nothing_there:
             notes += ("kube-proxy has written nothing here: the chains whose names begin with KUBE are the kubelet's.",)
+        if faults:
+            failing = {one.service for one in faults}
+            found, more = self._remembered(found, release, lambda: (_without(found, failing), tuple(_said(faults))))
+            notes += more
         found, waste = without_waste(proxy, wanted, found, self._used)
         self.notes = (*notes, *waste)
         return wanted, found
@@ -276,6 +292,35 @@ def _wanted(proxy: Proxy) -> tuple[dump.Dump, tuple[str, ...]]:
         by = "nft" if proxy.mode is ProxyMode.NFTABLES else f"iptables-{proxy.backend}"
         note = f"kube-proxy's rules were loaded here, by {by}, to be compared: {error}."
         return dump.read(saved_uncounted(proxy), "kube-proxy's rules", proxy.options.family), (note,)
+
+
+def _wanted_of_what_loads(proxy: Proxy) -> tuple[dump.Dump, tuple[str, ...], tuple[FaultError, ...]]:
+    """Return the same without the Services with which a release loads no rule at all, and why it does not.
+
+    What such a node has was written before they were so.
+    """
+    faults: list[FaultError] = []
+    while True:
+        try:
+            return *_wanted(proxy), tuple(faults)
+        except FaultError as error:
+            services = tuple(one for one in proxy.services if one.key != error.service)
+            if len(faults) == _FAILING or len(services) == len(proxy.services):
+                raise
+            faults.append(error)
+            proxy = dataclasses.replace(proxy, services=services)
+
+
+def _said(faults: Sequence[FaultError]) -> Iterator[str]:
+    """Say why Services are left out."""
+    for one in faults:
+        yield f"{one.message}. What is here was written before that: {one.service} is not compared."
+
+
+def _without(found: dump.Dump, services: set[str]) -> dump.Dump:
+    """Return a node's rules without those of some Services."""
+    side = Side(found)
+    return only_of(side, services_in(side) - services)
 
 
 def _plainly(proxy: Proxy, node: Node, sides: _Sides) -> Comparison:

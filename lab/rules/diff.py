@@ -71,6 +71,7 @@ class Comparison:
     :param causes: what explains differences.
     :param fitting: the releases that leave no difference once the causes are taken into account; where there are no
         differences, the one that was compared.
+    :param chosen: the release was chosen by what fits, so that all that do are known.
     :param nearest: the release that leaves the fewest, where none fits.
     :param left: how many it leaves.
     """
@@ -82,6 +83,7 @@ class Comparison:
     fitting: tuple[str, ...] = ()
     nearest: str | None = None
     left: int = 0
+    chosen: bool = False
 
     @property
     def same(self) -> bool:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.rules.effects import Effect, Kind
-from lab.rules.whatifs import span
+from lab.rules.whatifs import ends, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,7 +116,8 @@ def _explained(comparison: Comparison, proxy: Proxy) -> Iterator[str]:
     if comparison.fitting and not comparison.same:
         but = f", but for what was left behind ({active})" if active else " then"
         fitting = span(comparison.fitting, proxy.mode)
-        yield f"{fitting} {'fit' if ' to ' in fitting else 'fits'} without a difference{but}."
+        verb = "fits" if fitting == comparison.fitting[0] else "fit"
+        yield f"{fitting} {verb} without a difference{but}."
     elif comparison.nearest not in (None, proxy.options.release.name):  # else the last line says it
         left = f"{comparison.left} difference{'s' * (comparison.left != 1)}"
         yield f"No release fits: {comparison.nearest} comes nearest, with {left} left."
@@ -127,7 +128,10 @@ def _all_of(count: int) -> str:
 
 
 def _result(comparison: Comparison, proxy: Proxy, source: str) -> str:
-    whose = f"kube-proxy {proxy.options.release.label} ({proxy.mode}, {proxy.options.family})"
+    mode = f"({proxy.mode}, {proxy.options.family})"
+    if comparison.same and comparison.chosen:
+        return f"{source} has the rules of kube-proxy {span(comparison.fitting, proxy.mode)} {mode}."
+    whose = f"kube-proxy {proxy.options.release.label} {mode}"
     if comparison.same:
         return f"{source} has the rules of {whose}."
     counts = [(kind, sum(one.kind is kind for one in comparison.differences)) for kind in Kind]
@@ -142,10 +146,12 @@ def _result(comparison: Comparison, proxy: Proxy, source: str) -> str:
 
 def to_json(comparison: Comparison, proxy: Proxy) -> str:
     """Write the comparison as JSON."""
+    first, last = _fitting_ends(comparison, proxy)
     answer = {
         "node": proxy.node or None,
         "mode": proxy.mode,
         "version": proxy.options.version,
+        "known": proxy.options.release.known,
         "family": proxy.options.family,
         "same": comparison.same,
         "changes_traffic": any(one.effect is Effect.TRAFFIC for one in comparison.differences),
@@ -160,12 +166,23 @@ def to_json(comparison: Comparison, proxy: Proxy) -> str:
             for number, cause in enumerate(comparison.causes)
         ],
         "fitting_versions": comparison.fitting,
+        "fitting_first": first,
+        "fitting_last": last,
         "nearest_version": comparison.nearest,
         "left_by_nearest_version": comparison.left,
         "left_out": comparison.left_out,
         "notes": [*proxy.notes, *comparison.notes],
     }
     return json.dumps(answer, indent=2)
+
+
+def _fitting_ends(comparison: Comparison, proxy: Proxy) -> tuple[str, str] | tuple[None, None]:
+    """Return the first and the last release that fit; None where none does."""
+    if not comparison.fitting:
+        return None, None
+    if comparison.same and not comparison.chosen:  # the others were not tried
+        return comparison.fitting[0], comparison.fitting[-1]
+    return ends(comparison.fitting, proxy.mode)
 
 
 def _difference(one: Difference) -> dict[str, object]:

@@ -87,6 +87,8 @@ def proxies(
     :param default_mode: of objects without a topology, where none is chosen.
     :raises InputError: with file, line and cure, for the first thing wrong.
     """
+    if choice.version is not None:
+        find_release(choice.version)
     given = load_either(reference)
     if isinstance(given, Topology):
         return _of_topology(reference, given, family, choice, settings)

@@ -33,6 +33,7 @@ def sysctls_as_json(proxies: Sequence[Proxy]) -> str:
             "node": proxy.node or None,
             "mode": proxy.mode,
             "version": proxy.options.version,
+            "known": proxy.options.release.known,
             "sysctls": [
                 {"name": one.name, "value": one.value, "only_raised": one.only_raised} for one in proxy.sysctls
             ],

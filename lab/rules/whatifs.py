@@ -19,6 +19,7 @@ from lab.kubeproxy.chance import Undecided, undecided
 from lab.kubeproxy.changes import CHANGES, Change
 from lab.kubeproxy.options import DetectLocalMode
 from lab.kubeproxy.releases import NEWEST, OLDEST, Release, find_release
+from lab.kubeproxy.settings import SETTINGS, unfit
 from lab.rules.dump import Container, Dump, Line, target_of
 from lab.rules.side import Place, Side, named_service, service_of
 from lab.vocabulary import Family, ProxyMode
@@ -35,7 +36,7 @@ VERSION: Final = "--proxy-version"
 
 _NOT_FROM: Final = re.compile(r"! (-[si]) (\S+) ")
 _FROM: Final = re.compile(r"(?:^| )(-[si]) (\S+) .*(?:pod traffic for|Redirect pods|pod source rule)")
-_BARE_SETS: Final = ("cluster-ips", "hairpin-connections")
+_BARE_SETS: Final = ("cluster-ips", "hairpin-connections", "firewall-allow")
 _ADDRESSES: Final = re.compile(r"(?<![^ ])(?:[0-9]+\.){3}[0-9]+(?= )|(?<![^ ])[0-9a-f]*:[0-9a-f:.]*(?= )")
 _HOST: Final = re.compile(r"(?<![0-9a-f.:])(?:(?:[0-9]+\.){3}[0-9]+|[0-9a-f]+:[0-9a-f:]*:[0-9a-f]+)")
 _NFT_FROM: Final = re.compile(r'^.*?(ip6? saddr|iif|iifname) != "?([^" ]+)"? (?:jump mark-for|meta mark set|mark set)')
@@ -121,6 +122,17 @@ def of_release(names: Sequence[str], mode: ProxyMode) -> WhatIf:
 
 def span(names: Sequence[str], mode: ProxyMode) -> str:
     """Say which releases these are, that stand beside each other among :func:`releases`."""
+    first, last = ends(names, mode)
+    if first == last:
+        return first
+    return f"{last} from {first} on" if first.startswith(f"{last}.") else f"{first} to {last}"
+
+
+def ends(names: Sequence[str], mode: ProxyMode) -> tuple[str, str]:
+    """Return the first and the last of releases that stand beside each other among :func:`releases`.
+
+    The last of a minor without its patch is the newest of that.
+    """
     every = [name for some in releases(mode) for name in some]
     first, last = names[0], names[-1]
     minor, *patch = first.split(".")[1:]
@@ -129,7 +141,7 @@ def span(names: Sequence[str], mode: ProxyMode) -> str:
         first = f"v1.{minor}.{int(before[2]) + 1}"
     elif patch:
         first = f"v1.{minor}.0"
-    return first if first == last else f"{first} to {last}"
+    return first, last
 
 
 def _known() -> Iterator[tuple[int, int | None]]:
@@ -368,14 +380,14 @@ def _zones(proxy: Proxy) -> Iterator[WhatIf]:
             yield WhatIf("--node-zone", sentence, f"give --node-zone {zone}", _options(node_zone=zone))
     if given and zones:
         sentence = f"Hints for the zone {given} are not heeded there: kube-proxy does not know the node's zone."
-        cure = (
-            "look at the Node's label topology.kubernetes.io/zone; from v1.34 on it can get lost when kube-proxy starts"
-        )
+        cure = "look at the Node's label topology.kubernetes.io/zone"
+        if changes.LOSES_ZONE in proxy.options.release:
+            cure += f"; kube-proxy {proxy.options.release.name} can also lose it when it starts"
         yield WhatIf("--node-zone", sentence, cure, _options(node_zone=None))
 
 
 def _gates(proxy: Proxy) -> Iterator[WhatIf]:
-    """Give the feature gates that decide of rules, each the other way round."""
+    """Give the feature gates that decide of rules, each the other way round, where the release can have it so."""
     options, release = proxy.options, proxy.options.release
     ranges = any(service.spec.load_balancer_source_ranges for service in proxy.services)
     outside = any(service.spec.external_ips for service in proxy.services)
@@ -386,8 +398,8 @@ def _gates(proxy: Proxy) -> Iterator[WhatIf]:
         "AllowServiceExternalIPs": (True, outside),
     }
     for name, (default, matters) in defaults.items():
-        if matters:
-            on = not options.gate(name, default=default)
+        on = not options.gate(name, default=default)
+        if matters and unfit(SETTINGS["feature_gates"], ((name, on),), proxy.mode, release) is None:
             gates = (*(gate for gate in options.feature_gates if gate[0] != name), (name, on))
             written = f"{name}={str(on).lower()}"
             yield WhatIf(
@@ -491,7 +503,7 @@ def _services(proxy: Proxy, expected: Side, found: Side) -> Iterator[WhatIf]:
         yield WhatIf("Services on the node", sentence, cure, dump=left)
     if only_here := (ours & known) - theirs:
         sentence = f"{_listed(only_here)} among the objects, but without a rule on the node."
-        cure = "they are newer than the dump, or kube-proxy there has not heard of them"
+        cure = "newer than the dump, or kube-proxy there has not heard of it"
 
         def fewer(proxy: Proxy) -> Proxy:
             return replace(proxy, services=tuple(one for one in proxy.services if one.key not in only_here))

@@ -203,7 +203,8 @@ def _read(reference: str | FilePath) -> tuple[str, str]:
             raise UnknownNameError("topology", str(reference), names, message=message, source=path) from None
         raise InputError(message, source=path) from None
     except IsADirectoryError:
-        raise InputError("is a directory", source=path, cure="name a file in it") from None
+        source = path if str(reference) else repr("")
+        raise InputError("is a directory", source=source, cure="name a file in it") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"cannot be read: {reason}", source=repr(str(path))) from None

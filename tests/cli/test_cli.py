@@ -12,6 +12,7 @@ import pytest
 from lab.cases import CASES
 from lab.cli.arguments import version_names
 from lab.fixes import FIXES
+from lab.kubeproxy.changes import ENTRIES_RECONCILED
 from lab.kubeproxy.settings import SETTINGS, TOPOLOGYS
 from lab.vocabulary import Backend, Family, ProxyMode
 
@@ -82,6 +83,14 @@ def test_show_tells_the_story_and_what_is_expected():
     assert "torvalds/linux 6e250dcbff1d" in text
     assert "INVALID, reset" in text
     assert "ignored, delivered" in text
+
+
+def test_a_restart_is_told_by_what_changed():
+    """As the release has it, what a restart does to flows that were well is another thing."""
+    text = " ".join(lab("show", "kube-proxy-restarted").stdout.split())
+    assert f"a kube-proxy before v1.{ENTRIES_RECONCILED.minor} (entries-reconciled) finds endpoints" in text
+    assert "by a load balancer's address from v1.20.11, v1.21.5, v1.22.1, v1.23 (entries-of-balancer) on" in text
+    assert f"From v1.{ENTRIES_RECONCILED.minor} (entries-reconciled) on entries are laid beside" in text
 
 
 def test_rules_are_what_kube_proxy_writes():

@@ -13,7 +13,7 @@ from lab.errors import InputError, InputWarning
 from lab.kubeproxy.configuration import read_configuration
 from lab.kubeproxy.options import DetectLocalMode, ProxyOptions
 from lab.kubeproxy.releases import find_release
-from lab.kubeproxy.settings import GATES, KEYS, SETTINGS, Settings, find_word, from_words, plain, settled
+from lab.kubeproxy.settings import GATES, KEYS, SETTINGS, Settings, find_word, from_words, plain, settled, unfit
 from lab.topology.kube_proxy import node_release, proxy_options
 from lab.topology.model import Host
 from lab.topology.node_change import NodeChange
@@ -105,9 +105,9 @@ def test_a_file_says_the_same(configuration, field):
 
 
 def test_what_python_gives_is_taken():
-    said = {"feature_gates": {"LoadBalancerIPMode": False}, "cluster_cidrs": ["10.0.0.0/8"], "masquerade_bit": 7}
+    said = {"feature_gates": {"AllowServiceExternalIPs": False}, "cluster_cidrs": ["10.0.0.0/8"], "masquerade_bit": 7}
     assert values(from_words({**said, "masquerade_all": False})) == {
-        "feature_gates": (("LoadBalancerIPMode", False),),
+        "feature_gates": (("AllowServiceExternalIPs", False),),
         "cluster_cidrs": ("10.0.0.0/8",),
         "masquerade_bit": 7,
         "masquerade_all": False,
@@ -262,7 +262,8 @@ def test_a_gate_that_cannot_be_heeded_is_refused(configuration, gate, version, w
         ("AllowServiceExternalIPs=true", "v1.14"),
         ("AllowServiceExternalIPs=false", "v1.36"),
         ("LoadBalancerIPMode=true", "v1.29"),
-        ("LoadBalancerIPMode=false", "v1.36"),
+        ("LoadBalancerIPMode=false", "v1.31"),
+        ("LoadBalancerIPMode=true", "v1.36"),
         ("NFTablesProxyMode=true", "v1.29"),
         ("IPv6DualStack=true", "v1.16"),
         ("IPv6DualStack=true", "v1.36"),
@@ -270,6 +271,33 @@ def test_a_gate_that_cannot_be_heeded_is_refused(configuration, gate, version, w
 )
 def test_a_gate_that_is_heeded_or_says_what_is_so_is_taken_without_a_word(gate, version):
     assert from_words({"feature_gates": gate}).fitting(IPTABLES, find_release(version))
+
+
+# By gate, the first release in which it is locked: LockToDefault in upstream's pkg/features/kube_features.go.
+@pytest.mark.parametrize(
+    ("gate", "first"),
+    [
+        ("IPv6DualStack", 23),
+        ("LoadBalancerIPMode", 32),
+        ("NFTablesProxyMode", 33),
+        ("PreferSameTrafficDistribution", 35),
+        ("ProxyTerminatingEndpoints", 28),
+        ("ServiceInternalTrafficPolicy", 26),
+    ],
+)
+def test_a_gate_that_is_locked_cannot_be_off(gate, first):
+    """kube-proxy does not start with it."""
+    off = from_words({"feature_gates": f"{gate}=false"})
+    wanted = (
+        f"--feature-gates: kube-proxy v1.{first} does not start with {gate}=false: the feature gate is locked"
+        f" (v1.{first - 1} is the last in which it can be off)"
+    )
+    with pytest.raises(InputError) as error:
+        off.fitting(IPTABLES, find_release(f"v1.{first}"))
+    assert str(error.value) == wanted
+    before = unfit(SETTINGS["feature_gates"], ((gate, False),), IPTABLES, find_release(f"v1.{first - 1}"))
+    assert before is None or "how is not known here" in before.message
+    assert from_words({"feature_gates": f"{gate}=true"}).fitting(IPTABLES, find_release(f"v1.{first}"))
 
 
 def test_gates_that_shape_no_rule_are_named():
@@ -566,7 +594,7 @@ KEYS_GIVEN = {
     "conntrack-tcp-be-liberal": "true",
     "conntrack-tcp-timeout-established": "10m",
     "conntrack-tcp-timeout-close-wait": "0s",
-    "feature-gates": "{LoadBalancerIPMode: false}",
+    "feature-gates": "{AllowServiceExternalIPs: true}",
     "node-zone": "zone-a",
     "node-pod-cidrs": "[10.1.2.0/24]",
 }
@@ -592,7 +620,7 @@ def test_the_keys_of_a_host_reach_its_kube_proxy():
         conntrack_tcp_be_liberal=True,
         conntrack_tcp_timeout_established="10m",
         conntrack_tcp_timeout_close_wait="0s",
-        feature_gates=(("LoadBalancerIPMode", False),),
+        feature_gates=(("AllowServiceExternalIPs", True),),
         own_cluster=True,
     )
     assert {row.key for row in KEYS.values()} - set(KEYS_GIVEN) == {"pod-bridge-interface"}  # of the other mode

@@ -92,8 +92,14 @@ def test_other_projects_keep_their_names(project):
 @pytest.mark.parametrize(
     ("marker", "words"),
     [
-        ("topology('kube-proxy', mode='nftables')", "topology('kube-proxy', mode='nftables') cannot be"),
-        ("topology(node_name='w1')", "topology(node_name='w1') cannot be"),
+        (
+            "topology('kube-proxy', mode='nftables')",
+            "topology(mode='nftables'): there is no word 'mode' (*known: proxy_mode, proxy_version, backend,",
+        ),
+        (
+            "topology(node_name='w1')",
+            "topology(node_name='w1'): there is no word 'node_name' (did you mean 'node_zone'?",
+        ),
         ("topology('kube-proxy', 'endpoints')", "topology(reference, *, proxy_mode"),
         ("needs_tool()", "needs_tool(name, ...)"),
         ("needs_tool('nft', package='nftables')", "needs_tool('nft', package='nftables') cannot be"),
@@ -372,7 +378,7 @@ def test_a_service_is_chosen_by_marker_call_and_option(project):
                 await stage.inject(stage.from_server(0, stage.next_bytes(10)))
                 await stage.go_on()
             lab.play(play)
-            assert str(lab.evidence.timeline.target) == "172.22.0.3:5432"
+            assert str(lab.timeline.target) == "172.22.0.3:5432"
         """
     )
     run(project, "--lab-service=green/web").assert_outcomes(passed=3)
@@ -393,7 +399,7 @@ def test_a_connection_of_ones_own(project):
         def test_play(lab):
             verdict = lab.play(disturb)
             assert (verdict.outcome, verdict.judgement) == ("reset", "INVALID")
-            assert lab.evidence.timeline.injected.offset == 2**29
+            assert lab.timeline.injected.offset == 2**29
             with pytest.raises(LabError, match="was played in already"):
                 lab.play(disturb)
             with pytest.raises(InputError, match="no host 'nobody' .one of: client, node, server"):
@@ -403,7 +409,7 @@ def test_a_connection_of_ones_own(project):
         def test_nobody_to_play(lab):
             with pytest.raises(InputError, match="a client and a node"):
                 lab.play(disturb)
-            assert lab.evidence.timeline is None
+            assert lab.timeline is None
 
         REFUSE = '''table inet refuse {
             chain forward { type filter hook forward priority 0; meta l4proto tcp reject with tcp reset; }

@@ -8,17 +8,35 @@ from pathlib import Path
 
 import pytest
 
-from lab.kubeproxy.settings import NOTHING_SAID
-from lab.rules.check import check, fitting, read_node
+from lab.kubeproxy.releases import NEWEST, OLDEST, find_release
+from lab.kubeproxy.settings import NOTHING_SAID, from_words
+from lab.rules.check import check, compared, fitted, read_node
 from lab.rules.effects import Effect
+from lab.rules.expected import expected
 from lab.rules.output import conclusion
 from lab.rules.scratch import saved_uncounted
+from lab.rules.side import Side
 from lab.rules.source import Choice
-from lab.rules.whatifs import place_of, releases, span
+from lab.rules.whatifs import place_of, releases, settings, span
 from lab.topology.reader import load_either
 from lab.vocabulary import ProxyMode
 
 pytestmark = pytest.mark.kernel  # nftables mode's rules are loaded where their form is not known
+
+
+UNREADY = """\
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Service, metadata: {name: web, namespace: shop}, spec: {
+    clusterIP: 10.96.0.1, ports: [{name: http, port: 80}]}}
+- apiVersion: discovery.k8s.io/v1
+  kind: EndpointSlice
+  metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+  addressType: IPv4
+  endpoints: [{addresses: [10.244.1.1], conditions: {ready: false}}]
+  ports: [{name: http, port: 8080}]
+"""
 
 
 def explained(comparison):
@@ -152,9 +170,46 @@ def test_the_release_is_named(dumps, name, said):
 def test_auto_chooses_it(dumps, name):
     proxy = dumps.proxy(name, version="v1.14")  # with which some of these fail
     own = dumps.proxy(name)
-    chosen = fitting(proxy, read_node(dumps.text(name), name, proxy))
+    chosen, comparison = fitted(proxy, read_node(dumps.text(name), name, proxy))
+    assert (comparison.same, comparison.fitting[-1]) == (True, chosen.options.version)
     assert check(chosen, dumps.text(name), name).same
     assert chosen.options.release.minor >= own.options.release.minor
+
+
+@pytest.mark.parametrize("mode", list(ProxyMode), ids=str)
+def test_each_release_is_one_that_is_tried(mode):
+    """Whatever set of changes a patch release has."""
+    every = releases(mode)
+    for minor in range(OLDEST, NEWEST + 1):
+        for patch in (None, *range(40)):
+            release = find_release(f"v1.{minor}" if patch is None else f"v1.{minor}.{patch}")
+            if release.has_mode(mode):
+                tried = find_release(every[place_of(release, mode)][0])
+                own, its = ({one for one in some.changes if mode in one.modes} for some in (release, tried))
+                assert not any(one.shapes_rules for one in own ^ its), release.name
+
+
+@pytest.mark.parametrize(
+    ("version", "first", "last", "words"),
+    [
+        ("v1.22.0", "v1.22.0", "v1.22.3", "v1.22.0 to v1.22.3"),
+        ("v1.22.3", "v1.22.0", "v1.22.3", "v1.22.0 to v1.22.3"),
+        ("v1.22.4", "v1.22.4", "v1.22", "v1.22 from v1.22.4 on"),
+    ],
+)
+def test_patch_releases_that_write_otherwise_are_told(lab_rules, tmp_path, version, first, last, words):
+    """From v1.22.0 to v1.22.3 a Service whose endpoints are all unready is served."""
+    objects = tmp_path / "unready.yaml"
+    objects.write_text(UNREADY)
+    node = tmp_path / "node.txt"
+    node.write_text(lab_rules(objects, "--saved", "--proxy-version", version, code=0).stdout)
+    done = lab_rules(objects, "--diff", node, "--proxy-version", "auto", code=0)
+    assert f"{node} has the rules of kube-proxy {words} (iptables, ipv4).\n" in done.stdout
+    answer = lab_rules(objects, "--diff", node, "--proxy-version", "auto", "--json", code=0).json()
+    assert (answer["fitting_first"], answer["fitting_last"]) == (first, last)
+    said = lab_rules(objects, "--diff", node, "--proxy-version", "v1.33", code=1).stdout
+    assert f"The rules are those of kube-proxy {words} (give" in said
+    assert f"\n{words} fit without a difference" in said
 
 
 def test_several_causes_are_told_apart(dumps):
@@ -191,6 +246,36 @@ def test_a_service_that_the_objects_lack_is_named(dumps, name):
     assert {one.service for one in comparison.differences} <= {*gone, None}
 
 
+@pytest.mark.filterwarnings("ignore:.* both claim")
+@pytest.mark.parametrize("said", ["v1.29", "v1.33", None])
+def test_services_with_which_a_release_loads_nothing_are_left_out_by_name(dumps, said):
+    """v1.29's dump is from before they came: with them it would load no rule, and its old ones stay."""
+    name = "v1.29.1/nft-v4"
+    proxy = dumps.proxy(name, version=said or "v1.36")
+    own = {one.key for one in proxy.services}
+    every = dumps.proxy("v1.36.3/nft-v4")
+    proxy = dataclasses.replace(proxy, services=every.services, endpoint_slices=every.endpoint_slices)
+    node = read_node(dumps.text(name), name, proxy)
+    if said is None:
+        chosen, comparison = fitted(proxy, node)
+        assert chosen.options.version == "v1.29"
+    else:
+        comparison = compared(proxy, node)
+    if said == "v1.33":
+        assert {cause.setting for cause in comparison.causes} >= {"--proxy-version", "Services of the objects"}
+        assert "v1.29" in comparison.fitting
+        return
+    left_out = [note for note in comparison.notes if note.endswith("is not compared.")]
+    assert len(left_out) == 3
+    assert any(
+        "198.51.100.0/25 of default/ranges-overlap:web's source ranges overlap. What is here was written before that:"
+        " default/ranges-overlap is not compared." in note
+        for note in left_out
+    )
+    missing = {one.service for one in comparison.differences}
+    assert missing.isdisjoint(own)
+
+
 def test_a_service_that_the_node_lacks_is_named(make_proxy, tmp_path, objects):
     given = load_either(str(objects))
     proxy = make_proxy(Choice(ProxyMode.IPTABLES, "v1.32"))
@@ -201,8 +286,103 @@ def test_a_service_that_the_node_lacks_is_named(make_proxy, tmp_path, objects):
     assert cause.sentence == f"The Service {first.key} is among the objects, but without a rule on the node."
 
 
+def with_endpoints(proxy, key, change):
+    """Return a kube-proxy that has heard of other endpoints of a Service."""
+    slices = tuple(
+        one.model_copy(update={"endpoints": change(one.endpoints)})
+        if one.service_key == key and one.address_type == "IPv4"
+        else one
+        for one in proxy.endpoint_slices
+    )
+    options = dataclasses.replace(proxy.options, nfacct=False)
+    return dataclasses.replace(proxy, endpoint_slices=slices, options=options)
+
+
+def unready(endpoint):
+    return endpoint.model_copy(update={"conditions": endpoint.conditions.model_copy(update={"ready": False})})
+
+
+ENDPOINTS = {
+    "one is missing": (
+        lambda some: some[1:],
+        "The endpoint 10.244.1.1:8080 of shop/web:http is missing on the node.",
+    ),
+    "one was not ready": (
+        lambda some: (unready(some[0]), *some[1:]),
+        "The endpoint 10.244.1.1:8080 of shop/web:http is missing on the node.",
+    ),
+    "all are missing": (
+        lambda _some: (),
+        "3 endpoints of shop/web:http (10.244.1.1:8080, 10.244.1.2:8080, 10.244.1.3:8080) are missing on the node.",
+    ),
+    "one is extra": (
+        lambda some: (*some, some[0].model_copy(update={"addresses": ("10.244.9.9",)})),
+        "The endpoint 10.244.9.9:8080 of shop/web:http is on the node, but not among the objects' ready ones.",
+    ),
+    "one is another": (
+        lambda some: (*some[1:], some[0].model_copy(update={"addresses": ("10.244.9.9",)})),
+        (
+            "The endpoint 10.244.1.1:8080 of shop/web:http is missing on the node."
+            " The endpoint 10.244.9.9:8080 of shop/web:http is on the node, but not among the objects' ready ones."
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "sentence"), ENDPOINTS.values(), ids=ENDPOINTS)
+@pytest.mark.parametrize(
+    ("mode", "version"),
+    [
+        (ProxyMode.IPTABLES, "v1.17"),
+        (ProxyMode.IPTABLES, "v1.32"),
+        *((ProxyMode.NFTABLES, f"v1.{n}") for n in (29, 32, 36)),
+    ],
+    ids=str,
+)
+def test_endpoints_that_are_others_are_named(make_proxy, mode, version, change, sentence):
+    proxy = make_proxy(Choice(mode, version))
+    comparison = check(proxy, saved_uncounted(with_endpoints(proxy, "shop/web", change)), "node")
+    [cause] = comparison.causes
+    assert (cause.setting, cause.sentence) == ("endpoints of shop/web", sentence)
+    assert {one.cause for one in comparison.differences} == {0}
+    assert version in comparison.fitting
+
+
+def test_endpoints_are_told_beside_another_cause(make_proxy):
+    proxy = make_proxy(Choice(ProxyMode.IPTABLES, "v1.32"))
+    there = with_endpoints(proxy, "shop/web", lambda some: some[1:])
+    there = with_endpoints(there, "shop/sticky", lambda some: some[:1])
+    there = dataclasses.replace(there, options=dataclasses.replace(there.options, cluster_cidrs=("10.9.0.0/16",)))
+    comparison = check(proxy, saved_uncounted(there), "node")
+    assert {cause.setting for cause in comparison.causes} == {
+        "--cluster-cidr",
+        "endpoints of shop/web",
+        "endpoints of shop/sticky",
+    }
+    assert {one.cause for one in comparison.differences} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("name", ["v1.16.0/iptables-v4", "v1.33.13/iptables-v4", "v1.33.13/nft-v4", "v1.36.3/nft-v6"])
+def test_endpoints_of_many_services_are_one_cause(dumps, name):
+    """But for those of which more is otherwise then."""
+    proxy = dumps.proxy(name)
+    kind = "IPv6" if "v6" in name else "IPv4"
+    slices = [one for one in proxy.endpoint_slices if len(one.endpoints) > 1 and one.address_type == kind]
+    known = {id(one) for one in slices[:12]}
+    fewer = tuple(
+        one.model_copy(update={"endpoints": one.endpoints[:1]}) if id(one) in known else one
+        for one in proxy.endpoint_slices
+    )
+    comparison = check(dataclasses.replace(proxy, endpoint_slices=fewer), dumps.text(name), name)
+    [cause] = comparison.causes
+    assert cause.setting == "endpoints"
+    assert re.match(r"Endpoints of \d+ Services \(.*\) are other ones: \d+ only there\.", cause.sentence)
+    left = {one.service for one in comparison.differences if one.cause is None}
+    assert left <= {"default/terminating"}  # where it serves besides while it ends
+
+
 def test_nothing_is_said_that_does_not_explain(dumps):
-    """An endpoint that is missing has none of these causes; the release is right, and so it is said."""
+    """An endpoint that is missing for one way in alone has none of these causes; the release is right, and so said."""
     name = "v1.33.13/iptables-v4"
     text = dumps.text(name)
     [rule, *_] = re.findall(r"^-A KUBE-SVL-.*default/lb-local:web.*\n", text, re.MULTILINE)
@@ -268,6 +448,20 @@ def test_some_release_is_always_nearest(make_proxy):
     assert comparison.causes == ()
     assert comparison.nearest == "v1.14"
     assert comparison.left > 1
+
+
+@pytest.mark.parametrize("version", ["v1.22", "v1.24", "v1.28", "v1.31", "v1.35", "v1.36"])
+def test_a_gate_that_the_release_cannot_have_so_is_not_advised(dumps, version):
+    """Of those that matter for these objects, which are all."""
+    proxy = dumps.proxy("v1.36.3/iptables-v4", version=version)
+    rules = Side(expected(proxy))
+    advised = [one.cure for one in settings(proxy, rules, rules) if one.setting.startswith("--feature-gates")]
+    for cure in advised:
+        said = from_words({"feature_gates": cure.removeprefix("give --feature-gates ")})
+        assert said.fitting(ProxyMode.IPTABLES, proxy.options.release)
+    names = {cure.split()[-1].partition("=")[0] for cure in advised}
+    own = {"v1.22": {"IPv6DualStack"}, "v1.31": {"LoadBalancerIPMode"}, "v1.36": {"AllowServiceExternalIPs"}}
+    assert names == own.get(version, set())
 
 
 def test_chance_is_no_difference_and_is_said(dumps):

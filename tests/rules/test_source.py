@@ -156,7 +156,9 @@ def test_hints_that_are_not_used_are_said(given):
     assert re.search(r"zones, which are not used: .* \(--node-zone says it\)", notes("v1.31", Settings()))
     assert "for nodes" not in notes("v1.31", Settings())
     assert re.search(r"nodes, which are not used: .* \(--node-name says it\)", notes("v1.34", Settings()))
-    assert notes("v1.34", node_in("zone-a")) == ""
+    assert notes("v1.34", node_in("zone-a")) == ""  # no hint is for it
+    assert notes("v1.33.1", node_in("z1")) == ""
+    assert re.fullmatch(r"Hints for the zone z1 .* v1\.34 can lose the node's zone .*", notes("v1.34", node_in("z1")))
     assert notes("v1.30", Settings()) == ""  # which would want an annotation
 
 

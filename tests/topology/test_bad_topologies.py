@@ -150,7 +150,7 @@ CHANGES = {
         "proxy-mode: iptables, proxy-version: v1.14",
         "proxy-mode: nftables, iptables-masquerade-bit: 3",
         6,
-        "hosts.node.iptables-masquerade-bit: is for iptables mode (leave it away)",
+        "hosts.node.iptables-masquerade-bit: is for iptables mode: nftables mode makes nothing of it (leave it away)",
     ),
     "setting that wants another": (
         "v1.14",

@@ -12,7 +12,7 @@ from lab.topology.ways import way, way_out
 from lab.vocabulary import Family
 
 INPUTS = Path(__file__).parents[1] / "support" / "inputs"
-TOPOLOGIES = INPUTS.parent.parent / "topologies"
+TOPOLOGIES = Path(__file__).parents[2] / "topologies"
 
 
 @pytest.mark.parametrize(
