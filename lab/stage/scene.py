@@ -21,6 +21,7 @@ from lab.conntrack.witness import Judged, Judgement, counters
 from lab.errors import LabError, MissingError, raise_if_of_machine
 from lab.fabric import Lab
 from lab.host import RunningHost
+from lab.punctuality import Punctuality
 from lab.recorder import Recorder, UnseenError
 from lab.timeline import Check, Counters, Injected, Timeline, end_of_way
 from lab.topology.ways import way
@@ -60,6 +61,7 @@ class Scene:
         self.behaviour = behaviour
         self.cast = cast
         self.family = family
+        self._punctuality = lab.keep(Punctuality())
         others = (node.name for node in lab.topology.nodes if node.name != cast.node)
         self._nodes = (cast.node, *others)
         self.recorder = Recorder(lab, self._nodes, each=self.sees_each)
@@ -508,6 +510,7 @@ class Scene:
             findings=(*self._findings, *self._bypasses()),
             trace=self._trace,
             standstill=self._standstill,
+            held_up=self._punctuality.late,
             faults=tuple(dict.fromkeys(self._faults)),
         )
 
