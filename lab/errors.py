@@ -74,6 +74,10 @@ class InputWarning(LabWarning):
     """A part of what was given is not used, or not as it may be meant: look at the named place. The rest is used."""
 
 
+class HeldUpWarning(LabWarning):
+    """The machine kept a trial from running for so long that it is tried again; nothing is wrong with the trial."""
+
+
 def warn(words: str, kind: type[LabWarning] = InputWarning) -> None:
     """Tell whoever uses the lab something, first of all that a part of what was given is not used.
 

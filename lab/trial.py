@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import Any, Final, TypeAlias
 from lab.cases import Case
 from lab.cases.demands import answered_at_node, to_vips
 from lab.cast import Cast
-from lab.errors import InputError, LabError, LabWarning, MachineError, MissingError, warn
+from lab.errors import HeldUpWarning, InputError, LabError, MachineError, MissingError, warn
 from lab.fabric import Lab
 from lab.features import require
 from lab.fixes import Fix, Protection
@@ -39,10 +40,6 @@ _LASTING: Final = (InputError, MissingError, MachineError)  # what comes of thes
 
 class HeldUpError(LabError):
     """The machine kept a trial from running for so long that what came of it may be the clock's doing: try it again."""
-
-
-class HeldUpWarning(LabWarning):
-    """A trial was kept from running for long, and is tried again."""
 
 
 @dataclass(frozen=True)
@@ -289,8 +286,10 @@ async def run(setting: Setting, behaviour: Behaviour, keep: Keep = _forget) -> R
 
 
 def say_again(setting: Setting, held_up: HeldUpError) -> None:
-    """Warn that a trial is tried once more."""
-    warn(f"{setting.case.name} with {setting.fix.name} is tried again: {held_up}", HeldUpWarning)
+    """Warn that a trial is tried once more; that is nobody's error, whatever else is to be done with warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", HeldUpWarning)
+        warn(f"{setting.case.name} with {setting.fix.name} is tried again: {held_up}", HeldUpWarning)
 
 
 async def _run_once(setting: Setting, behaviour: Behaviour, keep: Keep) -> Result:
