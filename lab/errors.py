@@ -81,19 +81,30 @@ class UnknownNameError(InputError):
         super().__init__(message or f"there is no {kind} {name!r}", source=source, cure=cure)
 
 
-class InputWarning(UserWarning):
+class LabWarning(UserWarning):
+    """What whoever uses the lab has to know, and that stops nothing."""
+
+
+class InputWarning(LabWarning):
     """A part of what was given is not used, or not as it may be meant: look at the named place. The rest is used."""
 
 
-def warn(words: str) -> None:
-    """Tell whoever gave something that a part of it is not used: the command on stderr, pytest in its summary."""
+class HeldUpWarning(LabWarning):
+    """The machine kept a trial from running for so long that it is tried again; nothing is wrong with the trial."""
+
+
+def warn(words: str, kind: type[LabWarning] = InputWarning) -> None:
+    """Tell whoever uses the lab something, first of all that a part of what was given is not used.
+
+    The command tells it on stderr, pytest in its summary.
+    """
     import warnings
 
-    warnings.warn(words, InputWarning, stacklevel=2)
+    warnings.warn(words, kind, stacklevel=2)
 
 
 def tell_warnings() -> None:
-    """Have each warning about what was given be one line on stderr, as the command's errors are."""
+    """Have each warning of the lab's be one line on stderr, as the command's errors are."""
     import warnings
 
     formatted = warnings.formatwarning
@@ -101,12 +112,12 @@ def tell_warnings() -> None:
     def line(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
-        if issubclass(category, InputWarning):
+        if issubclass(category, LabWarning):
             return f"lab: {message}\n"
         return formatted(message, category, filename, lineno, line)
 
     warnings.formatwarning = line
-    warnings.simplefilter("default", InputWarning)
+    warnings.simplefilter("default", LabWarning)
 
 
 class MissingError(LabError):

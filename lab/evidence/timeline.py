@@ -16,6 +16,10 @@ from lab.evidence.window import Prediction
 #: (struct ip_conntrack_stat, include/linux/netfilter/nf_conntrack_common.h).
 LOSING: Final = ("insert_failed", "drop", "early_drop", "clash_resolve", "chain_toolong")
 
+#: In seconds: half of what the lab's own bounds are, and of what an entry has left after each accepted RST, whatever
+#: its state (TCP_CONNTRACK_CLOSE, by nf_conntrack_tcp_packet in net/netfilter/nf_conntrack_proto_tcp.c).
+_TOO_LONG: Final = 5.0
+
 # Destination unreachable: RFC 792; RFC 4443, 3.1.
 _UNREACHABLE: Final = {ICMP: 3, ICMPV6: 1}
 
@@ -194,6 +198,7 @@ class Timeline:
     :param checks: what the case held against what was seen.
     :param findings: what kernels may differ in, in words that are the same where they do not.
     :param faults: what is wrong with the instruments themselves; not empty means that nothing can be concluded.
+    :param held_up: for how long the trial was kept from running, in seconds, while all time-outs went on.
     :param tries: the attempts of a client that begins again, in their order; empty where it has only one.
     :param wanted: bytes that such a client asks for.
     :param load: the downloads, where there were many at once. Packets are counted then, and none is sighted; judged
@@ -227,12 +232,20 @@ class Timeline:
     load: Load | None = None
     standstill: tuple[str, ...] = ()
     trace: str = ""
+    held_up: float = 0.0
 
     @property
     def refused(self) -> tuple[str, ...]:
         """How it is known that there was no connection: in a few words, where it ended, and which rules counted."""
         head = f"no connection: {self.refusal or 'nobody tried'}"
         return (head, *filter(None, (self.trace,)), *self.counters.other_drops)
+
+    @property
+    def disturbed(self) -> str:
+        """Why what was seen may be the clock's doing and not that of what is tried; empty where it is not."""
+        if self.held_up < _TOO_LONG:
+            return ""
+        return f"the machine kept the trial from running for {self.held_up:.0f} s, while all time-outs went on"
 
     def end_of(self, host: str) -> SocketEnd | None:
         """Return how the socket of ``host`` ended, None where it never was."""

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from lab.results.result import Result
     from lab.topology.model import Topology
     from lab.trial.batch import ProxyChoice
+    from lab.trial.setting import Setting
     from lab.vocabulary import Behaviour
 
 Word = TypeVar("Word", bound="StrEnum")
@@ -125,6 +126,7 @@ class TrialRunner:
         """
         from lab import cases
         from lab.trial.batch import select
+        from lab.trial.runner import HeldUpError, say_again
 
         said = {
             "fix": fix,
@@ -145,10 +147,17 @@ class TrialRunner:
         [setting] = select([chosen], [_fix(words)], topology, asked, proxy, _service(words), settings=rest).settings
         with _missing_is_skipped():
             behaviour = _behaviour(self._item.config, setting.family)
-            self.close()
-            lab = _build(self._item, setting.topology, setting.family, setting.fix, setting.service)
-            self._labs.append(lab)
-            return lab.try_setting(setting, behaviour)
+            try:
+                return self._try(setting, behaviour)
+            except HeldUpError as held_up:
+                say_again(setting, held_up)
+                return self._try(setting, behaviour)
+
+    def _try(self, setting: Setting, behaviour: Behaviour) -> Result:
+        self.close()
+        lab = _build(self._item, setting.topology, setting.family, setting.fix, setting.service)
+        self._labs.append(lab)
+        return lab.try_setting(setting, behaviour)
 
     def close(self) -> None:
         """End the last trial's lab."""

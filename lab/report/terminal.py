@@ -245,7 +245,8 @@ def timeline_lines(timeline: Timeline) -> list[Text]:
         lines = load_lines(timeline, timeline.load)
     else:
         lines = [*_Drawing(timeline).lines(), *_ending(timeline)]
-    return [*lines, *(Text(f"found: {finding}") for finding in timeline.findings)]
+    disturbed = [Text(timeline.disturbed, _OOPS)] if timeline.disturbed else []
+    return [*lines, *disturbed, *(Text(f"found: {finding}") for finding in timeline.findings)]
 
 
 def _about(injected: Injected) -> str:

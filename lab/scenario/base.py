@@ -25,6 +25,7 @@ from lab.evidence.timeline import Check, Counters, Injected, Timeline, end_of_wa
 from lab.fabric.dropped import counted_drops, dropped_as_invalid
 from lab.fabric.host import RunningHost
 from lab.fabric.lab import Lab
+from lab.scenario.punctuality import Punctuality
 from lab.scenario.recorder import Recorder, UnseenError
 from lab.scenario.roles import Cast
 from lab.topology.ways import way
@@ -62,6 +63,7 @@ class Scene:
         self.behaviour = behaviour
         self.cast = cast
         self.family = family
+        self._punctuality = lab.keep(Punctuality())
         others = (node.name for node in lab.topology.nodes if node.name != cast.node)
         self._nodes = (cast.node, *others)
         self.recorder = Recorder(lab, self._nodes, each=self.sees_each)
@@ -510,6 +512,7 @@ class Scene:
             findings=(*self._findings, *self._bypasses()),
             trace=self._trace,
             standstill=self._standstill,
+            held_up=self._punctuality.late,
             faults=tuple(dict.fromkeys(self._faults)),
         )
 

@@ -491,6 +491,7 @@ class Stage(Scene):
     def finish(self) -> Timeline:
         """Stop the instruments, read the counters, close the connection, and return what was seen."""
         timeline = super().finish()
+        self._take_errors()  # what ended an end may have come while the other was waited for
         sockets = self._ends or ((self._half_open,) if self._half_open is not None else ())
         ends = tuple(self._end(end) for end in sockets)
         for end in sockets:

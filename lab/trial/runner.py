@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from lab.errors import LabError
+from lab.errors import HeldUpWarning, InputError, LabError, MachineError, MissingError, warn
 from lab.evidence.timeline import Timeline
 from lab.fabric.lab import Lab
 from lab.netns.features import require
@@ -24,6 +25,13 @@ def _forget(_timeline: Timeline) -> None:
     pass
 
 
+_LASTING: Final = (InputError, MissingError, MachineError)  # what comes of these comes again
+
+
+class HeldUpError(LabError):
+    """The machine kept a trial from running for so long that what came of it may be the clock's doing: try it again."""
+
+
 async def act(play: Callable[[Any], Awaitable[None]], stage: Scene, keep: Keep = _forget) -> Timeline:
     """Let a case play on a stage, and return what was seen.
 
@@ -39,13 +47,26 @@ async def act(play: Callable[[Any], Awaitable[None]], stage: Scene, keep: Keep =
             await play(stage)
     except StalledError as standstill:
         stage.stand_still(str(standstill))
-    except Exception:
+    except Exception as error:
+        seen = None
         with contextlib.suppress(LabError, OSError):  # the first failure is the one to be told
-            keep(stage.finish())
+            seen = stage.finish()
+            keep(seen)
+        if seen is not None and isinstance(error, LabError) and not isinstance(error, _LASTING):
+            _check_punctual(seen, str(error))
         raise
     timeline = stage.finish()
     keep(timeline)
     return timeline
+
+
+def _check_punctual(timeline: Timeline, came: str) -> None:
+    """Refuse to conclude anything from what came of a trial that was kept from running.
+
+    :raises HeldUpError: it was.
+    """
+    if timeline.disturbed:
+        raise HeldUpError(f"{timeline.disturbed}: {came}")
 
 
 def judge(setting: Setting, behaviour: Behaviour, timeline: Timeline) -> Result:
@@ -62,6 +83,21 @@ async def run(setting: Setting, behaviour: Behaviour, keep: Keep = _forget) -> R
     :raises MissingError: the machine lacks what the case needs; says what brings it.
     :raises LabError: the trial could not be run; says why.
     """
+    try:
+        return await _run_once(setting, behaviour, keep)
+    except HeldUpError as held_up:
+        say_again(setting, held_up)
+        return await _run_once(setting, behaviour, keep)
+
+
+def say_again(setting: Setting, held_up: HeldUpError) -> None:
+    """Warn that a trial is tried once more; that is nobody's error, whatever else is to be done with warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", HeldUpWarning)
+        warn(f"{setting.case.name} with {setting.fix.name} is tried again: {held_up}", HeldUpWarning)
+
+
+async def _run_once(setting: Setting, behaviour: Behaviour, keep: Keep) -> Result:
     with Lab(setting.topology, family=setting.family, change=setting.fix.change) as lab:
         return await run_in(lab, setting, behaviour, keep)
 
@@ -71,10 +107,16 @@ async def run_in(lab: Lab, setting: Setting, behaviour: Behaviour, keep: Keep = 
 
     The one way in which a trial is run: for the command, for pytest and in guests.
 
+    :raises HeldUpError: it was not as expected, and the machine kept it from running.
     :raises LabError: and others, as :func:`act`.
     """
     case = setting.case
     for feature in case.needs:
         require(feature)
     stage = case.stage(lab, setting.players, setting.family, behaviour)
-    return judge(setting, behaviour, await act(case.play, stage, keep))
+    result = judge(setting, behaviour, await act(case.play, stage, keep))
+    if not result.as_expected:
+        verdict = result.verdict
+        came = (f"{verdict.outcome} ({verdict.decided_by})", *verdict.disagreements)
+        _check_punctual(result.timeline, "; ".join(came))
+    return result

@@ -312,7 +312,7 @@ def _disagreements(timeline: Timeline, outcome: Outcome, judged: Judged | None) 
     victim = timeline.end_of(_sender(timeline))
     lives = victim is not None and victim.error is None and outcome not in (Outcome.RESET, Outcome.KILLED)
     if lives and any(_is_exact(timeline, reset) for reset in resets(timeline)):
-        found.append(f"a reset with the exact number reached the {_sender(timeline)}, and yet the connection went on")
+        found.append(f"a reset with the exact number reached the {_sender(timeline)}, and yet its socket lives")
     return tuple(found)
 
 

@@ -1,11 +1,13 @@
 """Whether verdicts stay the same under load: every trial again and again, disturbed from outside.
 
-    python tests/benchmarks/soak.py [CASE ...] [--fix FIX ...] [--rounds N] [--topology NAME] [--seed N]
+    python tests/benchmarks/soak.py [CASE ...] [--fix FIX ...] [--rounds N] [--seed N]
+        [--topology NAME] [--proxy-mode MODE] [--proxy-version VERSION] [--backend BACKEND] [--family FAMILY]
 
 Every processor but one is kept busy, and the process that runs the trials is stopped (SIGSTOP) and continued at random
-moments. Without CASE these are all that are not slow, without FIX all fixes. What was not as expected is printed, with
-its disagreements and its timeline; the exit code is 1 where there was any, or where not all were run. The seed decides
-in which order trials are run, and when and for how long they are stopped.
+moments. Without CASE these are all that are not slow, without FIX all fixes; the other words are those of `lab run`, so
+that the command of one trial is its soak as well. What was not as expected is printed, with its disagreements and its
+timeline; the exit code is 1 where there was any, or where not all were run. The seed decides in which order trials are
+run, and when and for how long they are stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from multiprocessing.connection import Connection
 from measure import machine
 
 from lab.cases import find, usual
-from lab.errors import LabError, MissingError
+from lab.errors import LabError, MissingError, tell_warnings
 from lab.fixes import FIXES
 from lab.netns import userns
 from lab.report.terminal import timeline_text
@@ -35,13 +37,14 @@ from lab.topology.reader import load
 from lab.trial import batch
 from lab.trial.probe import ask
 from lab.trial.setting import Setting
-from lab.vocabulary import Family
+from lab.vocabulary import Backend, Family, ProxyMode
 
 # In seconds, exponential: what a scheduler may take away, and now and then more than a delayed acknowledgement waits
-# (40 ms, TCP_DELACK_MIN) or TCP waits before it sends again (200 ms, TCP_RTO_MIN; include/net/tcp.h).
+# (40 ms, TCP_DELACK_MIN) or TCP waits before it sends again (200 ms, TCP_RTO_MIN; include/net/tcp.h). Seldom for longer
+# than an entry lives after a RST (10 s): the trial has to see that itself.
 _BETWEEN_STOPS = 0.03
-_STOPS = (0.001, 0.01, 0.05, 0.2)
-_WEIGHTS = (10, 10, 5, 1)
+_STOPS = (0.001, 0.01, 0.05, 0.2, 12)
+_WEIGHTS = (1000, 1000, 500, 100, 1)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 #: A setting's place in the list, and what was wrong with the trial: empty where nothing was.
@@ -78,6 +81,7 @@ def keep_busy() -> None:
 def run(settings: list[Setting], order: list[int], family: Family, results: Connection) -> None:
     """Run the trials, and tell what came of each as soon as it is over."""
     userns.ensure()
+    tell_warnings()
     with asyncio.Runner() as runner:
         behaviour = runner.run(ask(family))
         for number in order:
@@ -117,7 +121,8 @@ def main(arguments: argparse.Namespace) -> int:
     fixes = [FIXES[name] for name in arguments.fix or FIXES]
     topology = load(arguments.topology) if arguments.topology else None
     named = bool(arguments.cases)
-    settings = batch.select(cases, fixes, topology, Family.IPV4, (None, None, None), named=named).settings
+    proxy = (arguments.proxy_mode, arguments.proxy_version, arguments.backend)
+    settings = batch.select(cases, fixes, topology, arguments.family, proxy, named=named).settings
     chance = random.Random(arguments.seed)
     order = [number for _ in range(arguments.rounds) for number in chance.sample(range(len(settings)), len(settings))]
     print(f"{machine()}; {len(settings)} trials by {arguments.rounds} rounds, seed {arguments.seed}", flush=True)
@@ -130,7 +135,7 @@ def main(arguments: argparse.Namespace) -> int:
         for _ in range(max(1, (os.cpu_count() or 1) - 1)):
             stack.enter_context(beside(keep_busy))
         ear, mouth = multiprocessing.get_context("fork").Pipe(duplex=False)  # its end is seen where nobody else has it
-        worker = stack.enter_context(beside(run, settings, order, Family.IPV4, mouth))
+        worker = stack.enter_context(beside(run, settings, order, arguments.family, mouth))
         mouth.close()
         stack.enter_context(contextlib.suppress(KeyboardInterrupt))  # what came of it so far is told
         for number, fault in disturbed(worker, ear, chance):
@@ -153,6 +158,10 @@ PARSER.add_argument("cases", nargs="*", metavar="CASE")
 PARSER.add_argument("--fix", action="append", choices=list(FIXES))
 PARSER.add_argument("--rounds", type=int, default=10)
 PARSER.add_argument("--topology", default=None, help="where the cases play, instead of each in its own")
+PARSER.add_argument("--proxy-mode", type=ProxyMode, choices=list(ProxyMode))
+PARSER.add_argument("--proxy-version")
+PARSER.add_argument("--backend", type=Backend, choices=list(Backend))
+PARSER.add_argument("--family", type=Family, choices=list(Family), default=Family.IPV4)
 PARSER.add_argument("--seed", type=int, default=1)
 
 if __name__ == "__main__":

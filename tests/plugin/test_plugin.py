@@ -334,6 +334,33 @@ def test_options_fill_in_what_tests_leave_open(project):
 
 
 @pytest.mark.kernel
+def test_a_trial_that_the_machine_held_up_is_tried_again(project):
+    project.makepyfile(
+        """
+        import dataclasses, os, signal
+        from lab.cases import find
+
+        STOPS = [True]
+
+        async def play(stage):
+            await stage.establish()
+            if STOPS and STOPS.pop():
+                os.system("(sleep 5.5; kill -CONT $PPID) &")
+                os.kill(os.getpid(), signal.SIGSTOP)
+                stage.expect("no stop", False)
+            await stage.inject(stage.from_server(payload=stage.next_bytes(1)))
+            await stage.go_on()
+
+        def test_held_up(trial):
+            assert trial(dataclasses.replace(find("in-window"), play=play)).as_expected
+        """
+    )
+    result = run(project)
+    result.assert_outcomes(passed=1, warnings=1)
+    result.stdout.fnmatch_lines(["*HeldUpWarning: in-window with none is tried again: the machine kept the trial *"])
+
+
+@pytest.mark.kernel
 def test_a_trial_plays_where_the_marker_says_or_in_its_own_topology(project):
     project.makepyfile(
         """

@@ -42,6 +42,14 @@ def test_it_says_what_was_not_as_expected():
     assert "in-window, fix none: 2 of 2" in done.stdout
 
 
+@pytest.mark.kernel
+def test_one_trial_is_soaked_as_it_is_run():
+    words = "--fix drop-forward --topology congested --proxy-mode nftables --proxy-version v1.33 --family ipv6"
+    done = soak("in-window", *words.split(), "--rounds", "1", before=WRONG)
+    assert done.returncode == 1
+    assert "> node client    [fd00:10::2]:34567 > [fd00:192:168::2]:80  SYN seq 0" in done.stdout
+
+
 def test_it_stops_and_continues(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from soak import disturbed

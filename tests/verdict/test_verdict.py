@@ -110,7 +110,7 @@ def test_a_server_that_was_reset_by_nobody_seen_is_lost():
             "rules dropped 1 INVALID packets, the witness counted 0",
         ),
         (timeline(dropped=0), "the packet did not reach client, but no rule counted a drop"),
-        (timeline(LEAKED, RESET), "a reset with the exact number reached the server, and yet the connection went on"),
+        (timeline(LEAKED, RESET), "a reset with the exact number reached the server, and yet its socket lives"),
         (
             timeline(dropped=1, ends=(SocketEnd("client", CLIENT, None, 25, 5000, False), *timeline().ends[1:])),
             "client received bytes that were not sent",
@@ -345,7 +345,7 @@ def test_what_no_node_judged_and_conntrack_counted_is_put_down_to_conntrack():
 
 
 def test_a_reset_with_the_exact_number_that_the_connection_outlived_is_pointed_out_of_that_number_alone():
-    words = "a reset with the exact number reached the server, and yet the connection went on"
+    words = "a reset with the exact number reached the server, and yet its socket lives"
     near = dataclasses.replace(RESET, packet=packet(CLIENT, POD, RST, sequence=17))
     assert words in decide(timeline(LEAKED, RESET)).disagreements
     assert words not in decide(timeline(LEAKED, near)).disagreements

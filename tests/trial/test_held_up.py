@@ -1,0 +1,106 @@
+"""A trial that the machine kept from running is tried again, for entries expire and bounds pass meanwhile."""
+
+import asyncio
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lab.cases import find
+from lab.cases.case import always, on_every_kernel
+from lab.fixes import NONE
+from lab.topology.reader import load
+from lab.trial import runner
+from lab.trial.setting import Setting
+from lab.verdict import Outcome
+from lab.vocabulary import Behaviour, Family
+
+pytestmark = pytest.mark.kernel
+
+STOPPED = 5.5  # seconds: longer than a trial may be kept waiting, and than its entry lives below
+
+#: Runs one trial, whose first attempts, as many as are said, stop themselves where the entry has four seconds left.
+SCRIPT = """
+import asyncio, dataclasses, os, signal, sys
+from lab import trial
+from lab.cases import find
+from lab.cases.case import always, on_every_kernel
+from lab.errors import LabError, tell_warnings
+from lab.fixes import NONE
+from lab.netns import userns
+from lab.topology.reader import load
+from lab.verdict import Outcome
+from lab.words import Behaviour, Family
+
+stops = [True] * int(sys.argv[1])
+
+async def play(stage):
+    await stage.establish()
+    stage.set_node_sysctl("net/netfilter/nf_conntrack_tcp_timeout_established", 4)
+    await stage.client_speaks(judged=False)
+    if stops and stops.pop():
+        os.kill(os.getpid(), signal.SIGSTOP)
+    stage.expect_entry(state="ESTABLISHED")
+    await stage.go_on()
+
+userns.ensure()
+tell_warnings()
+expected = on_every_kernel(always(None, Outcome.CONNECTED))
+case = dataclasses.replace(find("in-window"), play=play, expectations=expected)
+setting = trial.Setting(case, NONE, load("kube-proxy"), Family.IPV4)
+seen = []
+try:
+    result = asyncio.run(trial.run(setting, Behaviour.IGNORES_LATE, seen.append))
+    print(result.verdict.outcome, result.as_expected)
+except LabError as error:
+    print(f"{type(error).__name__}: {error}")
+print(len(seen))
+"""
+
+
+def run(stops):
+    """Run the trial; stop it as often as it asks for, and return what it said."""
+    command = [sys.executable, "-c", SCRIPT, str(stops)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(stops):
+            _pid, status = os.waitpid(process.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status)
+            time.sleep(STOPPED)
+            process.send_signal(signal.SIGCONT)
+        return process.communicate(timeout=60)
+
+
+def test_one_that_was_held_up_is_tried_again():
+    said, warned = run(1)
+    assert said.splitlines() == ["connected True", "2"]
+    [line] = warned.splitlines()
+    assert line.startswith("lab: in-window with none is tried again: the machine kept the trial from running for ")
+    assert " s, while all time-outs went on: reset (" in line
+    assert "expected a conntrack entry, state ESTABLISHED, but it is none" in line
+
+
+def test_one_that_was_held_up_twice_has_no_result():
+    said, _warned = run(2)
+    first, count = said.splitlines()
+    assert first.startswith("HeldUpError: the machine kept the trial from running for ")
+    assert count == "2"
+
+
+def test_an_end_that_failed_while_the_other_was_waited_for_is_asked(monkeypatch):
+    monkeypatch.setattr("lab.traffic.stream._BOUND", 2.0)
+
+    async def play(stage):
+        await stage.establish()
+        stage.forget_entry()
+        await stage.go_on()
+
+    case = dataclasses.replace(find("in-window"), play=play, expectations=on_every_kernel(always(None, Outcome.RESET)))
+    setting = Setting(case, NONE, load("kube-proxy"), Family.IPV4)
+    result = asyncio.run(runner.run(setting, Behaviour.IGNORES_LATE))
+    assert result.as_expected, result.verdict
+    assert result.verdict.because[0] == "a later packet leaked, RST, ECONNRESET"
+    assert result.timeline.standstill
