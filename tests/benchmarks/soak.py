@@ -82,11 +82,11 @@ def run(settings: list[Setting], order: list[int], family: Family, results: Conn
     """Run the trials, and tell what came of each as soon as it is over."""
     userns.ensure()
     tell_warnings()
-    with asyncio.Runner() as runner:
-        behaviour = runner.run(ask(family))
+    with asyncio.Runner() as loop:
+        behaviour = loop.run(ask(family))
         for number in order:
             try:
-                result = runner.run(runner.run(settings[number], behaviour))
+                result = loop.run(runner.run(settings[number], behaviour))
             except MissingError as missing:
                 results.send((number, f"cannot be had here: {missing}"))
             except LabError as error:

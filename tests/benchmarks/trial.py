@@ -123,11 +123,11 @@ def main(rounds: int) -> None:
             way: Setting(find("beyond-window"), fix, with_proxy(load("kube-proxy"), mode, None, backend), Family.IPV4)
             for way, (mode, backend) in WAYS.items()
         }
-        with asyncio.Runner() as runner:
+        with asyncio.Runner() as loop:
 
             def once(setting: Setting) -> float:
                 def run() -> None:
-                    assert runner.run(runner.run(setting, behaviour)).as_expected
+                    assert loop.run(runner.run(setting, behaviour)).as_expected
 
                 return milliseconds(run)
 
