@@ -17,7 +17,7 @@ from measure import machine, milliseconds
 from lab.cases import CASES, HEADLINE, Case
 from lab.fixes import DEFAULT_FIXES, FIXES, Fix
 from lab.netns import userns
-from lab.trial import batch
+from lab.trial import batch, runner
 from lab.trial.probe import ask
 from lab.vocabulary import Family
 

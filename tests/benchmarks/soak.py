@@ -34,7 +34,7 @@ from lab.fixes import FIXES
 from lab.netns import userns
 from lab.report.terminal import timeline_text
 from lab.topology.reader import load
-from lab.trial import batch
+from lab.trial import batch, runner
 from lab.trial.probe import ask
 from lab.trial.setting import Setting
 from lab.vocabulary import Backend, Family, ProxyMode

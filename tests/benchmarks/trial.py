@@ -31,6 +31,7 @@ from lab.scenario import Stage
 from lab.scenario.recorder import Recorder
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
+from lab.trial import runner
 from lab.trial.probe import ask
 from lab.trial.setting import Setting
 from lab.vocabulary import Backend, Family, ProxyMode
