@@ -152,7 +152,7 @@ PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 PARSER.add_argument("cases", nargs="*", metavar="CASE")
 PARSER.add_argument("--fix", action="append", choices=list(FIXES))
 PARSER.add_argument("--rounds", type=int, default=10)
-PARSER.add_argument("--topology", default=None, help="where the cases play, instead of each in its own")
+PARSER.add_argument("--topology", default=None, help="where the cases run, instead of each in its own")
 PARSER.add_argument("--seed", type=int, default=1)
 
 if __name__ == "__main__":

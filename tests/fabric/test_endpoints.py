@@ -95,9 +95,7 @@ def test_the_first_endpoint_of_a_service_without_slices_gets_one():
     with Lab(parse(f"{head}---\n{service}"), family=Family.IPV4) as lab:
         assert "has no endpoints" in rules(lab)
         lab.endpoints.add("web", "10.0.3.2")
-        assert list(lab.endpoints) == [
-            KnownEndpoint("default/web", "10.0.3.2", ("80/TCP",), "ready", "server-3")
-        ]
+        assert list(lab.endpoints) == [KnownEndpoint("default/web", "10.0.3.2", ("80/TCP",), "ready", "server-3")]
         assert "--to-destination 10.0.3.2:80" in rules(lab)
         assert "has no endpoints" not in rules(lab)
 
