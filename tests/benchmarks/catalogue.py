@@ -17,7 +17,7 @@ from measure import machine, milliseconds
 from lab.cases import CASES, HEADLINE, Case
 from lab.fixes import DEFAULT_FIXES, FIXES, Fix
 from lab.netns import userns
-from lab.trial import batch
+from lab.trial import batch, runner
 from lab.trial.probe import ask
 from lab.vocabulary import Family
 
@@ -28,9 +28,9 @@ def measured(cases: list[Case], fixes: list[Fix]) -> dict[str, list[float]]:
     """Try every case with every fix once; return the trials' milliseconds by case."""
     answer = asyncio.run(ask(Family.IPV4))
     times: dict[str, list[float]] = {case.name: [] for case in cases}
-    with asyncio.Runner() as runner:
+    with asyncio.Runner() as loop:
         for setting in batch.select(cases, fixes, None, Family.IPV4, (None, None, None)).settings:
-            times[setting.case.name].append(milliseconds(lambda s=setting: runner.run(runner.run(s, answer))))
+            times[setting.case.name].append(milliseconds(lambda s=setting: loop.run(runner.run(s, answer))))
     return times
 
 

@@ -32,7 +32,7 @@ from lab.fixes import FIXES
 from lab.netns import userns
 from lab.report.terminal import timeline_text
 from lab.topology.reader import load
-from lab.trial import batch
+from lab.trial import batch, runner
 from lab.trial.probe import ask
 from lab.trial.setting import Setting
 from lab.vocabulary import Family
@@ -78,11 +78,11 @@ def keep_busy() -> None:
 def run(settings: list[Setting], order: list[int], family: Family, results: Connection) -> None:
     """Run the trials, and tell what came of each as soon as it is over."""
     userns.ensure()
-    with asyncio.Runner() as runner:
-        behaviour = runner.run(ask(family))
+    with asyncio.Runner() as loop:
+        behaviour = loop.run(ask(family))
         for number in order:
             try:
-                result = runner.run(runner.run(settings[number], behaviour))
+                result = loop.run(runner.run(settings[number], behaviour))
             except MissingError as missing:
                 results.send((number, f"cannot be had here: {missing}"))
             except LabError as error:

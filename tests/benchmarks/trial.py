@@ -31,6 +31,7 @@ from lab.scenario import ConnectionScenario
 from lab.scenario.recorder import Recorder
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
+from lab.trial import runner
 from lab.trial.probe import ask
 from lab.trial.setting import Setting
 from lab.vocabulary import Backend, Family, ProxyMode
@@ -123,11 +124,11 @@ def main(rounds: int) -> None:
             way: Setting(find("beyond-window"), fix, with_proxy(load("kube-proxy"), mode, None, backend), Family.IPV4)
             for way, (mode, backend) in WAYS.items()
         }
-        with asyncio.Runner() as runner:
+        with asyncio.Runner() as loop:
 
             def once(setting: Setting) -> float:
                 def run() -> None:
-                    assert runner.run(runner.run(setting, behaviour)).as_expected
+                    assert loop.run(runner.run(setting, behaviour)).as_expected
 
                 return milliseconds(run)
 
