@@ -46,7 +46,7 @@ from lab.evidence.packet import TCP, SocketAddress
 from lab.fabric.lab import Lab
 from lab.netns import Namespace, nfacct, userns
 from lab.plugin.lab_fixture import LabUnderTest
-from lab.scenario.roles import cast
+from lab.scenario.roles import roles_in
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
 from lab.traffic.tcp import Attempt, listen
@@ -103,17 +103,17 @@ def connect_once(name, mode, version, *, hairpin=False):
     :param hairpin: the server itself is the client.
     """
     with Lab(topology(name, mode, version), family=Family.IPV4) as lab:
-        players = cast(lab.topology, Family.IPV4)
-        node = lab.hosts[players.node]
+        roles = roles_in(lab.topology, Family.IPV4)
+        node = lab.hosts[roles.node]
         trace = lab.keep(Trace(node.namespace))
         node.nft.run(script(("new", "established", "invalid")))
-        listeners = [(host, lab.keep(listen(lab.hosts[host].namespace, own))) for host, own in players.servers]
-        client, own = players.client, players.client_address
+        listeners = [(host, lab.keep(listen(lab.hosts[host].namespace, own))) for host, own in roles.servers]
+        client, own = roles.client, roles.client_address
         if hairpin:
-            client, own = players.servers[0][0], SocketAddress(players.servers[0][1].address, own.port)
+            client, own = roles.servers[0][0], SocketAddress(roles.servers[0][1].address, own.port)
 
         async def connect():
-            way = (client, lab.hosts[client].namespace, own, listeners, players.service_address)
+            way = (client, lab.hosts[client].namespace, own, listeners, roles.service_address)
             async with Attempt(*way) as attempt:
                 return await attempt.ends()
 
@@ -121,7 +121,7 @@ def connect_once(name, mode, version, *, hairpin=False):
         packets = trace.packets()  # the server has the handshake's last packet, so the node has had them all
         rules, versions = chains(node, mode)
         with closing(ConntrackTable(node.namespace)) as table:
-            entry = as_conntrack_prints(table.entry(TCP, own, players.service_address))
+            entry = as_conntrack_prints(table.entry(TCP, own, roles.service_address))
         for end in ends:
             end.close()
         listing = node.nft.run("list table ip kube-proxy") if mode == "nftables" else ""
@@ -162,7 +162,7 @@ def invalid(mode, version):
         node = lab.hosts["node"]
         with closing(Trace(node.namespace)) as trace:
             node.nft.run(script(("invalid",)))
-            lab.play(cases.find("beyond-window").play)
+            lab.try_steps(cases.find("beyond-window").steps)
             packets = trace.packets()
         rules, versions = chains(node, mode)
     return Journey({"INVALID": walk(packets[0], rules)}, "", rules, "", versions)

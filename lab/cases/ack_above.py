@@ -7,23 +7,25 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from lab.cases.case import LEAKS_UNLESS_LIBERAL, Case, on_every_kernel
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 from lab.wire.craft import Segment
 
 
-def _play(make: Callable[[Stage], Segment]) -> Callable[[Stage], Awaitable[None]]:
-    async def play(stage: Stage) -> None:
-        await stage.establish()
-        server = stage.server_end
-        spoken = len(stage.seen(server.host, flags="A", outgoing=True)) + 1  # with the forged one
-        await stage.inject(make(stage))
-        reset = stage.seen(server.host, destination=server.own_address, flags="R", outgoing=False)
-        challenges = stage.seen(server.host, flags="A", outgoing=True)[spoken:]
-        stage.expect("a challenge of the server's for each RST that it gets", len(challenges) == len(reset), challenges)
-        stage.expect_error(server.host, None)
-        await stage.go_on()
+def _steps(make: Callable[[ConnectionScenario], Segment]) -> Callable[[ConnectionScenario], Awaitable[None]]:
+    async def steps(scenario: ConnectionScenario) -> None:
+        await scenario.establish()
+        server = scenario.server_end
+        spoken = len(scenario.seen(server.host, flags="A", outgoing=True)) + 1  # with the forged one
+        await scenario.inject(make(scenario))
+        reset = scenario.seen(server.host, destination=server.own_address, flags="R", outgoing=False)
+        challenges = scenario.seen(server.host, flags="A", outgoing=True)[spoken:]
+        scenario.expect(
+            "a challenge of the server's for each RST that it gets", len(challenges) == len(reset), challenges
+        )
+        scenario.expect_error(server.host, None)
+        await scenario.go_on()
 
-    return play
+    return steps
 
 
 CASE: Final = Case(
@@ -39,7 +41,7 @@ CASE: Final = Case(
         "RFC 5961, 3.2",
         "net/netfilter/nf_conntrack_proto_tcp.c",
     ),
-    play=_play(lambda stage: stage.from_server(acknowledge=1)),
+    steps=_steps(lambda scenario: scenario.from_server(acknowledge=1)),
     expectations=on_every_kernel(LEAKS_UNLESS_LIBERAL),
 )
 
@@ -52,7 +54,7 @@ _TWIN: Final = dataclasses.replace(
         "INVALID on every kernel. They are lost on the client, which resets the stranger with a number that is "
         "off by one. The server lives, and sends its bytes with its own acknowledgement."
     ),
-    play=_play(lambda stage: stage.from_server(0, stage.next_bytes(100), acknowledge=1)),
+    steps=_steps(lambda scenario: scenario.from_server(0, scenario.next_bytes(100), acknowledge=1)),
 )
 
 CASES: Final = (CASE, _TWIN)

@@ -21,7 +21,7 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c",
         "torvalds/linux 6e250dcbff1d",
     ),
-    play=injection(lambda stage: stage.from_server(acknowledge=-70_000), answer="ACK"),
+    steps=injection(lambda scenario: scenario.from_server(acknowledge=-70_000), answer="ACK"),
     expectations={
         Behaviour.STRICT: LEAKS_UNLESS_LIBERAL,
         Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,
@@ -38,7 +38,9 @@ _TWIN: Final = dataclasses.replace(
         "which is too old for its own stack as well (RFC 5961, 5.2). Either way the bytes come again from the "
         "server itself."
     ),
-    play=injection(lambda stage: stage.from_server(0, stage.next_bytes(100), acknowledge=-70_000), answer="ACK"),
+    steps=injection(
+        lambda scenario: scenario.from_server(0, scenario.next_bytes(100), acknowledge=-70_000), answer="ACK"
+    ),
 )
 
 CASES: Final = (CASE, _TWIN)

@@ -9,7 +9,7 @@ from lab.cases.case import DROPPED, LEAKED, Case, Row, always, on_every_kernel, 
 from lab.cases.demands import egress, no_way_back, way_out
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import FIN
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 from lab.traffic.tcp import REQUEST
 from lab.verdict import Outcome
 from lab.vocabulary import Behaviour
@@ -34,53 +34,53 @@ def _anyhow(judgement: Judgement, outcome: Outcome) -> Row:
     return always(judgement, outcome, untracked=None)
 
 
-async def _connect(stage: Stage) -> None:
-    stage.load(stage.cast.node, _MASQUERADE.replace("OUTSIDE", way_out(stage.lab.topology, stage.cast)))
-    await stage.establish(by_service=False)
+async def _connect(scenario: ConnectionScenario) -> None:
+    scenario.load(scenario.roles.node, _MASQUERADE.replace("OUTSIDE", way_out(scenario.lab.topology, scenario.roles)))
+    await scenario.establish(by_service=False)
 
 
-def _late(stage: Stage) -> Segment:
+def _late(scenario: ConnectionScenario) -> Segment:
     """Return what somebody outside sent before the pod's request came, and what is still under way."""
-    return stage.from_server(0, stage.next_bytes(100), acknowledge=-len(REQUEST))
+    return scenario.from_server(0, scenario.next_bytes(100), acknowledge=-len(REQUEST))
 
 
-async def _play_replaced(stage: Stage) -> None:
-    await _connect(stage)
-    await stage.client_vanishes()
-    await stage.provoke(_late(stage))
-    stage.expect_reason("invalid rst")
+async def _steps_replaced(scenario: ConnectionScenario) -> None:
+    await _connect(scenario)
+    await scenario.client_vanishes()
+    await scenario.provoke(_late(scenario))
+    scenario.expect_reason("invalid rst")
 
 
-async def _play_reset(stage: Stage) -> None:
-    await _connect(stage)
-    late = _late(stage)
-    await stage.client_aborts()
-    stage.expect_entry(state="CLOSE", timeout=range(11))
-    await stage.provoke(late)
+async def _steps_reset(scenario: ConnectionScenario) -> None:
+    await _connect(scenario)
+    late = _late(scenario)
+    await scenario.client_aborts()
+    scenario.expect_entry(state="CLOSE", timeout=range(11))
+    await scenario.provoke(late)
 
 
-def _farewells(stage: Stage) -> int:
-    sent = (one.packet.tcp for one in stage.recorder.sightings if one.host == stage.cast.client and one.outgoing)
+def _farewells(scenario: ConnectionScenario) -> int:
+    sent = (one.packet.tcp for one in scenario.recorder.sightings if one.host == scenario.roles.client and one.outgoing)
     return sum(tcp is not None and bool(tcp.flags & FIN) for tcp in sent)
 
 
-async def _play_farewell(stage: Stage) -> None:
-    await _connect(stage)
-    stage.forget_entry()
-    await stage.client_leaves()
-    outside = stage.seen(stage.cast.servers[0][0], source=stage.cast.client_address, flags="F")
-    stage.expect("the pod's address outside, unless a rule dropped it", bool(outside) != bool(stage.dropped()))
-    stage.expect_error(stage.cast.servers[0][0], None)
+async def _steps_farewell(scenario: ConnectionScenario) -> None:
+    await _connect(scenario)
+    scenario.forget_entry()
+    await scenario.client_leaves()
+    outside = scenario.seen(scenario.roles.servers[0][0], source=scenario.roles.client_address, flags="F")
+    scenario.expect("the pod's address outside, unless a rule dropped it", bool(outside) != bool(scenario.dropped()))
+    scenario.expect_error(scenario.roles.servers[0][0], None)
 
-    await stage.until(lambda: _farewells(stage) > 1, "the pod to send its FIN again")
-    stage.expect_no_entry()
+    await scenario.until(lambda: _farewells(scenario) > 1, "the pod to send its FIN again")
+    scenario.expect_no_entry()
 
 
-async def _play_more(stage: Stage) -> None:
-    await _connect(stage)
-    stage.forget_entry()
-    await stage.client_speaks()
-    await stage.go_on()
+async def _steps_more(scenario: ConnectionScenario) -> None:
+    await _connect(scenario)
+    scenario.forget_entry()
+    await scenario.client_speaks()
+    await scenario.go_on()
 
 
 #: What leaves the cluster is tracked on any node, also where what stays in it is not.
@@ -96,9 +96,9 @@ CASE: Final = Case(
         " see; the drop in FORWARD keeps it in."
     ),
     threads=("containernetworking/plugins#816", "cloudnativelabs/kube-router#709", "netfilter bugzilla 693"),
-    play=_play_replaced,
+    steps=_steps_replaced,
     expectations=on_every_kernel(_LEAKS),
-    cast=_egress,
+    choose_roles=_egress,
     topology="uplink",
 )
 
@@ -111,13 +111,13 @@ AFTER_RESET: Final = Case(
         " then (c4edc3ccbc63) conntrack believes every RST of an entry that is closing, and translates it."
     ),
     threads=("containernetworking/plugins#816", "torvalds/linux c4edc3ccbc63"),
-    play=_play_reset,
+    steps=_steps_reset,
     expectations={
         # Told by 5.10: no kernel between 5.14 and 6.0 was seen.
         Behaviour.STRICT: _LEAKS,
         Behaviour.IGNORES_LATE: _anyhow(Judgement.ACCEPTED, Outcome.DELIVERED),
     },
-    cast=_egress,
+    choose_roles=_egress,
     topology="uplink",
 )
 
@@ -131,9 +131,9 @@ FAREWELL: Final = Case(
         " nothing else."
     ),
     threads=("cloudnativelabs/kube-router#709", "netfilter bugzilla 693"),
-    play=_play_farewell,
+    steps=_steps_farewell,
     expectations=on_every_kernel(_anyhow(Judgement.INVALID, Outcome.STALLED)),
-    cast=_egress,
+    choose_roles=_egress,
     topology="uplink",
     demands=(no_way_back,),
 )
@@ -147,9 +147,9 @@ MORE: Final = Case(
         " FIN or a RST cannot find its way back into conntrack."
     ),
     threads=("cloudnativelabs/kube-router#709",),
-    play=_play_more,
+    steps=_steps_more,
     expectations=on_every_kernel(_anyhow(Judgement.NEW, Outcome.DELIVERED)),
-    cast=_egress,
+    choose_roles=_egress,
     topology="uplink",
 )
 

@@ -11,46 +11,46 @@ from lab.evidence.judgement import Judgement
 from lab.evidence.packet import SocketAddress
 from lab.fixes import Protection
 from lab.results.result import Expectation
-from lab.scenario import HalfOpenError, Stage
-from lab.scenario.roles import CLIENT_PORT, Cast, cast, judge
+from lab.scenario import ConnectionScenario, HalfOpenError
+from lab.scenario.roles import CLIENT_PORT, Roles, judge, roles_in
 from lab.topology.model import Topology
 from lab.verdict import Outcome
 from lab.vocabulary import Family
 
 
-async def _play(stage: Stage) -> None:
+async def _steps(scenario: ConnectionScenario) -> None:
     try:
-        await stage.establish(by_service=False)
+        await scenario.establish(by_service=False)
     finally:
-        judged = stage.judgements(source=stage.cast.servers[0][1], flags="SA")
+        judged = scenario.judgements(source=scenario.roles.servers[0][1], flags="SA")
         no_beginning = set(judged) in ({Judgement.INVALID}, {Judgement.UNTRACKED})
-        stage.expect("no word of conntrack on the SYN,ACK but INVALID or UNTRACKED", no_beginning, judged)
-    await stage.server_speaks()
-    await stage.go_on()
+        scenario.expect("no word of conntrack on the SYN,ACK but INVALID or UNTRACKED", no_beginning, judged)
+    await scenario.server_speaks()
+    await scenario.go_on()
 
 
-async def _play_clients_half(stage: Stage) -> None:
+async def _steps_clients_half(scenario: ConnectionScenario) -> None:
     try:
-        await stage.establish(by_service=False)
+        await scenario.establish(by_service=False)
     except HalfOpenError:
         # Linux 5.10 does not say which packet and state.
-        stage.expect_reason("packet (index 3) in dir 0 invalid, state SYN_SENT", "invalid state")
-        stage.expect_entry(state="SYN_SENT")
+        scenario.expect_reason("packet (index 3) in dir 0 invalid, state SYN_SENT", "invalid state")
+        scenario.expect_entry(state="SYN_SENT")
         raise
-    await stage.client_speaks()
-    await stage.go_on()
+    await scenario.client_speaks()
+    await scenario.go_on()
 
 
-def _other_way_round(topology: Topology, family: Family, service: str | None = None) -> Cast:
+def _other_way_round(topology: Topology, family: Family, service: str | None = None) -> Roles:
     """The first server's host asks the first client's: what it sends is what the node sees."""
-    players = cast(topology, family, service)
-    host, address = players.servers[0]
+    roles = roles_in(topology, family, service)
+    host, address = roles.servers[0]
     client = SocketAddress(address.address, CLIENT_PORT)
-    server = (players.client, SocketAddress(players.client_address.address, address.port))
-    if host == players.client:
+    server = (roles.client, SocketAddress(roles.client_address.address, address.port))
+    if host == roles.client:
         raise InputError(f"{topology.name}: {host} would ask itself", cure="give the Service an endpoint elsewhere")
     node = judge(topology, host, client, server)
-    return Cast(host, node, client, (server,), None, service=players.service)
+    return Roles(host, node, client, (server,), None, service=roles.service)
 
 
 def _expected(otherwise: Expectation, dropped: Expectation) -> Row:
@@ -73,7 +73,7 @@ CASE: Final = Case(
         " leaves out where be_liberal was set before, or to keep these packets out of conntrack."
     ),
     threads=("kubernetes/kubernetes#94861", "projectcalico/felix#1248"),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(
         _expected(Expectation(Judgement.NEW, Outcome.DELIVERED), Expectation(None, Outcome.REFUSED))
     ),
@@ -93,11 +93,11 @@ CLIENTS_HALF: Final = Case(
         " ACK, and neither is told of anything."
     ),
     threads=("projectcalico/calico#7434", "net/netfilter/nf_conntrack_proto_tcp.c, tcp_conntracks"),
-    play=_play_clients_half,
+    steps=_steps_clients_half,
     expectations=on_every_kernel(
         _expected(Expectation(Judgement.INVALID, Outcome.DELIVERED), Expectation(Judgement.INVALID, Outcome.STALLED))
     ),
-    cast=_other_way_round,
+    choose_roles=_other_way_round,
     topology="asymmetric",
     demands=(requests_alone,),
     both_ways=False,

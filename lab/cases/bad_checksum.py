@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, on_every_kernel
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    await stage.inject(stage.from_server(0, b"broken", checksum=0x0BAD))
-    stage.expect_answer("", stranger="")
-    stage.expect_reason("bad checksum")
-    await stage.go_on()
+async def _steps(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    await scenario.inject(scenario.from_server(0, b"broken", checksum=0x0BAD))
+    scenario.expect_answer("", stranger="")
+    scenario.expect_reason("bad checksum")
+    await scenario.go_on()
 
 
 CASE: Final = Case(
@@ -28,6 +28,6 @@ CASE: Final = Case(
         "kubernetes/kubernetes#74839",
         "net/netfilter/nf_conntrack_proto_tcp.c, tcp_error",
     ),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
 )

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import ACCEPTED_ALWAYS, Case, on_every_kernel
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    stage.set_node_sysctl("net/netfilter/nf_conntrack_checksum", 0)
-    await stage.inject(stage.from_server(0, b"broken", checksum=0x0BAD))
-    stage.expect_answer("")
-    await stage.go_on()
+async def _steps(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    scenario.set_node_sysctl("net/netfilter/nf_conntrack_checksum", 0)
+    await scenario.inject(scenario.from_server(0, b"broken", checksum=0x0BAD))
+    scenario.expect_answer("")
+    await scenario.go_on()
 
 
 CASE: Final = Case(
@@ -25,6 +25,6 @@ CASE: Final = Case(
         "checksum, and nobody saw a stranger."
     ),
     threads=("Documentation/networking/nf_conntrack-sysctl.rst",),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
 )

@@ -25,7 +25,7 @@ CASE: Final = Case(
         "projectcalico/calico#3821",
         "kubernetes/kubernetes#122174",
     ),
-    play=injection(lambda stage: stage.from_server(FAR, b"far off"), answer="ACK"),
+    steps=injection(lambda scenario: scenario.from_server(FAR, b"far off"), answer="ACK"),
     expectations=on_every_kernel(KILLS_UNLESS_LIBERAL),
 )
 
@@ -38,7 +38,7 @@ _TWIN: Final = dataclasses.replace(
         "INVALID there as well. The client resets whoever sends from a stranger's address, with data or "
         "without. A keepalive in the wrong place kills as surely as a file."
     ),
-    play=injection(lambda stage: stage.from_server(FAR), answer="ACK"),
+    steps=injection(lambda scenario: scenario.from_server(FAR), answer="ACK"),
 )
 
 CASES: Final = (CASE, _TWIN)

@@ -12,8 +12,8 @@ from lab.evidence.judgement import Judgement
 from lab.evidence.timeline import Timeline
 from lab.fixes import Protection
 from lab.results.result import Expectation
-from lab.scenario import Scene, Stage
-from lab.scenario.roles import Cast, cast
+from lab.scenario import ConnectionScenario, Scenario
+from lab.scenario.roles import Roles, roles_in
 from lab.topology.model import Topology
 from lab.verdict import Outcome, Verdict, decide
 from lab.vocabulary import Behaviour, Family
@@ -33,13 +33,13 @@ class Case:
     :param title: what is done, in a line.
     :param story: what happens and why, in three sentences.
     :param threads: where people met it, or where the kernel's rule comes from.
-    :param play: does it, on a stage of the kind that ``stage`` makes.
+    :param steps: does it, in a scenario of the kind that ``scenario`` makes.
     :param expectations: what should come of it. Written down beforehand, not learned from trials.
-    :param stage: makes the stage from a running lab, who plays, the family and the kernel's behaviour.
+    :param scenario: makes the scenario from a running lab, the roles, the family and the kernel's behaviour.
     :param decide: tells from the timeline what became of it.
-    :param cast: chooses who plays in the topology, by the Service that is named where one is.
-    :param topology: the shipped topology that it plays in where nobody asks for another.
-    :param demands: what it demands of any topology besides who plays.
+    :param choose_roles: chooses the roles in the topology, by the Service that is named where one is.
+    :param topology: the shipped topology that it runs in where nobody asks for another.
+    :param demands: what it demands of any topology besides its roles.
     :param both_ways: whether what is expected of it is so only where both directions pass the node.
     :param slow: takes seconds or more, and is left out of `lab run --all`.
     :param needs: what the kernel must have beyond what every trial needs, as :func:`lab.netns.features.require` knows
@@ -52,11 +52,11 @@ class Case:
     title: str
     story: str
     threads: tuple[str, ...]
-    play: Callable[[Any], Awaitable[None]]
+    steps: Callable[[Any], Awaitable[None]]
     expectations: Expectations
-    stage: Callable[..., Scene] = Stage
+    scenario: Callable[..., Scenario] = ConnectionScenario
     decide: Callable[[Timeline], Verdict] = decide
-    cast: Callable[[Topology, Family, str | None], Cast] = cast
+    choose_roles: Callable[[Topology, Family, str | None], Roles] = roles_in
     topology: str = "kube-proxy"
     demands: tuple[Demand, ...] = ()
     both_ways: bool = True
@@ -64,22 +64,22 @@ class Case:
     needs: tuple[str, ...] = ()
     about_answers: bool = True
 
-    def players(self, topology: Topology, family: Family, service: str | None = None) -> Cast:
-        """Return who plays.
+    def roles(self, topology: Topology, family: Family, service: str | None = None) -> Roles:
+        """Return the roles.
 
         :param service: the Service that is asked instead of the first, as :func:`lab.scenario.roles.service_port` knows
             it.
         :raises InputError: the topology, or this Service of it, will not do; says why.
         """
-        players = self.cast(topology, family, service)
+        roles = self.choose_roles(topology, family, service)
         for demand in self.demands:
-            if lacking := demand(topology, family, players):
+            if lacking := demand(topology, family, roles):
                 raise InputError(lacking)
-        return players
+        return roles
 
-    def doubt(self, topology: Topology, family: Family, players: Cast) -> str:
+    def doubt(self, topology: Topology, family: Family, roles: Roles) -> str:
         """Return why what comes of it is a finding about the topology and not what is expected; empty where it is."""
-        return both_ways(topology, family, players) if self.both_ways else ""
+        return both_ways(topology, family, roles) if self.both_ways else ""
 
     def expected(self, behaviour: Behaviour, protection: Protection) -> Expectation:
         """Return what should come of it on a kernel of this behaviour."""
@@ -87,30 +87,31 @@ class Case:
 
 
 def injection(
-    packet: Callable[[Stage], Segment | IcmpError],
+    packet: Callable[[ConnectionScenario], Segment | IcmpError],
     *,
     answer: str | None = None,
     stranger: str = "RST",
     reason: str = "",
-) -> Callable[[Stage], Awaitable[None]]:
-    """Return the play of most cases: connect by the VIP, put one packet on its sender's link, go on.
+) -> Callable[[ConnectionScenario], Awaitable[None]]:
+    """Return the steps of most cases: connect by the VIP, put one packet on its sender's link, go on.
 
     :param packet: makes it from the live connection.
-    :param answer: and ``stranger``: what its receiver's stack says to it (:meth:`lab.scenario.Stage.expect_answer`);
-        None where that is no part of the story.
+    :param answer: and ``stranger``: what its receiver's stack says to it, as
+        :meth:`lab.scenario.ConnectionScenario.expect_answer` knows it; None where that is no
+        part of the story.
     :param reason: how the kernel's reason begins, on every kernel.
     """
 
-    async def play(stage: Stage) -> None:
-        await stage.establish()
-        await stage.inject(packet(stage))
+    async def steps(scenario: ConnectionScenario) -> None:
+        await scenario.establish()
+        await scenario.inject(packet(scenario))
         if answer is not None:
-            stage.expect_answer(answer, stranger=stranger)
+            scenario.expect_answer(answer, stranger=stranger)
         if reason:
-            stage.expect_reason(reason)
-        await stage.go_on()
+            scenario.expect_reason(reason)
+        await scenario.go_on()
 
-    return play
+    return steps
 
 
 #: Replies from pod to pod pass conntrack by, so nobody translates them back: no handshake by a VIP comes to its end.

@@ -7,23 +7,23 @@ from typing import Final
 from lab.cases.beyond_window import FAR
 from lab.cases.case import ACCEPTED, DROPPED, LEAKED, Case, on_every_kernel, row
 from lab.cases.demands import no_way_to_service, way_to_service
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 
 _UNREACHABLE: Final = "no way to the VIP: the node says so by ICMP, unless a rule dropped the segment"
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    await stage.inject(stage.from_client(FAR, b"far off"))
-    stage.expect_answer("ACK", stranger="")
-    stage.expect_error(stage.cast.client, None)
-    await stage.go_on()
+async def _steps(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    await scenario.inject(scenario.from_client(FAR, b"far off"))
+    scenario.expect_answer("ACK", stranger="")
+    scenario.expect_error(scenario.roles.client, None)
+    await scenario.go_on()
 
 
-async def _play_without_way(stage: Stage) -> None:
-    await _play(stage)
-    unanswered = stage.unheard and not stage.dropped()
-    stage.expect(_UNREACHABLE, stage.unreachable == unanswered)
+async def _steps_without_way(scenario: ConnectionScenario) -> None:
+    await _steps(scenario)
+    unanswered = scenario.unheard and not scenario.dropped()
+    scenario.expect(_UNREACHABLE, scenario.unreachable == unanswered)
 
 
 CASE: Final = Case(
@@ -36,7 +36,7 @@ CASE: Final = Case(
         " finds the quoted number to be none of its own and goes on; where such a segment is real, it is lost."
     ),
     threads=("kubernetes/kubernetes#119887", "kubeovn/kube-ovn#1705"),
-    play=_play_without_way,
+    steps=_steps_without_way,
     expectations=on_every_kernel(row(DROPPED, DROPPED, ACCEPTED)),
     demands=(no_way_to_service,),
 )
@@ -52,7 +52,7 @@ ROUTED: Final = Case(
         " conntrack is liberal."
     ),
     threads=("kubernetes/kubernetes#119887", "kubeovn/kube-ovn#1705"),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(row(LEAKED, DROPPED, ACCEPTED)),
     topology="uplink",
     demands=(way_to_service,),

@@ -6,19 +6,19 @@ from typing import Final
 
 from lab.cases.beyond_window import FAR
 from lab.cases.case import ACCEPTED_ALWAYS, Case, on_every_kernel
-from lab.cases.client_on_node import KILLS_THE_NODES_UNLESS_LIBERAL, play_at
+from lab.cases.client_on_node import KILLS_THE_NODES_UNLESS_LIBERAL, steps_at
 from lab.cases.demands import alone, masqueraded, masqueraded_by_node_port, outsider, way_to_pods
-from lab.scenario.roles import Cast, by_node_port, cast
+from lab.scenario.roles import Roles, by_node_port, roles_in
 from lab.topology.model import Topology
 from lab.vocabulary import Family
 
 
-def _by_node_port(topology: Topology, family: Family, service: str | None = None) -> Cast:
+def _by_node_port(topology: Topology, family: Family, service: str | None = None) -> Roles:
     return by_node_port(topology, family, service, client=outsider(topology, family))
 
 
-def _from_outside(topology: Topology, family: Family, service: str | None = None) -> Cast:
-    return cast(topology, family, service, client=outsider(topology, family))
+def _from_outside(topology: Topology, family: Family, service: str | None = None) -> Roles:
+    return roles_in(topology, family, service, client=outsider(topology, family))
 
 
 CASE: Final = Case(
@@ -31,9 +31,9 @@ CASE: Final = Case(
         " it speaks next."
     ),
     threads=("kubernetes/kubernetes#117924", "moby/libnetwork#1090"),
-    play=play_at(FAR),
+    steps=steps_at(FAR),
     expectations=on_every_kernel(KILLS_THE_NODES_UNLESS_LIBERAL),
-    cast=_by_node_port,
+    choose_roles=_by_node_port,
     topology="uplink",
     demands=(masqueraded_by_node_port, way_to_pods, alone),
 )
@@ -47,9 +47,9 @@ IN_CLUSTER: Final = Case(
         " the one by the node port does. By which of the service's addresses somebody came makes no difference."
     ),
     threads=("kubernetes/kubernetes#117924",),
-    play=play_at(FAR),
+    steps=steps_at(FAR),
     expectations=on_every_kernel(KILLS_THE_NODES_UNLESS_LIBERAL),
-    cast=_from_outside,
+    choose_roles=_from_outside,
     topology="uplink",
     demands=(masqueraded, way_to_pods, alone),
 )
@@ -63,9 +63,9 @@ IN_WINDOW: Final = Case(
         " masquerade would be the culprit and not the window."
     ),
     threads=("kubernetes/kubernetes#117924",),
-    play=play_at(0),
+    steps=steps_at(0),
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
-    cast=_by_node_port,
+    choose_roles=_by_node_port,
     topology="uplink",
     demands=(masqueraded_by_node_port, way_to_pods, alone),
 )

@@ -19,8 +19,8 @@ from lab.cases.case import (
 )
 from lab.cases.demands import alone, way_to_service
 from lab.evidence.judgement import Judgement
-from lab.scenario import Stage
-from lab.scenario.roles import Cast, cast
+from lab.scenario import ConnectionScenario
+from lab.scenario.roles import Roles, roles_in
 from lab.topology.model import Topology
 from lab.vocabulary import Behaviour, Family
 
@@ -28,29 +28,29 @@ from lab.vocabulary import Behaviour, Family
 KILLS_THE_NODES_UNLESS_LIBERAL: Final[Row] = row(RESET, DROPPED, ACCEPTED, local=True)
 
 
-def play_at(offset: int) -> Callable[[Stage], Awaitable[None]]:
-    """Return a play of one segment from the server that ends at the node, so many bytes from the next one.
+def steps_at(offset: int) -> Callable[[ConnectionScenario], Awaitable[None]]:
+    """Return the steps of one segment from the server that ends at the node, so many bytes from the next one.
 
     A client behind the node sees nothing of one that conntrack does not place, whatever becomes of it.
     """
 
-    async def play(stage: Stage) -> None:
-        await stage.establish()
-        await stage.inject(stage.from_server(offset, stage.next_bytes(100)))
-        taken = stage.taken_by_node
+    async def steps(scenario: ConnectionScenario) -> None:
+        await scenario.establish()
+        await scenario.inject(scenario.from_server(offset, scenario.next_bytes(100)))
+        taken = scenario.taken_by_node
         if offset:
-            placed = Judgement.INVALID not in stage.words_of_nodes().values()
-            if placed or stage.cast.client != stage.cast.node:
-                stage.expect_answer("ACK")
-        stage.expect_error(stage.client_end.host, None)  # whatever became of the server
-        await stage.go_on()
-        stage.expect("no rule to drop what the node's own stack took", not (taken and stage.dropped()))
+            placed = Judgement.INVALID not in scenario.words_of_nodes().values()
+            if placed or scenario.roles.client != scenario.roles.node:
+                scenario.expect_answer("ACK")
+        scenario.expect_error(scenario.client_end.host, None)  # whatever became of the server
+        await scenario.go_on()
+        scenario.expect("no rule to drop what the node's own stack took", not (taken and scenario.dropped()))
 
-    return play
+    return steps
 
 
-def _asked_by_the_node(topology: Topology, family: Family, service: str | None = None) -> Cast:
-    return cast(topology, family, service, client=cast(topology, family, service).node)
+def _asked_by_the_node(topology: Topology, family: Family, service: str | None = None) -> Roles:
+    return roles_in(topology, family, service, client=roles_in(topology, family, service).node)
 
 
 CASE: Final = Case(
@@ -63,9 +63,9 @@ CASE: Final = Case(
         " does a liberal conntrack."
     ),
     threads=("kubernetes/kubernetes#117924", "moby/libnetwork#1090"),
-    play=play_at(FAR),
+    steps=steps_at(FAR),
     expectations=on_every_kernel(KILLS_THE_NODES_UNLESS_LIBERAL),
-    cast=_asked_by_the_node,
+    choose_roles=_asked_by_the_node,
     topology="uplink",
     demands=(way_to_service, alone),
 )
@@ -79,12 +79,12 @@ BEHIND: Final = Case(
         " acknowledgement."
     ),
     threads=("kubernetes/kubernetes#117924", "torvalds/linux 6e250dcbff1d"),
-    play=play_at(-100_000),
+    steps=steps_at(-100_000),
     expectations={
         Behaviour.STRICT: KILLS_THE_NODES_UNLESS_LIBERAL,
         Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,
     },
-    cast=_asked_by_the_node,
+    choose_roles=_asked_by_the_node,
     topology="uplink",
     demands=(way_to_service, alone),
 )
@@ -98,9 +98,9 @@ IN_WINDOW: Final = Case(
         " culprit and not the window."
     ),
     threads=("kubernetes/kubernetes#117924",),
-    play=play_at(0),
+    steps=steps_at(0),
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
-    cast=_asked_by_the_node,
+    choose_roles=_asked_by_the_node,
     topology="uplink",
     demands=(way_to_service, alone),
 )

@@ -8,7 +8,7 @@ from lab.cases.case import ACCEPTED, IGNORED_UNLESS_LIBERAL, RESET, Case, row
 from lab.cases.demands import router_before_server
 from lab.evidence.judgement import Judgement
 from lab.results.result import Expectation
-from lab.scenario import LoadStage
+from lab.scenario import DownloadsScenario
 from lab.verdict import Outcome, downloads
 from lab.vocabulary import Behaviour
 
@@ -18,14 +18,14 @@ _DOWNLOADS: Final = 8
 _SIZE: Final = 1_500_000  # bytes
 
 
-async def _play(stage: LoadStage) -> None:
-    stage.hold_back(_ONE_IN)
-    await stage.download(_DOWNLOADS, _SIZE)
+async def _steps(scenario: DownloadsScenario) -> None:
+    scenario.hold_back(_ONE_IN)
+    await scenario.download(_DOWNLOADS, _SIZE)
 
 
-async def _play_without_nat(stage: LoadStage) -> None:
-    stage.hold_back(_ONE_IN)
-    await stage.download(_DOWNLOADS, _SIZE, by_service=False)
+async def _steps_without_nat(scenario: DownloadsScenario) -> None:
+    scenario.hold_back(_ONE_IN)
+    await scenario.download(_DOWNLOADS, _SIZE, by_service=False)
 
 
 #: INVALID, but what is dropped was sent twice, and what leaks without NAT comes from the right address.
@@ -45,12 +45,12 @@ CASE: Final = Case(
         "kubernetes/kubernetes#74839",
         "torvalds/linux 6e250dcbff1d",
     ),
-    play=_play,
+    steps=_steps,
     expectations={
         Behaviour.STRICT: row(RESET, _HARMLESS, ACCEPTED),
         Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,
     },
-    stage=LoadStage,
+    scenario=DownloadsScenario,
     decide=downloads.decide,
     topology="congested",
     demands=(router_before_server,),
@@ -67,7 +67,7 @@ CONTROL: Final = Case(
         " has their bytes and says so, and every download is whole."
     ),
     threads=("kubernetes/kubernetes#74839",),
-    play=_play_without_nat,
+    steps=_steps_without_nat,
     expectations={
         Behaviour.STRICT: row(_HARMLESS, _HARMLESS, ACCEPTED, untracked=_UNTRACKED),
         Behaviour.IGNORES_LATE: row(
@@ -77,7 +77,7 @@ CONTROL: Final = Case(
             untracked=_UNTRACKED,
         ),
     },
-    stage=LoadStage,
+    scenario=DownloadsScenario,
     decide=downloads.decide,
     topology="congested",
     demands=(router_before_server,),

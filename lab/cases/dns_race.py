@@ -11,8 +11,8 @@ from lab.errors import LabError, MissingError
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import Packet
 from lab.results.result import Expectation
-from lab.scenario.datagrams import Datagrams, decide
-from lab.scenario.roles import CLIENT_PORT, cast
+from lab.scenario.datagrams import DatagramsScenario, decide
+from lab.scenario.roles import CLIENT_PORT, roles_in
 from lab.verdict import Outcome
 from lab.wire import hold
 
@@ -25,29 +25,29 @@ _TRIES: Final = 64  # the node throws a die: in as many, the wanted choice is mi
 _UNTRACKED: Final = Expectation(Judgement.NEW, Outcome.LEAKED)
 
 
-async def _race(stage: Datagrams, *, one_endpoint: bool) -> None:
-    stage.hold()
+async def _race(scenario: DatagramsScenario, *, one_endpoint: bool) -> None:
+    scenario.hold()
     for port in range(CLIENT_PORT, CLIENT_PORT + _TRIES):
-        stage.ask("A kubernetes.default", port=port)
-        stage.ask("AAAA kubernetes.default", port=port)
-        first, second = await stage.held(2)
+        scenario.ask("A kubernetes.default", port=port)
+        scenario.ask("AAAA kubernetes.default", port=port)
+        first, second = await scenario.held(2)
         if (first.destination == second.destination) is one_endpoint:
             break
-        stage.take_back(first, second)
+        scenario.take_back(first, second)
     else:
         raise LabError(f"in {_TRIES} tries the rules never chose {'one endpoint' if one_endpoint else 'two endpoints'}")
-    stage.release(second, first)
-    await stage.settle()
-    _refuse_old_queues(stage, first, second)
-    by_conntrack = stage.statistics().get("clash_resolve", 0)
-    stage.find(f"the clash is resolved {'by conntrack' if by_conntrack else 'where the loser leaves the queue'}")
+    scenario.release(second, first)
+    await scenario.settle()
+    _refuse_old_queues(scenario, first, second)
+    by_conntrack = scenario.statistics().get("clash_resolve", 0)
+    scenario.find(f"the clash is resolved {'by conntrack' if by_conntrack else 'where the loser leaves the queue'}")
     if not one_endpoint:
-        stage.expect_counter("clash_resolve", 1)
-    stage.expect_counter("insert_failed", 0)
-    stage.expect_counter("drop", 0)
+        scenario.expect_counter("clash_resolve", 1)
+    scenario.expect_counter("insert_failed", 0)
+    scenario.expect_counter("drop", 0)
 
 
-def _refuse_old_queues(stage: Datagrams, loser: Packet, winner: Packet) -> None:
+def _refuse_old_queues(scenario: DatagramsScenario, loser: Packet, winner: Packet) -> None:
     """Refuse a kernel whose NFQUEUE translates a loser anew when it leaves the queue, and leaves its route as it was.
 
     Seen on Linux 5.10 and 6.1, no longer on 6.12: the loser then looks for its new endpoint on the old one's link, and
@@ -55,11 +55,11 @@ def _refuse_old_queues(stage: Datagrams, loser: Packet, winner: Packet) -> None:
 
     :raises MissingError: this is one.
     """
-    counted = stage.statistics()
+    counted = scenario.statistics()
     told = any(counted.get(name) for name in ("clash_resolve", "insert_failed", "drop"))
     went_its_way = any(
         sighting.packet.payload_length == loser.payload_length
-        for sighting in stage.seen(stage.cast.node, destination=loser.destination, outgoing=True)
+        for sighting in scenario.seen(scenario.roles.node, destination=loser.destination, outgoing=True)
     )
     if loser.destination != winner.destination and not told and not went_its_way:
         raise MissingError(
@@ -68,12 +68,12 @@ def _refuse_old_queues(stage: Datagrams, loser: Packet, winner: Packet) -> None:
         )
 
 
-async def _one_endpoint(stage: Datagrams) -> None:
-    await _race(stage, one_endpoint=True)
+async def _one_endpoint(scenario: DatagramsScenario) -> None:
+    await _race(scenario, one_endpoint=True)
 
 
-async def _two_endpoints(stage: Datagrams) -> None:
-    await _race(stage, one_endpoint=False)
+async def _two_endpoints(scenario: DatagramsScenario) -> None:
+    await _race(scenario, one_endpoint=False)
 
 
 ONE_ENDPOINT: Final = Case(
@@ -86,11 +86,11 @@ ONE_ENDPOINT: Final = Case(
         " entry that won, counted under clash_resolve."
     ),
     threads=_THREADS,
-    play=_one_endpoint,
+    steps=_one_endpoint,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED, untracked=_UNTRACKED)),
-    stage=Datagrams,
+    scenario=DatagramsScenario,
     decide=decide,
-    cast=partial(cast, protocol="udp"),
+    choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
     needs=hold.NEEDS,
 )
@@ -104,11 +104,11 @@ TWO_ENDPOINTS: Final = Case(
         " entry for a second that is found by the answer alone, counted under clash_resolve, and both are answered."
     ),
     threads=_THREADS,
-    play=_two_endpoints,
+    steps=_two_endpoints,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED, untracked=_UNTRACKED)),
-    stage=Datagrams,
+    scenario=DatagramsScenario,
     decide=decide,
-    cast=partial(cast, protocol="udp"),
+    choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
     demands=(second_endpoint,),
     needs=hold.NEEDS,

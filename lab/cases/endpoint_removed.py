@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import ACCEPTED_ALWAYS, Case, on_every_kernel
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    service = stage.cast.service.partition(":")[0]
-    stage.lab.endpoints.remove(service, stage.server_end.own_address.address)
-    stage.expect_entry(state="ESTABLISHED", assured=True)
-    await stage.client_speaks()
-    await stage.server_speaks()
-    await stage.go_on()
+async def _steps(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    service = scenario.roles.service.partition(":")[0]
+    scenario.lab.endpoints.remove(service, scenario.server_end.own_address.address)
+    scenario.expect_entry(state="ESTABLISHED", assured=True)
+    await scenario.client_speaks()
+    await scenario.server_speaks()
+    await scenario.go_on()
 
 
 CASE: Final = Case(
@@ -32,6 +32,6 @@ CASE: Final = Case(
         "kubernetes/kubernetes#113203",
         "kubernetes/kubernetes#102669",
     ),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
 )

@@ -8,20 +8,20 @@ from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
 from lab.evidence.judgement import Judgement
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 from lab.verdict import Outcome
 
 
-def _play(forget: Callable[[Stage], None]) -> Callable[[Stage], Awaitable[None]]:
-    async def play(stage: Stage) -> None:
-        await stage.establish()
-        forget(stage)
-        stage.expect_no_entry()
-        await stage.server_speaks()
-        await stage.go_on()
-        stage.expect_counter("invalid", 0)
+def _steps(forget: Callable[[ConnectionScenario], None]) -> Callable[[ConnectionScenario], Awaitable[None]]:
+    async def steps(scenario: ConnectionScenario) -> None:
+        await scenario.establish()
+        forget(scenario)
+        scenario.expect_no_entry()
+        await scenario.server_speaks()
+        await scenario.go_on()
+        scenario.expect_counter("invalid", 0)
 
-    return play
+    return steps
 
 
 CASE: Final = Case(
@@ -37,7 +37,7 @@ CASE: Final = Case(
         "kubernetes/kubernetes#100698",
         "Documentation/networking/nf_conntrack-sysctl.rst",
     ),
-    play=_play(Stage.forget_entry),
+    steps=_steps(ConnectionScenario.forget_entry),
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.RESET)),
 )
 
@@ -51,7 +51,7 @@ _FLUSHED: Final = dataclasses.replace(
         "There is no fix for it but not to do it, or to let the clients speak first."
     ),
     threads=("kubernetes/kubernetes#100698", "conntrack(8)"),
-    play=_play(Stage.flush_entries),
+    steps=_steps(ConnectionScenario.flush_entries),
 )
 
 CASES: Final = (CASE, _FLUSHED)

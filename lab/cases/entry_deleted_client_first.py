@@ -7,15 +7,15 @@ from typing import Final
 from lab.cases.case import Case, always, on_every_kernel
 from lab.cases.demands import not_masqueraded, one_endpoint
 from lab.evidence.judgement import Judgement
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 from lab.verdict import Outcome
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    stage.forget_entry()
-    await stage.client_speaks()
-    await stage.go_on()
+async def _steps(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    scenario.forget_entry()
+    await scenario.client_speaks()
+    await scenario.go_on()
 
 
 CASE: Final = Case(
@@ -31,7 +31,7 @@ CASE: Final = Case(
         "kubernetes/kubernetes#100698",
         "net/netfilter/nf_conntrack_proto_tcp.c",
     ),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED)),
     demands=(one_endpoint, not_masqueraded),
 )

@@ -8,35 +8,35 @@ from lab.cases.case import RESET, Case, always, on_every_kernel, row
 from lab.cases.demands import no_way_to_service
 from lab.evidence.judgement import Judgement
 from lab.results.result import Expectation
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 from lab.verdict import Outcome
 
 LOOSE: Final = "net/netfilter/nf_conntrack_tcp_loose"
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    stage.set_node_sysctl(LOOSE, 0)
-    stage.forget_entry()
-    stage.expect_no_entry()
-    await stage.server_speaks()
-    if stage.unheard:
-        await stage.retransmissions(2)
+async def _steps(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    scenario.set_node_sysctl(LOOSE, 0)
+    scenario.forget_entry()
+    scenario.expect_no_entry()
+    await scenario.server_speaks()
+    if scenario.unheard:
+        await scenario.retransmissions(2)
 
 
-async def _play_client_first(stage: Stage) -> None:
-    await stage.establish()
-    stage.set_node_sysctl(LOOSE, 0)
-    stage.forget_entry()
-    await stage.client_speaks()
-    stage.expect(
+async def _steps_client_first(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    scenario.set_node_sysctl(LOOSE, 0)
+    scenario.forget_entry()
+    await scenario.client_speaks()
+    scenario.expect(
         "no way to the VIP: the node says so by ICMP, unless a rule dropped the segment",
-        stage.unreachable != bool(stage.dropped()),
+        scenario.unreachable != bool(scenario.dropped()),
     )
-    soft = stage.client_end.soft_error
-    stage.expect("ENETUNREACH of the client's socket, once", (soft == "ENETUNREACH") == stage.unreachable, soft)
-    await stage.retransmissions(1)
-    stage.expect_no_entry()
+    soft = scenario.client_end.soft_error
+    scenario.expect("ENETUNREACH of the client's socket, once", (soft == "ENETUNREACH") == scenario.unreachable, soft)
+    await scenario.retransmissions(1)
+    scenario.expect_no_entry()
 
 
 CASE: Final = Case(
@@ -52,7 +52,7 @@ CASE: Final = Case(
         "kubernetes/kubernetes#100698",
         "Documentation/networking/nf_conntrack-sysctl.rst",
     ),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(row(RESET, Expectation(Judgement.INVALID, Outcome.STALLED), RESET)),
 )
 
@@ -69,7 +69,7 @@ _CLIENT_FIRST: Final = Case(
         "Documentation/networking/nf_conntrack-sysctl.rst",
         "RFC 1122, 4.2.3.9",
     ),
-    play=_play_client_first,
+    steps=_steps_client_first,
     expectations=on_every_kernel(always(Judgement.INVALID, Outcome.STALLED)),
     demands=(no_way_to_service,),
 )

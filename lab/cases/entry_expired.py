@@ -9,56 +9,56 @@ from lab.cases.demands import not_masqueraded, one_endpoint
 from lab.evidence.judgement import Judgement
 from lab.kubeproxy import ProxyOptions
 from lab.kubeproxy.sysctls import CLOSE_WAIT, ESTABLISHED, KERNELS, sysctls
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 from lab.topology.kube_proxy import node_release
 from lab.verdict import Outcome
 
 
-def _seconds(stage: Stage, key: str) -> int:
+def _seconds(scenario: ConnectionScenario, key: str) -> int:
     """Return how long entries live at the node by what its kube-proxy makes of the kernel's own time-out."""
-    host, kernels = stage.node.host, KERNELS[key]
+    host, kernels = scenario.node.host, KERNELS[key]
     if host.proxy_mode is None:
         return kernels
     said = {field: value for field, value in host.settings.items() if field.startswith("conntrack_tcp_timeout_")}
-    options = ProxyOptions(stage.family, node_release(host).name, **said)
+    options = ProxyOptions(scenario.family, node_release(host).name, **said)
     return next((one.of(kernels) for one in sysctls(options, host.proxy_mode) if one.key == key), kernels)
 
 
-async def _expire(stage: Stage) -> None:
+async def _expire(scenario: ConnectionScenario) -> None:
     """Let the established connection's entry expire: a timeout of 0 seconds begins with the next packet."""
-    await stage.establish()
-    usual = _seconds(stage, ESTABLISHED)
-    stage.expect_entry(state="ESTABLISHED", timeout=range(usual - 60, usual + 1))
-    stage.set_node_sysctl(ESTABLISHED, 0)
-    await stage.inject(stage.from_client())  # an acknowledgement once more; nobody answers it
-    stage.set_node_sysctl(ESTABLISHED, usual)
-    stage.expect_no_entry()
+    await scenario.establish()
+    usual = _seconds(scenario, ESTABLISHED)
+    scenario.expect_entry(state="ESTABLISHED", timeout=range(usual - 60, usual + 1))
+    scenario.set_node_sysctl(ESTABLISHED, 0)
+    await scenario.inject(scenario.from_client())  # an acknowledgement once more; nobody answers it
+    scenario.set_node_sysctl(ESTABLISHED, usual)
+    scenario.expect_no_entry()
 
 
-async def _play(stage: Stage) -> None:
-    await _expire(stage)
-    await stage.server_speaks()
-    await stage.go_on()
+async def _steps(scenario: ConnectionScenario) -> None:
+    await _expire(scenario)
+    await scenario.server_speaks()
+    await scenario.go_on()
 
 
-async def _play_client_first(stage: Stage) -> None:
-    await _expire(stage)
-    await stage.client_speaks()
-    await stage.go_on()
+async def _steps_client_first(scenario: ConnectionScenario) -> None:
+    await _expire(scenario)
+    await scenario.client_speaks()
+    await scenario.go_on()
 
 
-async def _play_half_closed(stage: Stage) -> None:
-    await stage.establish()
-    usual, now = _seconds(stage, CLOSE_WAIT), stage.node.namespace.sysctl(CLOSE_WAIT)
-    stage.expect(f"{usual} s for CLOSE_WAIT", now == str(usual), now)
-    stage.set_node_sysctl(CLOSE_WAIT, 0)
-    await stage.half_close()
-    states = [event.entry.tcp_state for event in stage.recorder.entry_events if event.entry.tcp_state is not None]
-    stage.expect("the entry was in CLOSE_WAIT", states[-1:] == ["CLOSE_WAIT"], states)
-    stage.expect_no_entry()
-    await stage.server_speaks()
-    stage.expect_error(stage.server_end.host, "EPIPE")
-    await stage.go_on()
+async def _steps_half_closed(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    usual, now = _seconds(scenario, CLOSE_WAIT), scenario.node.namespace.sysctl(CLOSE_WAIT)
+    scenario.expect(f"{usual} s for CLOSE_WAIT", now == str(usual), now)
+    scenario.set_node_sysctl(CLOSE_WAIT, 0)
+    await scenario.half_close()
+    states = [event.entry.tcp_state for event in scenario.recorder.entry_events if event.entry.tcp_state is not None]
+    scenario.expect("the entry was in CLOSE_WAIT", states[-1:] == ["CLOSE_WAIT"], states)
+    scenario.expect_no_entry()
+    await scenario.server_speaks()
+    scenario.expect_error(scenario.server_end.host, "EPIPE")
+    await scenario.go_on()
 
 
 CASE: Final = Case(
@@ -76,7 +76,7 @@ CASE: Final = Case(
         "kubernetes/kubernetes#120448",
         "Documentation/networking/nf_conntrack-sysctl.rst",
     ),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.RESET)),
 )
 
@@ -89,7 +89,7 @@ _CLIENT_FIRST: Final = Case(
         "heard of it."
     ),
     threads=("kubernetes/kubernetes#100698", "Documentation/networking/nf_conntrack-sysctl.rst"),
-    play=_play_client_first,
+    steps=_steps_client_first,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED)),
     demands=(one_endpoint, not_masqueraded),
 )
@@ -109,7 +109,7 @@ _HALF_CLOSED: Final = Case(
         "Documentation/networking/nf_conntrack-sysctl.rst",
         "net/netfilter/nf_conntrack_proto_tcp.c, tcp_timeouts",
     ),
-    play=_play_half_closed,
+    steps=_steps_half_closed,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.RESET)),
 )
 

@@ -18,7 +18,7 @@ CASE: Final = Case(
         "ignored."
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c",),
-    play=injection(lambda stage: stage.from_server(-FAR, b"too late"), answer="ACK"),
+    steps=injection(lambda scenario: scenario.from_server(-FAR, b"too late"), answer="ACK"),
     expectations={
         Behaviour.STRICT: KILLS_UNLESS_LIBERAL,
         Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,
@@ -34,7 +34,7 @@ _TWIN: Final = dataclasses.replace(
         "INVALID and kills like one with data. From 6.1 on it is ignored, and the client's answer to it is a "
         "duplicate acknowledgement."
     ),
-    play=injection(lambda stage: stage.from_server(-FAR), answer="ACK"),
+    steps=injection(lambda scenario: scenario.from_server(-FAR), answer="ACK"),
 )
 
 CASES: Final = (CASE, _TWIN)

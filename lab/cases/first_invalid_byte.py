@@ -6,15 +6,15 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, injection, on_every_kernel
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 from lab.wire.craft import Segment
 
 
-def _segment(stage: Stage, payload: bytes = b"") -> Segment:
-    node = stage.window_at_node()
+def _segment(scenario: ConnectionScenario, payload: bytes = b"") -> Segment:
+    node = scenario.window_at_node()
     # The overshoot counts from the end of the segment, and one more (tcp_in_window: end - td_maxend + 1).
     end = node.reply.limit + node.original.window
-    return stage.from_server(end - len(payload) - stage.server.sent, payload)
+    return scenario.from_server(end - len(payload) - scenario.server.sent, payload)
 
 
 CASE: Final = Case(
@@ -29,7 +29,7 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c",
         "torvalds/linux cf97769c761a",
     ),
-    play=injection(_segment, answer="ACK"),
+    steps=injection(_segment, answer="ACK"),
     expectations=on_every_kernel(KILLS_UNLESS_LIBERAL),
 )
 
@@ -42,7 +42,7 @@ _TWIN: Final = dataclasses.replace(
         "data it may start a hundred numbers earlier, and is INVALID at the same last byte. The lab computes "
         "both, and the kernel agrees."
     ),
-    play=injection(lambda stage: _segment(stage, b"x" * 100), answer="ACK"),
+    steps=injection(lambda scenario: _segment(scenario, b"x" * 100), answer="ACK"),
 )
 
 CASES: Final = (CASE, _TWIN)

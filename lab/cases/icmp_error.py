@@ -7,46 +7,46 @@ from typing import Final
 from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, always, on_every_kernel
 from lab.cases.demands import not_masqueraded, one_endpoint
 from lab.evidence.judgement import Judgement
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 from lab.verdict import Outcome
 
 _MTU: Final = 1300  # bytes; above the least that IPv6 takes (RFC 8200, 5: 1280)
 
 
-def _quoted(stage: Stage, source: str) -> list[str]:
+def _quoted(scenario: ConnectionScenario, source: str) -> list[str]:
     """Return whom the errors that the client saw from an address were about."""
-    errors = (one.packet.icmp for one in stage.seen(stage.cast.client, source=source, outgoing=False))
+    errors = (one.packet.icmp for one in scenario.seen(scenario.roles.client, source=source, outgoing=False))
     return [str(error.quoted[1]) for error in errors if error and error.quoted]
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    await stage.inject(stage.too_big_from_server(_MTU))
-    vip = stage.cast.service_address
+async def _steps(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    await scenario.inject(scenario.too_big_from_server(_MTU))
+    vip = scenario.roles.service_address
     assert vip is not None
-    about = _quoted(stage, vip.address)
-    stage.expect("an ICMP error from the VIP, about what was sent to the VIP", about == [str(vip)], about)
-    stage.expect(f"the client's path MTU {_MTU}", stage.path_mtu() == _MTU, stage.path_mtu())
-    stage.expect_counter("related", 1)
-    await stage.go_on()
+    about = _quoted(scenario, vip.address)
+    scenario.expect("an ICMP error from the VIP, about what was sent to the VIP", about == [str(vip)], about)
+    scenario.expect(f"the client's path MTU {_MTU}", scenario.path_mtu() == _MTU, scenario.path_mtu())
+    scenario.expect_counter("related", 1)
+    await scenario.go_on()
 
 
-async def _play_untracked(stage: Stage) -> None:
-    await stage.establish()
-    stage.forget_entry()
-    before = stage.path_mtu()
-    await stage.inject(stage.too_big_from_server(_MTU))
-    stage.expect(f"the client's path MTU still {before}", stage.path_mtu() == before, stage.path_mtu())
-    pod = stage.server_end.own_address
-    about = _quoted(stage, pod.address)
-    stage.expect("an error from the pod about the pod, or none", about == [str(pod)] * (not stage.unheard), about)
-    stage.expect_counter("error", 1)
-    stage.expect_counter("related", 0)
-    counted = stage.statistics()["invalid"]
-    stage.expect("none of it counted as invalid by conntrack -S", counted == 0, counted)
+async def _steps_untracked(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    scenario.forget_entry()
+    before = scenario.path_mtu()
+    await scenario.inject(scenario.too_big_from_server(_MTU))
+    scenario.expect(f"the client's path MTU still {before}", scenario.path_mtu() == before, scenario.path_mtu())
+    pod = scenario.server_end.own_address
+    about = _quoted(scenario, pod.address)
+    scenario.expect("an error from the pod about the pod, or none", about == [str(pod)] * (not scenario.unheard), about)
+    scenario.expect_counter("error", 1)
+    scenario.expect_counter("related", 0)
+    counted = scenario.statistics()["invalid"]
+    scenario.expect("none of it counted as invalid by conntrack -S", counted == 0, counted)
     # The client speaks first, so that the connection lives on and only the error is lost.
-    await stage.client_speaks(judged=False)
-    await stage.go_on()
+    await scenario.client_speaks(judged=False)
+    await scenario.go_on()
 
 
 CASE: Final = Case(
@@ -58,7 +58,7 @@ CASE: Final = Case(
         "smaller segments from then on. No fix stands in its way."
     ),
     threads=("net/netfilter/nf_conntrack_proto_icmp.c, nf_conntrack_inet_error", "RFC 1191", "RFC 8201"),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(always(Judgement.RELATED, Outcome.DELIVERED)),
 )
 
@@ -72,7 +72,7 @@ _UNTRACKED: Final = Case(
         "black hole, and no fix fills it."
     ),
     threads=("net/netfilter/nf_conntrack_proto_icmp.c, nf_conntrack_inet_error", "RFC 2923, 2.1"),
-    play=_play_untracked,
+    steps=_steps_untracked,
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
     demands=(one_endpoint, not_masqueraded),
 )

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import ACCEPTED_ALWAYS, Case, on_every_kernel
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
+async def _steps(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
     # The very bytes that the server sends next, so the client may take them and the stream still holds.
-    await stage.inject(stage.from_server(0, stage.next_bytes(100)))
-    await stage.go_on()
+    await scenario.inject(scenario.from_server(0, scenario.next_bytes(100)))
+    await scenario.go_on()
 
 
 CASE: Final = Case(
@@ -24,6 +24,6 @@ CASE: Final = Case(
         " the injection would be the culprit and not the window."
     ),
     threads=("kubernetes/kubernetes#74839",),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
 )

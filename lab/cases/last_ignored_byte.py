@@ -9,31 +9,31 @@ from typing import Final
 from lab.cases.case import ACCEPTED, IGNORED, KILLS_UNLESS_LIBERAL, Case, row
 from lab.evidence.judgement import Judgement
 from lab.results.result import Expectation
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 from lab.verdict import Outcome
 from lab.vocabulary import Behaviour
 from lab.wire.craft import Segment
 
 
-def _segment(stage: Stage, payload: bytes = b"") -> Segment:
-    node = stage.window_at_node()
+def _segment(scenario: ConnectionScenario, payload: bytes = b"") -> Segment:
+    node = scenario.window_at_node()
     end = node.reply.limit + node.original.window - 1
-    return stage.from_server(end - len(payload) - stage.server.sent, payload)
+    return scenario.from_server(end - len(payload) - scenario.server.sent, payload)
 
 
-def _play(payload: bytes = b"") -> Callable[[Stage], Awaitable[None]]:
-    async def play(stage: Stage) -> None:
-        await stage.establish()
-        await stage.inject(_segment(stage, payload))
-        stage.expect_answer("ACK")
-        ignored = Judgement.IGNORED in stage.words_of_nodes().values()
-        server = stage.server_end.own_address
-        await stage.go_on()
+def _steps(payload: bytes = b"") -> Callable[[ConnectionScenario], Awaitable[None]]:
+    async def steps(scenario: ConnectionScenario) -> None:
+        await scenario.establish()
+        await scenario.inject(_segment(scenario, payload))
+        scenario.expect_answer("ACK")
+        ignored = Judgement.IGNORED in scenario.words_of_nodes().values()
+        server = scenario.server_end.own_address
+        await scenario.go_on()
         if ignored:
-            words = [one.judgement for one in stage.recorder.judged if one.packet.source == server]
-            stage.expect("INVALID for what the server's own stack says later", Judgement.INVALID in words, words)
+            words = [one.judgement for one in scenario.recorder.judged if one.packet.source == server]
+            scenario.expect("INVALID for what the server's own stack says later", Judgement.INVALID in words, words)
 
-    return play
+    return steps
 
 
 #: Ignored now, and the connection killed by what comes of it.
@@ -53,7 +53,7 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c",
         "torvalds/linux 6e250dcbff1d",
     ),
-    play=_play(),
+    steps=_steps(),
     expectations={
         Behaviour.STRICT: KILLS_UNLESS_LIBERAL,
         Behaviour.IGNORES_LATE: _DELAYED,
@@ -69,7 +69,7 @@ _TWIN: Final = dataclasses.replace(
         "noted their end as sent. What the client acknowledges is too old for it from then on, exactly as after "
         "the empty segment. The connection dies of the server's next acknowledgement, not of these bytes."
     ),
-    play=_play(b"x" * 100),
+    steps=_steps(b"x" * 100),
 )
 
 CASES: Final = (CASE, _TWIN)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, on_every_kernel
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    await stage.inject(stage.from_server(0, b"no ack", flags="P"))
-    stage.expect_answer("RST,ACK", stranger="RST,ACK")
-    stage.expect_reason("invalid tcp flag combination")
-    stage.expect("number 0 in it", all(one.tcp is None or one.tcp.sequence == 0 for one in stage.answers()))
-    await stage.go_on()
+async def _steps(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    await scenario.inject(scenario.from_server(0, b"no ack", flags="P"))
+    scenario.expect_answer("RST,ACK", stranger="RST,ACK")
+    scenario.expect_reason("invalid tcp flag combination")
+    scenario.expect("number 0 in it", all(one.tcp is None or one.tcp.sequence == 0 for one in scenario.answers()))
+    await scenario.go_on()
 
 
 CASE: Final = Case(
@@ -29,6 +29,6 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c, tcp_valid_flags",
         "RFC 9293, 3.10.7.1",
     ),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
 )

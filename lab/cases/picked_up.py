@@ -11,45 +11,45 @@ from lab.cases.entry_deleted_strictly import LOOSE
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import SYN
 from lab.results.result import Expectation
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 from lab.verdict import Outcome
 
 
-async def _establish_unseen(stage: Stage) -> None:
+async def _establish_unseen(scenario: ConnectionScenario) -> None:
     """Connect straight to the pod before any rule of the node asks for conntrack."""
-    with stage.past_conntrack(stage.cast.servers[0][1].port):
-        await stage.establish(by_service=False)
-    stage.recorder.read()
-    handshake = [one.state for one in stage.recorder.judged if one.packet.tcp and one.packet.tcp.flags & SYN]
+    with scenario.past_conntrack(scenario.roles.servers[0][1].port):
+        await scenario.establish(by_service=False)
+    scenario.recorder.read()
+    handshake = [one.state for one in scenario.recorder.judged if one.packet.tcp and one.packet.tcp.flags & SYN]
     # Each node on the way sees both of its packets.
-    stage.expect("conntrack saw no handshake", len(handshake) >= 2 and set(handshake) == {"untracked"}, handshake)
+    scenario.expect("conntrack saw no handshake", len(handshake) >= 2 and set(handshake) == {"untracked"}, handshake)
 
 
-async def _play(stage: Stage) -> None:
-    await _establish_unseen(stage)
-    await stage.client_speaks(judged=False)
-    await stage.inject(stage.from_server(FAR, b"far off"))
-    await stage.go_on()
+async def _steps(scenario: ConnectionScenario) -> None:
+    await _establish_unseen(scenario)
+    await scenario.client_speaks(judged=False)
+    await scenario.inject(scenario.from_server(FAR, b"far off"))
+    await scenario.go_on()
 
 
-async def _play_strictly(stage: Stage) -> None:
-    await _establish_unseen(stage)
-    stage.set_node_sysctl(LOOSE, 0)
-    await stage.client_speaks()
-    stage.expect_no_entry()
-    if stage.unheard:
-        await stage.retransmissions(1)
+async def _steps_strictly(scenario: ConnectionScenario) -> None:
+    await _establish_unseen(scenario)
+    scenario.set_node_sysctl(LOOSE, 0)
+    await scenario.client_speaks()
+    scenario.expect_no_entry()
+    if scenario.unheard:
+        await scenario.retransmissions(1)
     else:
-        await stage.go_on()
+        await scenario.go_on()
 
 
-async def _play_by_service(stage: Stage) -> None:
-    await stage.establish()
-    stage.forget_entry()
-    await stage.client_speaks(judged=False)
-    stage.expect_entry(state="ESTABLISHED")
-    await stage.inject(stage.from_server(FAR, b"far off"))
-    await stage.go_on()
+async def _steps_by_service(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    scenario.forget_entry()
+    await scenario.client_speaks(judged=False)
+    scenario.expect_entry(state="ESTABLISHED")
+    await scenario.inject(scenario.from_server(FAR, b"far off"))
+    await scenario.go_on()
 
 
 _UNTRACKED: Final = Expectation(Judgement.UNTRACKED, Outcome.DELIVERED)
@@ -66,7 +66,7 @@ CASE: Final = Case(
         "accepted in this one. Whoever tries the bug on a connection that is older than the rules will not see it."
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, tcp_new", "Documentation/networking/nf_conntrack-sysctl.rst"),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED, untracked=_UNTRACKED)),
 )
 
@@ -79,7 +79,7 @@ _BY_SERVICE: Final = Case(
         "flushed is cured of the bug until its clients connect anew."
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, tcp_new", "kubernetes/kubernetes#100698"),
-    play=_play_by_service,
+    steps=_steps_by_service,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
     demands=(alone, one_endpoint, not_masqueraded),
 )
@@ -94,7 +94,7 @@ _STRICTLY: Final = Case(
         "the drop it hangs: here the fix is what kills."
     ),
     threads=("kubernetes/kubernetes#94861", "Documentation/networking/nf_conntrack-sysctl.rst"),
-    play=_play_strictly,
+    steps=_steps_strictly,
     expectations=on_every_kernel(row(_UNTRANSLATED, _STALLED, _UNTRANSLATED, untracked=_UNTRACKED)),
 )
 

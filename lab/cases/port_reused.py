@@ -8,83 +8,85 @@ from typing import Final
 from lab.cases.case import IGNORED_ALWAYS, Case, always, on_every_kernel
 from lab.cases.demands import not_masqueraded, one_endpoint
 from lab.evidence.judgement import Judgement
-from lab.scenario import Scripted
+from lab.scenario import ScriptedScenario
 from lab.verdict import Outcome, decide_packet
 
 _LATER: Final = 4_000_000  # how far initial sequence numbers are apart; more than any window in the script
 
 
-async def _play_after_close(stage: Scripted) -> None:
-    await stage.handshake()
-    stage.client.fin()
-    stage.server.fin()
-    stage.client.ack()
-    await stage.expect_words(*[Judgement.ACCEPTED] * 3)
-    stage.expect_entry(state="TIME_WAIT", timeout=range(110, 121))
-    await _connect_anew(stage, Judgement.NEW)
+async def _steps_after_close(scenario: ScriptedScenario) -> None:
+    await scenario.handshake()
+    scenario.client.fin()
+    scenario.server.fin()
+    scenario.client.ack()
+    await scenario.expect_words(*[Judgement.ACCEPTED] * 3)
+    scenario.expect_entry(state="TIME_WAIT", timeout=range(110, 121))
+    await _connect_anew(scenario, Judgement.NEW)
 
 
-async def _play_after_reset(stage: Scripted) -> None:
-    await stage.handshake()
-    stage.client.rst()
-    await stage.expect_words(Judgement.ACCEPTED)
-    stage.expect_entry(state="CLOSE", timeout=range(11))
-    await _connect_anew(stage, Judgement.NEW)
+async def _steps_after_reset(scenario: ScriptedScenario) -> None:
+    await scenario.handshake()
+    scenario.client.rst()
+    await scenario.expect_words(Judgement.ACCEPTED)
+    scenario.expect_entry(state="CLOSE", timeout=range(11))
+    await _connect_anew(scenario, Judgement.NEW)
 
 
-async def _play_after_server_reset(stage: Scripted) -> None:
-    await stage.handshake()
-    stage.server.rst()
-    await stage.expect_words(Judgement.ACCEPTED)
-    stage.expect_entry(state="CLOSE", timeout=range(11))
-    await _connect_anew(stage, Judgement.IGNORED)
+async def _steps_after_server_reset(scenario: ScriptedScenario) -> None:
+    await scenario.handshake()
+    scenario.server.rst()
+    await scenario.expect_words(Judgement.ACCEPTED)
+    scenario.expect_entry(state="CLOSE", timeout=range(11))
+    await _connect_anew(scenario, Judgement.IGNORED)
 
 
-async def _connect_anew(stage: Scripted, word: Judgement) -> None:
-    stage.client.begin(_LATER)
-    stage.server.begin(_LATER)
-    stage.judge(await stage.ask())
-    stage.server.syn_ack()
-    stage.client.ack()
-    stage.server.data(100)
-    await stage.expect_words(word, *[Judgement.ACCEPTED] * 3)
-    stage.expect_entry(state="ESTABLISHED")
+async def _connect_anew(scenario: ScriptedScenario, word: Judgement) -> None:
+    scenario.client.begin(_LATER)
+    scenario.server.begin(_LATER)
+    scenario.judge(await scenario.ask())
+    scenario.server.syn_ack()
+    scenario.client.ack()
+    scenario.server.data(100)
+    await scenario.expect_words(word, *[Judgement.ACCEPTED] * 3)
+    scenario.expect_entry(state="ESTABLISHED")
 
 
-async def _play_challenged(stage: Scripted) -> None:
-    await stage.handshake()
-    stage.forget_entry()
-    old = stage.client.next - _LATER  # what the server still waits for, by the new connection's numbers
-    stage.client.begin(_LATER)
-    await stage.ask()
-    stage.judge(stage.server.ack(acknowledge=old))
-    await stage.expect_words(Judgement.NEW, Judgement.IGNORED)
-    stage.client.rst(old)
-    reset = await stage.word()
-    stage.find(f"the RST that answers a challenge is {reset}")
+async def _steps_challenged(scenario: ScriptedScenario) -> None:
+    await scenario.handshake()
+    scenario.forget_entry()
+    old = scenario.client.next - _LATER  # what the server still waits for, by the new connection's numbers
+    scenario.client.begin(_LATER)
+    await scenario.ask()
+    scenario.judge(scenario.server.ack(acknowledge=old))
+    await scenario.expect_words(Judgement.NEW, Judgement.IGNORED)
+    scenario.client.rst(old)
+    reset = await scenario.word()
+    scenario.find(f"the RST that answers a challenge is {reset}")
     if reset is Judgement.ACCEPTED:
-        stage.expect_entry(state="CLOSE")
-        stage.server.begin(_LATER)
-        await stage.ask()
-        stage.server.syn_ack()
-        stage.client.ack()
-        await stage.expect_words(Judgement.NEW, Judgement.ACCEPTED, Judgement.ACCEPTED)
+        scenario.expect_entry(state="CLOSE")
+        scenario.server.begin(_LATER)
+        await scenario.ask()
+        scenario.server.syn_ack()
+        scenario.client.ack()
+        await scenario.expect_words(Judgement.NEW, Judgement.ACCEPTED, Judgement.ACCEPTED)
 
 
-async def _play_syn_twice(stage: Scripted) -> None:
-    await stage.handshake()
-    stage.client.rst()
-    stage.client.begin(_LATER)
-    stage.client.syn()
-    stage.client.begin(2 * _LATER)
-    stage.judge(await stage.ask())
-    stage.server.begin(_LATER)
-    stage.server.syn_ack()
-    stage.client.ack()
-    await stage.expect_words(Judgement.ACCEPTED, Judgement.NEW, Judgement.NEW, Judgement.ACCEPTED, Judgement.ACCEPTED)
+async def _steps_syn_twice(scenario: ScriptedScenario) -> None:
+    await scenario.handshake()
+    scenario.client.rst()
+    scenario.client.begin(_LATER)
+    scenario.client.syn()
+    scenario.client.begin(2 * _LATER)
+    scenario.judge(await scenario.ask())
+    scenario.server.begin(_LATER)
+    scenario.server.syn_ack()
+    scenario.client.ack()
+    await scenario.expect_words(
+        Judgement.ACCEPTED, Judgement.NEW, Judgement.NEW, Judgement.ACCEPTED, Judgement.ACCEPTED
+    )
     # Within 500 << 10 bytes, and beyond twice what the SYN itself offered.
-    stage.server.data(100, 200_000)
-    stage.find(f"after a second SYN, data within the scaled window is {await stage.word()}")
+    scenario.server.data(100, 200_000)
+    scenario.find(f"after a second SYN, data within the scaled window is {await scenario.word()}")
 
 
 _NEW: Final = on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED))
@@ -98,10 +100,10 @@ CASE: Final = Case(
         "breaks."
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, the state SYN_SENT", "RFC 9293, 3.6.1"),
-    play=_play_after_close,
+    steps=_steps_after_close,
     demands=(one_endpoint,),
     expectations=_NEW,
-    stage=Scripted,
+    scenario=ScriptedScenario,
     decide=decide_packet,
 )
 
@@ -113,7 +115,7 @@ _RESET: Final = dataclasses.replace(
         "The last word was the client's own RST, so a SYN of the same client is a fresh start: the entry is given up, "
         "and the SYN is NEW. That needs no waiting for the 10 s of CLOSE. The rules choose an endpoint anew."
     ),
-    play=_play_after_reset,
+    steps=_steps_after_reset,
 )
 
 _SERVER_RESET: Final = dataclasses.replace(
@@ -126,7 +128,7 @@ _SERVER_RESET: Final = dataclasses.replace(
         "the entry is in step again. But the SYN went to the old endpoint, whether it still serves or not."
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, the state IGNORE", "kubernetes/kubernetes#48719"),
-    play=_play_after_server_reset,
+    steps=_steps_after_server_reset,
     demands=(),  # the old translation stays
     expectations=on_every_kernel(IGNORED_ALWAYS),
 )
@@ -142,7 +144,7 @@ _CHALLENGED: Final = dataclasses.replace(
         "never reached the server, and SYN and challenge went on for ever."
     ),
     threads=("torvalds/linux c410cb974f2b", "RFC 5961, 4.2"),
-    play=_play_challenged,
+    steps=_steps_challenged,
     demands=(one_endpoint, not_masqueraded),
     expectations=on_every_kernel(IGNORED_ALWAYS),
 )
@@ -158,7 +160,7 @@ _TWICE: Final = dataclasses.replace(
         "6.1.y, 6.6.y) the data is accepted."
     ),
     threads=("torvalds/linux fb366fc7541a", "RFC 7323, 2.2"),
-    play=_play_syn_twice,
+    steps=_steps_syn_twice,
 )
 
 CASES: Final = (CASE, _RESET, _SERVER_RESET, _CHALLENGED, _TWICE)

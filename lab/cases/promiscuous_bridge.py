@@ -14,8 +14,8 @@ from lab.evidence.judgement import Judgement
 from lab.evidence.timeline import Timeline
 from lab.fixes import Protection
 from lab.results.result import Expectation
-from lab.scenario.datagrams import Datagrams, decide
-from lab.scenario.roles import cast
+from lab.scenario.datagrams import DatagramsScenario, decide
+from lab.scenario.roles import roles_in
 from lab.verdict import Outcome, Verdict
 from lab.vocabulary import Family
 
@@ -31,45 +31,45 @@ add rule inet lab_witness forward ct state invalid counter name "invalid" log pr
 """
 
 
-def _put_pods_on_a_bridge(stage: Datagrams, *, promiscuous: bool) -> None:
+def _put_pods_on_a_bridge(scenario: DatagramsScenario, *, promiscuous: bool) -> None:
     """Make the node's links to its pods the ports of one bridge, which takes over their addresses."""
-    node, topology = stage.node, stage.lab.topology
-    pods = {stage.cast.client, *(host for host, _address in stage.cast.servers)}
+    node, topology = scenario.node, scenario.lab.topology
+    pods = {scenario.roles.client, *(host for host, _address in scenario.roles.servers)}
     commands = [f"link add {_BRIDGE} type bridge mcast_snooping 0"]
     moved = []
     for end in topology.ends(node.name):
         pod = topology.peer(end)
         if pod.host in pods:
-            mac = stage.lab.hosts[pod.host].interfaces[pod.interface].mac.hex(":")
-            own = [address for address in end.addresses if Family.of(address) is stage.family]
+            mac = scenario.lab.hosts[pod.host].interfaces[pod.interface].mac.hex(":")
+            own = [address for address in end.addresses if Family.of(address) is scenario.family]
             commands += [f"addr del {address} dev {end.interface}" for address in own]
             commands.append(f"link set {end.interface} master {_BRIDGE}")
             moved += [f"addr add {address} dev {_BRIDGE} nodad" for address in own]
-            theirs = [address.ip for address in pod.addresses if Family.of(address) is stage.family]
+            theirs = [address.ip for address in pod.addresses if Family.of(address) is scenario.family]
             moved += [f"neigh add {address} lladdr {mac} dev {_BRIDGE} nud permanent" for address in theirs]
     commands += [f"link set {_BRIDGE} up", *moved]
     if promiscuous:
         commands.append(f"link set {_BRIDGE} promisc on")
     node.run("ip", "-batch", "-", text="\n".join(commands) + "\n")
     try:
-        node.namespace.set_sysctls({_CALL[stage.family]: 1})
+        node.namespace.set_sysctls({_CALL[scenario.family]: 1})
     except FileNotFoundError:
         raise MissingError("rules do not see what a bridge forwards", "modprobe br_netfilter") from None
     node.nft.run(_WITNESS)
 
 
-async def _play(stage: Datagrams, *, promiscuous: bool) -> None:
-    _put_pods_on_a_bridge(stage, promiscuous=promiscuous)
-    stage.ask("who is there?")
-    await stage.settle()
+async def _steps(scenario: DatagramsScenario, *, promiscuous: bool) -> None:
+    _put_pods_on_a_bridge(scenario, promiscuous=promiscuous)
+    scenario.ask("who is there?")
+    await scenario.settle()
 
 
-async def _promiscuous(stage: Datagrams) -> None:
-    await _play(stage, promiscuous=True)
+async def _promiscuous(scenario: DatagramsScenario) -> None:
+    await _steps(scenario, promiscuous=True)
 
 
-async def _plain(stage: Datagrams) -> None:
-    await _play(stage, promiscuous=False)
+async def _plain(scenario: DatagramsScenario) -> None:
+    await _steps(scenario, promiscuous=False)
 
 
 def _decide(timeline: Timeline) -> Verdict:
@@ -112,11 +112,11 @@ CASE: Final = Case(
         " conntrack, which is about TCP's window, and a drop in PREROUTING do not."
     ),
     threads=_THREADS,
-    play=_promiscuous,
+    steps=_promiscuous,
     expectations=on_every_kernel(_expected),
-    stage=Datagrams,
+    scenario=DatagramsScenario,
     decide=_decide,
-    cast=partial(cast, protocol="udp"),
+    choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
     demands=(alone,),
     needs=("br_netfilter",),
@@ -130,7 +130,7 @@ CONTROL: Final = replace(
         "The question crosses the bridge and is translated there as before. But the bridge keeps no copy for the node,"
         " and the pod gets it once. It is the mode that makes the copies, which kubelet's --hairpin-mode used to set."
     ),
-    play=_plain,
+    steps=_plain,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED, untracked=_UNTRACKED)),
 )
 

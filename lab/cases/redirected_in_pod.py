@@ -13,8 +13,8 @@ from lab.evidence.judgement import Judgement
 from lab.evidence.packet import SocketAddress
 from lab.fixes import Protection
 from lab.results.result import Expectation
-from lab.scenario import Stage
-from lab.scenario.roles import Cast, cast
+from lab.scenario import ConnectionScenario
+from lab.scenario.roles import Roles, roles_in
 from lab.topology.model import Topology
 from lab.verdict import Outcome
 from lab.vocabulary import Family
@@ -37,26 +37,28 @@ add rule inet sidecar invalid ct state invalid counter drop
 """
 
 
-def _cast(topology: Topology, family: Family, service: str | None = None) -> Cast:
+def _sidecar_roles(topology: Topology, family: Family, service: str | None = None) -> Roles:
     """The client talks to the pod's own address, and the pod is the node that translates."""
-    players = cast(topology, family, service)
-    server, address = players.servers[0]
+    roles = roles_in(topology, family, service)
+    server, address = roles.servers[0]
     sidecar = SocketAddress(address.address, _SIDECAR_PORT)
-    return dataclasses.replace(players, node=server, servers=((server, sidecar),), service_address=address)
+    return dataclasses.replace(roles, node=server, servers=((server, sidecar),), service_address=address)
 
 
-def _play(offset: int, payload: bytes, rules: str) -> Callable[[Stage], Awaitable[None]]:
-    async def play(stage: Stage) -> None:
-        asked = stage.cast.service_address
+def _steps(offset: int, payload: bytes, rules: str) -> Callable[[ConnectionScenario], Awaitable[None]]:
+    async def steps(scenario: ConnectionScenario) -> None:
+        asked = scenario.roles.service_address
         assert asked is not None
-        stage.load(stage.cast.node, rules.replace("PORT", str(asked.port)).replace("SIDECAR", str(_SIDECAR_PORT)))
-        await stage.establish()
-        await stage.inject(stage.from_client(offset, payload))
+        scenario.load(
+            scenario.roles.node, rules.replace("PORT", str(asked.port)).replace("SIDECAR", str(_SIDECAR_PORT))
+        )
+        await scenario.establish()
+        await scenario.inject(scenario.from_client(offset, payload))
         if not offset:
-            stage.expect_answer("")
-        await stage.go_on()
+            scenario.expect_answer("")
+        await scenario.go_on()
 
-    return play
+    return steps
 
 
 def _expected(protection: Protection) -> Expectation:
@@ -76,9 +78,9 @@ CASE: Final = Case(
         " happens to help where it judges the packet too; a liberal conntrack on the node does not reach into the pod."
     ),
     threads=("istio/istio#36489", "istio/istio#36566"),
-    play=_play(FAR, b"far off", _REDIRECT),
+    steps=_steps(FAR, b"far off", _REDIRECT),
     expectations=on_every_kernel(_expected),
-    cast=_cast,
+    choose_roles=_sidecar_roles,
     demands=(by_own_link,),
 )
 
@@ -92,9 +94,9 @@ CURED: Final = Case(
         " does."
     ),
     threads=("istio/istio#36566",),
-    play=_play(FAR, b"far off", _REDIRECT + _DROP),
+    steps=_steps(FAR, b"far off", _REDIRECT + _DROP),
     expectations=on_every_kernel(always(Judgement.INVALID, Outcome.DROPPED, untracked=DROPPED)),
-    cast=_cast,
+    choose_roles=_sidecar_roles,
     demands=(by_own_link,),
 )
 
@@ -108,9 +110,9 @@ IN_WINDOW: Final = Case(
         " redirect would be the culprit and not the window."
     ),
     threads=("istio/istio#36489",),
-    play=_play(0, b"", _REDIRECT),
+    steps=_steps(0, b"", _REDIRECT),
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED, untracked=ACCEPTED)),
-    cast=_cast,
+    choose_roles=_sidecar_roles,
     demands=(by_own_link,),
 )
 

@@ -6,16 +6,16 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import ACCEPTED_ALWAYS, LEAKS_UNLESS_DROPPED, Case, injection, on_every_kernel
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 
 
-async def _play_accepted(stage: Stage) -> None:
-    await stage.establish()
-    stage.set_node_sysctl("net/netfilter/nf_conntrack_tcp_ignore_invalid_rst", 1)
-    await stage.inject(stage.from_server(-1, flags="R"))
-    stage.expect_answer("")
-    stage.expect_entry(state="ESTABLISHED")
-    await stage.go_on()
+async def _steps_accepted(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    scenario.set_node_sysctl("net/netfilter/nf_conntrack_tcp_ignore_invalid_rst", 1)
+    await scenario.inject(scenario.from_server(-1, flags="R"))
+    scenario.expect_answer("")
+    scenario.expect_entry(state="ESTABLISHED")
+    await scenario.go_on()
 
 
 CASE: Final = Case(
@@ -30,7 +30,7 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c, the state CLOSE",
         "torvalds/linux be0502a3f2e9",
     ),
-    play=injection(lambda stage: stage.from_server(-1, flags="R"), answer="", stranger="", reason="invalid rst"),
+    steps=injection(lambda scenario: scenario.from_server(-1, flags="R"), answer="", stranger="", reason="invalid rst"),
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
 )
 
@@ -44,7 +44,7 @@ _TWIN: Final = dataclasses.replace(
         "drops it for its number, in silence."
     ),
     threads=("Documentation/networking/nf_conntrack-sysctl.rst", "torvalds/linux 1da4cd82dd18"),
-    play=_play_accepted,
+    steps=_steps_accepted,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
 )
 

@@ -6,25 +6,25 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import KILLED_ALWAYS, Case, on_every_kernel
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 from lab.wire.craft import Segment
 
 
-async def _reset(stage: Stage, reset: Segment, victim: str) -> None:
-    await stage.inject(reset)
-    for end in (stage.client_end, stage.server_end):
-        stage.expect_error(end.host, "ECONNRESET" if end.host == victim else None)
-    stage.expect_entry(state="CLOSE")
+async def _reset(scenario: ConnectionScenario, reset: Segment, victim: str) -> None:
+    await scenario.inject(reset)
+    for end in (scenario.client_end, scenario.server_end):
+        scenario.expect_error(end.host, "ECONNRESET" if end.host == victim else None)
+    scenario.expect_entry(state="CLOSE")
 
 
-async def _from_server(stage: Stage) -> None:
-    await stage.establish()
-    await _reset(stage, stage.from_server(flags="R"), stage.client_end.host)
+async def _from_server(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    await _reset(scenario, scenario.from_server(flags="R"), scenario.client_end.host)
 
 
-async def _from_client(stage: Stage) -> None:
-    await stage.establish()
-    await _reset(stage, stage.from_client(flags="R"), stage.server_end.host)
+async def _from_client(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    await _reset(scenario, scenario.from_client(flags="R"), scenario.server_end.host)
 
 
 CASE: Final = Case(
@@ -36,7 +36,7 @@ CASE: Final = Case(
         "the server knows nothing; no fix is about that."
     ),
     threads=("RFC 5961, 3.2", "torvalds/linux be0502a3f2e9"),
-    play=_from_server,
+    steps=_from_server,
     expectations=on_every_kernel(KILLED_ALWAYS),
 )
 
@@ -49,7 +49,7 @@ _TWIN: Final = dataclasses.replace(
         "Nothing leaked before it, so it is not the bug of the report, though the server's program sees the same "
         "ECONNRESET. Who counts resets on servers counts both."
     ),
-    play=_from_client,
+    steps=_from_client,
 )
 
 CASES: Final = (CASE, _TWIN)

@@ -7,41 +7,43 @@ from typing import Final
 
 from lab.cases.case import ACCEPTED_ALWAYS, Case, on_every_kernel
 from lab.netns.tcp_counters import tcp_counters
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 from lab.wire.craft import Segment
 
 _TIMEOUT: Final = "net/netfilter/nf_conntrack_tcp_timeout_"
 
 
-def expect_shortened_entry(stage: Stage) -> None:
+def expect_shortened_entry(scenario: ConnectionScenario) -> None:
     """Expect the entry to be as ESTABLISHED as before, with less time than it had: kernels differ in how much less."""
-    close, unacknowledged = (int(stage.node.namespace.sysctl(_TIMEOUT + name)) for name in ("close", "unacknowledged"))
-    stage.expect_entry(state="ESTABLISHED", timeout=range(unacknowledged + 1))
-    entry = stage.entry()
+    close, unacknowledged = (
+        int(scenario.node.namespace.sysctl(_TIMEOUT + name)) for name in ("close", "unacknowledged")
+    )
+    scenario.expect_entry(state="ESTABLISHED", timeout=range(unacknowledged + 1))
+    entry = scenario.entry()
     if entry is not None and entry.timeout is not None:
         shortened = "CLOSE" if entry.timeout <= close else "an unacknowledged segment"
-        stage.find(f"after an inexact RST the entry has the timeout of {shortened}")
+        scenario.find(f"after an inexact RST the entry has the timeout of {shortened}")
 
 
-async def _reset(stage: Stage, reset: Segment, victim: str) -> None:
+async def _reset(scenario: ConnectionScenario, reset: Segment, victim: str) -> None:
     # The challenge would refresh the entry, so it is lost on its way.
-    with stage.losing_from(victim):
-        await stage.inject(reset)
-    challenges = tcp_counters(stage.lab.hosts[victim].namespace)["TCPChallengeACK"]
-    stage.expect(f"a challenge of {victim}'s", challenges == 1, challenges)
-    stage.expect_error(victim, None)
-    expect_shortened_entry(stage)
-    await stage.go_on()
+    with scenario.losing_from(victim):
+        await scenario.inject(reset)
+    challenges = tcp_counters(scenario.lab.hosts[victim].namespace)["TCPChallengeACK"]
+    scenario.expect(f"a challenge of {victim}'s", challenges == 1, challenges)
+    scenario.expect_error(victim, None)
+    expect_shortened_entry(scenario)
+    await scenario.go_on()
 
 
-async def _from_server(stage: Stage) -> None:
-    await stage.establish()
-    await _reset(stage, stage.from_server(1, flags="R"), stage.client_end.host)
+async def _from_server(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    await _reset(scenario, scenario.from_server(1, flags="R"), scenario.client_end.host)
 
 
-async def _from_client(stage: Stage) -> None:
-    await stage.establish()
-    await _reset(stage, stage.from_client(1, flags="R"), stage.server_end.host)
+async def _from_client(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    await _reset(scenario, scenario.from_client(1, flags="R"), scenario.server_end.host)
 
 
 CASE: Final = Case(
@@ -58,7 +60,7 @@ CASE: Final = Case(
         "RFC 5961, 3.2",
         "torvalds/linux be0502a3f2e9",
     ),
-    play=_from_server,
+    steps=_from_server,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
 )
 
@@ -71,7 +73,7 @@ _TWIN: Final = dataclasses.replace(
         "shortens the entry's life just as much, whichever side the RST came from. Traffic lengthens it again, so a "
         "connection that is in use never notices."
     ),
-    play=_from_client,
+    steps=_from_client,
 )
 
 CASES: Final = (CASE, _TWIN)

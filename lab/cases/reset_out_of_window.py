@@ -8,19 +8,19 @@ from lab.cases.beyond_window import FAR
 from lab.cases.case import LEAKS_UNLESS_LIBERAL, Case, on_every_kernel
 from lab.cases.reset_inexact import expect_shortened_entry
 from lab.evidence.judgement import Judgement
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    await stage.inject(stage.from_server(FAR, flags="RA"))
-    stage.expect_answer("", stranger="")
-    if Judgement.INVALID in stage.words_of_nodes().values():
-        usual = int(stage.node.namespace.sysctl("net/netfilter/nf_conntrack_tcp_timeout_established"))
-        stage.expect_entry(state="ESTABLISHED", timeout=range(usual - 60, usual + 1))
+async def _steps(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    await scenario.inject(scenario.from_server(FAR, flags="RA"))
+    scenario.expect_answer("", stranger="")
+    if Judgement.INVALID in scenario.words_of_nodes().values():
+        usual = int(scenario.node.namespace.sysctl("net/netfilter/nf_conntrack_tcp_timeout_established"))
+        scenario.expect_entry(state="ESTABLISHED", timeout=range(usual - 60, usual + 1))
     else:
-        expect_shortened_entry(stage)
-    await stage.go_on()
+        expect_shortened_entry(scenario)
+    await scenario.go_on()
 
 
 CASE: Final = Case(
@@ -36,6 +36,6 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c",
         "RFC 9293, 3.10.7.1",
     ),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(LEAKS_UNLESS_LIBERAL),
 )

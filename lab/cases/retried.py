@@ -8,15 +8,15 @@ from lab.cases.beyond_window import FAR
 from lab.cases.case import ACCEPTED, DROPPED, Case, on_every_kernel, row
 from lab.evidence.judgement import Judgement
 from lab.results.result import Expectation
-from lab.scenario import RetryingStage
+from lab.scenario import RetryingScenario
 from lab.verdict import Outcome, decide_retrying
 
 
-async def _play(stage: RetryingStage) -> None:
-    await stage.establish()
-    await stage.inject(stage.from_server(FAR, b"far off"))
-    await stage.go_on()
-    await stage.try_again()
+async def _steps(scenario: RetryingScenario) -> None:
+    await scenario.establish()
+    await scenario.inject(scenario.from_server(FAR, b"far off"))
+    await scenario.go_on()
+    await scenario.try_again()
 
 
 CASE: Final = Case(
@@ -29,8 +29,8 @@ CASE: Final = Case(
         " have to be counted where they happen."
     ),
     threads=("kubernetes/kubernetes#74839",),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(row(Expectation(Judgement.INVALID, Outcome.RETRIED), DROPPED, ACCEPTED)),
-    stage=RetryingStage,
+    scenario=RetryingScenario,
     decide=decide_retrying,
 )

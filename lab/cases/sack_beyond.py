@@ -6,13 +6,13 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, injection, on_every_kernel
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 from lab.wire.craft import Segment
 
 
-def _segment(stage: Stage, payload: bytes = b"") -> Segment:
-    edge = stage.client.sent + 1000
-    return stage.from_server(0, payload, options=[("SAck", (edge - 500, edge))], timestamps=None)
+def _segment(scenario: ConnectionScenario, payload: bytes = b"") -> Segment:
+    edge = scenario.client.sent + 1000
+    return scenario.from_server(0, payload, options=[("SAck", (edge - 500, edge))], timestamps=None)
 
 
 CASE: Final = Case(
@@ -27,7 +27,7 @@ CASE: Final = Case(
         "RFC 2018",
         "net/netfilter/nf_conntrack_proto_tcp.c",
     ),
-    play=injection(_segment),
+    steps=injection(_segment),
     expectations=on_every_kernel(KILLS_UNLESS_LIBERAL),
 )
 
@@ -40,7 +40,7 @@ _TWIN: Final = dataclasses.replace(
         "bytes among the options is wrong. That is enough for INVALID on every kernel. The client's RST copies "
         "the perfect acknowledgement, and kills."
     ),
-    play=injection(lambda stage: _segment(stage, stage.next_bytes(100))),
+    steps=injection(lambda scenario: _segment(scenario, scenario.next_bytes(100))),
 )
 
 CASES: Final = (CASE, _TWIN)

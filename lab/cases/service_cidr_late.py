@@ -9,8 +9,8 @@ from lab.cases.case import Case, always, on_every_kernel
 from lab.cases.demands import drops_unallocated, way_to_service
 from lab.cases.udp_before_service import SERVED, service_comes
 from lab.evidence.judgement import Judgement
-from lab.scenario.datagrams import Datagrams, decide_by_the_last
-from lab.scenario.roles import cast
+from lab.scenario.datagrams import DatagramsScenario, decide_by_the_last
+from lab.scenario.roles import roles_in
 from lab.verdict import Outcome
 
 _THREADS: Final = (
@@ -20,19 +20,19 @@ _THREADS: Final = (
 )
 
 
-async def _late(stage: Datagrams) -> None:
-    stage.lab.full_sync(())
-    await service_comes(stage, dropped=False)
-    stage.lab.full_sync(stage.lab.topology.service_cidrs)
-    stage.expect_entry()
-    stage.ask("are you there, now that the ranges are known?")
-    await stage.settle()
+async def _late(scenario: DatagramsScenario) -> None:
+    scenario.lab.full_sync(())
+    await service_comes(scenario, dropped=False)
+    scenario.lab.full_sync(scenario.lab.topology.service_cidrs)
+    scenario.expect_entry()
+    scenario.ask("are you there, now that the ranges are known?")
+    await scenario.settle()
 
 
-async def _in_time(stage: Datagrams) -> None:
-    stage.lab.full_sync(())
-    stage.lab.full_sync(stage.lab.topology.service_cidrs)
-    await service_comes(stage, dropped=True)
+async def _in_time(scenario: DatagramsScenario) -> None:
+    scenario.lab.full_sync(())
+    scenario.lab.full_sync(scenario.lab.topology.service_cidrs)
+    await service_comes(scenario, dropped=True)
 
 
 LATE: Final = Case(
@@ -46,11 +46,11 @@ LATE: Final = Case(
         " entry, and the entry is in the way of the next questions even when the rule is there at last."
     ),
     threads=_THREADS,
-    play=_late,
+    steps=_late,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.REFUSED, untracked=None)),
-    stage=Datagrams,
+    scenario=DatagramsScenario,
     decide=decide_by_the_last,
-    cast=partial(cast, protocol="udp"),
+    choose_roles=partial(roles_in, protocol="udp"),
     topology="service-cidr",
     demands=(way_to_service, drops_unallocated),
 )
@@ -64,11 +64,11 @@ IN_TIME: Final = Case(
         " with it. The next one, from the same port, is served."
     ),
     threads=_THREADS,
-    play=_in_time,
+    steps=_in_time,
     expectations=on_every_kernel(SERVED),
-    stage=Datagrams,
+    scenario=DatagramsScenario,
     decide=decide_by_the_last,
-    cast=partial(cast, protocol="udp"),
+    choose_roles=partial(roles_in, protocol="udp"),
     topology="service-cidr",
     demands=(way_to_service, drops_unallocated),
 )

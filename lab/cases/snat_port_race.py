@@ -9,7 +9,7 @@ from lab.cases.case import Case, always, on_every_kernel
 from lab.cases.demands import egress, second_pod, two_pods, way_back, way_out
 from lab.evidence.judgement import Judgement
 from lab.results.result import Expectation
-from lab.scenario.datagrams import Datagrams, decide
+from lab.scenario.datagrams import DatagramsScenario, decide
 from lab.scenario.roles import CLIENT_PORT
 from lab.verdict import Outcome
 from lab.vocabulary import Family
@@ -28,45 +28,45 @@ _DELIVERED: Final = Expectation(Judgement.NEW, Outcome.DELIVERED)
 _TRIES: Final = 16  # two ports of 64,512 by chance are the same once in as many
 
 
-def masquerade(stage: Datagrams, how: str) -> None:
+def masquerade(scenario: DatagramsScenario, how: str) -> None:
     """Give the node the rule that network plugins write for what leaves the cluster."""
-    table = "ip" if stage.family is Family.IPV4 else "ip6"
-    outside = way_out(stage.lab.topology, stage.cast)
-    stage.node.nft.run(
+    table = "ip" if scenario.family is Family.IPV4 else "ip6"
+    outside = way_out(scenario.lab.topology, scenario.roles)
+    scenario.node.nft.run(
         f"table {table} lab_egress {{\nchain postrouting {{\n"
         f'type nat hook postrouting priority srcnat\noifname "{outside}" udp dport 53 {how}\n}}\n}}\n'
     )
 
 
-async def _race(stage: Datagrams, how: str, *, same_port: bool) -> None:
-    masquerade(stage, how)
-    other = second_pod(stage.lab.topology, stage.family, stage.cast)
-    stage.hold()
+async def _race(scenario: DatagramsScenario, how: str, *, same_port: bool) -> None:
+    masquerade(scenario, how)
+    other = second_pod(scenario.lab.topology, scenario.family, scenario.roles)
+    scenario.hold()
     for port in range(CLIENT_PORT, CLIENT_PORT + _TRIES):
-        stage.ask("A example.com", port=port)
-        stage.ask("AAAA example.com", client=other, port=port)
-        first, second = await stage.held(2)
+        scenario.ask("A example.com", port=port)
+        scenario.ask("AAAA example.com", client=other, port=port)
+        first, second = await scenario.held(2)
         if same_port or first.source != second.source:
             break
-        stage.take_back(first, second)
-    translated = first.source.address != stage.cast.client_address.address
-    stage.release(second, first)
-    await stage.settle()
+        scenario.take_back(first, second)
+    translated = first.source.address != scenario.roles.client_address.address
+    scenario.release(second, first)
+    await scenario.settle()
     lost = int(same_port and translated)
-    stage.expect_counter("insert_failed", lost)
-    stage.expect_counter("drop", lost)
+    scenario.expect_counter("insert_failed", lost)
+    scenario.expect_counter("drop", lost)
     if translated:
         chosen = f"{first.source} and {second.source}"
         words = "both flows to have got one port" if same_port else "each flow to have got a port of its own"
-        stage.expect(words, (first.source == second.source) is same_port, chosen)
+        scenario.expect(words, (first.source == second.source) is same_port, chosen)
 
 
-async def _plain(stage: Datagrams) -> None:
-    await _race(stage, "masquerade", same_port=True)
+async def _plain(scenario: DatagramsScenario) -> None:
+    await _race(scenario, "masquerade", same_port=True)
 
 
-async def _random(stage: Datagrams) -> None:
-    await _race(stage, "masquerade fully-random", same_port=False)
+async def _random(scenario: DatagramsScenario) -> None:
+    await _race(scenario, "masquerade fully-random", same_port=False)
 
 
 PLAIN: Final = Case(
@@ -79,11 +79,11 @@ PLAIN: Final = Case(
         " a datagram is lost, and no fix against INVALID packets has anything to do with it."
     ),
     threads=_THREADS,
-    play=_plain,
+    steps=_plain,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.LOST, untracked=_LOST)),
-    stage=Datagrams,
+    scenario=DatagramsScenario,
     decide=decide,
-    cast=partial(egress, port=53),
+    choose_roles=partial(egress, port=53),
     topology="dns",
     demands=(two_pods, way_back),
     needs=hold.NEEDS,
@@ -98,11 +98,11 @@ RANDOM: Final = Case(
         " back and tried again here, for it would be the race once more."
     ),
     threads=_THREADS,
-    play=_random,
+    steps=_random,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED, untracked=_DELIVERED)),
-    stage=Datagrams,
+    scenario=DatagramsScenario,
     decide=decide,
-    cast=partial(egress, port=53),
+    choose_roles=partial(egress, port=53),
     topology="dns",
     demands=(two_pods, way_back),
     needs=hold.NEEDS,

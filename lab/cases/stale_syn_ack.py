@@ -7,30 +7,30 @@ from typing import Final
 from lab.cases.case import IGNORED_UNLESS_LIBERAL, LEAKS_UNLESS_LIBERAL, Case
 from lab.cases.demands import one_endpoint
 from lab.evidence.judgement import Judgement
-from lab.scenario import Scripted
+from lab.scenario import ScriptedScenario
 from lab.verdict import decide_packet
 from lab.vocabulary import Behaviour
 
 _LATER: Final = 4_000_000  # how far initial sequence numbers are apart; more than any window in the script
 
 
-async def _play(stage: Scripted) -> None:
-    await stage.handshake()
-    stage.forget_entry()
-    stage.client.begin(_LATER)
-    await stage.ask()
-    await stage.expect_words(Judgement.NEW)
-    stage.server.begin(_LATER)
-    stage.judge(stage.server.syn_ack(acknowledge=1 - _LATER))
-    await stage.heard()
-    stage.server.begin(2 * _LATER)
-    stage.server.syn_ack()
-    fresh = await stage.word()
-    stage.find(f"behind a stale SYN,ACK the right one is {fresh}")
+async def _steps(scenario: ScriptedScenario) -> None:
+    await scenario.handshake()
+    scenario.forget_entry()
+    scenario.client.begin(_LATER)
+    await scenario.ask()
+    await scenario.expect_words(Judgement.NEW)
+    scenario.server.begin(_LATER)
+    scenario.judge(scenario.server.syn_ack(acknowledge=1 - _LATER))
+    await scenario.heard()
+    scenario.server.begin(2 * _LATER)
+    scenario.server.syn_ack()
+    fresh = await scenario.word()
+    scenario.find(f"behind a stale SYN,ACK the right one is {fresh}")
     if fresh is not Judgement.INVALID:
-        stage.client.ack()
-        await stage.expect_words(Judgement.ACCEPTED)
-        stage.expect_entry(state="ESTABLISHED")
+        scenario.client.ack()
+        await scenario.expect_words(Judgement.ACCEPTED)
+        scenario.expect_entry(state="ESTABLISHED")
 
 
 CASE: Final = Case(
@@ -46,12 +46,12 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c, tcp_in_window",
         "torvalds/linux 6e250dcbff1d",
     ),
-    play=_play,
+    steps=_steps,
     demands=(one_endpoint,),
     expectations={
         Behaviour.STRICT: LEAKS_UNLESS_LIBERAL,
         Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,
     },
-    stage=Scripted,
+    scenario=ScriptedScenario,
     decide=decide_packet,
 )

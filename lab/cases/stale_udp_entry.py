@@ -11,8 +11,8 @@ from lab.evidence.judgement import Judgement
 from lab.kubeproxy import changes
 from lab.kubeproxy.changes import Change
 from lab.results.result import Expectation
-from lab.scenario.datagrams import Datagrams, decide, decide_by_the_last
-from lab.scenario.roles import cast
+from lab.scenario.datagrams import DatagramsScenario, decide, decide_by_the_last
+from lab.scenario.roles import roles_in
 from lab.topology.kube_proxy import node_release
 from lab.verdict import Outcome
 
@@ -30,50 +30,50 @@ def _first(change: Change) -> str:
     return f"{', '.join(change.releases)} ({change.name})"
 
 
-async def _endpoint_goes(stage: Datagrams, *, cleaned: bool) -> None:
-    stage.ask("who is there?")
-    await stage.settle()
-    first, service = stage.answered_by, stage.cast.service.partition(":")[0]
-    stage.lab.endpoints.remove(service, first.address, clean_conntrack=cleaned)
-    stage.end_server(first)
+async def _endpoint_goes(scenario: DatagramsScenario, *, cleaned: bool) -> None:
+    scenario.ask("who is there?")
+    await scenario.settle()
+    first, service = scenario.answered_by, scenario.roles.service.partition(":")[0]
+    scenario.lab.endpoints.remove(service, first.address, clean_conntrack=cleaned)
+    scenario.end_server(first)
     if cleaned:
-        stage.expect_no_entry()
+        scenario.expect_no_entry()
     else:
-        stage.expect_entry()
-    stage.ask("who is there now?")
-    await stage.settle()
-    stage.expect_counter("drop", 0)
-    stage.expect_counter("insert_failed", 0)
-    stage.expect_counter("invalid", 0)
+        scenario.expect_entry()
+    scenario.ask("who is there now?")
+    await scenario.settle()
+    scenario.expect_counter("drop", 0)
+    scenario.expect_counter("insert_failed", 0)
+    scenario.expect_counter("invalid", 0)
 
 
-async def _restarted(stage: Datagrams) -> None:
-    stage.ask("who is there?")
-    await stage.settle()
-    first = stage.answered_by
-    stage.lab.restart_kube_proxies()
-    goes_on = changes.ENTRIES_RECONCILED in node_release(stage.node.host)
+async def _restarted(scenario: DatagramsScenario) -> None:
+    scenario.ask("who is there?")
+    await scenario.settle()
+    first = scenario.answered_by
+    scenario.lab.restart_kube_proxies()
+    goes_on = changes.ENTRIES_RECONCILED in node_release(scenario.node.host)
     if goes_on:
-        stage.expect_entry()
+        scenario.expect_entry()
     else:
-        stage.expect_no_entry()
-    stage.ask("who is there now?")
-    await stage.settle()
+        scenario.expect_no_entry()
+    scenario.ask("who is there now?")
+    await scenario.settle()
     if goes_on:
-        stage.expect("the same endpoint to answer", stage.answered_by == first, stage.answered_by)
-    stage.ask("and are you still there?")
-    await stage.settle()
-    stage.expect_counter("drop", 0)
-    stage.expect_counter("insert_failed", 0)
-    stage.expect_counter("invalid", 0)
+        scenario.expect("the same endpoint to answer", scenario.answered_by == first, scenario.answered_by)
+    scenario.ask("and are you still there?")
+    await scenario.settle()
+    scenario.expect_counter("drop", 0)
+    scenario.expect_counter("insert_failed", 0)
+    scenario.expect_counter("invalid", 0)
 
 
-async def _kept(stage: Datagrams) -> None:
-    await _endpoint_goes(stage, cleaned=False)
+async def _kept(scenario: DatagramsScenario) -> None:
+    await _endpoint_goes(scenario, cleaned=False)
 
 
-async def _cleaned(stage: Datagrams) -> None:
-    await _endpoint_goes(stage, cleaned=True)
+async def _cleaned(scenario: DatagramsScenario) -> None:
+    await _endpoint_goes(scenario, cleaned=True)
 
 
 KEPT: Final = Case(
@@ -86,11 +86,11 @@ KEPT: Final = Case(
         " packets does nothing, for none is."
     ),
     threads=_THREADS,
-    play=_kept,
+    steps=_kept,
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.LOST, untracked=_UNTRACKED)),
-    stage=Datagrams,
+    scenario=DatagramsScenario,
     decide=decide,
-    cast=partial(cast, protocol="udp"),
+    choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
     demands=(second_endpoint,),
 )
@@ -106,11 +106,11 @@ CLEANED: Final = Case(
         " the last."
     ),
     threads=_THREADS,
-    play=_cleaned,
+    steps=_cleaned,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED, untracked=_UNTRACKED)),
-    stage=Datagrams,
+    scenario=DatagramsScenario,
     decide=decide,
-    cast=partial(cast, protocol="udp"),
+    choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
     demands=(second_endpoint, cleans_by_vip),
 )
@@ -133,11 +133,11 @@ RESTARTED: Final = Case(
         "kubernetes/kubernetes#127318",
         "pkg/proxy/conntrack/cleanup.go",
     ),
-    play=_restarted,
+    steps=_restarted,
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED, untracked=_UNTRACKED)),
-    stage=Datagrams,
+    scenario=DatagramsScenario,
     decide=decide_by_the_last,
-    cast=partial(cast, protocol="udp"),
+    choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
 )
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import IGNORED_ALWAYS, Case, on_every_kernel
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    await stage.inject(stage.from_server(flags="SA"))
-    stage.expect_answer("ACK")
-    await stage.go_on()
+async def _steps(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    await scenario.inject(scenario.from_server(flags="SA"))
+    scenario.expect_answer("ACK")
+    await scenario.go_on()
 
 
 CASE: Final = Case(
@@ -27,6 +27,6 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c, tcp_conntracks",
         "RFC 5961, 4.2",
     ),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(IGNORED_ALWAYS),
 )

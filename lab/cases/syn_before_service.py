@@ -7,7 +7,7 @@ from typing import Final
 
 from lab.cases.case import ACCEPTED_ALWAYS, Case, always, on_every_kernel, unless_dropped
 from lab.cases.demands import beyond, to_vips, way_to_service
-from lab.scenario import RefusedError, Stage
+from lab.scenario import ConnectionScenario, RefusedError
 from lab.verdict import Outcome
 
 _THREADS: Final = (
@@ -18,39 +18,39 @@ _THREADS: Final = (
 )
 
 
-async def _service_comes(stage: Stage) -> None:
-    services, slices = stage.lab.services, stage.lab.endpoint_slices
-    stage.lab.sync((), ())
+async def _service_comes(scenario: ConnectionScenario) -> None:
+    services, slices = scenario.lab.services, scenario.lab.endpoint_slices
+    scenario.lab.sync((), ())
     with suppress(RefusedError):
-        await stage.establish()
-    outside, vip = beyond(stage.lab.topology, stage.cast), stage.cast.service_address
-    if to_vips(stage.lab.topology, stage.cast).drops_unallocated:
-        stage.expect_no_entry()
-        await stage.expect_nothing(outside, destination=vip)
+        await scenario.establish()
+    outside, vip = beyond(scenario.lab.topology, scenario.roles), scenario.roles.service_address
+    if to_vips(scenario.lab.topology, scenario.roles).drops_unallocated:
+        scenario.expect_no_entry()
+        await scenario.expect_nothing(outside, destination=vip)
     else:
-        stage.expect_entry(state="SYN_SENT", assured=False, timeout=range(100, 121))
-        await stage.expect_packet(outside, destination=vip, flags="S", outgoing=False)
-    stage.lab.sync(services, slices)
+        scenario.expect_entry(state="SYN_SENT", assured=False, timeout=range(100, 121))
+        await scenario.expect_packet(outside, destination=vip, flags="S", outgoing=False)
+    scenario.lab.sync(services, slices)
 
 
-async def _connect(stage: Stage) -> None:
-    await stage.establish()
-    await stage.server_speaks()
-    await stage.go_on()
+async def _connect(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    await scenario.server_speaks()
+    await scenario.go_on()
 
 
-async def _kept(stage: Stage) -> None:
-    await _service_comes(stage)
-    if not to_vips(stage.lab.topology, stage.cast).drops_unallocated:
-        stage.expect_entry(state="SYN_SENT", assured=False)
-    await _connect(stage)
+async def _kept(scenario: ConnectionScenario) -> None:
+    await _service_comes(scenario)
+    if not to_vips(scenario.lab.topology, scenario.roles).drops_unallocated:
+        scenario.expect_entry(state="SYN_SENT", assured=False)
+    await _connect(scenario)
 
 
-async def _forgotten(stage: Stage) -> None:
-    await _service_comes(stage)
-    if stage.entry() is not None:  # a node that drops the SYN remembers nothing, and the checks have said so
-        stage.forget_entry()
-    await _connect(stage)
+async def _forgotten(scenario: ConnectionScenario) -> None:
+    await _service_comes(scenario)
+    if scenario.entry() is not None:  # a node that drops the SYN remembers nothing, and the checks have said so
+        scenario.forget_entry()
+    await _connect(scenario)
 
 
 KEPT: Final = Case(
@@ -65,7 +65,7 @@ KEPT: Final = Case(
         " next SYN is answered."
     ),
     threads=_THREADS,
-    play=_kept,
+    steps=_kept,
     expectations=on_every_kernel(unless_dropped(always(None, Outcome.REFUSED), dropped=ACCEPTED_ALWAYS)),
     topology="dns",
     demands=(way_to_service,),
@@ -79,7 +79,7 @@ FORGOTTEN: Final = Case(
         " from the very port that was led astray. So it was the entry and nothing else."
     ),
     threads=_THREADS,
-    play=_forgotten,
+    steps=_forgotten,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
     topology="dns",
     demands=(way_to_service,),

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import KILLS_UNLESS_DROPPED, Case, on_every_kernel
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    await stage.inject(stage.from_server(flags="SFA"))
-    stage.expect_answer("RST")
-    stage.expect_reason("invalid tcp flag combination")
-    await stage.go_on()
+async def _steps(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    await scenario.inject(scenario.from_server(flags="SFA"))
+    scenario.expect_answer("RST")
+    scenario.expect_reason("invalid tcp flag combination")
+    await scenario.go_on()
 
 
 CASE: Final = Case(
@@ -25,6 +25,6 @@ CASE: Final = Case(
         "connection. Being liberal is about the window and does not help here; the drop rule does."
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, tcp_valid_flags",),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(KILLS_UNLESS_DROPPED),
 )

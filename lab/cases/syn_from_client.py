@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import IGNORED_ALWAYS, Case, on_every_kernel
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    before = len(stage.seen(stage.client_end.host, flags="A", outgoing=False))
-    await stage.inject(stage.from_client(flags="S"))
-    challenges = stage.seen(stage.client_end.host, flags="A", outgoing=False)[before:]
+async def _steps(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    before = len(scenario.seen(scenario.client_end.host, flags="A", outgoing=False))
+    await scenario.inject(scenario.from_client(flags="S"))
+    challenges = scenario.seen(scenario.client_end.host, flags="A", outgoing=False)[before:]
     answers = [str(challenge.packet.source) for challenge in challenges]
-    stage.expect("one challenge, from the VIP", answers == [str(stage.cast.service_address)], answers)
-    stage.expect_entry(state="ESTABLISHED")
-    await stage.go_on()
+    scenario.expect("one challenge, from the VIP", answers == [str(scenario.roles.service_address)], answers)
+    scenario.expect_entry(state="ESTABLISHED")
+    await scenario.go_on()
 
 
 CASE: Final = Case(
@@ -32,6 +32,6 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c, tcp_conntracks",
         "RFC 5961, 4.2",
     ),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(IGNORED_ALWAYS),
 )

@@ -8,7 +8,7 @@ from typing import Final
 from lab.cases.case import Case, always, on_every_kernel
 from lab.cases.demands import alone, one_endpoint
 from lab.evidence.judgement import Judgement
-from lab.scenario import RefusedError, Stage
+from lab.scenario import ConnectionScenario, RefusedError
 from lab.verdict import Outcome
 
 _THREADS: Final = (
@@ -17,45 +17,45 @@ _THREADS: Final = (
 )
 
 
-async def _new_connection(stage: Stage) -> None:
-    stage.fill_table()
+async def _new_connection(scenario: ConnectionScenario) -> None:
+    scenario.fill_table()
     with suppress(RefusedError):
-        await stage.establish()
-    await stage.expect_nothing(stage.cast.servers[0][0], source=stage.cast.client_address)
-    sent = len(stage.seen(stage.cast.client, flags="S", outgoing=True))
-    stage.expect_counter("drop", sent)
-    stage.expect_counter("invalid", 0)
-    stage.expect_no_entry()
+        await scenario.establish()
+    await scenario.expect_nothing(scenario.roles.servers[0][0], source=scenario.roles.client_address)
+    sent = len(scenario.seen(scenario.roles.client, flags="S", outgoing=True))
+    scenario.expect_counter("drop", sent)
+    scenario.expect_counter("invalid", 0)
+    scenario.expect_no_entry()
 
 
-async def _old_connection(stage: Stage) -> None:
-    await stage.establish()
-    stage.fill_table()
-    await stage.server_speaks()
-    await stage.go_on()
-    stage.expect_counter("drop", 0)
+async def _old_connection(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    scenario.fill_table()
+    await scenario.server_speaks()
+    await scenario.go_on()
+    scenario.expect_counter("drop", 0)
 
 
-async def _entry_lost(stage: Stage) -> None:
-    await stage.establish()
-    stage.fill_table()
-    stage.forget_entry()
-    stage.fill_table()  # somebody else has taken its place
-    await stage.server_speaks()
-    await stage.retransmissions(2)
-    stage.expect_counted("drop", 3)
-    stage.expect_counter("invalid", 0)
-    await stage.expect_nothing(stage.cast.client, source=stage.server_end.own_address)
-    await stage.expect_nothing(stage.server_end.host, flags="R")
+async def _entry_lost(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    scenario.fill_table()
+    scenario.forget_entry()
+    scenario.fill_table()  # somebody else has taken its place
+    await scenario.server_speaks()
+    await scenario.retransmissions(2)
+    scenario.expect_counted("drop", 3)
+    scenario.expect_counter("invalid", 0)
+    await scenario.expect_nothing(scenario.roles.client, source=scenario.server_end.own_address)
+    await scenario.expect_nothing(scenario.server_end.host, flags="R")
 
 
-async def _early_drop(stage: Stage) -> None:
-    stage.fill_table(assured=False)
-    await stage.establish()
-    stage.expect_counted("early_drop")
-    stage.expect_counter("drop", 0)
-    await stage.server_speaks()
-    await stage.go_on()
+async def _early_drop(scenario: ConnectionScenario) -> None:
+    scenario.fill_table(assured=False)
+    await scenario.establish()
+    scenario.expect_counted("early_drop")
+    scenario.expect_counter("drop", 0)
+    await scenario.server_speaks()
+    await scenario.go_on()
 
 
 NEW_CONNECTION: Final = Case(
@@ -68,7 +68,7 @@ NEW_CONNECTION: Final = Case(
         " gives up."
     ),
     threads=_THREADS,
-    play=_new_connection,
+    steps=_new_connection,
     demands=(alone, one_endpoint),
     expectations=on_every_kernel(always(None, Outcome.REFUSED)),
     slow=True,
@@ -82,7 +82,7 @@ OLD_CONNECTION: Final = Case(
         " translated as ever. Whoever is told that only new connections fail should think of the table first."
     ),
     threads=_THREADS,
-    play=_old_connection,
+    steps=_old_connection,
     demands=(alone, one_endpoint),
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED)),
     slow=True,
@@ -97,7 +97,7 @@ ENTRY_LOST: Final = Case(
         " The server sends it again and again: the connection hangs for as long as the table is full."
     ),
     threads=_THREADS,
-    play=_entry_lost,
+    steps=_entry_lost,
     demands=(alone, one_endpoint),
     expectations=on_every_kernel(always(None, Outcome.STALLED)),
     slow=True,
@@ -113,7 +113,7 @@ EARLY_DROP: Final = Case(
         " does it only while it is answered."
     ),
     threads=_THREADS,
-    play=_early_drop,
+    steps=_early_drop,
     demands=(alone, one_endpoint),
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED)),
     slow=True,

@@ -8,7 +8,7 @@ from typing import Final
 from lab.cases.case import Case, always, on_every_kernel
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import SocketAddress
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 from lab.traffic.tcp import datagram_socket
 from lab.verdict import Outcome
 
@@ -17,19 +17,21 @@ _HOUR: Final = 3600  # seconds, by kube-proxy; the kernel's own 60 could be what
 _CYCLE: Final = 180.0  # seconds; the collector starts a round every minute at the latest (GC_SCAN_INTERVAL_MAX)
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    await stage.half_close()
-    stage.expect_entry(state="CLOSE_WAIT", timeout=range(_HOUR - 60, _HOUR + 1), assured=True)
-    stage.fill_table()
-    own, server = (SocketAddress(end.own_address.address, _DISCARD) for end in (stage.client_end, stage.server_end))
-    with closing(datagram_socket(stage.lab.hosts[stage.cast.client].namespace, own, server)) as newcomer:
+async def _steps(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    await scenario.half_close()
+    scenario.expect_entry(state="CLOSE_WAIT", timeout=range(_HOUR - 60, _HOUR + 1), assured=True)
+    scenario.fill_table()
+    own, server = (
+        SocketAddress(end.own_address.address, _DISCARD) for end in (scenario.client_end, scenario.server_end)
+    )
+    with closing(datagram_socket(scenario.lab.hosts[scenario.roles.client].namespace, own, server)) as newcomer:
         newcomer.send(b"no room")
-        await stage.barrier()
-    stage.expect_counter("drop", 1)
-    await stage.until(lambda: stage.entry() is None, "the garbage collector to evict the entry", within=_CYCLE)
-    await stage.server_speaks()
-    await stage.go_on()
+        await scenario.barrier()
+    scenario.expect_counter("drop", 1)
+    await scenario.until(lambda: scenario.entry() is None, "the garbage collector to evict the entry", within=_CYCLE)
+    await scenario.server_speaks()
+    await scenario.go_on()
 
 
 CASE: Final = Case(
@@ -45,7 +47,7 @@ CASE: Final = Case(
         "kubernetes/kubernetes#18604",
         "net/netfilter/nf_conntrack_core.c (gc_worker, c6dd940b1f74)",
     ),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.RESET)),
     slow=True,
 )

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, on_every_kernel
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish()
-    await stage.inject(stage.from_server(header_words=15, timestamps=None))
-    stage.expect_answer("", stranger="")
-    stage.expect_reason("truncated packet")
-    await stage.go_on()
+async def _steps(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    await scenario.inject(scenario.from_server(header_words=15, timestamps=None))
+    scenario.expect_answer("", stranger="")
+    scenario.expect_reason("truncated packet")
+    await scenario.go_on()
 
 
 CASE: Final = Case(
@@ -25,6 +25,6 @@ CASE: Final = Case(
         "it in silence."
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, nf_conntrack_tcp_packet",),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
 )

@@ -9,49 +9,49 @@ from lab.cases.beyond_window import FAR
 from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, always, on_every_kernel
 from lab.cases.demands import nodes_between, two_nodes
 from lab.evidence.judgement import Judgement
-from lab.scenario import Stage
-from lab.scenario.roles import Cast, cast
+from lab.scenario import ConnectionScenario
+from lab.scenario.roles import Roles, roles_in
 from lab.topology.model import Topology
 from lab.verdict import Outcome
 from lab.vocabulary import Family
 
 
-def _nodes(stage: Stage) -> tuple[str, str]:
+def _nodes(scenario: ConnectionScenario) -> tuple[str, str]:
     """Return the client's node and the server's."""
-    client, (_host, address) = stage.cast.client, stage.cast.servers[0]
-    clients, servers = nodes_between(stage.lab.topology, client, address.address)
+    client, (_host, address) = scenario.roles.client, scenario.roles.servers[0]
+    clients, servers = nodes_between(scenario.lab.topology, client, address.address)
     return clients, servers
 
 
-def _at_servers(topology: Topology, family: Family, service: str | None = None) -> Cast:
-    players = cast(topology, family, service)
-    passed = nodes_between(topology, players.client, players.servers[0][1].address)
-    return dataclasses.replace(players, node=(passed or (players.node,))[-1])
+def _at_servers(topology: Topology, family: Family, service: str | None = None) -> Roles:
+    roles = roles_in(topology, family, service)
+    passed = nodes_between(topology, roles.client, roles.servers[0][1].address)
+    return dataclasses.replace(roles, node=(passed or (roles.node,))[-1])
 
 
-async def _play_far(stage: Stage) -> None:
-    await stage.establish()
-    await stage.inject(stage.from_server(FAR, b"far off"))
-    words = stage.words_of_nodes()
-    clients, servers = _nodes(stage)
+async def _steps_far(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    await scenario.inject(scenario.from_server(FAR, b"far off"))
+    words = scenario.words_of_nodes()
+    clients, servers = _nodes(scenario)
     first, second = words.get(servers), words.get(clients)
-    stage.expect("a word of the server's node", first is not None, words)
-    stage.expect(
-        "the client's node to see only what the server's node let pass", (second is None) == stage.unheard, words
+    scenario.expect("a word of the server's node", first is not None, words)
+    scenario.expect(
+        "the client's node to see only what the server's node let pass", (second is None) == scenario.unheard, words
     )
-    stage.expect("the same word where both see it", second in (None, first), words)
-    await stage.go_on()
+    scenario.expect("the same word where both see it", second in (None, first), words)
+    await scenario.go_on()
 
 
-async def _play_forgotten(stage: Stage) -> None:
-    await stage.establish()
-    stage.forget_entry()
-    await stage.server_speaks()
-    words = stage.words_of_nodes()
-    [other] = {*_nodes(stage)} - {stage.cast.node}
-    expected = {stage.cast.node: Judgement.NEW, other: Judgement.ACCEPTED}
-    stage.expect("only the node without the entry to take the segment for new", words == expected, words)
-    await stage.go_on()
+async def _steps_forgotten(scenario: ConnectionScenario) -> None:
+    await scenario.establish()
+    scenario.forget_entry()
+    await scenario.server_speaks()
+    words = scenario.words_of_nodes()
+    [other] = {*_nodes(scenario)} - {scenario.roles.node}
+    expected = {scenario.roles.node: Judgement.NEW, other: Judgement.ACCEPTED}
+    scenario.expect("only the node without the entry to take the segment for new", words == expected, words)
+    await scenario.go_on()
 
 
 CASE: Final = Case(
@@ -64,7 +64,7 @@ CASE: Final = Case(
         " talk, a node is protected by the fixes of the others too."
     ),
     threads=("kubernetes/kubernetes#74839", "kubernetes/kubernetes#93337"),
-    play=_play_far,
+    steps=_steps_far,
     expectations=on_every_kernel(KILLS_UNLESS_LIBERAL),
     topology="across-nodes",
     demands=(two_nodes,),
@@ -79,7 +79,7 @@ CLIENTS_ENTRY: Final = Case(
         " other node is no help, and neither is a fix."
     ),
     threads=("kubernetes/kubernetes#100698", "kubernetes/kubernetes#38802"),
-    play=_play_forgotten,
+    steps=_steps_forgotten,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.RESET)),
     topology="across-nodes",
     demands=(two_nodes,),
@@ -93,9 +93,9 @@ SERVERS_ENTRY: Final = Case(
         " for new and passes it on as it is. The client's node has its entry and translates it back, so nobody notices."
     ),
     threads=("kubernetes/kubernetes#100698",),
-    play=_play_forgotten,
+    steps=_steps_forgotten,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED)),
-    cast=_at_servers,
+    choose_roles=_at_servers,
     topology="across-nodes",
     demands=(two_nodes,),
 )

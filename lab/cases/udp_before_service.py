@@ -10,8 +10,8 @@ from lab.cases.demands import beyond, to_vips, way_to_service
 from lab.evidence.judgement import Judgement
 from lab.fixes import Protection
 from lab.results.result import Expectation
-from lab.scenario.datagrams import Datagrams, decide_by_the_last
-from lab.scenario.roles import cast
+from lab.scenario.datagrams import DatagramsScenario, decide_by_the_last
+from lab.scenario.roles import roles_in
 from lab.verdict import Outcome
 
 _THREADS: Final = (
@@ -31,36 +31,38 @@ def stuck(protection: Protection) -> Expectation:
     return Expectation(Judgement.NEW, Outcome.REFUSED if protection.rejects_untranslated else Outcome.LOST)
 
 
-async def service_comes(stage: Datagrams, *, dropped: bool, cleaned: bool = False) -> None:
+async def service_comes(scenario: DatagramsScenario, *, dropped: bool, cleaned: bool = False) -> None:
     """Ask before the service is there, and again when it is.
 
     :param dropped: the node is to drop the first question.
     :param cleaned: kube-proxy deletes entries when the service comes.
     """
-    services, slices = stage.lab.services, stage.lab.endpoint_slices
-    stage.lab.sync((), ())
-    stage.ask("is anybody there?")
-    await stage.settle()
-    outside, vip = beyond(stage.lab.topology, stage.cast), stage.cast.service_address
+    services, slices = scenario.lab.services, scenario.lab.endpoint_slices
+    scenario.lab.sync((), ())
+    scenario.ask("is anybody there?")
+    await scenario.settle()
+    outside, vip = beyond(scenario.lab.topology, scenario.roles), scenario.roles.service_address
     if dropped:
-        await stage.expect_nothing(outside, destination=vip)
+        await scenario.expect_nothing(outside, destination=vip)
     else:
-        await stage.expect_packet(outside, destination=vip, outgoing=False)
-    stage.lab.sync(services, slices, clean_conntrack=cleaned)
+        await scenario.expect_packet(outside, destination=vip, outgoing=False)
+    scenario.lab.sync(services, slices, clean_conntrack=cleaned)
     if dropped or cleaned:
-        stage.expect_no_entry()
+        scenario.expect_no_entry()
     else:
-        stage.expect_entry()
-    stage.ask("is there anybody now?")
-    await stage.settle()
+        scenario.expect_entry()
+    scenario.ask("is there anybody now?")
+    await scenario.settle()
 
 
-async def _kept(stage: Datagrams) -> None:
-    await service_comes(stage, dropped=to_vips(stage.lab.topology, stage.cast).drops_unallocated)
+async def _kept(scenario: DatagramsScenario) -> None:
+    await service_comes(scenario, dropped=to_vips(scenario.lab.topology, scenario.roles).drops_unallocated)
 
 
-async def _cleaned(stage: Datagrams) -> None:
-    await service_comes(stage, dropped=to_vips(stage.lab.topology, stage.cast).drops_unallocated, cleaned=True)
+async def _cleaned(scenario: DatagramsScenario) -> None:
+    await service_comes(
+        scenario, dropped=to_vips(scenario.lab.topology, scenario.roles).drops_unallocated, cleaned=True
+    )
 
 
 KEPT: Final = Case(
@@ -76,11 +78,11 @@ KEPT: Final = Case(
         " the next question is served."
     ),
     threads=_THREADS,
-    play=_kept,
+    steps=_kept,
     expectations=on_every_kernel(unless_dropped(stuck, dropped=SERVED)),
-    stage=Datagrams,
+    scenario=DatagramsScenario,
     decide=decide_by_the_last,
-    cast=partial(cast, protocol="udp"),
+    choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
     demands=(way_to_service,),
 )
@@ -94,11 +96,11 @@ CLEANED: Final = Case(
         " dropped the first question (from v1.33 on) there was nothing to delete."
     ),
     threads=_THREADS,
-    play=_cleaned,
+    steps=_cleaned,
     expectations=on_every_kernel(SERVED),
-    stage=Datagrams,
+    scenario=DatagramsScenario,
     decide=decide_by_the_last,
-    cast=partial(cast, protocol="udp"),
+    choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
     demands=(way_to_service,),
 )

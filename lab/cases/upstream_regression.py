@@ -24,7 +24,7 @@ CASE: Final = Case(
         "kubernetes/kubernetes#74839",
         "torvalds/linux 6e250dcbff1d",
     ),
-    play=injection(lambda stage: stage.from_server(_BEHIND, b"boom!!!"), answer="ACK"),
+    steps=injection(lambda scenario: scenario.from_server(_BEHIND, b"boom!!!"), answer="ACK"),
     expectations={
         Behaviour.STRICT: KILLS_UNLESS_LIBERAL,
         Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,
@@ -40,7 +40,7 @@ _TWIN: Final = dataclasses.replace(
         "number does, so an empty segment kills as well. From 6.1 on it is late and ignored, with the bytes or "
         "without. What the test would have to send today is a number beyond the window, as beyond-window does."
     ),
-    play=injection(lambda stage: stage.from_server(_BEHIND), answer="ACK"),
+    steps=injection(lambda scenario: scenario.from_server(_BEHIND), answer="ACK"),
 )
 
 CASES: Final = (CASE, _TWIN)

@@ -8,15 +8,15 @@ from lab.cases.beyond_window import FAR
 from lab.cases.case import ACCEPTED, DROPPED, Case, on_every_kernel, row
 from lab.evidence.judgement import Judgement
 from lab.results.result import Expectation
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 from lab.verdict import Outcome
 
 
-async def _play(stage: Stage) -> None:
-    await stage.establish(by_service=False)
-    await stage.inject(stage.from_server(FAR, b"far off"))
-    stage.expect_answer("ACK")
-    await stage.go_on()
+async def _steps(scenario: ConnectionScenario) -> None:
+    await scenario.establish(by_service=False)
+    await scenario.inject(scenario.from_server(FAR, b"far off"))
+    scenario.expect_answer("ACK")
+    await scenario.go_on()
 
 
 #: INVALID, but from the address that the client talks to.
@@ -35,6 +35,6 @@ CASE: Final = Case(
         " The bug needs both, an INVALID packet and address translation, so machines without Kubernetes never had it."
     ),
     threads=("kubernetes/kubernetes#74839",),
-    play=_play,
+    steps=_steps,
     expectations=on_every_kernel(row(_UNTRANSLATED, DROPPED, ACCEPTED, untracked=_UNTRACKED)),
 )

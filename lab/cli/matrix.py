@@ -127,10 +127,10 @@ def matrix(
             f"{unused[0]} is for guests, and {RUNNING} is none", cure="leave it away, or name another kernel"
         )
     proxy = (proxy_mode or settings.mode, proxy_version, backend)
-    played = chosen_cases(cases, all_=all_, slow=slow)
+    wanted = chosen_cases(cases, all_=all_, slow=slow)
     fixed = chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES)
     # What every guest would refuse is refused here, and what a file says is read here.
-    selection = batch.select(played, fixed[:1], None, family, proxy, settings=settings)
+    selection = batch.select(wanted, fixed[:1], None, family, proxy, settings=settings)
     for remark in selection.remarks:
         print(f"lab: {remark}", file=sys.stderr)
     options = [f"--family={family}", f"--repeat={repeat}", *(f"--fix={one.name}" for one in fixed)]
@@ -138,7 +138,7 @@ def matrix(
     options += [f"{option}={choice}" for option, choice in choices if choice is not None]
     options += dict.fromkeys(said for setting in selection.settings for said in setting.said)
     outputs = Outputs(json=json, html=html, junit=junit, md=md)
-    trials = Trials(tuple(case.name for case in played), tuple(options), limit, memory or _MEMORY)
+    trials = Trials(tuple(case.name for case in wanted), tuple(options), limit, memory or _MEMORY)
     found = _run(names, trials, jobs or os.cpu_count() or 1, scheduler)
     written = outputs.write(found)
     if not outputs.on_stdout:

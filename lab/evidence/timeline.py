@@ -191,7 +191,7 @@ class Timeline:
     :param standstill: how it is known that the connection neither went on nor ended: in a few words, and then whatever
         more there is to tell; empty where it did.
     :param complete: what was to be said went through to the last byte.
-    :param bystanders: hosts that neither play nor forward: what comes to them went astray.
+    :param bystanders: hosts that have no role and do not forward: what comes to them went astray.
     :param ends: the sockets of a connection; empty where there was none.
     :param exchanges: questions and answers by datagram, in the order in which they were asked.
     :param first_numbers: each side's initial sequence number.

@@ -335,7 +335,7 @@ def _project(project: Path | None, interpreter: Path, cache: Cache) -> Path:
 
     def make(path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent) as directory:
-            _stage(Path(directory), files, own="site" if "site/lab" in trees else "project")
+            _lay_out(Path(directory), files, own="site" if "site/lab" in trees else "project")
             _compile(interpreter, Path(directory), "/mnt/lab")
             _squash(Path(directory), path, level=3)
 
@@ -378,7 +378,7 @@ def _files(top: Path) -> Iterator[Path]:
                 yield path
 
 
-def _stage(tree: Path, files: dict[str, Path], *, own: str) -> None:
+def _lay_out(tree: Path, files: dict[str, Path], *, own: str) -> None:
     tree.chmod(0o755)
     for place, path in files.items():
         target = tree / place

@@ -59,7 +59,7 @@ Word = TypeVar("Word", bound="StrEnum")
 _MARKERS: Final = {
     "topology": "topology(reference, *, proxy_mode, proxy_version, backend, family, fix, service, kube_proxy_config,"
     " ...): what `lab` and `trial` build. The reference is a shipped topology's name, a file beside the test, YAML text"
-    " or a Topology; without one, a trial's case plays in its own. The settings of kube-proxy are named as its flags,"
+    " or a Topology; without one, a trial's case runs in its own. The settings of kube-proxy are named as its flags,"
     " with underscores.",
     "kernel": "kernel: the test makes namespaces. Tests that use `lab` or `trial` have it by themselves.",
     "kernel_feature": "kernel_feature(name, ...): the test needs these modules or CONFIG_ options.",
@@ -114,14 +114,14 @@ class TrialRunner:
     ) -> Result:
         """Try a case in a fresh lab; what is not said here is as the marker ``topology`` says.
 
-        Where no marker names a topology, the case plays in its own.
+        Where no marker names a topology, the case runs in its own.
 
         :param case: a name from ``lab list``, or a case of one's own.
         :param fix: likewise; the node as kube-proxy leaves it where nobody says.
         :param service: which is asked, instead of the first; the result's trial names it where there are several.
         :param kube_proxy_config: a file beside the test.
         :param settings: of kube-proxy, named as its flags: ``masquerade_all=True``, ``detect_local_mode="NodeCIDR"``.
-        :raises InputError: there is no such case, fix, mode, ..., or the topology cannot play the case; says why.
+        :raises InputError: there is no such case, fix, mode, ..., or the topology cannot run the case; says why.
         :raises LabError: the trial could not be run; says why.
         """
         from lab import cases

@@ -1,4 +1,4 @@
-"""A running lab in a test's hands: run programs, play cases, look inside. What the fixture ``lab`` gives."""
+"""A running lab in a test's hands: run programs, run cases, look inside. What the fixture ``lab`` gives."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lab.fabric.lab import Lab
 from lab.fixes import Fix
 from lab.netns.program import find
 from lab.results.result import Result
-from lab.scenario import Stage
-from lab.scenario.roles import cast
+from lab.scenario import ConnectionScenario
+from lab.scenario.roles import roles_in
 from lab.topology.kube_proxy import node_release
 from lab.topology.model import Topology
-from lab.trial.runner import act, run_in
+from lab.trial.runner import carry_out, run_in
 from lab.trial.setting import Setting
 from lab.verdict import Verdict, decide
 from lab.vocabulary import Behaviour, Family, ProxyMode
@@ -29,11 +29,11 @@ class LabUnderTest:
     """What the fixture ``lab`` gives: a running lab, with the few words that a test needs.
 
     :ivar topology: what was built.
-    :ivar family: the address family that :meth:`play` talks in: the one asked for, else ipv4.
+    :ivar family: the address family that :meth:`try_steps` talks in: the one asked for, else ipv4.
     :ivar fix: the change that its nodes have.
-    :ivar service: the Service that is asked in a play, as :func:`lab.scenario.roles.service_port` knows it; None for
+    :ivar service: the Service that is asked then, as :func:`lab.scenario.roles.service_port` knows it; None for
         the first.
-    :ivar timeline: what was seen in :meth:`play`.
+    :ivar timeline: what was seen in :meth:`try_steps`.
     """
 
     def __init__(self, topology: Topology, family: Family | None, fix: Fix, service: str | None = None) -> None:
@@ -43,7 +43,7 @@ class LabUnderTest:
         self.service = service
         self.timeline: Timeline | None = None
         self._lab = Lab(topology, family=family, change=fix.change)
-        self._played = False
+        self._used = False
 
     @property
     def hosts(self) -> Mapping[str, RunningHost]:
@@ -66,35 +66,35 @@ class LabUnderTest:
             raise InputError(f"there is no host {host!r}", cure=f"one of: {', '.join(self.hosts)}")
         return self.hosts[host].run(*command, text=text)
 
-    def play(self, play: Callable[[Stage], Awaitable[None]]) -> Verdict:
-        """Let a connection run through the lab, disturbed as ``play`` says, and decide what became of it.
+    def try_steps(self, steps: Callable[[ConnectionScenario], Awaitable[None]]) -> Verdict:
+        """Connect through the lab, disturb the connection as ``steps`` says, and decide what became of it.
 
         Once a lab, for the instruments are its own. What was seen is in :attr:`timeline`, also on failure.
 
-        :param play: what a case's ``play`` is: it takes a :class:`lab.scenario.Stage` and awaits its words.
-        :raises LabError: nothing can be played in this topology, or something was waited for in vain.
+        :param steps: as a case's: an async function of a :class:`lab.scenario.ConnectionScenario`.
+        :raises LabError: the topology has no roles for it, or something was waited for in vain.
         """
 
-        async def perform() -> Timeline:
-            return await act(play, Stage(self._lab, players, self.family), self._keep)
+        async def observe() -> Timeline:
+            return await carry_out(steps, ConnectionScenario(self._lab, roles, self.family), self._keep)
 
-        players = cast(self.topology, self.family, self.service)
+        roles = roles_in(self.topology, self.family, self.service)
         self._once()
-        return decide(asyncio.run(perform()))
+        return decide(asyncio.run(observe()))
 
     def try_setting(self, setting: Setting, behaviour: Behaviour) -> Result:
-        """Play the case of a setting that this lab was built for, and decide.
+        """Run the case of a setting that this lab was built for, and decide.
 
         :param behaviour: what the kernel does with packets out of the window (:func:`lab.trial.probe.ask`).
-        :raises LabError: as :meth:`play`.
+        :raises LabError: as :meth:`try_steps`.
         """
         self._once()
         return asyncio.run(run_in(self._lab, setting, behaviour, self._keep))
 
     def _once(self) -> None:
-        if self._played:
-            raise LabError("this lab was played in already: a lab holds one play, take a fresh one")
-        self._played = True
+        if self._used:
+            raise LabError("this lab was used already: a lab holds one trial, take a fresh one")
+        self._used = True
 
     def _keep(self, timeline: Timeline) -> None:
         self.timeline = timeline

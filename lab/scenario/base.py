@@ -1,4 +1,4 @@
-"""A running lab with its instruments: what every stage has, whatever is played on it."""
+"""A running lab with its instruments: what every scenario has, whatever the scenario on it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lab.fabric.host import RunningHost
 from lab.fabric.lab import Lab
 from lab.scenario.punctuality import Punctuality
 from lab.scenario.recorder import Recorder, UnseenError
-from lab.scenario.roles import Cast
+from lab.scenario.roles import Roles
 from lab.topology.ways import way
 from lab.traffic.tcp import datagram_socket
 from lab.vocabulary import Behaviour, Family
@@ -46,11 +46,11 @@ class HalfOpenError(LabError):
     """The client's end is connected and no server's is: the case ends before it began, and that is its outcome."""
 
 
-class Scene:
+class Scenario:
     """One lab with its instruments. Made inside the running event loop.
 
     The words that begin with ``expect`` hold what was seen against what a case is about. One that does not hold makes
-    the trial fail, whatever its outcome; it never ends the play.
+    the trial fail, whatever its outcome; it never ends the steps.
 
     :param behaviour: what this kernel does with packets out of the window, where it is known.
     :cvar sees_each: whether every packet is recorded, or only what conntrack does not like.
@@ -58,17 +58,17 @@ class Scene:
 
     sees_each: ClassVar = True
 
-    def __init__(self, lab: Lab, cast: Cast, family: Family, behaviour: Behaviour | None = None) -> None:
+    def __init__(self, lab: Lab, roles: Roles, family: Family, behaviour: Behaviour | None = None) -> None:
         self.lab = lab
         self.behaviour = behaviour
-        self.cast = cast
+        self.roles = roles
         self.family = family
         self._punctuality = lab.keep(Punctuality())
-        others = (node.name for node in lab.topology.nodes if node.name != cast.node)
-        self._nodes = (cast.node, *others)
+        others = (node.name for node in lab.topology.nodes if node.name != roles.node)
+        self._nodes = (roles.node, *others)
         self.recorder = Recorder(lab, self._nodes, each=self.sees_each)
         self._tables = [lab.keep(ConntrackTable(lab.hosts[node].namespace)) for node in self._nodes]
-        self._server, self._server_address = cast.servers[0]
+        self._server, self._server_address = roles.servers[0]
         self._target = self._server_address
         self._injected: Injected | None = None
         self._refusal: str | None = None
@@ -79,7 +79,7 @@ class Scene:
         self._checks: list[Check] = []
         self._findings: list[str] = []
         self._standstill: tuple[str, ...] = ()
-        self._peer = cast.client_address  # the client, as the server knows it
+        self._peer = roles.client_address  # the client, as the server knows it
         self._barriers: Counter[str] = Counter()
         self._barrier_legs: Counter[str] = Counter()  # how often each node should have seen a barrier's datagram
         self._injectors: dict[tuple[str, str], Injector] = {}
@@ -93,7 +93,7 @@ class Scene:
     @property
     def node(self) -> RunningHost:
         """The node whose conntrack is followed."""
-        return self.lab.hosts[self.cast.node]
+        return self.lab.hosts[self.roles.node]
 
     def set_node_sysctl(self, key: str, value: str | int) -> None:
         """Set a sysctl of every node's namespace, named with slashes below ``/proc/sys``.
@@ -127,12 +127,12 @@ class Scene:
         To a node behind another one the client talks to the server itself: the destination was rewritten before, and
         where that one masquerades, the source as well.
         """
-        return self._entry_at(self.cast.node)
+        return self._entry_at(self.roles.node)
 
     def _translated(self, packet: Packet) -> tuple[SocketAddress, SocketAddress]:
         """Return source and destination of a client's packet as its server should see them, by the nodes' entries."""
         source, destination = packet.source, packet.destination
-        hosts = (*way(self.lab.topology, self.cast.client, destination.address), *self._nodes)
+        hosts = (*way(self.lab.topology, self.roles.client, destination.address), *self._nodes)
         for node in dict.fromkeys(hosts):
             if node in self._nodes and (entry := self._table(node).entry(packet.protocol, source, destination)):
                 destination, source = entry.reply
@@ -143,7 +143,7 @@ class Scene:
 
     def _entry_at(self, node: str) -> Entry | None:
         table = self._table(node)
-        for source in dict.fromkeys((self.cast.client_address, self._peer)):
+        for source in dict.fromkeys((self.roles.client_address, self._peer)):
             for destination in dict.fromkeys((self._target, self._server_address)):
                 if entry := table.entry(TCP, source, destination):
                     return entry
@@ -156,7 +156,7 @@ class Scene:
         """
         entry = self.entry()
         if entry is None:
-            raise UnseenError(f"the node has no entry of {self.cast.client_address} > {self._target} to forget")
+            raise UnseenError(f"the node has no entry of {self.roles.client_address} > {self._target} to forget")
         self._tables[0].delete(entry)
 
     def flush_entries(self) -> None:
@@ -179,8 +179,8 @@ class Scene:
         """
         if self._filler is None:
             self._filler = self.lab.keep(Filler(self.node.namespace, assured=assured))
-            client = SocketAddress(self.cast.client_address.address, BARRIER_PORT)
-            for _host, address in self.cast.servers:
+            client = SocketAddress(self.roles.client_address.address, BARRIER_PORT)
+            for _host, address in self.roles.servers:
                 server = SocketAddress(address.address, BARRIER_PORT)
                 if before := self._tables[0].entry(UDP, client, server):
                     self._tables[0].delete(before)
@@ -226,7 +226,7 @@ class Scene:
         return dropped_as_invalid(self.node, self.family.version) or 0
 
     def _judged_at_node(self) -> list[Judged]:
-        return [judged for judged in self.recorder.judged if judged.host == self.cast.node]
+        return [judged for judged in self.recorder.judged if judged.host == self.roles.node]
 
     def judgements(self, *, source: SocketAddress | str, flags: str) -> list[Judgement]:
         """Return what the node's conntrack made of the TCP segments from an address that have all of these flags."""
@@ -364,9 +364,9 @@ class Scene:
         there, whatever came before it has had its effect, and what was not seen by then does not come. What a timer
         has sent from another processor is waited for where it was seen to leave, and another barrier goes behind it.
 
-        :param server: one of the cast's, the one that plays when None.
+        :param server: one of the roles' servers, the one that is asked when None.
         """
-        client, server = self.cast.client, server or self._server
+        client, server = self.roles.client, server or self._server
         try:
             await self._echo(server)
             await self._stragglers(server)
@@ -404,10 +404,10 @@ class Scene:
         :raises TimeoutError: it was lost.
         :raises OSError: there is no way.
         """
-        address = self._server_address if server == self._server else dict(self.cast.servers)[server]
-        to_client = SocketAddress(self.cast.client_address.address, BARRIER_PORT)
+        address = self._server_address if server == self._server else dict(self.roles.servers)[server]
+        to_client = SocketAddress(self.roles.client_address.address, BARRIER_PORT)
         to_server = SocketAddress(address.address, BARRIER_PORT)
-        there = datagram_socket(self.lab.hosts[self.cast.client].namespace, to_client, to_server)
+        there = datagram_socket(self.lab.hosts[self.roles.client].namespace, to_client, to_server)
         here = datagram_socket(self.lab.hosts[server].namespace, to_server)
         loop = asyncio.get_running_loop()
         try:
@@ -418,7 +418,7 @@ class Scene:
                 await loop.sock_recv(there, 16)
                 there.send(b"and there")
                 await loop.sock_recv(here, 16)
-            passed = self._passed(self.cast.client, address.address)
+            passed = self._passed(self.roles.client, address.address)
             back = self._passed(server, sender[0])
             self._barrier_legs.update([*passed, *back, *passed])
         finally:
@@ -429,8 +429,8 @@ class Scene:
         """Return the nodes on the way to an address; what comes to a masquerading node's goes on to the client."""
         topology = self.lab.topology
         hosts = way(topology, host, destination)
-        if host != self.cast.client and hosts[-1] in self._nodes and hosts[-1] != self.cast.client:
-            hosts += way(topology, hosts[-1], self.cast.client_address.address)[1:]
+        if host != self.roles.client and hosts[-1] in self._nodes and hosts[-1] != self.roles.client:
+            hosts += way(topology, hosts[-1], self.roles.client_address.address)[1:]
         return tuple(one for one in dict.fromkeys(hosts) if one in self._nodes)
 
     def _injector(self, host: str, destination: str) -> Injector:
@@ -485,18 +485,18 @@ class Scene:
             self._faults.append(f"the captures lost {lost} packets")
         # Where the client's own host had no route, there was nothing to be seen.
         looked_for = self.sees_each and not self._without_route
-        for host in dict.fromkeys((self.cast.client, self.cast.node)) if looked_for else ():
+        for host in dict.fromkeys((self.roles.client, self.roles.node)) if looked_for else ():
             if not any(one.host == host and one.interface != LOCAL for one in self.recorder.sightings):
                 self._faults.append(f"the capture on {host} saw nothing")
         # All namespaces of a machine share one hash table: somebody else's millions of entries fill its chains.
         if crowded_out := self.statistics().get("chain_toolong"):
             self._faults.append(f"conntrack dropped {crowded_out} packets, for the machine's hash table is overfull")
         return Timeline(
-            client=self.cast.client,
-            node=self.cast.node,
+            client=self.roles.client,
+            node=self.roles.node,
             server=self._server,
             target=self._target,
-            client_address=self.cast.client_address,
+            client_address=self.roles.client_address,
             server_address=self._server_address,
             peer_address=self._peer,
             injected=self._injected,
@@ -518,7 +518,7 @@ class Scene:
 
     def _bypasses(self) -> list[str]:
         """Tell of each node that is on the way of one direction alone: half of the connection passes it by."""
-        client, server = self.cast.client, self._server
+        client, server = self.roles.client, self._server
         there = self._passed(client, self._server_address.address)
         back = self._passed(server, self._peer.address)
         hosts = {
@@ -555,8 +555,8 @@ class Scene:
         self._standstill = words
 
     def _bystanders(self) -> tuple[str, ...]:
-        players = {self.cast.client, self._server, *self._nodes}
-        return tuple(host.name for host in self.lab.topology.hosts if not host.forwarding and host.name not in players)
+        roles = {self.roles.client, self._server, *self._nodes}
+        return tuple(host.name for host in self.lab.topology.hosts if not host.forwarding and host.name not in roles)
 
     def _count(self) -> Counters:
         """Read what all nodes counted, when the log tells the same: a stack may send again meanwhile.

@@ -17,9 +17,9 @@ from lab.evidence.sighting import LOCAL, Sighting
 from lab.evidence.timeline import Injected, SocketEnd, Timeline, unreachable
 from lab.evidence.window import Prediction, Tracker, by_state
 from lab.fabric.lab import Lab
-from lab.scenario.base import HalfOpenError, RefusedError, Scene
+from lab.scenario.base import HalfOpenError, RefusedError, Scenario
 from lab.scenario.recorder import UnseenError
-from lab.scenario.roles import Cast
+from lab.scenario.roles import Roles
 from lab.topology.ways import way_out
 from lab.traffic.tcp import A_MOMENT, FAREWELL, REQUEST, Attempt, TcpEnd, listen, stream
 from lab.vocabulary import BE_LIBERAL, Behaviour, Family
@@ -36,14 +36,14 @@ _PATH_MTU: Final = {Family.IPV4: (socket.IPPROTO_IP, 14), Family.IPV6: (socket.I
 _TCP_REPAIR: Final = 19  # include/uapi/linux/tcp.h
 
 
-class Stage(Scene):
+class ConnectionScenario(Scenario):
     """One connection in one lab. Made inside the running event loop.
 
-    :param behaviour: what this kernel does with packets out of the window; the stage then predicts what it will do.
+    :param behaviour: what this kernel does with packets out of the window; the scenario then predicts what it will do.
     """
 
-    def __init__(self, lab: Lab, cast: Cast, family: Family, behaviour: Behaviour | None = None) -> None:
-        super().__init__(lab, cast, family, behaviour)
+    def __init__(self, lab: Lab, roles: Roles, family: Family, behaviour: Behaviour | None = None) -> None:
+        super().__init__(lab, roles, family, behaviour)
         self._connection = Connection()  # as the packets at the server's interface tell it
         self._server_on_link = self._server_address  # the server, as the packets on its link have it
         self._ends: tuple[TcpEnd, TcpEnd] | None = None
@@ -64,7 +64,7 @@ class Stage(Scene):
         """Follow the connection at the server that the node's rules chose, from its first packet on."""
         self._server, self._server_address, self._peer = end.host, end.own_address, end.peer_address
         # The node that judges translates: where the server is on it, that is behind its link.
-        self._server_on_link = self._target if end.host == self.cast.node else end.own_address
+        self._server_on_link = self._target if end.host == self.roles.node else end.own_address
         self._connection = Connection()
         for sighting in self.recorder.sightings:
             if self._peer in (sighting.packet.source, sighting.packet.destination):
@@ -110,10 +110,10 @@ class Stage(Scene):
         :raises RefusedError: there is no connection; says how it is known.
         """
         if by_service:
-            if self.cast.service_address is None:
+            if self.roles.service_address is None:
                 raise InputError(f"the topology has no TCP service with an {self.family} address")
-            self._target = self.cast.service_address
-        self._ends = await self._handshake(self.cast.client_address)
+            self._target = self.roles.service_address
+        self._ends = await self._handshake(self.roles.client_address)
         for end in self._ends:
             self.lab.keep(end)
         client, server = self._ends
@@ -128,11 +128,11 @@ class Stage(Scene):
 
     async def _handshake(self, own: SocketAddress) -> tuple[TcpEnd, TcpEnd]:
         hosts = self.lab.hosts
-        servers = [(host, hosts[host].namespace, address) for host, address in self.cast.servers]
+        servers = [(host, hosts[host].namespace, address) for host, address in self.roles.servers]
         listeners = [(host, listen(namespace, address)) for host, namespace, address in servers]
         try:
-            namespace = hosts[self.cast.client].namespace
-            async with Attempt(self.cast.client, namespace, own, listeners, self._target) as attempt:
+            namespace = hosts[self.roles.client].namespace
+            async with Attempt(self.roles.client, namespace, own, listeners, self._target) as attempt:
                 if not await attempt.over_within(A_MOMENT):
                     # Whatever is left of the handshake is behind these.
                     for host, _listener in listeners:
@@ -147,9 +147,9 @@ class Stage(Scene):
         except OSError as error:
             raise_if_of_machine(error)
             self._refusal = errno.errorcode.get(error.errno or 0, str(error))
-            if way_out(self.lab.topology, self.cast.client, self._target.address) is None:
+            if way_out(self.lab.topology, self.roles.client, self._target.address) is None:
                 self._without_route = True
-                self._refusal += f": {self.cast.client} has no route to {self._target.address}"
+                self._refusal += f": {self.roles.client} has no route to {self._target.address}"
             raise RefusedError(f"no connection to {self._target}: {self._refusal}") from None
         finally:
             for _host, listener in listeners:
@@ -157,11 +157,11 @@ class Stage(Scene):
 
     def _unanswered(self) -> str:
         """Tell what became of a handshake that nobody refused."""
-        reached = [host for host, address in self.cast.servers if self.seen(host, destination=address, flags="S")]
+        reached = [host for host, address in self.roles.servers if self.seen(host, destination=address, flags="S")]
         if not reached:
-            self._trace_last(self.cast.client, "S")
+            self._trace_last(self.roles.client, "S")
             return "the SYN came to no server"
-        answers = self.seen(self.cast.client, flags="SA", outgoing=False)
+        answers = self.seen(self.roles.client, flags="SA", outgoing=False)
         if not answers:
             self._trace_last(reached[0], "SA")
             return "the SYN,ACK never came back"
@@ -179,17 +179,17 @@ class Stage(Scene):
 
         :raises HalfOpenError: it is one.
         """
-        client = self.cast.client
+        client = self.roles.client
         acknowledgements = [
             sighting.packet
             for sighting in self.seen(client, source=attempt.own_address, flags="A", outgoing=True)
             if sighting.packet.tcp is not None and not sighting.packet.tcp.flags & (SYN | RST)
         ]
         for acknowledgement in acknowledgements:
-            for host, _address in self.cast.servers:
+            for host, _address in self.roles.servers:
                 if any(one.packet.likeness == acknowledgement.likeness for one in self.seen(host, outgoing=False)):
                     return
-        syns = [(host, address) for host, address in self.cast.servers if self.seen(host, flags="SA", outgoing=True)]
+        syns = [(host, address) for host, address in self.roles.servers if self.seen(host, flags="SA", outgoing=True)]
         if not acknowledgements or not syns:
             return
         self._server, self._server_address = syns[0]
@@ -260,7 +260,7 @@ class Stage(Scene):
 
         def is_told() -> bool:
             """Tell whether the client has the acknowledgement: what has left the server may not be at the node yet."""
-            heard = self.seen(self.cast.client, source=self._target, flags="A", outgoing=False)
+            heard = self.seen(self.roles.client, source=self._target, flags="A", outgoing=False)
             return any(
                 one.packet.tcp is not None and one.packet.tcp.acknowledgement == self.client.sent for one in heard
             )
@@ -335,7 +335,7 @@ class Stage(Scene):
 
     def from_client(self, offset: int = 0, payload: bytes = b"", *, acknowledge: int = 0, **more: object) -> Segment:
         """Return a segment as the client's own stack would send it next, but for what is said otherwise."""
-        addresses = (self.cast.client_address, self._target)
+        addresses = (self.roles.client_address, self._target)
         return _segment(self.client, self.server, addresses, offset, payload, acknowledge, more)
 
     def too_big_from_server(self, mtu: int) -> IcmpError:
@@ -362,7 +362,7 @@ class Stage(Scene):
         await self.barrier()
         since = self.recorder.sightings[before:]
         receiver = self._to_judge().receiver
-        came = {one.packet.likeness for one in since if one.host == self.cast.node and not one.outgoing}
+        came = {one.packet.likeness for one in since if one.host == self.roles.node and not one.outgoing}
         self._answers = tuple(
             one.packet
             for one in since
@@ -370,7 +370,7 @@ class Stage(Scene):
             and (
                 _is_sent_by(one, receiver)
                 # What a node did not get it has said itself: to masqueraded clients' answers it is the receiver.
-                or (self.taken_by_node and _is_sent_by(one, self.cast.node) and one.packet.likeness not in came)
+                or (self.taken_by_node and _is_sent_by(one, self.roles.node) and one.packet.likeness not in came)
             )
         )
         self._take_errors()
@@ -385,7 +385,7 @@ class Stage(Scene):
         """Remember a packet as the one that the trial is about; return the host that it comes from."""
         from_server = packet.source.address == self._server_address.address
         sender, receiver = (self.server, self.client) if from_server else (self.client, self.server)
-        hosts = (self._server, self.cast.client) if from_server else (self.cast.client, self._server)
+        hosts = (self._server, self.roles.client) if from_server else (self.roles.client, self._server)
         offset = (distance(sender.sent, packet.tcp.sequence) if forged else 0) if packet.tcp else None
         nodes = self._passed(hosts[0], packet.destination.address)
         predictions = self._predict(packet, nodes) if of_window else {}
@@ -430,12 +430,14 @@ class Stage(Scene):
         entry = self.entry()
         if entry is None:
             raise UnseenError("the node has no entry of the connection, so it knows no window")
-        return self._tracker(self.cast.node, entry)
+        return self._tracker(self.roles.node, entry)
 
     def _tracker(self, node: str, entry: Entry) -> Tracker:
         """Return what a node knows of an entry, by the model, from the packets of it that came to this node."""
         if self.behaviour is None:
-            raise InputError("the kernel's behaviour is not known on this stage", cure="give it to the Stage")
+            raise InputError(
+                "the kernel's behaviour is not known on this scenario", cure="give it to the ConnectionScenario"
+            )
         liberal = self.lab.hosts[node].namespace.sysctl(BE_LIBERAL) != "0"
         return Tracker(entry.original[0], self.behaviour, liberal).after(self._packets_of(node, entry))
 
@@ -496,14 +498,14 @@ class Stage(Scene):
         ends = tuple(self._end(end) for end in sockets)
         for end in sockets:
             end.close()
-        sides = {self._server: self._server_on_link, self.cast.client: self._peer}
+        sides = {self._server: self._server_on_link, self.roles.client: self._peer}
         first = {host: side.first for host, address in sides.items() if (side := self._connection.side(address))}
         return replace(timeline, ends=ends, first_numbers=first)
 
     def _end(self, end: TcpEnd) -> SocketEnd:
-        is_client = end.host == self.cast.client
+        is_client = end.host == self.roles.client
         expected = stream(0, len(end.received)) if is_client else self._client_says[: len(end.received)]
-        address = self.cast.client_address if is_client else self._server_address
+        address = self.roles.client_address if is_client else self._server_address
         return SocketEnd(end.host, address, end.error, end.sent, len(end.received), bytes(end.received) == expected)
 
 

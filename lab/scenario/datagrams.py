@@ -13,9 +13,9 @@ from lab.evidence.packet import UDP, Packet, SocketAddress
 from lab.evidence.timeline import Exchange, Timeline
 from lab.fabric.lab import Lab
 from lab.netns.rtnetlink import no_address
-from lab.scenario.base import Scene
+from lab.scenario.base import Scenario
 from lab.scenario.recorder import UnseenError
-from lab.scenario.roles import Cast
+from lab.scenario.roles import Roles
 from lab.traffic.tcp import datagram_socket
 from lab.verdict import Outcome, Verdict, disagreeing_witnesses
 from lab.vocabulary import Behaviour, Family
@@ -38,38 +38,38 @@ class _Question:
     error: str | None = None
 
 
-class Datagrams(Scene):
+class DatagramsScenario(Scenario):
     """Clients that ask by UDP from ports that they keep, and servers that answer. Made inside the running event loop.
 
     Nothing moves by itself: :meth:`settle` has the servers answer what has come, and the clients take it in. What was
     not there by then does not come, for barriers go behind the questions and behind the answers.
     """
 
-    def __init__(self, lab: Lab, cast: Cast, family: Family, behaviour: Behaviour | None = None) -> None:
-        super().__init__(lab, cast, family, behaviour)
-        self._target = cast.service_address or self._server_address
+    def __init__(self, lab: Lab, roles: Roles, family: Family, behaviour: Behaviour | None = None) -> None:
+        super().__init__(lab, roles, family, behaviour)
+        self._target = roles.service_address or self._server_address
         self._servers = {
-            host: lab.keep(datagram_socket(lab.hosts[host].namespace, address)) for host, address in cast.servers
+            host: lab.keep(datagram_socket(lab.hosts[host].namespace, address)) for host, address in roles.servers
         }
         self._clients: dict[SocketAddress, socket.socket] = {}
         self._questions: list[_Question] = []
         self._settled = 0  # questions of which nothing is under way any more
-        self._source = cast.client_address
+        self._source = roles.client_address
         self._hold: Hold | None = None
 
     # --- questions and answers ----------------------------------------------------------------------
 
     def ask(self, question: str, *, client: str | None = None, port: int | None = None) -> None:
-        """Send a question. The questions of one play have different lengths, which tell them apart.
+        """Send a question. The questions of one trial have different lengths, which tell them apart.
 
-        :param client: a host, instead of the cast's client.
-        :param port: to ask from, instead of the cast's.
+        :param client: a host, instead of the roles' servers client.
+        :param port: to ask from, instead of the roles' servers.
         """
-        host = client or self.cast.client
-        address = self.cast.client_address.address
-        if host != self.cast.client:
+        host = client or self.roles.client
+        address = self.roles.client_address.address
+        if host != self.roles.client:
             address = str(self.lab.topology.addresses(host, self.family)[0])
-        self._source = source = SocketAddress(address, port or self.cast.client_address.port)
+        self._source = source = SocketAddress(address, port or self.roles.client_address.port)
         if source not in self._clients:
             namespace = self.lab.hosts[host].namespace
             self._clients[source] = self.lab.keep(datagram_socket(namespace, source, self._target))
@@ -113,11 +113,11 @@ class Datagrams(Scene):
     @property
     def answered_by(self) -> SocketAddress:
         """The server that got the last question."""
-        return dict(self.cast.servers)[self._questions[-1].reached[-1]]
+        return dict(self.roles.servers)[self._questions[-1].reached[-1]]
 
     def end_server(self, address: SocketAddress) -> None:
         """Let a server's pod end: its address is gone, and what comes for it is heard by nobody."""
-        host = next(name for name, own in self.cast.servers if own == address)
+        host = next(name for name, own in self.roles.servers if own == address)
         end = next(
             end for end in self.lab.topology.ends(host) if address.address in (str(own.ip) for own in end.addresses)
         )
@@ -126,7 +126,7 @@ class Datagrams(Scene):
         running.routes.apply([no_address(running.interfaces[end.interface].index, own, f"{host}: {end.interface}")])
         del self._servers[host]
         self._server = next(iter(self._servers))
-        self._server_address = dict(self.cast.servers)[self._server]
+        self._server_address = dict(self.roles.servers)[self._server]
 
     # --- races --------------------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class Datagrams(Scene):
             hold.release(packet)
 
     def take_back(self, *packets: Packet) -> None:
-        """Drop held questions, the last that were asked: they are no part of the play."""
+        """Drop held questions, the last that were asked: they are no part of the trial."""
         hold = self._holding()
         for packet in packets:
             hold.discard(packet)

@@ -16,8 +16,8 @@ from lab.fabric.host import RunningHost
 from lab.fabric.lab import Lab
 from lab.netns import RunningProgram
 from lab.netns.tcp_counters import tcp_counters
-from lab.scenario.base import RefusedError, Scene, one_processor
-from lab.scenario.roles import Cast
+from lab.scenario.base import RefusedError, Scenario, one_processor
+from lab.scenario.roles import Roles
 from lab.traffic import http
 from lab.traffic.tcp import A_MOMENT, Attempt, listen, stream
 from lab.vocabulary import Behaviour, Family
@@ -36,13 +36,13 @@ _LIMIT: Final = 60.0  # seconds; a generous end to downloads that take three
 _WINDOW: Final = 16384  # bytes that the client offers at most, so that a packet held back is soon a window late
 
 
-class LoadStage(Scene):
+class DownloadsScenario(Scenario):
     """A lab whose client downloads. Its packets are counted: to record each would slow down what is looked at."""
 
     sees_each: ClassVar = False
 
-    def __init__(self, lab: Lab, cast: Cast, family: Family, behaviour: Behaviour | None = None) -> None:
-        super().__init__(lab, cast, family, behaviour)
+    def __init__(self, lab: Lab, roles: Roles, family: Family, behaviour: Behaviour | None = None) -> None:
+        super().__init__(lab, roles, family, behaviour)
         self._load: Load | None = None
         ends = [end for end in lab.topology.ends(self._server) if end.addresses]
         self._router = lab.topology.peer(ends[0])
@@ -50,7 +50,7 @@ class LoadStage(Scene):
     @property
     def client(self) -> RunningHost:
         """The host that downloads."""
-        return self.lab.hosts[self.cast.client]
+        return self.lab.hosts[self.roles.client]
 
     @property
     def server(self) -> RunningHost:
@@ -91,9 +91,9 @@ class LoadStage(Scene):
         :raises MissingError: nginx or curl is not installed.
         """
         if by_service:
-            if self.cast.service_address is None:
+            if self.roles.service_address is None:
                 raise InputError(f"the topology has no TCP service with an {self.family} address")
-            self._target = self.cast.service_address
+            self._target = self.roles.service_address
         content = stream(0, size)
         await self._try_the_way()
         before = self._count_tcp()
@@ -128,10 +128,10 @@ class LoadStage(Scene):
         :raises RefusedError: there is no connection; says how it is known.
         """
         listener = listen(self.server.namespace, self._server_address)
-        own, servers = self.cast.client_address, [(self._server, listener)]
+        own, servers = self.roles.client_address, [(self._server, listener)]
         try:
             with one_processor():
-                async with Attempt(self.cast.client, self.client.namespace, own, servers, self._target) as attempt:
+                async with Attempt(self.roles.client, self.client.namespace, own, servers, self._target) as attempt:
                     if not await attempt.over_within(A_MOMENT):
                         await self.barrier()  # whatever is left of the handshake is behind it
                         if not attempt.is_connected:

@@ -6,17 +6,17 @@ from dataclasses import replace
 
 from lab.evidence.timeline import Timeline, Try
 from lab.fabric.lab import Lab
-from lab.scenario.connection import WHOLE, Stage
-from lab.scenario.roles import Cast
+from lab.scenario.connection import WHOLE, ConnectionScenario
+from lab.scenario.roles import Roles
 from lab.traffic.tcp import FAREWELL, REQUEST, TcpEnd, stream
 from lab.vocabulary import Behaviour, Family
 
 
-class RetryingStage(Stage):
+class RetryingScenario(ConnectionScenario):
     """A connection whose client does not give up."""
 
-    def __init__(self, lab: Lab, cast: Cast, family: Family, behaviour: Behaviour | None = None) -> None:
-        super().__init__(lab, cast, family, behaviour)
+    def __init__(self, lab: Lab, roles: Roles, family: Family, behaviour: Behaviour | None = None) -> None:
+        super().__init__(lab, roles, family, behaviour)
         self._second: tuple[TcpEnd, TcpEnd] | None = None
 
     async def try_again(self) -> None:
@@ -26,7 +26,7 @@ class RetryingStage(Stage):
         """
         if self._complete:
             return
-        own = self.cast.client_address
+        own = self.roles.client_address
         self._second = client, server = await self._handshake(replace(own, port=own.port + 1))
         for end in self._second:
             self.lab.keep(end)

@@ -1,4 +1,4 @@
-"""Who plays in a trial, and under which addresses they know each other."""
+"""The roles in a trial, and under which addresses they know each other."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _SERVICE: Final = re.compile(r"([^/:\s]+/)?[^/:\s]+(:[^/:\s]+)?")
 
 
 @dataclass(frozen=True)
-class Cast:
-    """Who plays: the hosts by name and the addresses that they know each other by.
+class Roles:
+    """The roles: the hosts by name and the addresses that they know each other by.
 
     :param node: whose conntrack is followed; it may be the client itself (hostNetwork).
-    :param servers: the endpoints behind the service, as (host, address). Which of them plays is for the node's rules
+    :param servers: the endpoints behind the service, as (host, address). Which of them is asked is for the node's rules
         to choose.
     :param service: the port of the Service that they are behind, as ``namespace/name:port``.
     """
@@ -37,15 +37,15 @@ class Cast:
     service: str = ""
 
 
-def cast(
+def roles_in(
     topology: Topology,
     family: Family,
     service: str | None = None,
     *,
     client: str | None = None,
     protocol: str = "tcp",
-) -> Cast:
-    """Choose who plays in a topology: its first client, the endpoints of its first Service, and the node between them.
+) -> Roles:
+    """Choose the roles in a topology: its first client, the endpoints of its first Service, and the node between them.
 
     :param service: the Service instead of the first of the protocol, as :func:`service_port` knows it.
     :param client: who asks, instead of the first client; a node asks from the address that is nearest to the first
@@ -67,7 +67,7 @@ def cast(
         )
     address, asked = SocketAddress(own, CLIENT_PORT), SocketAddress(port.cluster_ip, port.port)
     node = judge(topology, client, address, servers[0], asked)
-    return Cast(client, node, address, servers, asked, service=port.name)
+    return Roles(client, node, address, servers, asked, service=port.name)
 
 
 def judge(
@@ -98,26 +98,26 @@ def judge(
     )
 
 
-def by_node_port(topology: Topology, family: Family, service: str | None = None, *, client: str) -> Cast:
-    """Choose as :func:`cast` does, for a client that asks the node by the Service's node port.
+def by_node_port(topology: Topology, family: Family, service: str | None = None, *, client: str) -> Roles:
+    """Choose as :func:`roles_in` does, for a client that asks the node by the Service's node port.
 
     :raises InputError: someone is missing, or no TCP Service that may be chosen has a node port.
     """
     if service is None:
-        with_one = (port for port in playable(topology, family, "tcp") if port.node_port)
+        with_one = (port for port in usable_ports(topology, family, "tcp") if port.node_port)
         service = next((port.name for port in with_one), None)
-    players = cast(topology, family, service, client=client)
-    port = service_port(topology, family, "tcp", players.service)
-    address = node_address(topology, players.node, family)
+    roles = roles_in(topology, family, service, client=client)
+    port = service_port(topology, family, "tcp", roles.service)
+    address = node_address(topology, roles.node, family)
     if not port.node_port or address is None:
         raise InputError(f"{topology.name}: {port.name} has no node port", cure="give it a nodePort, type: NodePort")
-    return replace(players, service_address=SocketAddress(str(address), port.node_port))
+    return replace(roles, service_address=SocketAddress(str(address), port.node_port))
 
 
 # --- Services -----------------------------------------------------------------------------------------
 
 
-def playable(topology: Topology, family: Family, protocol: str | None = None) -> list[ServicePort]:
+def usable_ports(topology: Topology, family: Family, protocol: str | None = None) -> list[ServicePort]:
     """Return the Services' ports of a protocol, or of any, that have an endpoint which a host of the topology has."""
     ports = _ports(topology, family)
     return [port for port in ports if protocol in (None, port.protocol) and _servers(topology, port)]
@@ -128,12 +128,12 @@ def _ports(topology: Topology, family: Family) -> list[ServicePort]:
 
 
 def service_port(topology: Topology, family: Family, protocol: str, service: str | None = None) -> ServicePort:
-    """Return the Service's port that is played on: the first of the protocol, or the first of the Service named.
+    """Return the Service's port that is asked: the first of the protocol, or the first of the Service named.
 
     :param service: ``name`` or ``namespace/name``, with ``:port`` behind it, by name or number, for one of several.
     :raises InputError: there is none; says what there is instead.
     """
-    named = playable(topology, family) if service is None else named_ports(topology, family, service)
+    named = usable_ports(topology, family) if service is None else named_ports(topology, family, service)
     if port := next((one for one in named if one.protocol == protocol), None):
         return port
     there = ", ".join(f"{one.name} ({one.protocol.upper()})" for one in named)
@@ -157,7 +157,7 @@ def named_ports(topology: Topology, family: Family, service: str) -> list[Servic
     key, _, wanted = service.partition(":")
     found = [
         port
-        for port in playable(topology, family)
+        for port in usable_ports(topology, family)
         if _is_called(port.service, key) and wanted in ("", port.port_name, str(port.port))
     ]
     keys = list(dict.fromkeys(port.service for port in found))
@@ -175,7 +175,7 @@ def _no_port(topology: Topology, family: Family, service: str, keys: list[str]) 
     :param keys: the Service that is named; empty where there is none.
     """
     _key, _, wanted = service.partition(":")
-    can_be_asked = playable(topology, family)
+    can_be_asked = usable_ports(topology, family)
     if not keys:
         cure = nearest(service, {port.name if wanted else port.service for port in can_be_asked})
         return InputError(f"{topology.name}: there is no Service {service}", cure=cure)

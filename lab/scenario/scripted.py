@@ -15,9 +15,9 @@ from lab.evidence.judgement import Judged, Judgement
 from lab.evidence.packet import TCP, Packet, SocketAddress, decode
 from lab.evidence.timeline import Injected, Timeline
 from lab.fabric.lab import Lab
-from lab.scenario.base import RefusedError, Scene
+from lab.scenario.base import RefusedError, Scenario
 from lab.scenario.recorder import UnseenError
-from lab.scenario.roles import Cast
+from lab.scenario.roles import Roles
 from lab.vocabulary import Behaviour, Family
 from lab.wire.craft import Segment, craft
 
@@ -100,21 +100,21 @@ class Peer:
         return self.say("R", sequence)
 
 
-class Scripted(Scene):
+class ScriptedScenario(Scenario):
     """One lab in which both ends of a connection are scripted.
 
     :ivar client: and ``server``: the two ends; the client talks to the VIP where there is one.
     """
 
-    def __init__(self, lab: Lab, cast: Cast, family: Family, behaviour: Behaviour | None = None) -> None:
-        super().__init__(lab, cast, family, behaviour)
-        self._target = cast.service_address or self._server_address
-        ends = (cast.client, *(host for host, _address in cast.servers))
+    def __init__(self, lab: Lab, roles: Roles, family: Family, behaviour: Behaviour | None = None) -> None:
+        super().__init__(lab, roles, family, behaviour)
+        self._target = roles.service_address or self._server_address
+        ends = (roles.client, *(host for host, _address in roles.servers))
         for host in ends:
             lab.hosts[host].nft.run(_DEAF)
         self._said: list[Packet] = []
         self._heard = 0
-        self._meet(cast.client_address)
+        self._meet(roles.client_address)
 
     def _meet(self, client_address: SocketAddress) -> None:
         self._peer = client_address
@@ -124,7 +124,7 @@ class Scripted(Scene):
 
     def begin(self, port: int) -> None:
         """Begin another connection, from another port of the client's."""
-        self._meet(SocketAddress(self.cast.client_address.address, port))
+        self._meet(SocketAddress(self.roles.client_address.address, port))
 
     def _speak(self, peer: Peer, segment: Segment) -> Packet:
         data = craft(segment)
@@ -132,13 +132,13 @@ class Scripted(Scene):
         if packet is None:
             raise InputError(f"the lab cannot read the segment that it is to send: {segment}")
         host, destination = self._host_of(peer), packet.destination.address
-        if self.cast.node in self._passed(host, destination):
+        if self.roles.node in self._passed(host, destination):
             self._said.append(packet)  # what passes the node by it has no word on
         self._injector(host, destination).send(data)
         return packet
 
     def _host_of(self, peer: Peer) -> str:
-        return self.cast.client if peer is self.client else self._server
+        return self.roles.client if peer is self.client else self._server
 
     async def handshake(self) -> None:
         """Connect, as two stacks would.
@@ -152,7 +152,7 @@ class Scripted(Scene):
             raise RefusedError(f"no connection to {self._target}: {self._refusal}")
         answer = self.server.syn_ack()
         await self.heard()
-        sources = [one.packet.source for one in self.seen(self.cast.client, flags="SA", outgoing=False)]
+        sources = [one.packet.source for one in self.seen(self.roles.client, flags="SA", outgoing=False)]
         if sources != [self._target]:
             if sources:
                 self._refusal = f"the SYN,ACK came from {sources[0].address}"
@@ -164,11 +164,11 @@ class Scripted(Scene):
         self._complete = True
 
     def _find_server(self, syn: Packet) -> bool:
-        """Let that server play which the node's rules chose, and answer to whom the SYN came from.
+        """Take the server that the node's rules chose, and have it answer to whom the SYN came from.
 
         Whom that should be, the entries say: a node on the way may masquerade.
         """
-        for host, address in self.cast.servers:
+        for host, address in self.roles.servers:
             for came in self.seen(host, outgoing=False):
                 if came.packet.likeness == syn.likeness:
                     self._server, self._server_address = host, address
@@ -227,12 +227,12 @@ class Scripted(Scene):
     def judge(self, packet: Packet) -> None:
         """Make a segment the one that the trial is about."""
         is_client = packet.source == self.client.own
-        hosts = (self.cast.client, self._server) if is_client else (self._server, self.cast.client)
+        hosts = (self.roles.client, self._server) if is_client else (self._server, self.roles.client)
         receiver = self.server if is_client else self.client
         nodes = self._passed(hosts[0], packet.destination.address)
         self._injected = Injected(*hosts, packet, True, None, WINDOW, receiver.first + receiver.next, nodes=nodes)
 
     def finish(self) -> Timeline:
         """Stop the instruments, read the counters, and return what was seen."""
-        first = {self.cast.client: self.client.first, self._server: self.server.first}
+        first = {self.roles.client: self.client.first, self._server: self.server.first}
         return replace(super().finish(), first_numbers=first)

@@ -22,7 +22,7 @@ from lab.fixes import Fix
 from lab.kubeproxy.releases import find_release
 from lab.kubeproxy.settings import NOTHING_SAID, Settings
 from lab.results.result import Report, Tally
-from lab.scenario.roles import Cast, named_ports, playable
+from lab.scenario.roles import Roles, named_ports, usable_ports
 from lab.topology.kube_proxy import topology_notes
 from lab.topology.model import Topology
 from lab.topology.reader import load
@@ -60,14 +60,14 @@ def select(
     settings: Settings = NOTHING_SAID,
     named: bool = True,
 ) -> Selection:
-    """Return every case with every fix, each where it can play.
+    """Return every case with every fix, each where it can run.
 
-    :param topology: where all of them are to play; None for each case's own.
+    :param topology: where all of them are to run; None for each case's own.
     :param proxy: mode, version and backend of the nodes' kube-proxy, None for what a topology says.
     :param service: which Service is asked, instead of the first, as :func:`lab.scenario.roles.service_port` knows it.
     :param settings: of the nodes' kube-proxy, besides what a topology says.
-    :param named: whether somebody named these cases; otherwise those that cannot play are left out, which is remarked.
-    :raises InputError: no such version or Service is known, a case that was named cannot play, or none of them can.
+    :param named: whether somebody named these cases; otherwise those that cannot run are left out, which is remarked.
+    :raises InputError: no such version or Service is known, a case that was named cannot run, or none of them can.
     """
     _mode, version, _backend = proxy
     if version is not None:
@@ -79,15 +79,15 @@ def select(
     refused: dict[str, list[Case]] = {}
     for case, place in zip(cases, places, strict=True):
         try:
-            chosen.append(_Place(case, place, case.players(place, family, service)))
+            chosen.append(_Place(case, place, case.roles(place, family, service)))
         except InputError as error:
             reason = error.message.removeprefix(f"{place.name}: ")
             if named:
-                message = f"{case.name} cannot play in {place.name}: {reason}"
+                message = f"{case.name} cannot run in {place.name}: {reason}"
                 raise InputError(message, cure=_cure(case, topology, family, service)) from None
             refused.setdefault(reason, []).append(case)
     if not chosen:
-        message = f"none of these cases can play{f' in {topology.name}' if topology else ''}: {'; '.join(refused)}"
+        message = f"none of these cases can run{f' in {topology.name}' if topology else ''}: {'; '.join(refused)}"
         raise InputError(message, cure=_cure(cases[0], topology, family, service))
     made = [
         Setting(
@@ -95,7 +95,7 @@ def select(
             fix,
             one.topology,
             family,
-            one.players.service if service or one.others(family) else None,
+            one.roles.service if service or one.others(family) else None,
             as_options(one.topology, settings),
         )
         for one in chosen
@@ -115,17 +115,17 @@ def select(
 
 
 class _Place(NamedTuple):
-    """Where a case plays."""
+    """Where a case runs."""
 
     case: Case
     topology: Topology
-    players: Cast
+    roles: Roles
 
     def others(self, family: Family) -> list[str]:
         """Return the names of the Services' ports that might be asked instead of the one that is."""
-        ports = playable(self.topology, family)
-        protocols = [port.protocol for port in ports if port.name == self.players.service]
-        return [port.name for port in ports if port.protocol in protocols and port.name != self.players.service]
+        ports = usable_ports(self.topology, family)
+        protocols = [port.protocol for port in ports if port.name == self.roles.service]
+        return [port.name for port in ports if port.protocol in protocols and port.name != self.roles.service]
 
 
 def _places(
@@ -161,17 +161,17 @@ def _check_service(service: str, places: Sequence[Topology], family: Family, *, 
 
 
 def _cure(case: Case, topology: Topology | None, family: Family, service: str | None) -> str | None:
-    """Say what would do instead: the case's own topology, and the cases that can play in this one."""
+    """Say what would do instead: the case's own topology, and the cases that can run in this one."""
     if topology is None:
         return "leave the Service away" if service is not None else None
-    cure = f"without a topology given it plays in {case.topology}"
-    can = [one.name for one in CASES.values() if _can_play(one, topology, family, service)]
-    return f"{cure}; in {topology.name} can play: {', '.join(can) or 'no case'}" if len(can) <= _FEW else cure
+    cure = f"without a topology given it runs in {case.topology}"
+    can = [one.name for one in CASES.values() if _can_run(one, topology, family, service)]
+    return f"{cure}; in {topology.name} can run: {', '.join(can) or 'no case'}" if len(can) <= _FEW else cure
 
 
-def _can_play(case: Case, topology: Topology, family: Family, service: str | None) -> bool:
+def _can_run(case: Case, topology: Topology, family: Family, service: str | None) -> bool:
     try:
-        case.players(topology, family, service)
+        case.roles(topology, family, service)
     except InputError:
         return False
     return True
@@ -195,14 +195,14 @@ def _moved(chosen: Sequence[_Place], topology: Topology | None) -> Iterator[str]
 def _doubted(chosen: Sequence[_Place], family: Family) -> Iterator[str]:
     doubted: dict[tuple[str, str], list[str]] = {}
     for one in chosen:
-        if doubt := one.case.doubt(one.topology, family, one.players):
+        if doubt := one.case.doubt(one.topology, family, one.roles):
             doubted.setdefault((one.topology.name, doubt), []).append(one.case.name)
     for (topology, doubt), cases in doubted.items():
         yield f"in {topology}, {doubt}: what comes of these is a finding and not as expected: {', '.join(cases)}"
 
 
 def _asked(chosen: Sequence[_Place], family: Family) -> Iterator[str]:
-    asked = {(one.topology.name, one.players.service): one.others(family) for one in chosen}
+    asked = {(one.topology.name, one.roles.service): one.others(family) for one in chosen}
     for (topology, service), others in asked.items():
         if others:
             yield f"in {topology}, {service} is asked and not {', '.join(others)}: --service takes another"
@@ -211,8 +211,8 @@ def _asked(chosen: Sequence[_Place], family: Family) -> Iterator[str]:
 def _unasked(chosen: Sequence[_Place], family: Family) -> Iterator[str]:
     """Name the Services whose protocol no case of the whole catalogue asks by."""
     for topology in {one.topology.name: one.topology for one in chosen}.values():
-        services = {one.players.service for one in chosen if one.topology.name == topology.name}
-        ports = playable(topology, family)
+        services = {one.roles.service for one in chosen if one.topology.name == topology.name}
+        ports = usable_ports(topology, family)
         asked = {port.protocol for port in ports if port.name in services}
         others: dict[str, list[str]] = {}
         for port in ports:
@@ -225,13 +225,13 @@ def _unasked(chosen: Sequence[_Place], family: Family) -> Iterator[str]:
 
 @functools.cache
 def _protocols(family: Family) -> frozenset[str]:
-    """Return by which protocols the catalogue's cases ask a Service: each plays in its own topology."""
+    """Return by which protocols the catalogue's cases ask a Service: each runs in its own topology."""
     topologies = {name: load(name) for name in dict.fromkeys(case.topology for case in CASES.values())}
-    asked = {(case.topology, case.players(topologies[case.topology], family).service) for case in CASES.values()}
+    asked = {(case.topology, case.roles(topologies[case.topology], family).service) for case in CASES.values()}
     return frozenset(
         port.protocol
         for name, topology in topologies.items()
-        for port in playable(topology, family)
+        for port in usable_ports(topology, family)
         if (name, port.name) in asked
     )
 
@@ -241,7 +241,7 @@ async def run(settings: Sequence[Setting], family: Family, repeat: int) -> Repor
 
     Ctrl-C cancels it.
 
-    :raises InputError: the topology cannot play these cases.
+    :raises InputError: the topology cannot run these cases.
     :raises MachineError: the machine ran out of something on the way.
     :raises LabError: the kernel fits no known behaviour, or cannot hold a lab.
     """

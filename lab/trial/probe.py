@@ -13,8 +13,8 @@ from lab.errors import LabError
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import SocketAddress
 from lab.fabric.lab import Lab
-from lab.scenario import Stage
-from lab.scenario.roles import CLIENT_PORT, Cast
+from lab.scenario import ConnectionScenario
+from lab.scenario.roles import CLIENT_PORT, Roles
 from lab.topology.model import End, Host, Link, Route, Topology
 from lab.vocabulary import Behaviour, Family
 
@@ -49,10 +49,10 @@ def topology(family: Family) -> Topology:
     )
 
 
-def cast(family: Family) -> Cast:
-    """Return who plays in it."""
+def roles(family: Family) -> Roles:
+    """Return the roles in it."""
     client, server = (str(topology(family).addresses(host)[0]) for host in ("client", "server"))
-    return Cast("client", "node", SocketAddress(client, CLIENT_PORT), (("server", SocketAddress(server, 80)),), None)
+    return Roles("client", "node", SocketAddress(client, CLIENT_PORT), (("server", SocketAddress(server, 80)),), None)
 
 
 async def ask(family: Family) -> Behaviour:
@@ -62,14 +62,14 @@ async def ask(family: Family) -> Behaviour:
     """
     answers = []
     with Lab(topology(family), family=family) as lab:
-        stage = Stage(lab, cast(family), family)
-        await stage.establish(by_service=False)
-        window = stage.client.window
+        scenario = ConnectionScenario(lab, roles(family), family)
+        await scenario.establish(by_service=False)
+        window = scenario.client.window
         # In this order: a small overshoot moves conntrack's idea of the sender's end (6.1 on), the others do not.
         for offset in (-3 * window, 2**30, window + window // 2):
-            await stage.inject(stage.from_server(offset))
-            answers.append(stage.judgement())
-        stage.finish()
+            await scenario.inject(scenario.from_server(offset))
+            answers.append(scenario.judgement())
+        scenario.finish()
     try:
         return _ANSWERS[tuple(answers)]
     except KeyError:

@@ -12,7 +12,7 @@ from lab.evidence.timeline import Timeline
 from lab.fabric.lab import Lab
 from lab.netns.features import require
 from lab.results.result import Result
-from lab.scenario import HalfOpenError, RefusedError, Scene
+from lab.scenario import HalfOpenError, RefusedError, Scenario
 from lab.traffic.tcp import StalledError
 from lab.trial.setting import Setting
 from lab.vocabulary import Behaviour
@@ -32,30 +32,30 @@ class HeldUpError(LabError):
     """The machine kept a trial from running for so long that what came of it may be the clock's doing: try it again."""
 
 
-async def act(play: Callable[[Any], Awaitable[None]], stage: Scene, keep: Keep = _forget) -> Timeline:
-    """Let a case play on a stage, and return what was seen.
+async def carry_out(steps: Callable[[Any], Awaitable[None]], scenario: Scenario, keep: Keep = _forget) -> Timeline:
+    """Carry out a case's steps in a scenario, and return what was seen.
 
     A connection that is refused, stays half open or stands still is an outcome like others, and ends it.
 
-    :param keep: is given what was seen, also where an error ends the play.
+    :param keep: is given what was seen, also where an error ends the steps.
     :raises LabError: something was waited for in vain, or an instrument failed.
     :raises MissingError: the machine lacks what the case needs.
-    :raises InputError: the topology cannot play it.
+    :raises InputError: the topology cannot run it.
     """
     try:
         with contextlib.suppress(RefusedError, HalfOpenError):
-            await play(stage)
+            await steps(scenario)
     except StalledError as standstill:
-        stage.stand_still(str(standstill))
+        scenario.stand_still(str(standstill))
     except Exception as error:
         seen = None
         with contextlib.suppress(LabError, OSError):  # the first failure is the one to be told
-            seen = stage.finish()
+            seen = scenario.finish()
             keep(seen)
         if seen is not None and isinstance(error, LabError) and not isinstance(error, _LASTING):
             _check_punctual(seen, str(error))
         raise
-    timeline = stage.finish()
+    timeline = scenario.finish()
     keep(timeline)
     return timeline
 
@@ -76,10 +76,10 @@ def judge(setting: Setting, behaviour: Behaviour, timeline: Timeline) -> Result:
 
 
 async def run(setting: Setting, behaviour: Behaviour, keep: Keep = _forget) -> Result:
-    """Build the lab, play the case, decide.
+    """Build the lab, run the case, decide.
 
     :param behaviour: what this kernel is known to do (:func:`lab.trial.probe.ask`).
-    :param keep: see :func:`act`.
+    :param keep: see :func:`carry_out`.
     :raises MissingError: the machine lacks what the case needs; says what brings it.
     :raises LabError: the trial could not be run; says why.
     """
@@ -103,18 +103,18 @@ async def _run_once(setting: Setting, behaviour: Behaviour, keep: Keep) -> Resul
 
 
 async def run_in(lab: Lab, setting: Setting, behaviour: Behaviour, keep: Keep = _forget) -> Result:
-    """Play the case of a setting in a lab that was built for it, and decide.
+    """Run the case of a setting in a lab that was built for it, and decide.
 
     The one way in which a trial is run: for the command, for pytest and in guests.
 
     :raises HeldUpError: it was not as expected, and the machine kept it from running.
-    :raises LabError: and others, as :func:`act`.
+    :raises LabError: and others, as :func:`carry_out`.
     """
     case = setting.case
     for feature in case.needs:
         require(feature)
-    stage = case.stage(lab, setting.players, setting.family, behaviour)
-    result = judge(setting, behaviour, await act(case.play, stage, keep))
+    scenario = case.scenario(lab, setting.roles, setting.family, behaviour)
+    result = judge(setting, behaviour, await carry_out(case.steps, scenario, keep))
     if not result.as_expected:
         verdict = result.verdict
         came = (f"{verdict.outcome} ({verdict.decided_by})", *verdict.disagreements)

@@ -10,7 +10,7 @@ from lab.cases.demands import answered_at_node, to_vips
 from lab.errors import InputError
 from lab.fixes import Fix, Protection
 from lab.results.result import Trial
-from lab.scenario.roles import Cast
+from lab.scenario.roles import Roles
 from lab.topology.kube_proxy import node_release, proxy_options
 from lab.topology.model import Host, Topology
 from lab.vocabulary import Family, ProxyMode
@@ -33,18 +33,18 @@ class Setting:
     said: tuple[str, ...] = ()
 
     @cached_property
-    def players(self) -> Cast:
-        """Who plays.
+    def roles(self) -> Roles:
+        """The roles of hosts.
 
-        :raises InputError: the topology, or its Service of this name, cannot play the case; says why.
+        :raises InputError: the topology, or its Service of this name, cannot run the case; says why.
         """
-        return self.case.players(self.topology, self.family, self.service)
+        return self.case.roles(self.topology, self.family, self.service)
 
     @cached_property
     def trial(self) -> Trial:
         """What is tried, as plain data: the node is the one that judges, or where that is a pod, the first.
 
-        :raises InputError: the topology has no node, or cannot play the case.
+        :raises InputError: the topology has no node, or cannot run the case.
         """
         node = self._node
         mode = node.proxy_mode or ProxyMode.IPTABLES
@@ -64,7 +64,7 @@ class Setting:
 
     @cached_property
     def _node(self) -> Host:
-        names = (self.players.node, *(node.name for node in self.topology.nodes))
+        names = (self.roles.node, *(node.name for node in self.topology.nodes))
         node = next((one for one in map(self.topology.host, names) if one.proxy_mode is not None), None)
         if node is None:
             raise InputError(
@@ -82,6 +82,6 @@ class Setting:
         protection = fix.protection | (Protection.DROP_FORWARD if by_version else Protection.NOTHING)
         if node.conntrack_tcp_be_liberal:
             protection |= Protection.LIBERAL
-        protection |= to_vips(self.topology, self.players)
-        hidden = self.case.about_answers and answered_at_node(self.topology, self.family, self.players)
+        protection |= to_vips(self.topology, self.roles)
+        hidden = self.case.about_answers and answered_at_node(self.topology, self.family, self.roles)
         return protection.at_node if hidden else protection

@@ -276,7 +276,7 @@ def miscounts(timeline: Timeline) -> list[str]:
 
 
 def disagreeing_witnesses(timeline: Timeline) -> list[str]:
-    """Return what speaks against believing a timeline, whatever is played: faults, checks, counts that differ."""
+    """Return what speaks against believing a timeline, whatever the scenario: faults, checks, counts that differ."""
     return [*timeline.faults, *broken(timeline), *miscounts(timeline)]
 
 

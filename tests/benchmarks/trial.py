@@ -27,7 +27,7 @@ from lab.fabric.kube_proxy import KubeProxy
 from lab.fabric.lab import Lab
 from lab.fixes import FIXES
 from lab.netns import Namespace, RouteSocket, userns
-from lab.scenario import Stage
+from lab.scenario import ConnectionScenario
 from lab.scenario.recorder import Recorder
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
@@ -51,10 +51,10 @@ PARTS: dict[str, list[tuple[type, str]]] = {
     "rules: rendered, started": [(KubeProxy, "__init__")],
     "rules: waited for": [(KubeProxy, "finish")],
     "instruments": [(Recorder, "__init__")],
-    "connection": [(Stage, "establish")],
-    "injection and barrier": [(Stage, "inject")],
-    "the stream goes on": [(Stage, "go_on")],
-    "counters read": [(Stage, "finish")],
+    "connection": [(ConnectionScenario, "establish")],
+    "injection and barrier": [(ConnectionScenario, "inject")],
+    "the stream goes on": [(ConnectionScenario, "go_on")],
+    "counters read": [(ConnectionScenario, "finish")],
     "closing": [(Lab, "close")],
 }
 

@@ -12,7 +12,7 @@ from lab.cli.catalogue import as_data, story
 from lab.errors import InputError
 from lab.fabric.lab import Lab
 from lab.fixes import FIXES, NONE, NOTRACK, Protection
-from lab.scenario.datagrams import Datagrams
+from lab.scenario.datagrams import DatagramsScenario
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
 from lab.trial import probe, runner
@@ -101,7 +101,7 @@ def test_what_a_node_does_with_what_is_for_a_vip(node):
     proxy, does = node
     place = with_proxy(load("dns"), *proxy)
     chosen = setting("udp-before-service", place)
-    assert to_vips(place, chosen.players) == does
+    assert to_vips(place, chosen.roles) == does
     assert chosen.protection & BOTH == does
     untracked = setting("udp-before-service", place, fix=NOTRACK).protection
     assert untracked & (BOTH | Protection.UNTRACKED) == does | Protection.UNTRACKED
@@ -116,7 +116,7 @@ def test_a_range_of_the_other_family_is_none():
 
 def test_a_client_that_asks_no_service_is_no_matter_of_vips():
     place = with_proxy(load("uplink"), ProxyMode.NFTABLES, "v1.33", None)
-    assert to_vips(place, CASES["egress-data-unknown"].players(place, Family.IPV4)) == Protection.NOTHING
+    assert to_vips(place, CASES["egress-data-unknown"].roles(place, Family.IPV4)) == Protection.NOTHING
 
 
 # --- ServiceCIDRs that come late ----------------------------------------------------------------------
@@ -195,7 +195,7 @@ def test_where_nothing_is_dropped_nothing_can_be_late(proxy, service_cidrs):
     place = with_proxy(load("service-cidr"), *proxy)
     place = place if service_cidrs else dataclasses.replace(place, service_cidrs=())
     with pytest.raises(InputError, match=r"it needs node in nftables mode of v1\.33 or later, and service-cidrs that"):
-        CASES["service-cidr-late"].players(place, Family.IPV4)
+        CASES["service-cidr-late"].roles(place, Family.IPV4)
 
 
 # --- whose error it is --------------------------------------------------------------------------------
@@ -205,21 +205,21 @@ def test_where_nothing_is_dropped_nothing_can_be_late(proxy, service_cidrs):
 def test_an_error_is_of_a_question_that_has_not_settled(answer):
     """The first goes out and is lost; the second and the third are refused, one after the other and both at once."""
     case = CASES["udp-before-service"]
-    chosen = dataclasses.replace(case, play=ask_again)
+    chosen = dataclasses.replace(case, steps=ask_again)
     topology = with_proxy(load("dns"), ProxyMode.NFTABLES, "v1.31", None)
     timeline = asyncio.run(runner.run(Setting(chosen, NONE, topology, Family.IPV4), answer)).timeline
     assert [one.error for one in timeline.exchanges] == [None, "ECONNREFUSED", "ECONNREFUSED"]
 
 
-async def ask_again(stage: Datagrams) -> None:
-    services, slices = stage.lab.services, stage.lab.endpoint_slices
-    stage.lab.sync((), ())
-    stage.ask("1")
-    await stage.settle()
-    stage.lab.sync(services, slices, clean_conntrack=False)
+async def ask_again(scenario: DatagramsScenario) -> None:
+    services, slices = scenario.lab.services, scenario.lab.endpoint_slices
+    scenario.lab.sync((), ())
+    scenario.ask("1")
+    await scenario.settle()
+    scenario.lab.sync(services, slices, clean_conntrack=False)
     for question in ("22", "333"):
-        stage.ask(question)
-        await stage.settle()
+        scenario.ask(question)
+        await scenario.settle()
 
 
 def test_what_is_expected_is_shown_for_each_kind_of_node():

@@ -12,7 +12,7 @@ from lab.errors import LabError, MissingError
 from lab.evidence.judgement import Judgement
 from lab.fixes import NONE
 from lab.results.result import Expectation
-from lab.scenario import Scene
+from lab.scenario import Scenario
 from lab.scenario.recorder import Recorder
 from lab.topology.reader import load
 from lab.trial import probe, runner
@@ -74,14 +74,14 @@ def test_no_other_expectation_would_do(result):
 
 
 def test_every_check_decides(case, result, answer, monkeypatch):
-    expect = Scene.expect
+    expect = Scenario.expect
     for number, check in enumerate(result.timeline.checks):
         made = itertools.count()
 
-        def inverted(scene, words, holds, seen="", *, made=made, number=number):
-            return expect(scene, words, holds != (next(made) == number), seen)
+        def inverted(scenario, words, holds, seen="", *, made=made, number=number):
+            return expect(scenario, words, holds != (next(made) == number), seen)
 
-        monkeypatch.setattr(Scene, "expect", inverted)
+        monkeypatch.setattr(Scenario, "expect", inverted)
         assert fails(case, answer), check
 
 
@@ -89,7 +89,7 @@ def test_every_check_decides(case, result, answer, monkeypatch):
 def impatient(monkeypatch):
     for module in ("lab.scenario.base", "lab.scenario.recorder", "lab.traffic.tcp"):
         monkeypatch.setattr(f"{module}._BOUND", SOON)
-    for until in (Scene.until, Recorder.until):
+    for until in (Scenario.until, Recorder.until):
         monkeypatch.setitem(until.__kwdefaults__, "within", SOON)
 
 

@@ -38,7 +38,7 @@ def tried(mode, version, family):
         (ProxyMode.NFTABLES, "v1.36", Family.IPV4),
     ],
 )
-def test_every_case_that_plays_there_is_as_expected(mode, version, family):
+def test_every_case_that_runs_there_is_as_expected(mode, version, family):
     tallies = tried(mode, version, family)
     assert {(name, fix): tally.sample for (name, fix), tally in tallies.items() if not tally.good} == {}
     assert len({name for name, _fix in tallies}) > 50

@@ -133,7 +133,7 @@ def test_the_schema_is_json():
         (("matrix", "in-window", "--all"), "cases by name, and --all besides"),
         (("matrix", "--kernels", "running", "--memory", "256"), "--memory is for guests, and running is none"),
         (("matrix", "--kernels", "running", "--jobs", "2"), "--jobs is for guests, and running is none"),
-        (("run", "--topology", "kube-proxy", "client-on-node"), "client-on-node cannot play in kube-proxy: it needs"),
+        (("run", "--topology", "kube-proxy", "client-on-node"), "client-on-node cannot run in kube-proxy: it needs"),
         (("run", "in-window", "--service", "nix"), "lab: kube-proxy: there is no Service nix (known: default/web"),
         (("run", "--service", ""), "lab: '' names no Service (write [NAMESPACE/]NAME[:PORT], such as shop/web:http)"),
         (("run", "--proxy-mode", "nftables", "--backend", "nft"), "backend nft is for iptables mode"),
@@ -153,7 +153,7 @@ def test_a_mistake_is_one_clear_error(arguments, words):
     assert done.stdout == ""
 
 
-def test_a_topology_that_cannot_play_is_an_input_error():
+def test_a_topology_that_cannot_run_is_an_input_error():
     given = "topology: alone\nhosts: {client: {}, node: {proxy-mode: iptables, forwarding: true}}\n"
     done = lab("run", "--topology", "-", given=given)
     assert done.returncode == 2

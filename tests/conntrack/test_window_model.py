@@ -13,7 +13,7 @@ from lab.evidence.judgement import Judgement
 from lab.evidence.packet import SocketAddress, decode
 from lab.evidence.window import ACCEPTED, Prediction, SideWindow, Tracker
 from lab.fabric.lab import Lab
-from lab.scenario import Scripted
+from lab.scenario import ScriptedScenario
 from lab.trial import probe
 from lab.vocabulary import Behaviour, Family
 from lab.wire.craft import Segment, craft
@@ -22,12 +22,12 @@ SEGMENTS = int(os.environ.get("LAB_SEGMENTS", "250"))  # for each kind of connec
 TOP = 2**32
 
 
-def begin(stage, port, answer):
+def begin(scenario, port, answer):
     """Begin another connection; return the model of it."""
-    stage.begin(port)
-    stage.client.begin(0)
-    stage.server.begin(0)  # numbers are absolute here: they are to cross the wrap
-    return Tracker(stage.client.own, answer)
+    scenario.begin(port)
+    scenario.client.begin(0)
+    scenario.server.begin(0)  # numbers are absolute here: they are to cross the wrap
+    return Tracker(scenario.client.own, answer)
 
 
 def near(rng, number):
@@ -40,9 +40,9 @@ def near(rng, number):
     return rng.randrange(TOP)
 
 
-async def differences(stage, answer, rng, port, scales, selects):
+async def differences(scenario, answer, rng, port, scales, selects):
     """Talk at random over one connection; return where kernel and model differ, and what was predicted."""
-    tracker = begin(stage, port, answer)
+    tracker = begin(scenario, port, answer)
     predictions = []
 
     def say(peer, flags, sequence, acknowledgement, **more):
@@ -56,13 +56,13 @@ async def differences(stage, answer, rng, port, scales, selects):
         [*([("WScale", scale)] if scale is not None else []), *([("SAckOK", b"")] if selects else [])]
         for scale in scales
     ]
-    say(stage.client, "S", first[0], 0, window=64240, options=opened[0])
-    say(stage.server, "SA", first[1], first[0] + 1, window=65160, options=opened[1])
-    say(stage.client, "A", first[0] + 1, first[1] + 1)
+    say(scenario.client, "S", first[0], 0, window=64240, options=opened[0])
+    say(scenario.server, "SA", first[1], first[0] + 1, window=65160, options=opened[1])
+    say(scenario.client, "A", first[0] + 1, first[1] + 1)
     for _ in range(SEGMENTS // 10):
-        peer = rng.choice((stage.client, stage.server))
+        peer = rng.choice((scenario.client, scenario.server))
         own, other = tracker.original, tracker.reply
-        if peer is stage.server:
+        if peer is scenario.server:
             own, other = other, own
         length = rng.choice((0, 1, 7, 1400))
         edges = (
@@ -87,7 +87,7 @@ async def differences(stage, answer, rng, port, scales, selects):
             payload=b"x" * length,
             options=options,
         )
-    heard = await stage.heard()
+    heard = await scenario.heard()
     found = []
     for number, (prediction, word) in enumerate(zip(predictions, heard, strict=True)):
         judgement = Judgement.NEW if number == 0 else prediction.judgement
@@ -109,12 +109,12 @@ def test_the_model_and_the_kernel_agree(scales, selects, family):
         rng = random.Random(f"{scales} {selects} {family}")
         found, seen = [], set()
         with Lab(probe.topology(family), family=family) as lab:
-            stage = Scripted(lab, probe.cast(family), family, answer)
+            scenario = ScriptedScenario(lab, probe.roles(family), family, answer)
             for port in range(1024, 1034):
-                more, predictions = await differences(stage, answer, rng, port, scales, selects)
+                more, predictions = await differences(scenario, answer, rng, port, scales, selects)
                 found += more
                 seen |= {(one.judgement, one.condition) for one in predictions}
-            assert stage.finish().faults == ()
+            assert scenario.finish().faults == ()
         return answer, found, seen
 
     answer, found, seen = asyncio.run(talk())
@@ -187,14 +187,14 @@ def test_what_is_picked_up_in_its_middle_is_never_out_of_the_window(family):
         answer = await probe.ask(family)
         rng = random.Random(f"middle {family}")
         with Lab(probe.topology(family), family=family) as lab:
-            stage = Scripted(lab, probe.cast(family), family, answer)
-            tracker, predictions = begin(stage, 1024, answer), []
+            scenario = ScriptedScenario(lab, probe.roles(family), family, answer)
+            tracker, predictions = begin(scenario, 1024, answer), []
             for number in range(100):
-                peer = rng.choice((stage.client, stage.server)) if number else stage.client
+                peer = rng.choice((scenario.client, scenario.server)) if number else scenario.client
                 packet = peer.say("PA", rng.randrange(TOP), rng.randrange(TOP), payload=b"middle")
                 prediction, tracker = tracker.judge(packet)
                 predictions.append(prediction.judgement)
-            return predictions, [word.judgement for word in await stage.heard()]
+            return predictions, [word.judgement for word in await scenario.heard()]
 
     predictions, words = asyncio.run(talk())
     assert words[0] is Judgement.NEW

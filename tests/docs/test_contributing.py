@@ -29,11 +29,11 @@ def run(source, fix):
     module = {}
     exec(compile(source, "fin_beyond_window.py", "exec"), module)
 
-    async def play():
+    async def observe():
         answer = await probe.ask(Family.IPV4)
         return await runner.run(Setting(module["CASE"], FIXES[fix], load("kube-proxy"), Family.IPV4), answer)
 
-    return asyncio.run(play())
+    return asyncio.run(observe())
 
 
 @pytest.mark.kernel
@@ -70,9 +70,9 @@ def test_so_does_its_own_test(pytester):
 
 
 def test_every_word_that_it_speaks_of_exists():
-    from lab.scenario import Scene, Scripted, Stage
+    from lab.scenario import ConnectionScenario, Scenario, ScriptedScenario
 
-    assert Scripted
+    assert ScriptedScenario
     for word in ("establish", "inject", "go_on", "from_server", "judgement", "expect_entry", "find", "barrier"):
         assert f"{word}" in PAGE
-        assert hasattr(Stage, word) or hasattr(Scene, word)
+        assert hasattr(ConnectionScenario, word) or hasattr(Scenario, word)

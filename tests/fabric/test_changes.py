@@ -24,7 +24,7 @@ def test_new_connections_follow_the_endpoints_and_old_ones_go_on(build, addresse
     first, second, _third = addresses.pods
     lab = build(addresses, 1)
 
-    async def play():
+    async def observe():
         async with servers(lab, addresses):
             with await connect(lab, addresses) as old:
                 assert await ask(old) == first
@@ -34,7 +34,7 @@ def test_new_connections_follow_the_endpoints_and_old_ones_go_on(build, addresse
                 assert {await who(lab, addresses) for _ in range(16)} == {second}
                 assert await ask(old) == first
 
-    asyncio.run(play())
+    asyncio.run(observe())
 
 
 def words(listing):
@@ -63,7 +63,7 @@ def test_a_draining_endpoint_keeps_its_connections_and_gets_new_ones_only_in_nee
     first, second, _third = addresses.pods
     lab = build(addresses, 1)
 
-    async def play():
+    async def observe():
         async with servers(lab, addresses):
             with await connect(lab, addresses) as old:
                 assert await ask(old) == first
@@ -79,7 +79,7 @@ def test_a_draining_endpoint_keeps_its_connections_and_gets_new_ones_only_in_nee
                     assert await who(lab, addresses) == first
                 assert await ask(old) == first
 
-    asyncio.run(play())
+    asyncio.run(observe())
 
 
 def lost_packets(sock):
@@ -114,13 +114,13 @@ def test_there_is_no_moment_without_rules(build, addresses, one_processor):
             if changed.done():
                 return
 
-    async def play():
+    async def observe():
         async with servers(lab, addresses):
             for word, pod in steps * 10:
                 change = asyncio.create_task(asyncio.to_thread(getattr(lab.endpoints, word), "web", pod))
                 await asyncio.gather(change, connect_until(change), connect_until(change))
 
-    asyncio.run(play())
+    asyncio.run(observe())
 
 
 OTHERS = """*filter

@@ -85,13 +85,13 @@ def test_connections_are_made_meanwhile(build, sent, one_processor):  # noqa: F8
             made += 1
         return made
 
-    async def play():
+    async def observe():
         async with servers(lab, addresses):
             for objects, endpoints in ((one, 3), (two, 2), (one, 0), (two, 3)) * 2:
                 change = asyncio.create_task(asyncio.to_thread(lab.sync, *with_many_beside(*objects, endpoints)))
                 await asyncio.gather(change, connect_until(change))
 
-    asyncio.run(play())
+    asyncio.run(observe())
     assert len(sent) > 8
 
 

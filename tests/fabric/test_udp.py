@@ -52,7 +52,7 @@ class Flow:
     def received_by(self):
         """Send a datagram, and return the address of the server that got it."""
 
-        async def play():
+        async def observe():
             loop = asyncio.get_running_loop()
             receiving = {asyncio.create_task(loop.sock_recv(server, 16)): pod for server, pod in self.servers.items()}
             self.send()
@@ -62,7 +62,7 @@ class Flow:
             (task,) = done
             return receiving[task]
 
-        return asyncio.run(play())
+        return asyncio.run(observe())
 
     def endpoint(self):
         """Who conntrack takes to answer the flow; None without an entry."""

@@ -342,17 +342,17 @@ def test_a_trial_that_the_machine_held_up_is_tried_again(project):
 
         STOPS = [True]
 
-        async def play(stage):
-            await stage.establish()
+        async def steps(scenario):
+            await scenario.establish()
             if STOPS and STOPS.pop():
                 os.system("(sleep 5.5; kill -CONT $PPID) &")
                 os.kill(os.getpid(), signal.SIGSTOP)
-                stage.expect("no stop", False)
-            await stage.inject(stage.from_server(payload=stage.next_bytes(1)))
-            await stage.go_on()
+                scenario.expect("no stop", False)
+            await scenario.inject(scenario.from_server(payload=scenario.next_bytes(1)))
+            await scenario.go_on()
 
         def test_held_up(trial):
-            assert trial(dataclasses.replace(find("in-window"), play=play)).as_expected
+            assert trial(dataclasses.replace(find("in-window"), steps=steps)).as_expected
         """
     )
     result = run(project)
@@ -361,7 +361,7 @@ def test_a_trial_that_the_machine_held_up_is_tried_again(project):
 
 
 @pytest.mark.kernel
-def test_a_trial_plays_where_the_marker_says_or_in_its_own_topology(project):
+def test_a_trial_runs_where_the_marker_says_or_in_its_own_topology(project):
     project.makepyfile(
         """
         import pytest
@@ -380,7 +380,7 @@ def test_a_trial_plays_where_the_marker_says_or_in_its_own_topology(project):
     )
     result = run(project)
     result.assert_outcomes(passed=2, failed=1)
-    result.stdout.fnmatch_lines("*client-on-node-in-window cannot play in kube-proxy: it needs node to have a default*")
+    result.stdout.fnmatch_lines("*client-on-node-in-window cannot run in kube-proxy: it needs node to have a default*")
 
 
 def test_a_service_is_chosen_by_marker_call_and_option(project):
@@ -400,11 +400,11 @@ def test_a_service_is_chosen_by_marker_call_and_option(project):
 
         @pytest.mark.topology("several.yaml", service="db")
         def test_marked(lab):
-            async def play(stage):
-                await stage.establish()
-                await stage.inject(stage.from_server(0, stage.next_bytes(10)))
-                await stage.go_on()
-            lab.play(play)
+            async def steps(scenario):
+                await scenario.establish()
+                await scenario.inject(scenario.from_server(0, scenario.next_bytes(10)))
+                await scenario.go_on()
+            lab.try_steps(steps)
             assert str(lab.timeline.target) == "172.22.0.3:5432"
         """
     )
@@ -418,24 +418,24 @@ def test_a_connection_of_ones_own(project):
         import pytest
         from lab.errors import InputError, LabError
 
-        async def disturb(stage):
-            await stage.establish()
-            await stage.inject(stage.from_server(2**29, b"forged"))
-            await stage.go_on()
+        async def disturb(scenario):
+            await scenario.establish()
+            await scenario.inject(scenario.from_server(2**29, b"forged"))
+            await scenario.go_on()
 
-        def test_play(lab):
-            verdict = lab.play(disturb)
+        def test_steps(lab):
+            verdict = lab.try_steps(disturb)
             assert (verdict.outcome, verdict.judgement) == ("reset", "INVALID")
             assert lab.timeline.injected.offset == 2**29
-            with pytest.raises(LabError, match="was played in already"):
-                lab.play(disturb)
+            with pytest.raises(LabError, match="was used already"):
+                lab.try_steps(disturb)
             with pytest.raises(InputError, match="no host 'nobody' .one of: client, node, server"):
                 lab.run("nobody", "true")
 
         @pytest.mark.topology("topology: alone\\nhosts: {one: }\\n")
-        def test_nobody_to_play(lab):
+        def test_nobody_to_ask(lab):
             with pytest.raises(InputError, match="a client and a node"):
-                lab.play(disturb)
+                lab.try_steps(disturb)
             assert lab.timeline is None
 
         REFUSE = '''table inet refuse {
@@ -443,10 +443,10 @@ def test_a_connection_of_ones_own(project):
         }'''
 
         def test_refused(lab):
-            async def play(stage):
+            async def steps(scenario):
                 lab.hosts["node"].nft.run(REFUSE)
-                await stage.establish()
-            assert lab.play(play).outcome == "refused"
+                await scenario.establish()
+            assert lab.try_steps(steps).outcome == "refused"
 
         def namespaces():
             for thread in threading.enumerate():
@@ -478,10 +478,10 @@ def test_a_failure_shows_what_was_seen(project):
         def test_wrong(trial):
             assert trial("beyond-window", fix="drop-forward").verdict.outcome == "reset"
         def test_broken_off(lab):
-            async def play(stage):
-                await stage.establish()
+            async def steps(scenario):
+                await scenario.establish()
                 raise ValueError("enough")
-            lab.play(play)
+            lab.try_steps(steps)
         def test_fine(lab):
             pass
         """

@@ -11,8 +11,8 @@ from lab.conntrack.fill import Filler
 from lab.evidence.judgement import Judgement
 from lab.fixes import NONE
 from lab.results.result import Expectation
-from lab.scenario.base import Scene
-from lab.scenario.datagrams import Datagrams
+from lab.scenario.base import Scenario
+from lab.scenario.datagrams import DatagramsScenario
 from lab.topology.reader import load
 from lab.trial import runner
 from lab.trial.setting import Setting
@@ -33,7 +33,7 @@ def nothing(*_arguments, **_options):
 
 
 def test_an_endpoint_that_is_still_there_answers(monkeypatch):
-    monkeypatch.setattr(Datagrams, "end_server", nothing)
+    monkeypatch.setattr(DatagramsScenario, "end_server", nothing)
     result = run(stale_udp_entry.KEPT)
     assert result.verdict.outcome is Outcome.DELIVERED
     assert not result.as_expected
@@ -41,20 +41,20 @@ def test_an_endpoint_that_is_still_there_answers(monkeypatch):
 
 @pytest.mark.parametrize("case", [udp_before_service.KEPT, stale_udp_entry.KEPT], ids=lambda case: case.name)
 def test_an_entry_that_is_gone_stands_in_nobodys_way(case, monkeypatch):
-    look = Datagrams.expect_entry
+    look = DatagramsScenario.expect_entry
 
-    def forget(stage, **wanted):
-        look(stage, **wanted)
-        stage.forget_entry()
+    def forget(scenario, **wanted):
+        look(scenario, **wanted)
+        scenario.forget_entry()
 
-    monkeypatch.setattr(Datagrams, "expect_entry", forget)
+    monkeypatch.setattr(DatagramsScenario, "expect_entry", forget)
     result = run(case)
     assert result.verdict.outcome is Outcome.DELIVERED
     assert not result.as_expected
 
 
 def test_a_syn_entry_that_stays_is_seen(monkeypatch):
-    monkeypatch.setattr(Scene, "forget_entry", nothing)
+    monkeypatch.setattr(Scenario, "forget_entry", nothing)
     assert run(syn_before_service.FORGOTTEN).verdict.outcome is Outcome.REFUSED
 
 
@@ -66,14 +66,14 @@ def test_without_masquerading_there_is_no_race(monkeypatch):
 
 
 def test_questions_that_do_not_race_do_not_clash(monkeypatch):
-    released = Datagrams.release
+    released = DatagramsScenario.release
 
-    def first_goes_alone(stage, second, first):
-        released(stage, second)
-        stage.flush_entries()
-        released(stage, first)
+    def first_goes_alone(scenario, second, first):
+        released(scenario, second)
+        scenario.flush_entries()
+        released(scenario, first)
 
-    monkeypatch.setattr(Datagrams, "release", first_goes_alone)
+    monkeypatch.setattr(DatagramsScenario, "release", first_goes_alone)
     result = run(dns_race.TWO_ENDPOINTS)
     assert "expected clash_resolve counted 1, but it is 0" in result.verdict.disagreements
 

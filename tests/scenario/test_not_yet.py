@@ -1,4 +1,4 @@
-"""What a play asks for too early, or in vain, is answered by a sentence: no assertion ends a trial."""
+"""What steps ask for too early, or in vain, is answered by a sentence: no assertion ends a trial."""
 
 import asyncio
 import dataclasses
@@ -9,33 +9,33 @@ import pytest
 
 from lab.errors import InputError
 from lab.fabric.lab import Lab
-from lab.scenario import Scripted, Stage
-from lab.scenario.datagrams import Datagrams
+from lab.scenario import ConnectionScenario, ScriptedScenario
+from lab.scenario.datagrams import DatagramsScenario
 from lab.scenario.recorder import UnseenError
-from lab.scenario.roles import cast
+from lab.scenario.roles import roles_in
 from lab.topology.reader import load
 from lab.vocabulary import Behaviour, Family
 
 
-def play(play, kind=Stage):
-    async def perform():
+def carry_out(steps, kind=ConnectionScenario):
+    async def observe():
         topology = load("kube-proxy")
         with Lab(topology, family=Family.IPV4) as lab:
-            stage = kind(lab, cast(topology, Family.IPV4), Family.IPV4, Behaviour.IGNORES_LATE)
+            scenario = kind(lab, roles_in(topology, Family.IPV4), Family.IPV4, Behaviour.IGNORES_LATE)
             try:
-                await play(stage)
+                await steps(scenario)
             finally:
-                stage.finish()
+                scenario.finish()
 
-    asyncio.run(perform())
+    asyncio.run(observe())
 
 
 def then(word):
     """Establish, and say a word."""
 
-    async def said(stage):
-        await stage.establish()
-        result = word(stage)
+    async def said(scenario):
+        await scenario.establish()
+        result = word(scenario)
         if asyncio.iscoroutine(result):
             await result
 
@@ -43,85 +43,93 @@ def then(word):
 
 
 def at_once(word):
-    async def said(stage):
-        result = word(stage)
+    async def said(scenario):
+        result = word(scenario)
         if asyncio.iscoroutine(result):
             await result
 
     return said
 
 
-async def forget_twice(stage):
-    await stage.establish()
-    stage.forget_entry()
-    stage.forget_entry()
+async def forget_twice(scenario):
+    await scenario.establish()
+    scenario.forget_entry()
+    scenario.forget_entry()
 
 
-async def ask_the_window_of_none(stage):
-    await stage.establish()
-    stage.forget_entry()
-    stage.window_at_node()
+async def ask_the_window_of_none(scenario):
+    await scenario.establish()
+    scenario.forget_entry()
+    scenario.window_at_node()
 
 
-async def send_an_error_again(stage):
-    await stage.establish()
-    await stage.inject(stage.too_big_from_server(1300))
-    await stage.retransmissions(1)
+async def send_an_error_again(scenario):
+    await scenario.establish()
+    await scenario.inject(scenario.too_big_from_server(1300))
+    await scenario.retransmissions(1)
 
 
 @pytest.mark.kernel
 @pytest.mark.parametrize(
     ("said", "answer"),
     [
-        (at_once(lambda stage: stage.forget_entry()), "no entry of 10.0.0.2:34567 > 10.0.1.2:80 to forget"),
+        (at_once(lambda scenario: scenario.forget_entry()), "no entry of 10.0.0.2:34567 > 10.0.1.2:80 to forget"),
         (forget_twice, "no entry of 10.0.0.2:34567 > 192.168.0.2:80 to forget"),
         (ask_the_window_of_none, "no entry of the connection, so it knows no window"),
         (send_an_error_again, "it is no TCP segment"),
-        (at_once(lambda stage: stage.from_server()), "the capture on server has seen nothing that 10.0.1.2:80 sent"),
-        (at_once(lambda stage: stage.from_client()), "the capture on server has seen nothing that 10.0.0.2:34567 sent"),
-        (at_once(lambda stage: stage.server_speaks()), "no connection yet"),
-        (at_once(lambda stage: stage.go_on()), "no connection yet"),
-        (then(lambda stage: stage.judgement()), "no packet to judge yet"),
-        (then(lambda stage: stage.words_of_nodes()), "no packet to judge yet"),
-        (then(lambda stage: stage.expect_reason("")), "no packet to judge yet"),
-        (then(lambda stage: stage.expect_answer("")), "no packet to judge yet"),
-        (then(lambda stage: stage.unheard), "no packet to judge yet"),
-        (then(lambda stage: stage.unreachable), "no packet to judge yet"),
-        (then(lambda stage: stage.taken_by_node), "no packet to judge yet"),
-        (then(lambda stage: stage.retransmissions(1)), "no packet to judge yet"),
+        (
+            at_once(lambda scenario: scenario.from_server()),
+            "the capture on server has seen nothing that 10.0.1.2:80 sent",
+        ),
+        (
+            at_once(lambda scenario: scenario.from_client()),
+            "the capture on server has seen nothing that 10.0.0.2:34567 sent",
+        ),
+        (at_once(lambda scenario: scenario.server_speaks()), "no connection yet"),
+        (at_once(lambda scenario: scenario.go_on()), "no connection yet"),
+        (then(lambda scenario: scenario.judgement()), "no packet to judge yet"),
+        (then(lambda scenario: scenario.words_of_nodes()), "no packet to judge yet"),
+        (then(lambda scenario: scenario.expect_reason("")), "no packet to judge yet"),
+        (then(lambda scenario: scenario.expect_answer("")), "no packet to judge yet"),
+        (then(lambda scenario: scenario.unheard), "no packet to judge yet"),
+        (then(lambda scenario: scenario.unreachable), "no packet to judge yet"),
+        (then(lambda scenario: scenario.taken_by_node), "no packet to judge yet"),
+        (then(lambda scenario: scenario.retransmissions(1)), "no packet to judge yet"),
     ],
 )
 def test_a_word_that_comes_too_early_is_answered(said, answer):
     with pytest.raises(UnseenError, match=re.escape(answer)):
-        play(said)
+        carry_out(said)
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("word", [lambda stage: stage.held(1), lambda stage: stage.release(), Datagrams.take_back])
+@pytest.mark.parametrize(
+    "word", [lambda scenario: scenario.held(1), lambda scenario: scenario.release(), DatagramsScenario.take_back]
+)
 def test_nothing_is_released_that_was_never_held(word):
     with pytest.raises(UnseenError, match="hold first"):
-        play(at_once(word), Datagrams)
+        carry_out(at_once(word), DatagramsScenario)
 
 
 @pytest.mark.kernel
 def test_a_packet_that_the_lab_cannot_read_is_refused():
     option = (8, b"x")  # of 3 bytes, where timestamps have 10 (RFC 7323, 3.2)
 
-    async def inject(stage):
-        await stage.establish()
-        await stage.inject(stage.from_server(options=[option], timestamps=None))
+    async def inject(scenario):
+        await scenario.establish()
+        await scenario.inject(scenario.from_server(options=[option], timestamps=None))
 
     with pytest.raises(InputError, match="cannot read the packet that it is to inject"):
-        play(inject)
+        carry_out(inject)
     with pytest.raises(InputError, match="cannot read the segment that it is to send"):
-        play(at_once(lambda stage: stage.client.say("S", options=[option])), Scripted)
+        carry_out(at_once(lambda scenario: scenario.client.say("S", options=[option])), ScriptedScenario)
 
 
-def test_no_assertion_is_left_on_the_stage():
-    stage = Path(__file__).parents[2] / "lab" / "scenario"
+def test_no_assertion_is_left_in_a_scenario():
+    scenario = Path(__file__).parents[2] / "lab" / "scenario"
     found = {
         path.name: line.strip()
-        for path in stage.glob("*.py")
+        for path in scenario.glob("*.py")
         for line in path.read_text().splitlines()
         if line.strip().startswith("assert ")
     }
@@ -137,22 +145,22 @@ def test_a_first_syn_that_the_node_drops_is_an_outcome(monkeypatch):
 
     case = CASES["syn-before-service-forgotten"]
 
-    async def dropped(stage):
+    async def dropped(scenario):
         chain = "type filter hook forward priority 0; policy accept;"
-        stage.load(
+        scenario.load(
             "node", f"table inet firewall {{\nchain forward {{\n{chain}\nct state new tcp dport 53 drop\n}}\n}}\n"
         )
-        sync = stage.lab.sync
+        sync = scenario.lab.sync
 
         def synced(*objects, **more):
             if objects[0]:
-                stage.node.nft.run("delete table inet firewall\n")
+                scenario.node.nft.run("delete table inet firewall\n")
             sync(*objects, **more)
 
-        monkeypatch.setattr(stage.lab, "sync", synced)
-        await case.play(stage)
+        monkeypatch.setattr(scenario.lab, "sync", synced)
+        await case.steps(scenario)
 
-    setting = Setting(dataclasses.replace(case, play=dropped), NONE, load(case.topology), Family.IPV4)
+    setting = Setting(dataclasses.replace(case, steps=dropped), NONE, load(case.topology), Family.IPV4)
     result = asyncio.run(runner.run(setting, Behaviour.IGNORES_LATE))
     assert not result.as_expected
     assert result.verdict.outcome == "delivered"

@@ -7,10 +7,10 @@ import pytest
 
 from lab.evidence.judgement import Judgement
 from lab.fabric.lab import Lab
-from lab.scenario import LoadStage, Stage, one_processor
-from lab.scenario.base import Scene
+from lab.scenario import ConnectionScenario, DownloadsScenario, one_processor
+from lab.scenario.base import Scenario
 from lab.scenario.recorder import Recorder
-from lab.scenario.roles import cast
+from lab.scenario.roles import roles_in
 from lab.topology.reader import load
 from lab.vocabulary import Behaviour, Family
 from lab.wire.capture import Capture
@@ -28,17 +28,17 @@ tcp sport 80 tcp flags & (fin | syn | rst | psh | ack) == ack drop
 """
 
 
-def play(script, kind=Stage):
+def carry_out(script, kind=ConnectionScenario):
     """Return the timeline of a script."""
 
-    async def played():
+    async def carried_out():
         place = load("kube-proxy")
         with Lab(place, family=Family.IPV4) as lab:
-            stage = kind(lab, cast(place, Family.IPV4), Family.IPV4, Behaviour.IGNORES_LATE)
-            await script(stage)
-            return stage.finish()
+            scenario = kind(lab, roles_in(place, Family.IPV4), Family.IPV4, Behaviour.IGNORES_LATE)
+            await script(scenario)
+            return scenario.finish()
 
-    return asyncio.run(played())
+    return asyncio.run(carried_out())
 
 
 async def goes_on(task):
@@ -47,21 +47,21 @@ async def goes_on(task):
 
 
 def test_a_half_close_is_over_when_the_node_knows_it():
-    async def script(stage):
-        await stage.establish()
-        stage.load("node", LOSES)
-        half_close = asyncio.create_task(stage.half_close())
-        last = len(stage.seen("server", flags="A", outgoing=True))
-        await stage.until(
-            lambda: len(stage.seen("server", flags="A", outgoing=True)) > last, "the server to acknowledge it"
+    async def script(scenario):
+        await scenario.establish()
+        scenario.load("node", LOSES)
+        half_close = asyncio.create_task(scenario.half_close())
+        last = len(scenario.seen("server", flags="A", outgoing=True))
+        await scenario.until(
+            lambda: len(scenario.seen("server", flags="A", outgoing=True)) > last, "the server to acknowledge it"
         )
         assert not await goes_on(half_close)
-        stage.node.nft.run("delete table inet test_loses\n")
+        scenario.node.nft.run("delete table inet test_loses\n")
         await half_close  # the client sends its FIN again
-        states = [event.entry.tcp_state for event in stage.recorder.entry_events]
+        states = [event.entry.tcp_state for event in scenario.recorder.entry_events]
         assert states[-2:] == ["LAST_ACK", "TIME_WAIT"]  # the second FIN and its acknowledgement
 
-    assert play(script).faults == ()
+    assert carry_out(script).faults == ()
 
 
 @pytest.fixture
@@ -88,87 +88,87 @@ def late(monkeypatch):
 
 
 def test_a_barrier_waits_for_what_is_in_another_queue(late):
-    async def script(stage):
-        await stage.establish()
+    async def script(scenario):
+        await scenario.establish()
         held = late()
-        await stage.client_end.send(b"?")
-        barrier = asyncio.create_task(stage.barrier())
+        await scenario.client_end.send(b"?")
+        barrier = asyncio.create_task(scenario.barrier())
         assert not await goes_on(barrier)
-        passed = sum(one.packet.is_barrier for one in stage.recorder.judged)
+        passed = sum(one.packet.is_barrier for one in scenario.recorder.judged)
         held[0] = False
-        stage.recorder.read()
+        scenario.recorder.read()
         await barrier
-        assert sum(one.packet.is_barrier for one in stage.recorder.judged) > passed  # one more, behind its effect
+        assert sum(one.packet.is_barrier for one in scenario.recorder.judged) > passed  # one more, behind its effect
 
-    assert play(script).faults == ()
+    assert carry_out(script).faults == ()
 
 
 def test_what_never_comes_to_the_other_end_is_a_fault(late, monkeypatch):
     monkeypatch.setitem(Recorder.until.__kwdefaults__, "within", A_MOMENT)
 
-    async def script(stage):
-        await stage.establish()
+    async def script(scenario):
+        await scenario.establish()
         late()
-        await stage.client_end.send(b"?")
-        await stage.barrier()
+        await scenario.client_end.send(b"?")
+        await scenario.barrier()
 
-    [fault] = play(script).faults
+    [fault] = carry_out(script).faults
     assert fault.endswith("for what left a link's end to come to the other")
 
 
 def test_what_was_invalid_after_the_counting_is_not_logged_either(monkeypatch):
-    count, more = Scene._count, []
+    count, more = Scenario._count, []
 
-    def count_and_inject(scene):
-        counters = count(scene)
+    def count_and_inject(scenario):
+        counters = count(scenario)
         more.pop()()
         return counters
 
-    monkeypatch.setattr(Scene, "_count", count_and_inject)
+    monkeypatch.setattr(Scenario, "_count", count_and_inject)
 
-    async def script(stage):
+    async def script(scenario):
         from lab.wire.craft import craft
 
-        await stage.establish()
-        await stage.inject(stage.from_server(2**30))
-        assert stage.judgement() is Judgement.INVALID
-        injector = stage.lab.injector("server", stage.cast.client_address.address)
-        data = craft(stage.from_server(2**30))
+        await scenario.establish()
+        await scenario.inject(scenario.from_server(2**30))
+        assert scenario.judgement() is Judgement.INVALID
+        injector = scenario.lab.injector("server", scenario.roles.client_address.address)
+        data = craft(scenario.from_server(2**30))
         more.append(lambda: injector.send(data))
 
-    timeline = play(script)
+    timeline = carry_out(script)
     logged = [one for one in timeline.judged if one.state == "invalid"]
     assert len(logged) == timeline.counters.states["invalid"] == timeline.counters.statistics["invalid"]
 
 
 def test_a_condition_may_look_at_what_was_seen():
-    async def script(stage):
-        await stage.establish()
-        question = asyncio.create_task(stage.client_end.send(b"?"))
-        await stage.until(lambda: len(stage.seen("server", flags="P", outgoing=False)) == 2, "it to come")
+    async def script(scenario):
+        await scenario.establish()
+        question = asyncio.create_task(scenario.client_end.send(b"?"))
+        await scenario.until(lambda: len(scenario.seen("server", flags="P", outgoing=False)) == 2, "it to come")
         await question
 
-    play(script)
+    carry_out(script)
 
 
-def test_a_scene_stays_on_one_processor_until_it_is_over():
+def test_a_scenario_stays_on_one_processor_until_it_is_over():
     allowed = os.sched_getaffinity(0)
 
-    async def script(stage):
+    async def script(scenario):
         assert len(os.sched_getaffinity(0)) == 1
-        await stage.establish()
+        await scenario.establish()
 
-    play(script)
+    carry_out(script)
     assert os.sched_getaffinity(0) == allowed
 
 
 def test_a_load_has_all_processors():
     allowed = os.sched_getaffinity(0)
 
-    async def script(stage):
+    async def script(scenario):
         assert os.sched_getaffinity(0) == allowed
 
-    play(script, LoadStage)
+    carry_out(script, DownloadsScenario)
 
 
 def test_blocks_on_one_processor_may_overlap():

@@ -9,8 +9,8 @@ from lab.errors import LabError
 from lab.evidence.judgement import Judgement
 from lab.fabric.lab import Lab
 from lab.fixes import NONE
-from lab.scenario import Scripted
-from lab.scenario.roles import cast
+from lab.scenario import ScriptedScenario
+from lab.scenario.roles import roles_in
 from lab.topology.reader import load
 from lab.trial import probe, runner
 from lab.trial.setting import Setting
@@ -19,28 +19,28 @@ from lab.vocabulary import Family
 pytestmark = pytest.mark.kernel
 
 
-def play(script, family=Family.IPV4, topology="kube-proxy"):
+def carry_out(script, family=Family.IPV4, topology="kube-proxy"):
     """Return the timeline of a script."""
 
-    async def played():
+    async def carried_out():
         place = load(topology)
         with Lab(place, family=family) as lab:
-            stage = Scripted(lab, cast(place, family), family)
-            await script(stage)
-            return stage.finish()
+            scenario = ScriptedScenario(lab, roles_in(place, family), family)
+            await script(scenario)
+            return scenario.finish()
 
-    return asyncio.run(played())
+    return asyncio.run(carried_out())
 
 
 @pytest.mark.parametrize("family", list(Family))
 def test_nobody_speaks_but_the_script(family):
-    async def script(stage):
-        await stage.handshake()
-        stage.server.data(100)
-        stage.client.data(7, sequence=5000)
-        await stage.expect_words(Judgement.ACCEPTED, Judgement.ACCEPTED)
+    async def script(scenario):
+        await scenario.handshake()
+        scenario.server.data(100)
+        scenario.client.data(7, sequence=5000)
+        await scenario.expect_words(Judgement.ACCEPTED, Judgement.ACCEPTED)
 
-    timeline = play(script, family)
+    timeline = carry_out(script, family)
     assert timeline.faults == ()
     assert [check.holds for check in timeline.checks] == [True]
     # Each of five segments at both ends of both links: an answer of any kernel would be one more.
@@ -48,36 +48,36 @@ def test_nobody_speaks_but_the_script(family):
 
 
 def test_numbers_are_relative_to_both_sides_first():
-    async def script(stage):
-        await stage.handshake()
-        stage.client.begin(50)
-        stage.server.begin(70)
-        segment = stage.client.say("A", 5, 6)
+    async def script(scenario):
+        await scenario.handshake()
+        scenario.client.begin(50)
+        scenario.server.begin(70)
+        segment = scenario.client.say("A", 5, 6)
         assert (segment.tcp.sequence, segment.tcp.acknowledgement) == (55, 76)
-        assert stage.server.syn().tcp.sequence == 70
-        assert stage.client.ack().tcp.acknowledgement == 71
-        assert stage.client.fin().tcp.sequence == 55
-        assert stage.client.ack().tcp.sequence == 56
-        await stage.heard()
+        assert scenario.server.syn().tcp.sequence == 70
+        assert scenario.client.ack().tcp.acknowledgement == 71
+        assert scenario.client.fin().tcp.sequence == 55
+        assert scenario.client.ack().tcp.sequence == 56
+        await scenario.heard()
 
-    play(script)
+    carry_out(script)
 
 
 def test_the_server_that_the_rules_chose_is_the_one_that_answers():
-    async def script(stage):
-        await stage.handshake()
+    async def script(scenario):
+        await scenario.handshake()
 
-    servers = [play(script, topology="endpoints").server for _ in range(12)]
+    servers = [carry_out(script, topology="endpoints").server for _ in range(12)]
     # Were the choice between the three even, all twelve would be the same 3 times in 3^12.
     assert len(set(servers)) > 1
 
 
 def test_words_that_differ_are_a_check_that_does_not_hold():
-    async def script(stage):
-        stage.client.syn()
-        await stage.expect_words(Judgement.ACCEPTED)
+    async def script(scenario):
+        scenario.client.syn()
+        await scenario.expect_words(Judgement.ACCEPTED)
 
-    [check] = play(script).checks
+    [check] = carry_out(script).checks
     assert (check.holds, check.seen) == (False, "NEW")
 
 
@@ -86,12 +86,12 @@ def test_the_process_is_free_again_afterwards():
 
     before = os.sched_getaffinity(0)
 
-    async def script(stage):
+    async def script(scenario):
         assert len(os.sched_getaffinity(0)) == 1
         raise LabError("in the middle")
 
     with pytest.raises(LabError):
-        play(script)
+        carry_out(script)
     assert os.sched_getaffinity(0) == before
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from lab.errors import InputError
 from lab.evidence.packet import SocketAddress
-from lab.scenario.roles import cast, judge
+from lab.scenario.roles import judge, roles_in
 from lab.topology.reader import load, parse
 from lab.topology.ways import way, way_out
 from lab.vocabulary import Family
@@ -63,7 +63,7 @@ def test_the_node_that_the_packets_pass_judges_whatever_comes_first_in_the_file(
     spare = "hosts:\n  spare: {forwarding: true, proxy-mode: iptables}\n"
     topology = parse((TOPOLOGIES / "kube-proxy.yaml").read_text().replace("hosts:\n", spare, 1))
     assert topology.nodes[0].name == "spare"
-    assert cast(topology, Family.IPV4).node == "node"
+    assert roles_in(topology, Family.IPV4).node == "node"
 
 
 def test_where_no_node_is_on_the_way_it_is_said():

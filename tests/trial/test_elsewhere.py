@@ -1,4 +1,4 @@
-"""Cases play in topologies that are not their own, under other names and addresses, and come out as expected."""
+"""Cases run in topologies that are not their own, under other names and addresses, and come out as expected."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ PLACES = [
 def places(case, family):
     for place in PLACES:
         try:
-            players = case.players(place, family)
+            roles = case.roles(place, family)
         except InputError:
             continue
-        if not case.doubt(place, family, players):
+        if not case.doubt(place, family, roles):
             yield place
 
 

@@ -34,16 +34,16 @@ topology = cache(load)
 
 
 def claimed(case, family):
-    """Name the shipped topologies that a case says it plays in."""
-    return [name for name, _path in shipped() if can_play(case, topology(name), family)]
+    """Name the shipped topologies that a case says it runs in."""
+    return [name for name, _path in shipped() if can_run(case, topology(name), family)]
 
 
-def can_play(case, place, family):
+def can_run(case, place, family):
     try:
-        players = case.players(place, family)
+        roles = case.roles(place, family)
     except InputError:
         return False
-    return not case.doubt(place, family, players)
+    return not case.doubt(place, family, roles)
 
 
 @cache
@@ -76,7 +76,7 @@ def settings(case, name, family):
     for fix in FIXES.values():
         for kind in kinds(name, fix.name, family):
             place = with_proxy(topology(name), *kind)
-            if can_play(case, place, family):  # some need a mode, and a version
+            if can_run(case, place, family):  # some need a mode, and a version
                 yield Setting(case, fix, place, family)
 
 

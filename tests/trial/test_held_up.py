@@ -38,19 +38,19 @@ from lab.words import Behaviour, Family
 
 stops = [True] * int(sys.argv[1])
 
-async def play(stage):
-    await stage.establish()
-    stage.set_node_sysctl("net/netfilter/nf_conntrack_tcp_timeout_established", 4)
-    await stage.client_speaks(judged=False)
+async def steps(scenario):
+    await scenario.establish()
+    scenario.set_node_sysctl("net/netfilter/nf_conntrack_tcp_timeout_established", 4)
+    await scenario.client_speaks(judged=False)
     if stops and stops.pop():
         os.kill(os.getpid(), signal.SIGSTOP)
-    stage.expect_entry(state="ESTABLISHED")
-    await stage.go_on()
+    scenario.expect_entry(state="ESTABLISHED")
+    await scenario.go_on()
 
 userns.ensure()
 tell_warnings()
 expected = on_every_kernel(always(None, Outcome.CONNECTED))
-case = dataclasses.replace(find("in-window"), play=play, expectations=expected)
+case = dataclasses.replace(find("in-window"), steps=steps, expectations=expected)
 setting = trial.Setting(case, NONE, load("kube-proxy"), Family.IPV4)
 seen = []
 try:
@@ -93,12 +93,12 @@ def test_one_that_was_held_up_twice_has_no_result():
 def test_an_end_that_failed_while_the_other_was_waited_for_is_asked(monkeypatch):
     monkeypatch.setattr("lab.traffic.stream._BOUND", 2.0)
 
-    async def play(stage):
-        await stage.establish()
-        stage.forget_entry()
-        await stage.go_on()
+    async def steps(scenario):
+        await scenario.establish()
+        scenario.forget_entry()
+        await scenario.go_on()
 
-    case = dataclasses.replace(find("in-window"), play=play, expectations=on_every_kernel(always(None, Outcome.RESET)))
+    case = dataclasses.replace(find("in-window"), steps=steps, expectations=on_every_kernel(always(None, Outcome.RESET)))
     setting = Setting(case, NONE, load("kube-proxy"), Family.IPV4)
     result = asyncio.run(runner.run(setting, Behaviour.IGNORES_LATE))
     assert result.as_expected, result.verdict

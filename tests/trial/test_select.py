@@ -26,7 +26,7 @@ def choose(names, topology, service=None, *, named=True, proxy=NOTHING, family=F
 
 
 @pytest.mark.parametrize("family", list(Family))
-def test_every_case_plays_in_its_own_topology(family):
+def test_every_case_runs_in_its_own_topology(family):
     chosen = choose(CASES, None, family=family)
     assert [setting.topology.name for setting in chosen.settings] == [case.topology for case in CASES.values()]
     assert chosen.remarks == ()
@@ -58,7 +58,7 @@ def test_what_has_to_be_known_of_a_node_is_said_beforehand():
     assert select([HEADLINE], [NONE], hinted, Family.IPV4, NOTHING, settings=said).remarks == ()
 
 
-def test_a_topology_is_for_every_case_that_can_play_in_it():
+def test_a_topology_is_for_every_case_that_can_run_in_it():
     chosen = choose(["in-window", "client-on-node", "stale-udp-entry"], "dns")
     assert [setting.topology.name for setting in chosen.settings] == ["dns"] * 3
     assert chosen.remarks == ("in dns instead of their own topologies: client-on-node (uplink)",)
@@ -88,25 +88,25 @@ def test_a_topology_is_for_every_case_that_can_play_in_it():
         ("redirected-in-pod", "asymmetric", "it needs packets for server on that address's link"),
     ],
 )
-def test_a_case_that_cannot_play_says_why(case, topology, reason):
+def test_a_case_that_cannot_run_says_why(case, topology, reason):
     with pytest.raises(InputError) as refused:
         choose([case], topology)
     name = topology.removesuffix(".yaml")
-    assert str(refused.value).startswith(f"{case} cannot play in {name}: {reason}")
-    assert f"without a topology given it plays in {CASES[case].topology}" in str(refused.value)
+    assert str(refused.value).startswith(f"{case} cannot run in {name}: {reason}")
+    assert f"without a topology given it runs in {CASES[case].topology}" in str(refused.value)
 
 
-@pytest.mark.parametrize(("version", "plays"), [("v1.19", False), ("v1.20", True)])
-def test_a_node_port_that_is_cleaned_instead_of_the_vip(version, plays):
+@pytest.mark.parametrize(("version", "runs"), [("v1.19", False), ("v1.20", True)])
+def test_a_node_port_that_is_cleaned_instead_of_the_vip(version, runs):
     given = dict(shipped())["dns"].read_text().replace("type: ClusterIP", "type: NodePort")
     place = parse(given.replace("port: 53, targetPort: 53}", "port: 53, targetPort: 53, nodePort: 30053}"))
     place = with_proxy(place, None, version, None)
     case = CASES["stale-udp-entry-cleaned"]
-    if plays:
-        assert case.players(place, Family.IPV4)
+    if runs:
+        assert case.roles(place, Family.IPV4)
     else:
         with pytest.raises(InputError, match=r"it needs kube-proxy v1.20 or later: up to v1.19 a node port is cleaned"):
-            case.players(place, Family.IPV4)
+            case.roles(place, Family.IPV4)
 
 
 def test_a_node_that_one_direction_passes_by_is_said_beforehand():
@@ -121,10 +121,10 @@ def test_a_node_that_one_direction_passes_by_is_said_beforehand():
 
 def test_what_was_not_named_is_left_out_and_said_by_reason():
     chosen = choose(CASES, "kube-proxy", named=False)
-    played = {setting.case.name for setting in chosen.settings}
+    chosen_cases = {setting.case.name for setting in chosen.settings}
     remarks = [remark for remark in chosen.remarks if "left out for kube-proxy: " in remark]
     left_out = [name for remark in remarks for name in remark.rpartition(": ")[2].split(", ")]
-    assert sorted([*left_out, *played]) == sorted(CASES)
+    assert sorted([*left_out, *chosen_cases]) == sorted(CASES)
     assert "client-on-node" in left_out
     reasons = [remark.partition(": ")[2].rpartition(": ")[0] for remark in remarks]
     assert len(reasons) == len(set(reasons))
@@ -148,11 +148,11 @@ def test_all_of_a_topologys_claims_can_be_chosen():
         ("sctp.yaml", "shop/edge:web (SCTP)", "egress-late-reset, egress-reset-again, egress-data-unknown"),
     ],
 )
-def test_a_topology_of_another_protocol_says_which_and_who_could_play(topology, there, can):
+def test_a_topology_of_another_protocol_says_which_and_who_could_run(topology, there, can):
     with pytest.raises(InputError) as refused:
         choose([case.name for case in DEFAULT_CASES], topology, named=False)
     assert f"no TCP service with an ipv4 endpoint that a host has, but {there}" in str(refused.value)
-    assert f"can play: {can}" in str(refused.value)
+    assert f"can run: {can}" in str(refused.value)
 
 
 # --- Services -----------------------------------------------------------------------------------------
@@ -172,8 +172,8 @@ def test_the_service_that_is_named_is_asked(service, asked, address):
     chosen = choose(["in-window"], "several.yaml", service)
     [setting] = chosen.settings
     assert setting.trial.service == setting.service == asked
-    players = setting.case.players(setting.topology, setting.family, setting.service)
-    assert str(players.service_address) == address
+    roles = setting.case.roles(setting.topology, setting.family, setting.service)
+    assert str(roles.service_address) == address
     said = "in several, blue/web is asked and not green/web, green/db:sql, green/db:admin: --service takes another"
     assert chosen.remarks == (() if service else (said,))
 
@@ -194,7 +194,7 @@ def test_where_there_is_one_service_nothing_is_said():
 def test_a_service_that_cannot_be_asked_says_why(case, service, reason):
     with pytest.raises(InputError) as refused:
         choose([case], "several.yaml", service)
-    assert f"{case} cannot play in several: {reason}" in str(refused.value)
+    assert f"{case} cannot run in several: {reason}" in str(refused.value)
 
 
 @pytest.mark.parametrize("case", ["in-window", "dns-race-one-endpoint", "egress-data-unknown"])

@@ -149,7 +149,7 @@ def test_a_version_with_the_rule_needs_no_fix(version, outcome, answers):
 
 
 @pytest.mark.parametrize("family", list(Family))
-def test_whichever_endpoint_the_rules_choose_plays(family, answers):
+def test_whichever_endpoint_the_rules_choose_is_asked(family, answers):
     answer = ask(answers, family)
     setting = Setting(HEADLINE, NONE, load("endpoints"), family)
     results = [asyncio.run(runner.run(setting, answer)) for _ in range(12)]
@@ -317,5 +317,5 @@ def test_every_case_tells_its_story():
 
 
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
-def test_the_fixture_plays_what_the_command_plays(case, trial):
+def test_the_fixture_runs_what_the_command_runs(case, trial):
     assert trial(case.name, fix="drop-forward").as_expected

@@ -7,8 +7,8 @@ import pytest
 from lab.cases.snat_port_race import PLAIN, masquerade
 from lab.errors import MissingError
 from lab.fabric.lab import Lab
-from lab.scenario.datagrams import Datagrams
-from lab.scenario.roles import cast
+from lab.scenario.datagrams import DatagramsScenario
+from lab.scenario.roles import roles_in
 from lab.topology.reader import load
 from lab.vocabulary import Family
 
@@ -17,16 +17,16 @@ pytestmark = pytest.mark.kernel
 QUESTIONS = ("first", "the second")
 
 
-def play(family, act):
+def timeline_of(family, steps):
     async def whole():
         topology = load("dns")
         with Lab(topology, family=family) as lab:
-            stage = Datagrams(lab, cast(topology, family), family)
-            stage.hold()
+            scenario = DatagramsScenario(lab, roles_in(topology, family), family)
+            scenario.hold()
             for port, question in enumerate(QUESTIONS, 40_000):
-                stage.ask(question, port=port)
-            await act(stage, await stage.held(2))
-            return stage.finish()
+                scenario.ask(question, port=port)
+            await steps(scenario, await scenario.held(2))
+            return scenario.finish()
 
     return asyncio.run(whole())
 
@@ -46,36 +46,36 @@ def arrivals(timeline):
 
 
 def test_what_is_held_is_translated_and_has_no_entry(family):
-    async def act(stage, held):
-        pods = {address for _host, address in stage.cast.servers}
+    async def steps(scenario, held):
+        pods = {address for _host, address in scenario.roles.servers}
         assert {packet.destination for packet in held} <= pods
-        assert stage.entry() is None
-        stage.release(*held)
-        assert stage.entry() is not None
-        await stage.settle()
+        assert scenario.entry() is None
+        scenario.release(*held)
+        assert scenario.entry() is not None
+        await scenario.settle()
 
-    timeline = play(family, act)
+    timeline = timeline_of(family, steps)
     assert timeline.complete
     assert timeline.faults == ()
 
 
 def test_held_packets_go_on_in_the_order_that_is_said(family):
-    async def act(stage, held):
-        stage.release(*reversed(held))
-        await stage.settle()
+    async def steps(scenario, held):
+        scenario.release(*reversed(held))
+        await scenario.settle()
 
-    timeline = play(family, act)
+    timeline = timeline_of(family, steps)
     assert arrivals(timeline) == [*reversed(QUESTIONS)]
     assert all(exchange.answered for exchange in timeline.exchanges)
 
 
 def test_what_is_taken_back_is_gone(family):
-    async def act(stage, held):
-        stage.take_back(held[1])
-        stage.release(held[0])
-        await stage.settle()
+    async def steps(scenario, held):
+        scenario.take_back(held[1])
+        scenario.release(held[0])
+        await scenario.settle()
 
-    timeline = play(family, act)
+    timeline = timeline_of(family, steps)
     assert arrivals(timeline) == [QUESTIONS[0]]
     assert len(timeline.exchanges) == 1
     assert timeline.counters.statistics["insert_failed"] == 0
@@ -84,7 +84,7 @@ def test_what_is_taken_back_is_gone(family):
 def test_a_kernel_that_cannot_is_said_to_be_one(family, monkeypatch):
     monkeypatch.setattr("lab.wire.hold._TARGET", b"NOSUCHTHING\0")
     with pytest.raises(MissingError, match="NETFILTER_XT_TARGET_NFQUEUE"):
-        play(family, lambda stage, held: None)
+        timeline_of(family, lambda scenario, held: None)
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -94,16 +94,16 @@ def test_it_is_the_race_that_loses_a_packet(together):
 
     async def whole():
         with Lab(topology, family=family) as lab:
-            stage = Datagrams(lab, PLAIN.cast(topology, family), family)
+            scenario = DatagramsScenario(lab, PLAIN.choose_roles(topology, family), family)
             if together:
-                await PLAIN.play(stage)
+                await PLAIN.steps(scenario)
             else:
-                masquerade(stage, "masquerade")
-                stage.ask("one")
-                await stage.settle()
-                stage.ask("another", client="client-2")
-                await stage.settle()
-            return stage.finish()
+                masquerade(scenario, "masquerade")
+                scenario.ask("one")
+                await scenario.settle()
+                scenario.ask("another", client="client-2")
+                await scenario.settle()
+            return scenario.finish()
 
     timeline = asyncio.run(whole())
     assert sorted(exchange.answered for exchange in timeline.exchanges) == [not together, True]
