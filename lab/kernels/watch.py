@@ -46,7 +46,7 @@ async def watch(arguments: Sequence[str | Path], keep: Sequence[int], *, limit: 
     """
     loop = asyncio.get_running_loop()
     # The thread that starts it is the loop's own, and waits for it.
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220 - what waits for it is the loop's own
         dying_with_us(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         pass_fds=keep, start_new_session=True,
     )  # fmt: skip
