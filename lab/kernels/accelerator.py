@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lab.errors import LabError
+from lab.kernels.watch import watch
 from lab.netns.program import find
 
 if TYPE_CHECKING:
@@ -61,8 +62,6 @@ async def choose(image: Image) -> str:
 
 async def _boots(image: Image) -> bool:
     """Boot the initrd without the disks that it looks for; it says so, and that is answer enough."""
-    from lab.kernels.guest import watch
-
     arguments: list[str | Path] = [
         *qemu(KVM, 256, 1),
         "-kernel", image.vmlinuz, "-initrd", image.initrd, "-append", "console=ttyS0 quiet panic=-1",

@@ -20,7 +20,8 @@ from lab.kubeproxy.services import service_ports
 from lab.netns import userns
 from lab.standing.owner import Order
 from lab.standing.record import StandingLab, labs, needs_root
-from lab.topology.model import NAME, Topology
+from lab.topology.model import Topology
+from lab.topology.names import NAME
 from lab.vocabulary import Family, ProxyMode
 
 

@@ -14,7 +14,7 @@ from lab.errors import InputError, nearest
 from lab.kubeproxy.releases import find_release
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS, incomplete, unfit
 from lab.kubernetes.errors import Path, TopologyError, found
-from lab.topology.model import INTERFACE, NAME
+from lab.topology.names import INTERFACE, NAME
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:

@@ -34,6 +34,8 @@ from pydantic_core import PydanticCustomError
 from lab.kubeproxy.options import DetectLocalMode
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS, BadValueError
 from lab.kubernetes.errors import found
+from lab.topology.checks import check
+from lab.topology.names import INTERFACE, VERSION
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -106,13 +108,6 @@ FileAddress = Annotated[IPAddress, PlainValidator(_address), WithJsonSchema(_TEX
 FileInterface = Annotated[IPInterface, PlainValidator(_interface), WithJsonSchema(_TEXT)]
 FileNetwork = Annotated[IPNetwork, PlainValidator(_network), WithJsonSchema(_TEXT)]
 FileDestination = Annotated[IPNetwork | Literal["default"], PlainValidator(_destination), WithJsonSchema(_TEXT)]
-NAME = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
-"""A DNS label (RFC 1123 section 2.1), as Kubernetes names things."""
-INTERFACE = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$"
-"""An interface name that the kernel takes (``dev_valid_name`` in net/core/dev.c: at most 15 bytes, no slash,
-colon or space) and that no program mistakes for an option or a pattern."""
-VERSION = r"^v?1\.[0-9]+(\.[0-9]+([-+][0-9A-Za-z.+-]+)?)?$"
-"""A version of kube-proxy as people write it (:func:`lab.kubeproxy.releases.find_release`), for editors."""
 
 
 def _key(field: str) -> Any:  # noqa: ANN401 - what pydantic's Field is said to return
@@ -291,8 +286,6 @@ class Topology:
     service_cidrs: tuple[IPNetwork, ...] = ()
 
     def __post_init__(self) -> None:
-        from lab.topology.checks import check
-
         check(self)
 
     def host(self, name: str) -> Host:

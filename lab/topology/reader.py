@@ -18,7 +18,8 @@ from lab.kubeproxy.settings import warn_of_gates
 from lab.kubernetes import manifest
 from lab.kubernetes.errors import Path, TopologyError, cure_of_key, first_error, found, keys, spell
 from lab.kubernetes.objects import EndpointSlice, ObjectList, Service, parse_objects
-from lab.topology.model import NAME, End, FileNetwork, Host, HostOptions, IPNetwork, Link, Topology, refused
+from lab.topology.model import End, FileNetwork, Host, HostOptions, IPNetwork, Link, Topology, refused
+from lab.topology.names import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
-WORKFLOW = Path(__file__).resolve().parents[2] / "docs" / "github-workflow.yml"
+CHECKOUT = Path(__file__).resolve().parents[2]
+WORKFLOW = CHECKOUT / "docs" / "github-workflow.yml"
+OWN = CHECKOUT / ".github" / "workflows" / "ci.yml"
 
 
 def lint(path):
@@ -28,9 +32,26 @@ def script(name, of="matrix"):
     return next(step["run"] for step in job(of)["steps"] if step.get("name", "").startswith(name))
 
 
-def test_it_fits_githubs_schema():
-    done = lint(WORKFLOW)
+@pytest.mark.parametrize("workflow", [WORKFLOW, OWN], ids=["others", "own"])
+def test_it_fits_githubs_schema(workflow):
+    done = lint(workflow)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_projects_own_does_what_anybody_can_do():
+    [job] = yaml.safe_load(OWN.read_text())["jobs"].values()
+    command = job["steps"][-1]["run"].split()[-1]
+    assert command == ".ci/run"
+    assert os.access(CHECKOUT / command, os.X_OK)
+    oldest = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert f">={job['strategy']['matrix']['python'][0]}" == oldest
+
+
+def test_pre_commit_calls_what_ci_calls():
+    hooks = yaml.safe_load((CHECKOUT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    said = (CHECKOUT / ".ci" / "run").read_text()
+    assert [hook["entry"].split()[1] for hook in hooks] == ["ruff", "ruff", "mypy"]
+    assert all(" ".join(hook["entry"].split()[:3]).removesuffix(" --force-exclude") in said for hook in hooks)
 
 
 def test_the_linter_finds_a_wrong_key(tmp_path):
@@ -77,7 +98,7 @@ def test_the_nightly_run_tries_every_case_everywhere(family):
     words = shlex.split(script("Try every case", of="everywhere").replace("${{ matrix.family }}", family))
     assert words[:3] == ["sudo", "LAB_EVERYWHERE=1", "./bootstrap"]
     command = [sys.executable, "-m", *words[3:], "--collect-only"]
-    done = subprocess.run(command, cwd=WORKFLOW.parents[1], capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert f"test_a_case_is_right_wherever_it_may_be_tried[reset-exact-uplink-{family}]" in done.stdout
     others = {"ipv4", "ipv6"} - {family}
     assert not any(other in done.stdout for other in others)

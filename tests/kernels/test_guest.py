@@ -16,8 +16,10 @@ import pytest
 
 from lab.errors import LabError
 from lab.kernels import Image, guest
-from lab.kernels.guest import End, run_in_guest, watch
+from lab.kernels import watch as watching
+from lab.kernels.guest import run_in_guest
 from lab.kernels.kernel import Kernel
+from lab.kernels.watch import End, watch
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 KERNEL = Kernel("6.1", "6.1.0-56-cloud-amd64", "6.1.192", Path("vmlinuz"), Path("modules"))
@@ -37,8 +39,8 @@ def test_the_console_comes_without_signs_of_life():
 
 @needs_setpriv
 def test_silence_is_a_hang_and_a_sign_of_life_is_none(monkeypatch):
-    monkeypatch.setattr(guest, "SILENCE", 1.0)
-    monkeypatch.setattr(guest, "_SHORT_SILENCE", 0.5)
+    monkeypatch.setattr(watching, "SILENCE", 1.0)
+    monkeypatch.setattr(watching, "_SHORT_SILENCE", 0.5)
     assert shell("echo up; exec sleep 100", limit=100).stopped == "hung: no sign of life for 1 s"
     alive = shell(r"echo up; while printf '\0'; do sleep 0.1; done", limit=2)
     assert alive == End(["up"], "out of time: not finished after 2 s", -signal.SIGKILL)
@@ -90,7 +92,7 @@ def test_a_guest_ends_with_a_process_that_was_killed():
     reading, writing = os.pipe()
     program = f"""
 import asyncio
-from lab.kernels.guest import watch
+from lab.kernels.watch import watch
 script = "echo $$ >/proc/self/fd/{writing}; exec sleep 100"
 asyncio.run(watch(["sh", "-c", script], ({writing},), limit=100))
 """

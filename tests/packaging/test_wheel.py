@@ -7,6 +7,7 @@ import sys
 import tarfile
 import zipfile
 from configparser import ConfigParser
+from email.parser import Parser
 from pathlib import Path
 
 import pytest
@@ -51,11 +52,30 @@ def test_wheel_brings_the_command_and_the_plugin(wheel: zipfile.ZipFile) -> None
     assert dict(points["pytest11"]) == {"lab": "lab.plugin.hooks"}
 
 
+def test_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
+    (path,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    said = Parser().parsestr(wheel.read(path).decode())
+    assert (said["License-Expression"], said["License-File"]) == ("MIT", "LICENSE")
+    assert path.replace("METADATA", "licenses/LICENSE") in wheel.namelist()
+    assert "Typing :: Typed" in said.get_all("Classifier", [])
+    assert len(said.get_all("Project-URL", [])) > 1
+
+
 def test_source_distribution_can_be_built_and_tested_from(built: Path) -> None:
     (path,) = built.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = {"bootstrap", "pyproject.toml", "README.md", "lab/py.typed", "tests/packaging/test_wheel.py"}
+    wanted = {
+        "bootstrap",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "lab/py.typed",
+        "tests/packaging/test_wheel.py",
+    }
     assert wanted <= names
     assert {f"topologies/{name}" for name in TOPOLOGIES} <= names
     assert not {name for name in names if name.startswith((".venv", ".git/"))}

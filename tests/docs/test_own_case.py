@@ -1,4 +1,4 @@
-"""docs/CONTRIBUTING.md writes a case: it must be one, and pass, and fail where the page says so."""
+"""docs/own-case.md writes a case and a fix: each must be one, and pass, and fail where the page says so."""
 
 import asyncio
 import re
@@ -15,8 +15,8 @@ from lab.trial import probe, runner
 from lab.trial.setting import Setting
 from lab.vocabulary import Family
 
-PAGE = (Path(__file__).parents[2] / "docs" / "CONTRIBUTING.md").read_text()
-CASE_FILE, TEST_FILE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+PAGE = (Path(__file__).parents[2] / "docs" / "own-case.md").read_text()
+CASE_FILE, TEST_FILE, FIX_FILE, FIX_TEST_FILE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def rows(section):
@@ -51,9 +51,8 @@ def test_it_fails_where_the_page_says_so(change, fix, words, capsys):
     from rich.console import Console
 
     old, new = re.findall("`([^`]+)`", change)
-    changed = CASE_FILE.replace("import KILLS_UNLESS_LIBERAL", "import ACCEPTED_ALWAYS, KILLS_UNLESS_LIBERAL")
-    assert old in changed
-    result = run(changed.replace(old, new), fix)
+    assert old in CASE_FILE
+    result = run(CASE_FILE.replace(old, new), fix)
     assert not result.as_expected
     console = Console(width=400)
     with console.capture() as capture:
@@ -69,10 +68,46 @@ def test_so_does_its_own_test(pytester):
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=6)
 
 
+@pytest.mark.kernel
+@pytest.mark.parametrize("protection", ["DROP_FORWARD", "DROP_PREROUTING"])
+def test_a_fix_is_tried_and_one_that_claims_too_much_fails(pytester, protection):
+    source = FIX_FILE.replace("Protection.DROP_FORWARD", f"Protection.{protection}")
+    pytester.makepyfile(drop_in_mangle=source, test_fix=FIX_TEST_FILE)
+    pytester.syspathinsert()
+    done = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    failed = 2 * (protection == "DROP_PREROUTING")
+    done.assert_outcomes(passed=6 - failed, failed=failed)
+
+
 def test_every_word_that_it_speaks_of_exists():
-    from lab.scenario import ConnectionScenario, Scenario, ScriptedScenario
+    from dataclasses import fields
+
+    from lab import Fix, NodeChange, ScriptedScenario, cases, scenario
+    from lab.wire.craft import Segment
 
     assert ScriptedScenario
-    for word in ("establish", "inject", "go_on", "from_server", "judgement", "expect_entry", "find", "barrier"):
-        assert f"{word}" in PAGE
-        assert hasattr(ConnectionScenario, word) or hasattr(Scenario, word)
+    for word in (
+        "establish",
+        "inject",
+        "go_on",
+        "from_server",
+        "from_client",
+        "judgement",
+        "expect_entry",
+        "find",
+        "barrier",
+    ):
+        assert word in PAGE
+        assert hasattr(scenario.ConnectionScenario, word)
+    segment = {field.name for field in fields(Segment)} - {
+        "source",
+        "destination",
+        "sequence",
+        "acknowledgement",
+        "payload",
+    }
+    assert {word for word in segment if f"`{word}`" in PAGE} == segment
+    its_rows = {name for name in vars(cases.case) if name.endswith(("_LIBERAL", "_DROPPED", "_ALWAYS"))}
+    assert its_rows == set(re.findall(r"`([A-Z_]+_(?:LIBERAL|DROPPED|ALWAYS))`", PAGE))
+    assert {field.name for field in fields(Fix)} == {"name", "summary", "change", "protection"}
+    assert {field.name for field in fields(NodeChange)} == {"sysctls", "iptables", "nftables", "script"}
