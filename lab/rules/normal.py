@@ -91,7 +91,7 @@ def items(container: Container, mode: ProxyMode, *, even: bool = True) -> list[I
 def is_even(container: Container, mode: ProxyMode) -> bool:
     """Tell whether each of the endpoints that a chain chooses from gets the same share."""
     if mode is ProxyMode.NFTABLES:
-        balances = (_BALANCE.fullmatch(line.text) for line in container.lines)
+        balances = (_BALANCE.fullmatch(line.text) for line in container.lines if "numgen" in line.text)
         return all(_shares(balance) is not None for balance in balances if balance)
     if not any("statistic" in line.text for line in container.lines):
         return True
@@ -284,14 +284,15 @@ def _nft_items(container: Container, *, even: bool) -> list[Item]:
 
 def _nft_rule(line: Line, *, even: bool) -> Iterator[Item]:
     text = _nft_text(line.text)
-    balance = _BALANCE.fullmatch(text)
+    balance = _BALANCE.fullmatch(text) if "numgen" in text else None
     if balance and even:
         start, count, kind, _, end = balance.groups()
         for value in sorted(_shares(balance) or ()):
             said = f"{start} mod {count} {kind} {{ ... : {value} }}{end}"
             yield Item(_words(f"{start} {kind} {{ {value} }}{end}"), said, line.number)
     else:
-        yield Item(_words(_ANONYMOUS.sub(_sorted_set, text)), _uncounted(line), line.number)
+        one_order = _ANONYMOUS.sub(_sorted_set, text) if "{" in text else text
+        yield Item(_words(one_order), _uncounted(line), line.number)
 
 
 def _shares(balance: re.Match[str]) -> list[str] | None:
@@ -310,16 +311,22 @@ def _nft_element(line: Line) -> Item:
 
 
 def _uncounted(line: Line) -> str:
-    return _COUNTING.sub("", line.text).strip()
+    return _without_counts(line.text).strip()
+
+
+def _without_counts(text: str) -> str:
+    # Asked first here and below: that is quicker than a pattern, and nearly all lines have nothing of it.
+    return _COUNTING.sub("", text) if "counter" in text or "expires" in text else text
 
 
 def _nft_text(text: str) -> str:
     """Write a line as no version of nft in particular does."""
-    text = _PRIORITY.sub(_priority, _COUNTING.sub("", text)).strip()
+    text = _without_counts(text)
+    text = (_PRIORITY.sub(_priority, text) if "priority" in text else text).strip()
     if text.startswith("timeout "):
         text = _DURATION.sub(_in_seconds, text)
     text = text.replace(" addr . port to ", " to ")  # some versions say what a map's values are
-    return _HEXADECIMAL.sub(lambda number: hex(int(number[0], 16)), text)
+    return _HEXADECIMAL.sub(lambda number: hex(int(number[0], 16)), text) if "0x" in text else text
 
 
 def _words(text: str) -> tuple[Part, ...]:
