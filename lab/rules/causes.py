@@ -120,7 +120,7 @@ class Search:
         base, then = self._tried.differing({}), self._tried.differing(chosen)
         if base is None or then is None:
             return []
-        places = {key[0] for key in then - base if isinstance(key, tuple)}
+        places = self._tried.worse(chosen, base)
         if not places:
             return found
         sides = [Side(one).services for one in self._tried.sides(chosen)]
@@ -281,6 +281,10 @@ class _Attempts:
             except LabError:
                 self._known[key] = None
         return self._known[key]
+
+    def worse(self, chosen: Chosen, base: Counter[Key]) -> list[Place]:
+        """Return the places where more differs than there did."""
+        return list(unlike_places(*self.sides(chosen), uncommented=self._uncommented, known=base))
 
     def size(self, chosen: Chosen) -> int:
         """Return how much differs then."""

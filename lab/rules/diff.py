@@ -175,10 +175,20 @@ def unlike(expected: Dump, found: Dump, *, uncommented: bool = False) -> Counter
     return result
 
 
-def unlike_places(expected: Dump, found: Dump, *, uncommented: bool = False) -> Iterator[Place]:
-    """Give, one after the other, the places where :func:`unlike` finds something."""
-    parts = _unlike_parts(expected, found, uncommented=uncommented)
-    return (place for place, _ in groupby(place for place, _, _ in parts))
+def unlike_places(
+    expected: Dump, found: Dump, *, uncommented: bool = False, known: Counter[Key] | None = None
+) -> Iterator[Place]:
+    """Give, one after the other, the places where :func:`unlike` finds something.
+
+    :param known: what :func:`unlike` found elsewhere: only places where there is more.
+    """
+    less = known or Counter()
+    places = (
+        place
+        for place, kind, beyond in _unlike_parts(expected, found, uncommented=uncommented)
+        if any(count > less[_key(place, kind, parts)] for parts, count in beyond.items())
+    )
+    return (place for place, _ in groupby(places))
 
 
 def _unlike_parts(
