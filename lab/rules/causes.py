@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from lab.errors import LabError
 from lab.kubeproxy.services import MANY_ENDPOINTS
-from lab.rules.diff import Cause, unlike
+from lab.rules.diff import Cause, Key, unlike, unlike_places
 from lab.rules.dump import Dump
 from lab.rules.other_endpoints import other_endpoints
-from lab.rules.side import Side
+from lab.rules.side import Place, Side
 from lab.rules.whatifs import (
     VERSION,
     WhatIf,
@@ -67,7 +67,7 @@ class Explanation:
     likely: tuple[Proxy, Dump]
     chance: tuple[str, ...] = ()
     causes: tuple[Cause, ...] = ()
-    explained: dict[Hashable, int] = field(default_factory=dict)
+    explained: dict[Key, int] = field(default_factory=dict)
     fitting: tuple[str, ...] = ()
     nearest: tuple[Proxy, Dump] | None = None
 
@@ -120,7 +120,7 @@ class Search:
         base, then = self._tried.differing({}), self._tried.differing(chosen)
         if base is None or then is None:
             return []
-        places = {key[0] for key in then - base if isinstance(key, tuple)}
+        places = self._tried.worse(chosen, base)
         if not places:
             return found
         sides = [Side(one).services for one in self._tried.sides(chosen)]
@@ -184,18 +184,19 @@ class Search:
         base, left = self._whole.differing(chance), self._whole.differing(chosen)
         if base is None or left is None:
             return Explanation(proxy, self._whole.applied(chance))
-        gone = base - left
+        gone = base - left if left else base
         fitting = self._fitting(chosen) if not left else ()
         causes: list[Cause] = []
-        needs: list[Counter[Hashable]] = []
-        explained: dict[Hashable, int] = {}
+        needs: list[Counter[Key]] = []
+        explained: dict[Key, int] = {}
         for setting, one in chosen.items():
             without = self._tried.differing({key: other for key, other in chosen.items() if key != setting})
             if one.by_chance or without is None or (self._tried.differing(chosen) or Counter()) - without:
                 continue
             alone = self._whole.differing({**chance, setting: one}) or Counter()
-            for key in (base - alone) & gone:
-                explained.setdefault(key, len(causes))
+            for key, count in base.items():
+                if count > alone[key] and key in gone:
+                    explained.setdefault(key, len(causes))
             sentence, cure = one.sentence, one.cure
             if setting == VERSION and fitting:
                 sentence = f"The rules are those of kube-proxy {span(fitting, self._mode)}."
@@ -244,7 +245,7 @@ class _Attempts:
     def __init__(self, proxy: Proxy, found: Dump, sides: Sides, *, uncommented: bool = False) -> None:
         self.proxy, self._found, self._sides = proxy, found, sides
         self._uncommented = uncommented
-        self._known: dict[frozenset[WhatIf], Counter[Hashable] | None] = {}
+        self._known: dict[frozenset[WhatIf], Counter[Key] | None] = {}
         self._applied: dict[frozenset[WhatIf], tuple[Proxy, Dump]] = {}
         self._dumps: dict[tuple[WhatIf, int], tuple[Dump, Dump]] = {}
 
@@ -271,7 +272,7 @@ class _Attempts:
         """Return both sides with some things otherwise."""
         return self._sides(*self.applied(chosen))
 
-    def differing(self, chosen: Chosen) -> Counter[Hashable] | None:
+    def differing(self, chosen: Chosen) -> Counter[Key] | None:
         """Return what differs then; None where that cannot be rendered or loaded."""
         key = frozenset(chosen.values())
         if key not in self._known:
@@ -280,6 +281,10 @@ class _Attempts:
             except LabError:
                 self._known[key] = None
         return self._known[key]
+
+    def worse(self, chosen: Chosen, base: Counter[Key]) -> list[Place]:
+        """Return the places where more differs than there did."""
+        return list(unlike_places(*self.sides(chosen), uncommented=self._uncommented, known=base))
 
     def size(self, chosen: Chosen) -> int:
         """Return how much differs then."""
@@ -291,32 +296,42 @@ class _Attempts:
         services = self.proxy.services
         if len(services) <= (_DIFFERING + _SORTS) * times:
             return self
-        expected, found = (Side(one) for one in self.sides(chosen))
-        differing = self.differing(chosen) or Counter()
-        places = [key[0] for key in differing if isinstance(key, tuple)]
-        sides = [one.services for one in (expected, found)] if places else []
-        differ = [service for place in places for one in sides for service in one.get(place, ())]
-        del sides
+        expected, found = self.sides(chosen)
+        self.differing(chosen)  # now that both sides are there
+        node = Side(self._found)
+        differ: dict[str, None] = {}
+        for service in _differing(Side(expected), node, unlike_places(expected, found, uncommented=self._uncommented)):
+            differ[service] = None
+            if len(differ) == _DIFFERING * times:
+                break
+        del expected
         sorts: dict[Hashable, list[str]] = {}
         for one in services:
             own = sorts.setdefault(_sort(one), [])
             if len(own) < times:
                 own.append(one.key)
         known = [name for own in list(sorts.values())[:_SORTS] for name in own]
-        wanted = {*list(dict.fromkeys(differ))[: _DIFFERING * times], *known}
+        wanted = {*differ, *known}
         proxy = dataclasses.replace(
             self.proxy,
             services=tuple(one for one in services if one.key in wanted),
             endpoint_slices=tuple(one for one in self.proxy.endpoint_slices if one.service_key in wanted),
         )
-        unknown = sorted(services_in(found) - {one.key for one in services})
-        del expected, found  # what they know of all Services takes much memory
+        unknown = services_in(Side(found)) - {one.key for one in services}
         # Comments depend on how many endpoints there are.
         uncommented = (
             self._uncommented or sum(len(one.endpoints) for one in self.proxy.endpoint_slices) > MANY_ENDPOINTS
         )
-        dump = only_of(Side(self._found), {*wanted, *unknown})
+        dump = only_of(node, {*wanted, *unknown})
         return _Attempts(proxy, dump, self._sides, uncommented=uncommented)
+
+
+def _differing(expected: Side, found: Side, places: Iterable[Place]) -> Iterator[str]:
+    """Give the Services that some places are for."""
+    for place in places:
+        for side in (expected, found):
+            if place in side.dump.containers:
+                yield from sorted(side.services_of(place))
 
 
 def _sort(service: Service) -> Hashable:

@@ -17,7 +17,7 @@ from lab.kubeproxy.jumps import kubelets_chains
 from lab.netns import NftError
 from lab.rules import dump, json_dump
 from lab.rules.causes import Explanation, Search
-from lab.rules.diff import Comparison, Difference, compare, sharing, unlike
+from lab.rules.diff import Comparison, Key, compare, sharing, unlike
 from lab.rules.expected import expected
 from lab.rules.leftovers import leftover, without_kubelets, without_leftovers, without_waste
 from lab.rules.restored import UnknownFormError
@@ -30,9 +30,10 @@ _KEPT: Final = 2  # kube-proxies' rules: those of many Services are large
 _FAILING: Final = 20  # Services, each found by writing the rules once more
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lab.kubeproxy.releases import Release
+    from lab.rules.diff import Difference
     from lab.rules.side import Place
     from lab.rules.source import Proxy
 
@@ -151,7 +152,28 @@ def compared(proxy: Proxy, node: Node) -> Comparison:
     if sides.nothing_there:
         return comparison
     with _quietly():
-        return _with_explanation(proxy, node, sides, comparison)
+        explanation = Search(proxy, node.dump, sides.without_leftovers).explain()
+        if explanation.chance:
+            proxy = explanation.proxy
+            comparison = _plainly(proxy, node, sides)
+            comparison = dataclasses.replace(comparison, notes=(*comparison.notes, *explanation.chance))
+        answers = list(_answers(comparison, proxy, node, sides, explanation))
+        left = _left(explanation.nearest, node, sides) if explanation.nearest else 0
+    explaining = sorted({cause for _, cause in answers if cause is not None})
+    differences = list(comparison.differences)
+    comparison = dataclasses.replace(
+        comparison,
+        differences=(),
+        causes=tuple(explanation.causes[cause] for cause in explaining),
+        fitting=explanation.fitting,
+        nearest=explanation.nearest[0].options.release.name if explanation.nearest else None,
+        left=left,
+    )
+    for number, (note, cause) in enumerate(answers):  # one after the other: where much differs, they take much memory
+        if note is not None or cause is not None:
+            place = None if cause is None else explaining.index(cause)
+            differences[number] = dataclasses.replace(differences[number], cause=place, note=note)
+    return dataclasses.replace(comparison, differences=tuple(differences))
 
 
 @contextmanager
@@ -162,47 +184,30 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def _with_explanation(proxy: Proxy, node: Node, sides: _Sides, comparison: Comparison) -> Comparison:
-    explanation = Search(proxy, node.dump, sides.without_leftovers).explain()
-    if explanation.chance:
-        proxy = explanation.proxy
-        comparison = _plainly(proxy, node, sides)
-        comparison = dataclasses.replace(comparison, notes=(*comparison.notes, *explanation.chance))
-    differences = tuple(_explained(comparison, proxy, node, sides, explanation))
-    explaining = sorted({one.cause for one in differences if one.cause is not None})
-    return dataclasses.replace(
-        comparison,
-        differences=tuple(
-            one if one.cause is None else dataclasses.replace(one, cause=explaining.index(one.cause))
-            for one in differences
-        ),
-        causes=tuple(explanation.causes[cause] for cause in explaining),
-        fitting=explanation.fitting,
-        nearest=explanation.nearest[0].options.release.name if explanation.nearest else None,
-        left=_left(explanation.nearest, node, sides) if explanation.nearest else 0,
-    )
-
-
 def _left(nearest: tuple[Proxy, dump.Dump], node: Node, sides: _Sides) -> int:
     """Count the differences from the release that comes nearest, but for what was left behind."""
     proxy, found = nearest
     return sum(leftover(one, proxy, node.dump) is None for one in compare(*sides(proxy, found)).differences)
 
 
-def _explained(
+_Answer = tuple[str | None, int | None]
+
+
+def _answers(
     comparison: Comparison, proxy: Proxy, node: Node, sides: _Sides, explanation: Explanation
-) -> Iterator[Difference]:
-    """Give each difference with its cause, or with what it is: a leftover is none where the likely release has it."""
+) -> Iterator[_Answer]:
+    """Give of each difference what it is and its cause: a leftover is none where the likely release has it."""
     likely, found = explanation.likely
     counts = Counter(explanation.explained.values())
-    left: Counter[Hashable] | None = None
+    left: Counter[Key] | None = None
+    known: dict[_Answer, _Answer] = {}  # one of each
     for one in comparison.differences:
         note = leftover(one, likely, node.dump)
         cause = None if note else _cause(one, explanation, counts)
         if not note and cause is None and explanation.causes and leftover(one, proxy, node.dump):
             left = unlike(*sides(likely, found)) if left is None else left
             cause = None if any(left[key] for key in one.keys) else len(explanation.causes) - 1
-        yield dataclasses.replace(one, cause=cause, note=note)
+        yield known.setdefault((note, cause), (note, cause))
 
 
 def _cause(difference: Difference, explanation: Explanation, counts: Counter[int]) -> int | None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Final
 
 from lab.rules.dump import Container, Dump, table_of
 from lab.rules.effects import Effect, Judge, Kind, Pair
-from lab.rules.normal import Item, are_even, items, rules, without_share
+from lab.rules.normal import Item, Part, are_even, items, rules, without_share
 from lab.rules.side import Place, bare, service_of
 from lab.vocabulary import Family, ProxyMode
+
+Key = int
+"""What a difference is known by, on whichever side."""
 
 _CHANCE: Final = (
     "Rules of different Services, or of endpoints with equal shares, stand in another order: kube-proxy leaves it to"
@@ -58,7 +62,7 @@ class Difference:
     service: str | None = None
     note: str | None = None
     cause: int | None = None
-    keys: tuple[Hashable, ...] = field(default=(), repr=False, compare=False)
+    keys: tuple[Key, ...] = field(default=(), repr=False, compare=False)
     """By what :func:`unlike` knows its sides."""
 
 
@@ -102,7 +106,8 @@ def compare(expected: Dump, found: Dump) -> Comparison:
         by_chance = by_chance or (found.mode is ProxyMode.IPTABLES and _reordered(ours, theirs, wanted, given))
     judge = Judge(expected, found)
     effects = judge.effects(pairs) if pairs else []
-    differences = (_difference(pair, effect, judge) for pair, effect in zip(pairs, effects, strict=True))
+    pairs.reverse()  # each is gone as soon as it has been told: where much differs, they take much memory
+    differences = [_difference(pairs.pop(), effect, judge) for effect in effects]
     notes = (*found.notes, *([_CHANCE] if by_chance else []))
     return Comparison(tuple(differences), tuple(_left_out(expected, found)), notes)
 
@@ -143,19 +148,52 @@ def _difference(pair: Pair, effect: Effect, judge: Judge) -> Difference:
     )
 
 
-def _keys(pair: Pair) -> tuple[Hashable, ...]:
+def _keys(pair: Pair) -> tuple[Key, ...]:
     if pair.kind is Kind.MOVED:
-        return ((pair.place, pair.kind),)
+        return (_key(pair.place, pair.kind),)
     sides = ((Kind.MISSING, pair.wanted), (Kind.EXTRA, pair.given))
-    return tuple((pair.place, kind, item.parts) for kind, item in sides if item)
+    return tuple(_key(pair.place, kind, item.parts) for kind, item in sides if item)
 
 
-def unlike(expected: Dump, found: Dump, *, uncommented: bool = False) -> Counter[Hashable]:
+def _key(place: Place, kind: Kind, parts: tuple[Part, ...] = ()) -> Key:
+    """Return what a difference is known by: a number takes less memory than its words, and no two get the same.
+
+    Of 64 bits, half a million differences have a common one once in a hundred million comparisons.
+    """
+    return hash((place, kind, parts))
+
+
+def unlike(expected: Dump, found: Dump, *, uncommented: bool = False) -> Counter[Key]:
     """Return what :func:`compare` would find, each with how often, by keys alone: it takes less time.
 
     :param uncommented: whatever the comments are.
     """
-    result: Counter[Hashable] = Counter()
+    result: Counter[Key] = Counter()
+    for place, kind, beyond in _unlike_parts(expected, found, uncommented=uncommented):
+        for parts, count in beyond.items():
+            result[_key(place, kind, parts)] += count
+    return result
+
+
+def unlike_places(
+    expected: Dump, found: Dump, *, uncommented: bool = False, known: Counter[Key] | None = None
+) -> Iterator[Place]:
+    """Give, one after the other, the places where :func:`unlike` finds something.
+
+    :param known: what :func:`unlike` found elsewhere: only places where there is more.
+    """
+    less = known or Counter()
+    places = (
+        place
+        for place, kind, beyond in _unlike_parts(expected, found, uncommented=uncommented)
+        if any(count > less[_key(place, kind, parts)] for parts, count in beyond.items())
+    )
+    return (place for place, _ in groupby(places))
+
+
+def _unlike_parts(
+    expected: Dump, found: Dump, *, uncommented: bool
+) -> Iterator[tuple[Place, Kind, Counter[tuple[Part, ...]]]]:
     for place, ours, theirs in _unlike(expected, found):
         even = are_even((ours, theirs), found.mode)
         sides = [items(one, found.mode, even=even) if one else [] for one in (ours, theirs)]
@@ -163,11 +201,11 @@ def unlike(expected: Dump, found: Dump, *, uncommented: bool = False) -> Counter
         counted, other = Counter(wanted), Counter(given)
         if counted == other:
             if wanted != given:
-                result[place, Kind.MOVED] = 1
+                yield place, Kind.MOVED, Counter([()])
             continue
         for kind, beyond in ((Kind.MISSING, counted - other), (Kind.EXTRA, other - counted)):
-            result.update({(place, kind, parts): count for parts, count in beyond.items()})
-    return result
+            if beyond:
+                yield place, kind, beyond
 
 
 def sharing(expected: Dump, found: Dump) -> Dump:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations
+from itertools import combinations, groupby
 from typing import TYPE_CHECKING, Final
 
 from lab.rules.dump import Line
@@ -73,32 +74,50 @@ class Judge:
         # What a packet comes to by itself has its counterpart in the other side's having none.
         shared |= self.expected.starts | self.found.starts
         forms = _Forms(self.expected, self.found)
-        effects: dict[int, Effect] = {}
+        effects: list[Effect | None] = []
         led: tuple[list[Place], list[Place]] = [], []
-        for number, pair in enumerate(pairs):
-            if pair.place not in shared:
+        for place, together in groupby(pairs, key=lambda pair: pair.place):
+            own = list(together)
+            if place not in shared:
+                effects += [None] * len(own)
                 continue
-            effect = effects[number] = self._of_shared(pair, forms)
-            if effect is Effect.TRAFFIC:
-                sides = (self.expected, self.found)
-                for side, item, places in zip(sides, (pair.wanted, pair.given), led, strict=True):
-                    if item:
-                        places.extend(_targets(side, pair.place, item))
+            # What one side says in other words, the other lacks.
+            both = any(pair.wanted for pair in own) and any(pair.given for pair in own)
+            for pair in own:
+                effect = self._of_shared(pair, forms if both else None)
+                effects.append(effect)
+                if effect is Effect.TRAFFIC:
+                    sides = (self.expected, self.found)
+                    for side, item, places in zip(sides, (pair.wanted, pair.given), led, strict=True):
+                        if item:
+                            places.extend(_targets(side, place, item))
         # A chain that one side has is as good as the other's of another name, unless what leads there differs.
         reached = [
             side.reached(places, frozenset(side.dump.containers.keys() - shared))
             for side, places in zip((self.expected, self.found), led, strict=True)
         ]
-        for number, pair in enumerate(pairs):
-            if number not in effects:
-                missing = pair.kind is Kind.MISSING
-                side, led_to = (self.expected, reached[0]) if missing else (self.found, reached[1])
-                item = pair.wanted or pair.given
-                assert item is not None
-                effects[number] = _of_own(side, pair.place, item, differs=pair.place in led_to)
-        return [effects[number] for number in range(len(pairs))]
+        return [effect or self._of_own(pair, reached) for pair, effect in zip(pairs, effects, strict=True)]
 
-    def _of_shared(self, pair: Pair, forms: _Forms) -> Effect:
+    def _of_own(self, pair: Pair, reached: Sequence[AbstractSet[Place]]) -> Effect:
+        """Judge what is in a container that one side alone has.
+
+        :param reached: of either side, where something leads that differs.
+        """
+        missing = pair.kind is Kind.MISSING
+        side, led_to = (self.expected, reached[0]) if missing else (self.found, reached[1])
+        item = pair.wanted or pair.given
+        assert item is not None
+        if _unused(side, pair.place):
+            return Effect.UNUSED
+        if _is_idle(side, pair.place, item):
+            return Effect.IDLE
+        return Effect.TRAFFIC if pair.place in led_to else Effect.FORM
+
+    def _of_shared(self, pair: Pair, forms: _Forms | None) -> Effect:
+        """Judge what differs in a container that both sides have.
+
+        :param forms: None where one side has nothing there that the other lacks.
+        """
         wanted, given = pair.wanted, pair.given
         if pair.kind is Kind.MOVED:
             return self._of_order(pair)
@@ -114,7 +133,7 @@ class Judge:
         ]
         if not acting:
             return Effect.IDLE
-        like = all(forms.has_like(side, pair.place, item) for side, item in acting)
+        like = forms is not None and all(forms.has_like(side, pair.place, item) for side, item in acting)
         return Effect.FORM if like else Effect.TRAFFIC
 
     def _of_order(self, pair: Pair) -> Effect:
@@ -147,44 +166,37 @@ class _Forms:
 
     def __init__(self, expected: Side, found: Side) -> None:
         self._sides = expected, found
-        self._outlined: dict[tuple[int, Place], dict[Hashable, list[Item]]] = {}
-        self._counted: dict[tuple[int, Place, Hashable], Counter[Hashable]] = {}
+        self._place: Place | None = None  # one at a time: those of all take much memory
+        self._outlined: dict[int, dict[Hashable, list[Item]]] = {}
+        self._counted: dict[tuple[int, Hashable], Counter[Hashable]] = {}
 
     def has_like(self, side: Side, place: Place, item: Item) -> bool:
         """Tell whether the other side does the same as an item, as often."""
+        if place != self._place:
+            self._place, self._outlined, self._counted = place, {}, {}
         outline = side.outline(place, item)
         if not all(self._like(number, place, outline) for number in (0, 1)):
             return False  # what follows where they lead takes long to find
         form = side.form(place, item)
         own, other = (self._forms(number, place, outline)[form] for number in (0, 1))
-        return own == other > 0
+        return own == other  # and the one has the item
 
     def _like(self, number: int, place: Place, outline: Hashable) -> list[Item]:
-        key = (number, place)
-        if key not in self._outlined:
+        if number not in self._outlined:
             side = self._sides[number]
             one = side.dump.containers.get(place)
-            by_outline = self._outlined[key] = {}
+            by_outline = self._outlined[number] = {}
             even = _are_even(place, *self._sides)
             for item in items(one, side.dump.mode, even=even) if one else ():
                 by_outline.setdefault(side.outline(place, item), []).append(item)
-        return self._outlined[key].get(outline, [])
+        return self._outlined[number].get(outline, [])
 
     def _forms(self, number: int, place: Place, outline: Hashable) -> Counter[Hashable]:
-        key = (number, place, outline)
+        key = (number, outline)
         if key not in self._counted:
             side = self._sides[number]
             self._counted[key] = Counter(side.form(place, item) for item in self._like(number, place, outline))
         return self._counted[key]
-
-
-def _of_own(side: Side, place: Place, item: Item, *, differs: bool) -> Effect:
-    """Judge what is in a container that the other side has not."""
-    if _unused(side, place):
-        return Effect.UNUSED
-    if _is_idle(side, place, item):
-        return Effect.IDLE
-    return Effect.TRAFFIC if differs else Effect.FORM
 
 
 def _are_even(place: Place, *sides: Side) -> bool:

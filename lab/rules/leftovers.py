@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from lab.kubeproxy import changes
@@ -20,7 +21,7 @@ from lab.rules.side import Place, Side
 from lab.vocabulary import Family, ProxyMode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from lab.kubeproxy.changes import Change
     from lab.kubeproxy.releases import Release
@@ -107,7 +108,7 @@ def leftover(difference: Difference, proxy: Proxy, found: Dump) -> str | None:
     if difference.kind is not Kind.EXTRA:
         return None
     unused = difference.effect is Effect.UNUSED
-    for one in _known(proxy):
+    for one in _known(proxy.mode, proxy.options.release):
         if (
             (unused or one.active)
             and one.name.fullmatch(difference.name)
@@ -120,7 +121,7 @@ def leftover(difference: Difference, proxy: Proxy, found: Dump) -> str | None:
 
 def without_leftovers(found: Dump, proxy: Proxy) -> Dump:
     """Return a node's rules without what was left behind."""
-    known = list(_known(proxy))
+    known = _known(proxy.mode, proxy.options.release)
     likely = {place: [one for one in known if one.name.fullmatch(place[1])] for place in found.containers}
     if not any(likely.values()):
         return found
@@ -137,9 +138,10 @@ def without_leftovers(found: Dump, proxy: Proxy) -> Dump:
     return dataclasses.replace(found, containers=containers)
 
 
-def _known(proxy: Proxy) -> Iterator[_Leftover]:
-    known = _IPTABLES if proxy.mode is ProxyMode.IPTABLES else _NFTABLES
-    return (one for one in known if one.of_another(proxy.options.release))
+@cache
+def _known(mode: ProxyMode, release: Release) -> tuple[_Leftover, ...]:
+    known = _IPTABLES if mode is ProxyMode.IPTABLES else _NFTABLES
+    return tuple(one for one in known if one.of_another(release))
 
 
 def without_kubelets(found: Dump, release: Release) -> tuple[Dump, tuple[str, ...]]:

@@ -147,6 +147,8 @@ class Side:
             return not target or (container.table, target) in idle
         if container.kind in ("set", "map"):
             return line.text.startswith(("comment ", "size "))
+        if not line.text.startswith(_PROPERTIES) and "jump " not in line.text and " vmap @" not in line.text:
+            return False  # asked first, for that is quicker than patterns
         text = re.sub(r' comment "[^"]*"$', "", line.text)
         leads = _ONLY_JUMP.fullmatch(text) or _LOOKUP.fullmatch(text)
         return text.startswith(_PROPERTIES) or (leads is not None and (container.table, leads[1]) in idle)
@@ -184,6 +186,12 @@ class Side:
             self._forms[place] = hash(tuple(self.form(place, item) for item in acting))
         return self._forms[place]
 
+    def services_of(self, place: Place) -> frozenset[str]:
+        """Return what :attr:`services` says of one place, without looking at all where its own words say so."""
+        if not _OF_ONE.match(place[1]):
+            return frozenset()
+        return _said(self.dump.containers[place]) or self.services[place]
+
     @cached_property
     def services(self) -> dict[Place, frozenset[str]]:
         """The Services that a chain, set or map of its own is for, by its own words or by those who lead to it."""
@@ -191,8 +199,7 @@ class Side:
         found: dict[Place, frozenset[str]] = dict.fromkeys(self.dump.containers, frozenset())
         for place, one in self.dump.containers.items():
             if _OF_ONE.match(place[1]):
-                said = {service_of(line.text) for line in one.lines} | {service_of(place[1])}
-                own = frozenset(service for service in said if service)
+                own = _said(one)
                 found[place] = known.setdefault(own, own)
         silent = {place for place, said in found.items() if not said and _OF_ONE.match(place[1])}
         leads = [(*lead[:2], service_of(lead[2])) for lead in self._leads if lead[1] in silent] if silent else ()
@@ -203,6 +210,11 @@ class Side:
                 led[target] = known.setdefault(more, more)
             found.update(led)
         return found
+
+
+def _said(container: Container) -> frozenset[str]:
+    said = {service_of(line.text) for line in container.lines} | {service_of(container.name)}
+    return frozenset(service for service in said if service)
 
 
 def _with_before(parts: tuple[Part, ...]) -> Iterator[tuple[Part, Part]]:

@@ -495,10 +495,9 @@ def _services(proxy: Proxy, expected: Side, found: Side) -> Iterator[WhatIf]:
     if only_there := theirs - known:
         sentence = f"{_listed(only_there)} on the node, but not among the objects."
         cure = "get the objects with -A, at the time of the dump"
-        keep = theirs - only_there
 
         def left(dump: Dump) -> Dump:
-            return only_of(Side(dump), keep)
+            return without(Side(dump), only_there)
 
         yield WhatIf("Services on the node", sentence, cure, dump=left)
     if only_here := (ours & known) - theirs:
@@ -533,18 +532,28 @@ def services_in(side: Side) -> set[str]:
 
 def only_of(side: Side, services: Collection[str]) -> Dump:
     """Return a dump without what is for other Services than these; what is for none of them stays."""
+    return _left(side, lambda own: own not in services)
+
+
+def without(side: Side, services: Collection[str]) -> Dump:
+    """Return a dump without what is for these Services alone."""
+    return _left(side, lambda own: own in services)
+
+
+def _left(side: Side, is_gone: Callable[[str], bool]) -> Dump:
+    """Return what is left of a dump without some Services."""
     containers: dict[Place, Container] = {}
     gone: list[str] = []
     is_nft = side.dump.mode is ProxyMode.NFTABLES
     for place, one in side.dump.containers.items():
         whose = side.services[place]
-        if whose and whose.isdisjoint(services):
+        if whose and all(map(is_gone, whose)):
             gone += [line.text for line in one.lines if is_nft]
             continue
         kept = replace(one, lines=[], elements=[])
         for some, into in ((one.lines, kept.lines), (one.elements, kept.elements)):
             for line in some:
-                if _for_one_of(side, one, line, services):
+                if not _is_of_one(side, one, line, is_gone):
                     into.append(line)
                 elif is_nft:
                     gone.append(line.text)
@@ -554,11 +563,12 @@ def only_of(side: Side, services: Collection[str]) -> Dump:
     return replace(side.dump, containers=containers)
 
 
-def _for_one_of(side: Side, container: Container, line: Line, services: Collection[str]) -> bool:
+def _is_of_one(side: Side, container: Container, line: Line, is_gone: Callable[[str], bool]) -> bool:
+    """Tell whether a rule or an element is for a Service that is gone, or leads to where all is for one of these."""
     if service := service_of(line.text):
-        return service in services
+        return is_gone(service)
     whose = [side.services[target] for target in side.targets(container, line)]
-    return not any(len(one) == 1 and one.isdisjoint(services) for one in whose)
+    return any(len(one) == 1 and all(map(is_gone, one)) for one in whose)
 
 
 def _forget(containers: dict[Place, Container], gone: Iterable[str]) -> None:

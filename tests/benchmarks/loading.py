@@ -190,15 +190,19 @@ def as_commands(folder, count):
                 "--cluster-cidr",
                 "10.128.0.0/9" if family is Family.IPV4 else "fd00:44::/32",
             )
-            roads = ((("--saved",), saved), (("--diff", str(saved)), folder / "diff"), (differs, folder / "diff"))
-            for road, output in roads:
+            roads = {
+                "--saved": (("--saved",), saved),
+                "--diff": (("--diff", str(saved)), folder / "diff"),
+                "--diff with another --cluster-cidr": (differs, folder / "diff"),
+            }
+            for title, (road, output) in roads.items():
                 with output.open("w") as stream:
                     begun = time.perf_counter()
                     process = subprocess.Popen([sys.executable, "-m", "lab", "rules", *options, *road], stdout=stream)
                     _, status, used = os.wait4(process.pid, 0)
                 taken, cpu = time.perf_counter() - begun, used.ru_utime + used.ru_stime
                 print(
-                    f"lab rules {road[0]}, {count:,} services, {mode} {version}, {family}: exit code"
+                    f"lab rules {title}, {count:,} services, {mode} {version}, {family}: exit code"
                     f" {os.waitstatus_to_exitcode(status)}, {taken:.1f} s, {cpu:.1f} s of a processor,"
                     f" {used.ru_maxrss // 1024} MB",
                     flush=True,

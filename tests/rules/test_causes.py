@@ -492,8 +492,8 @@ def test_chance_is_found_beside_a_cause(dumps):
     assert {one.cause for one in comparison.differences} == {0}
 
 
-def test_a_large_cluster_is_explained_by_a_part_of_it(dumps):
-    """With over 3,000 endpoints some Services are tried, with over 12 nodes those that the local endpoints are of."""
+def large(dumps):
+    """Make a cluster of over 3,000 endpoints on 20 nodes."""
     proxy = dumps.proxy("v1.33.13/iptables-v4")
     [service] = [one for one in proxy.services if one.key == "default/np-local"]
     slices = [one for one in proxy.endpoint_slices if one.service_key == service.key]
@@ -514,7 +514,23 @@ def test_a_large_cluster_is_explained_by_a_part_of_it(dumps):
                 for place in range(1, 22)
             )
             endpoint_slices.append(one.model_copy(update={"metadata": metadata, "endpoints": endpoints}))
-    proxy = dataclasses.replace(proxy, services=tuple(services), endpoint_slices=tuple(endpoint_slices))
+    return dataclasses.replace(proxy, services=tuple(services), endpoint_slices=tuple(endpoint_slices))
+
+
+def test_a_service_that_the_objects_of_a_large_cluster_lack_is_taken_out_of_the_whole_dump(dumps):
+    """What was found with a part of the Services leaves the others of the node where they are."""
+    there = large(dumps)
+    there = dataclasses.replace(there, options=dataclasses.replace(there.options, version="v1.24"))
+    here = dataclasses.replace(there, services=there.services[1:], endpoint_slices=there.endpoint_slices)
+    comparison = check(here, saved_uncounted(there), "node")
+    assert [cause.setting for cause in comparison.causes] == ["Services on the node"]
+    assert here.options.release.name in comparison.fitting
+    assert (comparison.nearest, comparison.left) == (None, 0)
+
+
+def test_a_large_cluster_is_explained_by_a_part_of_it(dumps):
+    """With over 3,000 endpoints some Services are tried, with over 12 nodes those that the local endpoints are of."""
+    proxy = large(dumps)
     there = dataclasses.replace(
         proxy, options=dataclasses.replace(proxy.options, node_name="worker-3", version="v1.24")
     )
