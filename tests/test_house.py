@@ -67,9 +67,9 @@ TOO_LONG = {
     "lab.rules.dump._read_iptables": 63,
     "lab.rules.whatifs": 573,
     "lab.scenario.base": 657,
-    "lab.scenario.base.Scene": 541,
+    "lab.scenario.base.Scenario": 541,
     "lab.scenario.connection": 534,
-    "lab.scenario.connection.Stage": 469,
+    "lab.scenario.connection.ConnectionScenario": 471,
 }
 
 
