@@ -58,10 +58,10 @@ from lab.cases import (
     upstream_regression,
     without_nat,
 )
-from lab.cases.case import Case
+from lab.cases.case import AnyCase, Case
 from lab.errors import UnknownNameError
 
-__all__ = ["CASES", "DEFAULT_CASES", "GROUPS", "HEADLINE", "Case", "find", "usual"]
+__all__ = ["CASES", "DEFAULT_CASES", "GROUPS", "HEADLINE", "AnyCase", "Case", "find", "usual"]
 
 HEADLINE: Final = beyond_window.CASE
 
@@ -69,7 +69,7 @@ HEADLINE: Final = beyond_window.CASE
 DEFAULT_CASES: Final = (HEADLINE, in_window.CASE, without_nat.CASE, upstream_regression.CASE)
 
 #: The catalogue by what its cases are about.
-GROUPS: Final[Mapping[str, tuple[Case, ...]]] = MappingProxyType(
+GROUPS: Final[Mapping[str, tuple[AnyCase, ...]]] = MappingProxyType(
     {
         "the bug and its controls": DEFAULT_CASES,
         "out of the window": (
@@ -133,7 +133,7 @@ GROUPS: Final[Mapping[str, tuple[Case, ...]]] = MappingProxyType(
 CASES: Final = {case.name: case for group in GROUPS.values() for case in group}
 
 
-def usual(*, all_: bool, slow: bool) -> tuple[Case, ...]:
+def usual(*, all_: bool, slow: bool) -> tuple[AnyCase, ...]:
     """Return the cases that are run unless some are named.
 
     :param all_: all that are not slow.
@@ -144,7 +144,7 @@ def usual(*, all_: bool, slow: bool) -> tuple[Case, ...]:
     return tuple(case for case in CASES.values() if (slow if case.slow else all_))
 
 
-def find(name: str) -> Case:
+def find(name: str) -> AnyCase:
     """Return the case of a name; underscores will do for dashes.
 
     :raises UnknownNameError: there is none of this name.

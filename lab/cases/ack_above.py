@@ -41,6 +41,7 @@ CASE: Final = Case(
         "RFC 5961, 3.2",
         "net/netfilter/nf_conntrack_proto_tcp.c",
     ),
+    scenario=ConnectionScenario,
     steps=_steps(lambda scenario: scenario.from_server(acknowledge=1)),
     expectations=on_every_kernel(LEAKS_UNLESS_LIBERAL),
 )

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import IGNORED_UNLESS_LIBERAL, LEAKS_UNLESS_LIBERAL, Case, injection
+from lab.scenario import ConnectionScenario
 from lab.vocabulary import Behaviour
 
 CASE: Final = Case(
@@ -21,6 +22,7 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c",
         "torvalds/linux 6e250dcbff1d",
     ),
+    scenario=ConnectionScenario,
     steps=injection(lambda scenario: scenario.from_server(acknowledge=-70_000), answer="ACK"),
     expectations={
         Behaviour.STRICT: LEAKS_UNLESS_LIBERAL,

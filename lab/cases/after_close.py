@@ -96,6 +96,7 @@ CASE: Final = Case(
         " see; the drop in FORWARD keeps it in."
     ),
     threads=("containernetworking/plugins#816", "cloudnativelabs/kube-router#709", "netfilter bugzilla 693"),
+    scenario=ConnectionScenario,
     steps=_steps_replaced,
     expectations=on_every_kernel(_LEAKS),
     choose_roles=_egress,
@@ -111,6 +112,7 @@ AFTER_RESET: Final = Case(
         " then (c4edc3ccbc63) conntrack believes every RST of an entry that is closing, and translates it."
     ),
     threads=("containernetworking/plugins#816", "torvalds/linux c4edc3ccbc63"),
+    scenario=ConnectionScenario,
     steps=_steps_reset,
     expectations={
         # Told by 5.10: no kernel between 5.14 and 6.0 was seen.
@@ -131,6 +133,7 @@ FAREWELL: Final = Case(
         " nothing else."
     ),
     threads=("cloudnativelabs/kube-router#709", "netfilter bugzilla 693"),
+    scenario=ConnectionScenario,
     steps=_steps_farewell,
     expectations=on_every_kernel(_anyhow(Judgement.INVALID, Outcome.STALLED)),
     choose_roles=_egress,
@@ -147,6 +150,7 @@ MORE: Final = Case(
         " FIN or a RST cannot find its way back into conntrack."
     ),
     threads=("cloudnativelabs/kube-router#709",),
+    scenario=ConnectionScenario,
     steps=_steps_more,
     expectations=on_every_kernel(_anyhow(Judgement.NEW, Outcome.DELIVERED)),
     choose_roles=_egress,

@@ -73,6 +73,7 @@ CASE: Final = Case(
         " leaves out where be_liberal was set before, or to keep these packets out of conntrack."
     ),
     threads=("kubernetes/kubernetes#94861", "projectcalico/felix#1248"),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(
         _expected(Expectation(Judgement.NEW, Outcome.DELIVERED), Expectation(None, Outcome.REFUSED))
@@ -93,6 +94,7 @@ CLIENTS_HALF: Final = Case(
         " ACK, and neither is told of anything."
     ),
     threads=("projectcalico/calico#7434", "net/netfilter/nf_conntrack_proto_tcp.c, tcp_conntracks"),
+    scenario=ConnectionScenario,
     steps=_steps_clients_half,
     expectations=on_every_kernel(
         _expected(Expectation(Judgement.INVALID, Outcome.DELIVERED), Expectation(Judgement.INVALID, Outcome.STALLED))

@@ -28,6 +28,7 @@ CASE: Final = Case(
         "kubernetes/kubernetes#74839",
         "net/netfilter/nf_conntrack_proto_tcp.c, tcp_error",
     ),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
 )

@@ -25,6 +25,7 @@ CASE: Final = Case(
         "checksum, and nobody saw a stranger."
     ),
     threads=("Documentation/networking/nf_conntrack-sysctl.rst",),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
 )

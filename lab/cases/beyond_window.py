@@ -6,6 +6,7 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, injection, on_every_kernel
+from lab.scenario import ConnectionScenario
 
 #: Beyond every window that scaling allows to ask for twice (RFC 7323, 2.3: 2^30), and below 2^31, where "before" and
 #: "after" change places. From Linux 6.1 on an overshoot of less than a window would only be ignored.
@@ -25,6 +26,7 @@ CASE: Final = Case(
         "projectcalico/calico#3821",
         "kubernetes/kubernetes#122174",
     ),
+    scenario=ConnectionScenario,
     steps=injection(lambda scenario: scenario.from_server(FAR, b"far off"), answer="ACK"),
     expectations=on_every_kernel(KILLS_UNLESS_LIBERAL),
 )

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from lab.cases.demands import Demand, both_ways
 from lab.errors import InputError
 from lab.evidence.judgement import Judgement
-from lab.evidence.timeline import Timeline
 from lab.fixes import Protection
 from lab.results.result import Expectation
 from lab.scenario import ConnectionScenario, Scenario
 from lab.scenario.roles import Roles, roles_in
 from lab.topology.model import Topology
-from lab.verdict import Outcome, Verdict, decide
+from lab.verdict import Outcome
 from lab.vocabulary import Behaviour, Family
 from lab.wire.craft import IcmpError, Segment
 
@@ -26,17 +25,19 @@ Row = Callable[[Protection], Expectation]
 Expectations = Mapping[Behaviour, Row]
 
 
+S = TypeVar("S", bound=Scenario[Any])
+
+
 @dataclass(frozen=True)
-class Case:
+class Case(Generic[S]):
     """One way in which a connection breaks, or a control that shows why it does not.
 
     :param title: what is done, in a line.
     :param story: what happens and why, in three sentences.
     :param threads: where people met it, or where the kernel's rule comes from.
-    :param steps: does it, in a scenario of the kind that ``scenario`` makes.
+    :param scenario: what it runs on. Its class brings the steps that can be taken, the evidence and the decision.
+    :param steps: does it, in that scenario.
     :param expectations: what should come of it. Written down beforehand, not learned from trials.
-    :param scenario: makes the scenario from a running lab, the roles, the family and the kernel's behaviour.
-    :param decide: tells from the timeline what became of it.
     :param choose_roles: chooses the roles in the topology, by the Service that is named where one is.
     :param topology: the shipped topology that it runs in where nobody asks for another.
     :param demands: what it demands of any topology besides its roles.
@@ -52,10 +53,9 @@ class Case:
     title: str
     story: str
     threads: tuple[str, ...]
-    steps: Callable[[Any], Awaitable[None]]
+    scenario: type[S]
+    steps: Callable[[S], Awaitable[None]]
     expectations: Expectations
-    scenario: Callable[..., Scenario] = ConnectionScenario
-    decide: Callable[[Timeline], Verdict] = decide
     choose_roles: Callable[[Topology, Family, str | None], Roles] = roles_in
     topology: str = "kube-proxy"
     demands: tuple[Demand, ...] = ()
@@ -84,6 +84,10 @@ class Case:
     def expected(self, behaviour: Behaviour, protection: Protection) -> Expectation:
         """Return what should come of it on a kernel of this behaviour."""
         return self.expectations[behaviour](protection)
+
+
+#: A case on whatever scenario.
+AnyCase: TypeAlias = Case[Any]
 
 
 def injection(

@@ -36,6 +36,7 @@ CASE: Final = Case(
         " finds the quoted number to be none of its own and goes on; where such a segment is real, it is lost."
     ),
     threads=("kubernetes/kubernetes#119887", "kubeovn/kube-ovn#1705"),
+    scenario=ConnectionScenario,
     steps=_steps_without_way,
     expectations=on_every_kernel(row(DROPPED, DROPPED, ACCEPTED)),
     demands=(no_way_to_service,),
@@ -52,6 +53,7 @@ ROUTED: Final = Case(
         " conntrack is liberal."
     ),
     threads=("kubernetes/kubernetes#119887", "kubeovn/kube-ovn#1705"),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(row(LEAKED, DROPPED, ACCEPTED)),
     topology="uplink",

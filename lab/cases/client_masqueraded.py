@@ -8,6 +8,7 @@ from lab.cases.beyond_window import FAR
 from lab.cases.case import ACCEPTED_ALWAYS, Case, on_every_kernel
 from lab.cases.client_on_node import KILLS_THE_NODES_UNLESS_LIBERAL, steps_at
 from lab.cases.demands import alone, masqueraded, masqueraded_by_node_port, outsider, way_to_pods
+from lab.scenario import ConnectionScenario
 from lab.scenario.roles import Roles, by_node_port, roles_in
 from lab.topology.model import Topology
 from lab.vocabulary import Family
@@ -31,6 +32,7 @@ CASE: Final = Case(
         " it speaks next."
     ),
     threads=("kubernetes/kubernetes#117924", "moby/libnetwork#1090"),
+    scenario=ConnectionScenario,
     steps=steps_at(FAR),
     expectations=on_every_kernel(KILLS_THE_NODES_UNLESS_LIBERAL),
     choose_roles=_by_node_port,
@@ -47,6 +49,7 @@ IN_CLUSTER: Final = Case(
         " the one by the node port does. By which of the service's addresses somebody came makes no difference."
     ),
     threads=("kubernetes/kubernetes#117924",),
+    scenario=ConnectionScenario,
     steps=steps_at(FAR),
     expectations=on_every_kernel(KILLS_THE_NODES_UNLESS_LIBERAL),
     choose_roles=_from_outside,
@@ -63,6 +66,7 @@ IN_WINDOW: Final = Case(
         " masquerade would be the culprit and not the window."
     ),
     threads=("kubernetes/kubernetes#117924",),
+    scenario=ConnectionScenario,
     steps=steps_at(0),
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
     choose_roles=_by_node_port,

@@ -63,6 +63,7 @@ CASE: Final = Case(
         " does a liberal conntrack."
     ),
     threads=("kubernetes/kubernetes#117924", "moby/libnetwork#1090"),
+    scenario=ConnectionScenario,
     steps=steps_at(FAR),
     expectations=on_every_kernel(KILLS_THE_NODES_UNLESS_LIBERAL),
     choose_roles=_asked_by_the_node,
@@ -79,6 +80,7 @@ BEHIND: Final = Case(
         " acknowledgement."
     ),
     threads=("kubernetes/kubernetes#117924", "torvalds/linux 6e250dcbff1d"),
+    scenario=ConnectionScenario,
     steps=steps_at(-100_000),
     expectations={
         Behaviour.STRICT: KILLS_THE_NODES_UNLESS_LIBERAL,
@@ -98,6 +100,7 @@ IN_WINDOW: Final = Case(
         " culprit and not the window."
     ),
     threads=("kubernetes/kubernetes#117924",),
+    scenario=ConnectionScenario,
     steps=steps_at(0),
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
     choose_roles=_asked_by_the_node,

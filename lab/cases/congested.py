@@ -9,7 +9,7 @@ from lab.cases.demands import router_before_server
 from lab.evidence.judgement import Judgement
 from lab.results.result import Expectation
 from lab.scenario import DownloadsScenario
-from lab.verdict import Outcome, downloads
+from lab.verdict import Outcome
 from lab.vocabulary import Behaviour
 
 #: One data packet in a hundred is held back, of more than 8,000: that none is happens once in 10^34 trials.
@@ -45,13 +45,12 @@ CASE: Final = Case(
         "kubernetes/kubernetes#74839",
         "torvalds/linux 6e250dcbff1d",
     ),
+    scenario=DownloadsScenario,
     steps=_steps,
     expectations={
         Behaviour.STRICT: row(RESET, _HARMLESS, ACCEPTED),
         Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,
     },
-    scenario=DownloadsScenario,
-    decide=downloads.decide,
     topology="congested",
     demands=(router_before_server,),
     slow=True,
@@ -67,6 +66,7 @@ CONTROL: Final = Case(
         " has their bytes and says so, and every download is whole."
     ),
     threads=("kubernetes/kubernetes#74839",),
+    scenario=DownloadsScenario,
     steps=_steps_without_nat,
     expectations={
         Behaviour.STRICT: row(_HARMLESS, _HARMLESS, ACCEPTED, untracked=_UNTRACKED),
@@ -77,8 +77,6 @@ CONTROL: Final = Case(
             untracked=_UNTRACKED,
         ),
     },
-    scenario=DownloadsScenario,
-    decide=downloads.decide,
     topology="congested",
     demands=(router_before_server,),
     slow=True,

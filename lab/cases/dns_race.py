@@ -11,7 +11,7 @@ from lab.errors import LabError, MissingError
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import Packet
 from lab.results.result import Expectation
-from lab.scenario.datagrams import DatagramsScenario, decide
+from lab.scenario import DatagramsScenario
 from lab.scenario.roles import CLIENT_PORT, roles_in
 from lab.verdict import Outcome
 from lab.wire import hold
@@ -86,10 +86,9 @@ ONE_ENDPOINT: Final = Case(
         " entry that won, counted under clash_resolve."
     ),
     threads=_THREADS,
+    scenario=DatagramsScenario,
     steps=_one_endpoint,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED, untracked=_UNTRACKED)),
-    scenario=DatagramsScenario,
-    decide=decide,
     choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
     needs=hold.NEEDS,
@@ -104,10 +103,9 @@ TWO_ENDPOINTS: Final = Case(
         " entry for a second that is found by the answer alone, counted under clash_resolve, and both are answered."
     ),
     threads=_THREADS,
+    scenario=DatagramsScenario,
     steps=_two_endpoints,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED, untracked=_UNTRACKED)),
-    scenario=DatagramsScenario,
-    decide=decide,
     choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
     demands=(second_endpoint,),

@@ -32,6 +32,7 @@ CASE: Final = Case(
         "kubernetes/kubernetes#113203",
         "kubernetes/kubernetes#102669",
     ),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
 )

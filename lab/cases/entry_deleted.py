@@ -37,6 +37,7 @@ CASE: Final = Case(
         "kubernetes/kubernetes#100698",
         "Documentation/networking/nf_conntrack-sysctl.rst",
     ),
+    scenario=ConnectionScenario,
     steps=_steps(ConnectionScenario.forget_entry),
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.RESET)),
 )

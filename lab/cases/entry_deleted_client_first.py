@@ -31,6 +31,7 @@ CASE: Final = Case(
         "kubernetes/kubernetes#100698",
         "net/netfilter/nf_conntrack_proto_tcp.c",
     ),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED)),
     demands=(one_endpoint, not_masqueraded),

@@ -52,6 +52,7 @@ CASE: Final = Case(
         "kubernetes/kubernetes#100698",
         "Documentation/networking/nf_conntrack-sysctl.rst",
     ),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(row(RESET, Expectation(Judgement.INVALID, Outcome.STALLED), RESET)),
 )
@@ -69,6 +70,7 @@ _CLIENT_FIRST: Final = Case(
         "Documentation/networking/nf_conntrack-sysctl.rst",
         "RFC 1122, 4.2.3.9",
     ),
+    scenario=ConnectionScenario,
     steps=_steps_client_first,
     expectations=on_every_kernel(always(Judgement.INVALID, Outcome.STALLED)),
     demands=(no_way_to_service,),

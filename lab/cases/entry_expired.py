@@ -76,6 +76,7 @@ CASE: Final = Case(
         "kubernetes/kubernetes#120448",
         "Documentation/networking/nf_conntrack-sysctl.rst",
     ),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.RESET)),
 )
@@ -89,6 +90,7 @@ _CLIENT_FIRST: Final = Case(
         "heard of it."
     ),
     threads=("kubernetes/kubernetes#100698", "Documentation/networking/nf_conntrack-sysctl.rst"),
+    scenario=ConnectionScenario,
     steps=_steps_client_first,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED)),
     demands=(one_endpoint, not_masqueraded),
@@ -109,6 +111,7 @@ _HALF_CLOSED: Final = Case(
         "Documentation/networking/nf_conntrack-sysctl.rst",
         "net/netfilter/nf_conntrack_proto_tcp.c, tcp_timeouts",
     ),
+    scenario=ConnectionScenario,
     steps=_steps_half_closed,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.RESET)),
 )

@@ -7,6 +7,7 @@ from typing import Final
 
 from lab.cases.beyond_window import FAR
 from lab.cases.case import IGNORED_UNLESS_LIBERAL, KILLS_UNLESS_LIBERAL, Case, injection
+from lab.scenario import ConnectionScenario
 from lab.vocabulary import Behaviour
 
 CASE: Final = Case(
@@ -18,6 +19,7 @@ CASE: Final = Case(
         "ignored."
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c",),
+    scenario=ConnectionScenario,
     steps=injection(lambda scenario: scenario.from_server(-FAR, b"too late"), answer="ACK"),
     expectations={
         Behaviour.STRICT: KILLS_UNLESS_LIBERAL,

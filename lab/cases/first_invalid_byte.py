@@ -29,6 +29,7 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c",
         "torvalds/linux cf97769c761a",
     ),
+    scenario=ConnectionScenario,
     steps=injection(_segment, answer="ACK"),
     expectations=on_every_kernel(KILLS_UNLESS_LIBERAL),
 )

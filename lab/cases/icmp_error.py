@@ -58,6 +58,7 @@ CASE: Final = Case(
         "smaller segments from then on. No fix stands in its way."
     ),
     threads=("net/netfilter/nf_conntrack_proto_icmp.c, nf_conntrack_inet_error", "RFC 1191", "RFC 8201"),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(always(Judgement.RELATED, Outcome.DELIVERED)),
 )
@@ -72,6 +73,7 @@ _UNTRACKED: Final = Case(
         "black hole, and no fix fills it."
     ),
     threads=("net/netfilter/nf_conntrack_proto_icmp.c, nf_conntrack_inet_error", "RFC 2923, 2.1"),
+    scenario=ConnectionScenario,
     steps=_steps_untracked,
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
     demands=(one_endpoint, not_masqueraded),

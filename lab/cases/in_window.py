@@ -24,6 +24,7 @@ CASE: Final = Case(
         " the injection would be the culprit and not the window."
     ),
     threads=("kubernetes/kubernetes#74839",),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
 )

@@ -53,6 +53,7 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c",
         "torvalds/linux 6e250dcbff1d",
     ),
+    scenario=ConnectionScenario,
     steps=_steps(),
     expectations={
         Behaviour.STRICT: KILLS_UNLESS_LIBERAL,

@@ -29,6 +29,7 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c, tcp_valid_flags",
         "RFC 9293, 3.10.7.1",
     ),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
 )

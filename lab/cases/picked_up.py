@@ -66,6 +66,7 @@ CASE: Final = Case(
         "accepted in this one. Whoever tries the bug on a connection that is older than the rules will not see it."
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, tcp_new", "Documentation/networking/nf_conntrack-sysctl.rst"),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED, untracked=_UNTRACKED)),
 )
@@ -79,6 +80,7 @@ _BY_SERVICE: Final = Case(
         "flushed is cured of the bug until its clients connect anew."
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, tcp_new", "kubernetes/kubernetes#100698"),
+    scenario=ConnectionScenario,
     steps=_steps_by_service,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
     demands=(alone, one_endpoint, not_masqueraded),
@@ -94,6 +96,7 @@ _STRICTLY: Final = Case(
         "the drop it hangs: here the fix is what kills."
     ),
     threads=("kubernetes/kubernetes#94861", "Documentation/networking/nf_conntrack-sysctl.rst"),
+    scenario=ConnectionScenario,
     steps=_steps_strictly,
     expectations=on_every_kernel(row(_UNTRANSLATED, _STALLED, _UNTRANSLATED, untracked=_UNTRACKED)),
 )

@@ -9,7 +9,7 @@ from lab.cases.case import IGNORED_ALWAYS, Case, always, on_every_kernel
 from lab.cases.demands import not_masqueraded, one_endpoint
 from lab.evidence.judgement import Judgement
 from lab.scenario import ScriptedScenario
-from lab.verdict import Outcome, decide_packet
+from lab.verdict import Outcome
 
 _LATER: Final = 4_000_000  # how far initial sequence numbers are apart; more than any window in the script
 
@@ -100,11 +100,10 @@ CASE: Final = Case(
         "breaks."
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, the state SYN_SENT", "RFC 9293, 3.6.1"),
+    scenario=ScriptedScenario,
     steps=_steps_after_close,
     demands=(one_endpoint,),
     expectations=_NEW,
-    scenario=ScriptedScenario,
-    decide=decide_packet,
 )
 
 _RESET: Final = dataclasses.replace(

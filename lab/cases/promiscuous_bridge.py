@@ -11,12 +11,12 @@ from lab.cases.demands import alone
 from lab.conntrack.nflog import WITNESS_GROUP
 from lab.errors import MissingError
 from lab.evidence.judgement import Judgement
-from lab.evidence.timeline import Timeline
+from lab.evidence.timeline import DatagramsTimeline
 from lab.fixes import Protection
 from lab.results.result import Expectation
-from lab.scenario.datagrams import DatagramsScenario, decide
+from lab.scenario import DatagramsScenario
 from lab.scenario.roles import roles_in
-from lab.verdict import Outcome, Verdict
+from lab.verdict import Outcome, Verdict, datagrams
 from lab.vocabulary import Family
 
 _BRIDGE: Final = "cbr0"  # kubenet's
@@ -72,9 +72,9 @@ async def _plain(scenario: DatagramsScenario) -> None:
     await _steps(scenario, promiscuous=False)
 
 
-def _decide(timeline: Timeline) -> Verdict:
+def _decide(timeline: DatagramsTimeline) -> Verdict:
     """Decide what became of the copy of a question; where none was seen, of the question."""
-    verdict = decide(timeline)
+    verdict = datagrams.decide(timeline)
     asked = timeline.exchanges[0] if timeline.exchanges else None
     invalid = any(judged.judgement is Judgement.INVALID for judged in timeline.judged)
     if asked is None or not asked.answered or not invalid:
@@ -84,6 +84,12 @@ def _decide(timeline: Timeline) -> Verdict:
     if came == 1:
         outcome, words = Outcome.DROPPED, f"{timeline.counters.dropped or 0} dropped by rule"
     return replace(verdict, outcome=outcome, judgement=Judgement.INVALID, because=(words, *verdict.because))
+
+
+class _BridgeScenario(DatagramsScenario):
+    """Questions by datagram, of which a copy may come."""
+
+    decide = staticmethod(_decide)
 
 
 def _expected(protection: Protection) -> Expectation:
@@ -112,10 +118,9 @@ CASE: Final = Case(
         " conntrack, which is about TCP's window, and a drop in PREROUTING do not."
     ),
     threads=_THREADS,
+    scenario=_BridgeScenario,
     steps=_promiscuous,
     expectations=on_every_kernel(_expected),
-    scenario=DatagramsScenario,
-    decide=_decide,
     choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
     demands=(alone,),

@@ -78,6 +78,7 @@ CASE: Final = Case(
         " happens to help where it judges the packet too; a liberal conntrack on the node does not reach into the pod."
     ),
     threads=("istio/istio#36489", "istio/istio#36566"),
+    scenario=ConnectionScenario,
     steps=_steps(FAR, b"far off", _REDIRECT),
     expectations=on_every_kernel(_expected),
     choose_roles=_sidecar_roles,
@@ -94,6 +95,7 @@ CURED: Final = Case(
         " does."
     ),
     threads=("istio/istio#36566",),
+    scenario=ConnectionScenario,
     steps=_steps(FAR, b"far off", _REDIRECT + _DROP),
     expectations=on_every_kernel(always(Judgement.INVALID, Outcome.DROPPED, untracked=DROPPED)),
     choose_roles=_sidecar_roles,
@@ -110,6 +112,7 @@ IN_WINDOW: Final = Case(
         " redirect would be the culprit and not the window."
     ),
     threads=("istio/istio#36489",),
+    scenario=ConnectionScenario,
     steps=_steps(0, b"", _REDIRECT),
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED, untracked=ACCEPTED)),
     choose_roles=_sidecar_roles,

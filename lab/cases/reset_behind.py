@@ -30,6 +30,7 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c, the state CLOSE",
         "torvalds/linux be0502a3f2e9",
     ),
+    scenario=ConnectionScenario,
     steps=injection(lambda scenario: scenario.from_server(-1, flags="R"), answer="", stranger="", reason="invalid rst"),
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
 )

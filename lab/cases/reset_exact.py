@@ -36,6 +36,7 @@ CASE: Final = Case(
         "the server knows nothing; no fix is about that."
     ),
     threads=("RFC 5961, 3.2", "torvalds/linux be0502a3f2e9"),
+    scenario=ConnectionScenario,
     steps=_from_server,
     expectations=on_every_kernel(KILLED_ALWAYS),
 )

@@ -60,6 +60,7 @@ CASE: Final = Case(
         "RFC 5961, 3.2",
         "torvalds/linux be0502a3f2e9",
     ),
+    scenario=ConnectionScenario,
     steps=_from_server,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
 )

@@ -36,6 +36,7 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c",
         "RFC 9293, 3.10.7.1",
     ),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(LEAKS_UNLESS_LIBERAL),
 )

@@ -9,7 +9,7 @@ from lab.cases.case import ACCEPTED, DROPPED, Case, on_every_kernel, row
 from lab.evidence.judgement import Judgement
 from lab.results.result import Expectation
 from lab.scenario import RetryingScenario
-from lab.verdict import Outcome, decide_retrying
+from lab.verdict import Outcome
 
 
 async def _steps(scenario: RetryingScenario) -> None:
@@ -29,8 +29,7 @@ CASE: Final = Case(
         " have to be counted where they happen."
     ),
     threads=("kubernetes/kubernetes#74839",),
+    scenario=RetryingScenario,
     steps=_steps,
     expectations=on_every_kernel(row(Expectation(Judgement.INVALID, Outcome.RETRIED), DROPPED, ACCEPTED)),
-    scenario=RetryingScenario,
-    decide=decide_retrying,
 )

@@ -27,6 +27,7 @@ CASE: Final = Case(
         "RFC 2018",
         "net/netfilter/nf_conntrack_proto_tcp.c",
     ),
+    scenario=ConnectionScenario,
     steps=injection(_segment),
     expectations=on_every_kernel(KILLS_UNLESS_LIBERAL),
 )

@@ -9,7 +9,7 @@ from lab.cases.case import Case, always, on_every_kernel
 from lab.cases.demands import drops_unallocated, way_to_service
 from lab.cases.udp_before_service import SERVED, service_comes
 from lab.evidence.judgement import Judgement
-from lab.scenario.datagrams import DatagramsScenario, decide_by_the_last
+from lab.scenario import DatagramsScenario, LastDatagramScenario
 from lab.scenario.roles import roles_in
 from lab.verdict import Outcome
 
@@ -46,10 +46,9 @@ LATE: Final = Case(
         " entry, and the entry is in the way of the next questions even when the rule is there at last."
     ),
     threads=_THREADS,
+    scenario=LastDatagramScenario,
     steps=_late,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.REFUSED, untracked=None)),
-    scenario=DatagramsScenario,
-    decide=decide_by_the_last,
     choose_roles=partial(roles_in, protocol="udp"),
     topology="service-cidr",
     demands=(way_to_service, drops_unallocated),
@@ -64,10 +63,9 @@ IN_TIME: Final = Case(
         " with it. The next one, from the same port, is served."
     ),
     threads=_THREADS,
+    scenario=LastDatagramScenario,
     steps=_in_time,
     expectations=on_every_kernel(SERVED),
-    scenario=DatagramsScenario,
-    decide=decide_by_the_last,
     choose_roles=partial(roles_in, protocol="udp"),
     topology="service-cidr",
     demands=(way_to_service, drops_unallocated),

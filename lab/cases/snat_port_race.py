@@ -9,7 +9,7 @@ from lab.cases.case import Case, always, on_every_kernel
 from lab.cases.demands import egress, second_pod, two_pods, way_back, way_out
 from lab.evidence.judgement import Judgement
 from lab.results.result import Expectation
-from lab.scenario.datagrams import DatagramsScenario, decide
+from lab.scenario import DatagramsScenario
 from lab.scenario.roles import CLIENT_PORT
 from lab.verdict import Outcome
 from lab.vocabulary import Family
@@ -79,10 +79,9 @@ PLAIN: Final = Case(
         " a datagram is lost, and no fix against INVALID packets has anything to do with it."
     ),
     threads=_THREADS,
+    scenario=DatagramsScenario,
     steps=_plain,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.LOST, untracked=_LOST)),
-    scenario=DatagramsScenario,
-    decide=decide,
     choose_roles=partial(egress, port=53),
     topology="dns",
     demands=(two_pods, way_back),
@@ -98,10 +97,9 @@ RANDOM: Final = Case(
         " back and tried again here, for it would be the race once more."
     ),
     threads=_THREADS,
+    scenario=DatagramsScenario,
     steps=_random,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED, untracked=_DELIVERED)),
-    scenario=DatagramsScenario,
-    decide=decide,
     choose_roles=partial(egress, port=53),
     topology="dns",
     demands=(two_pods, way_back),

@@ -8,7 +8,6 @@ from lab.cases.case import IGNORED_UNLESS_LIBERAL, LEAKS_UNLESS_LIBERAL, Case
 from lab.cases.demands import one_endpoint
 from lab.evidence.judgement import Judgement
 from lab.scenario import ScriptedScenario
-from lab.verdict import decide_packet
 from lab.vocabulary import Behaviour
 
 _LATER: Final = 4_000_000  # how far initial sequence numbers are apart; more than any window in the script
@@ -46,12 +45,11 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c, tcp_in_window",
         "torvalds/linux 6e250dcbff1d",
     ),
+    scenario=ScriptedScenario,
     steps=_steps,
     demands=(one_endpoint,),
     expectations={
         Behaviour.STRICT: LEAKS_UNLESS_LIBERAL,
         Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,
     },
-    scenario=ScriptedScenario,
-    decide=decide_packet,
 )

@@ -11,7 +11,7 @@ from lab.evidence.judgement import Judgement
 from lab.kubeproxy import changes
 from lab.kubeproxy.changes import Change
 from lab.results.result import Expectation
-from lab.scenario.datagrams import DatagramsScenario, decide, decide_by_the_last
+from lab.scenario import DatagramsScenario, LastDatagramScenario
 from lab.scenario.roles import roles_in
 from lab.topology.kube_proxy import node_release
 from lab.verdict import Outcome
@@ -86,10 +86,9 @@ KEPT: Final = Case(
         " packets does nothing, for none is."
     ),
     threads=_THREADS,
+    scenario=DatagramsScenario,
     steps=_kept,
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.LOST, untracked=_UNTRACKED)),
-    scenario=DatagramsScenario,
-    decide=decide,
     choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
     demands=(second_endpoint,),
@@ -106,10 +105,9 @@ CLEANED: Final = Case(
         " the last."
     ),
     threads=_THREADS,
+    scenario=DatagramsScenario,
     steps=_cleaned,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED, untracked=_UNTRACKED)),
-    scenario=DatagramsScenario,
-    decide=decide,
     choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
     demands=(second_endpoint, cleans_by_vip),
@@ -133,10 +131,9 @@ RESTARTED: Final = Case(
         "kubernetes/kubernetes#127318",
         "pkg/proxy/conntrack/cleanup.go",
     ),
+    scenario=LastDatagramScenario,
     steps=_restarted,
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED, untracked=_UNTRACKED)),
-    scenario=DatagramsScenario,
-    decide=decide_by_the_last,
     choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
 )

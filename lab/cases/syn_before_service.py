@@ -65,6 +65,7 @@ KEPT: Final = Case(
         " next SYN is answered."
     ),
     threads=_THREADS,
+    scenario=ConnectionScenario,
     steps=_kept,
     expectations=on_every_kernel(unless_dropped(always(None, Outcome.REFUSED), dropped=ACCEPTED_ALWAYS)),
     topology="dns",
@@ -79,6 +80,7 @@ FORGOTTEN: Final = Case(
         " from the very port that was led astray. So it was the entry and nothing else."
     ),
     threads=_THREADS,
+    scenario=ConnectionScenario,
     steps=_forgotten,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
     topology="dns",

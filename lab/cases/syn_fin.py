@@ -25,6 +25,7 @@ CASE: Final = Case(
         "connection. Being liberal is about the window and does not help here; the drop rule does."
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, tcp_valid_flags",),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(KILLS_UNLESS_DROPPED),
 )

@@ -32,6 +32,7 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c, tcp_conntracks",
         "RFC 5961, 4.2",
     ),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(IGNORED_ALWAYS),
 )

@@ -25,6 +25,7 @@ CASE: Final = Case(
         "SYN with a RST of number 0. The server waits for another number, and lives."
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, tcp_conntracks",),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
 )

@@ -68,6 +68,7 @@ NEW_CONNECTION: Final = Case(
         " gives up."
     ),
     threads=_THREADS,
+    scenario=ConnectionScenario,
     steps=_new_connection,
     demands=(alone, one_endpoint),
     expectations=on_every_kernel(always(None, Outcome.REFUSED)),
@@ -82,6 +83,7 @@ OLD_CONNECTION: Final = Case(
         " translated as ever. Whoever is told that only new connections fail should think of the table first."
     ),
     threads=_THREADS,
+    scenario=ConnectionScenario,
     steps=_old_connection,
     demands=(alone, one_endpoint),
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED)),
@@ -97,6 +99,7 @@ ENTRY_LOST: Final = Case(
         " The server sends it again and again: the connection hangs for as long as the table is full."
     ),
     threads=_THREADS,
+    scenario=ConnectionScenario,
     steps=_entry_lost,
     demands=(alone, one_endpoint),
     expectations=on_every_kernel(always(None, Outcome.STALLED)),
@@ -113,6 +116,7 @@ EARLY_DROP: Final = Case(
         " does it only while it is answered."
     ),
     threads=_THREADS,
+    scenario=ConnectionScenario,
     steps=_early_drop,
     demands=(alone, one_endpoint),
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED)),

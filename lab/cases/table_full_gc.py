@@ -47,6 +47,7 @@ CASE: Final = Case(
         "kubernetes/kubernetes#18604",
         "net/netfilter/nf_conntrack_core.c (gc_worker, c6dd940b1f74)",
     ),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.RESET)),
     slow=True,

@@ -57,6 +57,7 @@ CASE: Final = Case(
         "by its checksum: it leaks or is dropped, and the connection goes on."
     ),
     threads=("iptables-extensions(8), conntrack --ctstate", "net/netfilter/nf_conntrack_core.c, nf_conntrack_in"),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
     demands=(alone, one_endpoint),  # all packets are counted, also the proofs of each endpoint

@@ -25,6 +25,7 @@ CASE: Final = Case(
         "it in silence."
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, nf_conntrack_tcp_packet",),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
 )

@@ -64,6 +64,7 @@ CASE: Final = Case(
         " talk, a node is protected by the fixes of the others too."
     ),
     threads=("kubernetes/kubernetes#74839", "kubernetes/kubernetes#93337"),
+    scenario=ConnectionScenario,
     steps=_steps_far,
     expectations=on_every_kernel(KILLS_UNLESS_LIBERAL),
     topology="across-nodes",
@@ -79,6 +80,7 @@ CLIENTS_ENTRY: Final = Case(
         " other node is no help, and neither is a fix."
     ),
     threads=("kubernetes/kubernetes#100698", "kubernetes/kubernetes#38802"),
+    scenario=ConnectionScenario,
     steps=_steps_forgotten,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.RESET)),
     topology="across-nodes",
@@ -93,6 +95,7 @@ SERVERS_ENTRY: Final = Case(
         " for new and passes it on as it is. The client's node has its entry and translates it back, so nobody notices."
     ),
     threads=("kubernetes/kubernetes#100698",),
+    scenario=ConnectionScenario,
     steps=_steps_forgotten,
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED)),
     choose_roles=_at_servers,

@@ -10,7 +10,7 @@ from lab.cases.demands import beyond, to_vips, way_to_service
 from lab.evidence.judgement import Judgement
 from lab.fixes import Protection
 from lab.results.result import Expectation
-from lab.scenario.datagrams import DatagramsScenario, decide_by_the_last
+from lab.scenario import DatagramsScenario, LastDatagramScenario
 from lab.scenario.roles import roles_in
 from lab.verdict import Outcome
 
@@ -78,10 +78,9 @@ KEPT: Final = Case(
         " the next question is served."
     ),
     threads=_THREADS,
+    scenario=LastDatagramScenario,
     steps=_kept,
     expectations=on_every_kernel(unless_dropped(stuck, dropped=SERVED)),
-    scenario=DatagramsScenario,
-    decide=decide_by_the_last,
     choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
     demands=(way_to_service,),
@@ -96,10 +95,9 @@ CLEANED: Final = Case(
         " dropped the first question (from v1.33 on) there was nothing to delete."
     ),
     threads=_THREADS,
+    scenario=LastDatagramScenario,
     steps=_cleaned,
     expectations=on_every_kernel(SERVED),
-    scenario=DatagramsScenario,
-    decide=decide_by_the_last,
     choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
     demands=(way_to_service,),

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import IGNORED_UNLESS_LIBERAL, KILLS_UNLESS_LIBERAL, Case, injection
+from lab.scenario import ConnectionScenario
 from lab.vocabulary import Behaviour
 
 #: test/images/regression-issue-74839 of kubernetes: seq = the client's acknowledgement - 100000, 7 bytes.
@@ -24,6 +25,7 @@ CASE: Final = Case(
         "kubernetes/kubernetes#74839",
         "torvalds/linux 6e250dcbff1d",
     ),
+    scenario=ConnectionScenario,
     steps=injection(lambda scenario: scenario.from_server(_BEHIND, b"boom!!!"), answer="ACK"),
     expectations={
         Behaviour.STRICT: KILLS_UNLESS_LIBERAL,

@@ -35,6 +35,7 @@ CASE: Final = Case(
         " The bug needs both, an INVALID packet and address translation, so machines without Kubernetes never had it."
     ),
     threads=("kubernetes/kubernetes#74839",),
+    scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(row(_UNTRANSLATED, DROPPED, ACCEPTED, untracked=_UNTRACKED)),
 )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from lab.cases import Case
+    from lab.cases import AnyCase
     from lab.kubeproxy.settings import Settings
     from lab.topology.model import Topology
 
@@ -185,7 +185,7 @@ def chosen(names: list[str] | None, find: Callable[[str], Chosen], otherwise: It
     return [find(name) for name in dict.fromkeys(names)] if names else list(otherwise)
 
 
-def chosen_cases(names: list[str] | None, *, all_: bool, slow: bool) -> list[Case]:
+def chosen_cases(names: list[str] | None, *, all_: bool, slow: bool) -> list[AnyCase]:
     """Return the cases that are named, each once, or else those that --all and --slow mean.
 
     :raises InputError: there is no such case, or both were given.

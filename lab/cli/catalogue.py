@@ -11,7 +11,7 @@ from typing import Final
 from rich.table import Table
 from rich.text import Text
 
-from lab.cases import Case
+from lab.cases import AnyCase
 from lab.fixes import FIXES, Protection
 from lab.kubeproxy import changes
 from lab.report.tone import style_of
@@ -30,7 +30,7 @@ _NODES: Final = {
 }
 
 
-def story(case: Case, last: Sequence[Remembered]) -> Iterator[Text | Table]:
+def story(case: AnyCase, last: Sequence[Remembered]) -> Iterator[Text | Table]:
     """Tell a case: its title, its story, its threads, what is expected on a node without a drop of its own, what came.
 
     :param last: what came of it when it was run last.
@@ -55,7 +55,7 @@ def story(case: Case, last: Sequence[Remembered]) -> Iterator[Text | Table]:
         )
 
 
-def _expected(case: Case) -> dict[str, dict[Behaviour, dict[str, Expectation]]]:
+def _expected(case: AnyCase) -> dict[str, dict[Behaviour, dict[str, Expectation]]]:
     """Return what is expected by kernel and fix: anywhere, and on the nodes where that is another thing."""
     found: dict[str, dict[Behaviour, dict[str, Expectation]]] = {}
     for where, own in _NODES.items():
@@ -95,7 +95,7 @@ def _place(one: Remembered) -> str:
     return f"{day}, Linux {one.kernel}: {trial.proxy_mode} {trial.proxy_version}{backend}, {trial.family}{service}"
 
 
-def as_data(case: Case, last: Sequence[Remembered]) -> dict[str, object]:
+def as_data(case: AnyCase, last: Sequence[Remembered]) -> dict[str, object]:
     """Return the same for a program."""
     expected = {
         where: {behaviour: {fix: asdict(one) for fix, one in row.items()} for behaviour, row in rows.items()}

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 from lab.evidence.entry import Entry, EntryEvent
 from lab.evidence.judgement import Judged
 from lab.evidence.packet import ICMP, ICMPV6, Packet, SocketAddress
 from lab.evidence.sighting import Sighting
 from lab.evidence.window import Prediction
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
 #: Conntrack's counters of packets that it dropped, of entries that it dropped for others, and of entries that clashed
 #: (struct ip_conntrack_stat, include/linux/netfilter/nf_conntrack_common.h).
@@ -180,29 +184,23 @@ class Load:
 
 @dataclass(frozen=True)
 class Timeline:
-    """One trial's evidence.
+    """One trial's evidence: what every kind of trial has.
 
     :param node: the node whose conntrack is followed; others may judge as well.
     :param target: the address that the client talks to: the VIP, or the pod's own.
     :param peer_address: the client's address as the server knows it: another one where a node masquerades.
     :param entry: the connection's conntrack entry at the end, None where it was gone.
     :param refusal: how it is known that there never was a connection; None where there was one.
-    :param trace: where the segment was seen last for which there was no connection; empty where that is not known.
-    :param standstill: how it is known that the connection neither went on nor ended: in a few words, and then whatever
-        more there is to tell; empty where it did.
     :param complete: what was to be said went through to the last byte.
     :param bystanders: hosts that have no role and do not forward: what comes to them went astray.
-    :param ends: the sockets of a connection; empty where there was none.
-    :param exchanges: questions and answers by datagram, in the order in which they were asked.
-    :param first_numbers: each side's initial sequence number.
     :param checks: what the case held against what was seen.
     :param findings: what kernels may differ in, in words that are the same where they do not.
     :param faults: what is wrong with the instruments themselves; not empty means that nothing can be concluded.
+    :param standstill: how it is known that the connection neither went on nor ended: in a few words, and then whatever
+        more there is to tell; empty where it did.
+    :param trace: where the segment was seen last for which there was no connection; empty where that is not known.
     :param held_up: for how long the trial was kept from running, in seconds, while all time-outs went on.
-    :param tries: the attempts of a client that begins again, in their order; empty where it has only one.
-    :param wanted: bytes that such a client asks for.
-    :param load: the downloads, where there were many at once. Packets are counted then, and none is sighted; judged
-        are those that are INVALID or ignored.
+    :param kind: of the trial: which of the classes below holds its evidence.
     """
 
     client: str
@@ -212,7 +210,6 @@ class Timeline:
     client_address: SocketAddress
     server_address: SocketAddress
     peer_address: SocketAddress
-    injected: Injected | None
     sightings: tuple[Sighting, ...]
     judged: tuple[Judged, ...]
     entry_events: tuple[EntryEvent, ...]
@@ -220,19 +217,14 @@ class Timeline:
     counters: Counters
     refusal: str | None
     complete: bool
-    ends: tuple[SocketEnd, ...] = ()
-    exchanges: tuple[Exchange, ...] = ()
-    first_numbers: dict[str, int] = field(default_factory=dict)
     bystanders: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     findings: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
-    tries: tuple[Try, ...] = ()
-    wanted: int = 0
-    load: Load | None = None
     standstill: tuple[str, ...] = ()
     trace: str = ""
     held_up: float = 0.0
+    kind: str = ""
 
     @property
     def refused(self) -> tuple[str, ...]:
@@ -247,10 +239,6 @@ class Timeline:
             return ""
         return f"the machine kept the trial from running for {self.held_up:.0f} s, while all time-outs went on"
 
-    def end_of(self, host: str) -> SocketEnd | None:
-        """Return how the socket of ``host`` ended, None where it never was."""
-        return next((end for end in self.ends if end.host == host), None)
-
     def judgement_of(self, packet: Packet) -> Judged | None:
         """Return what conntrack made of a packet: at the node, or where it came to another one only, there.
 
@@ -263,6 +251,105 @@ class Timeline:
         """Return what a node's conntrack made of a packet, None where it did not come there."""
         likeness = packet.likeness
         return next((one for one in self.judged if one.host == node and one.packet.likeness == likeness), None)
+
+
+@dataclass(frozen=True)
+class PacketTimeline(Timeline):
+    """The evidence of a trial that is about one packet.
+
+    :param injected: that packet; None where it did not come so far.
+    :param first_numbers: each side's initial sequence number.
+    """
+
+    injected: Injected | None = None
+    first_numbers: dict[str, int] = field(default_factory=dict)
+    kind: str = "packet"
+
+
+@dataclass(frozen=True)
+class ConnectionTimeline(PacketTimeline):
+    """The evidence of a trial in which two sockets are connected, and one packet disturbs them.
+
+    :param ends: the sockets of the connection; empty where there was none.
+    """
+
+    ends: tuple[SocketEnd, ...] = ()
+    kind: str = "connection"
+
+    def end_of(self, host: str) -> SocketEnd | None:
+        """Return how the socket of ``host`` ended, None where it never was."""
+        return next((end for end in self.ends if end.host == host), None)
+
+
+@dataclass(frozen=True)
+class RetryingTimeline(ConnectionTimeline):
+    """The evidence of a trial whose client begins again.
+
+    :param tries: its attempts, in their order.
+    :param wanted: bytes that it asks for.
+    """
+
+    tries: tuple[Try, ...] = ()
+    wanted: int = 0
+    kind: str = "retrying"
+
+
+@dataclass(frozen=True)
+class DatagramsTimeline(Timeline):
+    """The evidence of a trial of questions and answers by datagram.
+
+    :param exchanges: in the order in which they were asked.
+    """
+
+    exchanges: tuple[Exchange, ...] = ()
+    kind: str = "datagrams"
+
+
+@dataclass(frozen=True)
+class DownloadsTimeline(Timeline):
+    """The evidence of many downloads at once: packets are counted, and none is sighted.
+
+    Judged are those that are INVALID or ignored.
+
+    :param load: the downloads; None where there was no connection.
+    """
+
+    load: Load | None = None
+    kind: str = "downloads"
+
+
+KINDS: Final[dict[str, type[Timeline]]] = {
+    kind.kind: kind
+    for kind in (PacketTimeline, ConnectionTimeline, RetryingTimeline, DatagramsTimeline, DownloadsTimeline)
+}
+
+
+def kind_of(timeline: object) -> str:
+    """Return which of :data:`KINDS` a timeline is, or one that was read from a file.
+
+    Files of earlier versions do not say: all of them had the fields of every kind.
+    """
+    if isinstance(timeline, Timeline):
+        return timeline.kind
+    if not isinstance(timeline, dict):
+        return ""
+    fields = {"load": "downloads", "exchanges": "datagrams", "tries": "retrying"}
+    found = (kind for name, kind in fields.items() if timeline.get(name))
+    return str(timeline.get("kind") or next(found, "connection"))
+
+
+class _ByKind:
+    """Tells pydantic, which only those load who read or write a file, of which class a timeline is."""
+
+    def __get_pydantic_core_schema__(self, _source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        kinds = {name: handler.generate_schema(kind) for name, kind in KINDS.items()}
+        return core_schema.tagged_union_schema(kinds, discriminator=kind_of)
+
+
+#: A timeline as a field of what is saved.
+SavedTimeline: TypeAlias = Annotated[Timeline, _ByKind()]
 
 
 def end_of_way(packet: Packet, sightings: Iterable[Sighting]) -> Sighting | None:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
     from enum import StrEnum
 
-    from lab.cases import Case
+    from lab.cases import AnyCase
     from lab.fixes import Fix
     from lab.kubeproxy.settings import Settings
     from lab.plugin.lab_fixture import LabUnderTest
@@ -101,7 +101,7 @@ class TrialRunner:
 
     def __call__(
         self,
-        case: str | Case,
+        case: str | AnyCase,
         *,
         fix: str | Fix | None = None,
         proxy_mode: str | None = None,

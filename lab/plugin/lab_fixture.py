@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from lab.errors import InputError, LabError, MissingError
 from lab.evidence.timeline import Timeline
@@ -21,7 +22,7 @@ from lab.topology.kube_proxy import node_release
 from lab.topology.model import Topology
 from lab.trial.runner import carry_out, run_in
 from lab.trial.setting import Setting
-from lab.verdict import Verdict, decide
+from lab.verdict import Verdict
 from lab.vocabulary import Behaviour, Family, ProxyMode
 
 
@@ -75,12 +76,13 @@ class LabUnderTest:
         :raises LabError: the topology has no roles for it, or something was waited for in vain.
         """
 
-        async def observe() -> Timeline:
-            return await carry_out(steps, ConnectionScenario(self._lab, roles, self.family), self._keep)
+        async def observe() -> Verdict:
+            scenario = ConnectionScenario(self._lab, roles, self.family)
+            return scenario.decide(await carry_out(partial(steps, scenario), scenario, self._keep))
 
         roles = roles_in(self.topology, self.family, self.service)
         self._once()
-        return decide(asyncio.run(observe()))
+        return asyncio.run(observe())
 
     def try_setting(self, setting: Setting, behaviour: Behaviour) -> Result:
         """Run the case of a setting that this lab was built for, and decide.

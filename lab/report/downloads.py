@@ -5,11 +5,11 @@ from __future__ import annotations
 from rich.text import Text
 
 from lab.evidence.judgement import Judgement
-from lab.evidence.timeline import Load, Timeline
+from lab.evidence.timeline import DownloadsTimeline, Load
 from lab.verdict.downloads import reasons
 
 
-def load_lines(timeline: Timeline, load: Load) -> list[Text]:
+def load_lines(timeline: DownloadsTimeline, load: Load) -> list[Text]:
     """Tell a load: a line a download, then what the router, the kernels and conntrack counted."""
     count = len(load.downloads)
     speed = sum(one.received for one in load.downloads) * 8 / load.seconds / 1e6

@@ -16,12 +16,23 @@ from lab.evidence.follow import distance
 from lab.evidence.judgement import Judged
 from lab.evidence.packet import ACK, FIN, ICMP, RST, SYN, TCP, UDP, Packet
 from lab.evidence.sighting import LOCAL, Sighting
-from lab.evidence.timeline import Exchange, Injected, Timeline
+from lab.evidence.timeline import (
+    ConnectionTimeline,
+    DatagramsTimeline,
+    DownloadsTimeline,
+    Exchange,
+    Injected,
+    PacketTimeline,
+    RetryingTimeline,
+    SocketEnd,
+    Timeline,
+)
 from lab.report.downloads import load_lines
 from lab.report.tone import style_of
 from lab.results.places import names
 from lab.results.result import Result, Tally
-from lab.verdict import cost, leaked, lost_where
+from lab.verdict.packet import leaked, lost_where
+from lab.verdict.retrying import cost
 
 _OOPS: Final = "bold red"
 _QUIET: Final = "dim"
@@ -101,7 +112,10 @@ class _Drawing:
         self._start = self._crossings[0].sighting.time if self._crossings else 0
         self._places = max((len(crossing.place) for crossing in self._crossings), default=0)
         self._routes = max((len(_route(crossing.sighting.packet)) for crossing in self._crossings), default=0)
-        self._leak = leaked(timeline)
+        of_packet = timeline if isinstance(timeline, PacketTimeline) else None
+        self._injected = of_packet.injected if of_packet else None
+        self._leak = leaked(of_packet) if of_packet else None
+        self._first = of_packet.first_numbers if of_packet else {}
         self._judged = list(timeline.judged)
         self._changes = [
             event.entry.tcp_state
@@ -145,7 +159,7 @@ class _Drawing:
 
     def _remarks(self, crossing: _Crossing, note: Judged | None) -> Iterator[tuple[str, str]]:
         timeline, packet, arriving = self._timeline, crossing.sighting.packet, crossing.arriving
-        injected = timeline.injected
+        injected = self._injected
         if injected is not None and self._is_injected(packet) and crossing.sighting.host == injected.host:
             yield _about(injected), "bold"
         if note is not None and note.reason:
@@ -155,12 +169,12 @@ class _Drawing:
             strange = f"not translated; {arriving.host} has no such connection"
             yield f"OOPS: {knows if arriving.host == timeline.client else strange}", _OOPS
         if arriving is not None and packet.tcp is not None and packet.tcp.flags & RST and self._is_end(arriving):
-            end = timeline.end_of(arriving.host)
+            end = timeline.end_of(arriving.host) if isinstance(timeline, ConnectionTimeline) else None
             if end is not None and end.error is not None:
                 yield f"{end.host}'s socket: {end.error}", _OOPS
 
     def _is_injected(self, packet: Packet) -> bool:
-        injected = self._timeline.injected
+        injected = self._injected
         return injected is not None and packet.likeness == injected.packet.likeness
 
     def _is_end(self, arriving: Sighting) -> bool:
@@ -198,8 +212,8 @@ class _Drawing:
         """Return both sides' initial sequence numbers of a segment's connection."""
         for port in (packet.source.port, packet.destination.port):
             if port in self._firsts:
-                return self._timeline.first_numbers | self._firsts[port]
-        return self._timeline.first_numbers
+                return self._first | self._firsts[port]
+        return self._first
 
     def _change(self, note: Judged) -> str | None:
         """Take the entry's next change if this packet can bring it about: events come in the packets' order."""
@@ -241,7 +255,7 @@ def timeline_lines(timeline: Timeline) -> list[Text]:
 
     Of downloads under load: how each ended, and what was counted.
     """
-    if timeline.load is not None:
+    if isinstance(timeline, DownloadsTimeline) and timeline.load is not None:
         lines = load_lines(timeline, timeline.load)
     else:
         lines = [*_Drawing(timeline).lines(), *_ending(timeline)]
@@ -265,22 +279,18 @@ def _about(injected: Injected) -> str:
 
 def _ending(timeline: Timeline) -> list[Text]:
     lines = []
-    injected = timeline.injected
-    if injected is not None and (lost := lost_where(timeline)):
-        lines.append(Text(f"the packet did not reach {injected.receiver}: {lost}", "green"))
-    ends = ", ".join(
-        f"{end.host}'s socket: {end.error or 'open'}, {end.received:,} bytes received"
-        + ("" if end.intact else " AND NOT THOSE THAT WERE SENT")
-        for end in timeline.ends
-    )
+    if isinstance(timeline, PacketTimeline) and timeline.injected and (lost := lost_where(timeline)):
+        lines.append(Text(f"the packet did not reach {timeline.injected.receiver}: {lost}", "green"))
+    ends = ", ".join(map(_of_socket, timeline.ends)) if isinstance(timeline, ConnectionTimeline) else ""
     lines += [Text(words, _OOPS) for words in timeline.standstill]
     if timeline.refusal is not None:
         ends = ": ".join(timeline.refused)
     if ends:
         lines.append(Text(ends, "green" if timeline.complete else _OOPS))
-    if timeline.tries:
+    if isinstance(timeline, RetryingTimeline) and timeline.tries:
         lines.append(Text(", ".join(cost(timeline))))
-    lines += [Text(_of(exchange), "green" if exchange.answered else _OOPS) for exchange in timeline.exchanges]
+    if isinstance(timeline, DatagramsTimeline):
+        lines += [Text(_of(exchange), "green" if exchange.answered else _OOPS) for exchange in timeline.exchanges]
     counted = timeline.counters.statistics
     others = "".join(f", {count}" for count in timeline.counters.moved)
     entry = timeline.entry
@@ -288,6 +298,12 @@ def _ending(timeline: Timeline) -> list[Text]:
     invalid = f"INVALID by the nodes' count: {counted.get('invalid', 0)}"
     lines.append(Text(f"{invalid}{others}; conntrack entry at {timeline.node}: {left}"))
     return lines
+
+
+def _of_socket(end: SocketEnd) -> str:
+    """Return how a socket of a connection ended."""
+    intact = "" if end.intact else " AND NOT THOSE THAT WERE SENT"
+    return f"{end.host}'s socket: {end.error or 'open'}, {end.received:,} bytes received{intact}"
 
 
 def _of(exchange: Exchange) -> str:

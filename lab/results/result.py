@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lab.evidence.judgement import Judgement
-from lab.evidence.timeline import Timeline
+from lab.evidence.timeline import SavedTimeline
 from lab.verdict import Outcome, Verdict
 from lab.vocabulary import Backend, Behaviour, Family, ProxyMode
 
@@ -50,7 +50,7 @@ class Result:
     trial: Trial
     behaviour: Behaviour
     expected: Expectation
-    timeline: Timeline
+    timeline: SavedTimeline
     verdict: Verdict
 
     @property

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import errno
 import socket
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Final
 
 from lab.evidence.entry import Entry
-from lab.evidence.judgement import Judged
 from lab.evidence.packet import UDP, Packet, SocketAddress
-from lab.evidence.timeline import Exchange, Timeline
+from lab.evidence.sighting import Sighting
+from lab.evidence.timeline import DatagramsTimeline, Exchange
 from lab.fabric.lab import Lab
 from lab.netns.rtnetlink import no_address
 from lab.scenario.base import Scenario
 from lab.scenario.recorder import UnseenError
 from lab.scenario.roles import Roles
 from lab.traffic.tcp import datagram_socket
-from lab.verdict import Outcome, Verdict, disagreeing_witnesses
+from lab.verdict import datagrams
 from lab.vocabulary import Behaviour, Family
 from lab.wire.hold import Hold
 
@@ -38,12 +39,14 @@ class _Question:
     error: str | None = None
 
 
-class DatagramsScenario(Scenario):
+class DatagramsScenario(Scenario[DatagramsTimeline]):
     """Clients that ask by UDP from ports that they keep, and servers that answer. Made inside the running event loop.
 
     Nothing moves by itself: :meth:`settle` has the servers answer what has come, and the clients take it in. What was
     not there by then does not come, for barriers go behind the questions and behind the answers.
     """
+
+    decide = staticmethod(datagrams.decide)
 
     def __init__(self, lab: Lab, roles: Roles, family: Family, behaviour: Behaviour | None = None) -> None:
         super().__init__(lab, roles, family, behaviour)
@@ -170,46 +173,52 @@ class DatagramsScenario(Scenario):
 
     def entry(self) -> Entry | None:
         """Return the entry of the flow that was asked by last, as the node has it now; None where it is gone."""
-        return self._tables[0].entry(UDP, self._source, self._target)
+        return self._nodes.followed.entry(UDP, self._source, self._target)
 
     def _is_lost(self) -> bool:
         return not all(question.reached for question in self._questions)
 
-    def finish(self) -> Timeline:
+    def finish(self) -> DatagramsTimeline:
         """Stop the instruments, read the counters, and return what was seen."""
-        timeline = super().finish()
-        exchanges = tuple(self._exchange(timeline, question) for question in self._questions)
+        common = self._stop()
+        exchanges = tuple(_exchange(common["sightings"], self._target, question) for question in self._questions)
         complete = bool(exchanges) and all(exchange.answered for exchange in exchanges)
-        return replace(timeline, exchanges=exchanges, complete=complete)
+        return DatagramsTimeline(**{**common, "complete": complete}, exchanges=exchanges)
 
-    def _exchange(self, timeline: Timeline, question: _Question) -> Exchange:
-        packets = [
-            (sighting.outgoing, sighting.packet) for sighting in timeline.sightings if sighting.host == question.client
-        ]
-        asked = [
-            packet
-            for outgoing, packet in packets
-            if outgoing and packet.source == question.source and packet.payload_length == question.length
-        ]
-        if not asked:
-            raise UnseenError(f"the capture on {question.client} missed a question")
-        answers = (
-            packet
-            for outgoing, packet in packets
-            if not outgoing
-            and packet.destination == question.source
-            and packet.protocol == UDP
-            and packet.payload_length == question.length + _ANSWER
-        )
-        return Exchange(
-            question.client,
-            self._target,
-            asked[0],
-            tuple(question.reached),
-            next(answers, None),
-            question.answered,
-            None if question.answered else question.error,
-        )
+
+class LastDatagramScenario(DatagramsScenario):
+    """The same where the last question decides: those before it are there to be remembered by conntrack."""
+
+    decide = staticmethod(datagrams.decide_by_the_last)
+
+
+def _exchange(sightings: Iterable[Sighting], target: SocketAddress, question: _Question) -> Exchange:
+    """Return what came of a question, as its client's interface and socket have it."""
+    packets = [(sighting.outgoing, sighting.packet) for sighting in sightings if sighting.host == question.client]
+    asked = [
+        packet
+        for outgoing, packet in packets
+        if outgoing and packet.source == question.source and packet.payload_length == question.length
+    ]
+    if not asked:
+        raise UnseenError(f"the capture on {question.client} missed a question")
+    answers = (
+        packet
+        for outgoing, packet in packets
+        if not outgoing
+        and packet.destination == question.source
+        and packet.protocol == UDP
+        and packet.payload_length == question.length + _ANSWER
+    )
+    return Exchange(
+        question.client,
+        target,
+        asked[0],
+        tuple(question.reached),
+        next(answers, None),
+        question.answered,
+        None if question.answered else question.error,
+    )
 
 
 def _receive(sock: socket.socket) -> tuple[bytes, tuple[str, int]] | None:
@@ -222,63 +231,3 @@ def _receive(sock: socket.socket) -> tuple[bytes, tuple[str, int]] | None:
     except BlockingIOError:
         return None
     return words, sender
-
-
-# --- the verdict --------------------------------------------------------------------------------------
-
-
-def decide(timeline: Timeline) -> Verdict:
-    """Decide what became of the questions: the first that went wrong decides, the last where all went well."""
-    wrong = (exchange for exchange in timeline.exchanges if not exchange.answered)
-    return _decide(timeline, next(wrong, None) or _last(timeline))
-
-
-def decide_by_the_last(timeline: Timeline) -> Verdict:
-    """Decide what became of the last question: those before it are there to be remembered by conntrack."""
-    return _decide(timeline, _last(timeline))
-
-
-def _last(timeline: Timeline) -> Exchange | None:
-    return timeline.exchanges[-1] if timeline.exchanges else None
-
-
-def _decide(timeline: Timeline, decisive: Exchange | None) -> Verdict:
-    if decisive is None:
-        faults = tuple(disagreeing_witnesses(timeline))
-        return Verdict(Outcome.LOST, None, "", ("nobody asked",), faults, timeline.findings)
-    outcome, because = _outcome(timeline, decisive)
-    others = [_outcome(timeline, exchange)[1] for exchange in timeline.exchanges if exchange is not decisive]
-    if decisive.reached:  # where it reached nobody they are told already
-        others += timeline.counters.told
-    judged = _judged(timeline, decisive)
-    found = disagreeing_witnesses(timeline)
-    if judged is None and not timeline.counters.statistics.get("drop"):
-        found.append("the node's witness never saw the question")
-    if any(exchange.answered and exchange.answer is None for exchange in timeline.exchanges):
-        found.append("a socket took an answer that its host's capture did not see")
-    return Verdict(
-        outcome,
-        judged.judgement if judged else None,
-        judged.reason if judged else "",
-        (because, *others),
-        tuple(found),
-        timeline.findings,
-    )
-
-
-def _judged(timeline: Timeline, exchange: Exchange) -> Judged | None:
-    # Lengths and ports tell: in IPv6 datagrams have no number.
-    return next((judged for judged in timeline.judged if judged.packet == exchange.question), None)
-
-
-def _outcome(timeline: Timeline, exchange: Exchange) -> tuple[Outcome, str]:
-    if exchange.answered:
-        return Outcome.DELIVERED, f"answered by {', '.join(exchange.reached)}"
-    if exchange.error is not None:
-        return Outcome.REFUSED, exchange.error
-    if exchange.answer is not None and exchange.answer.source != exchange.target:
-        return Outcome.LEAKED, f"answer came from {exchange.answer.source.address}"
-    if exchange.reached:
-        return Outcome.LOST, f"no answer, reached {', '.join(exchange.reached)}"
-    why = (*timeline.counters.other_drops, *timeline.counters.moved)
-    return Outcome.LOST, ", ".join(("reached no server", *why))

@@ -6,20 +6,21 @@ import asyncio
 import errno
 import time
 from collections import Counter
-from dataclasses import replace
 from typing import ClassVar, Final
 
 from lab.errors import InputError, LabError, raise_if_of_machine
-from lab.evidence.timeline import Download, Load, Timeline
+from lab.evidence.timeline import Download, DownloadsTimeline, Load
 from lab.fabric import congestion
 from lab.fabric.host import RunningHost
 from lab.fabric.lab import Lab
 from lab.netns import RunningProgram
 from lab.netns.tcp_counters import tcp_counters
-from lab.scenario.base import RefusedError, Scenario, one_processor
+from lab.scenario.base import Scenario
+from lab.scenario.processor import one_processor
 from lab.scenario.roles import Roles
 from lab.traffic import http
 from lab.traffic.tcp import A_MOMENT, Attempt, listen, stream
+from lab.verdict import downloads
 from lab.vocabulary import Behaviour, Family
 
 # Before conntrack (-200): what is still under way when the downloads are over would be counted after it was logged.
@@ -36,10 +37,11 @@ _LIMIT: Final = 60.0  # seconds; a generous end to downloads that take three
 _WINDOW: Final = 16384  # bytes that the client offers at most, so that a packet held back is soon a window late
 
 
-class DownloadsScenario(Scenario):
+class DownloadsScenario(Scenario[DownloadsTimeline]):
     """A lab whose client downloads. Its packets are counted: to record each would slow down what is looked at."""
 
     sees_each: ClassVar = False
+    decide = staticmethod(downloads.decide)
 
     def __init__(self, lab: Lab, roles: Roles, family: Family, behaviour: Behaviour | None = None) -> None:
         super().__init__(lab, roles, family, behaviour)
@@ -141,23 +143,13 @@ class DownloadsScenario(Scenario):
                 await self.barrier()
         except OSError as error:
             raise_if_of_machine(error)
-            self._refusal = errno.errorcode.get(error.errno or 0, str(error))
-            raise RefusedError(f"no connection to {self._target}: {self._refusal}") from None
+            raise self.refuse(errno.errorcode.get(error.errno or 0, str(error))) from None
         finally:
             listener.close()
 
-    async def barrier(self, server: str | None = None) -> None:
-        """Send a datagram from the client to the server, back and there again, behind everything on the same path."""
-        try:
-            await self._echo(server or self._server)
-        except (TimeoutError, OSError) as failure:
-            raise_if_of_machine(failure)
-            self._faults.append(f"the barrier datagram did not come back: {failure or 'no answer'}")
-        self.recorder.read()
-
-    def finish(self) -> Timeline:
+    def finish(self) -> DownloadsTimeline:
         """Stop the instruments, read the counters, and return what was counted."""
-        return replace(super().finish(), load=self._load)
+        return DownloadsTimeline(**self._stop(), load=self._load)
 
 
 def _download(program: RunningProgram, code: int, content: bytes) -> Download:

@@ -1,4 +1,4 @@
-"""All instruments of a running lab in one event loop: captures on every host, conntrack's word on every node."""
+"""All instruments of a running lab in one event loop: captures on every host, the witness on every node."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from lab.evidence.packet import TCP, UDP, Packet
 from lab.evidence.sighting import LOCAL, Sighting
 from lab.fabric.lab import Lab
 from lab.topology.model import Topology
+from lab.traffic import tcp
 from lab.wire.capture import Capture
-
-_BOUND = 10.0  # seconds; a generous end to waits that an event ends within a millisecond
 
 
 class UnseenError(LabError):
@@ -41,7 +40,7 @@ class Recorder:
     """
 
     def __init__(self, lab: Lab, nodes: Sequence[str], *, each: bool = True) -> None:
-        self._each = each
+        self.sees_each = each
         self.sightings: list[Sighting] = []
         self.judged: list[Judged] = []
         self.entry_events: list[EntryEvent] = []
@@ -108,10 +107,10 @@ class Recorder:
         for listener in self._listeners:
             listener(sighting)
 
-    async def until(self, condition: Callable[[], bool], what: str, *, within: float = _BOUND) -> None:
+    async def until(self, condition: Callable[[], bool], what: str, *, within: float | None = None) -> None:
         """Wait until ``condition`` holds, asked again whenever something was seen.
 
-        :param within: as many seconds.
+        :param within: as many seconds, :data:`lab.traffic.tcp.BOUND` when None.
         :raises UnseenError: it did not; says ``what`` was waited for.
         """
         self.read()
@@ -119,6 +118,7 @@ class Recorder:
             return
         future: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append((condition, future))
+        within = tcp.BOUND if within is None else within
         try:
             await asyncio.wait_for(future, within)
         except TimeoutError:
@@ -140,7 +140,7 @@ class Recorder:
 
     def stop(self) -> None:
         """Leave the event loop. What was not read by now was not counted by the nodes' counters either."""
-        if not self._each:
+        if not self.sees_each:
             for pairing, _log in self._logs:
                 self.judged += pairing.let_through()
         self.close()
@@ -161,5 +161,5 @@ def _far_ends(topology: Topology) -> Mapping[tuple[str, str], tuple[str, str]]:
 
 
 def _is_of_a_flow(packet: Packet) -> bool:
-    """Tell it from what kernels say on a new link by themselves, while one capture is made and the other is not."""
+    """Check whether it is none of what kernels send on a new link by themselves, before both captures are made."""
     return packet.protocol in (TCP, UDP) or (packet.icmp is not None and packet.icmp.quoted is not None)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lab.evidence.timeline import Timeline, Try
+from lab.evidence.timeline import RetryingTimeline, Try
 from lab.fabric.lab import Lab
-from lab.scenario.connection import WHOLE, ConnectionScenario
+from lab.scenario.connection import Disturbed
 from lab.scenario.roles import Roles
+from lab.scenario.stream import WHOLE
 from lab.traffic.tcp import FAREWELL, REQUEST, TcpEnd, stream
+from lab.verdict import retrying
 from lab.vocabulary import Behaviour, Family
 
 
-class RetryingScenario(ConnectionScenario):
+class RetryingScenario(Disturbed[RetryingTimeline]):
     """A connection whose client does not give up."""
+
+    decide = staticmethod(retrying.decide)
 
     def __init__(self, lab: Lab, roles: Roles, family: Family, behaviour: Behaviour | None = None) -> None:
         super().__init__(lab, roles, family, behaviour)
@@ -28,8 +32,6 @@ class RetryingScenario(ConnectionScenario):
             return
         own = self.roles.client_address
         self._second = client, server = await self._handshake(replace(own, port=own.port + 1))
-        for end in self._second:
-            self.lab.keep(end)
         await client.send(REQUEST)
         await server.receive(len(REQUEST))
         await server.send(stream(0, WHOLE))
@@ -38,13 +40,16 @@ class RetryingScenario(ConnectionScenario):
         await server.receive(len(REQUEST + FAREWELL))
         await self.barrier()
 
-    def finish(self) -> Timeline:
+    def finish(self) -> RetryingTimeline:
         """Stop the instruments, read the counters, close the connections, and return what was seen."""
         tries = tuple(_try(*ends) for ends in (self._ends, self._second) if ends is not None)
-        timeline = super().finish()
+        common, first_numbers = self._stop(), self._following.first_numbers(self.roles.client)
+        ends = self._close_sockets()
         for end in self._second or ():
             end.close()
-        return replace(timeline, tries=tries, wanted=WHOLE)
+        return RetryingTimeline(
+            **common, injected=self._injected, first_numbers=first_numbers, ends=ends, tries=tries, wanted=WHOLE
+        )
 
 
 def _try(client: TcpEnd, server: TcpEnd) -> Try:

@@ -7,17 +7,17 @@ moves. What is judged is the packet alone: there is no socket that could live or
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
 from lab.errors import InputError
 from lab.evidence.judgement import Judged, Judgement
 from lab.evidence.packet import TCP, Packet, SocketAddress, decode
-from lab.evidence.timeline import Injected, Timeline
+from lab.evidence.timeline import Injected, PacketTimeline
 from lab.fabric.lab import Lab
-from lab.scenario.base import RefusedError, Scenario
+from lab.scenario.base import Scenario
 from lab.scenario.recorder import UnseenError
 from lab.scenario.roles import Roles
+from lab.verdict import packet
 from lab.vocabulary import Behaviour, Family
 from lab.wire.craft import Segment, craft
 
@@ -100,11 +100,13 @@ class Peer:
         return self.say("R", sequence)
 
 
-class ScriptedScenario(Scenario):
+class ScriptedScenario(Scenario[PacketTimeline]):
     """One lab in which both ends of a connection are scripted.
 
     :ivar client: and ``server``: the two ends; the client talks to the VIP where there is one.
     """
+
+    decide = staticmethod(packet.decide)
 
     def __init__(self, lab: Lab, roles: Roles, family: Family, behaviour: Behaviour | None = None) -> None:
         super().__init__(lab, roles, family, behaviour)
@@ -132,7 +134,7 @@ class ScriptedScenario(Scenario):
         if packet is None:
             raise InputError(f"the lab cannot read the segment that it is to send: {segment}")
         host, destination = self._host_of(peer), packet.destination.address
-        if self.roles.node in self._passed(host, destination):
+        if self.roles.node in self.passed(host, destination):
             self._said.append(packet)  # what passes the node by it has no word on
         self._injector(host, destination).send(data)
         return packet
@@ -148,17 +150,14 @@ class ScriptedScenario(Scenario):
         syn = self.client.syn()
         await self.heard()
         if not self._find_server(syn):
-            self._refusal, self._trace = "the SYN came to no server", f"it {self._lost_where(syn)}"
-            raise RefusedError(f"no connection to {self._target}: {self._refusal}")
+            raise self.refuse("the SYN came to no server", f"it {self.lost_where(syn)}")
         answer = self.server.syn_ack()
         await self.heard()
         sources = [one.packet.source for one in self.seen(self.roles.client, flags="SA", outgoing=False)]
         if sources != [self._target]:
             if sources:
-                self._refusal = f"the SYN,ACK came from {sources[0].address}"
-            else:
-                self._refusal, self._trace = "the SYN,ACK never came back", f"it {self._lost_where(answer)}"
-            raise RefusedError(f"no connection to {self._target}: {self._refusal}")
+                raise self.refuse(f"the SYN,ACK came from {sources[0].address}")
+            raise self.refuse("the SYN,ACK never came back", f"it {self.lost_where(answer)}")
         self.client.ack()
         await self.heard()
         self._complete = True
@@ -173,7 +172,7 @@ class ScriptedScenario(Scenario):
                 if came.packet.likeness == syn.likeness:
                     self._server, self._server_address = host, address
                     self.server.own, self.server.to = address, came.packet.source
-                    source, destination = self._translated(syn)
+                    source, destination = self._nodes.translated(syn)
                     self._peer = source
                     if (came.packet.source, came.packet.destination) != (source, destination):
                         words = f"the SYN came as {came.packet.source} > {came.packet.destination}"
@@ -229,10 +228,10 @@ class ScriptedScenario(Scenario):
         is_client = packet.source == self.client.own
         hosts = (self.roles.client, self._server) if is_client else (self._server, self.roles.client)
         receiver = self.server if is_client else self.client
-        nodes = self._passed(hosts[0], packet.destination.address)
+        nodes = self.passed(hosts[0], packet.destination.address)
         self._injected = Injected(*hosts, packet, True, None, WINDOW, receiver.first + receiver.next, nodes=nodes)
 
-    def finish(self) -> Timeline:
+    def finish(self) -> PacketTimeline:
         """Stop the instruments, read the counters, and return what was seen."""
         first = {self.roles.client: self.client.first, self._server: self.server.first}
-        return replace(super().finish(), first_numbers=first)
+        return PacketTimeline(**self._stop(), injected=self._injected, first_numbers=first)

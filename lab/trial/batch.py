@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
 from lab import __version__
-from lab.cases import CASES, HEADLINE, Case
+from lab.cases import CASES, HEADLINE, AnyCase
 from lab.errors import InputError, LabError, MachineError, MissingError
 from lab.evidence.timeline import Timeline
 from lab.fixes import Fix
@@ -50,7 +50,7 @@ class Selection:
 
 
 def select(
-    cases: Sequence[Case],
+    cases: Sequence[AnyCase],
     fixes: Sequence[Fix],
     topology: Topology | None,
     family: Family,
@@ -76,7 +76,7 @@ def select(
     if service is not None:
         _check_service(service, places, family, everywhere=named)
     chosen: list[_Place] = []
-    refused: dict[str, list[Case]] = {}
+    refused: dict[str, list[AnyCase]] = {}
     for case, place in zip(cases, places, strict=True):
         try:
             chosen.append(_Place(case, place, case.roles(place, family, service)))
@@ -117,7 +117,7 @@ def select(
 class _Place(NamedTuple):
     """Where a case runs."""
 
-    case: Case
+    case: AnyCase
     topology: Topology
     roles: Roles
 
@@ -129,7 +129,7 @@ class _Place(NamedTuple):
 
 
 def _places(
-    cases: Sequence[Case], topology: Topology | None, proxy: ProxyChoice, settings: Settings
+    cases: Sequence[AnyCase], topology: Topology | None, proxy: ProxyChoice, settings: Settings
 ) -> Iterator[Topology]:
     if topology is not None:
         return itertools.repeat(with_proxy(topology, *proxy, settings), len(cases))
@@ -160,7 +160,7 @@ def _check_service(service: str, places: Sequence[Topology], family: Family, *, 
         raise wrong[0]
 
 
-def _cure(case: Case, topology: Topology | None, family: Family, service: str | None) -> str | None:
+def _cure(case: AnyCase, topology: Topology | None, family: Family, service: str | None) -> str | None:
     """Say what would do instead: the case's own topology, and the cases that can run in this one."""
     if topology is None:
         return "leave the Service away" if service is not None else None
@@ -169,7 +169,7 @@ def _cure(case: Case, topology: Topology | None, family: Family, service: str | 
     return f"{cure}; in {topology.name} can run: {', '.join(can) or 'no case'}" if len(can) <= _FEW else cure
 
 
-def _can_run(case: Case, topology: Topology, family: Family, service: str | None) -> bool:
+def _can_run(case: AnyCase, topology: Topology, family: Family, service: str | None) -> bool:
     try:
         case.roles(topology, family, service)
     except InputError:
@@ -177,7 +177,7 @@ def _can_run(case: Case, topology: Topology, family: Family, service: str | None
     return True
 
 
-def _left_out(refused: Mapping[str, Sequence[Case]], topology: Topology | None) -> Iterator[str]:
+def _left_out(refused: Mapping[str, Sequence[AnyCase]], topology: Topology | None) -> Iterator[str]:
     for reason, cases in refused.items():
         count = f"{len(cases)} {'case is' if len(cases) == 1 else 'cases are'} left out"
         where = f" for {topology.name}" if topology else ""

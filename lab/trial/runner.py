@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeAlias
+from functools import partial
+from typing import Final, TypeAlias, TypeVar
 
 from lab.errors import HeldUpWarning, InputError, LabError, MachineError, MissingError, warn
 from lab.evidence.timeline import Timeline
@@ -20,6 +21,8 @@ from lab.vocabulary import Behaviour
 #: Takes what was seen in a trial.
 Keep: TypeAlias = Callable[[Timeline], None]
 
+E = TypeVar("E", bound=Timeline)
+
 
 def _forget(_timeline: Timeline) -> None:
     pass
@@ -32,7 +35,7 @@ class HeldUpError(LabError):
     """The machine kept a trial from running for so long that what came of it may be the clock's doing: try it again."""
 
 
-async def carry_out(steps: Callable[[Any], Awaitable[None]], scenario: Scenario, keep: Keep = _forget) -> Timeline:
+async def carry_out(steps: Callable[[], Awaitable[None]], scenario: Scenario[E], keep: Keep = _forget) -> E:
     """Carry out a case's steps in a scenario, and return what was seen.
 
     A connection that is refused, stays half open or stands still is an outcome like others, and ends it.
@@ -44,7 +47,7 @@ async def carry_out(steps: Callable[[Any], Awaitable[None]], scenario: Scenario,
     """
     try:
         with contextlib.suppress(RefusedError, HalfOpenError):
-            await steps(scenario)
+            await steps()
     except StalledError as standstill:
         scenario.stand_still(str(standstill))
     except Exception as error:
@@ -72,7 +75,7 @@ def _check_punctual(timeline: Timeline, came: str) -> None:
 def judge(setting: Setting, behaviour: Behaviour, timeline: Timeline) -> Result:
     """Decide what became of a trial, and lay it beside what a kernel of this behaviour should have done."""
     expected = setting.case.expected(behaviour, setting.protection)
-    return Result(setting.trial, behaviour, expected, timeline, setting.case.decide(timeline))
+    return Result(setting.trial, behaviour, expected, timeline, setting.case.scenario.decide(timeline))
 
 
 async def run(setting: Setting, behaviour: Behaviour, keep: Keep = _forget) -> Result:
@@ -114,7 +117,7 @@ async def run_in(lab: Lab, setting: Setting, behaviour: Behaviour, keep: Keep = 
     for feature in case.needs:
         require(feature)
     scenario = case.scenario(lab, setting.roles, setting.family, behaviour)
-    result = judge(setting, behaviour, await carry_out(case.steps, scenario, keep))
+    result = judge(setting, behaviour, await carry_out(partial(case.steps, scenario), scenario, keep))
     if not result.as_expected:
         verdict = result.verdict
         came = (f"{verdict.outcome} ({verdict.decided_by})", *verdict.disagreements)

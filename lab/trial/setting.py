@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from lab.cases import Case
+from lab.cases import AnyCase
 from lab.cases.demands import answered_at_node, to_vips
 from lab.errors import InputError
 from lab.fixes import Fix, Protection
@@ -25,7 +25,7 @@ class Setting:
     :param said: the settings that its nodes have besides those of the topology, as options.
     """
 
-    case: Case
+    case: AnyCase
     fix: Fix
     topology: Topology
     family: Family

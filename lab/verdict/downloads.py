@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 from lab.evidence.judgement import Judgement
-from lab.evidence.timeline import Load, Timeline
-from lab.verdict import Outcome, Verdict, broken, miscounts
+from lab.evidence.timeline import DownloadsTimeline, Load
+from lab.verdict.verdict import Outcome, Verdict
+from lab.verdict.witnesses import broken, miscounts
 
 _RESET_BY_PEER, _STOOD_STILL = 56, 28  # curl(1), EXIT CODES
 
 
-def decide(timeline: Timeline) -> Verdict:
+def decide(timeline: DownloadsTimeline) -> Verdict:
     """Decide what became of the downloads, and what conntrack made of the late packets that there must have been.
 
     Where no packet came late nothing was judged, and so nothing is proved.
@@ -27,7 +28,7 @@ def decide(timeline: Timeline) -> Verdict:
     return Verdict(outcome, judgement, _reason(timeline, judgement), because, disagreements, timeline.findings)
 
 
-def _judgement(timeline: Timeline, load: Load) -> Judgement | None:
+def _judgement(timeline: DownloadsTimeline, load: Load) -> Judgement | None:
     """Return the harshest word that conntrack had; None where nothing came late."""
     words = {judged.judgement for judged in timeline.judged}
     for word in (Judgement.INVALID, Judgement.IGNORED):
@@ -39,7 +40,7 @@ def _judgement(timeline: Timeline, load: Load) -> Judgement | None:
     return Judgement.ACCEPTED if tracked else Judgement.UNTRACKED
 
 
-def reasons(timeline: Timeline, judgement: Judgement | None = None) -> Counter[str]:
+def reasons(timeline: DownloadsTimeline, judgement: Judgement | None = None) -> Counter[str]:
     """Return the kernel's words about what it did not like, without their numbers, and how often it used them.
 
     :param judgement: only about packets with this one.
@@ -51,12 +52,12 @@ def reasons(timeline: Timeline, judgement: Judgement | None = None) -> Counter[s
     )
 
 
-def _reason(timeline: Timeline, judgement: Judgement | None) -> str:
+def _reason(timeline: DownloadsTimeline, judgement: Judgement | None) -> str:
     often = reasons(timeline, judgement).most_common(1)
     return often[0][0] if often else ""
 
 
-def _outcome(timeline: Timeline, load: Load) -> tuple[Outcome, tuple[str, ...]]:
+def _outcome(timeline: DownloadsTimeline, load: Load) -> tuple[Outcome, tuple[str, ...]]:
     whole = sum(one.exit_code == 0 and one.received == load.size for one in load.downloads)
     count = len(load.downloads)
     arrived = f"{whole} of {count} downloads whole"
@@ -72,7 +73,7 @@ def _outcome(timeline: Timeline, load: Load) -> tuple[Outcome, tuple[str, ...]]:
     return (Outcome.STALLED if _STOOD_STILL in codes else Outcome.LOST), (arrived, failed, words, late)
 
 
-def _disagreements(timeline: Timeline, load: Load, outcome: Outcome) -> list[str]:
+def _disagreements(timeline: DownloadsTimeline, load: Load, outcome: Outcome) -> list[str]:
     found = miscounts(timeline)
     if not all(one.intact for one in load.downloads):
         found.append("a client received bytes that the server does not have there")

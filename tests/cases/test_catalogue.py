@@ -13,7 +13,6 @@ from lab.evidence.judgement import Judgement
 from lab.fixes import NONE
 from lab.results.result import Expectation
 from lab.scenario import Scenario
-from lab.scenario.recorder import Recorder
 from lab.topology.reader import load
 from lab.trial import probe, runner
 from lab.trial.setting import Setting
@@ -87,10 +86,7 @@ def test_every_check_decides(case, result, answer, monkeypatch):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    for module in ("lab.scenario.base", "lab.scenario.recorder", "lab.traffic.tcp"):
-        monkeypatch.setattr(f"{module}._BOUND", SOON)
-    for until in (Scenario.until, Recorder.until):
-        monkeypatch.setitem(until.__kwdefaults__, "within", SOON)
+    monkeypatch.setattr("lab.traffic.tcp.BOUND", SOON)
 
 
 @pytest.mark.parametrize("host", ["client", "server"])

@@ -259,7 +259,7 @@ class TestDescriptors:
     def test_in_the_middle_of_a_trial(self, environment):
         """The last ones are taken when the scenario stands: none is left for a connection, or for a barrier."""
         code = (
-            "import sys, os, resource, lab.scenario.base as base, lab.scenario.connection as connection\n"
+            "import sys, os, resource, lab.scenario.barrier as barrier, lab.scenario.connection as connection\n"
             "def hold_all():\n"
             "    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir('/proc/self/fd'))), 4096))\n"
             "real = getattr({0}, '{1}')\n"
@@ -270,7 +270,7 @@ class TestDescriptors:
             "sys.argv = ['lab', 'run', 'in-window', '--fix', 'none']\n"
             "from lab.__main__ import main; main()"
         )
-        for where in (("base.Scenario", "_echo"), ("connection.ConnectionScenario", "_handshake")):
+        for where in (("barrier.Barrier", "_echo"), ("connection.ConnectionScenario", "_handshake")):
             done = subprocess.run(
                 [sys.executable, "-P", "-c", code.replace("{0}", where[0]).replace("{1}", where[1])],
                 env=environment, capture_output=True, text=True, check=False,

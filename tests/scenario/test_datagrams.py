@@ -8,10 +8,10 @@ from lab.evidence.entry import Entry
 from lab.evidence.judgement import Judged, Judgement
 from lab.evidence.packet import UDP, Packet, SocketAddress
 from lab.evidence.sighting import Sighting
-from lab.evidence.timeline import Check, Counters, Exchange, Timeline
+from lab.evidence.timeline import Check, Counters, DatagramsTimeline, Exchange
 from lab.report.terminal import timeline_text
-from lab.scenario.datagrams import decide, decide_by_the_last
 from lab.verdict import Outcome
+from lab.verdict.datagrams import decide, decide_by_the_last
 
 CLIENT, POD, VIP = SocketAddress("10.0.0.2", 34567), SocketAddress("10.0.1.2", 53), SocketAddress("10.96.0.10", 53)
 QUESTION = Packet(CLIENT, VIP, UDP, 7, 10)
@@ -26,7 +26,7 @@ REFUSED = dataclasses.replace(UNHEARD, error="ECONNREFUSED")
 
 
 def timeline(*exchanges, statistics=None, **changes):
-    whole = Timeline(
+    whole = DatagramsTimeline(
         client="client",
         node="node",
         server="dns-1",
@@ -34,7 +34,6 @@ def timeline(*exchanges, statistics=None, **changes):
         client_address=CLIENT,
         server_address=POD,
         peer_address=CLIENT,
-        injected=None,
         sightings=(
             Sighting(1_000_000, "client", "eth0", True, QUESTION),
             Sighting(1_001_000, "node", "client", False, QUESTION),

@@ -17,7 +17,7 @@ from lab.cases import CASES, congested
 from lab.errors import InputError, MissingError
 from lab.evidence.judgement import Judged, Judgement
 from lab.evidence.packet import ACK, TCP, Packet, SocketAddress, TcpHeader
-from lab.evidence.timeline import Counters, Download, Load, Timeline
+from lab.evidence.timeline import Counters, Download, DownloadsTimeline, Load
 from lab.fabric import congestion
 from lab.fixes import BE_LIBERAL, FIXES, NONE
 from lab.netns import ProgramError
@@ -61,7 +61,7 @@ def judged(number, state, reason=UNDER):
 def timeline(downloads=(WHOLE, WHOLE), *, invalid=0, ignored=0, late=5, held=9, reset=0, established=100, **changes):
     words = [judged(number, "invalid") for number in range(invalid)]
     words += [judged(invalid + number, "established") for number in range(ignored)]
-    whole = Timeline(
+    whole = DownloadsTimeline(
         client="client",
         node="node",
         server="server",
@@ -69,7 +69,6 @@ def timeline(downloads=(WHOLE, WHOLE), *, invalid=0, ignored=0, late=5, held=9, 
         client_address=CLIENT,
         server_address=POD,
         peer_address=CLIENT,
-        injected=None,
         sightings=(),
         judged=tuple(words),
         entry_events=(),

@@ -8,10 +8,10 @@ import pytest
 from lab.evidence.judgement import Judgement
 from lab.fabric.lab import Lab
 from lab.scenario import ConnectionScenario, DownloadsScenario, one_processor
-from lab.scenario.base import Scenario
-from lab.scenario.recorder import Recorder
+from lab.scenario.nodes import Nodes
 from lab.scenario.roles import roles_in
 from lab.topology.reader import load
+from lab.traffic import tcp
 from lab.vocabulary import Behaviour, Family
 from lab.wire.capture import Capture
 
@@ -104,7 +104,7 @@ def test_a_barrier_waits_for_what_is_in_another_queue(late):
 
 
 def test_what_never_comes_to_the_other_end_is_a_fault(late, monkeypatch):
-    monkeypatch.setitem(Recorder.until.__kwdefaults__, "within", A_MOMENT)
+    monkeypatch.setattr(tcp, "BOUND", A_MOMENT)
 
     async def script(scenario):
         await scenario.establish()
@@ -117,14 +117,14 @@ def test_what_never_comes_to_the_other_end_is_a_fault(late, monkeypatch):
 
 
 def test_what_was_invalid_after_the_counting_is_not_logged_either(monkeypatch):
-    count, more = Scenario._count, []
+    count, more = Nodes.count, []
 
-    def count_and_inject(scenario):
-        counters = count(scenario)
+    def count_and_inject(nodes, recorder):
+        counters = count(nodes, recorder)
         more.pop()()
         return counters
 
-    monkeypatch.setattr(Scenario, "_count", count_and_inject)
+    monkeypatch.setattr(Nodes, "count", count_and_inject)
 
     async def script(scenario):
         from lab.wire.craft import craft

@@ -12,7 +12,8 @@ from lab.report.terminal import timeline_text
 from lab.topology.reader import load
 from lab.trial import probe, runner
 from lab.trial.setting import Setting
-from lab.verdict import Outcome, cost, decide_retrying, round_trips
+from lab.verdict import Outcome
+from lab.verdict.retrying import cost, decide, round_trips
 from lab.vocabulary import Family
 
 pytestmark = pytest.mark.kernel
@@ -59,12 +60,9 @@ def test_a_second_try_that_fails_as_well_is_a_reset(retried):
         return dataclasses.replace(retried.timeline, tries=(retried.timeline.tries[0], second))
 
     for second in (Try("ECONNRESET", 5000, 4000, True), Try(None, 4000, 4000, True)):
-        assert decide_retrying(with_second(second)).outcome is Outcome.RESET
-    assert (
-        decide_retrying(dataclasses.replace(retried.timeline, tries=retried.timeline.tries[:1])).outcome
-        is Outcome.RESET
-    )
-    wrong = decide_retrying(with_second(Try(None, 5000, 5000, False)))
+        assert decide(with_second(second)).outcome is Outcome.RESET
+    assert decide(dataclasses.replace(retried.timeline, tries=retried.timeline.tries[:1])).outcome is Outcome.RESET
+    wrong = decide(with_second(Try(None, 5000, 5000, False)))
     assert "a client received bytes that were not sent" in wrong.disagreements
 
 

@@ -19,7 +19,9 @@ from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
 from lab.trial import probe, runner
 from lab.trial.setting import Setting
-from lab.verdict import Outcome, leaked, resets
+from lab.verdict import Outcome
+from lab.verdict.connection import resets
+from lab.verdict.packet import leaked
 from lab.vocabulary import Backend, Behaviour, Family, ProxyMode
 
 pytestmark = pytest.mark.kernel

@@ -9,16 +9,22 @@ from lab.cases.case import Case, always, injection, on_every_kernel
 from lab.evidence.judgement import Judgement
 from lab.fixes import FIXES
 from lab.report import forms
-from lab.scenario import ScriptedScenario
+from lab.scenario import ConnectionScenario, ScriptedScenario
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
 from lab.traffic import tcp
 from lab.trial import batch, probe, runner
 from lab.trial.setting import Setting
-from lab.verdict import Outcome, decide_packet
+from lab.verdict import Outcome, packet
 from lab.vocabulary import Backend, Family, ProxyMode
 
 pytestmark = pytest.mark.kernel
+
+
+class PacketAlone(ConnectionScenario):
+    """A connection of which only what became of the judged packet decides."""
+
+    decide = staticmethod(packet.decide)
 
 
 async def healthy(scenario):
@@ -60,7 +66,7 @@ def test_a_drop_by_a_rule_of_nftables_that_is_nobodys_fix_is_put_down_to_it():
         scenario.load("node", OWN + rule)
         await scenario.inject(scenario.from_server(0, scenario.next_bytes(7)))
 
-    verdict = result_of(steps, decide=decide_packet).verdict
+    verdict = result_of(steps, scenario=PacketAlone).verdict
     assert (verdict.outcome, verdict.judgement) == (Outcome.DROPPED, Judgement.ACCEPTED)
     assert verdict.because[0].startswith("ended at node: node: table ip own: tcp sport 80")
     assert verdict.because[0].endswith("counted 1")
@@ -74,7 +80,7 @@ def test_a_drop_by_a_rule_of_iptables_that_is_nobodys_fix_is_put_down_to_it(back
         scenario.node.run(f"iptables-{backend}", "-I", "FORWARD", "1", *rule, "-j", "DROP")
         await scenario.inject(scenario.from_server(0, scenario.next_bytes(7)))
 
-    verdict = result_of(steps, decide=decide_packet, backend=backend).verdict
+    verdict = result_of(steps, scenario=PacketAlone, backend=backend).verdict
     assert (verdict.outcome, verdict.judgement) == (Outcome.DROPPED, Judgement.ACCEPTED)
     assert verdict.because[0].startswith("ended at node: node: -A FORWARD -p tcp")
     assert verdict.because[0].endswith("-j DROP counted 1")
@@ -105,7 +111,7 @@ def test_a_packet_that_no_rule_counted_is_not_said_to_be_dropped_by_one():
         scenario.load("node", OWN + "add rule ip own forward tcp sport 80 tcp flags psh ip length < 100 drop\n")
         await scenario.inject(scenario.from_server(0, scenario.next_bytes(7)))
 
-    verdict = result_of(steps, decide=decide_packet).verdict
+    verdict = result_of(steps, scenario=PacketAlone).verdict
     assert verdict.because[0] == "ended at node, and no rule that counts has dropped it"
 
 
@@ -116,7 +122,7 @@ def test_scripted_ends_answer_to_whom_a_masquerading_node_is(mode):
         scenario.judge(scenario.client.data(7))
         await scenario.heard()
 
-    result = result_of(steps, masquerade=True, scenario=ScriptedScenario, decide=decide_packet, mode=mode)
+    result = result_of(steps, masquerade=True, scenario=ScriptedScenario, mode=mode)
     verdict, timeline = result.verdict, result.timeline
     assert timeline.peer_address.address != timeline.client_address.address
     assert (verdict.outcome, verdict.judgement, verdict.disagreements) == (Outcome.DELIVERED, Judgement.ACCEPTED, ())
@@ -129,7 +135,7 @@ def test_a_syn_that_is_rightly_masqueraded_is_not_leaked():
         assert scenario._find_server(syn)
         scenario.judge(syn)
 
-    verdict = result_of(steps, masquerade=True, scenario=ScriptedScenario, decide=decide_packet).verdict
+    verdict = result_of(steps, masquerade=True, scenario=ScriptedScenario).verdict
     assert (verdict.outcome, verdict.judgement, verdict.disagreements) == (Outcome.DELIVERED, Judgement.NEW, ())
 
 
@@ -179,7 +185,7 @@ def test_a_bug_in_one_trial_keeps_its_traceback_and_loses_no_other(capsys):
 
 def test_a_connection_that_stands_still_is_stalled_and_no_error(monkeypatch):
 
-    monkeypatch.setattr(tcp, "_BOUND", 0.3)
+    monkeypatch.setattr(tcp, "BOUND", 0.3)
 
     async def steps(scenario):
         await scenario.establish()
@@ -192,7 +198,7 @@ def test_a_connection_that_stands_still_is_stalled_and_no_error(monkeypatch):
     assert verdict.because[0] == "server: the connection stood still for 0 s"
 
 
-def a_setting(steps, *, masquerade=False, mode=None, backend=None, **kind):
+def a_setting(steps, *, scenario=ConnectionScenario, masquerade=False, mode=None, backend=None):
     topology = with_proxy(load("kube-proxy"), mode, None, backend)
     if masquerade:
         hosts = (dataclasses.replace(host, masquerade_all=True) if host.proxy_mode else host for host in topology.hosts)
@@ -202,9 +208,9 @@ def a_setting(steps, *, masquerade=False, mode=None, backend=None, **kind):
         title="",
         story="",
         threads=(),
+        scenario=scenario,
         steps=steps,
         expectations=on_every_kernel(always(None, Outcome.CONNECTED)),
-        **kind,
     )
     return Setting(case, FIXES["none"], topology, Family.IPV4)
 

@@ -7,9 +7,12 @@ import pytest
 from lab.evidence.judgement import Judged, Judgement
 from lab.evidence.packet import ACK, FIN, ICMP, PSH, RST, TCP, IcmpHeader, Packet, SocketAddress, TcpHeader
 from lab.evidence.sighting import LOCAL, Sighting
-from lab.evidence.timeline import Check, Counters, Injected, SocketEnd, Timeline
+from lab.evidence.timeline import Check, ConnectionTimeline, Counters, Injected, SocketEnd
 from lab.evidence.window import Prediction, by_state
-from lab.verdict import Outcome, decide, decide_packet, lost_where
+from lab.verdict import Outcome
+from lab.verdict import packet as of_packet
+from lab.verdict.connection import decide
+from lab.verdict.packet import lost_where
 
 CLIENT, POD, VIP = SocketAddress("10.0.0.2", 34567), SocketAddress("10.0.1.2", 80), SocketAddress("192.168.0.2", 80)
 
@@ -30,7 +33,7 @@ def timeline(*sightings, state="invalid", reason="SEQ is over", dropped=None, er
     if RESET in sightings:
         judged.append(Judged("node", 45, RESET.packet, "invalid", "invalid new"))
     invalid = sum(word.state == "invalid" for word in judged)
-    whole = Timeline(
+    whole = ConnectionTimeline(
         client="client",
         node="node",
         server="server",
@@ -317,11 +320,11 @@ def test_how_both_sockets_ended_is_told():
 
 def test_a_packet_alone_is_decided_without_sockets():
     nobody = {"ends": (), "complete": True}
-    assert decide_packet(timeline(LEAKED, **nobody)).outcome is Outcome.LEAKED
+    assert of_packet.decide(timeline(LEAKED, **nobody)).outcome is Outcome.LEAKED
     unjudged = {"injected": None, "judged": (), "counters": Counters({}, {}, None), "ends": ()}
-    assert decide_packet(timeline(**unjudged, complete=True)).outcome is Outcome.CONNECTED
-    assert decide_packet(timeline(**unjudged, complete=False)).outcome is Outcome.STALLED
-    refused = decide_packet(timeline(**unjudged, complete=True, refusal="ENETUNREACH"))
+    assert of_packet.decide(timeline(**unjudged, complete=True)).outcome is Outcome.CONNECTED
+    assert of_packet.decide(timeline(**unjudged, complete=False)).outcome is Outcome.STALLED
+    refused = of_packet.decide(timeline(**unjudged, complete=True, refusal="ENETUNREACH"))
     assert (refused.outcome, refused.because) == (Outcome.REFUSED, ("no connection: ENETUNREACH",))
 
 
