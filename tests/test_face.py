@@ -37,7 +37,7 @@ async def steps(scenario: ConnectionScenario) -> None:
 
 
 RESET = Expectation(Judgement.INVALID, Outcome.RESET)
-CASE = Case("own", "title", "story", (), steps, on_every_kernel(row(RESET, RESET, RESET)))
+CASE = Case("own", "title", "story", (), ConnectionScenario, steps, on_every_kernel(row(RESET, RESET, RESET)))
 FIX = Fix("own", "summary", NodeChange(sysctls={"net/ipv4/tcp_sack": "0"}), Protection.NOTHING)
 
 
@@ -115,7 +115,8 @@ def test_the_page_has_a_script_that_works(tmp_path: Path) -> None:
 
 def test_a_type_checker_knows_them(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="mypy is not installed: pip install --group dev")
-    wrong = "\nfrom lab import Scene\nFix(1)\nreveal_type(Case)\n"
+    wrong = "\nfrom lab import Scene, ScriptedScenario\nFix(1)\nreveal_type(Case)\n"
+    wrong += 'Case("", "", "", (), ScriptedScenario, steps, CASE.expectations)\n'
     checked = []
     for name, text in (("right", EXAMPLE), ("wrong", EXAMPLE + wrong)):
         file = tmp_path / f"{name}.py"
@@ -137,4 +138,5 @@ def test_a_type_checker_knows_them(tmp_path: Path) -> None:
     assert 'Revealed type is "lab.fabric.lab.Lab"' in right.stdout
     assert wrongly.returncode == 1
     assert 'Module "lab" has no attribute "Scene"' in wrongly.stdout
+    assert 'Value of type variable "S" of "Case"' in wrongly.stdout or 'Argument 6 to "Case"' in wrongly.stdout
     assert 'Argument 1 to "Fix" has incompatible type "int"' in wrongly.stdout

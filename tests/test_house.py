@@ -62,14 +62,9 @@ TOO_LONG = {
     "lab.kubeproxy.settings": 656,
     "lab.kubernetes.objects": 562,
     "lab.plugin.hooks": 632,
-    "lab.report.terminal": 441,
     "lab.rules.dump": 404,
     "lab.rules.dump._read_iptables": 63,
     "lab.rules.whatifs": 573,
-    "lab.scenario.base": 657,
-    "lab.scenario.base.Scenario": 541,
-    "lab.scenario.connection": 534,
-    "lab.scenario.connection.ConnectionScenario": 471,
 }
 
 

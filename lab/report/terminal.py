@@ -18,21 +18,16 @@ from lab.evidence.packet import ACK, FIN, ICMP, RST, SYN, TCP, UDP, Packet
 from lab.evidence.sighting import LOCAL, Sighting
 from lab.evidence.timeline import (
     ConnectionTimeline,
-    DatagramsTimeline,
     DownloadsTimeline,
-    Exchange,
-    Injected,
     PacketTimeline,
-    RetryingTimeline,
-    SocketEnd,
     Timeline,
 )
 from lab.report.downloads import load_lines
+from lab.report.ending import about, ending
 from lab.report.tone import style_of
 from lab.results.places import names
 from lab.results.result import Result, Tally
-from lab.verdict.packet import leaked, lost_where
-from lab.verdict.retrying import cost
+from lab.verdict.packet import leaked
 
 _OOPS: Final = "bold red"
 _QUIET: Final = "dim"
@@ -161,7 +156,7 @@ class _Drawing:
         timeline, packet, arriving = self._timeline, crossing.sighting.packet, crossing.arriving
         injected = self._injected
         if injected is not None and self._is_injected(packet) and crossing.sighting.host == injected.host:
-            yield _about(injected), "bold"
+            yield about(injected), "bold"
         if note is not None and note.reason:
             yield f"kernel: {note.reason}", _OOPS if note.state == "invalid" else "yellow"
         if arriving is not None and self._is_leak(crossing):
@@ -258,63 +253,9 @@ def timeline_lines(timeline: Timeline) -> list[Text]:
     if isinstance(timeline, DownloadsTimeline) and timeline.load is not None:
         lines = load_lines(timeline, timeline.load)
     else:
-        lines = [*_Drawing(timeline).lines(), *_ending(timeline)]
+        lines = [*_Drawing(timeline).lines(), *ending(timeline)]
     disturbed = [Text(timeline.disturbed, _OOPS)] if timeline.disturbed else []
     return [*lines, *disturbed, *(Text(f"found: {finding}") for finding in timeline.findings)]
-
-
-def _about(injected: Injected) -> str:
-    if not injected.forged:
-        return f"sent by the {injected.host}'s own stack"
-    if injected.offset is None:
-        return f"injected on {injected.host}'s link"
-    where = "the very next byte" if injected.offset == 0 else f"{injected.offset:+,} from the next byte"
-    model = "".join(
-        f"; {predicted}{f' at {node}' if len(injected.predictions) > 1 else ''}"
-        for node, predicted in injected.predictions.items()
-    )
-    window = f"{injected.receiver}'s window is {injected.window:,}"
-    return f"injected: {where} that {injected.host} would send; {window}{model}"
-
-
-def _ending(timeline: Timeline) -> list[Text]:
-    lines = []
-    if isinstance(timeline, PacketTimeline) and timeline.injected and (lost := lost_where(timeline)):
-        lines.append(Text(f"the packet did not reach {timeline.injected.receiver}: {lost}", "green"))
-    ends = ", ".join(map(_of_socket, timeline.ends)) if isinstance(timeline, ConnectionTimeline) else ""
-    lines += [Text(words, _OOPS) for words in timeline.standstill]
-    if timeline.refusal is not None:
-        ends = ": ".join(timeline.refused)
-    if ends:
-        lines.append(Text(ends, "green" if timeline.complete else _OOPS))
-    if isinstance(timeline, RetryingTimeline) and timeline.tries:
-        lines.append(Text(", ".join(cost(timeline))))
-    if isinstance(timeline, DatagramsTimeline):
-        lines += [Text(_of(exchange), "green" if exchange.answered else _OOPS) for exchange in timeline.exchanges]
-    counted = timeline.counters.statistics
-    others = "".join(f", {count}" for count in timeline.counters.moved)
-    entry = timeline.entry
-    left = f"{entry.tcp_state or 'UDP'}, {entry.timeout:,} s left" if entry else "gone"
-    invalid = f"INVALID by the nodes' count: {counted.get('invalid', 0)}"
-    lines.append(Text(f"{invalid}{others}; conntrack entry at {timeline.node}: {left}"))
-    return lines
-
-
-def _of_socket(end: SocketEnd) -> str:
-    """Return how a socket of a connection ended."""
-    intact = "" if end.intact else " AND NOT THOSE THAT WERE SENT"
-    return f"{end.host}'s socket: {end.error or 'open'}, {end.received:,} bytes received{intact}"
-
-
-def _of(exchange: Exchange) -> str:
-    """Tell what came of a question."""
-    asked = f"{exchange.client} asked {exchange.target} from port {exchange.question.source.port}"
-    reached = f"reached {', '.join(exchange.reached)}" if exchange.reached else "reached no server"
-    if exchange.answered:
-        return f"{asked}: {reached}, answered"
-    if exchange.answer is not None:
-        return f"{asked}: {reached}, answered from {exchange.answer.source}, which its socket does not talk to"
-    return f"{asked}: {reached}, {exchange.error or 'no answer'}"
 
 
 def _route(packet: Packet) -> str:

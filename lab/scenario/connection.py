@@ -167,7 +167,10 @@ class Disturbed(Stream[E]):
 
 
 class ConnectionScenario(Disturbed[ConnectionTimeline]):
-    """One connection in one lab, which a packet disturbs."""
+    """One connection in one lab, which a packet disturbs. Made inside the running event loop.
+
+    :param behaviour: what this kernel does with packets out of the window; what it will do is then predicted.
+    """
 
     decide = staticmethod(connection.decide)
 
