@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -619,32 +620,57 @@ def test_what_is_missing_is_skipped_and_said_aloud(project, monkeypatch):
     )
 
 
-WITHOUT_LEGACY = """
-    import pytest
-
-    def test_trial(trial): trial("in-window", backend="legacy")
-    @pytest.mark.topology(backend="legacy")
-    def test_lab(lab): pass
-    def test_case_by_another_backend(trial): assert trial("in-window", backend="nft").as_expected
+# Without one of these a trial would run, and come to the wrong outcome; so both doors to the one runner must ask.
+WITHOUT = """
+    import lab.netns.features
+    options = dict.fromkeys(lab.netns.features.MODULES.values(), "y")
+    del options["{option}"]
+    lab.netns.features._kernel_options = lambda: options
 """
+
+NEEDS_OF_THE_KERNEL = [
+    ("CONFIG_IP_NF_IPTABLES", "ip_tables", "in-window", {"backend": "legacy"}),
+    ("CONFIG_IP6_NF_IPTABLES", "ip6_tables", "in-window", {"backend": "legacy", "family": "ipv6"}),
+    ("CONFIG_NFT_COMPAT", "nft_compat", "in-window", {"backend": "nft"}),
+    ("CONFIG_BRIDGE_NETFILTER", "br_netfilter", "promiscuous-bridge", {}),
+]
 
 
 @pytest.mark.kernel
-def test_what_a_backend_needs_of_the_kernel_is_asked_for_by_both_fixtures(project):
-    project.makeconftest(
-        """
-        import lab.netns.features
-        options = dict.fromkeys(lab.netns.features.MODULES.values(), "y")
-        del options["CONFIG_IP_NF_IPTABLES"]
-        lab.netns.features._kernel_options = lambda: options
+@pytest.mark.parametrize(("option", "module", "case", "said"), NEEDS_OF_THE_KERNEL)
+def test_what_a_trial_needs_of_the_kernel_is_asked_for_by_the_fixtures(project, option, module, case, said):
+    project.makeconftest(WITHOUT.format(option=option))
+    project.makepyfile(
+        f"""
+        import pytest
+
+        def test_trial(trial): trial({case!r}, **{said})
+        @pytest.mark.topology(**{said})
+        def test_lab(lab): pass
+        def test_what_needs_none_of_it(trial): assert trial("in-window", proxy_mode="nftables").as_expected
         """
     )
-    project.makepyfile(WITHOUT_LEGACY)
     result = run(project)
-    result.assert_outcomes(passed=1, skipped=2)
+    of_the_backend = int(bool(said))  # what a case needs beyond it, a lab without that case does not
+    result.assert_outcomes(passed=2 - of_the_backend, skipped=1 + of_the_backend)
     result.stdout.fnmatch_lines(
-        ["the kernel was built without ip_tables: boot one with CONFIG_IP_NF_IPTABLES=y or =m", "    *::test_trial"]
+        [f"the kernel was built without {module}: boot one with {option}=y or =m", "    *::test_trial"]
     )
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("option", "module", "case", "said"), NEEDS_OF_THE_KERNEL)
+def test_and_by_the_command(option, module, case, said):
+    options = [f"--{word}={value}" for word, value in said.items()]
+    code = f"""{textwrap.dedent(WITHOUT.format(option=option))}
+import sys
+sys.argv = ["lab", "run", "{case}", "--fix=none", *{options}]
+from lab.__main__ import main; main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    needed = f"not run: {case} with none: the kernel was built without {module}: boot one with {option}=y or =m"
+    assert needed in done.stdout.replace("\n", " "), done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "NOTHING WAS TRIED: what it takes is missing."
 
 
 @pytest.mark.parametrize(
