@@ -21,7 +21,7 @@ from lab.verdict import Outcome
 from lab.vocabulary import Family
 from lab.wire.capture import Capture
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 QUICK = [case for case in CASES.values() if not case.slow]
 SOON = 0.1  # seconds; where nothing is to be seen, nobody needs to wait for it

@@ -15,7 +15,7 @@ from lab.topology.reader import load
 from lab.vocabulary import Behaviour, Family
 from lab.wire.capture import Capture
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 A_MOMENT = 0.1  # seconds in which a step that does not wait would have gone on: it takes a millisecond
 #: Before conntrack: acknowledgements without data from the server are lost on the node.

@@ -15,7 +15,7 @@ from lab.trial.setting import Setting
 from lab.verdict import Outcome, cost, decide_retrying, round_trips
 from lab.vocabulary import Family
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 
 def run(fix, topology="kube-proxy"):

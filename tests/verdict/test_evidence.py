@@ -18,7 +18,7 @@ from lab.trial.setting import Setting
 from lab.verdict import Outcome, decide_packet
 from lab.vocabulary import Backend, Family, ProxyMode
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 
 async def healthy(scenario):
