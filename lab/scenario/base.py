@@ -25,6 +25,7 @@ from lab.evidence.timeline import Check, Counters, Injected, Timeline, end_of_wa
 from lab.fabric.dropped import counted_drops, dropped_as_invalid
 from lab.fabric.host import RunningHost
 from lab.fabric.lab import Lab
+from lab.netns import bound
 from lab.scenario.punctuality import Punctuality
 from lab.scenario.recorder import Recorder, UnseenError
 from lab.scenario.roles import Roles
@@ -34,7 +35,6 @@ from lab.vocabulary import Behaviour, Family
 from lab.wire.craft import Injector
 
 _ROUNDS: Final = 10  # retransmissions come further and further apart
-_BOUND: Final = 10.0  # seconds; a generous end to waits that an event ends within a millisecond
 _AN_HOUR: Final = 3600  # seconds; longer than any trial
 
 
@@ -411,7 +411,7 @@ class Scenario:
         here = datagram_socket(self.lab.hosts[server].namespace, to_server)
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(_BOUND):
+            async with asyncio.timeout(bound.SECONDS):
                 there.send(b"there")
                 _words, sender = await loop.sock_recvfrom(here, 16)  # a masquerading node is the sender itself
                 here.sendto(b"and back", sender)
@@ -463,10 +463,10 @@ class Scenario:
             for sighting in self.recorder.sightings
         )
 
-    async def until(self, condition: Callable[[], bool], what: str, *, within: float = _BOUND) -> None:
+    async def until(self, condition: Callable[[], bool], what: str, *, within: float | None = None) -> None:
         """Wait until ``condition`` holds, asked again whenever something was seen.
 
-        :param within: as many seconds.
+        :param within: as many seconds; :data:`lab.netns.bound.SECONDS` where none are given.
         :raises UnseenError: it did not; says ``what`` was waited for.
         """
         await self.recorder.until(condition, what, within=within)

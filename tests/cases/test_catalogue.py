@@ -11,9 +11,9 @@ from lab.conntrack.nflog import REASON_GROUP, WITNESS_GROUP, PacketLog
 from lab.errors import LabError, MissingError
 from lab.evidence.judgement import Judgement
 from lab.fixes import NONE
+from lab.netns import bound
 from lab.results.result import Expectation
 from lab.scenario import Scenario
-from lab.scenario.recorder import Recorder
 from lab.topology.reader import load
 from lab.trial import probe, runner
 from lab.trial.setting import Setting
@@ -87,10 +87,7 @@ def test_every_check_decides(case, result, answer, monkeypatch):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    for module in ("lab.scenario.base", "lab.scenario.recorder", "lab.traffic.tcp"):
-        monkeypatch.setattr(f"{module}._BOUND", SOON)
-    for until in (Scenario.until, Recorder.until):
-        monkeypatch.setitem(until.__kwdefaults__, "within", SOON)
+    monkeypatch.setattr(bound, "SECONDS", SOON)
 
 
 @pytest.mark.parametrize("host", ["client", "server"])

@@ -7,9 +7,9 @@ import pytest
 
 from lab.evidence.judgement import Judgement
 from lab.fabric.lab import Lab
+from lab.netns import bound
 from lab.scenario import ConnectionScenario, DownloadsScenario, one_processor
 from lab.scenario.base import Scenario
-from lab.scenario.recorder import Recorder
 from lab.scenario.roles import roles_in
 from lab.topology.reader import load
 from lab.vocabulary import Behaviour, Family
@@ -104,7 +104,7 @@ def test_a_barrier_waits_for_what_is_in_another_queue(late):
 
 
 def test_what_never_comes_to_the_other_end_is_a_fault(late, monkeypatch):
-    monkeypatch.setitem(Recorder.until.__kwdefaults__, "within", A_MOMENT)
+    monkeypatch.setattr(bound, "SECONDS", A_MOMENT)
 
     async def script(scenario):
         await scenario.establish()

@@ -8,11 +8,11 @@ import pytest
 from lab.cases.case import Case, always, injection, on_every_kernel
 from lab.evidence.judgement import Judgement
 from lab.fixes import FIXES
+from lab.netns import bound
 from lab.report import forms
 from lab.scenario import ScriptedScenario
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
-from lab.traffic import tcp
 from lab.trial import batch, probe, runner
 from lab.trial.setting import Setting
 from lab.verdict import Outcome, decide_packet
@@ -179,7 +179,7 @@ def test_a_bug_in_one_trial_keeps_its_traceback_and_loses_no_other(capsys):
 
 def test_a_connection_that_stands_still_is_stalled_and_no_error(monkeypatch):
 
-    monkeypatch.setattr(tcp, "_BOUND", 0.3)
+    monkeypatch.setattr(bound, "SECONDS", 0.3)
 
     async def steps(scenario):
         await scenario.establish()
