@@ -106,7 +106,7 @@ def test_the_page_is_made_of_it() -> None:
     assert "(docs/api.md)" in (CHECKOUT / "README.md").read_text()
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_the_page_has_a_script_that_works(tmp_path: Path) -> None:
     (script,) = re.findall(r"```python\n(import asyncio.*?)```", (CHECKOUT / "docs" / "api.md").read_text(), re.DOTALL)
     (tmp_path / "script.py").write_text(script)

@@ -18,7 +18,7 @@ from lab.vocabulary import BE_LIBERAL as SYSCTL
 from lab.vocabulary import Family, ProxyMode
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize("fix", FIXES.values(), ids=lambda fix: fix.name)
 def test_the_sysctl_is_set_by_those_that_say_so(fix):
     with Lab(load("kube-proxy"), family=Family.IPV4, change=fix.change) as lab:
@@ -26,7 +26,7 @@ def test_the_sysctl_is_set_by_those_that_say_so(fix):
     assert liberal == (Protection.LIBERAL in fix.protection)
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_the_reports_script_finds_its_path_gone_and_is_content():
     with Lab(load("kube-proxy"), family=Family.IPV4) as lab:
         node = lab.hosts["node"]
@@ -38,7 +38,7 @@ def test_the_reports_script_finds_its_path_gone_and_is_content():
         assert node.namespace.sysctl(SYSCTL) == "1"
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize(
     ("version", "fix", "has_rule"),
     [
@@ -75,7 +75,7 @@ def test_what_is_between_pods_is_not_tracked(family, mode):
                 assert f"-s {source} -d {destination} -j CT --notrack" in text
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_untracked_answers_are_a_strangers():
     async def run():
         answer = await probe.ask(Family.IPV4)

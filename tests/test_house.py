@@ -61,7 +61,7 @@ TOO_LONG = {
     "lab.kubeproxy.nftables_writer._layout": 52,
     "lab.kubeproxy.settings": 656,
     "lab.kubernetes.objects": 562,
-    "lab.plugin.hooks": 632,
+    "lab.report.terminal": 441,
     "lab.rules.dump": 404,
     "lab.rules.dump._read_iptables": 63,
     "lab.rules.whatifs": 573,

@@ -36,8 +36,8 @@ _INTRODUCTION = """\
 What a case, a fix, a test or a script of your own needs: `from lab import Case, row, ...`. Nothing is imported before
 it is asked for. Everything else in the package may change with any release.
 
-[own-case.md](own-case.md) writes a case and a fix with them, step by step. In pytest the fixtures `trial` and `lab` do
-the rest, and take names as well as objects.
+[own-case.md](own-case.md) writes a case and a fix with them, step by step. In pytest the fixtures `lab_trial` and
+`lab_running` do the rest, and take names as well as objects.
 
 ```python
 import asyncio

@@ -45,7 +45,7 @@ from lab.errors import LabError, MissingError
 from lab.evidence.packet import TCP, SocketAddress
 from lab.fabric.lab import Lab
 from lab.netns import Namespace, nfacct, userns
-from lab.plugin.lab_fixture import LabUnderTest
+from lab.plugin.running_lab import RunningLab
 from lab.scenario.roles import roles_in
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
@@ -157,7 +157,7 @@ def choices(mode, version):
 @cache
 def invalid(mode, version):
     """Trace the first packet that conntrack calls INVALID, in the case ``beyond-window``."""
-    lab = LabUnderTest(topology("kube-proxy", mode, version), Family.IPV4, fixes.find("none"))
+    lab = RunningLab(topology("kube-proxy", mode, version), Family.IPV4, fixes.find("none"))
     with closing(lab):
         node = lab.hosts["node"]
         with closing(Trace(node.namespace)) as trace:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from lab.errors import InputError
 from lab.kubernetes.objects import MAX_ENDPOINTS, Endpoint, EndpointConditions, EndpointPort, EndpointSlice, Metadata
@@ -17,9 +17,8 @@ from lab.vocabulary import Family
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lab.fabric.lab import Lab
     from lab.kubernetes.objects import Service
-    from lab.topology.model import IPAddress
+    from lab.topology.model import IPAddress, Topology
 
 _READY: Final = EndpointConditions(ready=True, serving=True, terminating=False)
 
@@ -41,6 +40,21 @@ class KnownEndpoint:
     host: str
 
 
+class Serving(Protocol):
+    """What is asked of a running lab: where it is, what its nodes serve, and to serve something else."""
+
+    topology: Topology
+    families: tuple[Family, ...]
+    services: tuple[Service, ...]
+    endpoint_slices: tuple[EndpointSlice, ...]
+
+    def sync(
+        self, services: tuple[Service, ...], slices: tuple[EndpointSlice, ...], *, clean_conntrack: bool = True
+    ) -> None:
+        """Have every node serve these."""
+        ...
+
+
 class Endpoints:
     """The endpoints of a running lab's Services; iterating lists them, in the order of their slices.
 
@@ -52,7 +66,7 @@ class Endpoints:
     deletes them (docs/releases.md); without, they stand in the way of their clients (kubernetes #105657, #91236).
     """
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Serving) -> None:
         self._lab = lab
 
     def __iter__(self) -> Iterator[KnownEndpoint]:

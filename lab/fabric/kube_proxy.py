@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from lab.conntrack.netlink import ConntrackTable
 from lab.conntrack.witness import load_conntrack
@@ -23,13 +23,12 @@ from lab.kubeproxy.sysctls import Sysctl, sysctls
 from lab.netns import Namespace, NftError, ProgramError, nfacct
 from lab.netns.features import require
 from lab.netns.xtables import PartlyLoadedError, Restore
-from lab.topology.kube_proxy import nftables_script, proxy_options, render_rules
-from lab.topology.node_change import NodeChange
+from lab.topology.kube_proxy import NodeProxy, first_rules, nftables_script
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
     from lab.kubernetes.objects import EndpointSlice, Service
-    from lab.topology.model import IPNetwork, Topology
+    from lab.topology.model import IPNetwork
 
 # What the programs of each backend need of the kernel.
 _NEEDS: Final[Mapping[tuple[Backend, Family], str]] = {
@@ -43,38 +42,41 @@ _NEEDS: Final[Mapping[tuple[Backend, Family], str]] = {
 class KubeProxy:
     """The kube-proxy of one node, made with its first rules on their way; :meth:`finish` waits for them.
 
-    What it needs of the kernel is set up here: its sysctls, and nfacct's objects where rules count by them.
+    What it needs of the kernel is set up here: sysctls, and nfacct's objects where rules count by them.
 
-    :param families: one proxier each.
-    :param change: what a fix changes; it is kept through every later change of the rules.
+    :param given: all that it is to know. What a fix changes is kept through every later change of the rules.
     :raises InputError: for services that claim the same address and port, and an unknown version.
     :raises MissingError: iptables or libnftables is not installed, or the kernel lacks what the backend needs.
     """
 
-    def __init__(self, node: RunningHost, topology: Topology, families: Sequence[Family], change: NodeChange) -> None:
-        mode = node.host.proxy_mode or ProxyMode.IPTABLES
-        make = _IptablesProxier if mode is ProxyMode.IPTABLES else _NftablesProxier
-        self._proxiers: list[_Proxier] = []
-        if mode is ProxyMode.IPTABLES:
-            for family in families:
-                require(_NEEDS[node.host.backend, family])
-        settings = [proxy_options(topology, node.host, family, change) for family in families]
-        self._node, self._sysctls = node, sysctls(settings[0], mode)
+    def __init__(self, node: RunningHost, given: NodeProxy) -> None:
+        self._node, self._script = node, given.change.script
+        if given.mode is ProxyMode.IPTABLES:
+            for options in given.options:
+                require(_NEEDS[node.host.backend, options.family])
+        if given.change.sysctls:
+            load_conntrack(node.nft)
+            node.namespace.set_sysctls(dict(given.change.sysctls))
+        self._sysctls = sysctls(given.options[0], given.mode)
         _set_sysctls(node, self._sysctls)
-        for options in settings:
-            proxier = make(node, options, change, topology)
-            proxier.start(render_rules(topology, proxier.options, change, node.host.proxy_mode))
+        make = _IptablesProxier if given.mode is ProxyMode.IPTABLES else _NftablesProxier
+        self._proxiers: list[_Proxier] = []
+        for options, added in zip(given.options, given.additions, strict=True):
+            proxier = make(node, options, added, given.services, given.endpoint_slices)
+            proxier.start()
             self._proxiers.append(proxier)
 
     def finish(self) -> None:
-        """Wait until the first rules are loaded.
+        """Wait until the first rules are loaded, and run the script of the node's fix.
 
-        :raises LabError: they were refused.
+        :raises LabError: they were refused, or the script failed.
         """
         for proxier in self._proxiers:
             proxier.jump()
         for proxier in self._proxiers:
             proxier.finish()
+        if self._script:
+            self._node.run("sh", "-c", self._script)
 
     def sync(
         self, services: Sequence[Service], slices: Sequence[EndpointSlice], *, clean_conntrack: bool = True
@@ -128,23 +130,37 @@ class KubeProxy:
 class _Proxier:
     """One family's rules on one node."""
 
-    def __init__(self, node: RunningHost, options: ProxyOptions, change: NodeChange, topology: Topology) -> None:
+    mode: ClassVar[ProxyMode]
+
+    def __init__(
+        self,
+        node: RunningHost,
+        options: ProxyOptions,
+        added: str,
+        services: Sequence[Service],
+        slices: Sequence[EndpointSlice],
+    ) -> None:
+        self.options = nfacct.provide(node.namespace, options) if self.mode is ProxyMode.IPTABLES else options
         self._node = node
-        self._change = change
-        self._topology = topology
-        self.options = _prepared(node.namespace, options) if node.host.proxy_mode is ProxyMode.IPTABLES else options
+        self._added = added
+        self._first = services, slices
 
     @cached_property
     def _state(self) -> State:
         """What the rules are for. Not asked for before the first change: most labs see none."""
-        return self.state(self._topology.services, self._topology.endpoint_slices)
+        return self.state(*self._first)
 
     def state(self, services: Sequence[Service], slices: Sequence[EndpointSlice]) -> State:
         """Return what rules are made for."""
         return service_ports(services, slices, self.options), slices
 
-    def start(self, rules: tuple[str, ...]) -> None:
+    def start(self) -> None:
         """Begin to load the first rules."""
+        rules = first_rules(*self._first, self.options, self._added, self.mode)
+        self._node.rules += rules
+        self._begin(rules)
+
+    def _begin(self, rules: tuple[str, ...]) -> None:
         raise NotImplementedError
 
     def jump(self) -> None:
@@ -195,9 +211,10 @@ class _Proxier:
 class _IptablesProxier(_Proxier):
     """iptables mode: iptables-restore is a program, so it works while the lab is built."""
 
-    def start(self, rules: tuple[str, ...]) -> None:
+    mode = ProxyMode.IPTABLES
+
+    def _begin(self, rules: tuple[str, ...]) -> None:
         restore, self._jumps = rules
-        self._node.rules += rules
         self._under_way = self._restore(restore, unused=True)
 
     def jump(self) -> None:
@@ -211,13 +228,12 @@ class _IptablesProxier(_Proxier):
         return self._node.xtables.start_restore(self.options.family.version, text, unused=unused)
 
     def _load(self, before: Sequence[ServicePort], after: Sequence[ServicePort]) -> None:
-        change = self._change.iptables
         try:
-            self._restore(_iptables_with(iptables.sync(before, after, self.options), change)).finish()
+            self._restore(_iptables_with(iptables.sync(before, after, self.options), self._added)).finish()
         except ProgramError as error:
             # The filter table is committed before the nat table, which is the one that can refuse: a chain that
             # is to go may be in use by somebody else's rule.
-            back = _iptables_with(iptables.sync(after, before, self.options), change)
+            back = _iptables_with(iptables.sync(after, before, self.options), self._added)
             whole = isinstance(error, PartlyLoadedError)
             self._restore(back if whole else back[: back.index("*nat\n")]).finish()
             raise
@@ -226,18 +242,18 @@ class _IptablesProxier(_Proxier):
 class _NftablesProxier(_Proxier):
     """nftables mode: libnftables is quick, and works when its turn has come."""
 
+    mode = ProxyMode.NFTABLES
     _leftover: tuple[str, ...] = ()  # deletions of chains that could not be deleted yet
 
     def full_sync(
         self, services: Sequence[Service], slices: Sequence[EndpointSlice], service_cidrs: Sequence[IPNetwork]
     ) -> None:
         options = dataclasses.replace(self.options, service_cidrs=tuple(map(str, service_cidrs)))
-        self._node.nft.run(nftables_script(self._topology, services, slices, options, self._change))
+        self._node.nft.run(nftables_script(services, slices, options, self._added))
         self.options = options
 
-    def start(self, rules: tuple[str, ...]) -> None:
+    def _begin(self, rules: tuple[str, ...]) -> None:
         (self._script,) = rules
-        self._node.rules += rules
 
     def finish(self) -> None:
         self._node.nft.run(self._script)
@@ -267,13 +283,6 @@ def _set_sysctls(node: RunningHost, settings: Sequence[Sysctl]) -> None:
 
 def _to_set(namespace: Namespace, settings: Sequence[Sysctl]) -> dict[str, str | int]:
     return {one.key: one.of(int(namespace.sysctl(one.key))) if one.only_raised else one.value for one in settings}
-
-
-def _prepared(namespace: Namespace, options: ProxyOptions) -> ProxyOptions:
-    """Make what rules count by; return kube-proxy's settings as this kernel lets them be."""
-    if not nfacct.create_all(namespace, options.accounts):
-        return dataclasses.replace(options, nfacct=False)
-    return options
 
 
 def _iptables_with(text: str, addition: str) -> str:

@@ -13,13 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from lab.conntrack.witness import load_conntrack
 from lab.errors import LabError, MachineError, MissingError
 from lab.fabric.endpoints import Endpoints
 from lab.fabric.host import RunningHost
 from lab.fabric.kube_proxy import KubeProxy
 from lab.netns.reaper import Closable, close_all
 from lab.netns.rtnetlink import LOOPBACK_INDEX, Message, VethEnd, address, link_up, neighbour, route, veth
+from lab.topology.kube_proxy import node_proxy
 from lab.topology.model import End, Host, IPNetwork, Topology
 from lab.topology.node_change import NodeChange
 from lab.topology.ways import way_out
@@ -64,19 +64,13 @@ class Lab:
         for number, host in enumerate(self.topology.hosts):
             running = self.hosts[host.name] = RunningHost(host, number)
             running.namespace.set_sysctls(_sysctls(host, self.families))
-        for node in self.topology.nodes:
-            if change.sysctls:
-                load_conntrack(self.hosts[node.name].nft)
-                self.hosts[node.name].namespace.set_sysctls(dict(change.sysctls))
         self._proxies = [
-            KubeProxy(self.hosts[node.name], self.topology, self.families, change) for node in self.topology.nodes
+            KubeProxy(self.hosts[node.name], node_proxy(self.topology, node, self.families, change))
+            for node in self.topology.nodes
         ]
         self._build_links()
         for proxy in self._proxies:
             proxy.finish()
-        if change.script:
-            for node in self.topology.nodes:
-                self.hosts[node.name].run("sh", "-c", change.script)
 
     def sync(
         self, services: tuple[Service, ...], slices: tuple[EndpointSlice, ...], *, clean_conntrack: bool = True

@@ -7,11 +7,9 @@ that the guest lives; without any, it hangs.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 import shlex
-import signal
 import tarfile
 import tempfile
 import time
@@ -26,6 +24,7 @@ from lab.kernels.image import Image
 from lab.kernels.kernel import Kernel
 from lab.kernels.programs import last_words
 from lab.kernels.watch import End, watch
+from lab.netns import interrupt
 
 _RESULTS_SIZE: Final = 1 << 30  # of a file with holes: what is not written costs nothing
 _CONSOLE_LINES: Final = 60
@@ -114,14 +113,12 @@ async def run_in_guest(
 async def run_until_interrupted(
     kernel: Kernel, command: Sequence[str], *, image: Image, limit: float, memory: int = 512, cpus: int = 1
 ) -> GuestRun:
-    """Do the same as :func:`run_in_guest`, and end the guest on Ctrl-C; must be the loop's only task.
+    """Do the same as :func:`run_in_guest`, and end the guest on Ctrl-C.
 
     :raises asyncio.CancelledError: for Ctrl-C.
     """
-    itself = asyncio.current_task()
-    assert itself is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, itself.cancel)
-    return await run_in_guest(kernel, command, image=image, limit=limit, memory=memory, cpus=cpus)
+    with interrupt.cancels_task():
+        return await run_in_guest(kernel, command, image=image, limit=limit, memory=memory, cpus=cpus)
 
 
 def _path(file: IO[bytes]) -> str:

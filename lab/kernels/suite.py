@@ -1,4 +1,4 @@
-"""``pytest --kernels 5.10,6.1``: the same tests in a guest for each kernel, reported here as if they ran here.
+"""``pytest --lab-kernels 5.10,6.1``: the same tests in a guest for each kernel, reported here as if they ran here.
 
 pytest's plugin registers :class:`Elsewhere` for such a run. It collects nothing on the machine: every guest runs pytest
 over a copy of the project with the arguments given here, and its reports are taken up one by one with the kernel's
@@ -26,7 +26,7 @@ from lab.kernels.reporting import FILE
 
 _PLACE: Final = "/mnt/lab/project"
 # What is the machine's own business: options that take a value.
-_NOT_PASSED_ON: Final = ("--kernels", "--kernels-limit", "--junitxml", "--junit-xml", "--rootdir")
+_NOT_PASSED_ON: Final = ("--lab-kernels", "--lab-kernels-limit", "--junitxml", "--junit-xml", "--rootdir")
 
 
 class Elsewhere:

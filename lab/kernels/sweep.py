@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -14,6 +13,7 @@ from lab import __version__
 from lab.errors import InputError, LabError, MissingError
 from lab.kernels import Cache, Image, Kernel, make_image, resolve
 from lab.kernels.on_kernel import RUNNING, Trials, failed, here, in_guest
+from lab.netns import interrupt
 from lab.results.matrix import Column, Matrix, joined, merge
 
 #: Told which kernel is at what, from any thread.
@@ -100,17 +100,9 @@ def _resolved(name: str, cache: Cache) -> Kernel | Column:
 
 
 async def _all(futures: Mapping[str, Sequence[Future[Column]]], cases: Sequence[str], say: Say) -> list[Column]:
-    """Wait for all; Ctrl-C cancels it.
-
-    A thread that waits for a lock may miss a signal that came just before; a loop that waits for descriptors does not.
-    """
-    itself, before = asyncio.current_task(), signal.getsignal(signal.SIGINT)
-    assert itself is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, itself.cancel)
-    try:
+    """Wait for all; Ctrl-C cancels it."""
+    with interrupt.cancels_task():
         return await asyncio.gather(*(_column(name, shares, cases, say) for name, shares in futures.items()))
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 async def _column(name: str, shares: Sequence[Future[Column]], cases: Sequence[str], say: Say) -> Column:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from lab.errors import MissingError
 from lab.netns import nfnetlink
 from lab.netns.namespace import Namespace
 from lab.netns.nfnetlink import Subsystem
+
+if TYPE_CHECKING:
+    from lab.kubeproxy import ProxyOptions
 
 _NEW: Final = 0  # NFNL_MSG_ACCT_NEW
 _NAME: Final = 1  # NFACCT_NAME
@@ -36,11 +39,14 @@ def create(namespace: Namespace, name: str) -> None:
         )
 
 
-def create_all(namespace: Namespace, names: Iterable[str]) -> bool:
-    """Make the counters that rules are to count by; False where this kernel has none, and the rules must do without."""
+def provide(namespace: Namespace, options: ProxyOptions) -> ProxyOptions:
+    """Make the counters that rules of iptables mode are to count by, as kube-proxy does before it loads them.
+
+    :returns: the options; where this kernel has no nfacct, those by which rules do without.
+    """
     try:
-        for name in names:
+        for name in options.accounts:
             create(namespace, name)
     except MissingError:
-        return False
-    return True
+        return dataclasses.replace(options, nfacct=False)
+    return options

@@ -32,8 +32,8 @@ def saved(proxy: Proxy) -> str:
     :raises LabError: the kernel refused the rules.
     """
     with closing(_namespace()) as namespace:
-        if proxy.mode is ProxyMode.IPTABLES and not nfacct.create_all(namespace, proxy.options.accounts):
-            proxy = dataclasses.replace(proxy, options=dataclasses.replace(proxy.options, nfacct=False))
+        if proxy.mode is ProxyMode.IPTABLES:
+            proxy = dataclasses.replace(proxy, options=nfacct.provide(namespace, proxy.options))
         return _load(namespace, proxy, proxy.render())
 
 

@@ -8,10 +8,10 @@ from collections import Counter
 from lab.errors import raise_if_of_machine
 from lab.evidence.packet import BARRIER_PORT, SocketAddress
 from lab.fabric.lab import Lab
+from lab.netns import bound
 from lab.scenario.nodes import Nodes
 from lab.scenario.recorder import Recorder, UnseenError
 from lab.scenario.roles import Roles
-from lab.traffic import tcp
 from lab.traffic.tcp import datagram_socket
 
 
@@ -83,7 +83,7 @@ class Barrier:
         here = datagram_socket(hosts[server].namespace, to_server)
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(tcp.BOUND):
+            async with asyncio.timeout(bound.SECONDS):
                 there.send(b"there")
                 _words, sender = await loop.sock_recvfrom(here, 16)  # a masquerading node is the sender itself
                 here.sendto(b"and back", sender)

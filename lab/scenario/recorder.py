@@ -17,8 +17,8 @@ from lab.evidence.judgement import Judged
 from lab.evidence.packet import TCP, UDP, Packet
 from lab.evidence.sighting import LOCAL, Sighting
 from lab.fabric.lab import Lab
+from lab.netns import bound
 from lab.topology.model import Topology
-from lab.traffic import tcp
 from lab.wire.capture import Capture
 
 
@@ -110,19 +110,20 @@ class Recorder:
     async def until(self, condition: Callable[[], bool], what: str, *, within: float | None = None) -> None:
         """Wait until ``condition`` holds, asked again whenever something was seen.
 
-        :param within: as many seconds, :data:`lab.traffic.tcp.BOUND` when None.
+        :param within: as many seconds; :data:`lab.netns.bound.SECONDS` where none are given.
         :raises UnseenError: it did not; says ``what`` was waited for.
         """
         self.read()
         if condition():
             return
+        seconds = bound.SECONDS if within is None else within
         future: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append((condition, future))
-        within = tcp.BOUND if within is None else within
+        within = bound.SECONDS if within is None else within
         try:
-            await asyncio.wait_for(future, within)
+            await asyncio.wait_for(future, seconds)
         except TimeoutError:
-            raise UnseenError(f"waited {within:.0f} s for {what}") from None
+            raise UnseenError(f"waited {seconds:.0f} s for {what}") from None
 
     @property
     def is_under_way(self) -> bool:

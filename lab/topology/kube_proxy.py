@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lab.kubeproxy import ProxyOptions, Release, find_release, iptables, nftables
@@ -54,41 +55,84 @@ def _node_addresses(topology: Topology, node: Host, family: Family) -> tuple[str
     return tuple(str(address) for address in (primary, *others) if address is not None)
 
 
+@dataclass(frozen=True)
+class NodeProxy:
+    """All that the kube-proxy of a node is given when it starts.
+
+    :param options: its settings, for each address family.
+    :param additions: what a fix adds to the rules, in the same order.
+    :param services: and ``endpoint_slices``: what it serves at first.
+    :param change: what a fix changes besides the rules.
+    """
+
+    mode: ProxyMode
+    options: tuple[ProxyOptions, ...]
+    additions: tuple[str, ...]
+    services: tuple[Service, ...] = field(repr=False)
+    endpoint_slices: tuple[EndpointSlice, ...] = field(repr=False)
+    change: NodeChange
+
+
+def node_proxy(topology: Topology, node: Host, families: Iterable[Family], change: NodeChange) -> NodeProxy:
+    """Return what the kube-proxy of a node is given."""
+    mode = node.proxy_mode or ProxyMode.IPTABLES
+    options = tuple(proxy_options(topology, node, family, change) for family in families)
+    return NodeProxy(
+        mode,
+        options,
+        tuple(addition(topology, one, change, mode) for one in options),
+        topology.services,
+        topology.endpoint_slices,
+        change,
+    )
+
+
 def render_rules(
     topology: Topology, options: ProxyOptions, change: NodeChange, mode: ProxyMode | None = ProxyMode.IPTABLES
 ) -> tuple[str, ...]:
-    """Return what a node is given, in the order in which it is loaded.
+    """Return what a node is given, in the order in which it is loaded; what a fix adds comes last."""
+    mode = mode or ProxyMode.IPTABLES
+    added = addition(topology, options, change, mode)
+    return first_rules(topology.services, topology.endpoint_slices, options, added, mode)
+
+
+def first_rules(
+    services: Iterable[Service], slices: Iterable[EndpointSlice], options: ProxyOptions, added: str, mode: ProxyMode
+) -> tuple[str, ...]:
+    """Return what is loaded first, in that order.
 
     :returns: in iptables mode two inputs of iptables-restore, the kubelet's and kube-proxy's rules and the jumps to
-        them; in nftables mode one script. What ``change`` adds comes last.
+        them; in nftables mode one script. What is ``added`` comes last.
     """
-    if mode is not ProxyMode.NFTABLES:
-        rules = iptables.render(topology.services, topology.endpoint_slices, options)
-        last = rules.jumps + _for_each_pair(change.iptables, _pods(topology, options.family))
-        return rules.kubelet + rules.restore, last
-    return (nftables_script(topology, topology.services, topology.endpoint_slices, options, change),)
+    if mode is ProxyMode.NFTABLES:
+        return (nftables_script(services, slices, options, added),)
+    rules = iptables.render(services, slices, options)
+    return rules.kubelet + rules.restore, rules.jumps + added
 
 
 def nftables_script(
-    topology: Topology,
-    services: Iterable[Service],
-    slices: Iterable[EndpointSlice],
-    options: ProxyOptions,
-    change: NodeChange,
+    services: Iterable[Service], slices: Iterable[EndpointSlice], options: ProxyOptions, added: str
 ) -> str:
     """Return all rules of nftables mode, and what a fix adds to kube-proxy's table."""
     script = nftables.render(services, slices, options)
     # v1.29 drops what is INVALID and does not count it; the lab's verdicts rest on what rules counted.
-    script = script.replace(" ct state invalid drop\n", " ct state invalid counter drop\n")
+    return script.replace(" ct state invalid drop\n", " ct state invalid counter drop\n") + added
+
+
+def addition(topology: Topology, options: ProxyOptions, change: NodeChange, mode: ProxyMode) -> str:
+    """Return what a fix adds to a node's rules, with this topology's networks of pods."""
+    pods = _pods(topology, options.family)
+    if mode is ProxyMode.IPTABLES:
+        return _for_each_pair(change.iptables, pods)
     words = {
         "TABLE": _table(options),
         "NETWORK": "ip" if options.family is Family.IPV4 else "ip6",
-        "PODS": ", ".join(_pods(topology, options.family)),
+        "PODS": ", ".join(pods),
     }
-    addition = change.nftables
+    added = change.nftables
     for word, meaning in words.items():
-        addition = addition.replace(word, meaning)
-    return script + addition
+        added = added.replace(word, meaning)
+    return added
 
 
 def _pods(topology: Topology, family: Family) -> list[str]:

@@ -17,13 +17,12 @@ from typing import Final, Self
 
 from lab.errors import LabError, raise_if_of_machine
 from lab.evidence.packet import SocketAddress
-from lab.netns import Namespace
+from lab.netns import Namespace, bound
 
 REQUEST: Final = b"GET the stream\n"
 FAREWELL: Final = b"thank you\n"
 #: In seconds. A handshake takes 0.1 ms, and after this long a barrier tells whether it is over.
 A_MOMENT: Final = 0.02
-BOUND: float = 10.0  # seconds; a generous end to waits that an event ends within a millisecond
 _ESTABLISHED, _CLOSED = 1, 7  # TCP_ESTABLISHED and TCP_CLOSE, include/net/tcp_states.h
 
 
@@ -101,10 +100,10 @@ class TcpEnd:
 
     async def _bounded(self, action: asyncio.Future[None] | object) -> None:
         try:
-            async with asyncio.timeout(BOUND):
+            async with asyncio.timeout(bound.SECONDS):
                 await action  # type: ignore[misc]
         except TimeoutError:
-            raise StalledError(f"{self.host}: the connection stood still for {BOUND:.0f} s") from None
+            raise StalledError(f"{self.host}: the connection stood still for {bound.SECONDS:.0f} s") from None
         except OSError as failure:
             raise_if_of_machine(failure)
             self.error = errno.errorcode.get(failure.errno or 0, str(failure))
@@ -211,9 +210,11 @@ class Attempt:
         :raises StalledError: it neither succeeded nor failed within the bound.
         """
         try:
-            server = await asyncio.wait_for(asyncio.shield(self._task), BOUND)
+            server = await asyncio.wait_for(asyncio.shield(self._task), bound.SECONDS)
         except TimeoutError:
-            raise StalledError(f"{self._end.host}: no connection to {self._target} within {BOUND:.0f} s") from None
+            raise StalledError(
+                f"{self._end.host}: no connection to {self._target} within {bound.SECONDS:.0f} s"
+            ) from None
         self._handed_over = True
         return self._end, server
 

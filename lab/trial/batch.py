@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import functools
 import itertools
 import os
-import signal
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +19,7 @@ from lab.evidence.timeline import Timeline
 from lab.fixes import Fix
 from lab.kubeproxy.releases import find_release
 from lab.kubeproxy.settings import NOTHING_SAID, Settings
+from lab.netns import interrupt
 from lab.results.result import Report, Tally
 from lab.scenario.roles import Roles, named_ports, usable_ports
 from lab.topology.kube_proxy import topology_notes
@@ -245,18 +244,20 @@ async def run(settings: Sequence[Setting], family: Family, repeat: int) -> Repor
     :raises MachineError: the machine ran out of something on the way.
     :raises LabError: the kernel fits no known behaviour, or cannot hold a lab.
     """
+    with interrupt.cancels_task():
+        answer = await probe.ask(family)
+        tallies = await _rounds(settings, answer, repeat)
+    return Report(__version__, os.uname().release, {family: answer}, tallies)
+
+
+async def _rounds(settings: Sequence[Setting], answer: Behaviour, repeat: int) -> tuple[Tally, ...]:
+    """Try everything round by round, so that a machine that changes under way shows in every trial and not in one."""
     from rich.console import Console
     from rich.progress import Progress
 
-    itself = asyncio.current_task()
-    assert itself is not None
-    # Ctrl-C between two steps and not within one: whatever a step has opened is closed.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, itself.cancel)
-    answer = await probe.ask(family)
     tallies = {setting.trial: Tally(setting.trial) for setting in settings}
     with Progress(console=Console(stderr=True), transient=True, disable=not os.isatty(2)) as progress:
         task = progress.add_task("", total=len(settings) * repeat)
-        # Round by round, so that a machine that changes under way shows in every trial and not in one.
         for _round, setting in itertools.product(range(repeat), settings):
             tally = tallies[setting.trial]
             progress.update(task, description=f"{setting.case.name} with {setting.fix.name}")
@@ -264,7 +265,7 @@ async def run(settings: Sequence[Setting], family: Family, repeat: int) -> Repor
                 start = time.monotonic()
                 tallies[setting.trial] = (await _once(tally, setting, answer)).and_took(time.monotonic() - start)
             progress.advance(task)
-    return Report(__version__, os.uname().release, {family: answer}, tuple(tallies.values()))
+    return tuple(tallies.values())
 
 
 async def _once(tally: Tally, setting: Setting, answer: Behaviour) -> Tally:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Final, TypeAlias, TypeVar
 
@@ -22,6 +23,9 @@ from lab.vocabulary import Behaviour
 Keep: TypeAlias = Callable[[Timeline], None]
 
 E = TypeVar("E", bound=Timeline)
+
+#: Makes the lab of a trial, for as long as the trial takes.
+Build: TypeAlias = Callable[[Setting], AbstractContextManager[Lab]]
 
 
 def _forget(_timeline: Timeline) -> None:
@@ -78,46 +82,50 @@ def judge(setting: Setting, behaviour: Behaviour, timeline: Timeline) -> Result:
     return Result(setting.trial, behaviour, expected, timeline, setting.case.scenario.decide(timeline))
 
 
-async def run(setting: Setting, behaviour: Behaviour, keep: Keep = _forget) -> Result:
-    """Build the lab, run the case, decide.
+@contextlib.contextmanager
+def fresh_lab(setting: Setting) -> Iterator[Lab]:
+    """Build the lab of a setting, and end it with the block."""
+    with Lab(setting.topology, family=setting.family, change=setting.fix.change) as lab:
+        yield lab
+
+
+async def run(setting: Setting, behaviour: Behaviour, keep: Keep = _forget, build: Build = fresh_lab) -> Result:
+    """Build a lab, carry out the steps of the case there, and return what became of it.
+
+    The one way in which a trial is run: for the command, for pytest and in guests. Where the machine kept it from
+    running it is tried once more, in another lab.
 
     :param behaviour: what this kernel is known to do (:func:`lab.trial.probe.ask`).
     :param keep: see :func:`carry_out`.
-    :raises MissingError: the machine lacks what the case needs; says what brings it.
+    :param build: makes the lab.
+    :raises MissingError: the machine lacks what the case or the nodes' backend needs; says what brings it.
     :raises LabError: the trial could not be run; says why.
     """
     try:
-        return await _run_once(setting, behaviour, keep)
+        return await _run_once(setting, behaviour, keep, build)
     except HeldUpError as held_up:
-        say_again(setting, held_up)
-        return await _run_once(setting, behaviour, keep)
+        _warn_of_another(setting, held_up)
+        return await _run_once(setting, behaviour, keep, build)
 
 
-def say_again(setting: Setting, held_up: HeldUpError) -> None:
+def _warn_of_another(setting: Setting, held_up: HeldUpError) -> None:
     """Warn that a trial is tried once more; that is nobody's error, whatever else is to be done with warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", HeldUpWarning)
         warn(f"{setting.case.name} with {setting.fix.name} is tried again: {held_up}", HeldUpWarning)
 
 
-async def _run_once(setting: Setting, behaviour: Behaviour, keep: Keep) -> Result:
-    with Lab(setting.topology, family=setting.family, change=setting.fix.change) as lab:
-        return await run_in(lab, setting, behaviour, keep)
-
-
-async def run_in(lab: Lab, setting: Setting, behaviour: Behaviour, keep: Keep = _forget) -> Result:
-    """Run the case of a setting in a lab that was built for it, and decide.
-
-    The one way in which a trial is run: for the command, for pytest and in guests.
+async def _run_once(setting: Setting, behaviour: Behaviour, keep: Keep, build: Build) -> Result:
+    """Do so once.
 
     :raises HeldUpError: it was not as expected, and the machine kept it from running.
-    :raises LabError: and others, as :func:`carry_out`.
     """
     case = setting.case
     for feature in case.needs:
         require(feature)
-    scenario = case.scenario(lab, setting.roles, setting.family, behaviour)
-    result = judge(setting, behaviour, await carry_out(partial(case.steps, scenario), scenario, keep))
+    with build(setting) as lab:
+        scenario = case.scenario(lab, setting.roles, setting.family, behaviour)
+        result = judge(setting, behaviour, await carry_out(partial(case.steps, scenario), scenario, keep))
     if not result.as_expected:
         verdict = result.verdict
         came = (f"{verdict.outcome} ({verdict.decided_by})", *verdict.disagreements)

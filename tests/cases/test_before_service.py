@@ -71,7 +71,7 @@ def run(chosen, answer):
     return result
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize("family", list(Family), ids=str)
 @pytest.mark.parametrize("case", ENDS)
 def test_it_ends_as_the_nodes_mode_and_version_have_it(node, case, family, answer):
@@ -80,7 +80,7 @@ def test_it_ends_as_the_nodes_mode_and_version_have_it(node, case, family, answe
     assert result.verdict.outcome is ENDS[case][does]
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize("case", ENDS)
 def test_without_a_range_that_holds_the_vip_a_node_drops_nothing(case, answer):
     topology = dataclasses.replace(load("dns"), service_cidrs=())
@@ -88,7 +88,7 @@ def test_without_a_range_that_holds_the_vip_a_node_drops_nothing(case, answer):
     assert result.verdict.outcome is ENDS[case][Protection.REJECT_UNTRANSLATED]
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_what_is_for_the_vip_is_refused_by_the_node_and_the_last_question_takes_the_blame(answer):
     topology = with_proxy(load("dns"), ProxyMode.NFTABLES, "v1.31", None)
     result = run(setting("udp-before-service", topology), answer)
@@ -134,7 +134,7 @@ def modern():
         yield lab
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 class TestFullSync:
     def test_it_alone_has_ranges_heeded(self, modern):
         assert drops(modern) == [True, True]
@@ -175,7 +175,7 @@ class TestFullSync:
             assert lab.hosts["node"].xtables.save(4) == before
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize("family", list(Family), ids=str)
 @pytest.mark.parametrize("version", ["v1.33", "v1.34", "v1.36"])
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_where_nothing_is_dropped_nothing_can_be_late(proxy, service_cidrs):
 # --- whose error it is --------------------------------------------------------------------------------
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_an_error_is_of_a_question_that_has_not_settled(answer):
     """The first goes out and is lost; the second and the third are refused, one after the other and both at once."""
     case = CASES["udp-before-service"]

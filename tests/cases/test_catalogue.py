@@ -11,6 +11,7 @@ from lab.conntrack.nflog import REASON_GROUP, WITNESS_GROUP, PacketLog
 from lab.errors import LabError, MissingError
 from lab.evidence.judgement import Judgement
 from lab.fixes import NONE
+from lab.netns import bound
 from lab.results.result import Expectation
 from lab.scenario import Scenario
 from lab.topology.reader import load
@@ -20,7 +21,7 @@ from lab.verdict import Outcome
 from lab.vocabulary import Family
 from lab.wire.capture import Capture
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 QUICK = [case for case in CASES.values() if not case.slow]
 SOON = 0.1  # seconds; where nothing is to be seen, nobody needs to wait for it
@@ -86,7 +87,7 @@ def test_every_check_decides(case, result, answer, monkeypatch):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("lab.traffic.tcp.BOUND", SOON)
+    monkeypatch.setattr(bound, "SECONDS", SOON)
 
 
 @pytest.mark.parametrize("host", ["client", "server"])

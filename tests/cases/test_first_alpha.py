@@ -21,7 +21,7 @@ async def results(settings):
     return [(setting, await runner.run(setting, behaviour)) for setting in settings]
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize("name", CASES)
 def test_what_its_drop_takes_is_told_by_its_count(name):
     fixes = [FIXES[fix] for fix in ("none", "drop-input", "be-liberal")]

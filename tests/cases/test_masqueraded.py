@@ -12,7 +12,7 @@ from lab.topology.reader import load
 from lab.trial import batch
 from lab.vocabulary import Family, ProxyMode
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 
 def place():

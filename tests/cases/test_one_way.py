@@ -19,7 +19,7 @@ from lab.vocabulary import Family
 INPUTS = Path(__file__).parents[1] / "support" / "inputs"
 TOPOLOGIES = INPUTS.parent.parent / "topologies"
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 
 @cache

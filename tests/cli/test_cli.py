@@ -205,7 +205,7 @@ def test_versions_are_completed():
     assert list(version_names())[::22] == ["v1.14", "v1.36"]
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 class TestRun:
     def test_settings_are_in_every_form_and_notes_before(self, tmp_path):
         file = tmp_path / "r.json"

@@ -10,7 +10,7 @@ from lab.errors import MissingError
 from lab.evidence.packet import UDP, SocketAddress
 from lab.netns import Namespace, Nft
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 LIMIT, COUNT = "net/netfilter/nf_conntrack_max", "net/netfilter/nf_conntrack_count"
 FLOW = SocketAddress("10.0.0.2", 5353), SocketAddress("10.0.1.2", 53)

@@ -17,7 +17,7 @@ from lab.vocabulary import Family
 from lab.wire.capture import Capture
 from lab.wire.craft import Segment, craft
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 ADDRESSES = {
     Family.IPV4: (SocketAddress("10.0.0.2", 9), SocketAddress("10.0.1.2", 9)),

@@ -96,7 +96,7 @@ async def differences(scenario, answer, rng, port, scales, selects):
     return found, predictions
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize("family", list(Family))
 @pytest.mark.parametrize(
     ("scales", "selects"),
@@ -180,7 +180,7 @@ def test_a_prediction_in_words():
     assert str(Prediction(Judgement.INVALID, "I", 2)) == "expected INVALID by condition I: 2 bytes out of it"
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize("family", list(Family))
 def test_what_is_picked_up_in_its_middle_is_never_out_of_the_window(family):
     async def talk():

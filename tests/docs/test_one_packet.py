@@ -42,12 +42,12 @@ def facts(page):
     return kept
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_packets_go_the_way_that_the_page_tells(made):
     assert facts(made) == facts(PAGE.read_text()), HINT
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_rules_read_as_on_the_page(made):
     page = PAGE.read_text()
     if tools(made) != tools(page):

@@ -36,7 +36,7 @@ def run(source, fix):
     return asyncio.run(observe())
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize(("fix", "word", "outcome"), rows("See it pass"))
 def test_the_case_gives_what_the_page_says(fix, word, outcome):
     result = run(CASE_FILE, fix)
@@ -45,7 +45,7 @@ def test_the_case_gives_what_the_page_says(fix, word, outcome):
     assert result.trial.case not in CASES  # or it would be no new case
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize(("change", "fix", "words"), rows("See it fail"))
 def test_it_fails_where_the_page_says_so(change, fix, words, capsys):
     from rich.console import Console
@@ -61,14 +61,14 @@ def test_it_fails_where_the_page_says_so(change, fix, words, capsys):
     assert words.strip("`") in capture.get()
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_so_does_its_own_test(pytester):
     pytester.makepyfile(fin_beyond_window=CASE_FILE, test_fin=TEST_FILE)
     pytester.syspathinsert()
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=6)
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize("protection", ["DROP_FORWARD", "DROP_PREROUTING"])
 def test_a_fix_is_tried_and_one_that_claims_too_much_fails(pytester, protection):
     source = FIX_FILE.replace("Protection.DROP_FORWARD", f"Protection.{protection}")

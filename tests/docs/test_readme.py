@@ -34,13 +34,13 @@ def test_the_topology_is_one():
     assert [host.name for host in parse(block("yaml")).clients] == ["client"]
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_the_example_test_passes(pytester):
     pytester.makepyfile(block("python"))
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=3)
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_the_topology_can_be_run_as_it_says(tmp_path):
     (tmp_path / "mine.yaml").write_text(block("yaml"))
     done = lab("run", "--topology", "mine.yaml", "--fix", "drop-forward", "--no-timeline", cwd=tmp_path)
@@ -131,7 +131,7 @@ def test_every_fix_is_weighed():
     assert set(re.findall(r"^\| ([a-z-]*[a-z]) \|", section, re.MULTILINE)) - {"fix"} == set(FIXES) - {"none"}
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_what_lab_run_prints_is_what_is_shown():
     shown = README.split("    $ lab run\n")[1].split("\n\nThe numbers in brackets")[0]
     verdict = textwrap.dedent("    Linux" + shown.rpartition("\n    Linux")[2])
@@ -220,7 +220,7 @@ def test_the_kernels_that_a_matrix_has_by_itself_are_those_that_are_told():
     assert [*told.split(", "), "newest"] == _KERNELS.split(",")
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize("state", ["state", None])
 def test_a_run_leaves_its_last_results_and_nothing_else(tmp_path, state):
     """ "... keeps what came of each case in ..., and nothing else anywhere": anywhere where a program keeps things."""
@@ -296,7 +296,7 @@ def test_completion_is_installed_for_the_shell(shell, tmp_path):
 
 def test_the_plugins_marks_and_options_are_those_that_are_told(pytester):
     marks = set(re.findall(r"`(\w+)(?:\(\.\.\.\))?`", re.findall(r"^The marks (.*) skip a test", README, re.M)[0]))
-    assert marks == {"needs_root", "needs_tool", "kernel_feature"}
+    assert marks == {"lab_needs_root", "lab_needs_tool", "lab_kernel_feature"}
     known = pytester.runpytest_subprocess("--markers").outlines
     assert marks <= set(re.findall(r"^@pytest\.mark\.(\w+)", "\n".join(known), re.M))
     options = set(re.findall(r"`(--lab-[a-z-]+)`", README))
@@ -312,7 +312,7 @@ def test_every_benchmark_is_named():
     assert told == {name for name, text in there.items() if "__main__" in text}
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_doctor_asks_for_each_thing_that_is_needed():
     [needs] = re.findall(r"^## What it needs of the kernel\n\n(.*?);", README, re.MULTILINE)
     asked = {

@@ -120,7 +120,7 @@ print(diagnosis.conclusion)
 """
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_an_ordinary_user_is_told_who_can_know_and_what_the_sysctl_is():
     run = [sys.executable, "-c", AS_AN_ORDINARY_USER]
     done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True)

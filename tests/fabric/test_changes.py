@@ -17,7 +17,7 @@ from lab.vocabulary import Family, ProxyMode
 
 from .conftest import ADDRESSES, ask, connect, rules, servers, who
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 
 def test_new_connections_follow_the_endpoints_and_old_ones_go_on(build, addresses):

@@ -22,7 +22,7 @@ from lab.vocabulary import Family, ProxyMode
 
 from .conftest import ADDRESSES
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 NODE_PORT = 30053
 EXTERNAL = {Family.IPV4: "203.0.113.1", Family.IPV6: "2001:db8:203::1"}

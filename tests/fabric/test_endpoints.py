@@ -28,7 +28,7 @@ def listed(lab):
     return [(known.address, known.state) for known in lab.endpoints]
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_listing_follows_every_change(lab):
     everything = list(lab.endpoints)
     assert everything[0] == KnownEndpoint("default/web", "10.0.1.2", ("80/TCP",), "ready", "server-1")
@@ -42,7 +42,7 @@ def test_listing_follows_every_change(lab):
     assert sorted(listed(lab)) == sorted((known.address, "ready") for known in everything)
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize(
     ("word", "service", "address", "says"),
     [
@@ -61,7 +61,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(lab, word, service, addre
     assert (rules(lab), listed(lab)) == before
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_draining_twice_and_a_family_that_was_not_built_are_refused():
     with Lab(load("endpoints"), family=Family.IPV6) as lab:
         lab.endpoints.drain("web", "fd00:10:0:1:0::2")  # in whatever form
@@ -71,7 +71,7 @@ def test_draining_twice_and_a_family_that_was_not_built_are_refused():
             lab.endpoints.remove("web", "10.0.1.2")
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_services_that_claim_the_same_are_refused_before_any_rule_is_touched(lab):
     before = rules(lab)
     other = parse_objects(
@@ -89,7 +89,7 @@ def test_services_that_claim_the_same_are_refused_before_any_rule_is_touched(lab
     assert len(listed(lab)) == 6
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_the_first_endpoint_of_a_service_without_slices_gets_one():
     head, service, *_slices = SHIPPED["endpoints"].read_text().split("---\n")
     with Lab(parse(f"{head}---\n{service}"), family=Family.IPV4) as lab:
@@ -100,7 +100,7 @@ def test_the_first_endpoint_of_a_service_without_slices_gets_one():
         assert "has no endpoints" not in rules(lab)
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_an_added_endpoint_is_on_the_node_that_it_is_linked_to_where_others_name_theirs():
     local = SHIPPED["endpoints"].read_text().replace("{addresses: [10.0.1.2]", "{nodeName: node, addresses: [10.0.1.2]")
     with Lab(parse(local), family=Family.IPV4) as lab:
@@ -135,7 +135,7 @@ SECOND_LINK = """links:
 """
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_what_one_node_refuses_is_taken_back_on_the_others():
     text = SHIPPED["endpoints"].read_text().replace("  server-1:\n", SECOND_NODE)
     text = re.sub("links:.*\n", SECOND_LINK, text)

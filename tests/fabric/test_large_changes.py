@@ -17,7 +17,7 @@ from lab.vocabulary import ProxyMode
 from .conftest import ADDRESSES, ask, connect, rules, servers
 from .test_changes import lost_packets, one_processor, words  # noqa: F401  a fixture
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 BESIDE = 60  # Services beside the one that is asked
 ROOM = 60_000  # bytes: all of them are several parts, and KUBE-SERVICES fits into one

@@ -16,7 +16,7 @@ from lab.topology.with_settings import with_proxy
 from lab.trial import batch
 from lab.vocabulary import BE_LIBERAL, Family, ProxyMode
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 
 def tried(fix, mode, version, said, family=Family.IPV4):

@@ -17,7 +17,7 @@ from lab.vocabulary import Family
 
 from .conftest import PATIENCE
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 CLIENTS = {Family.IPV4: "10.0.0.2", Family.IPV6: "fd00:10::2"}
 NODE = "node: {forwarding: true,"

@@ -7,7 +7,7 @@ import pytest
 
 from lab.kernels import Image, accelerator
 
-pytestmark = pytest.mark.needs_tool("setpriv")
+pytestmark = pytest.mark.lab_needs_tool("setpriv")
 
 
 @pytest.fixture

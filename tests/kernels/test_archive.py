@@ -9,7 +9,7 @@ from lab.errors import InputError, LabError
 from lab.kernels import archive, find
 from lab.kernels.archive import kernels_in, newest_of_each_series, parse
 
-pytestmark = [pytest.mark.needs_tool("apt-get", "dpkg-deb", "depmod", "gpg")]
+pytestmark = [pytest.mark.lab_needs_tool("apt-get", "dpkg-deb", "depmod", "gpg")]
 
 SPLIT = ("image", "binary", "modules", "base")
 

@@ -21,7 +21,7 @@ LIMIT = 240
 
 pytestmark = [
     pytest.mark.skipif("LAB_BOOT" not in os.environ, reason="boots guests, for minutes: set LAB_BOOT=1"),
-    pytest.mark.needs_tool("qemu-system-x86_64", "mmdebstrap"),
+    pytest.mark.lab_needs_tool("qemu-system-x86_64", "mmdebstrap"),
 ]
 
 
@@ -127,11 +127,11 @@ def test_pytest_runs_there_and_reports_here(tmp_path):
         "def test_wrong(): assert os.getpid() == 0, 'as it should'\n"
         "@pytest.mark.skip(reason='no need')\n"
         "def test_skipped(): pass\n"
-        "def test_trial(trial): assert trial('beyond-window').verdict.outcome == 'reset'\n"
+        "def test_trial(lab_trial): assert lab_trial('beyond-window').verdict.outcome == 'reset'\n"
         "def test_left_out(): pass\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--kernels", KERNEL, "-k", "not left_out", "--junitxml", "out.xml", "-rs"],
+        [sys.executable, "-m", "pytest", "--lab-kernels", KERNEL, "-k", "not left_out", "--junitxml", "out.xml", "-rs"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr

@@ -24,7 +24,7 @@ from lab.kernels.watch import End, watch
 CHECKOUT = Path(__file__).resolve().parents[2]
 KERNEL = Kernel("6.1", "6.1.0-56-cloud-amd64", "6.1.192", Path("vmlinuz"), Path("modules"))
 
-needs_setpriv = pytest.mark.needs_tool("setpriv")
+needs_setpriv = pytest.mark.lab_needs_tool("setpriv")
 
 
 def shell(script, **options):

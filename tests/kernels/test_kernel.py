@@ -16,7 +16,7 @@ VERSIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.needs_tool("dpkg")
+@pytest.mark.lab_needs_tool("dpkg")
 def test_versions_sort_as_dpkg_sorts_them():
     for one, other in itertools.combinations(VERSIONS, 2):
         done = subprocess.run(["dpkg", "--compare-versions", one, "lt", other], check=False)
@@ -81,7 +81,7 @@ def test_modules_that_are_named(tmp_path, tree):
         resolve(str(vmlinuz), Cache(tmp_path / "cache"))
 
 
-@pytest.mark.needs_tool("depmod")
+@pytest.mark.lab_needs_tool("depmod")
 def test_the_users_modules_are_only_read(tmp_path, tree):
     vmlinuz = tree("lib/modules/6.9.1")
     (tmp_path / "lib/modules/6.9.1/modules.dep").unlink()
@@ -94,7 +94,7 @@ def test_the_users_modules_are_only_read(tmp_path, tree):
     assert resolve(str(vmlinuz), Cache(tmp_path / "cache")).modules != kernel.modules
 
 
-@pytest.mark.needs_tool("dpkg-deb", "depmod", "gpg")
+@pytest.mark.lab_needs_tool("dpkg-deb", "depmod", "gpg")
 @pytest.mark.parametrize("parts", [("image",), ("image", "binary", "modules", "base")])
 def test_a_package_by_its_path(repository, cache, parts):
     repository.add("7.3.4-cloud-amd64", "7.3.4-1", parts=parts)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from lab.cli import app
 from lab.kernels import find
 
-pytestmark = [pytest.mark.needs_tool("apt-get", "dpkg-deb", "depmod", "gpg")]
+pytestmark = [pytest.mark.lab_needs_tool("apt-get", "dpkg-deb", "depmod", "gpg")]
 
 
 def kernels_list(*arguments):

@@ -1,4 +1,4 @@
-"""`pytest --kernels`, as far as it goes without a guest."""
+"""`pytest --lab-kernels`, as far as it goes without a guest."""
 
 import pytest
 
@@ -9,9 +9,10 @@ from lab.kernels.suite import passed_on
 
 
 def test_what_is_passed_on():
-    given = ["--kernels", "5.10,6.1", "-q", "--junitxml=out.xml", "tests/a.py::b[c]", "--kernels-limit=60", "-k", "x y"]
+    ours = ["--lab-kernels", "5.10,6.1", "--lab-kernels-limit=60", "--junitxml=out.xml"]
+    given = ["-q", *ours, "tests/a.py::b[c]", "-k", "x y"]
     assert passed_on(given) == ["-q", "tests/a.py::b[c]", "-k", "x y"]
-    assert passed_on(["--kernels=6.1", "--junit-xml", "out.xml", "--maxfail=1"]) == ["--maxfail=1"]
+    assert passed_on(["--lab-kernels=6.1", "--junit-xml", "out.xml", "--maxfail=1"]) == ["--maxfail=1"]
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_error(broken): pass
 
 def test_each_kernels_tests_are_reported_by_its_name(guests, pytester):
     pytester.makepyfile(test_a=TESTS)
-    done = pytester.runpytest_inprocess("--kernels", "5.10,6.1", "test_a.py", "--junitxml=out.xml")
+    done = pytester.runpytest_inprocess("--lab-kernels", "5.10,6.1", "test_a.py", "--junitxml=out.xml")
     done.assert_outcomes(passed=4, failed=2, skipped=2, xfailed=2, errors=2)
     assert done.ret == pytest.ExitCode.TESTS_FAILED
     done.stdout.fnmatch_lines(
@@ -81,20 +82,20 @@ def test_each_kernels_tests_are_reported_by_its_name(guests, pytester):
 
 def test_all_good(guests, pytester):
     pytester.makepyfile(test_a="def test_good(): pass")
-    done = pytester.runpytest_inprocess("--kernels=5.10")
+    done = pytester.runpytest_inprocess("--lab-kernels=5.10")
     done.assert_outcomes(passed=1)
     assert done.ret == pytest.ExitCode.OK
 
 
 def test_no_tests_there(guests, pytester):
     pytester.makepyfile(test_a="def test_good(): pass")
-    done = pytester.runpytest_inprocess("--kernels=5.10", "-k", "nothing")
+    done = pytester.runpytest_inprocess("--lab-kernels=5.10", "-k", "nothing")
     assert done.ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
 def test_a_module_that_cannot_be_imported_there(guests, pytester):
     pytester.makepyfile(test_a="import nowhere_to_be_found")
-    done = pytester.runpytest_inprocess("--kernels=5.10")
+    done = pytester.runpytest_inprocess("--lab-kernels=5.10")
     done.assert_outcomes(errors=1)
     done.stdout.fnmatch_lines(["*No module named 'nowhere_to_be_found'"])
     assert done.ret == pytest.ExitCode.TESTS_FAILED
@@ -104,7 +105,7 @@ def test_a_guest_that_failed_is_an_error_with_its_last_words(guests, pytester):
     _commands, fates = guests
     fates["5.10"] = "panicked: sysrq triggered crash"
     pytester.makepyfile(test_a="def test_good(): pass")
-    done = pytester.runpytest_inprocess("--kernels=5.10,6.1")
+    done = pytester.runpytest_inprocess("--lab-kernels=5.10,6.1")
     done.assert_outcomes(passed=1, errors=1)
     done.stdout.fnmatch_lines(["the guest with Linux 5.10.9: panicked: sysrq triggered crash", "the console"])
     assert done.ret == pytest.ExitCode.TESTS_FAILED
@@ -112,7 +113,7 @@ def test_a_guest_that_failed_is_an_error_with_its_last_words(guests, pytester):
 
 def test_a_pytest_that_did_not_start_there_is_an_error(guests, pytester):
     pytester.makepyfile(test_a="def test_good(): pass")
-    done = pytester.runpytest_inprocess("--kernels=5.10", "-p", "no_such_plugin_there")
+    done = pytester.runpytest_inprocess("--lab-kernels=5.10", "-p", "no_such_plugin_there")
     assert done.ret != pytest.ExitCode.OK
 
 
@@ -122,7 +123,7 @@ def test_it_runs_from_where_it_was_called(guests, pytester, monkeypatch):
     pytester.mkdir("sub")
     pytester.makepyfile(**{"sub/test_a": "def test_good(): pass"})
     monkeypatch.chdir(pytester.path / "sub")
-    pytester.runpytest_inprocess("--kernels=5.10", str(pytester.path / "sub/test_a.py"))
+    pytester.runpytest_inprocess("--lab-kernels=5.10", str(pytester.path / "sub/test_a.py"))
     [command] = commands
     assert command[4] == "/mnt/lab/project/sub"
     assert command[-1] == "/mnt/lab/project/sub/test_a.py"
@@ -130,12 +131,12 @@ def test_it_runs_from_where_it_was_called(guests, pytester, monkeypatch):
 
 @pytest.mark.parametrize("option", ["--lab-keep", "--lab-shell-on-failure", "-n2"])
 def test_what_cannot_be_had_elsewhere(guests, pytester, option):
-    done = pytester.runpytest_inprocess("--kernels=5.10", option)
+    done = pytester.runpytest_inprocess("--lab-kernels=5.10", option)
     assert done.ret == pytest.ExitCode.USAGE_ERROR
-    done.stderr.fnmatch_lines(["*--kernels runs the tests elsewhere*"])
+    done.stderr.fnmatch_lines(["*--lab-kernels runs the tests elsewhere*"])
 
 
 def test_a_kernel_that_is_none(pytester):
-    done = pytester.runpytest_inprocess("--kernels=old")
+    done = pytester.runpytest_inprocess("--lab-kernels=old")
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     done.stderr.fnmatch_lines(["*'old' is no kernel*"])

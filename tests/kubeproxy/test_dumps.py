@@ -46,7 +46,7 @@ def kinds(version):
 NAMES = [f"{version}/{kind}" for version in RELEASES for kind in kinds(version)]
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize("name", NAMES)
 def test_a_real_ones_rules(dumps, name):
     comparison = check(dumps.proxy(name), dumps.text(name), name)

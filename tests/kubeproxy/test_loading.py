@@ -9,7 +9,7 @@ import pytest
 from lab.kubeproxy import ProxyOptions, iptables, nftables
 from lab.vocabulary import Family
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 
 def options(family, version):

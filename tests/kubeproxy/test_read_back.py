@@ -196,7 +196,7 @@ def test_nft_text(make_world, version, family, kinds):
     assert nft_back(script) == wanted
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize("backend", ["nft", "legacy"])
 @SOME
 @IN_KERNEL
@@ -212,7 +212,7 @@ def test_iptables_in_the_kernel(make_world, in_namespace, backend, family, kinds
     assert contents(read(saved, "saved", family)) == contents(as_dump(unloaded))
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize("version", ["v1.31", "v1.36"])
 @SOME
 @IN_KERNEL
@@ -239,7 +239,7 @@ def nat_chains(text):
 TWO = given(family=st.sampled_from(list(Family)), change=st.tuples(SETS, SETS))
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize("version", ["v1.14", "v1.29"])
 @TWO
 @IN_KERNEL
@@ -264,7 +264,7 @@ def test_iptables_after_a_change(make_world, in_namespace, version, family, chan
     assert set(nat_chains(saved)) - kept == set(nat_chains(last.restore)) - kept
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize("version", ["v1.31", "v1.36"])
 @TWO
 @IN_KERNEL

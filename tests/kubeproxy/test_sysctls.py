@@ -69,7 +69,7 @@ def test_what_real_ones_set(name):
     assert ours == SEEN[version, mode]
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize("name", NAMES)
 def test_a_labs_node_is_made_so(name):
     version, mode = NAMES[name]
@@ -134,7 +134,7 @@ def test_a_given_time_out_is_only_raised_as_well():
     assert Sysctl(ESTABLISHED, 600, only_raised=True) in found
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_a_labs_node_has_the_time_outs_that_are_given():
     said = from_words({"conntrack_tcp_timeout_established": "10m", "conntrack_tcp_timeout_close_wait": "0"})
     with Lab(with_proxy(load("kube-proxy"), None, "v1.33", None, said), family=Family.IPV4) as lab:

@@ -69,7 +69,7 @@ def outside_of_elements(text):
     return [line for line in text.split("\n") if not line.startswith(("\t\telements = ", "\t\t\t"))]
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 class TestKernel:
     @pytest.mark.parametrize("backend", Backend)
     @pytest.mark.parametrize("kind", FAMILIES)
@@ -220,7 +220,7 @@ def test_ranges(given, wanted):
     assert f"\t\tip saddr != {wanted} drop\n" in listing.text()
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize(("given", "wanted"), RANGES.items())
 def test_so_the_kernel_has_ranges(in_namespace, given, wanted):
     script = TABLE.format(f"add rule ip kube-proxy a ip saddr != {{ {given} }} drop")

@@ -6,7 +6,7 @@ import pytest
 
 from lab.netns import Namespace
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 
 def here():

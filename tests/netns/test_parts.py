@@ -138,7 +138,7 @@ def saved(namespace, version=4):
     return text
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 class TestKernel:
     def test_iptables_has_the_same(self, namespaces, counted, request):
         text = many(100)

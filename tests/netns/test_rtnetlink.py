@@ -6,7 +6,7 @@ import pytest
 from lab.netns import Namespace, RouteSocket
 from lab.netns.rtnetlink import LOOPBACK_INDEX, VethEnd, address, link_up, neighbour, route, veth
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 NEAR = VethEnd("near", 2, b"\x02\x00\x00\x00\x00\x01")
 FAR = VethEnd("far", 7, b"\x02\x00\x00\x00\x00\x02")

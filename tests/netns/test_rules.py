@@ -23,7 +23,7 @@ def namespace():
     made.close()
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("backend", ["nft", "legacy"])
 def test_what_is_restored_is_saved_and_what_was_there_stays(namespace, backend, version):
@@ -36,13 +36,13 @@ def test_what_is_restored_is_saved_and_what_was_there_stays(namespace, backend, 
     xtables.close()
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_a_refused_input_tells_the_programs_words(namespace):
     with pytest.raises(ProgramError, match=r"iptables-nft-restore .* exit code 1: .*line 2 failed"):
         Xtables(namespace, "nft").start_restore(4, "*filter\n-A NOWHERE -j ACCEPT\nCOMMIT\n").finish()
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_nft_loads_lists_and_refuses_as_a_whole(namespace):
     nft = Nft(namespace)
     nft.run("table ip mine {\nchain one {\n}\n}\n")
@@ -55,13 +55,13 @@ def test_nft_loads_lists_and_refuses_as_a_whole(namespace):
     nft.close()
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_programs_run_inside_with_their_input(namespace):
     printed = Program(namespace, ("sh", "-c", "readlink /proc/self/ns/net; cat"), text="given").finish()
     assert printed == f"net:[{namespace.inode}]\ngiven"
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_a_program_that_fails_keeps_its_words(namespace):
     with pytest.raises(ProgramError, match=r"sh -c .* exit code 3: on stdout\non stderr"):
         Program(namespace, ("sh", "-c", "echo on stdout; echo on stderr >&2; exit 3")).finish()
@@ -120,7 +120,7 @@ def test_slow_things_are_closed_at_once_and_off_the_callers_thread():
     may_end.set()
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_the_lock_of_the_machine_is_left_alone(namespace):
     before = os.stat("/run/xtables.lock") if os.path.exists("/run/xtables.lock") else None
     Xtables(namespace, "legacy").start_restore(4, TABLE).finish()

@@ -32,8 +32,8 @@ DISTRIBUTIONS = {
 
 pytestmark = [
     pytest.mark.skipif("LAB_ROOTFS" not in os.environ, reason="makes root file systems, for minutes: set LAB_ROOTFS=1"),
-    pytest.mark.needs_root,
-    pytest.mark.needs_tool("apt-get", "mmdebstrap", "unshare"),
+    pytest.mark.lab_needs_root,
+    pytest.mark.lab_needs_tool("apt-get", "mmdebstrap", "unshare"),
 ]
 
 # Enters the first argument as the root of everything; each further one up to "--" is a place of this machine's that

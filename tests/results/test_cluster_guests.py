@@ -19,7 +19,7 @@ import pytest
 
 from lab.kernels import Image
 
-pytestmark = pytest.mark.needs_tool("setpriv")
+pytestmark = pytest.mark.lab_needs_tool("setpriv")
 
 BOUND = 120  # seconds; what has not ended by then never does
 

@@ -91,7 +91,7 @@ def test_the_last_name_of_the_list_is_completed():
     assert "6.1,6.1" not in _complete_kernels("6.1,")
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 class TestRunning:
     def test_all_forms_at_once(self, tmp_path):
         files = {form: tmp_path / f"matrix.{form}" for form in ("json", "html", "junit", "md")}

@@ -18,7 +18,7 @@ from lab.report.tone import Tone
 from lab.results.matrix import Column, merge
 from lab.results.result import Tally
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 
 def printed(matrix, width=160):

@@ -24,7 +24,7 @@ KERNELS = os.environ.get("LAB_BOOT_KERNELS", "5.10,6.1")
 
 pytestmark = [
     pytest.mark.skipif("LAB_BOOT" not in os.environ, reason="boots guests, for minutes: set LAB_BOOT=1"),
-    pytest.mark.needs_tool("qemu-system-x86_64", "mmdebstrap"),
+    pytest.mark.lab_needs_tool("qemu-system-x86_64", "mmdebstrap"),
 ]
 
 

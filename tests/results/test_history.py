@@ -134,7 +134,7 @@ def lab(*arguments):
     )
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_the_command_keeps_it_and_tells_it(state):
     done = lab("run", "in-window", "--fix", "none", "--no-timeline")
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from lab.verdict import Outcome
 
 from .conftest import tally, with_verdict
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 
 def sentences(matrix):

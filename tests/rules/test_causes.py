@@ -21,7 +21,7 @@ from lab.rules.whatifs import place_of, releases, settings, span
 from lab.topology.reader import load_either
 from lab.vocabulary import ProxyMode
 
-pytestmark = pytest.mark.kernel  # nftables mode's rules are loaded where their form is not known
+pytestmark = pytest.mark.lab_kernel  # nftables mode's rules are loaded where their form is not known
 
 
 UNREADY = """\

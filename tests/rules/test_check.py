@@ -15,7 +15,7 @@ from lab.rules.scratch import saved, saved_uncounted
 from lab.rules.source import Choice
 from lab.vocabulary import Backend, Family, ProxyMode
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 
 def said(comparison):

@@ -74,7 +74,7 @@ def test_what_is_no_dump_is_refused(text, words):
         json_dump.read(text, "dump", Family.IPV4)
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 class TestKernel:
     @pytest.fixture
     def proxy(self, make_proxy):

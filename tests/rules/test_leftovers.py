@@ -13,7 +13,7 @@ from lab.rules.effects import Effect
 from lab.rules.source import Choice
 from lab.vocabulary import ProxyMode
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 
 def chain_of(text, name, kind="chain", table="table ip kube-proxy {"):

@@ -11,7 +11,7 @@ from lab.netns import Namespace, Nft, Xtables
 from lab.rules.source import Choice
 from lab.vocabulary import Backend, Family, ProxyMode
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 CHOICES = {
     "nft": Choice(ProxyMode.IPTABLES, "v1.29", Backend.NFT),

@@ -209,7 +209,7 @@ def test_an_unknown_field_is_named_and_left_out(lab_rules, objects):
     assert done.stdout == lab_rules("-", "--proxy-version", "v1.29", *NODE, given=text, code=0).stdout
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 class TestKernel:
     @pytest.fixture(params=[("--proxy-version", "v1.29"), ("--proxy-mode", "nftables", "--proxy-version", "v1.36")])
     def options(self, request):

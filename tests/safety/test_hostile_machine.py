@@ -25,8 +25,8 @@ PRINTING = (
     ("rules",),
     ("topology", "schema"),
 )
-kernel = pytest.mark.kernel
-needs_root = pytest.mark.needs_root
+kernel = pytest.mark.lab_kernel
+needs_root = pytest.mark.lab_needs_root
 
 
 def by_shell(script):

@@ -17,7 +17,7 @@ import pytest
 
 from lab.netns import Namespace
 
-pytestmark = [pytest.mark.kernel, pytest.mark.needs_tool("ip", "nft")]
+pytestmark = [pytest.mark.lab_kernel, pytest.mark.lab_needs_tool("ip", "nft")]
 
 #: What changes by itself, on any machine.
 BY_ITSELF = {

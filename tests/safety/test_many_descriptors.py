@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 PROGRAM = """
 import os, resource

@@ -10,7 +10,7 @@ import pytest
 
 from lab.topology.reader import shipped
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 #: No right at all; the files of the caller are still his own.
 WITHOUT_RIGHTS = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
@@ -92,7 +92,7 @@ def test_a_lab_with_many_services_runs(run_lab, many_services, tmp_path, way):
     assert "reset" in output
 
 
-@pytest.mark.needs_root
+@pytest.mark.lab_needs_root
 def test_the_whole_run_works_as_nobody(run_lab, environment):
     """Not only without rights, but as a user who has no files of his own, and no home that he may enter."""
     readable = subprocess.run(

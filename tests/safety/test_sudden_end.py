@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 BAR = 1.0  # seconds until the last namespace and the last process are gone
 SEED = 74839

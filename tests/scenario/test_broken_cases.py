@@ -20,7 +20,7 @@ from lab.verdict import Outcome
 from lab.vocabulary import Behaviour, Family
 from lab.wire.capture import Capture
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 
 def run(case):

@@ -41,7 +41,7 @@ KINDS = {
 SLOW = congested.CASES
 CONGESTED = CASES["congested"]
 
-needs_programs = pytest.mark.needs_tool("nginx", "curl", "tc")
+needs_programs = pytest.mark.lab_needs_tool("nginx", "curl", "tc")
 
 
 # --- from what was counted --------------------------------------------------------------------------
@@ -160,8 +160,8 @@ SOME = [
 ]
 
 
-@pytest.mark.kernel
-@pytest.mark.kernel_feature("sch_htb", "nft_numgen")
+@pytest.mark.lab_kernel
+@pytest.mark.lab_kernel_feature("sch_htb", "nft_numgen")
 @needs_programs
 @pytest.mark.parametrize(
     ("case", "fix", "kind", "family"),
@@ -179,7 +179,7 @@ def test_every_trial_gives_what_this_kernel_is_expected_to_give(case, fix, kind,
     assert from_json(to_json(report)) == report
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @needs_programs
 def test_a_router_that_holds_nothing_back_is_no_pass(monkeypatch):
     monkeypatch.setattr(congestion, "_SHARE", congestion._SHARE.replace("meta length > 1000", "meta length > 65000"))
@@ -188,7 +188,7 @@ def test_a_router_that_holds_nothing_back_is_no_pass(monkeypatch):
     assert not result.as_expected
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @needs_programs
 def test_what_does_not_get_through_at_all_is_found_without_waiting():
     begun = time.monotonic()
@@ -197,11 +197,11 @@ def test_what_does_not_get_through_at_all_is_found_without_waiting():
     assert time.monotonic() - begun < 2
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize(
     ("program", "package"),
     [
-        pytest.param("nginx", "nginx", marks=pytest.mark.needs_tool("ip")),  # ip is looked for before, the others after
+        pytest.param("nginx", "nginx", marks=pytest.mark.lab_needs_tool("ip")),  # looked for before the others
         *(pytest.param(*one, marks=needs_programs) for one in (("curl", "curl"), ("tc", "iproute2"))),
         pytest.param("setpriv", "util-linux", marks=needs_programs),
     ],
@@ -215,7 +215,7 @@ def test_a_program_that_is_missing_is_named_with_its_package(program, package, m
         run(CONGESTED, NONE)
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @needs_programs
 def test_nginx_that_does_not_start_says_why(monkeypatch):
     monkeypatch.setattr("lab.traffic.http._CONFIGURATION", "no such directive;")
@@ -223,7 +223,7 @@ def test_nginx_that_does_not_start_says_why(monkeypatch):
         run(CONGESTED, NONE)
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @needs_programs
 def test_a_topology_without_a_router_is_refused():
     with pytest.raises(InputError, match="a router with two links between the node and server"):
@@ -253,7 +253,7 @@ def wait_until(condition, bound=20):
         time.sleep(0.005)
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @needs_programs
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "SIGKILL"])
 def test_a_slow_case_that_is_ended_in_its_middle_leaves_nothing(number, tmp_path):

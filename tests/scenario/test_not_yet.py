@@ -69,7 +69,7 @@ async def send_an_error_again(scenario):
     await scenario.retransmissions(1)
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize(
     ("said", "answer"),
     [
@@ -102,7 +102,7 @@ def test_a_word_that_comes_too_early_is_answered(said, answer):
         carry_out(said)
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize(
     "word", [lambda scenario: scenario.held(1), lambda scenario: scenario.release(), DatagramsScenario.take_back]
 )
@@ -111,7 +111,7 @@ def test_nothing_is_released_that_was_never_held(word):
         carry_out(at_once(word), DatagramsScenario)
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_a_packet_that_the_lab_cannot_read_is_refused():
     option = (8, b"x")  # of 3 bytes, where timestamps have 10 (RFC 7323, 3.2)
 
@@ -136,7 +136,7 @@ def test_no_assertion_is_left_in_a_scenario():
     assert found == {}
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_a_first_syn_that_the_node_drops_is_an_outcome(monkeypatch):
     from lab.cases import CASES
     from lab.fixes import NONE

@@ -7,15 +7,15 @@ import pytest
 
 from lab.evidence.judgement import Judgement
 from lab.fabric.lab import Lab
+from lab.netns import bound
 from lab.scenario import ConnectionScenario, DownloadsScenario, one_processor
 from lab.scenario.nodes import Nodes
 from lab.scenario.roles import roles_in
 from lab.topology.reader import load
-from lab.traffic import tcp
 from lab.vocabulary import Behaviour, Family
 from lab.wire.capture import Capture
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 A_MOMENT = 0.1  # seconds in which a step that does not wait would have gone on: it takes a millisecond
 #: Before conntrack: acknowledgements without data from the server are lost on the node.
@@ -104,7 +104,7 @@ def test_a_barrier_waits_for_what_is_in_another_queue(late):
 
 
 def test_what_never_comes_to_the_other_end_is_a_fault(late, monkeypatch):
-    monkeypatch.setattr(tcp, "BOUND", A_MOMENT)
+    monkeypatch.setattr(bound, "SECONDS", A_MOMENT)
 
     async def script(scenario):
         await scenario.establish()

@@ -16,7 +16,7 @@ from lab.verdict import Outcome
 from lab.verdict.retrying import cost, decide, round_trips
 from lab.vocabulary import Family
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 
 def run(fix, topology="kube-proxy"):

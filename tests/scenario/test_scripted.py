@@ -16,7 +16,7 @@ from lab.trial import probe, runner
 from lab.trial.setting import Setting
 from lab.vocabulary import Family
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 
 def carry_out(script, family=Family.IPV4, topology="kube-proxy"):

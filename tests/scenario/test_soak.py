@@ -25,7 +25,7 @@ def soak(*arguments, before=""):
     return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_it_passes_where_all_is_as_expected():
     done = soak("in-window", "without-nat", "--fix", "none", "--rounds", "2")
     assert (done.returncode, done.stderr) == (0, "")
@@ -33,7 +33,7 @@ def test_it_passes_where_all_is_as_expected():
     assert ", 0 not as expected" in done.stdout
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_it_says_what_was_not_as_expected():
     done = soak("in-window", "--fix", "none", "--rounds", "2", before=WRONG)
     assert done.returncode == 1
@@ -42,7 +42,7 @@ def test_it_says_what_was_not_as_expected():
     assert "in-window, fix none: 2 of 2" in done.stdout
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_one_trial_is_soaked_as_it_is_run():
     words = "--fix drop-forward --topology congested --proxy-mode nftables --proxy-version v1.33 --family ipv6"
     done = soak("in-window", *words.split(), "--rounds", "1", before=WRONG)

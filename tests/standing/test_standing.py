@@ -22,7 +22,7 @@ from lab.vocabulary import Family, ProxyMode
 
 PATIENCE = 5.0  # seconds; the end of a wait that an event ends at once
 
-root = pytest.mark.needs_root
+root = pytest.mark.lab_needs_root
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_up_shows_the_lab_and_down_leaves_nothing(own_run, topology):
 
 
 @root
-@pytest.mark.needs_tool("ip")
+@pytest.mark.lab_needs_tool("ip")
 def test_ip_netns_sees_the_hosts(own_run, topology):
     up(topology)
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
@@ -79,7 +79,7 @@ def test_ip_netns_sees_the_hosts(own_run, topology):
 
 
 @root
-@pytest.mark.needs_tool("curl")
+@pytest.mark.lab_needs_tool("curl")
 @pytest.mark.parametrize("mode", ProxyMode)
 def test_curl_reaches_the_server_by_the_vip(own_run, mode):
     ran = lab_command("up", "kube-proxy", "--proxy-mode", mode)
@@ -137,7 +137,7 @@ def test_exec_makes_up_no_package_for_a_users_program(own_run, topology):
 
 
 @root
-@pytest.mark.needs_tool("iptables-legacy-restore")
+@pytest.mark.lab_needs_tool("iptables-legacy-restore")
 def test_iptables_locks_a_file_of_the_labs(own_run, topology):
     up(topology)
     ran = lab_command("exec", "client", "iptables-legacy", "-A", "INPUT", "-j", "ACCEPT")
@@ -146,7 +146,7 @@ def test_iptables_locks_a_file_of_the_labs(own_run, topology):
 
 
 @root
-@pytest.mark.needs_tool("bash")
+@pytest.mark.lab_needs_tool("bash")
 def test_the_shells_prompt_names_lab_and_host(own_run, topology):
     up(topology)
     ran = lab_command("shell", "client", text="cat /proc/net/dev\n")
@@ -222,7 +222,7 @@ def test_an_interrupted_up_leaves_nothing(own_run, topology, monkeypatch):
 
 
 @root
-@pytest.mark.needs_tool("ip")
+@pytest.mark.lab_needs_tool("ip")
 def test_a_name_that_is_taken_is_refused_and_left_alone(own_run, topology):
     subprocess.run(["ip", "netns", "add", "kube-proxy-node"], check=True)
     before = mounts()

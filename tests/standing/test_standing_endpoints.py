@@ -22,7 +22,7 @@ from lab.topology.reader import load, parse, shipped
 from lab.topology.with_settings import with_proxy
 from lab.vocabulary import ProxyMode
 
-pytestmark = pytest.mark.needs_root
+pytestmark = pytest.mark.lab_needs_root
 
 PATIENCE = 5.0  # seconds; the end of a wait that an event ends at once
 

@@ -18,7 +18,7 @@ from lab.trial.setting import Setting
 from lab.verdict import Outcome
 from lab.vocabulary import Family
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 HERE = Path(__file__).parent
 BRANCH = (HERE / "branch.yaml").read_text()

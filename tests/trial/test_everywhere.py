@@ -122,7 +122,7 @@ async def failures(settings, answers):
     return failed, tried, missing
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 @pytest.mark.skipif(
     not os.environ.get("LAB_EVERYWHERE"),
     reason="every set of rules in every topology, two hours of a processor: set LAB_EVERYWHERE=1",
@@ -157,7 +157,7 @@ def test_each_set_of_rules_is_tried_once_and_none_is_left_out():
             assert versions[-1] == NEWEST
 
 
-@pytest.mark.kernel
+@pytest.mark.lab_kernel
 def test_a_wrong_expectation_is_told_as_the_command_that_shows_it(answers):
     import dataclasses
 

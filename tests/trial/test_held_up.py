@@ -19,7 +19,7 @@ from lab.trial.setting import Setting
 from lab.verdict import Outcome
 from lab.vocabulary import Behaviour, Family
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 STOPPED = 5.5  # seconds: longer than a trial may be kept waiting, and than its entry lives below
 

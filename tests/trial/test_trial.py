@@ -24,7 +24,7 @@ from lab.verdict.connection import resets
 from lab.verdict.packet import leaked
 from lab.vocabulary import Backend, Behaviour, Family, ProxyMode
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 KINDS = {
     "iptables-nft": (ProxyMode.IPTABLES, None, Backend.NFT),
@@ -319,5 +319,5 @@ def test_every_case_tells_its_story():
 
 
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
-def test_the_fixture_runs_what_the_command_runs(case, trial):
-    assert trial(case.name, fix="drop-forward").as_expected
+def test_the_fixture_runs_what_the_command_runs(case, lab_trial):
+    assert lab_trial(case.name, fix="drop-forward").as_expected

@@ -8,17 +8,17 @@ import pytest
 from lab.cases.case import Case, always, injection, on_every_kernel
 from lab.evidence.judgement import Judgement
 from lab.fixes import FIXES
+from lab.netns import bound
 from lab.report import forms
 from lab.scenario import ConnectionScenario, ScriptedScenario
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
-from lab.traffic import tcp
 from lab.trial import batch, probe, runner
 from lab.trial.setting import Setting
 from lab.verdict import Outcome, packet
 from lab.vocabulary import Backend, Family, ProxyMode
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 
 class PacketAlone(ConnectionScenario):
@@ -185,7 +185,7 @@ def test_a_bug_in_one_trial_keeps_its_traceback_and_loses_no_other(capsys):
 
 def test_a_connection_that_stands_still_is_stalled_and_no_error(monkeypatch):
 
-    monkeypatch.setattr(tcp, "BOUND", 0.3)
+    monkeypatch.setattr(bound, "SECONDS", 0.3)
 
     async def steps(scenario):
         await scenario.establish()

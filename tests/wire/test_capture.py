@@ -10,7 +10,7 @@ from lab.topology.reader import load
 from lab.traffic.tcp import datagram_socket
 from lab.wire.capture import Capture
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 CLIENT, NODE = SocketAddress("10.0.0.2", 9), SocketAddress("10.0.0.1", 9)
 

@@ -12,7 +12,7 @@ from lab.scenario.roles import roles_in
 from lab.topology.reader import load
 from lab.vocabulary import Family
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 QUESTIONS = ("first", "the second")
 

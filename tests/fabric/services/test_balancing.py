@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 FALSE_ALARM = 1e-9  # the probability that a test fails where the rules are right
 CONNECTIONS = 3000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 ELSEWHERE = {"nodeName": "elsewhere"}
 MANY = 31  # connections: by chance alone, all go to the same one of two endpoints once in 2^30

@@ -9,7 +9,7 @@ import pytest
 
 from lab.vocabulary import Family
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 SCTP = 132  # RFC 9260
 

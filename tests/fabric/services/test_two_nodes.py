@@ -8,7 +8,7 @@ from lab.conntrack.netlink import ConntrackTable
 from lab.evidence.packet import SocketAddress
 from lab.vocabulary import Family
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.lab_kernel
 
 MANY = 31  # connections: by chance alone, all go to the same one of two endpoints once in 2^30
 LOCAL = {"externalTrafficPolicy": "Local"}

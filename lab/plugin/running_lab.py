@@ -1,4 +1,4 @@
-"""A running lab in a test's hands: run programs, run cases, look inside. What the fixture ``lab`` gives."""
+"""A running lab in a test's hands: run programs and steps, look inside. What the fixture ``lab_running`` gives."""
 
 from __future__ import annotations
 
@@ -15,19 +15,17 @@ from lab.fabric.host import RunningHost
 from lab.fabric.lab import Lab
 from lab.fixes import Fix
 from lab.netns.program import find
-from lab.results.result import Result
 from lab.scenario import ConnectionScenario
 from lab.scenario.roles import roles_in
 from lab.topology.kube_proxy import node_release
 from lab.topology.model import Topology
-from lab.trial.runner import carry_out, run_in
-from lab.trial.setting import Setting
+from lab.trial.runner import carry_out
 from lab.verdict import Verdict
-from lab.vocabulary import Behaviour, Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 
-class LabUnderTest:
-    """What the fixture ``lab`` gives: a running lab, with the few words that a test needs.
+class RunningLab:
+    """What the fixture ``lab_running`` gives: a running lab, with what a test needs of it.
 
     :ivar topology: what was built.
     :ivar family: the address family that :meth:`try_steps` talks in: the one asked for, else ipv4.
@@ -78,31 +76,31 @@ class LabUnderTest:
 
         async def observe() -> Verdict:
             scenario = ConnectionScenario(self._lab, roles, self.family)
-            return scenario.decide(await carry_out(partial(steps, scenario), scenario, self._keep))
+            return scenario.decide(await carry_out(partial(steps, scenario), scenario, self.keep))
 
         roles = roles_in(self.topology, self.family, self.service)
         self._once()
         return asyncio.run(observe())
 
-    def try_setting(self, setting: Setting, behaviour: Behaviour) -> Result:
-        """Run the case of a setting that this lab was built for, and decide.
+    def use(self) -> Lab:
+        """Return the lab itself, for the one trial that it is good for.
 
-        :param behaviour: what the kernel does with packets out of the window (:func:`lab.trial.probe.ask`).
-        :raises LabError: as :meth:`try_steps`.
+        :raises LabError: it has been used.
         """
         self._once()
-        return asyncio.run(run_in(self._lab, setting, behaviour, self._keep))
+        return self._lab
+
+    def keep(self, timeline: Timeline) -> None:
+        """Keep what was seen, for the report of a failure."""
+        self.timeline = timeline
 
     def _once(self) -> None:
         if self._used:
             raise LabError("this lab was used already: a lab holds one trial, take a fresh one")
         self._used = True
 
-    def _keep(self, timeline: Timeline) -> None:
-        self.timeline = timeline
-
     def describe(self) -> str:
-        """Tell the hosts with their links and addresses, and what the nodes are."""
+        """Return a text that lists the hosts with their links and addresses, and what the nodes are."""
         width = max(len(host.name) for host in self.topology.hosts)
         lines = []
         for host in self.topology.hosts:

@@ -1,0 +1,202 @@
+"""The ``--lab-...`` options, the arguments of the mark ``lab_topology``, and what both mean.
+
+They are named as the keys of a topology file and the options of the command; a mark writes them with underscores.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import pytest
+
+from lab.errors import InputError
+from lab.vocabulary import Backend, Family, ProxyMode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from enum import StrEnum
+
+    from lab.fixes import Fix
+    from lab.kubeproxy.settings import Settings
+    from lab.topology.model import Topology
+    from lab.trial.batch import ProxyChoice
+
+Choice = TypeVar("Choice", bound="StrEnum")
+
+#: What may be asked for besides the settings of kube-proxy: what it means, and its values where they are few.
+KEYS: Final = {
+    "proxy_mode": ("kube-proxy's mode", list(ProxyMode)),
+    "proxy_version": ("whose rules, such as v1.14, v1.33.6 or v1.33.6-gke.1", None),
+    "backend": ("in iptables mode, which program loads the rules", list(Backend)),
+    "family": ("the address family", list(Family)),
+    "fix": ("the change to the nodes", None),
+    "service": ("which Service is asked, instead of the first: [namespace/]name[:port]", None),
+    "kube_proxy_config": ("kube-proxy's own file, a KubeProxyConfiguration", None),
+}
+
+#: Seconds that a guest may take where nobody says.
+GUEST_LIMIT: Final = 1800.0
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Add the ``--lab-...`` options."""
+    from lab.kubeproxy.settings import SETTINGS, TOPOLOGYS
+
+    group = parser.getgroup("lab", "kube-proxy-lab (for what a test's mark `lab_topology` leaves open)")
+    for key, (meaning, choices) in KEYS.items():
+        group.addoption(f"--lab-{key.replace('_', '-')}", choices=choices, help=meaning)
+    for row in (SETTINGS[field] for field in TOPOLOGYS):
+        group.addoption(f"--lab-{row.option}", metavar=row.metavar or "true|false", help=row.what)
+    group.addoption(
+        "--lab-keep",
+        action="store_true",
+        help="failing tests' labs stay until Enter is pressed after the run",
+    )
+    group.addoption(
+        "--lab-shell-on-failure", action="store_true", help="open a shell on the lab's node when a test fails"
+    )
+    group.addoption(
+        "--lab-kernels",
+        metavar="NAMES",
+        help="run the tests in a guest for each of these kernels, such as 5.10,6.1,newest (see `lab kernels list`)",
+    )
+    group.addoption(
+        "--lab-kernels-limit",
+        type=float,
+        metavar="SECONDS",
+        help=f"how long each of these guests may take ({GUEST_LIMIT:.0f})",
+    )
+
+
+def check_options(config: pytest.Config) -> None:
+    """Check what argparse does not: versions, fixes, and the settings of kube-proxy.
+
+    :raises InputError: for the first that cannot be.
+    """
+    version, fix = config.getoption("lab_proxy_version"), config.getoption("lab_fix")
+    given = _given_by_options(config, ("kube_proxy_config", *setting_keys()))
+    if any(value is not None for value in given.values()):
+        settings_of(given, config.invocation_params.dir)
+    if version is not None:
+        from lab.kubeproxy.releases import find_release
+
+        find_release(version)
+    if fix is not None:
+        from lab.fixes import find
+
+        find(fix)
+
+
+def asked_for(item: pytest.Item) -> dict[str, object]:
+    """Return what the options and the marks of a test ask for, the nearest mark last."""
+    asked = {"topology": None} | _given_by_options(item.config, (*KEYS, *setting_keys()))
+    for mark in reversed(list(item.iter_markers("lab_topology"))):
+        asked |= mark.kwargs
+        if mark.args:
+            asked["topology"] = mark.args[0]
+    return asked
+
+
+def _given_by_options(config: pytest.Config, keys: Iterable[str]) -> dict[str, object]:
+    """Return what the options say; a file is where pytest was started."""
+    given: dict[str, object] = {key: config.getoption(f"lab_{key}") for key in keys}
+    if file := given.get("kube_proxy_config"):
+        given["kube_proxy_config"] = config.invocation_params.dir / str(file)
+    return given
+
+
+def setting_keys() -> Iterable[str]:
+    """Return the names of the settings of kube-proxy that may be given of a topology."""
+    from lab.kubeproxy.settings import SETTINGS, TOPOLOGYS
+
+    return [SETTINGS[field].word for field in TOPOLOGYS]
+
+
+# --- what they mean ---------------------------------------------------------------------------------
+
+
+def lab_of(asked: Mapping[str, object], directory: Path) -> tuple[Topology, Family | None, Fix, str | None]:
+    """Return what a lab is built from: topology, address family, fix and the Service to ask.
+
+    :param directory: where relative paths begin.
+    :raises InputError: for the first that cannot be.
+    """
+    from lab.topology.with_settings import with_proxy
+
+    topology = topology_of(asked["topology"] or "kube-proxy", directory)
+    topology = with_proxy(topology, *proxy_of(asked), settings_of(asked, directory))
+    return topology, family_of(asked), fix_of(asked), service_of(asked)
+
+
+def proxy_of(asked: Mapping[str, object]) -> ProxyChoice:
+    """Return mode, version and backend of the nodes' kube-proxy, None for what nobody asks for."""
+    from lab.kubeproxy.releases import find_release
+
+    version = asked["proxy_version"]
+    name = None if version is None else find_release(str(version)).name
+    return _choice(ProxyMode, asked, "proxy_mode"), name, _choice(Backend, asked, "backend")
+
+
+def settings_of(asked: Mapping[str, object], directory: Path) -> Settings:
+    """Return the settings of the nodes' kube-proxy.
+
+    :raises InputError: one is not known, or its value cannot be.
+    """
+    from lab.kubeproxy.configuration import read_configuration
+    from lab.kubeproxy.settings import NOTHING_SAID, find_word, from_words
+
+    others = {*KEYS, "topology"}
+    given = {find_word(key).field: value for key, value in asked.items() if key not in others}
+    file = asked["kube_proxy_config"]
+    read = NOTHING_SAID if file is None else read_configuration(str(directory / str(file)))
+    return read + from_words(given, lambda row: row.word)
+
+
+def family_of(asked: Mapping[str, object]) -> Family | None:
+    """Return the address family, None where nobody asks for one."""
+    return _choice(Family, asked, "family")
+
+
+def fix_of(asked: Mapping[str, object]) -> Fix:
+    """Return the fix; none where nobody asks for one."""
+    from lab import fixes
+
+    fix = asked["fix"] or fixes.NONE
+    return fix if isinstance(fix, fixes.Fix) else fixes.find(str(fix))
+
+
+def service_of(asked: Mapping[str, object]) -> str | None:
+    """Return the name of the Service to ask, None for the first."""
+    return None if asked["service"] is None else str(asked["service"])
+
+
+def topology_of(reference: object, directory: Path) -> Topology:
+    """Return the topology that a name, a file, YAML text or a Topology stands for."""
+    from lab.topology.model import Topology
+
+    if isinstance(reference, Topology):
+        return reference
+    if isinstance(reference, str | Path):
+        return _read(reference, directory)
+    raise InputError(f"no topology: {reference!r}", cure="give a name, a file, YAML text or a Topology")
+
+
+def _choice(kind: type[Choice], asked: Mapping[str, object], key: str) -> Choice | None:
+    value = asked[key]
+    if value is None or value in list(kind):
+        return None if value is None else kind(str(value))
+    raise InputError(f"there is no {key.replace('_', ' ')} {value!r}", cure=f"one of: {', '.join(kind)}")
+
+
+@cache
+def _read(reference: str | Path, directory: Path) -> Topology:
+    from lab.topology.reader import load, parse, shipped
+
+    if isinstance(reference, str) and "\n" in reference:
+        return parse(reference)
+    path = directory / reference
+    if reference in dict(shipped()) or not (path.exists() or path.suffix):
+        return load(str(reference))
+    return load(path)

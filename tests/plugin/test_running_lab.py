@@ -1,0 +1,240 @@
+"""The fixture ``lab_running``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.lab_kernel
+def test_five_lines_are_enough(project, start):
+    project.makepyfile(
+        """
+        import getpass
+        try:
+            NAME = getpass.getuser()
+        except (KeyError, OSError):
+            NAME = "unknown"
+
+        def test_reset(lab_trial):
+            assert lab_trial("beyond-window").verdict.outcome == "reset"
+
+        def test_addresses(lab_running):
+            assert "192.168.0.2" in lab_running.run("node", "iptables-nft-save", "-t", "nat")
+
+        # And what the process is left with: its name, its files, and a loopback.
+        def test_afterwards(tmp_path):
+            import socket
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                socket.create_connection(server.getsockname()).close()
+            (tmp_path / "file").write_text("")
+            assert tmp_path.parents[1].name == "pytest-of-" + NAME
+        """
+    )
+    project.run_pytest(start=start).assert_outcomes(passed=3)
+
+
+@pytest.mark.lab_kernel
+def test_topologies_are_named_by_name_file_text_or_object(project):
+    text = (CHECKOUT / "topologies/kube-proxy.yaml").read_text()
+    project.mkdir("inside")
+    (project.path / "inside/mine.yaml").write_text(text.replace("topology: kube-proxy", "topology: mine"))
+    (project.path / "inside/test_topologies.py").write_text(
+        """
+import pytest
+from ipaddress import ip_interface
+from pathlib import Path
+from lab.topology.model import End, Host, Link, Topology
+
+PAIR = Topology("pair", (Host("a"), Host("b")), (
+    Link((End("a", "x", (ip_interface("10.0.0.1/24"),)), End("b", "y", (ip_interface("10.0.0.2/24"),)))),))
+
+@pytest.mark.lab_topology("kube-proxy")
+def test_name(lab_running):
+    assert lab_running.topology.name == "kube-proxy"
+
+@pytest.mark.lab_topology("mine.yaml")
+def test_file(lab_running):
+    assert lab_running.topology.name == "mine"
+
+@pytest.mark.lab_topology(Path("mine.yaml"))
+def test_path(lab_running):
+    assert lab_running.topology.name == "mine"
+
+@pytest.mark.lab_topology("topology: alone\\nhosts: {one: }\\n")
+def test_text(lab_running):
+    assert list(lab_running.hosts) == ["one"]
+
+@pytest.mark.lab_topology(PAIR)
+def test_object(lab_running):
+    assert lab_running.topology == PAIR
+    assert "x:" in lab_running.run("a", "cat", "/proc/net/dev")
+    assert "10.0.0.2" in lab_running.run("b", "cat", "/proc/net/fib_trie")
+
+def test_default(lab_running):
+    assert lab_running.topology.name == "kube-proxy"
+
+@pytest.mark.lab_topology("mine.yaml", proxy_version="v1.15", family="ipv6")
+class TestNearestWordWins:
+    def test_outer(self, lab_running):
+        (node,) = lab_running.topology.nodes
+        assert (lab_running.topology.name, node.proxy_version, lab_running.family) == ("mine", "v1.15", "ipv6")
+        assert "fd00" in lab_running.describe() and "10.0.0" not in lab_running.describe()
+        assert "--ctstate INVALID -j DROP" in lab_running.rules()
+
+    @pytest.mark.lab_topology(proxy_version="v1.14", backend="legacy")
+    def test_inner(self, lab_running):
+        (node,) = lab_running.topology.nodes
+        assert (lab_running.topology.name, node.proxy_version, node.backend) == ("mine", "v1.14", "legacy")
+        assert "legacy" not in lab_running.rules().split("\\n")[1] and "INVALID" not in lab_running.rules()
+"""
+    )
+    project.run_pytest("inside").assert_outcomes(passed=8)
+
+
+@pytest.mark.lab_kernel
+def test_what_cannot_be_built_is_told_in_a_line(project):
+    project.makepyfile(
+        """
+        import pytest
+        @pytest.mark.lab_topology("kube-proxi")
+        def test_name(lab_running): pass
+        @pytest.mark.lab_topology("away.yaml")
+        def test_file(lab_running): pass
+        @pytest.mark.lab_topology("topology: x\\nhosts: {a: {forwardin: true}}\\n")
+        def test_text(lab_running): pass
+        @pytest.mark.lab_topology(proxy_mode="ipvs")
+        def test_word(lab_running): pass
+        @pytest.mark.lab_topology(42)
+        def test_number(lab_running): pass
+        """
+    )
+    result = project.run_pytest()
+    result.assert_outcomes(errors=5)
+    result.stdout.fnmatch_lines(
+        [
+            "kube-proxi: there is no such file or topology (*kube-proxy*)",
+            "*/away.yaml: there is no such file or topology",
+            "<inline>:2: hosts.a.forwardin: *(*forwarding*)",
+            "there is no proxy mode 'ipvs' (one of: iptables, nftables)",
+            "no topology: 42 (*)",
+        ]
+    )
+    assert "Traceback" not in result.stdout.str()
+    assert "another exception" not in result.stdout.str()
+
+
+@pytest.mark.lab_kernel
+def test_settings_of_kube_proxy_are_words_as_well(project):
+    """In a marker, a call and an option; what is nearest to the test counts, and all before the file."""
+    head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
+    project.mkdir("inside")
+    (project.path / "inside/beside.yaml").write_text(f"{head}clusterCIDR: 10.7.0.0/16\nmode: nftables\n")
+    (project.path / "started.yaml").write_text(f"{head}clusterCIDR: 10.8.0.0/16\n")
+    (project.path / "inside/test_settings.py").write_text(
+        """
+import pytest
+
+def pods(running):
+    [node] = running.topology.nodes
+    return [str(cidr) for cidr in node.cluster_cidrs]
+
+def test_option(lab_running):
+    [node] = lab_running.topology.nodes
+    assert (node.masquerade_all, pods(lab_running), node.proxy_mode) == (True, ["10.8.0.0/16"], "iptables")
+    assert "--dport 80 -j KUBE-MARK-MASQ" in lab_running.rules()
+
+@pytest.mark.lab_topology(kube_proxy_config="beside.yaml", proxy_version="1.33")
+def test_file_beside(lab_running):
+    [node] = lab_running.topology.nodes
+    assert (pods(lab_running), node.proxy_mode) == (["10.7.0.0/16"], "nftables")
+    assert "kube-proxy v1.33 in nftables mode" in lab_running.describe()
+
+@pytest.mark.lab_topology(cluster_cidr="10.9.0.0/16", masquerade_all=False)
+class TestMarked:
+    def test_marker(self, lab_running):
+        assert pods(lab_running) == ["10.9.0.0/16"]
+        assert not lab_running.topology.nodes[0].masquerade_all
+
+    def test_call(self, lab_trial):
+        result = lab_trial("beyond-window", proxy_version="1.29.1", conntrack_tcp_be_liberal=True)
+        assert result.verdict.outcome == "delivered" and result.as_expected
+        assert result.trial.proxy_version == "v1.29.1"
+        assert set(result.trial.settings) == {
+            "--cluster-cidr=10.9.0.0/16", "--masquerade-all=false", "--conntrack-tcp-be-liberal=true"}
+
+def test_unknown(lab_trial):
+    lab_trial("beyond-window", masquerad_all=True)
+
+def test_too_new(lab_trial):
+    lab_trial("beyond-window", conntrack_tcp_be_liberal=True)
+"""
+    )
+    result = project.run_pytest("--lab-masquerade-all=true", "--lab-kube-proxy-config=started.yaml", "inside")
+    result.assert_outcomes(passed=4, failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*there is no setting 'masquerad_all' of kube-proxy (did you mean 'masquerade_all'?)",
+            "*conntrack_tcp_be_liberal: kube-proxy v1.14 does not know it (v1.29 is the first that does)",
+        ]
+    )
+
+
+def test_a_connection_of_ones_own(project):
+    project.makepyfile(
+        """
+        import os, threading
+        import pytest
+        from lab.errors import InputError, LabError
+
+        async def disturb(scenario):
+            await scenario.establish()
+            await scenario.inject(scenario.from_server(2**29, b"forged"))
+            await scenario.go_on()
+
+        def test_steps(lab_running):
+            verdict = lab_running.try_steps(disturb)
+            assert (verdict.outcome, verdict.judgement) == ("reset", "INVALID")
+            assert lab_running.timeline.injected.offset == 2**29
+            with pytest.raises(LabError, match="was used already"):
+                lab_running.try_steps(disturb)
+            with pytest.raises(InputError, match="no host 'nobody' .one of: client, node, server"):
+                lab_running.run("nobody", "true")
+
+        @pytest.mark.lab_topology("topology: alone\\nhosts: {one: }\\n")
+        def test_nobody_to_ask(lab_running):
+            with pytest.raises(InputError, match="a client and a node"):
+                lab_running.try_steps(disturb)
+            assert lab_running.timeline is None
+
+        REFUSE = '''table inet refuse {
+            chain forward { type filter hook forward priority 0; meta l4proto tcp reject with tcp reset; }
+        }'''
+
+        def test_refused(lab_running):
+            async def steps(scenario):
+                lab_running.hosts["node"].nft.run(REFUSE)
+                await scenario.establish()
+            assert lab_running.try_steps(steps).outcome == "refused"
+
+        def namespaces():
+            for thread in threading.enumerate():
+                if thread.name == "reaper":
+                    thread.join()
+            links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+            names = [os.readlink(link) for link in links if os.path.lexists(link)]
+            return sum(name.startswith("net:") for name in names)
+
+        def test_the_last_trials_lab_lives(lab_trial):
+            for _ in range(3):
+                lab_trial("beyond-window")
+            assert namespaces() == 3
+
+        def test_nothing_is_left():
+            assert namespaces() == 0
+        """
+    )
+    project.run_pytest().assert_outcomes(passed=5)
