@@ -20,8 +20,8 @@ _IPTABLES: Final = (ProxyMode.IPTABLES,)
 _NFTABLES: Final = (ProxyMode.NFTABLES,)
 
 
-class Effect(StrEnum):
-    """What a change of the rules changes for traffic."""
+class Area(StrEnum):
+    """What a change between releases is about."""
 
     TRAFFIC = "where packets go"
     NODE = "what the node is set to"
@@ -36,7 +36,7 @@ class Change:
     :param name: unique, in lower case with hyphens.
     :param minor: the first minor release that has it, N of v1.N.
     :param what: what it does, in one sentence.
-    :param effect: what it changes for traffic.
+    :param area: what it changes.
     :param modes: the proxy modes in which it shows.
     :param patches: patch releases of earlier minors from which they have it too, or of ``minor`` itself where its
         first patches lack it, as (minor, patch).
@@ -47,7 +47,7 @@ class Change:
     name: str
     minor: int
     what: str
-    effect: Effect = Effect.TRAFFIC
+    area: Area = Area.TRAFFIC
     modes: tuple[ProxyMode, ...] = _IPTABLES
     patches: tuple[tuple[int, int], ...] = ()
     pulls: tuple[int, ...] = ()
@@ -56,7 +56,7 @@ class Change:
     @property
     def shapes_rules(self) -> bool:
         """Whether it is about the rules; others are about what else a node is."""
-        return self.effect in (Effect.TRAFFIC, Effect.FORM)
+        return self.area in (Area.TRAFFIC, Area.FORM)
 
     @property
     def releases(self) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ XLB_FROM_NODE: Final = Change(
     pulls=(77523,),
 )
 XLB_PODS_FIRST: Final = Change(
-    "xlb-pods-first", 16, "in KUBE-XLB the rule for pods comes before those for what the node itself sends", Effect.FORM
+    "xlb-pods-first", 16, "in KUBE-XLB the rule for pods comes before those for what the node itself sends", Area.FORM
 )
 RANDOM_FULLY: Final = Change(
     "random-fully", 16, "masquerading chooses source ports at random (MASQUERADE --random-fully)", pulls=(78547,)
@@ -93,17 +93,17 @@ CANARIES: Final = Change(
     "canaries",
     17,
     "an empty chain KUBE-PROXY-CANARY in each table shows whether others flushed it",
-    Effect.FORM,
+    Area.FORM,
     pulls=(81517,),
 )
 TEN_DIGITS: Final = Change(
-    "ten-digits", 17, "probabilities of endpoints have ten digits, before five", Effect.FORM, pulls=(83599,)
+    "ten-digits", 17, "probabilities of endpoints have ten digits, before five", Area.FORM, pulls=(83599,)
 )
 ENDPOINT_COMMENTS: Final = Change(
     "endpoint-comments",
     18,
     "rules of endpoints carry the port's name as a comment, up to 1,000 endpoints",
-    Effect.FORM,
+    Area.FORM,
 )
 ACCEPTS_ESTABLISHED: Final = Change(
     "accepts-established",
@@ -123,7 +123,7 @@ PORT_WITHOUT_COLON: Final = Change(
     "port-without-colon",
     19,
     "a port without a name is called ns/name, before ns/name: (in comments and in the hash of every chain)",
-    Effect.FORM,
+    Area.FORM,
 )
 OTHER_BALANCERS: Final = Change(
     "other-balancers",
@@ -170,7 +170,7 @@ DUAL_STACK: Final = Change(
     "dual-stack",
     21,
     "one kube-proxy serves both families (v1.18 to v1.20 with the feature gate IPv6DualStack)",
-    Effect.NODE,
+    Area.NODE,
     pulls=(
         82462,
         98969,
@@ -202,13 +202,13 @@ EXTERNAL_IP_PLAIN: Final = Change(
     pulls=(96296,),
 )
 COUNTS_UNREADY: Final = Change(
-    "counts-unready", 21, "endpoints that are not ready count for the limit of 1,000", Effect.FORM, read=True
+    "counts-unready", 21, "endpoints that are not ready count for the limit of 1,000", Area.FORM, read=True
 )
 MARKS_IN_SERVICE: Final = Change(
     "marks-in-service",
     22,
     "rules that mark for masquerading stand in KUBE-SVC, before in KUBE-SERVICES and KUBE-NODEPORTS",
-    Effect.FORM,
+    Area.FORM,
     pulls=(96959,),
 )
 INTERNAL_POLICY: Final = Change(
@@ -233,13 +233,13 @@ REFUSES_UNREADY: Final = Change(
     pulls=(106030, 106373),
 )
 ONE_CONNTRACK_RULE: Final = Change(
-    "one-conntrack-rule", 23, "KUBE-FORWARD accepts RELATED,ESTABLISHED by one rule, before by two", Effect.FORM
+    "one-conntrack-rule", 23, "KUBE-FORWARD accepts RELATED,ESTABLISHED by one rule, before by two", Area.FORM
 )
 XLB_COMMENTS: Final = Change(
     "xlb-comments",
     23,
     "KUBE-XLB's rules of endpoints carry the port's name, before a sentence",
-    Effect.FORM,
+    Area.FORM,
     pulls=(106269,),
 )
 EXTERNAL_CHAINS: Final = Change(
@@ -297,7 +297,7 @@ DELETES_LATER: Final = Change(
     25,
     "with over 1,000 endpoints, unused chains are deleted in a sync at least 30 s after the last deletion; before at"
     " once",
-    Effect.FORM,
+    Area.FORM,
     read=True,
 )
 TERMINATING: Final = Change(
@@ -322,9 +322,7 @@ OWN_FIREWALL: Final = Change(
     "KUBE-FIREWALL, which keeps others from 127.0.0.0/8, is written by kube-proxy; before by the kubelet alone",
     pulls=(114470,),
 )
-FIREWALL_COMMENT: Final = Change(
-    "firewall-comment", 27, "KUBE-FW ends with a rule that is a comment alone", Effect.FORM
-)
+FIREWALL_COMMENT: Final = Change("firewall-comment", 27, "KUBE-FW ends with a rule that is a comment alone", Area.FORM)
 NODE_IP_OF_FAMILY: Final = Change(
     "node-ip-of-family",
     28,
@@ -350,10 +348,10 @@ IP_MODE: Final = Change(
     ),
 )
 COUNTS_INVALID: Final = Change(
-    "counts-invalid", 31, "the drop of INVALID counts by nfacct, for a metric", Effect.FORM, pulls=(122812,)
+    "counts-invalid", 31, "the drop of INVALID counts by nfacct, for a metric", Area.FORM, pulls=(122812,)
 )
 COUNTS_LOCALHOST: Final = Change(
-    "counts-localhost", 31, "node ports by 127.0.0.0/8 count by nfacct, for a metric", Effect.FORM, pulls=(125015,)
+    "counts-localhost", 31, "node ports by 127.0.0.0/8 count by nfacct, for a metric", Area.FORM, pulls=(125015,)
 )
 ANY_RANGE: Final = Change(
     "any-range",
@@ -428,7 +426,7 @@ MARKS_ANY_PORT: Final = Change(
     "marks-any-port",
     34,
     "the rule that marks for masquerading in service- and local- chains matches the cluster IP whatever the port",
-    Effect.FORM,
+    Area.FORM,
     modes=_NFTABLES,
     pulls=(131492,),
 )
@@ -458,7 +456,7 @@ RAISES_TIMEOUTS: Final = Change(
     "raises-timeouts",
     23,
     "conntrack's time-outs of established and close-wait connections are only raised: the kernel's five days stay",
-    Effect.NODE,
+    Area.NODE,
     modes=_BOTH,
     pulls=(103174,),
 )
@@ -466,7 +464,7 @@ SETS_TIMEOUTS: Final = Change(
     "sets-timeouts",
     29,
     "conntrack's time-outs of established (one day) and close-wait connections (an hour) are set as up to v1.22",
-    Effect.NODE,
+    Area.NODE,
     modes=_BOTH,
     pulls=(120448,),
 )
@@ -474,7 +472,7 @@ SETS_BE_LIBERAL: Final = Change(
     "sets-be-liberal",
     29,
     "nf_conntrack_tcp_be_liberal is set with --conntrack-tcp-be-liberal",
-    Effect.NODE,
+    Area.NODE,
     modes=_BOTH,
     pulls=(120354,),
 )
@@ -482,21 +480,21 @@ LOCALNET_BY_ADDRESSES: Final = Change(
     "localnet-by-addresses",
     24,
     "route_localnet is set only where --nodeport-addresses hold a loopback address",
-    Effect.NODE,
+    Area.NODE,
     pulls=(107684,),
 )
 LOCALNET_BY_OPTION: Final = Change(
     "localnet-by-option",
     26,
     "route_localnet is set only with --iptables-localhost-nodeports",
-    Effect.NODE,
+    Area.NODE,
     pulls=(108250,),
 )
 DETECTS_LOCAL: Final = Change(
     "detects-local",
     18,
     "--detect-local-mode says how local pods are told: by ClusterCIDR, as before, or by NodeCIDR",
-    Effect.NODE,
+    Area.NODE,
     modes=_BOTH,
     pulls=(87748,),
     read=True,
@@ -505,7 +503,7 @@ DETECTS_BY_INTERFACE: Final = Change(
     "detects-by-interface",
     24,
     "--detect-local-mode knows BridgeInterface and InterfaceNamePrefix",
-    Effect.NODE,
+    Area.NODE,
     modes=_BOTH,
     pulls=(95400,),
     read=True,
@@ -514,7 +512,7 @@ PRIMARY_NODE_PORTS: Final = Change(
     "primary-node-ports",
     31,
     "--nodeport-addresses knows primary, the node's own address",
-    Effect.NODE,
+    Area.NODE,
     modes=_BOTH,
     pulls=(123105,),
     read=True,
@@ -523,7 +521,7 @@ LOSES_ZONE: Final = Change(
     "loses-zone",
     34,
     "the node's zone can be lost when kube-proxy starts (2 of 40 starts): hints for zones are not heeded then",
-    Effect.NODE,
+    Area.NODE,
     modes=_BOTH,
     read=True,
 )
@@ -532,7 +530,7 @@ ENTRIES_OF_CLUSTER_IP: Final = Change(
     "entries-of-cluster-ip",
     20,
     "where an endpoint of a UDP Service with a node port is gone, entries by its cluster IP are deleted as well",
-    Effect.ENTRIES,
+    Area.ENTRIES,
     modes=_BOTH,
     pulls=(71573,),
 )
@@ -541,7 +539,7 @@ ENTRIES_OF_NODE_PORT: Final = Change(
     21,
     "a UDP Service's first endpoint has entries to its node port's number deleted; before, they are when kube-proxy"
     " opens the port, and before the rules are there",
-    Effect.ENTRIES,
+    Area.ENTRIES,
     modes=_BOTH,
     patches=((20, 5),),
     pulls=(98305,),
@@ -551,14 +549,14 @@ ENTRIES_OF_GONE: Final = Change(
     21,
     "entries of an endpoint are deleted once it is in no slice; before (and later, see entries-of-unready) once it is"
     " not ready",
-    Effect.ENTRIES,
+    Area.ENTRIES,
     modes=_BOTH,
 )
 ENTRIES_OF_BALANCER: Final = Change(
     "entries-of-balancer",
     23,
     "a UDP Service's first endpoint has entries to its load balancer's addresses deleted",
-    Effect.ENTRIES,
+    Area.ENTRIES,
     modes=_BOTH,
     patches=((20, 11), (21, 5), (22, 1)),
     pulls=(104009, 104149, 104151, 104152),
@@ -567,7 +565,7 @@ ENTRIES_OF_UNREADY: Final = Change(
     "entries-of-unready",
     23,
     "entries of an endpoint are deleted once it is not ready, as up to v1.20, though it may still serve",
-    Effect.ENTRIES,
+    Area.ENTRIES,
     modes=_BOTH,
     patches=((22, 4),),
     pulls=(106163, 106239),
@@ -577,7 +575,7 @@ ENTRIES_BY_SERVING: Final = Change(
     29,
     "entries of an endpoint that terminates stay as long as it serves; those of one that stops serving before it is"
     " gone stay for good (see entries-of-stopped)",
-    Effect.ENTRIES,
+    Area.ENTRIES,
     modes=_BOTH,
     pulls=(119394,),
 )
@@ -585,7 +583,7 @@ ENTRIES_OF_STOPPED: Final = Change(
     "entries-of-stopped",
     32,
     "entries of an endpoint that stops serving are deleted",
-    Effect.ENTRIES,
+    Area.ENTRIES,
     modes=_BOTH,
     patches=((29, 10), (30, 6), (31, 2)),
     pulls=(127780, 127806, 127807, 127808),
@@ -595,7 +593,7 @@ ENTRIES_RECONCILED: Final = Change(
     32,
     "where slices of a UDP Service change, entries of all UDP Services with serving endpoints are deleted that lead to"
     " none of these; those of a Service without any stay, and a restart cuts no flow",
-    Effect.ENTRIES,
+    Area.ENTRIES,
     modes=_BOTH,
     pulls=(126847, 127318),
 )
@@ -603,7 +601,7 @@ ENTRIES_BY_PORT: Final = Change(
     "entries-by-port",
     33,
     "only flows to a Service's own port are looked at, before all to its addresses",
-    Effect.ENTRIES,
+    Area.ENTRIES,
     modes=_BOTH,
     patches=((32, 3),),
     pulls=(130484, 130505),
@@ -612,7 +610,7 @@ ENTRIES_BY_TARGET: Final = Change(
     "entries-by-target",
     34,
     "entries that lead to another port of an endpoint are deleted",
-    Effect.ENTRIES,
+    Area.ENTRIES,
     modes=_BOTH,
     pulls=(130542,),
 )

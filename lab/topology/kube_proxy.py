@@ -81,8 +81,8 @@ def nftables_script(
     # v1.29 drops what is INVALID and does not count it; the lab's verdicts rest on what rules counted.
     script = script.replace(" ct state invalid drop\n", " ct state invalid counter drop\n")
     words = {
-        "TABLE": _table(options),
-        "NETWORK": "ip" if options.family is Family.IPV4 else "ip6",
+        "TABLE": nftables.table_of(options.family),
+        "NETWORK": options.family.nft,
         "PODS": ", ".join(_pods(topology, options.family)),
     }
     addition = change.nftables
@@ -125,7 +125,3 @@ def _for_each_pair(rules: str, networks: Sequence[str]) -> str:
             for destination in networks
         ]
     return "".join(f"{line}\n" for line in lines)
-
-
-def _table(options: ProxyOptions) -> str:
-    return f"{'ip' if options.family is Family.IPV4 else 'ip6'} {nftables.TABLE}"
