@@ -572,7 +572,7 @@ def _evidence(running: LabUnderTest) -> Iterator[tuple[str, str]]:
     except LabError as error:
         yield "lab: rules", str(error)
     if running.timeline is not None:
-        from lab.report.terminal import timeline_text
+        from lab.report.timeline import timeline_text
 
         yield "lab: timeline", timeline_text(running.timeline)
 
