@@ -23,9 +23,24 @@ class Family(StrEnum):
         """The version in the IP header."""
         return 4 if self is Family.IPV4 else 6
 
+    @property
+    def nft(self) -> Literal["ip", "ip6"]:
+        """What nft calls its tables and its header."""
+        return "ip" if self is Family.IPV4 else "ip6"
+
+    @property
+    def kubernetes(self) -> Literal["IPv4", "IPv6"]:
+        """What Kubernetes calls it in ``ipFamilies`` and ``addressType``."""
+        return "IPv4" if self is Family.IPV4 else "IPv6"
+
+    @property
+    def everything(self) -> Literal["0.0.0.0/0", "::/0"]:
+        """The network of all its addresses."""
+        return "0.0.0.0/0" if self is Family.IPV4 else "::/0"
+
     @classmethod
     def of(cls, thing: IPv4Address | IPv6Address | IPv4Interface | IPv6Interface | IPv4Network | IPv6Network) -> Family:
-        """Tell the family of an address, an interface address or a network."""
+        """Return the family of an address, an interface address or a network."""
         return cls.IPV4 if thing.version == 4 else cls.IPV6
 
 

@@ -55,7 +55,7 @@ def _row(change: Change) -> str:
     pulls = ", ".join(f"[#{pull}]({_PULL}/{pull})" for pull in change.pulls)
     name = f"`{change.name}`{'*' * change.read}"
     what = change.what[0].upper() + change.what[1:] if change.what.split()[0].isalpha() else change.what
-    return f"| {name} | {what}. | {change.effect} | {modes} | {releases} | {pulls} |"
+    return f"| {name} | {what}. | {change.area} | {modes} | {releases} | {pulls} |"
 
 
 def _faults() -> Iterator[str]:

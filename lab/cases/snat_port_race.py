@@ -12,7 +12,6 @@ from lab.results.result import Expectation
 from lab.scenario import DatagramsScenario
 from lab.scenario.roles import CLIENT_PORT
 from lab.verdict import Outcome
-from lab.vocabulary import Family
 from lab.wire import hold
 
 _THREADS: Final = (
@@ -30,7 +29,7 @@ _TRIES: Final = 16  # two ports of 64,512 by chance are the same once in as many
 
 def masquerade(scenario: DatagramsScenario, how: str) -> None:
     """Give the node the rule that network plugins write for what leaves the cluster."""
-    table = "ip" if scenario.family is Family.IPV4 else "ip6"
+    table = scenario.family.nft
     outside = way_out(scenario.lab.topology, scenario.roles)
     scenario.node.nft.run(
         f"table {table} lab_egress {{\nchain postrouting {{\n"

@@ -153,6 +153,7 @@ def _print_report(report: Report, *, timeline: bool) -> None:
     from lab.report import table, terminal
     from lab.report.advice import advice
     from lab.report.closing import preface
+    from lab.report.timeline import timeline_lines
     from lab.results.matrix import alone
 
     matrix = alone(report)
@@ -160,7 +161,7 @@ def _print_report(report: Report, *, timeline: bool) -> None:
     first = next((tally.sample for tally in report.tallies if tally.sample is not None), None)
     if timeline and first is not None:
         screen.print(terminal.heading(first), soft_wrap=True)
-        for line in terminal.timeline_lines(first.timeline):
+        for line in timeline_lines(first.timeline):
             screen.print(line, soft_wrap=True)
         screen.print()
         for line in table.timelines(matrix, but=first):

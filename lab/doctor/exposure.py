@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from lab.errors import LabError, raise_if_exhausted
 from lab.kubeproxy.changes import DROPS_INVALID
-from lab.kubeproxy.nftables import TABLE
+from lab.kubeproxy.nftables import table_of
 from lab.netns import Namespace, Nft, Xtables
 from lab.vocabulary import BE_LIBERAL, Backend, Family, ProxyMode
 
@@ -156,7 +156,7 @@ def _found(family: Family) -> Iterator[_Found]:
         by_nft, by_legacy = _read_nft(nft, family), _read_legacy(xtables, family)
     drops = [(place, f'{place}: "{rule}"') for rules in (by_nft, by_legacy) for place, rule in rules.drops()]
     kinds = (
-        (f"{ProxyMode.NFTABLES} mode", by_nft, lambda place: place.table == f"{_prefix(family)} {TABLE}"),
+        (f"{ProxyMode.NFTABLES} mode", by_nft, lambda place: place.table == table_of(family)),
         (f"{ProxyMode.IPTABLES} mode by iptables-{Backend.NFT}", by_nft, _is_forward_chain),
         (f"{ProxyMode.IPTABLES} mode by iptables-{Backend.LEGACY}", by_legacy, _is_forward_chain),
     )
@@ -168,16 +168,12 @@ def _found(family: Family) -> Iterator[_Found]:
     if modes:
         own = tuple(rule for place, rule in drops if place in owned)
         others = tuple(rule for place, rule in drops if place not in owned)
-        places = tuple(dict.fromkeys(place.table if place.table.endswith(TABLE) else str(place) for place in owned))
+        places = tuple(dict.fromkeys(place.table if place.table == table_of(family) else str(place) for place in owned))
         yield _Found(family, " and ".join(modes), places, own, others)
 
 
 def _is_forward_chain(place: _Place) -> bool:
     return place.chain == "KUBE-FORWARD" and place.table.endswith(" filter")
-
-
-def _prefix(family: Family) -> str:
-    return "ip" if family is Family.IPV4 else "ip6"
 
 
 _STRINGS: Final = re.compile(r'"[^"]*"')
@@ -187,7 +183,7 @@ _HOOK: Final = re.compile(r"\btype \S+ hook (\w+)")
 
 def _read_nft(nft: Nft, family: Family) -> _Rules:
     """Read what nft lists: of a family's own tables, and of those for both."""
-    rules, prefix = _Rules(_NFT_JUMP, _nft_drops), _prefix(family)
+    rules, prefix = _Rules(_NFT_JUMP, _nft_drops), family.nft
     for of_family, name in re.findall(r"^table (\S+) (\S+)$", nft.run("list tables"), re.MULTILINE):
         # iptables' table of translations filters nothing, and is the long one.
         if of_family in (prefix, "inet") and (of_family, name) != (prefix, "nat"):
@@ -224,8 +220,8 @@ _LEGACY_DROP: Final = re.compile(r"(?<!! )--(?:ct)?state \S*\bINVALID\b.* -j DRO
 def _read_legacy(xtables: Xtables, family: Family) -> _Rules:
     """Read what iptables-legacy-save prints of the tables that are there."""
     rules = _Rules(_LEGACY_JUMP, lambda rule: _LEGACY_DROP.search(rule) is not None)
-    program = f"{_prefix(family)}tables"
-    listed = Path(f"/proc/thread-self/net/{_prefix(family)}_tables_names")
+    program = f"{family.nft}tables"
+    listed = Path(f"/proc/thread-self/net/{family.nft}_tables_names")
     there = listed.read_text().split() if listed.exists() else []
     for name in filter(there.__contains__, ("raw", "mangle", "filter")):
         table = f"{program}-legacy {name}"

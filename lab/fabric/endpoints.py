@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from lab.errors import InputError
 from lab.kubernetes.objects import MAX_ENDPOINTS, Endpoint, EndpointConditions, EndpointPort, EndpointSlice, Metadata
@@ -182,7 +182,7 @@ class Endpoints:
     def _with(self, service: Service, address: IPAddress) -> tuple[EndpointSlice, ...]:
         """Return the slices with one more endpoint, in the first slice of its service and family that has room."""
         slices = self._lab.endpoint_slices
-        kind: Literal["IPv4", "IPv6"] = "IPv4" if address.version == 4 else "IPv6"
+        kind = Family.of(address).kubernetes
         endpoint = Endpoint(addresses=(str(address),), conditions=_READY, nodeName=self._node_name(str(address)))
         for index, piece in enumerate(slices):
             if (piece.service_key, piece.address_type) == (service.key, kind) and len(piece.endpoints) < MAX_ENDPOINTS:

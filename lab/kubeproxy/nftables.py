@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lab.kubeproxy import changes
 from lab.kubeproxy.nftables_alpha import AlphaWriter
-from lab.kubeproxy.nftables_writer import TABLE, Writer
+from lab.kubeproxy.nftables_writer import Writer, table_of
 from lab.kubeproxy.options import ProxyOptions
 from lab.kubeproxy.services import ServicePort, changed_services, service_ports
 from lab.vocabulary import ProxyMode
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from lab.kubernetes.objects import EndpointSlice, Service
 
-__all__ = ["TABLE", "NftablesChange", "render", "sync"]
+__all__ = ["NftablesChange", "render", "sync", "table_of"]
 
 
 def render(services: Iterable[Service], endpoint_slices: Iterable[EndpointSlice], options: ProxyOptions) -> str:

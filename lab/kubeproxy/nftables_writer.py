@@ -27,6 +27,12 @@ Jump: TypeAlias = tuple[str, str, str]
 
 TABLE = "kube-proxy"
 
+
+def table_of(family: Family) -> str:
+    """Return what nft calls kube-proxy's table of a family."""
+    return f"{family.nft} {TABLE}"
+
+
 MARK = "0x00004000"
 """The packet mark that asks for masquerading: ``--iptables-masquerade-bit`` has no effect in this mode."""
 
@@ -43,10 +49,9 @@ class Writer:
     def __init__(self, options: ProxyOptions) -> None:
         self.options = options
         self.release = options.release
-        ipv4 = options.family is Family.IPV4
-        self.ip = "ip" if ipv4 else "ip6"
-        self.address = "ipv4_addr" if ipv4 else "ipv6_addr"
-        self.table = f"{self.ip} {TABLE}"
+        self.ip = options.family.nft
+        self.address = f"{options.family}_addr"
+        self.table = table_of(options.family)
         self.lines: list[str] = []
         # What was written, for a sync to compare with: elements by container and key, the rest by name.
         self.elements: dict[str, dict[str, str]] = {}

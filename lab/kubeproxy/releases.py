@@ -8,7 +8,7 @@ from functools import cache
 from typing import Final
 
 from lab.errors import InputError
-from lab.kubeproxy.changes import CHANGES, NFT_ALPHA, Change, Effect
+from lab.kubeproxy.changes import CHANGES, NFT_ALPHA, Area, Change
 from lab.vocabulary import ProxyMode
 
 OLDEST: Final = 14
@@ -74,7 +74,7 @@ class Release:
 
     def _patched(self, mode: ProxyMode) -> list[tuple[Change, int]]:
         """Return the changes of a mode's rules that came with a patch release of this minor."""
-        its = (one for one in CHANGES.values() if mode in one.modes and one.effect is not Effect.ENTRIES)
+        its = (one for one in CHANGES.values() if mode in one.modes and one.area is not Area.ENTRIES)
         found = ((change, dict(change.patches).get(self.minor, 0)) for change in its)
         return [(change, patch) for change, patch in found if patch]
 

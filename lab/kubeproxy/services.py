@@ -179,7 +179,7 @@ def _targets(
 
 def counts(endpoint_slice: EndpointSlice, options: ProxyOptions) -> bool:
     """Say whether kube-proxy reads a slice: it is of the family, and no label keeps it away."""
-    if endpoint_slice.address_type != ("IPv6" if options.family is Family.IPV6 else "IPv4"):
+    if endpoint_slice.address_type != options.family.kubernetes:
         return False
     if changes.SLICES not in options.release:
         return True

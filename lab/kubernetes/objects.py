@@ -9,48 +9,34 @@ written down, as ``kubectl get -o yaml`` prints them.
 
 from __future__ import annotations
 
-import ipaddress
 import re
-import socket
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    Strict,
-    StringConstraints,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    model_validator,
+from pydantic import ConfigDict, Field, model_validator
+
+from lab.kubernetes.fields import (
+    SUBDOMAIN,
+    ClusterIp,
+    FromList,
+    Ip,
+    IpFamily,
+    KubernetesType,
+    Label,
+    Location,
+    OptionalPort,
+    OrdinaryIp,
+    Port,
+    Protocol,
+    Refusals,
+    SourceRange,
+    Subdomain,
+    TargetPort,
+    TrafficPolicy,
+    is_ipv6,
+    ordinary_ip,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from lab.errors import warn
-from lab.kubernetes.errors import spell
-
-Location = tuple[str | int, ...]
-Parsed = TypeVar("Parsed", bound=BaseModel)
-
-_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"  # RFC 1123 label
-_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 _SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # RFC 1035 label
-_PORT_NAME = re.compile(r"(?=.*[a-z])(?!.*--)[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?")  # RFC 6335 section 5.1
-_SPECIAL_IPV4 = {  # by leading bytes
-    b"\0\0\0\0": "unspecified (0.0.0.0)",
-    b"\x7f": "in the loopback range (127.0.0.0/8)",
-    b"\xa9\xfe": "in the link-local range (169.254.0.0/16)",
-    b"\xe0\0\0": "in the link-local multicast range (224.0.0.0/24)",
-}
-_SPECIAL_IPV6 = {
-    ipaddress.IPv6Network("::/128"): "unspecified (::)",
-    ipaddress.IPv6Network("::1/128"): "in the loopback range (::1/128)",
-    ipaddress.IPv6Network("fe80::/10"): "in the link-local range (fe80::/10)",
-    ipaddress.IPv6Network("ff02::/16"): "in the link-local multicast range (ff02::/16)",
-}
 
 MAX_ENDPOINTS = 1000
 """Endpoints that one EndpointSlice may hold (``pkg/apis/discovery/validation``)."""
@@ -59,119 +45,18 @@ DEFAULT_AFFINITY_SECONDS = 10800
 """How long ``sessionAffinity: ClientIP`` lasts where no timeout is given (3 hours)."""
 
 
-def _ipv4_bytes(text: str) -> bytes | None:
-    try:
-        return socket.inet_pton(socket.AF_INET, text)  # ten times as fast as ipaddress, and as strict
-    except (OSError, ValueError):
-        return None
-
-
-def _normal_ip(text: str) -> str:
-    if _ipv4_bytes(text):
-        return text
-    try:
-        address = ipaddress.IPv6Address(text)
-    except ValueError:
-        raise ValueError("must be an IP address") from None
-    if address.scope_id or address.ipv4_mapped:
-        raise ValueError("must be an IP address without a zone, and IPv4 as IPv4")
-    return str(address)
-
-
-def _ordinary_ip(text: str) -> str:
-    packed = _ipv4_bytes(text)
-    normal = text if packed else _normal_ip(text)
-    if packed:
-        reason = next((why for start, why in _SPECIAL_IPV4.items() if packed.startswith(start)), None)
-    else:
-        address = ipaddress.IPv6Address(normal)
-        reason = next((why for network, why in _SPECIAL_IPV6.items() if address in network), None)
-    if reason:
-        raise ValueError(f"may not be {reason}")
-    return normal
-
-
-def _normal_cidr(text: str) -> str:
-    try:
-        address, length = text.strip().split("/")
-        if not length.isdecimal():
-            raise ValueError
-        return str(ipaddress.ip_network((_normal_ip(address), int(length)), strict=False))
-    except ValueError:
-        raise ValueError("must be a CIDR such as 10.0.0.0/8 or fd00::/64") from None
-
-
-def _source_range(text: str) -> str:
-    """Keep a blank before a CIDR, which the API server lets pass, and on which some kube-proxies end."""
-    return f"{' ' * text.startswith(' ')}{_normal_cidr(text)}"
-
-
-def _cluster_ip(text: str) -> str:
-    return text if text in {"", "None"} else _normal_ip(text)
-
-
-def _target_port(value: int | str) -> int | str:
-    if isinstance(value, str):
-        if not _PORT_NAME.fullmatch(value):
-            raise ValueError("must be a port number, or a name of a-z, 0-9 and '-', at most 15, with a letter")
-    elif not 1 <= value <= 65535:
-        raise ValueError("must be between 1 and 65535")
-    return value
-
-
-def is_ipv6(address: str) -> bool:
-    """Say whether an address or CIDR that passed these models is an IPv6 one."""
-    return ":" in address
-
-
-Label = Annotated[str, StringConstraints(pattern=_LABEL, max_length=63)]
-Subdomain = Annotated[str, StringConstraints(pattern=_SUBDOMAIN, max_length=253)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-OptionalPort = Annotated[int, Field(ge=0, le=65535)]
-Ip = Annotated[str, AfterValidator(_normal_ip)]
-OrdinaryIp = Annotated[str, AfterValidator(_ordinary_ip)]
-ClusterIp = Annotated[str, AfterValidator(_cluster_ip)]
-SourceRange = Annotated[str, AfterValidator(_source_range)]
-TargetPort = Annotated[int | str, AfterValidator(_target_port)]
-Protocol = Literal["TCP", "UDP", "SCTP"]
-IpFamily = Literal["IPv4", "IPv6"]
-TrafficPolicy = Literal["Cluster", "Local"]
-FromList = Strict(strict=False)  # a sequence comes as a list from YAML; its items stay strict
-
-
-class _Object(BaseModel):
-    """Base: frozen, strict as the API server's decoder; :func:`parse_objects` leaves unknown fields out."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
-class _Refusals:
-    """Collects what is wrong between fields, each with the path of the field to mend."""
-
-    def __init__(self) -> None:
-        self._found: list[InitErrorDetails] = []
-
-    def add(self, location: Location, message: str, value: object = None) -> None:
-        error = PydanticCustomError("refused", "{message}", {"message": message})
-        self._found.append(InitErrorDetails(type=error, loc=location, input=value))
-
-    def raise_any(self, title: str) -> None:
-        if self._found:
-            raise ValidationError.from_exception_data(title, self._found)
-
-
-class Metadata(_Object):
+class Metadata(KubernetesType):
     """What is used of ``metadata``; whatever else stands there (uid, managedFields, ...) is left out."""
 
     model_config = ConfigDict(extra="ignore")
 
     name: Subdomain
     namespace: Label = "default"
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
+    labels: dict[str, str] = Field(default={})
+    annotations: dict[str, str] = Field(default={})
 
 
-class ServicePort(_Object):
+class ServicePort(KubernetesType):
     """One port of a service. ``node_port`` 0 means none, as in Kubernetes."""
 
     name: Label | Literal[""] = ""
@@ -182,7 +67,7 @@ class ServicePort(_Object):
     app_protocol: str | None = Field(default=None, alias="appProtocol")
 
 
-class ClientIpConfig(_Object):
+class ClientIpConfig(KubernetesType):
     """How long a client sticks to its endpoint, in seconds."""
 
     timeout_seconds: Annotated[int, Field(ge=1, le=86400)] = Field(
@@ -190,13 +75,13 @@ class ClientIpConfig(_Object):
     )
 
 
-class SessionAffinityConfig(_Object):
+class SessionAffinityConfig(KubernetesType):
     """The settings of session affinity."""
 
     client_ip: ClientIpConfig = Field(default=ClientIpConfig(), alias="clientIP")
 
 
-class ServiceSpec(_Object):
+class ServiceSpec(KubernetesType):
     """A service's ``spec``: every field of the v1 API by its name."""
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"] = "ClusterIP"
@@ -207,7 +92,7 @@ class ServiceSpec(_Object):
         default=None, alias="ipFamilyPolicy"
     )
     ports: Annotated[tuple[ServicePort, ...], FromList] = ()
-    selector: dict[str, str] = {}
+    selector: dict[str, str] = Field(default={})
     external_ips: Annotated[tuple[OrdinaryIp, ...], FromList] = Field(default=(), alias="externalIPs")
     external_name: str = Field(default="", alias="externalName")
     external_traffic_policy: TrafficPolicy | Literal[""] = Field(default="", alias="externalTrafficPolicy")
@@ -239,19 +124,19 @@ class ServiceSpec(_Object):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        refusals = _Refusals()
+        refusals = Refusals()
         self._check_cluster_ips(refusals)
         self._check_ports(refusals)
         self._check_policies(refusals)
         refusals.raise_any("ServiceSpec")
         return self
 
-    def _check_cluster_ips(self, refusals: _Refusals) -> None:
+    def _check_cluster_ips(self, refusals: Refusals) -> None:
         addresses = self.all_cluster_ips
         if self.type == "ExternalName":
             if addresses:
                 refusals.add(("clusterIP",), "may not be set for type ExternalName", self.cluster_ip)
-            if not re.fullmatch(_SUBDOMAIN[1:-1], self.external_name.removesuffix(".")):
+            if not re.fullmatch(SUBDOMAIN[1:-1], self.external_name.removesuffix(".")):
                 refusals.add(("externalName",), "must be a DNS name for type ExternalName", self.external_name)
             return
         if self.cluster_ips and self.cluster_ips[0] != self.cluster_ip:
@@ -277,7 +162,7 @@ class ServiceSpec(_Object):
         if "" in self.cluster_ips:
             refusals.add(("clusterIPs", self.cluster_ips.index("")), "must be an IP address or None", "")
 
-    def _check_ports(self, refusals: _Refusals) -> None:
+    def _check_ports(self, refusals: Refusals) -> None:
         if not self.ports and self.type != "ExternalName" and self.all_cluster_ips != ("None",):
             refusals.add(("ports",), "needs at least one port", self.ports)
         names: set[str] = set()
@@ -304,7 +189,7 @@ class ServiceSpec(_Object):
                 text = "must be written down for type NodePort (nothing allocates it here)"
                 refusals.add((*path, "nodePort"), text, port.node_port)
 
-    def _check_policies(self, refusals: _Refusals) -> None:
+    def _check_policies(self, refusals: Refusals) -> None:
         balanced = self.type == "LoadBalancer"
         if self.external_traffic_policy and not (balanced or self.type == "NodePort" or self.external_ips):
             text = "may only be set for type NodePort or LoadBalancer, or with externalIPs"
@@ -323,7 +208,7 @@ class ServiceSpec(_Object):
             refusals.add(("healthCheckNodePort",), text, self.health_check_node_port)
 
 
-class LoadBalancerIngress(_Object):
+class LoadBalancerIngress(KubernetesType):
     """An address of a load balancer. ``ip_mode`` Proxy: its traffic does not come with this destination."""
 
     ip: Ip | None = None
@@ -334,26 +219,26 @@ class LoadBalancerIngress(_Object):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.ip_mode and not self.ip:
-            refusals = _Refusals()
+            refusals = Refusals()
             refusals.add(("ipMode",), "may not be set without ip", self.ip_mode)
             refusals.raise_any("LoadBalancerIngress")
         return self
 
 
-class LoadBalancerStatus(_Object):
+class LoadBalancerStatus(KubernetesType):
     """What the load balancer's controller wrote down."""
 
     ingress: Annotated[tuple[LoadBalancerIngress, ...], FromList] = ()
 
 
-class ServiceStatus(_Object):
+class ServiceStatus(KubernetesType):
     """A service's ``status``."""
 
     load_balancer: LoadBalancerStatus = Field(default=LoadBalancerStatus(), alias="loadBalancer")
     conditions: Annotated[tuple[Any, ...], FromList] = ()
 
 
-class Service(_Object):
+class Service(KubernetesType):
     """A ``Service`` of API version ``v1``."""
 
     api_version: Literal["v1"] = Field(alias="apiVersion")
@@ -371,14 +256,14 @@ class Service(_Object):
     def _check(self) -> Self:
         name = self.metadata.name
         if len(name) > 63 or not _SERVICE_NAME.fullmatch(name):
-            refusals = _Refusals()
+            refusals = Refusals()
             text = "must be a DNS-1035 label: a-z, 0-9 and '-', beginning with a letter, at most 63"
             refusals.add(("metadata", "name"), text, name)
             refusals.raise_any("Service")
         return self
 
 
-class EndpointConditions(_Object):
+class EndpointConditions(KubernetesType):
     """An endpoint's state; ``None`` means that nobody said: ready, serving, and not terminating."""
 
     ready: bool | None = None
@@ -386,20 +271,20 @@ class EndpointConditions(_Object):
     terminating: bool | None = None
 
 
-class HintTarget(_Object):
+class HintTarget(KubernetesType):
     """The zone or node that an endpoint is meant for."""
 
     name: str
 
 
-class EndpointHints(_Object):
+class EndpointHints(KubernetesType):
     """For whom an endpoint is meant."""
 
     for_zones: Annotated[tuple[HintTarget, ...], FromList] = Field(default=(), alias="forZones")
     for_nodes: Annotated[tuple[HintTarget, ...], FromList] = Field(default=(), alias="forNodes")
 
 
-class Endpoint(_Object):
+class Endpoint(KubernetesType):
     """One endpoint. Its addresses are all of the slice's type; kube-proxy uses the first."""
 
     addresses: Annotated[tuple[str, ...], FromList, Field(min_length=1, max_length=100)]
@@ -427,7 +312,7 @@ class Endpoint(_Object):
         return self.conditions.terminating is True
 
 
-class EndpointPort(_Object):
+class EndpointPort(KubernetesType):
     """A port that all endpoints of a slice have; ``port`` None means any, which kube-proxy leaves out."""
 
     name: Label | Literal[""] = ""
@@ -436,7 +321,7 @@ class EndpointPort(_Object):
     app_protocol: str | None = Field(default=None, alias="appProtocol")
 
 
-class EndpointSlice(_Object):
+class EndpointSlice(KubernetesType):
     """An ``EndpointSlice`` of API version ``discovery.k8s.io/v1``."""
 
     api_version: Literal["discovery.k8s.io/v1"] = Field(alias="apiVersion")
@@ -454,7 +339,7 @@ class EndpointSlice(_Object):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        refusals = _Refusals()
+        refusals = Refusals()
         for index, endpoint in enumerate(self.endpoints):
             for number, address in enumerate(endpoint.addresses):
                 path: Location = ("endpoints", index, "addresses", number)
@@ -467,13 +352,13 @@ class EndpointSlice(_Object):
         refusals.raise_any("EndpointSlice")
         return self
 
-    def _check_address(self, address: str, path: Location, refusals: _Refusals) -> None:
+    def _check_address(self, address: str, path: Location, refusals: Refusals) -> None:
         if self.address_type == "FQDN":
-            if not re.fullmatch(_SUBDOMAIN[1:-1], address.removesuffix(".")):
+            if not re.fullmatch(SUBDOMAIN[1:-1], address.removesuffix(".")):
                 refusals.add(path, "must be a DNS name, as addressType is FQDN", address)
             return
         try:
-            normal = _ordinary_ip(address)
+            normal = ordinary_ip(address)
         except ValueError as error:
             refusals.add(path, str(error), address)
             return
@@ -481,82 +366,3 @@ class EndpointSlice(_Object):
             refusals.add(path, f"must be an {self.address_type} address, as addressType says", address)
         elif normal != address:
             refusals.add(path, f"must be in its usual form, {normal}", address)
-
-
-def _without_nulls(value: Any) -> Any:  # noqa: ANN401 - anything may stand in a file
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
-    return value
-
-
-Unknown = Callable[[Location], None]
-"""Called with the path of each field that is not known."""
-
-
-def _warned(path: Location) -> None:
-    warn(f"{spell(path)}: unknown field, left out")
-
-
-def _validated(model: type[Parsed], document: Any, unknown: Unknown) -> Parsed:  # noqa: ANN401
-    """Validate a document without its unknown fields. Only one that does not pass is looked at twice: most have none.
-
-    kubectl prints ``endpoints: null`` for an empty slice; as in Kubernetes, null is the same as nothing.
-    """
-    try:
-        return model.model_validate(document)
-    except ValidationError:
-        document = _without_nulls(document)
-    try:
-        return model.model_validate(document)
-    except ValidationError as invalid:
-        paths = [error["loc"] for error in invalid.errors(include_url=False) if error["type"] == "extra_forbidden"]
-        if not paths:
-            raise
-    for path in paths:
-        unknown(path)
-        place = document
-        for key in path[:-1]:
-            place = place[key]
-        del place[path[-1]]
-    return model.model_validate(document)
-
-
-def _parse(document: Any, unknown: Unknown = _warned) -> Service | EndpointSlice:  # noqa: ANN401
-    models: dict[object, type[Service | EndpointSlice]] = {"Service": Service, "EndpointSlice": EndpointSlice}
-    refusals = _Refusals()
-    if not isinstance(document, dict):
-        refusals.add((), "must be a Kubernetes object (a mapping)", document)
-    elif not isinstance(kind := document.get("kind"), str) or kind not in models:
-        refusals.add(("kind",), "must be Service or EndpointSlice", kind)
-    refusals.raise_any("Kubernetes object")
-    return _validated(models[document["kind"]], document, unknown)
-
-
-def _parse_item(document: Any, _: ValidatorFunctionWrapHandler) -> Service | EndpointSlice:  # noqa: ANN401
-    return _parse(document)
-
-
-KubernetesObject = Annotated[Service | EndpointSlice, WrapValidator(_parse_item)]
-"""Type of a field that holds either object, chosen by ``kind``; errors keep the plain path of the field."""
-
-
-class ObjectList(_Object):
-    """``kind: List``, as ``kubectl get services,endpointslices -o yaml`` prints."""
-
-    api_version: Literal["v1"] = Field(alias="apiVersion")
-    kind: Literal["List"]
-    metadata: dict[str, Any] = {}
-    items: Annotated[tuple[KubernetesObject, ...], FromList] = ()
-
-
-def parse_objects(document: Any, unknown: Unknown = _warned) -> tuple[Service | EndpointSlice, ...]:  # noqa: ANN401
-    """Validate one document: a Service, an EndpointSlice, or a List of them.
-
-    :param unknown: what is done about an unknown field, which is left out.
-    :raises pydantic.ValidationError: for each thing wrong, with the path of the field as ``loc``.
-    """
-    if isinstance(document, dict) and document.get("kind") == "List":
-        return _validated(ObjectList, document, unknown).items
-    return (_parse(document, unknown),)

@@ -53,7 +53,7 @@ def evidence(item: pytest.Item) -> Iterator[tuple[str, str]]:
         except LabError as error:
             yield "lab: rules", str(error)
         if lab.timeline is not None:
-            from lab.report.terminal import timeline_text
+            from lab.report.timeline import timeline_text
 
             yield "lab: timeline", timeline_text(lab.timeline)
 

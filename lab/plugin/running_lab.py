@@ -14,6 +14,7 @@ from lab.fabric.endpoints import Endpoints
 from lab.fabric.host import RunningHost
 from lab.fabric.lab import Lab
 from lab.fixes import Fix
+from lab.kubeproxy.nftables import table_of
 from lab.netns.program import find
 from lab.scenario import ConnectionScenario
 from lab.scenario.roles import roles_in
@@ -122,8 +123,7 @@ class RunningLab:
             running = self.hosts[node.name]
             for family in self._lab.families:
                 if node.proxy_mode is ProxyMode.NFTABLES:
-                    table = "ip" if family is Family.IPV4 else "ip6"
-                    text = running.nft.run(f"list table {table} kube-proxy")
+                    text = running.nft.run(f"list table {table_of(family)}")
                 else:
                     text = running.xtables.save(family.version)
                 texts.append(f"# {node.name}: {family}\n{text.rstrip()}")

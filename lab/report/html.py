@@ -7,7 +7,7 @@ from importlib.resources import files
 
 from lab.report import cells
 from lab.report.closing import preface, remarks
-from lab.report.terminal import timeline_text
+from lab.report.timeline import timeline_text
 from lab.results.matrix import Matrix
 from lab.results.places import place
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from lab.report import cells
 from lab.report.affected import answers
 from lab.report.cells import Cell, Kind
-from lab.report.terminal import timeline_text
+from lab.report.timeline import timeline_text
 from lab.results.matrix import Column, Matrix
 from lab.results.places import place, tried
 from lab.results.result import Trial

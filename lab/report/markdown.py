@@ -8,7 +8,7 @@ from html import escape
 from lab.report import cells
 from lab.report.cells import Cell
 from lab.report.closing import preface, remarks
-from lab.report.terminal import timeline_text
+from lab.report.timeline import timeline_text
 from lab.report.tone import Tone
 from lab.results.matrix import Matrix
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from lab.report import cells
 from lab.report.cells import Cell
 from lab.report.closing import remarks
-from lab.report.terminal import timeline_lines
+from lab.report.timeline import timeline_lines
 from lab.report.tone import STYLES
 from lab.results.matrix import Column, Matrix
 from lab.results.result import Result, Trial

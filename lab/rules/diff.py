@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Final
 
-from lab.rules.dump import Container, Dump, table_of
+from lab.kubeproxy.nftables import table_of
+from lab.rules.dump import Container, Dump
 from lab.rules.effects import Effect, Judge, Kind, Pair
 from lab.rules.normal import Item, Part, are_even, items, rules, without_share
 from lab.rules.side import Place, bare, service_of

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from lab.errors import InputError
-from lab.kubeproxy.nftables import TABLE
+from lab.kubeproxy.nftables import table_of
 from lab.rules import listing
 from lab.vocabulary import Family, ProxyMode
 
@@ -149,11 +149,6 @@ def mode_of(text: str, source: str) -> ProxyMode:
 def is_json(text: str) -> bool:
     """Tell whether a dump is JSON."""
     return next((line for _, line in _lines(text)), "").startswith("{")
-
-
-def table_of(family: Family) -> str:
-    """Return what nft calls kube-proxy's table."""
-    return f"{'ip' if family is Family.IPV4 else 'ip6'} {TABLE}"
 
 
 def no_table(wanted: str, source: str, chains: Collection[str]) -> InputError:
@@ -356,7 +351,7 @@ class ForeignChains:
     """The chains of other tables than kube-proxy's in a dump of nft's: some may be of kube-proxy's iptables mode."""
 
     def __init__(self, family: Family) -> None:
-        self._tables = [f"{'ip' if family is Family.IPV4 else 'ip6'} {name}" for name in ("filter", "nat", "mangle")]
+        self._tables = [f"{family.nft} {name}" for name in ("filter", "nat", "mangle")]
         self._chains: dict[tuple[str, str], list[str]] = {}
         self._hooked: set[tuple[str, str]] = set()
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lab.errors import InputError
+from lab.kubeproxy.nftables import table_of
 from lab.rules import dump
 from lab.vocabulary import Family
 
@@ -39,7 +40,7 @@ def read(text: str, source: str, family: Family) -> JsonDump:
     :param source: what to call it in errors.
     :raises InputError: with the line, where it is no JSON, no dump, or has no table of kube-proxy in this family.
     """
-    wanted = dump.table_of(family)
+    wanted = table_of(family)
     found: list[tuple[str, dict[str, Any]]] = []
     others: Counter[str] = Counter()
     tables: set[str] = set()

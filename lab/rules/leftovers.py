@@ -18,7 +18,7 @@ from lab.kubeproxy.services import MANY_ENDPOINTS
 from lab.rules.dump import MARK_DROP, Dump
 from lab.rules.effects import Effect, Kind
 from lab.rules.side import Place, Side
-from lab.vocabulary import Family, ProxyMode
+from lab.vocabulary import ProxyMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -205,6 +205,6 @@ def _soon_deleted(
 
 
 def _has_many(proxy: Proxy) -> bool:
-    address_type = "IPv6" if proxy.options.family is Family.IPV6 else "IPv4"
+    address_type = proxy.options.family.kubernetes
     slices = (one for one in proxy.endpoint_slices if one.address_type == address_type)
     return sum(len(one.endpoints) * len(one.ports) for one in slices) > MANY_ENDPOINTS

@@ -116,7 +116,7 @@ class _Reader:
     """Reads the commands of a script."""
 
     def __init__(self, family: Family) -> None:
-        self._ip = "ip" if family is Family.IPV4 else "ip6"
+        self._ip = family.nft
         self._statements = _statements(family)
         self._masked = cache(partial(masked, family))
         self._table = ""
@@ -258,7 +258,7 @@ _Statement = tuple[re.Pattern[str], Callable[[re.Match[str]], str] | None]
 
 def _statements(family: Family) -> dict[str, list[_Statement]]:
     """Return patterns of statements by their first word, with what writes them; None where they stay as they are."""
-    ip = "ip" if family is Family.IPV4 else "ip6"
+    ip = family.nft
     as_masked = cache(partial(masked, family))
 
     def addressed(found: re.Match[str]) -> str:

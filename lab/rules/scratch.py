@@ -7,8 +7,8 @@ import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
+from lab.kubeproxy.nftables import table_of
 from lab.netns import Namespace, Nft, Xtables, nfacct, userns
-from lab.rules.dump import table_of
 from lab.vocabulary import ProxyMode
 
 if TYPE_CHECKING:

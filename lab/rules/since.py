@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from lab.errors import InputError
-from lab.kubeproxy.changes import CHANGES, Change, Effect
+from lab.kubeproxy.changes import CHANGES, Area, Change
 from lab.kubeproxy.releases import Release, find_release
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Upgrade:
     @property
     def rerouting(self) -> tuple[Step, ...]:
         """The changes by which packets of these very objects may go elsewhere."""
-        return tuple(step for step in self.steps if step.change.effect is Effect.TRAFFIC and (step.gone or step.new))
+        return tuple(step for step in self.steps if step.change.area is Area.TRAFFIC and (step.gone or step.new))
 
 
 def upgrade(proxy: Proxy, since: str) -> Upgrade:
@@ -110,7 +110,7 @@ def said(found: Upgrade, proxy: Proxy) -> Iterator[str]:
     else:
         yield f"{names}: {count}, none of {where}."
     acting = [step for step in found.steps if step.acts]
-    for step in sorted(acting, key=lambda step: step.change.effect is not Effect.TRAFFIC):
+    for step in sorted(acting, key=lambda step: step.change.area is not Area.TRAFFIC):
         yield ""
         yield from _step(step)
     if idle := [step for step in found.steps if not step.acts]:
@@ -129,7 +129,7 @@ def _title(step: Step) -> str:
 def _step(step: Step) -> Iterator[str]:
     change = step.change
     yield _title(step)
-    yield f"  {change.effect}{'' if not change.read else '; read in the source, or seen with other objects'}"
+    yield f"  {change.area}{'' if not change.read else '; read in the source, or seen with other objects'}"
     if step.stopped:
         yield f"  not shown alone: {step.stopped}"
     for sign, unsorted in (("-", step.gone), ("+", step.new)):
@@ -157,7 +157,7 @@ def to_json(found: Sequence[tuple[Proxy, Upgrade]]) -> str:
                         "patches": [f"v1.{minor}.{patch}" for minor, patch in step.change.patches],
                         "pulls": step.change.pulls,
                         "what": step.change.what,
-                        "effect": step.change.effect,
+                        "effect": step.change.area,
                         "undone": step.undone,
                         "gone": step.gone,
                         "new": step.new,

@@ -358,7 +358,7 @@ def _node_ports(proxy: Proxy, found: Side, *, is_nft: bool) -> Iterator[WhatIf]:
             _options(node_port_addresses=cidrs, node_addresses=known),
         )
     elif is_nft or options.node_port_addresses:
-        everywhere = "::/0" if options.family is Family.IPV6 else "0.0.0.0/0"
+        everywhere = options.family.everything
         yield WhatIf(
             "--nodeport-addresses",
             "Node ports are taken by every local address there.",

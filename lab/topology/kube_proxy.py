@@ -125,8 +125,8 @@ def addition(topology: Topology, options: ProxyOptions, change: NodeChange, mode
     if mode is ProxyMode.IPTABLES:
         return _for_each_pair(change.iptables, pods)
     words = {
-        "TABLE": _table(options),
-        "NETWORK": "ip" if options.family is Family.IPV4 else "ip6",
+        "TABLE": nftables.table_of(options.family),
+        "NETWORK": options.family.nft,
         "PODS": ", ".join(pods),
     }
     added = change.nftables
@@ -169,7 +169,3 @@ def _for_each_pair(rules: str, networks: Sequence[str]) -> str:
             for destination in networks
         ]
     return "".join(f"{line}\n" for line in lines)
-
-
-def _table(options: ProxyOptions) -> str:
-    return f"{'ip' if options.family is Family.IPV4 else 'ip6'} {nftables.TABLE}"

@@ -152,7 +152,7 @@ class Route:
         """The destination as a network; ``default`` is 0.0.0.0/0 or ::/0, as the gateway's family says."""
         if self.to != "default":
             return self.to
-        return ip_network("0.0.0.0/0" if self.via.version == 4 else "::/0")
+        return ip_network(Family.of(self.via).everything)
 
 
 @dataclass(frozen=True, kw_only=True)

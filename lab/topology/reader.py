@@ -17,7 +17,8 @@ from lab.errors import InputError, UnknownNameError, misspelt, warn
 from lab.kubeproxy.settings import warn_of_gates
 from lab.kubernetes import manifest
 from lab.kubernetes.errors import Path, TopologyError, cure_of_key, first_error, found, keys, spell
-from lab.kubernetes.objects import EndpointSlice, ObjectList, Service, parse_objects
+from lab.kubernetes.objects import EndpointSlice, Service
+from lab.kubernetes.parse import ObjectList, parse_objects
 from lab.topology.model import End, FileNetwork, Host, HostOptions, IPNetwork, Link, Topology, refused
 from lab.topology.names import NAME
 

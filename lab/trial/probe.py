@@ -34,7 +34,7 @@ def topology(family: Family) -> Topology:
     """Return the plainest lab with a node: no kube-proxy and no address translation."""
     network = "10.9.{}.{}/24" if family is Family.IPV4 else "fd09:{}::{}/64"
     interfaces = {(link, host): ip_interface(network.format(link, host)) for link in (1, 2) for host in (1, 2)}
-    everywhere = ip_network("0.0.0.0/0" if family is Family.IPV4 else "::/0")
+    everywhere = ip_network(family.everything)
     return Topology(
         name="behaviour",
         hosts=(

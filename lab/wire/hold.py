@@ -49,7 +49,7 @@ class Hold:
     def __init__(self, namespace: Namespace, nft: Nft, family: Family, match: str) -> None:
         self.held: list[Packet] = []
         self._numbers: dict[int, int] = {}
-        table = f"{'ip' if family is Family.IPV4 else 'ip6'} {_TABLE}"
+        table = f"{family.nft} {_TABLE}"
         nft.run(
             f"table {table} {{\nchain held {{\n}}\nchain postrouting {{\n"
             f"type filter hook postrouting priority {_PRIORITY};\n{match} jump held\n}}\n}}\n"

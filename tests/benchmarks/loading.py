@@ -24,7 +24,7 @@ from pathlib import Path
 from measure import interleaved, machine, milliseconds, told
 
 from lab.kubeproxy import ProxyOptions, iptables, nftables
-from lab.kubernetes.objects import parse_objects
+from lab.kubernetes.parse import parse_objects
 from lab.netns import Namespace, Nft, Xtables
 from lab.rules.check import check
 from lab.rules.expected import printed

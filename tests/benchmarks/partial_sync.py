@@ -19,7 +19,7 @@ from measure import interleaved, machine, milliseconds, told
 from lab.fabric.lab import Lab
 from lab.kubeproxy import iptables, nftables
 from lab.kubeproxy.services import service_ports
-from lab.kubernetes.objects import parse_objects
+from lab.kubernetes.parse import parse_objects
 from lab.netns import userns
 from lab.topology.kube_proxy import proxy_options
 from lab.topology.node_change import NodeChange

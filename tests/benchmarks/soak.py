@@ -32,7 +32,7 @@ from lab.cases import find, usual
 from lab.errors import LabError, MissingError, tell_warnings
 from lab.fixes import FIXES
 from lab.netns import userns
-from lab.report.terminal import timeline_text
+from lab.report.timeline import timeline_text
 from lab.topology.reader import load
 from lab.trial import batch, runner
 from lab.trial.probe import ask

@@ -9,7 +9,7 @@ import pytest
 from lab.errors import InputError, LabError
 from lab.fabric.endpoints import KnownEndpoint, endpoint_ports
 from lab.fabric.lab import Lab
-from lab.kubernetes.objects import parse_objects
+from lab.kubernetes.parse import parse_objects
 from lab.topology.reader import load, parse, shipped
 from lab.vocabulary import Family
 

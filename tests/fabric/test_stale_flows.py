@@ -7,7 +7,7 @@ import pytest
 from lab.kubeproxy import ProxyOptions, changes, find_release
 from lab.kubeproxy.services import service_ports
 from lab.kubeproxy.stale_flows import NOTHING, flows_to_opened_ports, stale_flows
-from lab.kubernetes.objects import parse_objects
+from lab.kubernetes.parse import parse_objects
 from lab.vocabulary import Family
 
 VIP, OUTSIDE, BALANCER = "10.96.0.1", "203.0.113.1", "203.0.113.2"

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from lab.kubernetes.objects import parse_objects
+from lab.kubernetes.parse import parse_objects
 from lab.vocabulary import Family
 
 

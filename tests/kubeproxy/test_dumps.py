@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from lab.kubeproxy.changes import CHANGES, Effect
+from lab.kubeproxy.changes import CHANGES, Area
 from lab.kubeproxy.jumps import kubelets_chains
 from lab.kubeproxy.releases import find_release
 from lab.kubeproxy.services import service_ports
@@ -59,8 +59,8 @@ def test_a_real_ones_rules(dumps, name):
 # --- Each change is of the release that its dumps say ---------------------------------------------------
 
 # What no dump of these objects shows: changes of the node and of entries, and what was read in upstream's source.
-NOT_OF_RULES = {Effect.NODE, Effect.ENTRIES}
-SHOWN = [change for change in CHANGES.values() if change.effect not in NOT_OF_RULES and not change.read]
+NOT_OF_RULES = {Area.NODE, Area.ENTRIES}
+SHOWN = [change for change in CHANGES.values() if change.area not in NOT_OF_RULES and not change.read]
 
 
 def with_release(proxy, release):

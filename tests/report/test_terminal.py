@@ -10,7 +10,8 @@ from lab.evidence.packet import ICMP, IcmpHeader, Packet, SocketAddress
 from lab.evidence.sighting import Sighting
 from lab.fixes import FIXES
 from lab.report.table import lines
-from lab.report.terminal import heading, tables, timeline_text
+from lab.report.terminal import heading, tables
+from lab.report.timeline import timeline_text
 from lab.report.tone import style_of
 from lab.results.matrix import alone
 from lab.results.result import Tally, from_json, to_json

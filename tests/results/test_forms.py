@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lab.report import forms, table
 from lab.report.closing import remarks
-from lab.report.terminal import timeline_text
+from lab.report.timeline import timeline_text
 from lab.report.tone import Tone
 from lab.results.matrix import Column, merge
 from lab.results.result import Tally

@@ -9,7 +9,7 @@ from lab.evidence.judgement import Judged, Judgement
 from lab.evidence.packet import UDP, Packet, SocketAddress
 from lab.evidence.sighting import Sighting
 from lab.evidence.timeline import Check, Counters, DatagramsTimeline, Exchange
-from lab.report.terminal import timeline_text
+from lab.report.timeline import timeline_text
 from lab.verdict import Outcome
 from lab.verdict.datagrams import decide, decide_by_the_last
 

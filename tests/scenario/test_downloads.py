@@ -21,7 +21,7 @@ from lab.evidence.timeline import Counters, Download, DownloadsTimeline, Load
 from lab.fabric import congestion
 from lab.fixes import BE_LIBERAL, FIXES, NONE
 from lab.netns import ProgramError
-from lab.report.terminal import timeline_text
+from lab.report.timeline import timeline_text
 from lab.results.result import Report, Tally, from_json, to_json
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy

@@ -19,7 +19,7 @@ async def lateness(work):
 
 
 async def asleep():
-    time.sleep(0.5)  # as a process that is stopped  # noqa: ASYNC251 - it is to block
+    time.sleep(0.5)  # as a process that is stopped
 
 
 async def waiting():
@@ -34,7 +34,7 @@ async def computing():
 
 async def asleep_in_pieces():
     for _ in range(3):
-        time.sleep(0.3)  # noqa: ASYNC251 - it is to block
+        time.sleep(0.3)
         await asyncio.sleep(0)
 
 

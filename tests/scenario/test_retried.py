@@ -8,7 +8,7 @@ import pytest
 from lab.cases import CASES
 from lab.evidence.timeline import Try
 from lab.fixes import BE_LIBERAL, DROP_FORWARD, NONE
-from lab.report.terminal import timeline_text
+from lab.report.timeline import timeline_text
 from lab.topology.reader import load
 from lab.trial import probe, runner
 from lab.trial.setting import Setting

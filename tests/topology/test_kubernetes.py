@@ -9,7 +9,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from lab.errors import InputWarning
-from lab.kubernetes.objects import EndpointSlice, KubernetesObject, ObjectList, Service, parse_objects
+from lab.kubernetes.objects import EndpointSlice, Service
+from lab.kubernetes.parse import KubernetesObject, ObjectList, parse_objects
 
 PRINTED = """
 apiVersion: v1

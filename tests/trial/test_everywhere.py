@@ -17,7 +17,7 @@ from lab.cases import CASES
 from lab.errors import InputError, LabError, MissingError
 from lab.fixes import FIXES
 from lab.kubeproxy.releases import MINORS
-from lab.report.terminal import timeline_text
+from lab.report.timeline import timeline_text
 from lab.topology.kube_proxy import proxy_options, render_rules
 from lab.topology.reader import load, shipped
 from lab.topology.with_settings import with_proxy

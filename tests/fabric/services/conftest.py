@@ -28,7 +28,7 @@ from typing import NamedTuple
 import pytest
 
 from lab.fabric.lab import Lab
-from lab.kubernetes.objects import parse_objects
+from lab.kubernetes.parse import parse_objects
 from lab.netns.rtnetlink import LOOPBACK_INDEX
 from lab.netns.rtnetlink import address as netlink_address
 from lab.topology.model import End, Host, Link, Route, Topology
