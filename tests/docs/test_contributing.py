@@ -14,6 +14,7 @@ from lab.topology.reader import load
 from lab.trial import probe, runner
 from lab.trial.setting import Setting
 from lab.vocabulary import Family
+from tests.support.command import pytest_in
 
 PAGE = (Path(__file__).parents[2] / "docs" / "CONTRIBUTING.md").read_text()
 CASE_FILE, TEST_FILE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -66,7 +67,7 @@ def test_it_fails_where_the_page_says_so(change, fix, words, capsys):
 def test_so_does_its_own_test(pytester):
     pytester.makepyfile(fin_beyond_window=CASE_FILE, test_fin=TEST_FILE)
     pytester.syspathinsert()
-    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=6)
+    pytest_in(pytester.path).assert_outcomes(passed=6)
 
 
 def test_every_word_that_it_speaks_of_exists():

@@ -15,6 +15,7 @@ import pytest
 from lab.errors import MissingError
 from lab.netns import features
 from lab.plugin import hooks
+from tests.support.command import pytest_in
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -58,7 +59,9 @@ def command(*arguments, start=()):
 
 
 def run(project, *arguments, start=(), **more):
-    return project.run(*command(*arguments, start=start), **more)
+    if start or more:
+        return project.run(*command(*arguments, start=start), **more)
+    return pytest_in(project.path, "-Werror", *arguments)
 
 
 # --- at load --------------------------------------------------------------------------------------

@@ -98,7 +98,9 @@ def test_an_end_that_failed_while_the_other_was_waited_for_is_asked(monkeypatch)
         scenario.forget_entry()
         await scenario.go_on()
 
-    case = dataclasses.replace(find("in-window"), steps=steps, expectations=on_every_kernel(always(None, Outcome.RESET)))
+    case = dataclasses.replace(
+        find("in-window"), steps=steps, expectations=on_every_kernel(always(None, Outcome.RESET))
+    )
     setting = Setting(case, NONE, load("kube-proxy"), Family.IPV4)
     result = asyncio.run(runner.run(setting, Behaviour.IGNORES_LATE))
     assert result.as_expected, result.verdict
