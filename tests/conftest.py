@@ -5,15 +5,30 @@ from __future__ import annotations
 import os
 import tarfile
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
+from tests.support import cover
+
 NETWORK = "/proc/thread-self/ns/net"
 pytest_plugins = ["pytester"]
-if not entry_points(group="pytest11", name="lab"):  # a checkout that nobody installed
-    pytest_plugins.append("lab.plugin.hooks")
+
+
+def pytest_configure():
+    cover.set_seed()  # before there are workers, which inherit it
+
+
+def pytest_report_header():
+    if cover.whole():
+        return "cover: everything"
+    return f"cover: {cover.SEED}={cover.set_seed()} repeats it, {cover.FULL}=1 tries everything"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """A quiet run has no header, and what failed wants to be repeated."""
+    if terminalreporter.stats.keys() & {"failed", "error"} and not cover.whole():
+        terminalreporter.write_line(f"repeat it with {cover.SEED}={cover.set_seed()}")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
 #: The file in the guest's results: one report in JSON a line.
 FILE: Final = "reports.jsonl"
@@ -21,6 +20,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Write reports in the process that has all of them: not in xdist's workers."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Writer(config, Path(os.environ["LAB_RESULTS"]) / FILE))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return 0: a guest has little memory, and the guests themselves run side by side."""
+    return 0
 
 
 class _Writer:

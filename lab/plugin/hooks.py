@@ -48,6 +48,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     options.add_options(parser)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Return 0 where an option wants one process: ``-n auto`` gives way, as to pytest's own ``--pdb``."""
+    wanted = any(config.getoption(option) for option in ("kernels", "lab_keep", "lab_shell_on_failure"))
+    return 0 if wanted else None
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks, check the options, and enter the user namespace where xdist's workers cannot."""
     for description in marks.DESCRIPTIONS.values():

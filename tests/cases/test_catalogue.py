@@ -1,4 +1,7 @@
-"""The tests of the tests: a case fails where what it expects is turned round, or where its instruments are blind."""
+"""The tests of the tests: a case fails where what it expects is turned round, or where its instruments are blind.
+
+A run turns one of a case's checks round and blinds one of its instruments, by the seed; `LAB_FULL=1` all of them.
+"""
 
 import asyncio
 import dataclasses
@@ -20,10 +23,12 @@ from lab.trial.setting import Setting
 from lab.verdict import Outcome
 from lab.vocabulary import Family
 from lab.wire.capture import Capture
+from tests.support import cover
 
 pytestmark = pytest.mark.lab_kernel
 
 QUICK = [case for case in CASES.values() if not case.slow]
+BLIND = ("client", "server", "witness", "reasons")
 SOON = 0.1  # seconds; where nothing is to be seen, nobody needs to wait for it
 
 
@@ -75,7 +80,7 @@ def test_no_other_expectation_would_do(result):
 
 def test_every_check_decides(case, result, answer, monkeypatch):
     expect = Scenario.expect
-    for number, check in enumerate(result.timeline.checks):
+    for number, check in cover.some(list(enumerate(result.timeline.checks)), of=case.name):
         made = itertools.count()
 
         def inverted(scenario, words, holds, seen="", *, made=made, number=number):
@@ -90,15 +95,24 @@ def impatient(monkeypatch):
     monkeypatch.setattr(bound, "SECONDS", SOON)
 
 
-@pytest.mark.parametrize("host", ["client", "server"])
-def test_a_blind_capture_is_no_pass(case, result, answer, host, monkeypatch, impatient):
-    blind = {"client": result.timeline.client, "server": result.timeline.server}[host]
+def blinded(*instruments):
+    """Return the cases with those of the instruments that a run blinds."""
+    pairs = [(case, one) for case in QUICK for one in cover.some(BLIND, of=case.name) if one in instruments]
+    return pytest.mark.parametrize(
+        ("case", "blind"), pairs, indirect=["case"], ids=[f"{case.name}-{one}" for case, one in pairs]
+    )
+
+
+@blinded("client", "server")
+def test_a_blind_capture_is_no_pass(case, blind, result, answer, monkeypatch, impatient):
+    host = {"client": result.timeline.client, "server": result.timeline.server}[blind]
     see = Capture.read
-    monkeypatch.setattr(Capture, "read", lambda self: [one for one in see(self) if self.host != blind])
+    monkeypatch.setattr(Capture, "read", lambda self: [one for one in see(self) if self.host != host])
     assert fails(case, answer)
 
 
-def test_a_witness_that_says_nothing_is_no_pass(case, result, answer, monkeypatch, impatient):
+@blinded("witness")
+def test_a_witness_that_says_nothing_is_no_pass(case, blind, result, answer, monkeypatch, impatient):
     read = PacketLog.read
     monkeypatch.setattr(
         PacketLog, "read", lambda self: [record for record in read(self) if record.group != WITNESS_GROUP]
@@ -106,7 +120,8 @@ def test_a_witness_that_says_nothing_is_no_pass(case, result, answer, monkeypatc
     assert fails(case, answer)
 
 
-def test_reasons_that_never_come_are_no_pass_where_the_case_rests_on_them(case, result, answer, monkeypatch):
+@blinded("reasons")
+def test_reasons_that_never_come_are_no_pass_where_the_case_rests_on_them(case, blind, result, answer, monkeypatch):
     rests_on_them = result.verdict.judgement is Judgement.IGNORED or any(
         check.words.startswith("the kernel's reason") for check in result.timeline.checks
     )

@@ -15,18 +15,7 @@ from lab.fixes import FIXES
 from lab.kubeproxy.changes import ENTRIES_RECONCILED
 from lab.kubeproxy.settings import SETTINGS, TOPOLOGYS
 from lab.vocabulary import Backend, Family, ProxyMode
-
-
-def lab(*arguments, given="", **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "lab", *arguments],
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "COLUMNS": "120", **environment},
-    )
+from tests.support.command import lab, python
 
 
 @pytest.mark.parametrize(
@@ -306,9 +295,7 @@ class TestRun:
             "sys.argv = ['lab', 'run', 'in-window', '--fix', 'none']\n"
             "from lab.__main__ import main; main()"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, env={"PATH": str(only_nft)}, check=False
-        )
+        done = python("-c", code, PATH=str(only_nft))
         assert done.returncode == 0
         assert "not run: in-window with none: iptables-nft-restore is not installed: apt install iptables" in (
             done.stdout.replace("\n", " ")
@@ -347,9 +334,6 @@ class TestRun:
             "sys.argv = ['lab', 'run', '--all', '--fix', 'none', '--no-timeline']\n"
             "from lab.__main__ import main; main()"
         )
-        environment = {**os.environ, "XDG_STATE_HOME": "/dev/null"}
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
-        )
+        done = python("-c", code, XDG_STATE_HOME="/dev/null")
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines()[-1] == f"left out: {slow} slow cases; --slow runs them"

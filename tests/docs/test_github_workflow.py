@@ -89,6 +89,22 @@ def test_it_installs_what_guests_need():
     assert needed | {"debian-archive-keyring"} == set(script("Install").split("--no-install-recommends")[1].split())
 
 
+def collect(words, *more):
+    """Collect what a step's words run, as `sudo VARIABLE=value ./bootstrap pytest ...` would."""
+    environment = {**os.environ, **dict([words[1].split("=")])}
+    command = [sys.executable, "-m", *words[3:], "--collect-only", "-n0", *more]
+    return subprocess.run(command, cwd=WORKFLOW.parents[1], env=environment, capture_output=True, text=True, check=True)
+
+
+def test_the_nightly_run_leaves_nothing_to_a_seed():
+    assert job("full")["if"] == "github.event_name == 'schedule'"
+    words = shlex.split(script("Run the suite", of="full"), comments=True)
+    assert words[:4] == ["sudo", "LAB_FULL=1", "./bootstrap", "pytest"]
+    done = collect(words, "tests/trial/test_trial.py", "-k", "every_fix and beyond-window-none")
+    assert "[beyond-window-none-iptables-legacy-ipv6]" in done.stdout
+    assert "[beyond-window-none-nftables-ipv4]" in done.stdout
+
+
 @pytest.mark.parametrize("family", job("everywhere")["strategy"]["matrix"]["family"])
 def test_the_nightly_run_tries_every_case_everywhere(family):
     workflow = yaml.safe_load(WORKFLOW.read_text())
@@ -97,8 +113,7 @@ def test_the_nightly_run_tries_every_case_everywhere(family):
     assert job("everywhere")["if"] == "github.event_name == 'schedule'"
     words = shlex.split(script("Try every case", of="everywhere").replace("${{ matrix.family }}", family))
     assert words[:3] == ["sudo", "LAB_EVERYWHERE=1", "./bootstrap"]
-    command = [sys.executable, "-m", *words[3:], "--collect-only"]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    done = collect(words)
     assert f"test_a_case_is_right_wherever_it_may_be_tried[reset-exact-uplink-{family}]" in done.stdout
     others = {"ipv4", "ipv6"} - {family}
     assert not any(other in done.stdout for other in others)

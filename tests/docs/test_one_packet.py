@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.command import python
 
 CHECKOUT = Path(__file__).parents[2]
 MAKER = CHECKOUT / "docs" / "make" / "one_packet.py"
@@ -19,9 +18,7 @@ HINT = "if the page is wrong: python docs/make/one_packet.py > docs/one-packet.m
 @pytest.fixture(scope="module")
 def made():
     """The page as this machine makes it."""
-    path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, MAKER], env=environment, capture_output=True, text=True, check=False)
+    done = python(MAKER)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

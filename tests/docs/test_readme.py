@@ -17,6 +17,7 @@ from lab.cases import CASES
 from lab.fixes import FIXES, NONE
 from lab.topology.reader import parse
 from lab.vocabulary import Behaviour
+from tests.support.command import lab, pytest_in, python
 
 CHECKOUT = Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("catalogue", CHECKOUT / "docs" / "make" / "catalogue.py")
@@ -37,20 +38,14 @@ def test_the_topology_is_one():
 @pytest.mark.lab_kernel
 def test_the_example_test_passes(pytester):
     pytester.makepyfile(block("python"))
-    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=3)
+    pytest_in(pytester.path).assert_outcomes(passed=3)
 
 
 @pytest.mark.lab_kernel
 def test_the_topology_can_be_run_as_it_says(tmp_path):
     (tmp_path / "mine.yaml").write_text(block("yaml"))
-    done = lab("run", "--topology", "mine.yaml", "--fix", "drop-forward", "--no-timeline", cwd=tmp_path)
+    done = lab("run", "--topology", "mine.yaml", "--fix", "drop-forward", "--no-timeline", directory=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def lab(*arguments, **more):
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "lab", *arguments], capture_output=True, text=True, check=False, **more
-    )
 
 
 def shown_commands(text):
@@ -136,13 +131,7 @@ def test_what_lab_run_prints_is_what_is_shown():
     shown = README.split("    $ lab run\n")[1].split("\n\nThe numbers in brackets")[0]
     verdict = textwrap.dedent("    Linux" + shown.rpartition("\n    Linux")[2])
     width = max(len(line) for line in verdict.splitlines() if line.startswith("│"))
-    done = subprocess.run(
-        [sys.executable, "-m", "lab", "run", "--no-timeline"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "COLUMNS": str(width)},
-    )
+    done = lab("run", "--no-timeline", COLUMNS=str(width))
     if "from 6.1 on" not in done.stdout:
         pytest.skip("the README's kernel ignores late packets, this one does not")
     assert done.stdout.replace(platform.release(), "6.18.44") == f"{verdict}\n"
@@ -227,11 +216,11 @@ def test_a_run_leaves_its_last_results_and_nothing_else(tmp_path, state):
     places = {"HOME": tmp_path / "home", "TMPDIR": tmp_path / "tmp", "XDG_RUNTIME_DIR": tmp_path / "run"}
     for place in (*places.values(), tmp_path / "here"):
         place.mkdir()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+    environment = {name: None for name in os.environ if name.startswith("XDG_")}
     environment |= {name: str(place) for name, place in places.items()} | {"PYTHONDONTWRITEBYTECODE": "1"}
     if state:
         environment["XDG_STATE_HOME"] = str(tmp_path / state)
-    done = lab("run", "beyond-window", "--no-timeline", cwd=tmp_path / "here", env=environment)
+    done = lab("run", "beyond-window", "--no-timeline", directory=tmp_path / "here", **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     [file] = [path for path in tmp_path.rglob("*") if not path.is_dir()]
     kept = tmp_path / state if state else tmp_path / "home/.local/state"
@@ -246,13 +235,7 @@ def completed(line, shell="bash"):
     words = shlex.split(line) + ([""] if line.endswith(" ") else [])
     place = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), "_TYPER_COMPLETE_ARGS": line}
     place |= {"_LAB_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
-    return subprocess.run(
-        [sys.executable, "-P", "-c", NAMED_LAB],
-        env={**os.environ, **place},
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout
+    return python("-c", NAMED_LAB, **place).stdout
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -297,11 +280,11 @@ def test_completion_is_installed_for_the_shell(shell, tmp_path):
 def test_the_plugins_marks_and_options_are_those_that_are_told(pytester):
     marks = set(re.findall(r"`(\w+)(?:\(\.\.\.\))?`", re.findall(r"^The marks (.*) skip a test", README, re.M)[0]))
     assert marks == {"lab_needs_root", "lab_needs_tool", "lab_kernel_feature"}
-    known = pytester.runpytest_subprocess("--markers").outlines
+    known = pytest_in(pytester.path, "--markers").outlines
     assert marks <= set(re.findall(r"^@pytest\.mark\.(\w+)", "\n".join(known), re.M))
     options = set(re.findall(r"`(--lab-[a-z-]+)`", README))
     assert options == {"--lab-keep", "--lab-shell-on-failure", "--lab-proxy-mode"}
-    helped = "\n".join(pytester.runpytest_subprocess("--help").outlines)
+    helped = "\n".join(pytest_in(pytester.path, "--help").outlines)
     assert options <= set(re.findall(r"--lab-[a-z-]+", helped))
 
 

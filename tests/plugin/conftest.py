@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command import pytest_in
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -43,7 +45,9 @@ class Project:
         return (*start, sys.executable, "-mpytest", "-pno:cacheprovider", "-Werror", *arguments)
 
     def run_pytest(self, *arguments, start=(), **more):
-        return self.run(*self.command(*arguments, start=start), **more)
+        if start or more:
+            return self.run(*self.command(*arguments, start=start), **more)
+        return pytest_in(self.path, "-Werror", *arguments)
 
 
 @pytest.fixture

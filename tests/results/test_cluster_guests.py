@@ -35,11 +35,11 @@ COMMAND = """
 import sys
 from pathlib import Path
 from lab.__main__ import main
-from lab.kernels import Image, Kernel, matrix
+from lab.kernels import Image, Kernel, sweep
 
 layers = Path(sys.argv.pop(1))
-matrix.resolve = lambda name, cache: Kernel(name, name, name, layers, layers)
-matrix.make_image = lambda kernel, cache: Image(**{name: layers / name for name in Image.__annotations__})
+sweep.resolve = lambda name, cache: Kernel(name, name, name, layers, layers)
+sweep.make_image = lambda kernel, cache: Image(**{name: layers / name for name in Image.__annotations__})
 main()
 """
 
@@ -57,9 +57,14 @@ class Guests:
         self._open = [self._begun]
         self.environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "GUESTS": str(directory / "guests")}
 
-    def next(self):
-        """Wait for a guest to begin; return a descriptor of its process and its worker's number."""
-        assert select.select([self._begun], [], [], BOUND)[0], "no guest began"
+    def next(self, of):
+        """Wait for a guest of a command to begin; return a descriptor of its process and its worker's number."""
+        command = os.pidfd_open(of.pid)
+        try:
+            begun, _, _ = select.select([self._begun, command], [], [], BOUND)
+        finally:
+            os.close(command)
+        assert self._begun in begun, of.communicate()[1] if begun else "no guest began"
         line = b""
         while not line.endswith(b"\n"):  # two may have begun
             line += os.read(self._begun, 1)
@@ -124,7 +129,7 @@ def matrix(layers):
 @pytest.mark.parametrize(("sent", "exit_code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_they_end_with_the_command(cluster, guests, matrix, sent, exit_code):
     process = matrix(cluster.address, "5.10", "6.1")
-    (one, first), (other, second) = guests.next(), guests.next()
+    (one, first), (other, second) = guests.next(process), guests.next(process)
     assert {first, second} == {worker.pid for worker in cluster.workers}
     assert not ended(one, within=0)
     assert not ended(other, within=0)
@@ -138,7 +143,7 @@ def test_they_end_with_the_command(cluster, guests, matrix, sent, exit_code):
 
 def test_workers_that_no_kernel_needs_share_its_trials(cluster, guests, matrix):
     process = matrix(cluster.address, "6.1", cases=("in-window", "beyond-window", "without-nat"))
-    (one, first), (other, second) = guests.next(), guests.next()
+    (one, first), (other, second) = guests.next(process), guests.next(process)
     assert {first, second} == {worker.pid for worker in cluster.workers}
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=BOUND)
@@ -149,7 +154,7 @@ def test_workers_that_no_kernel_needs_share_its_trials(cluster, guests, matrix):
 
 def test_another_command_leaves_them_alone(cluster, guests, matrix, wait_for):
     process = matrix(cluster.address, "5.10", "6.1")
-    own = [guests.next()[0], guests.next()[0]]
+    own = [guests.next(process)[0], guests.next(process)[0]]
     another = matrix(cluster.address, "6.12", "6.18")
     wait_for(another, "6.18: Linux 6.18 is ready to boot")  # so it has been to each worker
     another.send_signal(signal.SIGINT)
@@ -191,18 +196,18 @@ def test_one_that_nobody_waits_for_any_more_does_not_begin(clusters, guests, mat
 
 def test_a_lost_workers_guest_begins_elsewhere(cluster, guests, matrix):
     process = matrix(cluster.address, "5.10", "6.1")
-    own = {worker: guest for guest, worker in (guests.next(), guests.next())}
+    own = {worker: guest for guest, worker in (guests.next(process), guests.next(process))}
     first, second = cluster.workers
     second.kill()
     assert ended(own[second.pid])
     assert not ended(own[first.pid], within=0)
     # As the README has it: a nanny's child, with room for two. Who comes late is watched as well.
     third = cluster.add_worker("third", "--nthreads", "2")
-    one, worker = guests.next()
+    one, worker = guests.next(process)
     assert worker in children(third.pid)
     first.kill()
     assert ended(own[first.pid])
-    other, same = guests.next()
+    other, same = guests.next(process)
     assert same == worker
     assert not ended(one, within=0)
     process.kill()
@@ -243,7 +248,7 @@ def test_they_end_when_the_scheduler_goes(clusters, guests, matrix, tmp_path):
         try:
             assert worker.stdout.readline() == b"here\n"
             process = matrix(cluster.address, "6.1")
-            guest, where = guests.next()
+            guest, where = guests.next(process)
             assert where == worker.pid
             cluster.scheduler.kill()
             assert ended(guest)

@@ -11,18 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command import lab, python
+
 COMMAND = (sys.executable, "-m", "lab", "matrix")
 
 
 def matrix(*arguments, **environment):
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "COLUMNS": "120", **environment},
-    )
+    return lab("matrix", *arguments, **environment)
 
 
 def children(process):
@@ -156,7 +151,7 @@ class TestRunning:
             "sys.argv = ['lab', 'matrix', 'in-window', '--kernels', 'running']\n"
             "from lab.__main__ import main; main()"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        done = python("-c", code)
         assert done.returncode == 1
         assert "gave no results: the command ended with exit code 1" in done.stdout
 

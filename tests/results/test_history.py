@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from lab.fixes import FIXES
 from lab.results.history import directory, recall, remember
 from lab.results.result import Tally, from_json
 from lab.verdict import Outcome
+from tests.support.command import lab
 
 RESULTS = Path(__file__).parents[1] / "report" / "results.json"
 
@@ -122,16 +121,6 @@ def test_two_that_end_at_once_are_both_remembered(report, state):
         thread.join()
     assert {one.trial.fix for one in recall("beyond-window")} == {f"fix-{number}" for number in range(20)}
     assert [path.name for path in state.iterdir()] == ["last.json"]
-
-
-def lab(*arguments):
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "lab", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
 
 
 @pytest.mark.lab_kernel

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from lab.kubeproxy.settings import from_words
 from lab.rules.scratch import saved
 from lab.rules.source import Choice, proxies
 from lab.vocabulary import Backend, Family, ProxyMode
+from tests.support.command import lab
 
 OBJECTS = Path(__file__).with_name("objects.yaml")
 NODE = from_words(
@@ -84,15 +82,7 @@ def lab_rules():
     """Run `lab rules` as people do."""
 
     def run(*arguments, given="", code):
-        done = subprocess.run(
-            [sys.executable, "-m", "lab", "rules", *map(str, arguments)],
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            env={**os.environ, "COLUMNS": "120"},
-        )
+        done = lab("rules", *arguments, given=given)
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         done.json = lambda: json.loads(done.stdout)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command import python
+
 HERE = Path(__file__).parent
 
 NODE = ("--node-name", "worker-1", "--node-address", "192.0.2.9", "--cluster-cidr", "10.244.0.0/16")
@@ -287,14 +289,7 @@ class TestKernel:
                 f"sys.argv = ['lab', 'rules', {str(objects)!r}, *{arguments!r}, *{options!r}]\n"
                 "from lab.__main__ import main; main()"
             )
-            return subprocess.run(
-                [sys.executable, "-c", hidden],
-                capture_output=True,
-                text=True,
-                env={**os.environ, "PATH": str(tmp_path)},
-                check=False,
-                timeout=60,
-            )
+            return python("-c", hidden, PATH=str(tmp_path))
 
         compared = without_programs("--diff", str(node))
         assert (compared.returncode, compared.stderr) == (1, "")
@@ -308,7 +303,7 @@ class TestKernel:
             f"sys.argv = ['lab', 'rules', {str(objects)!r}, '--saved', '--proxy-version', 'v1.29']\n"
             "from lab.__main__ import main; main()"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+        done = python("-c", code)
         assert done.returncode == 0
         assert re.fullmatch(r"lab: \d+ lines, written as iptables-save prints them and not loaded .*\n", done.stderr)
         assert "--probability 0.33333333349" in done.stdout

@@ -14,6 +14,8 @@ import sys
 
 import pytest
 
+from tests.support import cover
+
 TRIAL = ("run", "in-window", "--fix", "none", "--no-timeline")
 PRINTING = (
     ("--help",),
@@ -226,7 +228,7 @@ class TestRemembered:
 
 @kernel
 class TestDescriptors:
-    @pytest.mark.parametrize("limit", [5, 8, 10, 12, 16, 19, *range(22, 29), 64])
+    @pytest.mark.parametrize("limit", cover.sample([5, 8, 10, 12, 16, 19, *range(22, 29), 64], 4))
     def test_one_line_or_the_right_answer(self, run_lab, limit):
         code, output, errors = run_lab(*TRIAL, prefix=with_limit("nofile", limit))
         if code == 0:
@@ -243,7 +245,7 @@ class TestDescriptors:
     def test_other_commands(self, refused, command):
         assert "ulimit -n 1024" in refused(*command, prefix=with_limit("nofile", 9))
 
-    @pytest.mark.parametrize("limit", [*range(9, 29), 64])
+    @pytest.mark.parametrize("limit", cover.sample([*range(9, 29), 64], 4))
     def test_the_doctor_puts_no_limit_down_as_a_lack_of_the_machine(self, run_lab, limit):
         code, output, errors = run_lab("doctor", prefix=with_limit("nofile", limit))
         if code == 0:

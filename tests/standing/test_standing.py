@@ -7,7 +7,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from lab.standing import up as starter
 from lab.standing.up import suggestions, up
 from lab.topology.reader import load, parse, shipped
 from lab.vocabulary import Family, ProxyMode
+from tests.support.command import lab as lab_command
 
 PATIENCE = 5.0  # seconds; the end of a wait that an event ends at once
 
@@ -28,12 +28,6 @@ root = pytest.mark.lab_needs_root
 @pytest.fixture
 def topology():
     return load("kube-proxy")
-
-
-def lab_command(*arguments, text=""):
-    return subprocess.run(
-        [sys.executable, "-m", "lab", *arguments], input=text, capture_output=True, text=True, check=False
-    )
 
 
 def mounts():
@@ -149,7 +143,7 @@ def test_iptables_locks_a_file_of_the_labs(own_run, topology):
 @pytest.mark.lab_needs_tool("bash")
 def test_the_shells_prompt_names_lab_and_host(own_run, topology):
     up(topology)
-    ran = lab_command("shell", "client", text="cat /proc/net/dev\n")
+    ran = lab_command("shell", "client", given="cat /proc/net/dev\n")
     assert "[kube-proxy/client]" in ran.stderr
     assert "eth0" in ran.stdout
 
@@ -240,7 +234,7 @@ def test_errors_of_the_owner_are_the_commands_own(own_run):
     # Only the owner writes the rules: a name that the API server would refuse twice.
     service = "---\n" + dict(shipped())["kube-proxy"].read_text().split("---\n")[1]
     text = dict(shipped())["kube-proxy"].read_text() + service.replace("name: web,", "name: again,")
-    ran = lab_command("up", "-", text=text)
+    ran = lab_command("up", "-", given=text)
     assert ran.returncode == 2
     assert "both claim 192.168.0.2 80/tcp" in ran.stderr
     assert ran.stderr.count("\n") == 1
@@ -256,7 +250,7 @@ def test_settings_and_what_is_said_of_them(own_run):
         service.replace("name: web,", "name: again,").replace("192.168.0.2", "192.168.0.3").replace("168::2", "168::3")
     )
     settings = ("--proxy-version=1.33", "--proxy-mode=nftables", "--conntrack-tcp-be-liberal", "--family=ipv4")
-    ran = lab_command("up", "-", *settings, text="---\n".join([first, service, again, *rest]))
+    ran = lab_command("up", "-", *settings, given="---\n".join([first, service, again, *rest]))
     assert ran.returncode == 0, ran.stderr
     note, conflict = ran.stderr.splitlines()
     assert note.startswith("lab: v1.33 stands for its newest patch: ")

@@ -7,8 +7,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
-import sys
 
 import pytest
 
@@ -21,14 +19,11 @@ from lab.standing.up import up
 from lab.topology.reader import load, parse, shipped
 from lab.topology.with_settings import with_proxy
 from lab.vocabulary import ProxyMode
+from tests.support.command import lab as lab_command
 
 pytestmark = pytest.mark.lab_needs_root
 
 PATIENCE = 5.0  # seconds; the end of a wait that an event ends at once
-
-
-def lab_command(*arguments):
-    return subprocess.run([sys.executable, "-m", "lab", *arguments], capture_output=True, text=True, check=False)
 
 
 def who_answers(vip="192.168.0.2"):

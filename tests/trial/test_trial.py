@@ -1,4 +1,8 @@
-"""The road itself, on the kernel: every case with every fix, in both families, both modes and both backends."""
+"""The road itself, on the kernel: every case with every fix, in both families, both modes and both backends.
+
+Of that product a run takes a cover: every case with every fix once, each in another mode, backend and family, and each
+case and each fix in all of them. `LAB_FULL=1` takes the whole.
+"""
 
 import asyncio
 import dataclasses
@@ -23,6 +27,7 @@ from lab.verdict import Outcome
 from lab.verdict.connection import resets
 from lab.verdict.packet import leaked
 from lab.vocabulary import Backend, Behaviour, Family, ProxyMode
+from tests.support import cover
 
 pytestmark = pytest.mark.lab_kernel
 
@@ -53,42 +58,50 @@ def run(case, fix, family, answer, kind="iptables-nft"):
     return asyncio.run(runner.run(Setting(case, fix, topology, family), answer))
 
 
-# Every kind and each family, without every pair of them: what differs by both is the default cases' matter.
-PLACES = list(zip(KINDS, [Family.IPV4, Family.IPV6] * 2, strict=True))
-
-
 QUICK = [case for case in CASES.values() if not case.slow]  # the others: test_load.py
+EVERYWHERE = list(itertools.product(KINDS, Family))
 
 
-@pytest.mark.parametrize(("kind", "family"), PLACES, ids=lambda value: str(value))
-@pytest.mark.parametrize("fix", FIXES.values(), ids=lambda fix: fix.name)
-@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
-def test_every_trial_gives_what_this_kernel_is_expected_to_give(case, fix, kind, family, answers):
+def places(case):
+    """Return where a case may be tried: a kind of nodes and a family."""
+    return [place for place in EVERYWHERE if place[0].startswith(OF_A_MODE.get(case.name, ""))]
+
+
+def name(value):
+    return "-".join(value) if isinstance(value, tuple) else value.name
+
+
+@pytest.mark.parametrize(("case", "fix", "place"), cover.pairs(QUICK, list(FIXES.values()), places), ids=name)
+def test_every_case_with_every_fix_gives_what_this_kernel_is_expected_to_give(case, fix, place, answers):
+    check(case, fix, *place, answers)
+
+
+@pytest.mark.parametrize(("kind", "family"), EVERYWHERE, ids=str)
+@pytest.mark.parametrize("fix", DEFAULT_FIXES, ids=name)
+@pytest.mark.parametrize("case", DEFAULT_CASES, ids=name)
+def test_so_does_every_default_trial_everywhere(case, fix, kind, family, answers):
     check(case, fix, kind, family, answers)
 
 
-@pytest.mark.parametrize(
-    ("kind", "family"), sorted(set(itertools.product(KINDS, Family)) - set(PLACES)), ids=lambda value: str(value)
-)
-@pytest.mark.parametrize("fix", DEFAULT_FIXES, ids=lambda fix: fix.name)
-@pytest.mark.parametrize("case", DEFAULT_CASES, ids=lambda case: case.name)
-def test_so_does_every_default_trial_everywhere_else(case, fix, kind, family, answers):
-    check(case, fix, kind, family, answers)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("nftables")])
+@pytest.mark.parametrize("case", OF_A_MODE)
+def test_a_case_of_nftables_mode_is_refused_elsewhere(case, kind, answers):
+    with pytest.raises(InputError, match="it needs node in nftables mode of"):
+        run(CASES[case], NONE, Family.IPV4, ask(answers, Family.IPV4), kind)
+
+
+SLOW = [case for case in CASES.values() if case.slow]
 
 
 @pytest.mark.skipif(not os.environ.get("LAB_SLOW"), reason="takes minutes: set LAB_SLOW=1")
-@pytest.mark.parametrize(("kind", "family"), PLACES, ids=lambda value: str(value))
-@pytest.mark.parametrize("fix", DEFAULT_FIXES, ids=lambda fix: fix.name)
-@pytest.mark.parametrize("case", [case for case in CASES.values() if case.slow], ids=lambda case: case.name)
+@pytest.mark.parametrize(("kind", "family"), EVERYWHERE if os.environ.get("LAB_SLOW") else EVERYWHERE[:1], ids=str)
+@pytest.mark.parametrize("fix", DEFAULT_FIXES, ids=name)
+@pytest.mark.parametrize("case", SLOW, ids=name)
 def test_so_do_the_slow_cases(case, fix, kind, family, answers):
     check(case, fix, kind, family, answers)
 
 
 def check(case, fix, kind, family, answers):
-    if case.name in OF_A_MODE and not kind.startswith(OF_A_MODE[case.name]):
-        with pytest.raises(InputError, match="it needs node in nftables mode of"):
-            run(case, fix, family, ask(answers, family), kind)
-        return
     result = run(case, fix, family, ask(answers, family), kind)
     assert result.verdict.disagreements == ()
     assert (result.verdict.judgement, result.verdict.outcome) == (
@@ -318,6 +331,6 @@ def test_every_case_tells_its_story():
         assert all(case.expected(behaviour, fix.protection) for behaviour in Behaviour for fix in FIXES.values())
 
 
-@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", cover.sample(QUICK, 12), ids=name)
 def test_the_fixture_runs_what_the_command_runs(case, lab_trial):
     assert lab_trial(case.name, fix="drop-forward").as_expected

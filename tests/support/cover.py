@@ -1,0 +1,68 @@
+"""Rotating covers of products that are too large for every run.
+
+Which part of a product a run takes is by a seed, which its header prints: ``LAB_SEED=...`` repeats a run, and
+``LAB_FULL=1`` takes the whole. What a part names its tests by is what the whole names them by.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+SEED: Final = "LAB_SEED"
+FULL: Final = "LAB_FULL"
+
+Row = TypeVar("Row")
+Column = TypeVar("Column")
+Place = TypeVar("Place")
+
+
+def set_seed() -> str:
+    """Return the seed of this run, the same in all its processes, which inherit it."""
+    return os.environ.setdefault(SEED, str(random.SystemRandom().randrange(10**6)))
+
+
+def whole() -> bool:
+    """Report whether whole products are wanted."""
+    return bool(os.environ.get(FULL))
+
+
+def pairs(
+    rows: Sequence[Row], columns: Sequence[Column], places: Callable[[Row], Sequence[Place]]
+) -> list[tuple[Row, Column, Place]]:
+    """Return every row with every column, each pair at one of the row's places; in a full run, at all of them.
+
+    Whatever the seed, a row comes to all of its places if it has as many columns, and a column to all places of as
+    many rows.
+    """
+    if whole():
+        return [(row, column, place) for row in rows for column in columns for place in places(row)]
+    by = random.Random(set_seed())
+    turns = by.sample(range(len(columns)), len(columns))
+    passed = Counter[int]()  # rows with the same places take turns; how many places they have tells them apart
+    chosen: dict[int, list[tuple[Row, Column, Place]]] = {}
+    for number in by.sample(range(len(rows)), len(rows)):
+        here = places(rows[number])
+        passed[len(here)] += 1
+        chosen[number] = [
+            (rows[number], column, here[(passed[len(here)] + turn) % len(here)])
+            for column, turn in zip(columns, turns, strict=True)
+        ]
+    return [one for number in range(len(rows)) for one in chosen[number]]
+
+
+def some(choices: Sequence[Place], of: str) -> Sequence[Place]:
+    """Return one of the choices, another one for each ``of`` and seed; all of them in a full run."""
+    if whole() or not choices:
+        return choices
+    return [random.Random(f"{set_seed()} {of}").choice(choices)]
+
+
+def sample(choices: Sequence[Place], count: int) -> Sequence[Place]:
+    """Return so many of the choices by the seed, in their order; all of them in a full run."""
+    if whole():
+        return choices
+    return [choices[number] for number in sorted(random.Random(set_seed()).sample(range(len(choices)), count))]

@@ -1,0 +1,102 @@
+"""A Python that has other people's slow modules in it already, and becomes `python ARGUMENTS` when it is asked.
+
+Half of what a short command costs is importing scapy, pyroute2, pydantic and pytest. Tests call hundreds of commands,
+so this process imports them once, waits on a socket, and forks for each command: what runs is the program itself, in a
+process of its own, with the arguments, environment, directory and descriptors that it was given. The project's own
+modules are never in it: those a command imports as always.
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import socket
+import sys
+import threading
+import types
+from collections.abc import Callable
+from typing import NoReturn
+
+MODULES = (
+    "asyncio", "concurrent.futures", "email.message", "jinja2", "multiprocessing", "pydantic", "pyroute2", "pytest",
+    "rich.console", "rich.progress", "rich.table", "scapy.layers.inet", "scapy.layers.inet6", "scapy.layers.l2",
+    "sqlite3", "typer", "unittest.mock", "yaml",
+)  # fmt: skip
+
+
+def main() -> None:
+    server = socket.socket(fileno=int(sys.argv[1]))
+    for module in MODULES:
+        with contextlib.suppress(ImportError):  # a command that needs it will say so
+            importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # or a child's first collection would copy every page
+    server.send(b"ready")
+    while True:
+        message, ancillary, _flags, _address = server.recvmsg(1 << 20, socket.CMSG_SPACE(3 * array.array("i").itemsize))
+        if not message:
+            return
+        streams = array.array("i")
+        for _level, _kind, data in ancillary:
+            streams.frombytes(data)
+        child = os.fork()
+        if child == 0:
+            server.close()
+            end(become, json.loads(message), streams.tolist())
+        for stream in streams:
+            os.close(stream)
+        server.send(str(child).encode())
+        _child, status = os.waitpid(child, 0)
+        server.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def become(asked: dict[str, object], streams: list[int]) -> None:
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(str(asked["directory"]))
+    os.environ.clear()
+    os.environ.update(asked["environment"])  # type: ignore[call-overload]
+    sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+    sys.path[0] = os.getcwd()
+    kind, *words = asked["command"]  # type: ignore[misc]
+    if kind == "-m":
+        sys.argv = words
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    elif kind == "-c":
+        sys.argv = [kind, *words[1:]]
+        sys.modules["__main__"] = main = types.ModuleType("__main__")
+        exec(compile(words[0], "<string>", "exec"), main.__dict__)
+    else:
+        sys.path[0] = os.path.dirname(kind)
+        sys.argv = [kind, *words]
+        runpy.run_path(kind, run_name="__main__")
+
+
+def end(run: Callable[..., None], *arguments: object) -> NoReturn:
+    """Run it and end the process as Python does, but for taking its modules apart: a third of the time."""
+    code = 0
+    try:
+        run(*arguments)
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        if isinstance(leaving.code, str):
+            print(leaving.code, file=sys.stderr)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    finally:
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+main()
