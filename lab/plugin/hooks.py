@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Return 0 where an option wants one process: ``-n auto`` gives way, as to pytest's own ``--pdb``."""
-    wanted = any(config.getoption(option) for option in ("kernels", "lab_keep", "lab_shell_on_failure"))
+    wanted = any(config.getoption(option) for option in ("lab_kernels", "lab_keep", "lab_shell_on_failure"))
     return 0 if wanted else None
 
 
