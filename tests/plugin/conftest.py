@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import pytest_in
+from tests.support import command as processes
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -47,7 +47,7 @@ class Project:
     def run_pytest(self, *arguments, start=(), **more):
         if start or more:
             return self.run(*self.command(*arguments, start=start), **more)
-        return pytest_in(self.path, "-Werror", *arguments)
+        return processes.pytest_in(self.path, "-Werror", *arguments)
 
 
 @pytest.fixture
