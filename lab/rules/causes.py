@@ -15,23 +15,16 @@ from typing import TYPE_CHECKING, Final
 
 from lab.errors import LabError
 from lab.kubeproxy.services import MANY_ENDPOINTS
+from lab.rules.by_chance import chances
 from lab.rules.diff import Cause, Key, unlike, unlike_places
 from lab.rules.dump import Dump
 from lab.rules.other_endpoints import other_endpoints
+from lab.rules.other_releases import VERSION, of_release, place_of, releases, span
+from lab.rules.other_services import other_services
+from lab.rules.other_settings import settings
+from lab.rules.services import only_of, services_in
 from lab.rules.side import Place, Side
-from lab.rules.whatifs import (
-    VERSION,
-    WhatIf,
-    chances,
-    of_release,
-    only_of,
-    place_of,
-    releases,
-    same_dump,
-    services_in,
-    settings,
-    span,
-)
+from lab.rules.whatifs import WhatIf, same_dump
 
 if TYPE_CHECKING:
     from lab.kubernetes.objects import Service
@@ -104,7 +97,7 @@ class Search:
         near = sorted(range(len(self._shapes)), key=lambda number: abs(number - place))
         others = [self._releases[number] for number in near if number != place]
         wanted, given = Side(expected), Side(found)
-        tried = [*settings(proxy, wanted, given), *possible]
+        tried = [*settings(proxy, given), *other_services(proxy, wanted, given), *possible]
         endpoints = self._endpoints(wanted, given)
         del wanted, given  # what they know takes much memory
         chosen = self._needed(self._greedily(tried, others, endpoints))

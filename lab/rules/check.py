@@ -15,15 +15,16 @@ from lab.errors import InputError, InputWarning, LabError
 from lab.kubeproxy.faults import FaultError
 from lab.kubeproxy.jumps import kubelets_chains
 from lab.netns import NftError
-from lab.rules import dump, json_dump
+from lab.rules import dump, json_dump, read_dump
 from lab.rules.causes import Explanation, Search
 from lab.rules.diff import Comparison, Key, compare, sharing, unlike
 from lab.rules.expected import expected
 from lab.rules.leftovers import leftover, without_kubelets, without_leftovers, without_waste
+from lab.rules.other_releases import releases
 from lab.rules.restored import UnknownFormError
 from lab.rules.scratch import listed, saved_uncounted
+from lab.rules.services import only_of, services_in
 from lab.rules.side import Side
-from lab.rules.whatifs import only_of, releases, services_in
 from lab.vocabulary import ProxyMode
 
 _KEPT: Final = 2  # kube-proxies' rules: those of many Services are large
@@ -74,19 +75,19 @@ def read_node(text: str, source: str, proxy: Proxy) -> Node:
     :param proxy: whose rules it is to be compared with.
     :raises InputError: it is no dump of this mode and family, with the line.
     """
-    mode, family = dump.mode_of(text, source), proxy.options.family
+    mode, family = read_dump.mode_of(text, source), proxy.options.family
     if mode is not proxy.mode:
         message = f"a dump of a node in {mode} mode, but kube-proxy's rules are for {proxy.mode} mode"
         raise InputError(message, source=source, cure=f"give --proxy-mode {mode}")
-    if not dump.is_json(text):
-        return Node(source, dump.read(text, source, family))
+    if not read_dump.is_json(text):
+        return Node(source, read_dump.read(text, source, family))
     given = json_dump.read(text, source, family)
     try:
         listing = listed(given.objects, family)
     except NftError as error:
         cure = f"give what 'nft list ruleset' prints, without -j: {error}"
         raise InputError("nft's JSON, but it cannot be loaded here", source=source, cure=cure) from None
-    found = dump.read(listing, source, family).without_comments()
+    found = read_dump.read(listing, source, family).without_comments()
     return Node(source, dataclasses.replace(found, others=given.others, notes=given.notes), commented=False)
 
 
@@ -296,7 +297,7 @@ def _wanted(proxy: Proxy) -> tuple[dump.Dump, tuple[str, ...]]:
     except UnknownFormError as error:
         by = "nft" if proxy.mode is ProxyMode.NFTABLES else f"iptables-{proxy.backend}"
         note = f"kube-proxy's rules were loaded here, by {by}, to be compared: {error}."
-        return dump.read(saved_uncounted(proxy), "kube-proxy's rules", proxy.options.family), (note,)
+        return read_dump.read(saved_uncounted(proxy), "kube-proxy's rules", proxy.options.family), (note,)
 
 
 def _wanted_of_what_loads(proxy: Proxy) -> tuple[dump.Dump, tuple[str, ...], tuple[FaultError, ...]]:

@@ -8,7 +8,7 @@ import pytest
 
 from lab.kubeproxy.options import DetectLocalMode
 from lab.rules import check, saving
-from lab.rules.dump import read
+from lab.rules.read_dump import read
 from lab.rules.expected import expected, printed
 from lab.rules.listed import listed
 from lab.rules.restored import UnknownFormError, restored
