@@ -60,7 +60,7 @@ TOO_LONG = {
     "lab.kubeproxy.nftables_writer.Writer": 337,
     "lab.kubeproxy.nftables_writer._layout": 52,
     "lab.kubeproxy.settings": 656,
-    "lab.kubernetes.objects": 562,
+    "lab.kubernetes.objects": 570,
     "lab.plugin.hooks": 632,
     "lab.report.terminal": 441,
     "lab.scenario.base": 657,
