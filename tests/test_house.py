@@ -59,10 +59,6 @@ TOO_LONG = {
     "lab.kubeproxy.nftables_writer.Writer": 337,
     "lab.kubeproxy.nftables_writer._layout": 52,
     "lab.kubeproxy.settings": 656,
-    "lab.kubernetes.objects": 562,
-    "lab.rules.dump": 404,
-    "lab.rules.dump._read_iptables": 63,
-    "lab.rules.whatifs": 573,
 }
 
 

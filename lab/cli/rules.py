@@ -201,8 +201,8 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, settings: S
 
     from lab.kubeproxy.releases import MINORS
     from lab.rules.check import compared, fitted, read_node, read_text
-    from lab.rules.dump import mode_of
     from lab.rules.output import conclusion, table, to_json
+    from lab.rules.read_dump import mode_of
     from lab.rules.source import proxies
 
     text = read_text(diff)

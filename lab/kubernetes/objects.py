@@ -271,6 +271,14 @@ class EndpointConditions(KubernetesType):
     terminating: bool | None = None
 
 
+_CONDITIONS: dict[tuple[tuple[str, bool | None], ...], EndpointConditions] = {}
+
+
+def _one_of_each(conditions: EndpointConditions) -> EndpointConditions:
+    """Return the same object for the same conditions: a cluster's endpoints have few, and each takes half a KB."""
+    return _CONDITIONS.setdefault(tuple(conditions.model_dump(exclude_unset=True).items()), conditions)
+
+
 class HintTarget(KubernetesType):
     """The zone or node that an endpoint is meant for."""
 
@@ -288,7 +296,7 @@ class Endpoint(KubernetesType):
     """One endpoint. Its addresses are all of the slice's type; kube-proxy uses the first."""
 
     addresses: Annotated[tuple[str, ...], FromList, Field(min_length=1, max_length=100)]
-    conditions: EndpointConditions = EndpointConditions()
+    conditions: Annotated[EndpointConditions, AfterValidator(_one_of_each)] = EndpointConditions()
     hostname: Label | None = None
     node_name: str | None = Field(default=None, alias="nodeName")
     zone: str | None = None

@@ -7,46 +7,30 @@ would differ and nothing else.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from lab.errors import LabError
-from lab.kubeproxy.services import MANY_ENDPOINTS
-from lab.rules.diff import Cause, Key, unlike, unlike_places
+from lab.rules.attempts import IMPOSSIBLE, Attempts, Chosen, Sides
+from lab.rules.by_chance import chances
+from lab.rules.diff import Cause, Key
 from lab.rules.dump import Dump
 from lab.rules.other_endpoints import other_endpoints
-from lab.rules.side import Place, Side
-from lab.rules.whatifs import (
-    VERSION,
-    WhatIf,
-    chances,
-    of_release,
-    only_of,
-    place_of,
-    releases,
-    same_dump,
-    services_in,
-    settings,
-    span,
-)
+from lab.rules.other_releases import VERSION, of_release, place_of, releases, span
+from lab.rules.other_services import other_services
+from lab.rules.other_settings import settings
+from lab.rules.side import Side
+from lab.rules.whatifs import WhatIf
 
 if TYPE_CHECKING:
-    from lab.kubernetes.objects import Service
     from lab.rules.source import Proxy
-
-Sides = Callable[["Proxy", Dump], tuple[Dump, Dump]]
 
 _STEPS: Final = 8
 _NEAR: Final = 6  # releases that are tried again after something else was found
 _MANY: Final = 3000  # endpoints: with more, a part of the Services is all that is tried
-_DIFFERING: Final = 20  # Services in a sample
-_SORTS: Final = 40  # of Services in it
 _OF_MANY: Final = 5  # as many of each, where a part is all that is tried
 _EQUAL: Final = 8  # things that explain as much of a sample are tried on the whole
-_IMPOSSIBLE: Final = 1 << 60
 
 
 @dataclass(frozen=True)
@@ -72,9 +56,6 @@ class Explanation:
     nearest: tuple[Proxy, Dump] | None = None
 
 
-Chosen = dict[str, WhatIf]
-
-
 class Search:
     """Tries what may be otherwise.
 
@@ -83,7 +64,7 @@ class Search:
 
     def __init__(self, proxy: Proxy, found: Dump, sides: Sides) -> None:
         self._proxy = proxy
-        self._whole = _Attempts(proxy, found, sides)
+        self._whole = Attempts(proxy, found, sides)
         self._tried = self._whole
         if sum(len(one.endpoints) for one in proxy.endpoint_slices) > _MANY:
             self._tried = self._whole.sample({}, _OF_MANY)
@@ -104,7 +85,7 @@ class Search:
         near = sorted(range(len(self._shapes)), key=lambda number: abs(number - place))
         others = [self._releases[number] for number in near if number != place]
         wanted, given = Side(expected), Side(found)
-        tried = [*settings(proxy, wanted, given), *possible]
+        tried = [*settings(proxy, given), *other_services(proxy, wanted, given), *possible]
         endpoints = self._endpoints(wanted, given)
         del wanted, given  # what they know takes much memory
         chosen = self._needed(self._greedily(tried, others, endpoints))
@@ -153,10 +134,10 @@ class Search:
             chosen = better
         return chosen
 
-    def _better(self, chosen: Chosen, sample: _Attempts, changes: Sequence[Chosen]) -> Chosen | None:
+    def _better(self, chosen: Chosen, sample: Attempts, changes: Sequence[Chosen]) -> Chosen | None:
         """Return what is chosen with the change that leaves the fewest differences; None where none leaves fewer."""
         sizes = [sample.size({**chosen, **change}) for change in changes]
-        least = min(sizes, default=_IMPOSSIBLE)
+        least = min(sizes, default=IMPOSSIBLE)
         equal = [{**chosen, **change} for change, size in zip(changes, sizes, strict=True) if size == least]
         best = min(equal[:_EQUAL], key=self._tried.size, default=chosen)
         return best if self._tried.size(best) < self._tried.size(chosen) else None
@@ -237,115 +218,3 @@ class Search:
                     break
                 fits.append(number)
         return tuple(name for number in sorted(fits) for name in self._shapes[number])
-
-
-class _Attempts:
-    """What was tried, and what differed then."""
-
-    def __init__(self, proxy: Proxy, found: Dump, sides: Sides, *, uncommented: bool = False) -> None:
-        self.proxy, self._found, self._sides = proxy, found, sides
-        self._uncommented = uncommented
-        self._known: dict[frozenset[WhatIf], Counter[Key] | None] = {}
-        self._applied: dict[frozenset[WhatIf], tuple[Proxy, Dump]] = {}
-        self._dumps: dict[tuple[WhatIf, int], tuple[Dump, Dump]] = {}
-
-    def applied(self, chosen: Chosen) -> tuple[Proxy, Dump]:
-        """Return kube-proxy and the node's rules with some things otherwise."""
-        key = frozenset(chosen.values())
-        if key not in self._applied:
-            proxy, found = self.proxy, self._found
-            for one in chosen.values():
-                proxy = one.proxy(proxy)
-                if one.dump is not same_dump:
-                    found = self._changed(one, found)
-            self._applied[key] = proxy, found
-        return self._applied[key]
-
-    def _changed(self, one: WhatIf, found: Dump) -> Dump:
-        """Change the node's rules once, whatever else is tried with that."""
-        key = one, id(found)
-        if key not in self._dumps:
-            self._dumps[key] = found, one.dump(found)
-        return self._dumps[key][1]
-
-    def sides(self, chosen: Chosen) -> tuple[Dump, Dump]:
-        """Return both sides with some things otherwise."""
-        return self._sides(*self.applied(chosen))
-
-    def differing(self, chosen: Chosen) -> Counter[Key] | None:
-        """Return what differs then; None where that cannot be rendered or loaded."""
-        key = frozenset(chosen.values())
-        if key not in self._known:
-            try:
-                self._known[key] = unlike(*self.sides(chosen), uncommented=self._uncommented)
-            except LabError:
-                self._known[key] = None
-        return self._known[key]
-
-    def worse(self, chosen: Chosen, base: Counter[Key]) -> list[Place]:
-        """Return the places where more differs than there did."""
-        return list(unlike_places(*self.sides(chosen), uncommented=self._uncommented, known=base))
-
-    def size(self, chosen: Chosen) -> int:
-        """Return how much differs then."""
-        differing = self.differing(chosen)
-        return _IMPOSSIBLE if differing is None else sum(differing.values())
-
-    def sample(self, chosen: Chosen, times: int = 1) -> _Attempts:
-        """Return attempts with a part of the Services: some that differ, and some of every sort."""
-        services = self.proxy.services
-        if len(services) <= (_DIFFERING + _SORTS) * times:
-            return self
-        expected, found = self.sides(chosen)
-        self.differing(chosen)  # now that both sides are there
-        node = Side(self._found)
-        differ: dict[str, None] = {}
-        for service in _differing(Side(expected), node, unlike_places(expected, found, uncommented=self._uncommented)):
-            differ[service] = None
-            if len(differ) == _DIFFERING * times:
-                break
-        del expected
-        sorts: dict[Hashable, list[str]] = {}
-        for one in services:
-            own = sorts.setdefault(_sort(one), [])
-            if len(own) < times:
-                own.append(one.key)
-        known = [name for own in list(sorts.values())[:_SORTS] for name in own]
-        wanted = {*differ, *known}
-        proxy = dataclasses.replace(
-            self.proxy,
-            services=tuple(one for one in services if one.key in wanted),
-            endpoint_slices=tuple(one for one in self.proxy.endpoint_slices if one.service_key in wanted),
-        )
-        unknown = services_in(Side(found)) - {one.key for one in services}
-        # Comments depend on how many endpoints there are.
-        uncommented = (
-            self._uncommented or sum(len(one.endpoints) for one in self.proxy.endpoint_slices) > MANY_ENDPOINTS
-        )
-        dump = only_of(node, {*wanted, *unknown})
-        return _Attempts(proxy, dump, self._sides, uncommented=uncommented)
-
-
-def _differing(expected: Side, found: Side, places: Iterable[Place]) -> Iterator[str]:
-    """Give the Services that some places are for."""
-    for place in places:
-        for side in (expected, found):
-            if place in side.dump.containers:
-                yield from sorted(side.services_of(place))
-
-
-def _sort(service: Service) -> Hashable:
-    """Return by what Services are alike for kube-proxy."""
-    spec, ingress = service.spec, service.status.load_balancer.ingress
-    return (
-        spec.type,
-        spec.external_traffic_policy,
-        spec.internal_traffic_policy,
-        bool(spec.external_ips),
-        bool(spec.load_balancer_source_ranges),
-        tuple(one.ip_mode for one in ingress),
-        bool(spec.affinity_seconds),
-        any(not port.name for port in spec.ports),
-        frozenset(service.metadata.annotations),
-        frozenset(service.metadata.labels) - {"app"},
-    )

@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,17 +16,19 @@ from lab.errors import InputError, InputWarning, LabError
 from lab.kubeproxy.faults import FaultError
 from lab.kubeproxy.jumps import kubelets_chains
 from lab.netns import NftError
-from lab.rules import dump, json_dump
+from lab.rules import dump, json_dump, read_dump
 from lab.rules.causes import Explanation, Search
-from lab.rules.diff import Comparison, Key, compare, sharing, unlike
+from lab.rules.diff import Comparing, Comparison, alike, compare, sharing, unlike
 from lab.rules.expected import expected
 from lab.rules.leftovers import leftover, without_kubelets, without_leftovers, without_waste
+from lab.rules.other_releases import releases
 from lab.rules.restored import UnknownFormError
 from lab.rules.scratch import listed, saved_uncounted
+from lab.rules.services import only_of, services_in
 from lab.rules.side import Side
-from lab.rules.whatifs import only_of, releases, services_in
 from lab.vocabulary import ProxyMode
 
+_UNCOMMENTED: Final = "The comments of tables, chains, sets and maps are not compared: JSON lacks some."
 _KEPT: Final = 2  # kube-proxies' rules: those of many Services are large
 _FAILING: Final = 20  # Services, each found by writing the rules once more
 
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from lab.kubeproxy.releases import Release
-    from lab.rules.diff import Difference
+    from lab.rules.diff import Difference, Explain, Key
     from lab.rules.side import Place
     from lab.rules.source import Proxy
 
@@ -74,19 +77,19 @@ def read_node(text: str, source: str, proxy: Proxy) -> Node:
     :param proxy: whose rules it is to be compared with.
     :raises InputError: it is no dump of this mode and family, with the line.
     """
-    mode, family = dump.mode_of(text, source), proxy.options.family
+    mode, family = read_dump.mode_of(text, source), proxy.options.family
     if mode is not proxy.mode:
         message = f"a dump of a node in {mode} mode, but kube-proxy's rules are for {proxy.mode} mode"
         raise InputError(message, source=source, cure=f"give --proxy-mode {mode}")
-    if not dump.is_json(text):
-        return Node(source, dump.read(text, source, family))
+    if not read_dump.is_json(text):
+        return Node(source, read_dump.read(text, source, family))
     given = json_dump.read(text, source, family)
     try:
         listing = listed(given.objects, family)
     except NftError as error:
         cure = f"give what 'nft list ruleset' prints, without -j: {error}"
         raise InputError("nft's JSON, but it cannot be loaded here", source=source, cure=cure) from None
-    found = dump.read(listing, source, family).without_comments()
+    found = read_dump.read(listing, source, family).without_comments()
     return Node(source, dataclasses.replace(found, others=given.others, notes=given.notes), commented=False)
 
 
@@ -146,34 +149,31 @@ def compared(proxy: Proxy, node: Node) -> Comparison:
     :raises LabError: this kernel refused kube-proxy's rules.
     """
     sides = _Sides(node)
-    comparison = _plainly(proxy, node, sides)
-    if comparison.same:
+    if (comparison := sides.alike(proxy)) is not None:
         return dataclasses.replace(comparison, fitting=(proxy.options.release.name,))
     if sides.nothing_there:
-        return comparison
+        return sides.compared(proxy)
     with _quietly():
         explanation = Search(proxy, node.dump, sides.without_leftovers).explain()
-        if explanation.chance:
-            proxy = explanation.proxy
-            comparison = _plainly(proxy, node, sides)
-            comparison = dataclasses.replace(comparison, notes=(*comparison.notes, *explanation.chance))
-        answers = list(_answers(comparison, proxy, node, sides, explanation))
+        comparison = sides.compared(explanation.proxy, _Answers(node, sides, explanation))
         left = _left(explanation.nearest, node, sides) if explanation.nearest else 0
-    explaining = sorted({cause for _, cause in answers if cause is not None})
-    differences = list(comparison.differences)
-    comparison = dataclasses.replace(
+    explaining = sorted({one.cause for one in comparison.differences if one.cause is not None})
+    return dataclasses.replace(
         comparison,
-        differences=(),
+        differences=_numbered_anew(comparison.differences, explaining),
+        notes=(*comparison.notes, *explanation.chance),
         causes=tuple(explanation.causes[cause] for cause in explaining),
         fitting=explanation.fitting,
         nearest=explanation.nearest[0].options.release.name if explanation.nearest else None,
         left=left,
     )
-    for number, (note, cause) in enumerate(answers):  # one after the other: where much differs, they take much memory
-        if note is not None or cause is not None:
-            place = None if cause is None else explaining.index(cause)
-            differences[number] = dataclasses.replace(differences[number], cause=place, note=note)
-    return dataclasses.replace(comparison, differences=tuple(differences))
+
+
+def _numbered_anew(differences: tuple[Difference, ...], causes: list[int]) -> tuple[Difference, ...]:
+    """Return differences with their causes' places among those that explain any."""
+    if causes == list(range(len(causes))):
+        return differences
+    return tuple(one if one.cause is None else one.explained(one.note, causes.index(one.cause)) for one in differences)
 
 
 @contextmanager
@@ -187,35 +187,38 @@ def _quietly() -> Iterator[None]:
 def _left(nearest: tuple[Proxy, dump.Dump], node: Node, sides: _Sides) -> int:
     """Count the differences from the release that comes nearest, but for what was left behind."""
     proxy, found = nearest
-    return sum(leftover(one, proxy, node.dump) is None for one in compare(*sides(proxy, found)).differences)
+    return sum(leftover(one, proxy, node.dump) is None for one, _ in Comparing(*sides(proxy, found)).differences())
 
 
-_Answer = tuple[str | None, int | None]
+class _Answers:
+    """Says of each difference what it is and its cause: a leftover is none where the likely release has it."""
 
+    def __init__(self, node: Node, sides: _Sides, explanation: Explanation) -> None:
+        self._proxy = explanation.proxy
+        self._node, self._sides, self._explanation = node, sides, explanation
+        self._counts = Counter(explanation.explained.values())
 
-def _answers(
-    comparison: Comparison, proxy: Proxy, node: Node, sides: _Sides, explanation: Explanation
-) -> Iterator[_Answer]:
-    """Give of each difference what it is and its cause: a leftover is none where the likely release has it."""
-    likely, found = explanation.likely
-    counts = Counter(explanation.explained.values())
-    left: Counter[Key] | None = None
-    known: dict[_Answer, _Answer] = {}  # one of each
-    for one in comparison.differences:
-        note = leftover(one, likely, node.dump)
-        cause = None if note else _cause(one, explanation, counts)
-        if not note and cause is None and explanation.causes and leftover(one, proxy, node.dump):
-            left = unlike(*sides(likely, found)) if left is None else left
-            cause = None if any(left[key] for key in one.keys) else len(explanation.causes) - 1
-        yield known.setdefault((note, cause), (note, cause))
+    def __call__(self, one: Difference, keys: tuple[Key, ...]) -> tuple[str | None, int | None]:
+        note = leftover(one, self._explanation.likely[0], self._node.dump)
+        if note:
+            return note, None
+        cause = self._cause(keys)
+        causes = self._explanation.causes
+        if cause is None and causes and leftover(one, self._proxy, self._node.dump):
+            cause = None if any(self._left[key] for key in keys) else len(causes) - 1
+        return None, cause
 
+    @cached_property
+    def _left(self) -> Counter[Key]:
+        """What differs from the likely release."""
+        return unlike(*self._sides(*self._explanation.likely))
 
-def _cause(difference: Difference, explanation: Explanation, counts: Counter[int]) -> int | None:
-    causes = [explanation.explained.get(key) for key in difference.keys]
-    known = [cause for cause in causes if cause is not None]
-    if not known or len(known) < len(causes):
-        return None
-    return max(known, key=lambda cause: (-counts[cause], cause))  # who explains the most has others
+    def _cause(self, keys: tuple[Key, ...]) -> int | None:
+        causes = [self._explanation.explained.get(key) for key in keys]
+        known = [cause for cause in causes if cause is not None]
+        if not known or len(known) < len(causes):
+            return None
+        return max(known, key=lambda cause: (-self._counts[cause], cause))  # who explains the most has others
 
 
 class _Sides:
@@ -261,6 +264,25 @@ class _Sides:
         self.notes = (*notes, *waste)
         return wanted, found
 
+    def compared(self, proxy: Proxy, explain: Explain | None = None) -> Comparison:
+        """Compare the node's rules, and say what has to be known of how that was done."""
+        wanted, found = self(proxy, self._node.dump)
+        note, notes = self.note, self.notes  # what explains differences looks at other sides
+        return self._noted(compare(wanted, found, explain, numbered=self._node.commented), note, notes)
+
+    def alike(self, proxy: Proxy) -> Comparison | None:
+        """Return the same where nothing differs, else None as soon as something does."""
+        comparison = alike(*self(proxy, self._node.dump))
+        return self._noted(comparison, self.note, self.notes) if comparison else None
+
+    def _noted(self, comparison: Comparison, note: tuple[str, ...], notes: tuple[str, ...]) -> Comparison:
+        uncommented = () if self._node.commented else (_UNCOMMENTED,)
+        return dataclasses.replace(
+            comparison,
+            left_out=(*note, *comparison.left_out, *uncommented),
+            notes=(*notes, *comparison.notes),
+        )
+
     def without_leftovers(self, proxy: Proxy, found: dump.Dump) -> tuple[dump.Dump, dump.Dump]:
         """Return both sides, the node's without what another release left behind: it tells nothing of this one."""
         wanted, whole = self(proxy, found)
@@ -296,7 +318,7 @@ def _wanted(proxy: Proxy) -> tuple[dump.Dump, tuple[str, ...]]:
     except UnknownFormError as error:
         by = "nft" if proxy.mode is ProxyMode.NFTABLES else f"iptables-{proxy.backend}"
         note = f"kube-proxy's rules were loaded here, by {by}, to be compared: {error}."
-        return dump.read(saved_uncounted(proxy), "kube-proxy's rules", proxy.options.family), (note,)
+        return read_dump.read(saved_uncounted(proxy), "kube-proxy's rules", proxy.options.family), (note,)
 
 
 def _wanted_of_what_loads(proxy: Proxy) -> tuple[dump.Dump, tuple[str, ...], tuple[FaultError, ...]]:
@@ -326,20 +348,3 @@ def _without(found: dump.Dump, services: set[str]) -> dump.Dump:
     """Return a node's rules without those of some Services."""
     side = Side(found)
     return only_of(side, services_in(side) - services)
-
-
-def _plainly(proxy: Proxy, node: Node, sides: _Sides) -> Comparison:
-    comparison = compare(*sides(proxy, node.dump))
-    comparison = dataclasses.replace(
-        comparison, left_out=(*sides.note, *comparison.left_out), notes=(*sides.notes, *comparison.notes)
-    )
-    if node.commented:
-        return comparison
-    return dataclasses.replace(
-        comparison,
-        differences=tuple(dataclasses.replace(difference, line=None) for difference in comparison.differences),
-        left_out=(
-            *comparison.left_out,
-            "The comments of tables, chains, sets and maps are not compared: JSON lacks some.",
-        ),
-    )

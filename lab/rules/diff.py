@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 
 from lab.kubeproxy.nftables import table_of
 from lab.rules.dump import Container, Dump
 from lab.rules.effects import Effect, Judge, Kind, Pair
-from lab.rules.normal import Item, Part, are_even, items, rules, without_share
+from lab.rules.normal import Item, Part, are_even, is_even, items, rules, without_share
 from lab.rules.side import Place, bare, service_of
 from lab.vocabulary import Family, ProxyMode
 
@@ -63,8 +63,25 @@ class Difference:
     service: str | None = None
     note: str | None = None
     cause: int | None = None
-    keys: tuple[Key, ...] = field(default=(), repr=False, compare=False)
-    """By what :func:`unlike` knows its sides."""
+
+    def explained(self, note: str | None, cause: int | None) -> Difference:
+        """Return it with what explains it."""
+        return Difference(
+            self.kind,
+            self.table,
+            self.name,
+            self.expected,
+            self.found,
+            self.line,
+            self.effect,
+            self.service,
+            note,
+            cause,
+        )
+
+
+Explain = Callable[[Difference, "tuple[Key, ...]"], "tuple[str | None, int | None]"]
+"""Returns a difference's note and its cause. With it come the keys by which :func:`unlike` knows its sides."""
 
 
 @dataclass(frozen=True)
@@ -96,21 +113,99 @@ class Comparison:
         return not self.differences
 
 
-def compare(expected: Dump, found: Dump) -> Comparison:
-    """Compare what kube-proxy would write, saved by a kernel, with what a node of the same proxy mode has."""
-    pairs: list[Pair] = []
-    by_chance = False
-    for place, ours, theirs in _unlike(expected, found):
-        even = are_even((ours, theirs), found.mode)
-        wanted, given = (items(one, found.mode, even=even) if one else [] for one in (ours, theirs))
-        pairs += _pairs(place, wanted, given)
-        by_chance = by_chance or (found.mode is ProxyMode.IPTABLES and _reordered(ours, theirs, wanted, given))
-    judge = Judge(expected, found)
-    effects = judge.effects(pairs) if pairs else []
-    pairs.reverse()  # each is gone as soon as it has been told: where much differs, they take much memory
-    differences = [_difference(pairs.pop(), effect, judge) for effect in effects]
-    notes = (*found.notes, *([_CHANCE] if by_chance else []))
-    return Comparison(tuple(differences), tuple(_left_out(expected, found)), notes)
+def compare(expected: Dump, found: Dump, explain: Explain | None = None, *, numbered: bool = True) -> Comparison:
+    """Compare what kube-proxy would write, saved by a kernel, with what a node of the same proxy mode has.
+
+    :param explain: says what explains a difference, while it is made: half a million take much memory.
+    :param numbered: whether the node's lines have numbers that a person can look up.
+    """
+    comparing = Comparing(expected, found, numbered=numbered)
+    differences: list[Difference] = []
+    for one, keys in comparing.differences():
+        note, cause = explain(one, keys) if explain else (None, None)
+        differences.append(one if note is None and cause is None else one.explained(note, cause))
+    return Comparison(tuple(differences), tuple(_left_out(expected, found)), comparing.notes)
+
+
+def alike(expected: Dump, found: Dump) -> Comparison | None:
+    """Return what :func:`compare` does where nothing differs, else None as soon as something does."""
+    comparing = Comparing(expected, found)
+    if comparing.differ():
+        return None
+    return Comparison((), tuple(_left_out(expected, found)), comparing.notes)
+
+
+class Comparing:
+    """Compares two dumps, one place after the other."""
+
+    def __init__(self, expected: Dump, found: Dump, *, numbered: bool = True) -> None:
+        self._expected, self._found = expected, found
+        self._numbered = numbered
+        self._judge = Judge(expected, found)
+        self._by_chance = False
+        self._services: dict[str | None, str | None] = {}  # one of each name
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was seen that is no difference, in sentences."""
+        return (*self._found.notes, *([_CHANCE] if self._by_chance else []))
+
+    def differ(self) -> bool:
+        """Tell whether anything differs, and stop there."""
+        for _, ours, theirs in _unlike(self._expected, self._found):
+            wanted, given = self._contents(ours, theirs)
+            if [item.parts for item in wanted] != [item.parts for item in given]:
+                return True
+        return False
+
+    def differences(self) -> Iterator[tuple[Difference, tuple[Key, ...]]]:
+        """Give the differences, in the order of their places, each with its keys.
+
+        What one side alone has is judged last, by where the rest leads.
+        """
+        places: dict[Place, list[tuple[Pair, Effect]] | None] = {}
+        for place, ours, theirs in _unlike(self._expected, self._found):
+            places[place] = None
+            if self._judge.is_shared(place):
+                wanted, given = self._contents(ours, theirs)
+                pairs = list(_pairs(place, wanted, given))
+                places[place] = list(zip(pairs, self._judge.of_shared(pairs, (wanted, given)), strict=True))
+        for place in list(places):
+            judged = places.pop(place)
+            for pair, effect in self._of_one_side(place) if judged is None else judged:
+                yield self._difference(pair, effect), _keys(pair)
+
+    def _contents(self, ours: Container | None, theirs: Container | None) -> tuple[list[Item], list[Item]]:
+        mode = self._found.mode
+        even = are_even((ours, theirs), mode)
+        wanted, given = (items(one, mode, even=even) if one else [] for one in (ours, theirs))
+        self._by_chance = self._by_chance or (mode is ProxyMode.IPTABLES and _reordered(ours, theirs, wanted, given))
+        return wanted, given
+
+    def _of_one_side(self, place: Place) -> Iterator[tuple[Pair, Effect]]:
+        ours = self._expected.containers.get(place)
+        one, mode = ours or self._found.containers[place], self._found.mode
+        for item in items(one, mode, even=is_even(one, mode)):
+            pair = Pair(Kind.MISSING, place, item, None) if ours else Pair(Kind.EXTRA, place, None, item)
+            yield pair, self._judge.of_one_side(pair)
+
+    def _difference(self, pair: Pair, effect: Effect) -> Difference:
+        wanted, given = pair.wanted, pair.given
+        item, side = (wanted, self._judge.expected) if wanted else (given, self._judge.found)
+        assert item is not None
+        service = service_of(item.text)
+        if service is None and side.dump.containers[pair.place].kind != "jumps":
+            services = side.services[pair.place]
+            service = next(iter(services)) if len(services) == 1 else None
+        return Difference(
+            pair.kind,
+            *pair.place,
+            wanted.text if wanted else None,
+            given.text if given else None,
+            given.line if given and self._numbered else None,
+            effect,
+            self._services.setdefault(service, service),
+        )
 
 
 def _unlike(expected: Dump, found: Dump) -> Iterator[tuple[Place, Container | None, Container | None]]:
@@ -127,26 +222,6 @@ def _reordered(ours: Container | None, theirs: Container | None, wanted: Sequenc
         return False
     orders = ([without_share(item.parts) for item in rules(one)] for one in (ours, theirs))
     return next(orders) != next(orders)
-
-
-def _difference(pair: Pair, effect: Effect, judge: Judge) -> Difference:
-    wanted, given = pair.wanted, pair.given
-    item, side = (wanted, judge.expected) if wanted else (given, judge.found)
-    assert item is not None
-    service = service_of(item.text)
-    if service is None and side.dump.containers[pair.place].kind != "jumps":
-        services = side.services[pair.place]
-        service = next(iter(services)) if len(services) == 1 else None
-    return Difference(
-        pair.kind,
-        *pair.place,
-        wanted.text if wanted else None,
-        given.text if given else None,
-        given.line if given else None,
-        effect,
-        service,
-        keys=_keys(pair),
-    )
 
 
 def _keys(pair: Pair) -> tuple[Key, ...]:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations, groupby
+from functools import cached_property
+from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 from lab.rules.dump import Line
-from lab.rules.normal import Item, Part, are_even, items
+from lab.rules.normal import Item, Part
 from lab.rules.side import Place, Side, bare
 
 if TYPE_CHECKING:
@@ -62,65 +62,71 @@ class Pair:
     given: Item | None
 
 
+Contents = tuple[Sequence[Item], Sequence[Item]]
+"""What a place holds on either side."""
+
+
 class Judge:
-    """Judges the differences between two dumps."""
+    """Judges the differences between two dumps: first in all that both sides have, then in what one alone has."""
 
     def __init__(self, expected: Dump, found: Dump) -> None:
         self.expected, self.found = Side(expected), Side(found)
+        self._led: tuple[list[Place], list[Place]] = [], []
 
-    def effects(self, pairs: Sequence[Pair]) -> list[Effect]:
-        """Return the effect of each pair; those of a container stand together."""
+    @cached_property
+    def _shared(self) -> frozenset[Place]:
         shared = self.expected.dump.containers.keys() & self.found.dump.containers.keys()
         # What a packet comes to by itself has its counterpart in the other side's having none.
-        shared |= self.expected.starts | self.found.starts
-        forms = _Forms(self.expected, self.found)
-        effects: list[Effect | None] = []
-        led: tuple[list[Place], list[Place]] = [], []
-        for place, together in groupby(pairs, key=lambda pair: pair.place):
-            own = list(together)
-            if place not in shared:
-                effects += [None] * len(own)
-                continue
-            # What one side says in other words, the other lacks.
-            both = any(pair.wanted for pair in own) and any(pair.given for pair in own)
-            for pair in own:
-                effect = self._of_shared(pair, forms if both else None)
-                effects.append(effect)
-                if effect is Effect.TRAFFIC:
-                    sides = (self.expected, self.found)
-                    for side, item, places in zip(sides, (pair.wanted, pair.given), led, strict=True):
-                        if item:
-                            places.extend(_targets(side, place, item))
-        # A chain that one side has is as good as the other's of another name, unless what leads there differs.
-        reached = [
-            side.reached(places, frozenset(side.dump.containers.keys() - shared))
-            for side, places in zip((self.expected, self.found), led, strict=True)
-        ]
-        return [effect or self._of_own(pair, reached) for pair, effect in zip(pairs, effects, strict=True)]
+        return frozenset(shared | self.expected.starts | self.found.starts)
 
-    def _of_own(self, pair: Pair, reached: Sequence[AbstractSet[Place]]) -> Effect:
-        """Judge what is in a container that one side alone has.
+    def is_shared(self, place: Place) -> bool:
+        """Tell whether both sides have a place, or packets come there by themselves."""
+        return place in self._shared
 
-        :param reached: of either side, where something leads that differs.
+    def of_shared(self, pairs: Sequence[Pair], contents: Contents) -> list[Effect]:
+        """Return the effect of each difference in a place that is shared."""
+        # What one side says in other words, the other lacks.
+        both = any(pair.wanted for pair in pairs) and any(pair.given for pair in pairs)
+        forms = _Forms(self.expected, self.found, contents) if both else None
+        effects = [self._of_shared(pair, contents, forms) for pair in pairs]
+        for pair, effect in zip(pairs, effects, strict=True):
+            if effect is Effect.TRAFFIC:
+                sides = (self.expected, self.found)
+                for side, item, places in zip(sides, (pair.wanted, pair.given), self._led, strict=True):
+                    if item:
+                        places.extend(_targets(side, pair.place, item))
+        return effects
+
+    @cached_property
+    def _reached(self) -> list[set[Place]]:
+        """Where on either side something leads that differs.
+
+        A chain that one side has is as good as the other's of another name, unless what leads there differs.
         """
-        missing = pair.kind is Kind.MISSING
-        side, led_to = (self.expected, reached[0]) if missing else (self.found, reached[1])
-        item = pair.wanted or pair.given
+        return [
+            side.reached(places, frozenset(side.dump.containers.keys() - self._shared))
+            for side, places in zip((self.expected, self.found), self._led, strict=True)
+        ]
+
+    def of_one_side(self, pair: Pair) -> Effect:
+        """Return the effect of what is in a place that one side alone has; after all that is shared."""
+        number = 0 if pair.kind is Kind.MISSING else 1
+        side, item = (self.expected, self.found)[number], pair.wanted or pair.given
         assert item is not None
         if _unused(side, pair.place):
             return Effect.UNUSED
         if _is_idle(side, pair.place, item):
             return Effect.IDLE
-        return Effect.TRAFFIC if pair.place in led_to else Effect.FORM
+        return Effect.TRAFFIC if pair.place in self._reached[number] else Effect.FORM
 
-    def _of_shared(self, pair: Pair, forms: _Forms | None) -> Effect:
+    def _of_shared(self, pair: Pair, contents: Contents, forms: _Forms | None) -> Effect:
         """Judge what differs in a container that both sides have.
 
         :param forms: None where one side has nothing there that the other lacks.
         """
         wanted, given = pair.wanted, pair.given
         if pair.kind is Kind.MOVED:
-            return self._of_order(pair)
+            return self._of_order(pair.place, contents)
         if wanted and given and bare(wanted) == bare(given):
             return Effect.COMMENT
         sides = [side for side, item in ((self.expected, wanted), (self.found, given)) if item]
@@ -136,19 +142,13 @@ class Judge:
         like = forms is not None and all(forms.has_like(side, pair.place, item) for side, item in acting)
         return Effect.FORM if like else Effect.TRAFFIC
 
-    def _of_order(self, pair: Pair) -> Effect:
+    def _of_order(self, place: Place, contents: Contents) -> Effect:
         """Judge by all rules of the chain that act, those that both sides have."""
-        place = pair.place
         if all(_unused(side, place) for side in (self.expected, self.found)):
             return Effect.UNUSED
-        even = _are_even(place, self.expected, self.found)
         orders = [
-            [
-                item.parts
-                for item in items(side.dump.containers[place], side.dump.mode, even=even)
-                if not _is_idle(side, place, item)
-            ]
-            for side in (self.expected, self.found)
+            [item.parts for item in content if not _is_idle(side, place, item)]
+            for side, content in zip((self.expected, self.found), contents, strict=True)
         ]
         common = Counter(orders[0]) & Counter(orders[1])
         wanted, given = ([parts for parts in one if parts in common] for one in orders)
@@ -162,33 +162,28 @@ class Judge:
 
 
 class _Forms:
-    """The rules that one side has in a container in other words than the other."""
+    """The rules that one side has in a place in other words than the other."""
 
-    def __init__(self, expected: Side, found: Side) -> None:
-        self._sides = expected, found
-        self._place: Place | None = None  # one at a time: those of all take much memory
+    def __init__(self, expected: Side, found: Side, contents: Contents) -> None:
+        self._sides, self._contents = (expected, found), contents
         self._outlined: dict[int, dict[Hashable, list[Item]]] = {}
         self._counted: dict[tuple[int, Hashable], Counter[Hashable]] = {}
 
     def has_like(self, side: Side, place: Place, item: Item) -> bool:
         """Tell whether the other side does the same as an item, as often."""
-        if place != self._place:
-            self._place, self._outlined, self._counted = place, {}, {}
         outline = side.outline(place, item)
-        if not all(self._like(number, place, outline) for number in (0, 1)):
+        other = 1 if side is self._sides[0] else 0
+        if not self._like(other, place, outline):
             return False  # what follows where they lead takes long to find
         form = side.form(place, item)
-        own, other = (self._forms(number, place, outline)[form] for number in (0, 1))
-        return own == other  # and the one has the item
+        own, others = (self._forms(number, place, outline)[form] for number in (1 - other, other))
+        return own == others  # and the one has the item
 
     def _like(self, number: int, place: Place, outline: Hashable) -> list[Item]:
         if number not in self._outlined:
-            side = self._sides[number]
-            one = side.dump.containers.get(place)
             by_outline = self._outlined[number] = {}
-            even = _are_even(place, *self._sides)
-            for item in items(one, side.dump.mode, even=even) if one else ():
-                by_outline.setdefault(side.outline(place, item), []).append(item)
+            for item in self._contents[number]:
+                by_outline.setdefault(self._sides[number].outline(place, item), []).append(item)
         return self._outlined[number].get(outline, [])
 
     def _forms(self, number: int, place: Place, outline: Hashable) -> Counter[Hashable]:
@@ -197,10 +192,6 @@ class _Forms:
             side = self._sides[number]
             self._counted[key] = Counter(side.form(place, item) for item in self._like(number, place, outline))
         return self._counted[key]
-
-
-def _are_even(place: Place, *sides: Side) -> bool:
-    return are_even((side.dump.containers.get(place) for side in sides), sides[0].dump.mode)
 
 
 def _unused(side: Side, place: Place) -> bool:

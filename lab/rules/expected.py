@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def expected(proxy: Proxy) -> Dump:
-    """Return what :func:`lab.rules.dump.read` would read of a node with these rules; all numbers of lines are 0.
+    """Return what :func:`lab.rules.read_dump.read` would read of a node with these rules; all numbers of lines are 0.
 
     No namespace, program or kernel is needed. Rules that count by nfacct are in it where ``proxy.options`` has nfacct.
 

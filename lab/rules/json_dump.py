@@ -13,6 +13,7 @@ from typing import Any, Final
 from lab.errors import InputError
 from lab.kubeproxy.nftables import table_of
 from lab.rules import dump
+from lab.rules.nft_dump import ForeignChains
 from lab.vocabulary import Family
 
 #: What is loaded, in that order: elements and rules may jump to any chain. nft 1.0.6 lists sets before chains.
@@ -44,7 +45,7 @@ def read(text: str, source: str, family: Family) -> JsonDump:
     found: list[tuple[str, dict[str, Any]]] = []
     others: Counter[str] = Counter()
     tables: set[str] = set()
-    foreign = dump.ForeignChains(family)
+    foreign = ForeignChains(family)
     for kind, content in _objects(text, source):
         table = f"{content.get('family')} {content.get('name' if kind == 'table' else 'table')}"
         if kind == "table":
@@ -61,7 +62,7 @@ def read(text: str, source: str, family: Family) -> JsonDump:
     return JsonDump(tuple({kind: content} for kind, content in found), +others, foreign.left_by_iptables_mode())
 
 
-def _foreign(chains: dump.ForeignChains, kind: str, table: str, content: dict[str, Any]) -> None:
+def _foreign(chains: ForeignChains, kind: str, table: str, content: dict[str, Any]) -> None:
     if kind == "chain":
         chains.chain(table, str(content.get("name")))
         if "hook" in content:

@@ -69,7 +69,7 @@ class Listing:
         return "\n".join(head) + "\n" + "\n\n".join(blocks) + "\n}\n"
 
     def as_dump(self) -> Dump:
-        """Return what :func:`lab.rules.dump.read` reads in :meth:`text`, but for the numbers of lines."""
+        """Return what :func:`lab.rules.read_dump.read` reads in :meth:`text`, but for the numbers of lines."""
         containers: dict[tuple[str, str], Container] = {}
         if self.properties:
             containers[self.table, ""] = Container("table", self.table, "", lines=_lines(self.properties))

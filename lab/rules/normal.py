@@ -287,9 +287,10 @@ def _nft_rule(line: Line, *, even: bool) -> Iterator[Item]:
     balance = _BALANCE.fullmatch(text) if "numgen" in text else None
     if balance and even:
         start, count, kind, _, end = balance.groups()
+        before, behind = _words(f"{start} {kind} {{"), _words(f"}}{end}")
         for value in sorted(_shares(balance) or ()):
             said = f"{start} mod {count} {kind} {{ ... : {value} }}{end}"
-            yield Item(_words(f"{start} {kind} {{ {value} }}{end}"), said, line.number)
+            yield Item((*before, *_words(value), *behind), said, line.number)
     else:
         one_order = _ANONYMOUS.sub(_sorted_set, text) if "{" in text else text
         yield Item(_words(one_order), _uncounted(line), line.number)
@@ -330,7 +331,7 @@ def _nft_text(text: str) -> str:
 
 
 def _words(text: str) -> tuple[Part, ...]:
-    return tuple(map(_word, _WORD.findall(text)))
+    return tuple(map(_word, _WORD.findall(text) if '"' in text else text.split()))
 
 
 @lru_cache(maxsize=1 << 15)  # most words stand in most rules: one of each takes less memory

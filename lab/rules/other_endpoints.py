@@ -9,7 +9,8 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from lab.kubernetes.objects import EndpointSlice
-from lab.rules.whatifs import WhatIf, services_in
+from lab.rules.services import services_in
+from lab.rules.whatifs import WhatIf
 from lab.vocabulary import Family
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.rules.effects import Effect, Kind
-from lab.rules.whatifs import ends, span
+from lab.rules.other_releases import ends, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -90,7 +90,7 @@ def written(tables: Tables) -> str:
 
 
 def as_dump(tables: Tables) -> Dump:
-    """Return what :func:`lab.rules.dump.read` reads in :func:`written`'s text, but for the numbers of lines."""
+    """Return what :func:`lab.rules.read_dump.read` reads in :func:`written`'s text, but for the numbers of lines."""
     containers: dict[tuple[str, str], Container] = {}
     for table, chains in _in_order(tables):
         for name, rules in chains.items():

@@ -25,6 +25,8 @@ _SERVICE: Final = re.compile(r"(?:^| )([a-z0-9.-]+/[a-z0-9.-]+)(?=[: ]|$)")
 _CHAIN_OF: Final = re.compile(r"(?:service|local|external|firewall|endpoint)-[A-Z2-7]{8}-([a-z0-9.-]+/[a-z0-9.-]+)/")
 
 _OF_ONE: Final = re.compile(r"KUBE-(SVC|SVL|SEP|EXT|FW|XLB)-|(service|local|external|firewall|endpoint|affinity)-")
+_JUMP: Final[Part] = ("jump",)
+_GOTO: Final[Part] = ("goto",)
 _FURTHEST: Final = 3  # jumps from a rule that names its Service: KUBE-FW, KUBE-XLB, KUBE-SVC, KUBE-SEP
 
 
@@ -88,10 +90,10 @@ class Side:
         ]
 
     @cached_property
-    def _edges(self) -> dict[Place, set[Place]]:
-        edges: dict[Place, set[Place]] = {}
+    def _edges(self) -> dict[Place, list[Place]]:
+        edges: dict[Place, list[Place]] = {}
         for place, target, _ in self._leads:
-            edges.setdefault(place, set()).add(target)
+            edges.setdefault(place, []).append(target)
         return edges
 
     @cached_property
@@ -159,15 +161,19 @@ class Side:
 
     def outline(self, place: Place, item: Item) -> Hashable:
         """Return what an item does but for what happens where it leads: equal where :meth:`form` is."""
-        return tuple(
-            self._unnamed(place[0], part, before, deep=False) for part, before in _with_before(uncommented(item.parts))
-        )
+        parts = uncommented(item.parts)
+        if self._is_nft and not item.keyed and _JUMP not in parts and _GOTO not in parts:
+            return parts  # nearly all are so, and this is quicker
+        return tuple(self._unnamed(place[0], part, before, deep=False) for part, before in _with_before(parts))
 
     def _unnamed(self, table: str, part: Part, before: Part, *, deep: bool = True) -> Hashable:
         if self._is_nft:
-            words = part[0].split(" ")
-            if before in (("jump",), ("goto",)):
-                words = [before[0], *words]
+            if before in (_JUMP, _GOTO):
+                words = [before[0], part[0]]
+            elif " " in part[0]:  # an element's
+                words = part[0].split(" ")
+            else:
+                return part
             if words[0] in ("jump", "goto") and (table, words[-1]) in self.dump.containers:
                 return self._form_of((table, words[-1])) if deep else 0
             return part

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from lab.kubeproxy import ProxyOptions, iptables, nftables
 from lab.kubeproxy.services import service_ports
-from lab.rules.dump import read
 from lab.rules.listed import listed
+from lab.rules.read_dump import read
 from lab.rules.restored import as_dump, restored
 from lab.vocabulary import Family
 

@@ -8,9 +8,9 @@ import pytest
 
 from lab.kubeproxy.options import DetectLocalMode
 from lab.rules import check, saving
-from lab.rules.dump import read
 from lab.rules.expected import expected, printed
 from lab.rules.listed import listed
+from lab.rules.read_dump import read
 from lab.rules.restored import UnknownFormError, restored
 from lab.rules.scratch import saved
 from lab.rules.source import Choice, proxies

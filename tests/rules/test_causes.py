@@ -13,11 +13,12 @@ from lab.kubeproxy.settings import NOTHING_SAID, from_words
 from lab.rules.check import check, compared, fitted, read_node
 from lab.rules.effects import Effect
 from lab.rules.expected import expected
+from lab.rules.other_releases import place_of, releases, span
+from lab.rules.other_settings import settings
 from lab.rules.output import conclusion
 from lab.rules.scratch import saved_uncounted
 from lab.rules.side import Side
 from lab.rules.source import Choice
-from lab.rules.whatifs import place_of, releases, settings, span
 from lab.topology.reader import load_either
 from lab.vocabulary import ProxyMode
 
@@ -455,7 +456,7 @@ def test_a_gate_that_the_release_cannot_have_so_is_not_advised(dumps, version):
     """Of those that matter for these objects, which are all."""
     proxy = dumps.proxy("v1.36.3/iptables-v4", version=version)
     rules = Side(expected(proxy))
-    advised = [one.cure for one in settings(proxy, rules, rules) if one.setting.startswith("--feature-gates")]
+    advised = [one.cure for one in settings(proxy, rules) if one.setting.startswith("--feature-gates")]
     for cure in advised:
         said = from_words({"feature_gates": cure.removeprefix("give --feature-gates ")})
         assert said.fitting(ProxyMode.IPTABLES, proxy.options.release)

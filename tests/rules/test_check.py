@@ -10,7 +10,7 @@ import pytest
 from lab.errors import InputError
 from lab.rules import diff
 from lab.rules.check import check
-from lab.rules.dump import read
+from lab.rules.read_dump import read
 from lab.rules.scratch import saved, saved_uncounted
 from lab.rules.source import Choice
 from lab.vocabulary import Backend, Family, ProxyMode

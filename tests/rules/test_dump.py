@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import InputError
-from lab.rules.dump import mode_of, read
+from lab.rules.read_dump import mode_of, read
 from lab.vocabulary import Family, ProxyMode
 
 # A node with Docker, a CNI plug-in, the kubelet and a rule of its administrator.

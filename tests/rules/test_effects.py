@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lab.rules.diff import compare
-from lab.rules.dump import read
+from lab.rules.read_dump import read
 from lab.vocabulary import Family
 
 FILTER = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n{}COMMIT\n"

@@ -12,7 +12,7 @@ from lab.kubeproxy.settings import from_words
 from lab.netns import Namespace, Nft
 from lab.rules import json_dump
 from lab.rules.check import check
-from lab.rules.dump import mode_of, read
+from lab.rules.read_dump import mode_of, read
 from lab.rules.source import Choice
 from lab.vocabulary import Family, ProxyMode
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import InputError
-from lab.rules.dump import mode_of, read
+from lab.rules.read_dump import mode_of, read
 from lab.vocabulary import Family, ProxyMode
 
 HERE = Path(__file__).parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lab.rules.diff import Kind, compare
-from lab.rules.dump import read
+from lab.rules.read_dump import read
 from lab.vocabulary import Family
 
 IPTABLES = "*nat\n:PREROUTING ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\n:KUBE-SVC-A - [0:0]\n{}\nCOMMIT\n"
