@@ -19,7 +19,8 @@ from lab.kubeproxy.chance import Undecided, undecided
 from lab.kubeproxy.changes import CHANGES, Change
 from lab.kubeproxy.options import DetectLocalMode
 from lab.kubeproxy.releases import NEWEST, OLDEST, Release, find_release
-from lab.kubeproxy.settings import SETTINGS, unfit
+from lab.kubeproxy.said import unfit
+from lab.kubeproxy.settings import SETTINGS
 from lab.rules.dump import Container, Dump, Line, target_of
 from lab.rules.side import Place, Side, named_service, service_of
 from lab.vocabulary import Family, ProxyMode
