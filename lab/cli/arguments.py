@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 import typer
 
 from lab.errors import InputError, LabError
-from lab.kubeproxy.settings import NOTHING_SAID
+from lab.kubeproxy.said import NOTHING_SAID
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lab.cases import AnyCase
-    from lab.kubeproxy.settings import Settings
+    from lab.kubeproxy.said import Settings
     from lab.topology.model import Topology
 
 Chosen = TypeVar("Chosen")

@@ -12,7 +12,8 @@ from typer.core import TyperCommand
 
 from lab.cli.arguments import complete
 from lab.errors import InputError
-from lab.kubeproxy.settings import SETTINGS, ProxySetting, Settings, from_words
+from lab.kubeproxy.said import Settings, from_words
+from lab.kubeproxy.settings import SETTINGS, ProxySetting
 
 _FILE: Final = "kube_proxy_config"
 _READ: Final = ("source", "topology", "diff")  # what else a command may read from standard input

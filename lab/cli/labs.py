@@ -31,7 +31,7 @@ from lab.kubeproxy.settings import TOPOLOGYS
 from lab.vocabulary import Family
 
 if TYPE_CHECKING:
-    from lab.kubeproxy.settings import Settings
+    from lab.kubeproxy.said import Settings
     from lab.standing.control import Word
 
 endpoints_app = typer.Typer(

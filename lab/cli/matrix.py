@@ -38,7 +38,7 @@ from lab.vocabulary import Family
 if TYPE_CHECKING:
     from lab.kernels.cluster import Cluster
     from lab.kernels.on_kernel import Trials
-    from lab.kubeproxy.settings import Settings
+    from lab.kubeproxy.said import Settings
     from lab.results.matrix import Matrix
 
 _MEMORY = 512  # MiB

@@ -30,7 +30,7 @@ from lab.vocabulary import Family
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lab.kubeproxy.settings import Settings
+    from lab.kubeproxy.said import Settings
     from lab.rules.source import Choice, Proxy
 
 AUTO: Final = "auto"

@@ -42,7 +42,7 @@ from lab.vocabulary import Family
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lab.kubeproxy.settings import Settings
+    from lab.kubeproxy.said import Settings
     from lab.results.result import Report
     from lab.trial.setting import Setting
 

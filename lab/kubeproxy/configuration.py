@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lab.errors import InputError, misspelt, warn
-from lab.kubeproxy.settings import SETTINGS, Said, Settings, warn_of_gates
+from lab.kubeproxy.gates import warn_of_gates
+from lab.kubeproxy.said import Said, Settings
+from lab.kubeproxy.settings import SETTINGS
 from lab.kubernetes import manifest
 from lab.kubernetes.errors import found, spell
 from lab.vocabulary import ProxyMode

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from lab.kubeproxy import changes
 from lab.kubeproxy.nftables_alpha import AlphaWriter
-from lab.kubeproxy.nftables_writer import Writer, table_of
+from lab.kubeproxy.nftables_names import table_of
+from lab.kubeproxy.nftables_writer import Writer
 from lab.kubeproxy.options import ProxyOptions
 from lab.kubeproxy.services import ServicePort, changed_services, service_ports
 from lab.vocabulary import ProxyMode

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from lab.errors import InputError
 from lab.kubeproxy.faults import refuse_overlap
-from lab.kubeproxy.nftables_writer import MARK, Names, Writer
+from lab.kubeproxy.nftables_names import MARK, Names
+from lab.kubeproxy.nftables_writer import Writer
 from lab.vocabulary import ProxyMode
 
 if TYPE_CHECKING:

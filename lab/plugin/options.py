@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from enum import StrEnum
 
     from lab.fixes import Fix
-    from lab.kubeproxy.settings import Settings
+    from lab.kubeproxy.said import Settings
     from lab.topology.model import Topology
     from lab.trial.batch import ProxyChoice
 
@@ -145,7 +145,8 @@ def settings_of(asked: Mapping[str, object], directory: Path) -> Settings:
     :raises InputError: one is not known, or its value cannot be.
     """
     from lab.kubeproxy.configuration import read_configuration
-    from lab.kubeproxy.settings import NOTHING_SAID, find_word, from_words
+    from lab.kubeproxy.said import NOTHING_SAID, from_words
+    from lab.kubeproxy.settings import find_word
 
     others = {*KEYS, "topology"}
     given = {find_word(key).field: value for key, value in asked.items() if key not in others}

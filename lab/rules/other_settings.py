@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from lab.kubeproxy import changes
 from lab.kubeproxy.options import DetectLocalMode
-from lab.kubeproxy.settings import SETTINGS, unfit
+from lab.kubeproxy.said import unfit
+from lab.kubeproxy.settings import SETTINGS
 from lab.rules.dump import Container, Line, target_of
 from lab.rules.whatifs import WhatIf, with_options
 from lab.vocabulary import Family, ProxyMode

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from lab.errors import InputError, nearest
 from lab.kubeproxy import ProxyOptions, find_release, iptables, nftables
 from lab.kubeproxy.notes import notes
-from lab.kubeproxy.settings import DEFAULT_VERSIONS, NOTHING_SAID, Settings, plain, settled
+from lab.kubeproxy.said import NOTHING_SAID, Settings, plain, settled
+from lab.kubeproxy.settings import DEFAULT_VERSIONS
 from lab.kubeproxy.sysctls import Sysctl, sysctls
 from lab.topology.kube_proxy import proxy_options
 from lab.topology.model import Topology

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lab.errors import InputError, nearest
 from lab.kubeproxy.releases import find_release
-from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS, incomplete, unfit
+from lab.kubeproxy.said import incomplete, unfit
+from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS
 from lab.kubernetes.errors import Path, TopologyError, found
 from lab.topology.names import INTERFACE, NAME
 from lab.vocabulary import Backend, Family, ProxyMode

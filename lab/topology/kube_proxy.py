@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from lab.kubeproxy import ProxyOptions, Release, find_release, iptables, nftables
 from lab.kubeproxy.notes import notes
-from lab.kubeproxy.settings import DEFAULT_VERSIONS, plain
+from lab.kubeproxy.said import plain
+from lab.kubeproxy.settings import DEFAULT_VERSIONS
 from lab.topology.node_change import NodeChange
 from lab.topology.routes import node_address
 from lab.vocabulary import BE_LIBERAL, Family, ProxyMode

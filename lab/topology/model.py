@@ -32,7 +32,8 @@ from pydantic import ConfigDict, FailFast, Field, PlainValidator, Strict, WithJs
 from pydantic_core import PydanticCustomError
 
 from lab.kubeproxy.options import DetectLocalMode
-from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS, BadValueError
+from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS
+from lab.kubeproxy.values import BadValueError
 from lab.kubernetes.errors import found
 from lab.topology.checks import check
 from lab.topology.names import INTERFACE, VERSION

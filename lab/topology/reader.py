@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
 from lab.errors import InputError, UnknownNameError, misspelt, warn
-from lab.kubeproxy.settings import warn_of_gates
+from lab.kubeproxy.gates import warn_of_gates
 from lab.kubernetes import manifest
 from lab.kubernetes.errors import Path, TopologyError, cure_of_key, first_error, found, keys, spell
 from lab.kubernetes.objects import EndpointSlice, Service

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from lab.errors import InputError, warn
 from lab.kubeproxy.releases import find_release
-from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS, NOTHING_SAID, TOPOLOGYS, Said, Settings, settled, unfit
+from lab.kubeproxy.said import NOTHING_SAID, Said, Settings, settled, unfit
+from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS, TOPOLOGYS
 from lab.topology.kube_proxy import node_release
 from lab.topology.model import Host, Topology
 from lab.vocabulary import Backend, ProxyMode

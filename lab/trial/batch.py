@@ -18,7 +18,7 @@ from lab.errors import InputError, LabError, MachineError, MissingError
 from lab.evidence.timeline import Timeline
 from lab.fixes import Fix
 from lab.kubeproxy.releases import find_release
-from lab.kubeproxy.settings import NOTHING_SAID, Settings
+from lab.kubeproxy.said import NOTHING_SAID, Settings
 from lab.netns import interrupt
 from lab.results.result import Report, Tally
 from lab.scenario.roles import Roles, named_ports, usable_ports

@@ -10,7 +10,7 @@ from lab.cases import find
 from lab.errors import InputError
 from lab.fabric.lab import Lab
 from lab.fixes import DROP_FORWARD, NONE
-from lab.kubeproxy.settings import from_words
+from lab.kubeproxy.said import from_words
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
 from lab.trial import batch

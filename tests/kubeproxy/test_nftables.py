@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from lab.errors import InputError
-from lab.kubeproxy import ProxyOptions, nftables, nftables_writer
+from lab.kubeproxy import ProxyOptions, nftables, nftables_names
 from lab.kubeproxy.services import service_ports
 from lab.vocabulary import Family
 
@@ -49,10 +49,10 @@ def test_a_cluster_ip_up_to_v1_35(world):
 
 
 def test_names_of_endpoints(make_world):
-    assert nftables_writer.named("ns1/svc1/tcp/p80__10.180.0.1/80") == "5OJB2KTY-ns1/svc1/tcp/p80__10.180.0.1/80"
-    assert nftables_writer.named("ns5/svc5/tcp/p80__10.180.0.3/80") == "GTK6MW7G-ns5/svc5/tcp/p80__10.180.0.3/80"
-    assert nftables_writer.named("x" * 300).endswith("x...")
-    assert len(nftables_writer.named("x" * 300)) == 240
+    assert nftables_names.named("ns1/svc1/tcp/p80__10.180.0.1/80") == "5OJB2KTY-ns1/svc1/tcp/p80__10.180.0.1/80"
+    assert nftables_names.named("ns5/svc5/tcp/p80__10.180.0.3/80") == "GTK6MW7G-ns5/svc5/tcp/p80__10.180.0.3/80"
+    assert nftables_names.named("x" * 300).endswith("x...")
+    assert len(nftables_names.named("x" * 300)) == 240
     world = make_world(Family.IPV6)
     world.add("web", [1])
     (chain,) = (line.split()[-1] for line in lines(world) if line.startswith("add chain ip6 kube-proxy endpoint-"))

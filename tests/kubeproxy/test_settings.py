@@ -11,9 +11,11 @@ import pytest
 
 from lab.errors import InputError, InputWarning
 from lab.kubeproxy.configuration import read_configuration
+from lab.kubeproxy.gates import GATES
 from lab.kubeproxy.options import DetectLocalMode, ProxyOptions
 from lab.kubeproxy.releases import find_release
-from lab.kubeproxy.settings import GATES, KEYS, SETTINGS, Settings, find_word, from_words, plain, settled, unfit
+from lab.kubeproxy.said import Settings, from_words, plain, settled, unfit
+from lab.kubeproxy.settings import KEYS, SETTINGS, find_word
 from lab.topology.kube_proxy import node_release, proxy_options
 from lab.topology.model import Host
 from lab.topology.node_change import NodeChange

@@ -11,7 +11,7 @@ import pytest
 from lab.errors import InputError
 from lab.fabric.lab import Lab
 from lab.kubeproxy import ProxyOptions
-from lab.kubeproxy.settings import from_words
+from lab.kubeproxy.said import from_words
 from lab.kubeproxy.sysctls import CLOSE_WAIT, ESTABLISHED, KERNELS, Sysctl, sysctls, text
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy

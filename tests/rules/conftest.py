@@ -9,7 +9,7 @@ import pytest
 
 from lab.kubeproxy.changes import DROPS_UNALLOCATED
 from lab.kubeproxy.releases import find_release
-from lab.kubeproxy.settings import from_words
+from lab.kubeproxy.said import from_words
 from lab.rules.scratch import saved
 from lab.rules.source import Choice, proxies
 from lab.vocabulary import Backend, Family, ProxyMode

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.kubeproxy.releases import NEWEST, OLDEST, find_release
-from lab.kubeproxy.settings import NOTHING_SAID, from_words
+from lab.kubeproxy.said import NOTHING_SAID, from_words
 from lab.rules.check import check, compared, fitted, read_node
 from lab.rules.effects import Effect
 from lab.rules.expected import expected

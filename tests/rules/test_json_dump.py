@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import InputError
-from lab.kubeproxy.settings import from_words
+from lab.kubeproxy.said import from_words
 from lab.netns import Namespace, Nft
 from lab.rules import json_dump
 from lab.rules.check import check

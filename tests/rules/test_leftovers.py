@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.kubeproxy.settings import NOTHING_SAID
+from lab.kubeproxy.said import NOTHING_SAID
 from lab.rules.check import check
 from lab.rules.effects import Effect
 from lab.rules.source import Choice

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import InputError
-from lab.kubeproxy.settings import Settings, from_words
+from lab.kubeproxy.said import Settings, from_words
 from lab.rules.source import Choice, proxies
 from lab.topology.model import Topology
 from lab.topology.reader import Objects, load_either

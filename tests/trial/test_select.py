@@ -9,7 +9,7 @@ import pytest
 from lab.cases import CASES, DEFAULT_CASES, HEADLINE
 from lab.errors import InputError
 from lab.fixes import NONE
-from lab.kubeproxy.settings import from_words
+from lab.kubeproxy.said import from_words
 from lab.topology.reader import load, parse, shipped
 from lab.topology.with_settings import with_proxy
 from lab.trial.batch import select
