@@ -215,6 +215,27 @@ def test_a_reset_kills_only_whose_socket_it_reset_and_only_where_it_was_translat
     assert decide(killing(error=None)).outcome is Outcome.STALLED
 
 
+def test_a_killed_connection_is_not_said_to_have_outlived_an_exact_reset():
+    exact = Sighting(50, "server", "eth0", False, packet(CLIENT, POD, RST, sequence=16))
+    counted = {"judged": (*killing().judged, Judged("node", 45, exact.packet, "established", "")), "complete": False}
+    seen = dataclasses.replace(killing(), sightings=(*killing().sightings, exact), **counted)
+    verdict = decide(seen)
+    assert (verdict.outcome, verdict.disagreements) == (Outcome.KILLED, ())
+
+
+def test_an_error_message_kills_no_socket_by_itself():
+    error = Packet(POD, CLIENT, ICMP, 1, 0, None, IcmpHeader(3, 4))
+    arrived = Sighting(30, "client", "eth0", False, dataclasses.replace(error, source=VIP))
+    seen = timeline(
+        arrived,
+        injected=Injected("server", "client", error, True, None, 0, 16, nodes=("node",)),
+        judged=(Judged("node", 20, error, "related", ""),),
+        counters=Counters({}, {}, None),
+        errors=(None, "ECONNRESET"),
+    )
+    assert decide(seen).outcome is Outcome.LOST
+
+
 def test_what_comes_to_a_bystander_has_leaked_wherever_its_addresses_lead():
     seen = timeline(Sighting(30, "outside", "eth0", False, FORGED), bystanders=("outside",))
     assert decide(seen).outcome is Outcome.LEAKED
@@ -275,8 +296,12 @@ def test_a_later_packet_that_leaked_resets_and_is_told_from_the_judged_one():
         dataclasses.replace(
             LATER_LEAKED, packet=packet(POD, CLIENT, PSH, acknowledgement=25)
         ),  # it acknowledges nothing
+        dataclasses.replace(LATER_LEAKED, host="server"),  # it came to the victim itself
+        dataclasses.replace(LATER_LEAKED, host="outside"),  # no bystander of this trial
+        dataclasses.replace(LATER_LEAKED, packet=dataclasses.replace(LATER, tcp=None)),  # no segment
+        dataclasses.replace(LATER_LEAKED, packet=packet(POD, CLIENT, ACK, sequence=6000, acknowledgement=24)),
     ],
-    ids=["translated", "leaving", "after", "node", "router", "other", "no-ack"],
+    ids=["translated", "leaving", "after", "node", "router", "other", "no-ack", "victim", "outside", "udp", "number"],
 )
 def test_what_did_not_leak_before_it_has_reset_nothing(later):
     seen = sorted((TRANSLATED, later, LATER_RESET), key=lambda one: one.time)
@@ -286,6 +311,40 @@ def test_what_did_not_leak_before_it_has_reset_nothing(later):
 def test_a_leak_to_the_nodes_own_socket_counts_as_one():
     local = dataclasses.replace(LATER_LEAKED, host="node", interface=LOCAL)
     assert decide(harmless(local, LATER_RESET, errors=("ECONNRESET", None))).outcome is Outcome.RESET
+
+
+def test_a_leak_to_a_bystander_counts_as_one():
+    strayed = dataclasses.replace(LATER_LEAKED, host="outside")
+    seen = harmless(strayed, LATER_RESET, errors=("ECONNRESET", None), bystanders=("outside",))
+    assert decide(seen).outcome is Outcome.RESET
+
+
+PEER = SocketAddress("10.0.1.1", 40000)  # the client, as the server knows it behind a node that masquerades
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "outcome"),
+    [
+        (CLIENT, POD, Outcome.RESET),
+        (PEER, VIP, Outcome.RESET),
+        (PEER, POD, Outcome.LOST),
+        (SocketAddress("10.0.0.9", 34567), POD, Outcome.LOST),
+    ],
+    ids=["not-masqueraded", "not-to-the-pod", "translated", "another-client"],
+)
+def test_a_client_is_reset_by_what_leaked_of_its_own(source, destination, outcome):
+    asked = packet(CLIENT, VIP, PSH | ACK, length=7)
+    seen = timeline(
+        Sighting(30, "server", "eth0", False, dataclasses.replace(asked, source=PEER, destination=POD)),
+        Sighting(60, "server", "eth0", False, packet(source, destination, ACK, sequence=6000, acknowledgement=25)),
+        Sighting(80, "client", "eth0", False, packet(VIP, CLIENT, RST, sequence=25)),
+        injected=Injected("client", "server", asked, True, 0, 64512, 16, nodes=("node",)),
+        judged=(Judged("node", 20, asked, "established", ""),),
+        counters=Counters({}, {}, None),
+        peer_address=PEER,
+        errors=(None, "ECONNRESET"),
+    )
+    assert decide(seen).outcome is outcome
 
 
 @pytest.mark.parametrize("error", ["ETIMEDOUT", "EOF", None])
