@@ -206,7 +206,10 @@ def killing(error="ECONNRESET", source=VIP):
 
 def test_a_reset_that_is_itself_the_judged_packet_kills():
     verdict = decide(killing())
-    assert (verdict.outcome, verdict.because[0]) == (Outcome.KILLED, "RST, client's ECONNRESET")
+    assert (verdict.outcome, verdict.because) == (
+        Outcome.KILLED,
+        ("RST, client's ECONNRESET", "server socket without error, client socket ECONNRESET"),
+    )
 
 
 def test_a_reset_kills_only_whose_socket_it_reset_and_only_where_it_was_translated():
@@ -281,7 +284,10 @@ def harmless(*sightings, **more):
 
 def test_a_later_packet_that_leaked_resets_and_is_told_from_the_judged_one():
     verdict = decide(harmless(LATER_LEAKED, LATER_RESET, errors=("ECONNRESET", None)))
-    assert (verdict.outcome, verdict.because[0]) == (Outcome.RESET, "a later packet leaked, RST, ECONNRESET")
+    assert (verdict.outcome, verdict.because) == (
+        Outcome.RESET,
+        ("a later packet leaked, RST, ECONNRESET", "server socket ECONNRESET, client socket without error"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -317,6 +323,20 @@ def test_a_leak_to_a_bystander_counts_as_one():
     strayed = dataclasses.replace(LATER_LEAKED, host="outside")
     seen = harmless(strayed, LATER_RESET, errors=("ECONNRESET", None), bystanders=("outside",))
     assert decide(seen).outcome is Outcome.RESET
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        dataclasses.replace(LATER_RESET, host="node"),  # it did not come to the victim
+        dataclasses.replace(LATER_RESET, outgoing=True),  # it is the victim's own
+        dataclasses.replace(LATER_RESET, packet=packet(CLIENT, POD, ACK, sequence=25)),  # it is no reset
+        dataclasses.replace(LATER_RESET, packet=packet(VIP, POD, RST, sequence=25)),  # it is somebody else's
+    ],
+    ids=["node", "leaving", "no-reset", "other"],
+)
+def test_only_a_reset_that_came_to_the_victim_from_its_peer_reset_it(answer):
+    assert decide(harmless(LATER_LEAKED, answer, errors=("ECONNRESET", None))).outcome is Outcome.LOST
 
 
 PEER = SocketAddress("10.0.1.1", 40000)  # the client, as the server knows it behind a node that masquerades
