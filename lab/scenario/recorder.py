@@ -119,7 +119,6 @@ class Recorder:
         seconds = bound.SECONDS if within is None else within
         future: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append((condition, future))
-        within = bound.SECONDS if within is None else within
         try:
             await asyncio.wait_for(future, seconds)
         except TimeoutError:

@@ -206,13 +206,37 @@ def killing(error="ECONNRESET", source=VIP):
 
 def test_a_reset_that_is_itself_the_judged_packet_kills():
     verdict = decide(killing())
-    assert (verdict.outcome, verdict.because[0]) == (Outcome.KILLED, "RST, client's ECONNRESET")
+    assert (verdict.outcome, verdict.because) == (
+        Outcome.KILLED,
+        ("RST, client's ECONNRESET", "server socket without error, client socket ECONNRESET"),
+    )
 
 
 def test_a_reset_kills_only_whose_socket_it_reset_and_only_where_it_was_translated():
     assert decide(killing(error="EPIPE")).outcome is Outcome.LOST
     assert decide(killing(source=POD)).outcome is Outcome.LOST
     assert decide(killing(error=None)).outcome is Outcome.STALLED
+
+
+def test_a_killed_connection_is_not_said_to_have_outlived_an_exact_reset():
+    exact = Sighting(50, "server", "eth0", False, packet(CLIENT, POD, RST, sequence=16))
+    counted = {"judged": (*killing().judged, Judged("node", 45, exact.packet, "established", "")), "complete": False}
+    seen = dataclasses.replace(killing(), sightings=(*killing().sightings, exact), **counted)
+    verdict = decide(seen)
+    assert (verdict.outcome, verdict.disagreements) == (Outcome.KILLED, ())
+
+
+def test_an_error_message_kills_no_socket_by_itself():
+    error = Packet(POD, CLIENT, ICMP, 1, 0, None, IcmpHeader(3, 4))
+    arrived = Sighting(30, "client", "eth0", False, dataclasses.replace(error, source=VIP))
+    seen = timeline(
+        arrived,
+        injected=Injected("server", "client", error, True, None, 0, 16, nodes=("node",)),
+        judged=(Judged("node", 20, error, "related", ""),),
+        counters=Counters({}, {}, None),
+        errors=(None, "ECONNRESET"),
+    )
+    assert decide(seen).outcome is Outcome.LOST
 
 
 def test_what_comes_to_a_bystander_has_leaked_wherever_its_addresses_lead():
@@ -260,7 +284,10 @@ def harmless(*sightings, **more):
 
 def test_a_later_packet_that_leaked_resets_and_is_told_from_the_judged_one():
     verdict = decide(harmless(LATER_LEAKED, LATER_RESET, errors=("ECONNRESET", None)))
-    assert (verdict.outcome, verdict.because[0]) == (Outcome.RESET, "a later packet leaked, RST, ECONNRESET")
+    assert (verdict.outcome, verdict.because) == (
+        Outcome.RESET,
+        ("a later packet leaked, RST, ECONNRESET", "server socket ECONNRESET, client socket without error"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -275,8 +302,12 @@ def test_a_later_packet_that_leaked_resets_and_is_told_from_the_judged_one():
         dataclasses.replace(
             LATER_LEAKED, packet=packet(POD, CLIENT, PSH, acknowledgement=25)
         ),  # it acknowledges nothing
+        dataclasses.replace(LATER_LEAKED, host="server"),  # it came to the victim itself
+        dataclasses.replace(LATER_LEAKED, host="outside"),  # no bystander of this trial
+        dataclasses.replace(LATER_LEAKED, packet=dataclasses.replace(LATER, tcp=None)),  # no segment
+        dataclasses.replace(LATER_LEAKED, packet=packet(POD, CLIENT, ACK, sequence=6000, acknowledgement=24)),
     ],
-    ids=["translated", "leaving", "after", "node", "router", "other", "no-ack"],
+    ids=["translated", "leaving", "after", "node", "router", "other", "no-ack", "victim", "outside", "udp", "number"],
 )
 def test_what_did_not_leak_before_it_has_reset_nothing(later):
     seen = sorted((TRANSLATED, later, LATER_RESET), key=lambda one: one.time)
@@ -286,6 +317,54 @@ def test_what_did_not_leak_before_it_has_reset_nothing(later):
 def test_a_leak_to_the_nodes_own_socket_counts_as_one():
     local = dataclasses.replace(LATER_LEAKED, host="node", interface=LOCAL)
     assert decide(harmless(local, LATER_RESET, errors=("ECONNRESET", None))).outcome is Outcome.RESET
+
+
+def test_a_leak_to_a_bystander_counts_as_one():
+    strayed = dataclasses.replace(LATER_LEAKED, host="outside")
+    seen = harmless(strayed, LATER_RESET, errors=("ECONNRESET", None), bystanders=("outside",))
+    assert decide(seen).outcome is Outcome.RESET
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        dataclasses.replace(LATER_RESET, host="node"),  # it did not come to the victim
+        dataclasses.replace(LATER_RESET, outgoing=True),  # it is the victim's own
+        dataclasses.replace(LATER_RESET, packet=packet(CLIENT, POD, ACK, sequence=25)),  # it is no reset
+        dataclasses.replace(LATER_RESET, packet=packet(VIP, POD, RST, sequence=25)),  # it is somebody else's
+    ],
+    ids=["node", "leaving", "no-reset", "other"],
+)
+def test_only_a_reset_that_came_to_the_victim_from_its_peer_reset_it(answer):
+    assert decide(harmless(LATER_LEAKED, answer, errors=("ECONNRESET", None))).outcome is Outcome.LOST
+
+
+PEER = SocketAddress("10.0.1.1", 40000)  # the client, as the server knows it behind a node that masquerades
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "outcome"),
+    [
+        (CLIENT, POD, Outcome.RESET),
+        (PEER, VIP, Outcome.RESET),
+        (PEER, POD, Outcome.LOST),
+        (SocketAddress("10.0.0.9", 34567), POD, Outcome.LOST),
+    ],
+    ids=["not-masqueraded", "not-to-the-pod", "translated", "another-client"],
+)
+def test_a_client_is_reset_by_what_leaked_of_its_own(source, destination, outcome):
+    asked = packet(CLIENT, VIP, PSH | ACK, length=7)
+    seen = timeline(
+        Sighting(30, "server", "eth0", False, dataclasses.replace(asked, source=PEER, destination=POD)),
+        Sighting(60, "server", "eth0", False, packet(source, destination, ACK, sequence=6000, acknowledgement=25)),
+        Sighting(80, "client", "eth0", False, packet(VIP, CLIENT, RST, sequence=25)),
+        injected=Injected("client", "server", asked, True, 0, 64512, 16, nodes=("node",)),
+        judged=(Judged("node", 20, asked, "established", ""),),
+        counters=Counters({}, {}, None),
+        peer_address=PEER,
+        errors=(None, "ECONNRESET"),
+    )
+    assert decide(seen).outcome is outcome
 
 
 @pytest.mark.parametrize("error", ["ETIMEDOUT", "EOF", None])
