@@ -112,7 +112,7 @@ def to_json(diagnosis: Diagnosis) -> str:
 
 
 def lines(diagnosis: Diagnosis) -> Iterator[str]:
-    """Tell a diagnosis in words, for a terminal."""
+    """Return the lines of a diagnosis, for a terminal."""
     width = max(len(check.name) for check in diagnosis.checks)
     for check in diagnosis.checks:
         cure = f" ({check.cure})" if check.cure else ""

@@ -26,7 +26,7 @@ _WITHOUT: Final = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", 
 
 
 def root_layer(cache: Cache) -> Path:
-    """Give the guest's root file system."""
+    """Return the guests' root file system, made where it is not in the cache."""
     recipe = digest_of(SUITE, *PACKAGES, *_WITHOUT)
     return cache.make(f"images/root-{SUITE}-{recipe}.squashfs", _make_root)
 
@@ -64,7 +64,7 @@ def _make_root(path: Path) -> None:
 
 
 def _require_numbers() -> None:
-    """See that a user who is not root may have users of his own, whom the root file system's files belong to.
+    """Check that a user who is not root may have users of his own, whom the root file system's files belong to.
 
     mmdebstrap is root of a user namespace then, with the numbers that /etc/subuid gives him (newuidmap(1)).
     """
@@ -79,7 +79,7 @@ def _require_numbers() -> None:
 
 
 def python_layer(root: Path, cache: Cache) -> Path:
-    """Give the guests' Python, unpacked."""
+    """Return the guests' Python, unpacked."""
 
     def make(path: Path) -> None:
         call(

@@ -47,7 +47,7 @@ class Image:
 
 
 def make_image(kernel: Kernel, cache: Cache, project: Path | None = None) -> Image:
-    """Give what a guest with that kernel boots from, making what is not in the cache.
+    """Return what a guest with that kernel boots from; what is not in the cache is made.
 
     :param project: the tree that commands are run from; without one the checkout that the lab was imported from.
     :raises MissingError: programs are missing; all of them are named.

@@ -24,7 +24,7 @@ _NEEDED_MODULES: Final = ("virtio_pci", "virtio_blk", "squashfs", "overlay")
 
 
 def kernel_layers(kernel: Kernel, cache: Cache) -> tuple[Path, Path]:
-    """Give a kernel's modules and its initrd."""
+    """Return a kernel's modules and its initrd."""
     identity = fingerprint(kernel.modules)
     busybox = Path(find("busybox"))
     scripts = [_HERE / "initrd.sh", _HERE / "guest.sh"]

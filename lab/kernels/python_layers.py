@@ -39,7 +39,7 @@ def requirements() -> list[str]:
 
 
 def dependencies_layer(interpreter: Path, cache: Cache) -> Path:
-    """Give the Python packages of the lab and its tests."""
+    """Return the Python packages of the lab and its tests."""
     wanted = requirements()
 
     def make(path: Path) -> None:
@@ -64,7 +64,7 @@ def dependencies_layer(interpreter: Path, cache: Cache) -> Path:
 
 
 def project_layer(project: Path | None, interpreter: Path, cache: Cache) -> Path:
-    """Give a project's tree and the lab.
+    """Return a project's tree and the lab.
 
     :raises InputError: the tree is too large.
     """
