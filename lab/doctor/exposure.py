@@ -86,7 +86,7 @@ class _Found:
 
 
 def expose() -> tuple[Exposure, str]:
-    """Return whether this namespace is a node whose connections can be reset, in a word and in a sentence with evidence.
+    """Return whether this namespace is a node whose connections can be reset, in a word and a sentence with evidence.
 
     Only root can ask that.
 

@@ -146,7 +146,7 @@ class _Guard(WorkerPlugin):  # type: ignore[misc]
             itself.end()
 
     def teardown(self, worker: Worker) -> None:  # noqa: ARG002
-        """End what runs with the worker, whose scheduler has gone or whom somebody ends: it would wait for its threads."""
+        """End what runs with the worker: its scheduler has gone or somebody ends it, and it would wait for threads."""
         for one in list(self._running.values()):
             one.end()
 
