@@ -86,7 +86,7 @@ class _Found:
 
 
 def expose() -> tuple[Exposure, str]:
-    """Tell whether this namespace is a node whose connections can be reset, in a word and in a sentence with evidence.
+    """Return whether this namespace is a node whose connections can be reset, in a word and a sentence with evidence.
 
     Only root can ask that.
 
@@ -207,7 +207,7 @@ def _read_table(table: str, text: str, rules: _Rules) -> None:
 
 
 def _nft_drops(rule: str) -> bool:
-    """Tell it of a rule, iptables-nft's too: where nft cannot translate it, it names the match alone."""
+    """Report it for a rule, iptables-nft's too: where nft cannot translate it, it names the match alone."""
     bare = _STRINGS.sub("", rule.replace('"conntrack"', "conntrack"))
     states = re.search(r"\bct state (?!!)(.*\binvalid\b.*)\bdrop\b", bare)
     return bool(states or re.search(r"\bxt match conntrack\b.*\bdrop\b", bare))

@@ -10,48 +10,24 @@ import errno
 import json
 import os
 import platform
-import socket
 import subprocess
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from lab.doctor.checks import Check, State, check
 from lab.doctor.exposure import LIBERAL, Exposure, expose
-from lab.errors import LabError, MachineError, MissingError, raise_if_exhausted
+from lab.doctor.features import backends, features
+from lab.errors import LabError, MissingError, raise_if_exhausted
 from lab.kernels import programs
-from lab.netns import Namespace, Nft, RouteSocket, Xtables, nfacct, userns
+from lab.netns import userns
 from lab.netns.features import require
 from lab.netns.program import find
-from lab.netns.rtnetlink import VethEnd, veth
-from lab.vocabulary import BE_LIBERAL, Backend, Family
+from lab.vocabulary import Family
 from lab.wire import hold
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-
-class State(StrEnum):
-    """How a check ended."""
-
-    OK = "ok"
-    MISSING = "missing"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    :param necessary: no lab can run without it.
-    :param cure: what brings it, where it is missing.
-    """
-
-    name: str
-    state: State
-    detail: str
-    cure: str = ""
-    necessary: bool = False
+    from collections.abc import Iterator, Sequence
 
 
 @dataclass(frozen=True)
@@ -70,7 +46,7 @@ class Diagnosis:
     @property
     def ready(self) -> bool:
         """Whether a lab can run here."""
-        return all(check.state is State.OK for check in self.checks if check.necessary)
+        return all(one.state is State.OK for one in self.checks if one.necessary)
 
 
 _SYSCTLS: Final = (
@@ -99,7 +75,7 @@ def examine() -> Diagnosis:
     except MissingError as error:
         checks.append(Check("kernel features", State.UNKNOWN, error.what, error.cure, necessary=True))
     else:
-        checks += [*_features(), *_backends(), *(_behaviour(family) for family in Family)]
+        checks += [*features(), *backends(), *(_behaviour(family) for family in Family)]
     checks += [*_some_cases(), _other_kernels()]
     # The modules that reading rules may ask for are loaded by now.
     exposure, conclusion = expose() if is_privileged else (Exposure.UNKNOWN, _for_root(sysctls[LIBERAL]))
@@ -112,11 +88,11 @@ def to_json(diagnosis: Diagnosis) -> str:
 
 
 def lines(diagnosis: Diagnosis) -> Iterator[str]:
-    """Tell a diagnosis in words, for a terminal."""
-    width = max(len(check.name) for check in diagnosis.checks)
-    for check in diagnosis.checks:
-        cure = f" ({check.cure})" if check.cure else ""
-        yield f"{check.state:8} {check.name:{width}}  {check.detail}{cure}"
+    """Return the lines of a diagnosis, for a terminal."""
+    width = max(len(one.name) for one in diagnosis.checks)
+    for one in diagnosis.checks:
+        cure = f" ({one.cure})" if one.cure else ""
+        yield f"{one.state:8} {one.name:{width}}  {one.detail}{cure}"
     yield ""
     width = max(map(len, diagnosis.sysctls))
     for name, value in diagnosis.sysctls.items():
@@ -185,7 +161,7 @@ _PROGRAMS: Final = (
 
 def _programs() -> Iterator[Check]:
     for name, necessary in _PROGRAMS:
-        yield _check(name, lambda name=name: _version(name), necessary=necessary)  # type: ignore[misc]
+        yield check(name, lambda name=name: _version(name), necessary=necessary)  # type: ignore[misc]
 
 
 def _version(name: str) -> str:
@@ -196,50 +172,12 @@ def _version(name: str) -> str:
     return f"{path}: {asked.stdout.splitlines()[0]}"
 
 
-def _check(name: str, trial: Callable[[], str], cure: str = "", *, necessary: bool = True) -> Check:
-    """Make a check of a trial that returns what it found, or raises.
-
-    :raises ExhaustedError: the trial came to no end for want of something.
-    """
-    try:
-        return Check(name, State.OK, trial(), necessary=necessary)
-    except (LabError, OSError) as error:
-        raise_if_exhausted(error)
-        known = MachineError.of(error) if isinstance(error, OSError) else error
-        if isinstance(known, MissingError | MachineError):
-            return Check(name, State.MISSING, known.what, known.cure or cure, necessary=necessary)
-        return Check(name, State.MISSING, str(error), cure, necessary=necessary)
-
-
-def _features() -> Iterator[Check]:
-    try:
-        first, second = Namespace.create(), Namespace.create()
-    except (MachineError, OSError) as error:
-        raise_if_exhausted(error)
-        cure = "raise the sysctl user.max_net_namespaces, or build the kernel with CONFIG_NET_NS"
-        yield Check("network namespaces", State.MISSING, str(error), cure, necessary=True)
-        return
-    yield Check("network namespaces", State.OK, "made", necessary=True)
-    try:
-        yield _check("veth", lambda: _veth(first, second), "modprobe veth (CONFIG_VETH)")
-        yield _check("AF_PACKET", lambda: _packet_socket(first), "modprobe af_packet (CONFIG_PACKET)")
-        yield _check("libnftables, nf_tables", lambda: _nf_tables(first), "modprobe nf_tables (CONFIG_NF_TABLES)")
-        yield _check("conntrack", lambda: _conntrack(first), "modprobe nft_ct nf_conntrack (CONFIG_NFT_CT)")
-        yield _check("ctnetlink", lambda: _ctnetlink(first), "modprobe nf_conntrack_netlink (CONFIG_NF_CT_NETLINK)")
-        yield _check("nfnetlink_log", lambda: _log(first), "modprobe nfnetlink_log (CONFIG_NETFILTER_NETLINK_LOG)")
-        yield _check("IPv6", _ipv6, "boot without ipv6.disable=1, or use --family ipv4", necessary=False)
-        yield _check("nfacct", lambda: _nfacct(first), necessary=False)
-    finally:
-        first.close()
-        second.close()
-
-
 def _some_cases() -> Iterator[Check]:
     """Look for what only some cases of the catalogue need; those are left out without it, aloud."""
-    yield _check("for races", lambda: _built_in(hold.NEEDS), necessary=False)
-    yield _check("for load", lambda: _built_in(("sch_htb", "nft_numgen")), necessary=False)
+    yield check("for races", lambda: _built_in(hold.NEEDS), necessary=False)
+    yield check("for load", lambda: _built_in(("sch_htb", "nft_numgen")), necessary=False)
     for name in ("nginx", "curl", "tc"):
-        yield _check(f"for load: {name}", lambda name=name: find(name), necessary=False)  # type: ignore[misc]
+        yield check(f"for load: {name}", lambda name=name: find(name), necessary=False)  # type: ignore[misc]
 
 
 def _built_in(modules: Sequence[str]) -> str:
@@ -253,120 +191,14 @@ def _other_kernels() -> Check:
         programs.require()
         return "guests can be made and booted"
 
-    return _check("for other kernels", ask, necessary=False)
-
-
-def _veth(first: Namespace, second: Namespace) -> str:
-    routes = RouteSocket(first)
-    try:
-        near, far = (VethEnd("doctor", 2, bytes((2, 0, 0, 0, 0, side))) for side in (1, 2))
-        routes.apply([veth(near, far, second)])
-    finally:
-        routes.close()
-    return "a pair was made"
-
-
-def _packet_socket(namespace: Namespace) -> str:
-    namespace.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
-    return "a socket was opened"
-
-
-def _nf_tables(namespace: Namespace) -> str:
-    return _load(namespace, "table inet doctor { }", "a table was made")
-
-
-def _conntrack(namespace: Namespace) -> str:
-    chain = "chain forward { type filter hook forward priority 0; ct state invalid drop; }"
-    _load(namespace, f"table inet doctor_ct {{ {chain}; }}", "")
-    liberal = namespace.sysctl(BE_LIBERAL)
-    return f"ct state is known, and be_liberal of a fresh namespace is {liberal}"
-
-
-def _load(namespace: Namespace, rules: str, found: str) -> str:
-    nft = Nft(namespace)
-    try:
-        nft.run(rules)
-    finally:
-        nft.close()
-    return found
-
-
-def _ctnetlink(namespace: Namespace) -> str:
-    from lab.conntrack.netlink import ConntrackTable
-
-    table = ConntrackTable(namespace)
-    try:
-        table.statistics()
-    finally:
-        table.close()
-    return "statistics were read"
-
-
-def _log(namespace: Namespace) -> str:
-    from lab.conntrack.nflog import PacketLog
-
-    PacketLog(namespace).close()
-    return "the reasons for INVALID can be listened to"
-
-
-def _ipv6() -> str:
-    if not Path("/proc/sys/net/ipv6").exists():
-        raise LabError("the kernel has none, or was told to do without")
-    return "there"
-
-
-def _nfacct(namespace: Namespace) -> str:
-    nfacct.create(namespace, "doctor")
-    return "a counter was made"
-
-
-# One rule for each match and target of kube-proxy's usual rules. They stay in the scratch namespace.
-_RULES: Final = """*nat
-:DOCTOR - [0:0]
--A PREROUTING -m comment --comment doctor -m addrtype --dst-type LOCAL -j DOCTOR
--A DOCTOR -p tcp -m statistic --mode random --probability 0.5 -j DNAT --to-destination {target}
--A DOCTOR -j MARK --set-xmark 0x4000/0x4000
--A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE
-COMMIT
-*filter
--A FORWARD -m conntrack --ctstate INVALID -j DROP
--A INPUT -p tcp -j REJECT
-COMMIT
-"""
-_RULE_MODULES: Final = (
-    "xt_comment xt_addrtype xt_statistic xt_nat xt_mark xt_MASQUERADE xt_conntrack ipt_REJECT ip6t_REJECT"
-)
-
-
-def _backends() -> Iterator[Check]:
-    for backend in Backend:
-        tables = "nft_compat nft_chain_nat" if backend is Backend.NFT else "iptable_nat ip6table_nat"
-        for family in Family:
-            yield _check(
-                f"iptables-{backend}, {family}",
-                lambda backend=backend, family=family: _restore(backend, family),  # type: ignore[misc]
-                f"modprobe -a {tables} {_RULE_MODULES}",
-                necessary=backend is Backend.NFT and family is Family.IPV4,
-            )
-
-
-def _restore(backend: Backend, family: Family) -> str:
-    target = "192.0.2.1:80" if family is Family.IPV4 else "[2001:db8::1]:80"
-    namespace = Namespace.create()
-    xtables = Xtables(namespace, backend)
-    try:
-        xtables.start_restore(family.version, _RULES.format(target=target)).finish()
-    finally:
-        xtables.close()
-        namespace.close()
-    return "rules like kube-proxy's were loaded"
+    return check("for other kernels", ask, necessary=False)
 
 
 def _behaviour(family: Family) -> Check:
     from lab.trial import probe
 
     # Only the IPv4 answer is what the first `lab run` needs.
-    return _check(
+    return check(
         f"behaviour, {family}",
         lambda: asyncio.run(probe.ask(family)).words,
         "see the checks above; a kernel that is none of the known ones is worth a report",

@@ -35,7 +35,7 @@ table inet {table} {{
 
 
 def hold_back(router: RunningHost, interface: str, one_in: int) -> None:
-    """Hold back one in so many data packets that leave a router by an interface, at random.
+    """Delay one in so many data packets that leave a router by an interface, at random.
 
     :raises MissingError: tc is not installed, or the kernel has no HTB.
     """

@@ -104,7 +104,7 @@ class Endpoints:
         self._lab.sync(self._lab.services, slices, clean_conntrack=clean_conntrack)
 
     def remove(self, service: str, address: str, *, clean_conntrack: bool = True) -> None:
-        """Take an endpoint away from a Service: nothing new goes there, and what is connected goes on.
+        """Remove an endpoint from a Service: nothing new goes there, and what is connected goes on.
 
         :raises InputError: there is no such service, or the address is no endpoint of it.
         :raises LabError: the kernel refused the change.
@@ -204,7 +204,7 @@ class Endpoints:
         return (*slices, new)
 
     def _node_name(self, address: str) -> str | None:
-        """Tell the node that a pod is on: as the topology says, else the only one that it is linked to.
+        """Return the node that a pod is on: as the topology says, else the only one that it is linked to.
 
         A topology that leaves the nodes of all endpoints open has all of them elsewhere.
         """

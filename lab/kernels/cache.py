@@ -19,7 +19,7 @@ VARIABLE: Final = "LAB_KERNELS_CACHE"
 
 
 def say(text: str) -> None:
-    """Tell the user what takes its time."""
+    """Print to the user what takes its time."""
     print(f"lab: {text}", file=sys.stderr, flush=True)
 
 
@@ -34,7 +34,7 @@ class Cache:
 
     @classmethod
     def default(cls) -> Cache:
-        """Give the one that ``LAB_KERNELS_CACHE`` names, else the user's own (XDG Base Directory Specification)."""
+        """Return the one that ``LAB_KERNELS_CACHE`` names, else the user's own (XDG Base Directory Specification)."""
         if chosen := os.environ.get(VARIABLE):
             return cls(Path(chosen).absolute())
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -67,7 +67,7 @@ class Cache:
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Hold the lock of that name; the kernel drops it with the process.
+        """Lock that name for the length of the block; the kernel drops it with the process.
 
         :raises LabError: the directory cannot be written.
         """

@@ -110,7 +110,7 @@ class Cluster:
                 raise LabError(f"the worker at {worker} does not have this lab, {__version__}, but: {version}")
 
     def offer(self, path: Path) -> str:
-        """See that the scheduler has a file, and return the hash of its content."""
+        """Upload a file where the scheduler lacks it, and return the hash of its content."""
         digest = _digest(path)
         scheduler = self.client.scheduler
         if not self.client.sync(scheduler.lab_depot_has, digest=digest):
@@ -137,7 +137,7 @@ class _Guard(WorkerPlugin):  # type: ignore[misc]
         self._running: dict[str, _Running] = {}
 
     def transition(self, key: object, start: str, finish: str, **_more: object) -> None:
-        """See a task change its state.
+        """Take note of a task's change of state.
 
         A thread cannot be stopped. So one that runs and is told to be "released" becomes "cancelled" until its end
         (distributed, ``_transition_executing_released``), and what is told here is the first of these words.
@@ -146,7 +146,7 @@ class _Guard(WorkerPlugin):  # type: ignore[misc]
             itself.end()
 
     def teardown(self, worker: Worker) -> None:  # noqa: ARG002
-        """See the worker close: its scheduler has gone or somebody ends it, and it would wait for its threads."""
+        """End what runs with the worker: its scheduler has gone or somebody ends it, and it would wait for threads."""
         for one in list(self._running.values()):
             one.end()
 
@@ -180,7 +180,7 @@ class _Running:
                 loop.call_soon_threadsafe(task.cancel)
 
     def check(self) -> None:
-        """See that it is to go on.
+        """Check that it is to go on.
 
         :raises Reschedule: it was ended. Who waits for it all the same gets it done again.
         """
@@ -207,7 +207,7 @@ class _Running:
 
 
 def _lab() -> str:
-    """Tell a client which lab a worker has."""
+    """Return to a client which lab a worker has."""
     return __version__
 
 

@@ -32,11 +32,11 @@ class Depot(SchedulerPlugin):  # type: ignore[misc]
         self._directory.cleanup()
 
     def has(self, digest: str) -> bool:
-        """Tell whether a file is here, whole."""
+        """Report whether a file is here, whole."""
         return self._path(digest).exists()
 
     def put(self, digest: str, sender: str, piece: bytes, last: bool) -> None:
-        """Take the next piece of a file in.
+        """Store the next piece of a file.
 
         :param sender: whose piece it is: two may send the same file at once.
         """
@@ -47,7 +47,7 @@ class Depot(SchedulerPlugin):  # type: ignore[misc]
             aside.rename(self._path(digest))
 
     def take(self, digest: str, offset: int, size: int) -> bytes:
-        """Give a piece of a file out; empty after its end."""
+        """Return a piece of a file; empty after its end."""
         with self._path(digest).open("rb") as file:
             file.seek(offset)
             return file.read(size)

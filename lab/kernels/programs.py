@@ -17,7 +17,7 @@ ALL: Final = (
 
 
 def require(names: Sequence[str] = ALL) -> None:
-    """See that these programs are there.
+    """Check that these programs are there.
 
     :raises MissingError: names every one that is not, and one command that brings them all.
     """

@@ -47,7 +47,7 @@ class Stock:
 
 
 def take_stock(cache: Cache) -> Stock:
-    """Ask the archive what it has, and look into the cache. Without the archive, what it had when it was last asked."""
+    """Read what the archive has, and what the cache has. Without the archive, what it had when it was last asked."""
     try:
         found, trouble = archive.look(cache, archive.sources())
     except LabError as error:
@@ -67,7 +67,7 @@ def take_stock(cache: Cache) -> Stock:
 
 
 def lines(stock: Stock) -> Iterator[str]:
-    """Say it to people."""
+    """Return it as a table."""
     width = max((len(one.release) for one in stock.known), default=0)
     for one in stock.known:
         where = "in the cache" if one.cached else f"{one.size / 1e6:.0f} MB from {one.suite}"
@@ -77,5 +77,5 @@ def lines(stock: Stock) -> Iterator[str]:
 
 
 def to_json(stock: Stock) -> str:
-    """Say it to programs."""
+    """Return it as JSON."""
     return json.dumps(asdict(stock), indent=2)

@@ -73,7 +73,7 @@ class Elsewhere:
                 group.create_task(one(kernel, image))
 
     def _command(self) -> list[str]:
-        """Give the guest's command: pytest with what was given here, and paths as they are there."""
+        """Return the guest's command: pytest with what was given here, and paths as they are there."""
         invocation = self._config.invocation_params
         root = self._config.rootpath
         own = [word.replace(str(root), _PLACE) for word in passed_on([str(word) for word in invocation.args])]
@@ -122,7 +122,7 @@ class Elsewhere:
 
 
 def passed_on(arguments: Sequence[str]) -> list[str]:
-    """Take out of pytest's arguments what is not for the guests."""
+    """Return pytest's arguments without what is not for the guests."""
     kept = []
     words = iter(arguments)
     for word in words:
@@ -135,7 +135,7 @@ def passed_on(arguments: Sequence[str]) -> list[str]:
 
 
 def _wrong_end(exit_code: int | None, told: bool) -> str:
-    """Say what is wrong with pytest's own end, where no report tells it."""
+    """Return what is wrong with pytest's own end, where no report has it."""
     if exit_code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         return ""
     return (

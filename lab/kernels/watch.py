@@ -87,7 +87,7 @@ async def watch(arguments: Sequence[str | Path], keep: Sequence[int], *, limit: 
 
 
 def _end(process: subprocess.Popen[bytes], *, patience: float) -> int:
-    """Let a process end that has said its last word, or kill it; return its exit code."""
+    """Wait for a process that has closed its output, or kill it; return its exit code."""
     try:
         return process.wait(patience)
     except subprocess.TimeoutExpired:

@@ -63,7 +63,7 @@ class Namespace:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Hold the namespace behind ``path``, such as ``/run/netns/NAME``.
+        """Open the namespace behind ``path``, such as ``/run/netns/NAME``.
 
         :raises OSError: ENOENT where there is none.
         """
@@ -121,5 +121,5 @@ class Namespace:
                     os.close(descriptor)
 
     def close(self) -> None:
-        """Let go of the namespace."""
+        """Close the descriptor of the namespace."""
         os.close(self._descriptor)

@@ -21,7 +21,7 @@ class Closable(Protocol):
     """
 
     def close(self) -> None:
-        """Give it up."""
+        """Close it."""
 
 
 def close_all(things: Iterable[Closable]) -> None:

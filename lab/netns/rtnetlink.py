@@ -99,13 +99,13 @@ def veth(near: VethEnd, far: VethEnd, far_namespace: Namespace) -> Message:
 
 
 def address(index: int, interface: IPv4Interface | IPv6Interface, purpose: str) -> Message:
-    """Give interface ``index`` an address, at once usable (no duplicate address detection)."""
+    """Return the message that gives interface ``index`` an address, at once usable (no duplicate address detection)."""
     body = _address_body(index, interface)
     return Message(_RTM_NEWADDR, _NLM_F_CREATE_EXCL, body, f"give {purpose} the address {interface}")
 
 
 def no_address(index: int, interface: IPv4Interface | IPv6Interface, purpose: str) -> Message:
-    """Take an address away from interface ``index``."""
+    """Return the message that removes an address from interface ``index``."""
     return Message(_RTM_DELADDR, 0, _address_body(index, interface), f"take the address {interface} from {purpose}")
 
 
@@ -116,7 +116,7 @@ def _address_body(index: int, interface: IPv4Interface | IPv6Interface) -> bytes
 
 
 def neighbour(index: int, target: type_of_address, mac: bytes, purpose: str) -> Message:
-    """Tell interface ``index`` for good where ``target`` is: no ARP, no first datagram lost to it."""
+    """Return the message that makes ``target`` a permanent neighbour: no ARP, no first datagram lost to it."""
     body = (
         struct.pack("=BxHiHBB", _family(target), 0, index, _NUD_PERMANENT, 0, 0)
         + _attribute(1, target.packed)  # NDA_DST
@@ -187,7 +187,7 @@ class RouteSocket:
                     return
 
     def is_running(self, index: int) -> bool:
-        """Ask whether interface ``index`` can carry packets. The question also makes the kernel activate it."""
+        """Report whether interface ``index`` can carry packets. Asking also makes the kernel activate it."""
         self._sequence += 1
         body = struct.pack("=BxHiII", 0, 0, index, 0, 0) + _number(29, 0)  # IFLA_EXT_MASK: no statistics
         self._socket.send(struct.pack("=IHHII", 16 + len(body), _RTM_GETLINK, _NLM_F_REQUEST, self._sequence, 0) + body)
@@ -200,7 +200,7 @@ class RouteSocket:
         return False
 
     def is_local(self, target: type_of_address) -> bool:
-        """Ask whether what comes for ``target`` is taken in.
+        """Report whether what comes for ``target`` is taken in.
 
         An IPv6 address is not when it has been given: its local route is made by a worker of the kernel a moment later,
         also without duplicate address detection (``addrconf_dad_start`` and ``addrconf_dad_work`` in

@@ -70,7 +70,7 @@ class RunningProgram:
                 raise ProgramError(f"{self.command[0]} ended: {self.words}")
 
     def _listen(self) -> bool:
-        """Take in what it has said by now; tell whether it may say more."""
+        """Read what it has printed by now; report whether it may print more."""
         try:
             while heard := os.read(self._ear, 65536):
                 self._words += heard

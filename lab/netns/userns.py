@@ -15,7 +15,7 @@ _NEEDED: Final = (1 << 12) | (1 << 13) | (1 << 21)
 
 
 def privileged() -> bool:
-    """Tell whether this process may make namespaces and raw sockets as it is."""
+    """Report whether this process may make namespaces and raw sockets as it is."""
     for line in Path("/proc/thread-self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
             return int(line.split()[1], 16) & _NEEDED == _NEEDED

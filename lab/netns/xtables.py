@@ -119,5 +119,5 @@ class Xtables:
         return {"XTABLES_LOCKFILE": f"/proc/self/fd/{self._lock}"}, (self._lock,)
 
     def close(self) -> None:
-        """Give up the lock file."""
+        """Close the lock file."""
         os.close(self._lock)

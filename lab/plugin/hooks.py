@@ -134,7 +134,7 @@ def pytest_exception_interact(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say aloud which tests were not run for want of something."""
+    """Report which tests were not run for want of something."""
     by_reason = marks.tests_not_run(terminalreporter.getreports("skipped"))
     if by_reason:
         count = sum(len(tests) for tests in by_reason.values())

@@ -83,7 +83,7 @@ def end_kept(config: pytest.Config) -> None:
 
 @contextlib.contextmanager
 def _standard_streams(config: pytest.Config) -> Iterator[None]:
-    """Give standard input and output back to the user, as pytest's own debugger does."""
+    """Return standard input and output to the user, as pytest's own debugger does."""
     capture = config.pluginmanager.getplugin("capturemanager")
     capture.suspend(in_=True)
     try:

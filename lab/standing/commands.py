@@ -119,7 +119,7 @@ def status_json(found: Sequence[StandingLab]) -> str:
 
 
 def status_lines(found: Sequence[StandingLab]) -> Iterator[str]:
-    """Tell of standing labs in words, for a terminal."""
+    """Return the lines about standing labs, for a terminal."""
     if not found:
         yield "no lab stands"
     for lab in found:

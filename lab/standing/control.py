@@ -39,12 +39,12 @@ class Control:
         self._turn = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
-        """Take questions from here on."""
+        """Accept requests from here on."""
         self._server = await asyncio.start_unix_server(self._answer, self._path, limit=_LONGEST)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Take no more."""
+        """Accept no more."""
         self._server.close()
         await self._turn.acquire()
 

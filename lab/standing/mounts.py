@@ -33,7 +33,7 @@ def mount(source: str | Path, target: str | Path, flags: int, kind: str = "none"
 
 
 def unmount(target: str | Path, flags: int = 0) -> None:
-    """Take the topmost mount off ``target``.
+    """Remove the topmost mount from ``target``.
 
     :raises OSError: EINVAL for what is no mount, EBUSY for one in use (without DETACH).
     """

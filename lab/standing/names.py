@@ -58,7 +58,7 @@ def undo(note: Path) -> None:
 
 
 def give(namespaces: Mapping[str, Namespace]) -> None:
-    """Give namespaces their names: all of them or none.
+    """Name the namespaces: all of them or none.
 
     :raises InputError: another namespace has one of the names.
     """
@@ -81,7 +81,7 @@ def give(namespaces: Mapping[str, Namespace]) -> None:
 
 
 def take(name: str) -> None:
-    """Take a name away; it may be gone already. The namespace lives on while anyone is in it."""
+    """Remove a name; it may be gone already. The namespace lives on while anyone is in it."""
     path = DIRECTORY / name
     with suppress(OSError):
         unmount(path, DETACH)

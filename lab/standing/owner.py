@@ -116,7 +116,7 @@ def _agreed(starter: socket.socket) -> bool:
 
 
 def _detach(lab: StandingLab) -> None:
-    """Let go of the starter's terminal and directory; what goes wrong from here on is written to the log."""
+    """Leave the starter's terminal and directory; what goes wrong from here on is written to the log."""
     os.chdir("/")
     log = os.open(lab.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     for standard in (1, 2):

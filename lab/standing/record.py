@@ -122,7 +122,7 @@ def labs() -> tuple[StandingLab, ...]:
 
 @contextmanager
 def standing(lab: StandingLab, namespaces: Mapping[str, Namespace]) -> Iterator[None]:
-    """Let a lab stand for the length of the block, owned by this process: recorded, and its namespaces named.
+    """Keep a lab standing for the length of the block, owned by this process: recorded, and its namespaces named.
 
     :param namespaces: by the hosts' names.
     :raises InputError: a lab of this name stands already, or a namespace has one of the names.
@@ -171,7 +171,7 @@ def forget(name: str) -> None:
 
 @contextmanager
 def _directory() -> Iterator[None]:
-    """Hold the directory for the length of the block; the last lab takes it along."""
+    """Lock the directory for the length of the block; the last lab takes it along."""
     while True:
         try:
             DIRECTORY.mkdir(mode=0o700, exist_ok=True)
@@ -203,7 +203,7 @@ def _remove(lab: StandingLab) -> None:
 
 
 def _holder(descriptor: int) -> int | None:
-    """Ask who holds the lock of a record."""
+    """Return who holds the lock of a record."""
     question = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     kind, _, _, _, process = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
     return None if kind == fcntl.F_UNLCK else int(process)

@@ -86,7 +86,7 @@ class Servers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Give up all sockets at once: an orphaned connection would hold its namespace."""
+        """Close all sockets at once: an orphaned connection would hold its namespace."""
         for listener in self._listeners:
             listener.close()
         for echo in self._echoes:

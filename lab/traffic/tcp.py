@@ -109,7 +109,7 @@ class TcpEnd:
             self.error = errno.errorcode.get(failure.errno or 0, str(failure))
 
     def pending_error(self) -> str | None:
-        """Take the error that ended the socket, without sending or receiving anything.
+        """Return the error that ended the socket, without sending or receiving anything.
 
         What an ICMP error has it note in passing (the kernel's sk_err_soft) ends nothing.
         """
@@ -184,7 +184,7 @@ class Attempt:
         return await _accept(listeners)
 
     async def over_within(self, seconds: float) -> bool:
-        """Tell whether it came to an end, good or bad, within so many seconds."""
+        """Report whether it came to an end, good or bad, within so many seconds."""
         done, _pending = await asyncio.wait({self._task}, timeout=seconds)
         return bool(done)
 

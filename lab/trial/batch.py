@@ -138,13 +138,13 @@ def _places(
 
 
 def _noted(chosen: Sequence[_Place], family: Family) -> Iterator[str]:
-    """Say what has to be known of the nodes' kube-proxies."""
+    """Yield what has to be known of the nodes' kube-proxies."""
     topologies = {one.topology.name: one.topology for one in chosen}.values()
     yield from dict.fromkeys(note for topology in topologies for note in topology_notes(topology, family))
 
 
 def _check_service(service: str, places: Sequence[Topology], family: Family, *, everywhere: bool) -> None:
-    """Let what is wrong with a Service's name be told as such, before any case is.
+    """Check a Service's name before any case, so that what is wrong with it is reported as such.
 
     :param everywhere: whether it has to be right in every place; otherwise one will do.
     :raises InputError: it is not.
@@ -160,7 +160,7 @@ def _check_service(service: str, places: Sequence[Topology], family: Family, *, 
 
 
 def _cure(case: AnyCase, topology: Topology | None, family: Family, service: str | None) -> str | None:
-    """Say what would do instead: the case's own topology, and the cases that can run in this one."""
+    """Return what would do instead: the case's own topology, and the cases that can run in this one."""
     if topology is None:
         return "leave the Service away" if service is not None else None
     cure = f"without a topology given it runs in {case.topology}"
@@ -236,7 +236,7 @@ def _protocols(family: Family) -> frozenset[str]:
 
 
 async def run(settings: Sequence[Setting], family: Family, repeat: int) -> Report:
-    """Ask the kernel what it does, then try everything ``repeat`` times, with progress on stderr.
+    """Probe what the kernel does, then try everything ``repeat`` times, with progress on stderr.
 
     Ctrl-C cancels it.
 

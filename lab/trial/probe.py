@@ -56,7 +56,7 @@ def roles(family: Family) -> Roles:
 
 
 async def ask(family: Family) -> Behaviour:
-    """Ask the running kernel, with three packets in a lab without any address translation.
+    """Probe the running kernel with three packets, in a lab without any address translation.
 
     :raises UnknownBehaviourError: the answers fit no known behaviour; names them.
     """

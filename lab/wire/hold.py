@@ -78,7 +78,7 @@ class Hold:
         return self._socket.fileno()
 
     def read(self) -> None:
-        """Take in what has come: :attr:`held` has it, in the order in which it came."""
+        """Read what has come: :attr:`held` has it, in the order in which it came."""
         while True:
             try:
                 data = self._socket.recv(65536)
@@ -93,7 +93,7 @@ class Hold:
                     self.held.append(packet)
 
     def release(self, packet: Packet) -> None:
-        """Let a packet go on."""
+        """Release a packet."""
         self._decide(packet, _ACCEPT)
 
     def discard(self, packet: Packet) -> None:

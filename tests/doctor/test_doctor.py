@@ -14,9 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from lab.cli import app
-from lab.doctor import exposure, machine
+from lab.doctor import checks as looks
+from lab.doctor import exposure, features, machine
+from lab.doctor.checks import Check, State
 from lab.doctor.exposure import Exposure
-from lab.doctor.machine import Check, Diagnosis, State
+from lab.doctor.machine import Diagnosis
 from lab.errors import ExhaustedError, LabError, MissingError
 from lab.netns import Namespace, Nft, userns
 
@@ -147,12 +149,12 @@ class TestWantIsNoLackOfTheMachine:
 
     def test_in_a_check(self, failing):
         with pytest.raises(ExhaustedError):
-            machine._check("conntrack", failing)
+            looks.check("conntrack", failing)
 
     def test_in_making_namespaces(self, failing, monkeypatch):
-        monkeypatch.setattr(machine.Namespace, "create", failing)
+        monkeypatch.setattr(features.Namespace, "create", failing)
         with pytest.raises(ExhaustedError):
-            next(machine._features())
+            next(features.features())
 
     def test_in_a_child(self, failing, monkeypatch):
         monkeypatch.setattr(machine.userns, "enter", failing)
@@ -175,7 +177,7 @@ def test_want_that_a_program_passes_on_is_none_either(code):
         raise LabError(f"iptables -V: error while loading shared libraries: {os.strerror(code)}")
 
     with pytest.raises(ExhaustedError, match="error while loading"):
-        machine._check("iptables", fail)
+        looks.check("iptables", fail)
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EROFS, errno.EOPNOTSUPP], ids=errno.errorcode.get)
@@ -183,7 +185,7 @@ def test_what_the_machine_refuses_is_an_answer(code):
     def fail():
         raise OSError(code, os.strerror(code))
 
-    assert machine._check("conntrack", fail).state is State.MISSING
+    assert looks.check("conntrack", fail).state is State.MISSING
 
 
 def test_want_of_memory_is_no_refusal_of_user_namespaces(monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import InputError, MissingError
-from lab.kernels import Cache, image
+from lab.kernels import Cache, distribution, kernel_layers, python_layers
 from lab.kernels.kernel import Kernel
 from lab.kernels.programs import require
 
@@ -15,8 +15,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 def test_the_tests_of_the_lab_find_what_they_import():
     pyproject = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
-    assert set(image.TEST_REQUIREMENTS) <= set(pyproject["dependency-groups"]["dev"])
-    assert set(pyproject["project"]["dependencies"]) <= {line.replace(" ", "") for line in image.requirements()}
+    assert set(python_layers.TEST_REQUIREMENTS) <= set(pyproject["dependency-groups"]["dev"])
+    assert set(pyproject["project"]["dependencies"]) <= {line.replace(" ", "") for line in python_layers.requirements()}
 
 
 def test_a_project_is_its_own_files(tmp_path):
@@ -27,7 +27,7 @@ def test_a_project_is_its_own_files(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "dangling").symlink_to("nowhere")
-    found = {str(path.relative_to(tmp_path)) for path in image._files(tmp_path)}
+    found = {str(path.relative_to(tmp_path)) for path in python_layers._files(tmp_path)}
     assert found == {"pyproject.toml", ".gitignore", ".ci/run", "lab/a.py", "tests/b.py"}
 
 
@@ -35,7 +35,7 @@ def test_a_project_that_is_none(tmp_path):
     with (tmp_path / "data").open("wb") as file:
         file.truncate(300 << 20)
     with pytest.raises(InputError, match="more than 256 MiB, which is too much to be copied into a guest"):
-        image._project(tmp_path, tmp_path, Cache(tmp_path / "cache"))
+        python_layers.project_layer(tmp_path, tmp_path, Cache(tmp_path / "cache"))
 
 
 def test_modules_are_loaded_after_what_they_need(tmp_path):
@@ -46,7 +46,7 @@ def test_modules_are_loaded_after_what_they_need(tmp_path):
         "kernel/drivers/virtio/virtio_pci.ko.xz: kernel/virtio/virtio_ring.ko.xz\n"
     )
     kernel = Kernel("x", "x", "x", tmp_path, tmp_path)
-    names = [path.name.removesuffix(".ko.xz") for path in image._in_order(kernel)]
+    names = [path.name.removesuffix(".ko.xz") for path in kernel_layers._in_order(kernel)]
     assert names == ["virtio_ring", "virtio_pci", "virtio", "virtio_blk", "overlay"]
 
 
@@ -70,4 +70,4 @@ def test_an_ordinary_user_needs_uidmap_as_well(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(MissingError, match=r"^newuidmap is not installed: .*uidmap$"):
-        image._make_root(tmp_path / "root")
+        distribution._make_root(tmp_path / "root")

@@ -44,9 +44,9 @@ def test_other_projects_keep_their_names(project):
         import pytest
         @pytest.fixture
         def lab_running(): return "a dog"
-        @pytest.mark.lab_kernel
-        @pytest.mark.lab_needs_root
-        @pytest.mark.lab_topology("t0", "t1", of=2)
+        @pytest.mark.kernel
+        @pytest.mark.needs_root
+        @pytest.mark.topology("t0", "t1", of=2)
         @pytest.mark.lab_topology("t0", "t1", of=2)
         def test_dog(lab_running, request):
             assert lab_running == "a dog"

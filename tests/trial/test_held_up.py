@@ -13,6 +13,7 @@ import pytest
 from lab.cases import find
 from lab.cases.case import always, on_every_kernel
 from lab.fixes import NONE
+from lab.netns import bound
 from lab.topology.reader import load
 from lab.trial import runner
 from lab.trial.setting import Setting
@@ -26,15 +27,16 @@ STOPPED = 5.5  # seconds: longer than a trial may be kept waiting, and than its 
 #: Runs one trial, whose first attempts, as many as are said, stop themselves where the entry has four seconds left.
 SCRIPT = """
 import asyncio, dataclasses, os, signal, sys
-from lab import trial
 from lab.cases import find
 from lab.cases.case import always, on_every_kernel
 from lab.errors import LabError, tell_warnings
 from lab.fixes import NONE
 from lab.netns import userns
 from lab.topology.reader import load
+from lab.trial import runner
+from lab.trial.setting import Setting
 from lab.verdict import Outcome
-from lab.words import Behaviour, Family
+from lab.vocabulary import Behaviour, Family
 
 stops = [True] * int(sys.argv[1])
 
@@ -51,10 +53,10 @@ userns.ensure()
 tell_warnings()
 expected = on_every_kernel(always(None, Outcome.CONNECTED))
 case = dataclasses.replace(find("in-window"), steps=steps, expectations=expected)
-setting = trial.Setting(case, NONE, load("kube-proxy"), Family.IPV4)
+setting = Setting(case, NONE, load("kube-proxy"), Family.IPV4)
 seen = []
 try:
-    result = asyncio.run(trial.run(setting, Behaviour.IGNORES_LATE, seen.append))
+    result = asyncio.run(runner.run(setting, Behaviour.IGNORES_LATE, seen.append))
     print(result.verdict.outcome, result.as_expected)
 except LabError as error:
     print(f"{type(error).__name__}: {error}")
@@ -91,7 +93,7 @@ def test_one_that_was_held_up_twice_has_no_result():
 
 
 def test_an_end_that_failed_while_the_other_was_waited_for_is_asked(monkeypatch):
-    monkeypatch.setattr("lab.traffic.stream._BOUND", 2.0)
+    monkeypatch.setattr(bound, "SECONDS", 2.0)
 
     async def steps(scenario):
         await scenario.establish()
