@@ -61,8 +61,10 @@ class Dumps:
     def __init__(self, directory):
         self._directory = directory
         with tarfile.open(Path(__file__).parent / "kubeproxy" / "dumps.tar.xz") as archive:
-            # Python 3.11.3 and before, as in Debian 12, knows no filter.
-            archive.extractall(directory, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+            if hasattr(tarfile, "data_filter"):
+                archive.extractall(directory, filter="data")
+            else:  # Python 3.11.3 and before, as in Debian 12
+                archive.extractall(directory)
 
     def path(self, name):
         version, _, kind = name.partition("/")

@@ -30,8 +30,9 @@ NODES = (
 FIXES = (NONE, DROP_FORWARD, DROP_INPUT, BE_LIBERAL)
 
 
-def tried(mode, version, family, pairs):
+def tried(node, pairs):
     """Try these cases with these fixes, as far as they can be had there."""
+    mode, version, family = node
     cases = list({case.name: case for case, _fix in pairs}.values())
     selection = batch.select(cases, FIXES, place(), family, (mode, version, None), named=False)
     wanted = {(case.name, fix.name) for case, fix in pairs}
@@ -44,19 +45,19 @@ def tried(mode, version, family, pairs):
 def test_every_case_that_runs_there_is_as_expected(node):
     """Every case with every fix, each pair in one of the places."""
     chosen = cover.pairs(usual(all_=True, slow=False), FIXES, lambda case: NODES)
-    tallies = tried(*node, [(case, fix) for case, fix, where in chosen if where == node])
+    tallies = tried(node, [(case, fix) for case, fix, where in chosen if where == node])
     assert {(name, fix): tally.sample for (name, fix), tally in tallies.items() if not tally.good} == {}
     assert len({name for name, _fix in tallies}) > 50
 
 
 def test_the_drop_in_forward_does_not_protect_a_client_that_is_masqueraded():
     """kubernetes #117924: the answer is for the node itself, so it never comes to FORWARD."""
-    tallies = tried(*NODES[0], [(CASES["beyond-window"], fix) for fix in FIXES])
+    tallies = tried(NODES[0], [(CASES["beyond-window"], fix) for fix in FIXES])
     outcomes = {fix: tally.sample.verdict.outcome for (name, fix), tally in tallies.items() if name == "beyond-window"}
     assert outcomes == {"none": "reset", "drop-forward": "reset", "drop-input": "dropped", "be-liberal": "delivered"}
 
 
 def test_what_the_client_sends_is_forwarded_all_the_same():
-    tallies = tried(*NODES[0], [(CASES["without-nat"], DROP_FORWARD)])
+    tallies = tried(NODES[0], [(CASES["without-nat"], DROP_FORWARD)])
     assert tallies["without-nat", "drop-forward"].sample.verdict.outcome == "dropped"
     assert CASES["client-beyond-window"].about_answers is False

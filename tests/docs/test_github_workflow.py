@@ -93,7 +93,7 @@ def collect(words, *more):
     """Collect what a step's words run, as `sudo VARIABLE=value ./bootstrap pytest ...` would."""
     environment = {**os.environ, **dict([words[1].split("=")])}
     command = [sys.executable, "-m", *words[3:], "--collect-only", "-n0", *more]
-    return subprocess.run(command, cwd=WORKFLOW.parents[1], env=environment, capture_output=True, text=True, check=True)
+    return subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True)
 
 
 def test_the_nightly_run_leaves_nothing_to_a_seed():

@@ -14,7 +14,7 @@ from lab.topology.reader import load
 from lab.trial import probe, runner
 from lab.trial.setting import Setting
 from lab.vocabulary import Family
-from tests.support.command import pytest_in
+from tests.support.command import run_pytest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own-case.md").read_text()
 CASE_FILE, TEST_FILE, FIX_FILE, FIX_TEST_FILE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -66,7 +66,7 @@ def test_it_fails_where_the_page_says_so(change, fix, words, capsys):
 def test_so_does_its_own_test(pytester):
     pytester.makepyfile(fin_beyond_window=CASE_FILE, test_fin=TEST_FILE)
     pytester.syspathinsert()
-    pytest_in(pytester.path).assert_outcomes(passed=6)
+    run_pytest(pytester.path).assert_outcomes(passed=6)
 
 
 @pytest.mark.lab_kernel
@@ -75,7 +75,7 @@ def test_a_fix_is_tried_and_one_that_claims_too_much_fails(pytester, protection)
     source = FIX_FILE.replace("Protection.DROP_FORWARD", f"Protection.{protection}")
     pytester.makepyfile(drop_in_mangle=source, test_fix=FIX_TEST_FILE)
     pytester.syspathinsert()
-    done = pytest_in(pytester.path)
+    done = run_pytest(pytester.path)
     failed = 2 * (protection == "DROP_PREROUTING")
     done.assert_outcomes(passed=6 - failed, failed=failed)
 

@@ -17,7 +17,7 @@ from lab.cases import CASES
 from lab.fixes import FIXES, NONE
 from lab.topology.reader import parse
 from lab.vocabulary import Behaviour
-from tests.support.command import lab, pytest_in, python
+from tests.support.command import lab, python, run_pytest
 
 CHECKOUT = Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("catalogue", CHECKOUT / "docs" / "make" / "catalogue.py")
@@ -38,7 +38,7 @@ def test_the_topology_is_one():
 @pytest.mark.lab_kernel
 def test_the_example_test_passes(pytester):
     pytester.makepyfile(block("python"))
-    pytest_in(pytester.path).assert_outcomes(passed=3)
+    run_pytest(pytester.path).assert_outcomes(passed=3)
 
 
 @pytest.mark.lab_kernel
@@ -216,7 +216,7 @@ def test_a_run_leaves_its_last_results_and_nothing_else(tmp_path, state):
     places = {"HOME": tmp_path / "home", "TMPDIR": tmp_path / "tmp", "XDG_RUNTIME_DIR": tmp_path / "run"}
     for place in (*places.values(), tmp_path / "here"):
         place.mkdir()
-    environment = {name: None for name in os.environ if name.startswith("XDG_")}
+    environment: dict[str, str | None] = {name: None for name in os.environ if name.startswith("XDG_")}
     environment |= {name: str(place) for name, place in places.items()} | {"PYTHONDONTWRITEBYTECODE": "1"}
     if state:
         environment["XDG_STATE_HOME"] = str(tmp_path / state)
@@ -280,11 +280,11 @@ def test_completion_is_installed_for_the_shell(shell, tmp_path):
 def test_the_plugins_marks_and_options_are_those_that_are_told(pytester):
     marks = set(re.findall(r"`(\w+)(?:\(\.\.\.\))?`", re.findall(r"^The marks (.*) skip a test", README, re.M)[0]))
     assert marks == {"lab_needs_root", "lab_needs_tool", "lab_kernel_feature"}
-    known = pytest_in(pytester.path, "--markers").outlines
+    known = run_pytest(pytester.path, "--markers").outlines
     assert marks <= set(re.findall(r"^@pytest\.mark\.(\w+)", "\n".join(known), re.M))
     options = set(re.findall(r"`(--lab-[a-z-]+)`", README))
     assert options == {"--lab-keep", "--lab-shell-on-failure", "--lab-proxy-mode"}
-    helped = "\n".join(pytest_in(pytester.path, "--help").outlines)
+    helped = "\n".join(run_pytest(pytester.path, "--help").outlines)
     assert options <= set(re.findall(r"--lab-[a-z-]+", helped))
 
 

@@ -9,9 +9,9 @@ import pytest
 from lab.errors import InputError, LabError
 from lab.fabric.endpoints import KnownEndpoint, endpoint_ports
 from lab.fabric.lab import Lab
-from lab.kubernetes.parse import parse_objects
 from lab.topology.reader import load, parse, shipped
 from lab.vocabulary import Family
+from tests.support.objects import service
 
 from .conftest import rules
 
@@ -74,16 +74,9 @@ def test_draining_twice_and_a_family_that_was_not_built_are_refused():
 @pytest.mark.lab_kernel
 def test_services_that_claim_the_same_are_refused_before_any_rule_is_touched(lab):
     before = rules(lab)
-    other = parse_objects(
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "other"},
-            "spec": {"clusterIP": "192.168.0.2", "ports": [{"port": 80}]},
-        }
-    )
+    other = service("other", clusterIP="192.168.0.2")
     with pytest.raises(InputError, match=r"both claim 192\.168\.0\.2 80/tcp"):
-        lab.sync((*lab.services, *other), ())
+        lab.sync((*lab.services, other), ())
     assert rules(lab) == before
     assert len(lab.services) == 1
     assert len(listed(lab)) == 6
@@ -91,8 +84,8 @@ def test_services_that_claim_the_same_are_refused_before_any_rule_is_touched(lab
 
 @pytest.mark.lab_kernel
 def test_the_first_endpoint_of_a_service_without_slices_gets_one():
-    head, service, *_slices = SHIPPED["endpoints"].read_text().split("---\n")
-    with Lab(parse(f"{head}---\n{service}"), family=Family.IPV4) as lab:
+    head, web, *_slices = SHIPPED["endpoints"].read_text().split("---\n")
+    with Lab(parse(f"{head}---\n{web}"), family=Family.IPV4) as lab:
         assert "has no endpoints" in rules(lab)
         lab.endpoints.add("web", "10.0.3.2")
         assert list(lab.endpoints) == [KnownEndpoint("default/web", "10.0.3.2", ("80/TCP",), "ready", "server-3")]
@@ -114,16 +107,9 @@ def test_an_added_endpoint_is_on_the_node_that_it_is_linked_to_where_others_name
 
 
 def test_a_named_target_port_is_a_number_that_nothing_tells():
-    (service,) = parse_objects(
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "web"},
-            "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80, "targetPort": "http"}]},
-        }
-    )
+    web = service("web", clusterIP="10.96.0.1", ports=[{"port": 80, "targetPort": "http"}])
     with pytest.raises(InputError, match="default/web: nothing tells which port of a pod is named 'http'"):
-        endpoint_ports(service, ())
+        endpoint_ports(web, ())
 
 
 SECOND_NODE = """  second: {forwarding: true, proxy-mode: iptables, proxy-version: v1.29}

@@ -6,13 +6,12 @@ import asyncio
 import re
 
 import pytest
-import yaml
 
 from lab.errors import LabError
 from lab.fabric.lab import Lab
-from lab.kubernetes.objects import EndpointSlice, Service
 from lab.netns import parts
-from lab.vocabulary import ProxyMode
+from lab.vocabulary import Family, ProxyMode
+from tests.support.objects import endpoint_slice, service
 
 from .conftest import ADDRESSES, ask, connect, rules, servers
 from .test_changes import lost_packets, one_processor, words  # noqa: F401  a fixture
@@ -51,20 +50,10 @@ def with_many_beside(services, slices, endpoints):
     more_services, more_slices = [], []
     for number in range(BESIDE):
         name = f"beside-{number}"
-        spec = {"clusterIP": f"192.168.1.{number + 1}", "ports": [{"name": "http", "port": 80}]}
-        more_services.append(
-            Service.model_validate({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
-        )
+        ports = [{"name": "http", "port": 80}]
+        more_services.append(service(name, clusterIP=f"192.168.1.{number + 1}", ports=ports))
         addresses = [{"addresses": [f"10.9.{number}.{last + 1}"]} for last in range(endpoints)]
-        text = f"""
-            apiVersion: discovery.k8s.io/v1
-            kind: EndpointSlice
-            metadata: {{name: {name}, labels: {{kubernetes.io/service-name: {name}}}}}
-            addressType: IPv4
-            endpoints: {addresses}
-            ports: [{{name: http, port: 80}}]
-            """
-        more_slices.append(EndpointSlice.model_validate(yaml.safe_load(text)))
+        more_slices.append(endpoint_slice(name, addresses, Family.IPV4, target=80, ports=ports))
     return (*more_services, *services), (*more_slices, *slices)
 
 

@@ -7,8 +7,8 @@ import pytest
 from lab.kubeproxy import ProxyOptions, changes, find_release
 from lab.kubeproxy.services import service_ports
 from lab.kubeproxy.stale_flows import NOTHING, flows_to_opened_ports, stale_flows
-from lab.kubernetes.parse import parse_objects
 from lab.vocabulary import Family
+from tests.support.objects import endpoint_slice, service
 
 VIP, OUTSIDE, BALANCER = "10.96.0.1", "203.0.113.1", "203.0.113.2"
 NODE, FOREIGN = ("192.0.2.7", 30053), ("198.51.100.9", 30053)
@@ -40,29 +40,14 @@ every_version = pytest.mark.parametrize("version", VERSIONS)
 def state(endpoints, options, *, protocol="UDP", port=8080, services=1, slices=1, **spec):
     """One service with endpoints by their last byte; a text after it is their state."""
     kept = {"ready": (True, True, False), "draining": (False, True, True), "failing": (False, False, False)}
-    status = spec.pop("status", {})
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "dns"},
-        "spec": {"clusterIP": VIP, "ports": [{"port": 53, "protocol": protocol, **spec.pop("ports", {})}], **spec},
-        "status": status,
-    }
+    ports = [{"port": 53, "protocol": protocol, **spec.pop("ports", {})}]
+    objects = [service("dns", ports=ports, **{"clusterIP": VIP, **spec})][:services]
     made = []
     for number, condition in endpoints.items():
         ready, serving, terminating = kept[condition]
         conditions = {"ready": ready, "serving": serving, "terminating": terminating}
         made.append({"addresses": [f"10.244.0.{number}"], "conditions": conditions})
-    piece = {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {"name": "dns-1", "labels": {"kubernetes.io/service-name": "dns"}},
-        "addressType": "IPv4",
-        "endpoints": made,
-        "ports": [{"protocol": protocol, "port": port}],
-    }
-    objects = parse_objects(service)[:services]
-    pieces = parse_objects(piece)[:slices]
+    pieces = [endpoint_slice("dns", made, Family.IPV4, target=port, ports=[{"protocol": protocol}])][:slices]
     return service_ports(objects, pieces, options), pieces
 
 
@@ -85,7 +70,7 @@ ALL = {
     "type": "LoadBalancer",
     "ports": {"nodePort": 30053},
     "externalIPs": [OUTSIDE],
-    "status": {"loadBalancer": {"ingress": [{"ip": BALANCER}]}},
+    "ingress": [{"ip": BALANCER}],
 }
 
 

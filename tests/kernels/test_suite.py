@@ -6,7 +6,7 @@ from lab.kernels import suite
 from lab.kernels.guest import GuestRun
 from lab.kernels.kernel import Kernel
 from lab.kernels.suite import passed_on
-from tests.support.command import pytest_in
+from tests.support.command import run_pytest
 
 
 def test_what_is_passed_on():
@@ -30,7 +30,7 @@ def guests(monkeypatch, pytester):
         monkeypatch.setenv("LAB_RESULTS", str(results))
         assert place.startswith("/mnt/lab/project")
         words = command[command.index("pytest") + 1 :]
-        done = pytest_in(pytester.path, *[word.replace("/mnt/lab/project", str(pytester.path)) for word in words])
+        done = run_pytest(pytester.path, *[word.replace("/mnt/lab/project", str(pytester.path)) for word in words])
         files = {path.name: path.read_bytes() for path in results.iterdir()}
         failure = fates.get(kernel.name, "")
         return GuestRun(

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from lab.kubernetes.parse import parse_objects
 from lab.vocabulary import Family
+from tests.support.objects import endpoint_slice, service
 
 
 class World:
@@ -38,17 +38,11 @@ class World:
     def add(self, name, endpoints=(), *, ports=None, status=(), namespace="default", **spec):
         """Add a service; an endpoint is its number, or a mapping with ``n`` and parts of an Endpoint."""
         number = len(self.services) + 1
-        spec = {"clusterIP": self.vip(number), "ports": ports or [{"port": 80}], **spec}
-        document = {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": name, "namespace": namespace},
-            "spec": spec,
-            "status": {"loadBalancer": {"ingress": list(status)}},
-        }
-        self.services += parse_objects(document)
+        ports = ports or [{"port": 80}]
+        spec = {"clusterIP": self.vip(number), **spec}
+        self.services.append(service(name, namespace=namespace, ports=ports, ingress=status, **spec))
         if endpoints:
-            self.slice(name, endpoints, ports=spec["ports"], namespace=namespace)
+            self.slice(name, endpoints, ports=ports, namespace=namespace)
         return self
 
     def slice(self, name, endpoints, *, ports=({"port": 80},), namespace="default"):
@@ -57,19 +51,9 @@ class World:
             parts = endpoint if isinstance(endpoint, dict) else {"n": endpoint}
             rest = {key: value for key, value in parts.items() if key != "n"}
             made.append({"addresses": [self.pod(parts["n"])], "nodeName": "node", **rest})
-        document = {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "name": f"{name}-{len(self.endpoint_slices)}",
-                "namespace": namespace,
-                "labels": {"kubernetes.io/service-name": name},
-            },
-            "addressType": "IPv4" if self.family is Family.IPV4 else "IPv6",
-            "endpoints": made,
-            "ports": [{"name": p.get("name", ""), "protocol": p.get("protocol", "TCP"), "port": 8080} for p in ports],
-        }
-        self.endpoint_slices += parse_objects(document)
+        number = len(self.endpoint_slices)
+        options = {"name": f"{name}-{number}", "namespace": namespace, "ports": ports}
+        self.endpoint_slices.append(endpoint_slice(name, made, self.family, target=8080, **options))
 
 
 @pytest.fixture

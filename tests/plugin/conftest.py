@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import command as processes
+from tests.support.command import run_pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -47,7 +47,7 @@ class Project:
     def run_pytest(self, *arguments, start=(), **more):
         if start or more:
             return self.run(*self.command(*arguments, start=start), **more)
-        return processes.pytest_in(self.path, "-Werror", *arguments)
+        return run_pytest(self.path, "-Werror", *arguments)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import subprocess
 import pytest
 
 from lab.netns import Namespace
+from tests.support import cover
 
 pytestmark = [pytest.mark.lab_kernel, pytest.mark.lab_needs_tool("ip", "nft")]
 
@@ -142,7 +143,10 @@ def test_whole_run(unchanged, machine, start_lab):
     assert process.returncode == 0, output + errors
 
 
-@pytest.mark.parametrize("options", [("--backend", "legacy"), ("--proxy-mode", "nftables"), ("--family", "ipv6")])
+WAYS = (("--backend", "legacy"), ("--proxy-mode", "nftables"), ("--family", "ipv6"))
+
+
+@pytest.mark.parametrize("options", cover.some(WAYS, of="options"))
 def test_whole_run_another_way(unchanged, machine, start_lab, options):
     with unchanged(), machine():
         process = start_lab("run", "beyond-window", *options)

@@ -20,7 +20,7 @@ SEED = 74839
 @pytest.fixture
 def kills(start, tmp_path, at_full_length):
     directory = tmp_path / "temporary"
-    count = 50 if at_full_length else 10
+    count = 50 if at_full_length else 5
     killer = os.path.join(os.path.dirname(__file__), "killer.py")
     process = start(
         *("unshare", "--user", "--map-root-user", "--net", "--mount"),

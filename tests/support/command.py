@@ -39,7 +39,7 @@ def lab(
     return python("-m", "lab", *arguments, given=given, directory=directory, **{"COLUMNS": "120", **environment})
 
 
-def pytest_in(directory: Path, *arguments: str | Path) -> pytest.RunResult:
+def run_pytest(directory: Path, *arguments: str | Path) -> pytest.RunResult:
     """Run pytest in a directory of its own, and return what pytester's own way to run it returns."""
     begun = time.monotonic()
     done = python("-m", "pytest", "-pno:cacheprovider", *arguments, directory=directory)

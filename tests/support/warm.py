@@ -20,8 +20,7 @@ import socket
 import sys
 import threading
 import types
-from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TypedDict
 
 MODULES = (
     "asyncio", "concurrent.futures", "email.message", "jinja2", "multiprocessing", "pydantic", "pyroute2", "pytest",
@@ -48,7 +47,7 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             server.close()
-            end(become, json.loads(message), streams.tolist())
+            end(json.loads(message), streams.tolist())
         for stream in streams:
             os.close(stream)
         server.send(str(child).encode())
@@ -56,16 +55,24 @@ def main() -> None:
         server.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def become(asked: dict[str, object], streams: list[int]) -> None:
+class Asked(TypedDict):
+    """What :mod:`tests.support.command` sends: beside it come the three standard streams."""
+
+    command: list[str]
+    directory: str
+    environment: dict[str, str]
+
+
+def become(asked: Asked, streams: list[int]) -> None:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    os.chdir(str(asked["directory"]))
+    os.chdir(asked["directory"])
     os.environ.clear()
-    os.environ.update(asked["environment"])  # type: ignore[call-overload]
+    os.environ.update(asked["environment"])
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     sys.path[0] = os.getcwd()
-    kind, *words = asked["command"]  # type: ignore[misc]
+    kind, *words = asked["command"]
     if kind == "-m":
         sys.argv = words
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)
@@ -79,11 +86,11 @@ def become(asked: dict[str, object], streams: list[int]) -> None:
         runpy.run_path(kind, run_name="__main__")
 
 
-def end(run: Callable[..., None], *arguments: object) -> NoReturn:
-    """Run it and end the process as Python does, but for taking its modules apart: a third of the time."""
+def end(asked: Asked, streams: list[int]) -> NoReturn:
+    """Become it and end the process as Python does, but for taking its modules apart: a third of the time."""
     code = 0
     try:
-        run(*arguments)
+        become(asked, streams)
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
         if isinstance(leaving.code, str):
@@ -92,7 +99,7 @@ def end(run: Callable[..., None], *arguments: object) -> NoReturn:
         sys.excepthook(*sys.exc_info())
         code = 1
     finally:
-        threading._shutdown()
+        threading._shutdown()  # type: ignore[attr-defined] # waits for threads, as Python itself does
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

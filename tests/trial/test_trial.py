@@ -73,7 +73,8 @@ def name(value):
 
 @pytest.mark.parametrize(("case", "fix", "place"), cover.pairs(QUICK, list(FIXES.values()), places), ids=name)
 def test_every_case_with_every_fix_gives_what_this_kernel_is_expected_to_give(case, fix, place, answers):
-    check(case, fix, *place, answers)
+    kind, family = place
+    check(case, fix, kind, family, answers)
 
 
 @pytest.mark.parametrize(("kind", "family"), EVERYWHERE, ids=str)

@@ -22,12 +22,12 @@ from typing import NamedTuple
 import pytest
 
 from lab.fabric.lab import Lab
-from lab.kubernetes.parse import parse_objects
 from lab.topology.model import End, Host, Link, Route, Topology
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
 from lab.vocabulary import Backend, Family, ProxyMode
 from tests.support.asking import PORT, Network
+from tests.support.objects import ONE_PORT, endpoint_slice, service
 
 SOURCES = 24  # addresses of the host outside
 PODS = 4
@@ -70,34 +70,16 @@ class Objects:
         self.services = []
         self.endpoint_slices = []
 
-    def add(self, name, endpoints=(), *, ports=({"port": 80},), status=(), target=PORT, **spec):
+    def add(self, name, endpoints=(), *, ports=ONE_PORT, status=(), target=PORT, **spec):
         """Add a service.
 
         :param endpoints: an address, on the node ``node``, or an Endpoint with an address and its other fields.
         :param status: its load balancer's addresses.
         :param target: the endpoints' port.
         """
-        document = {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": name, "namespace": "default"},
-            "spec": {"ports": list(ports), **spec},
-            "status": {"loadBalancer": {"ingress": [{"ip": ip} for ip in status]}},
-        }
-        self.services += parse_objects(document)
-        document = {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "name": name,
-                "namespace": "default",
-                "labels": {"kubernetes.io/service-name": name},
-            },
-            "addressType": "IPv4" if self.family is Family.IPV4 else "IPv6",
-            "endpoints": list(endpoints),
-            "ports": [{"name": p.get("name", ""), "protocol": p.get("protocol", "TCP"), "port": target} for p in ports],
-        }
-        self.endpoint_slices += parse_objects(document)
+        ingress = [{"ip": ip} for ip in status]
+        self.services.append(service(name, ports=ports, ingress=ingress, **spec))
+        self.endpoint_slices.append(endpoint_slice(name, endpoints, self.family, target=target, ports=ports))
 
 
 class Cluster(Objects):
