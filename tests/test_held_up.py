@@ -13,7 +13,9 @@ import pytest
 from lab import trial
 from lab.cases import find
 from lab.cases.case import always, on_every_kernel
+from lab.errors import HeldUpWarning
 from lab.fixes import NONE
+from lab.stage.datagrams import Datagrams
 from lab.topology.reader import load
 from lab.trial import Setting
 from lab.verdict import Outcome
@@ -88,6 +90,20 @@ def test_one_that_was_held_up_twice_has_no_result():
     first, count = said.splitlines()
     assert first.startswith("HeldUpError: the machine kept the trial from running for ")
     assert count == "2"
+
+
+def test_a_datagrams_entry_that_lost_a_clash_lives_for_a_second_only(monkeypatch):
+    case = find("dns-race-two-endpoints")
+    setting = Setting(case, NONE, load(case.topology), Family.IPV4)
+    release, held_up = Datagrams.release, [1.5]
+
+    def slowly(stage, *packets):
+        release(stage, *packets)
+        time.sleep(held_up.pop() if held_up else 0)
+
+    monkeypatch.setattr(Datagrams, "release", slowly)
+    with pytest.warns(HeldUpWarning, match=r"kept the trial from running for \d\.\d s, .* went on: leaked \(NEW, "):
+        assert asyncio.run(trial.run(setting, Behaviour.IGNORES_LATE)).as_expected
 
 
 def test_an_end_that_failed_while_the_other_was_waited_for_is_asked(monkeypatch):
