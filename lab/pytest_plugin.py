@@ -126,7 +126,7 @@ class TrialRunner:
         """
         from lab import cases
         from lab.campaign import select
-        from lab.trial import HeldUpError, say_again
+        from lab.trial import HeldUpError, in_doubt, say_again
 
         said = {
             "fix": fix,
@@ -148,10 +148,14 @@ class TrialRunner:
         with _missing_is_skipped():
             behaviour = _behaviour(self._item.config, setting.family)
             try:
-                return self._try(setting, behaviour)
-            except HeldUpError as held_up:
+                result = self._try(setting, behaviour)
+            except HeldUpError as error:
+                say_again(setting, str(error))
+            else:
+                if not (held_up := in_doubt(result)):
+                    return result
                 say_again(setting, held_up)
-                return self._try(setting, behaviour)
+            return self._try(setting, behaviour)
 
     def _try(self, setting: Setting, behaviour: Behaviour) -> Result:
         self.close()

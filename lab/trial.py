@@ -39,7 +39,7 @@ _LASTING: Final = (InputError, MissingError, MachineError)  # what comes of thes
 
 
 class HeldUpError(LabError):
-    """The machine kept a trial from running for so long that what came of it may be the clock's doing: try it again."""
+    """A trial failed, and the machine had kept it from running: that may be the clock's doing, so try it again."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +234,7 @@ async def act(play: Callable[[Any], Awaitable[None]], stage: Scene, keep: Keep =
 
     :param keep: is given what was seen, also where an error ends the play.
     :raises LabError: something was waited for in vain, or an instrument failed.
+    :raises HeldUpError: so it did, and the machine had kept the trial from running.
     :raises MissingError: the machine lacks what the case needs.
     :raises InputError: the topology cannot play it.
     """
@@ -247,21 +248,12 @@ async def act(play: Callable[[Any], Awaitable[None]], stage: Scene, keep: Keep =
         with contextlib.suppress(LabError, OSError):  # the first failure is the one to be told
             seen = stage.finish()
             keep(seen)
-        if seen is not None and isinstance(error, LabError) and not isinstance(error, _LASTING):
-            _check_punctual(seen, str(error))
+        if seen is not None and seen.disturbed and isinstance(error, LabError) and not isinstance(error, _LASTING):
+            raise HeldUpError(f"{seen.disturbed}: {error}") from error
         raise
     timeline = stage.finish()
     keep(timeline)
     return timeline
-
-
-def _check_punctual(timeline: Timeline, came: str) -> None:
-    """Refuse to conclude anything from what came of a trial that was kept from running.
-
-    :raises HeldUpError: it was.
-    """
-    if timeline.disturbed:
-        raise HeldUpError(f"{timeline.disturbed}: {came}")
 
 
 def judge(setting: Setting, behaviour: Behaviour, timeline: Timeline) -> Result:
@@ -279,13 +271,26 @@ async def run(setting: Setting, behaviour: Behaviour, keep: Keep = _forget) -> R
     :raises LabError: the trial could not be run; says why.
     """
     try:
-        return await _run_once(setting, behaviour, keep)
-    except HeldUpError as held_up:
+        result = await _run_once(setting, behaviour, keep)
+    except HeldUpError as error:
+        say_again(setting, str(error))
+    else:
+        if not (held_up := in_doubt(result)):
+            return result
         say_again(setting, held_up)
-        return await _run_once(setting, behaviour, keep)
+    return await _run_once(setting, behaviour, keep)
 
 
-def say_again(setting: Setting, held_up: HeldUpError) -> None:
+def in_doubt(result: Result) -> str:
+    """Return what came of a trial that was not as expected, and was kept from running; empty for all others."""
+    if result.as_expected or not result.timeline.disturbed:
+        return ""
+    verdict = result.verdict
+    came = (f"{verdict.outcome} ({verdict.decided_by})", *verdict.disagreements)
+    return f"{result.timeline.disturbed}: {'; '.join(came)}"
+
+
+def say_again(setting: Setting, held_up: str) -> None:
     """Warn that a trial is tried once more; that is nobody's error, whatever else is to be done with warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", HeldUpWarning)
@@ -302,16 +307,10 @@ async def run_in(lab: Lab, setting: Setting, behaviour: Behaviour, keep: Keep = 
 
     The one way in which a trial is run: for the command, for pytest and in guests.
 
-    :raises HeldUpError: it was not as expected, and the machine kept it from running.
     :raises LabError: and others, as :func:`act`.
     """
     case = setting.case
     for feature in case.needs:
         require(feature)
     stage = case.stage(lab, setting.players, setting.family, behaviour)
-    result = judge(setting, behaviour, await act(case.play, stage, keep))
-    if not result.as_expected:
-        verdict = result.verdict
-        came = (f"{verdict.outcome} ({verdict.decided_by})", *verdict.disagreements)
-        _check_punctual(result.timeline, "; ".join(came))
-    return result
+    return judge(setting, behaviour, await act(case.play, stage, keep))
