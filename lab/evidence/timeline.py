@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 #: (struct ip_conntrack_stat, include/linux/netfilter/nf_conntrack_common.h).
 LOSING: Final = ("insert_failed", "drop", "early_drop", "clash_resolve", "chain_toolong")
 
-#: In seconds: half of what the lab's own bounds are, and of what an entry has left after each accepted RST, whatever
-#: its state (TCP_CONNTRACK_CLOSE, by nf_conntrack_tcp_packet in net/netfilter/nf_conntrack_proto_tcp.c).
-_TOO_LONG: Final = 5.0
+#: In seconds: half of the shortest life of an entry, which is that of a datagram's that lost a clash
+#: (nf_ct_resolve_clash_harder, net/netfilter/nf_conntrack_core.c). After each accepted RST an entry has 10 s left,
+#: whatever its state (TCP_CONNTRACK_CLOSE, nf_conntrack_proto_tcp.c), and the lab's own bounds are 10 s.
+_TOO_LONG: Final = 0.5
 
 # Destination unreachable: RFC 792; RFC 4443, 3.1.
 _UNREACHABLE: Final = {ICMP: 3, ICMPV6: 1}
@@ -237,7 +238,7 @@ class Timeline:
         """Why what was seen may be the clock's doing and not that of what is tried; empty where it is not."""
         if self.held_up < _TOO_LONG:
             return ""
-        return f"the machine kept the trial from running for {self.held_up:.0f} s, while all time-outs went on"
+        return f"the machine kept the trial from running for {self.held_up:.1f} s, while all time-outs went on"
 
     def judgement_of(self, packet: Packet) -> Judged | None:
         """Return what conntrack made of a packet: at the node, or where it came to another one only, there.

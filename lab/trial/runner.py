@@ -36,7 +36,7 @@ _LASTING: Final = (InputError, MissingError, MachineError)  # what comes of thes
 
 
 class HeldUpError(LabError):
-    """The machine kept a trial from running for so long that what came of it may be the clock's doing: try it again."""
+    """A trial failed, and the machine had kept it from running: that may be the clock's doing, so try it again."""
 
 
 async def carry_out(steps: Callable[[], Awaitable[None]], scenario: Scenario[E], keep: Keep = _forget) -> E:
@@ -46,6 +46,7 @@ async def carry_out(steps: Callable[[], Awaitable[None]], scenario: Scenario[E],
 
     :param keep: is given what was seen, also where an error ends the steps.
     :raises LabError: something was waited for in vain, or an instrument failed.
+    :raises HeldUpError: so it did, and the machine had kept the trial from running.
     :raises MissingError: the machine lacks what the case needs.
     :raises InputError: the topology cannot run it.
     """
@@ -59,21 +60,12 @@ async def carry_out(steps: Callable[[], Awaitable[None]], scenario: Scenario[E],
         with contextlib.suppress(LabError, OSError):  # the first failure is the one to be told
             seen = scenario.finish()
             keep(seen)
-        if seen is not None and isinstance(error, LabError) and not isinstance(error, _LASTING):
-            _check_punctual(seen, str(error))
+        if seen is not None and seen.disturbed and isinstance(error, LabError) and not isinstance(error, _LASTING):
+            raise HeldUpError(f"{seen.disturbed}: {error}") from error
         raise
     timeline = scenario.finish()
     keep(timeline)
     return timeline
-
-
-def _check_punctual(timeline: Timeline, came: str) -> None:
-    """Refuse to conclude anything from what came of a trial that was kept from running.
-
-    :raises HeldUpError: it was.
-    """
-    if timeline.disturbed:
-        raise HeldUpError(f"{timeline.disturbed}: {came}")
 
 
 def judge(setting: Setting, behaviour: Behaviour, timeline: Timeline) -> Result:
@@ -102,13 +94,26 @@ async def run(setting: Setting, behaviour: Behaviour, keep: Keep = _forget, buil
     :raises LabError: the trial could not be run; says why.
     """
     try:
-        return await _run_once(setting, behaviour, keep, build)
-    except HeldUpError as held_up:
+        result = await _run_once(setting, behaviour, keep, build)
+    except HeldUpError as error:
+        _warn_of_another(setting, str(error))
+    else:
+        if not (held_up := _in_doubt(result)):
+            return result
         _warn_of_another(setting, held_up)
-        return await _run_once(setting, behaviour, keep, build)
+    return await _run_once(setting, behaviour, keep, build)
 
 
-def _warn_of_another(setting: Setting, held_up: HeldUpError) -> None:
+def _in_doubt(result: Result) -> str:
+    """Return what came of a trial that was not as expected, and was kept from running; empty for all others."""
+    if result.as_expected or not result.timeline.disturbed:
+        return ""
+    verdict = result.verdict
+    came = (f"{verdict.outcome} ({verdict.decided_by})", *verdict.disagreements)
+    return f"{result.timeline.disturbed}: {'; '.join(came)}"
+
+
+def _warn_of_another(setting: Setting, held_up: str) -> None:
     """Warn that a trial is tried once more; that is nobody's error, whatever else is to be done with warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", HeldUpWarning)
@@ -118,16 +123,11 @@ def _warn_of_another(setting: Setting, held_up: HeldUpError) -> None:
 async def _run_once(setting: Setting, behaviour: Behaviour, keep: Keep, build: Build) -> Result:
     """Do so once.
 
-    :raises HeldUpError: it was not as expected, and the machine kept it from running.
+    :raises HeldUpError: it failed, and the machine had kept it from running.
     """
     case = setting.case
     for feature in case.needs:
         require(feature)
     with build(setting) as lab:
         scenario = case.scenario(lab, setting.roles, setting.family, behaviour)
-        result = judge(setting, behaviour, await carry_out(partial(case.steps, scenario), scenario, keep))
-    if not result.as_expected:
-        verdict = result.verdict
-        came = (f"{verdict.outcome} ({verdict.decided_by})", *verdict.disagreements)
-        _check_punctual(result.timeline, "; ".join(came))
-    return result
+        return judge(setting, behaviour, await carry_out(partial(case.steps, scenario), scenario, keep))
