@@ -40,12 +40,11 @@ LEVEL = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.spl
 #: Plain data in, plain data or text out.
 PURE = {room for room, floor in LEVEL.items() if floor <= LEVEL["report"]}
 
-#: The pure rooms' only doors to a kernel: a scratch namespace in which rules are loaded to see what comes of them.
+#: The pure rooms' only door to a kernel: a scratch namespace in which rules are loaded to see what comes of them.
 DOORS = {
     ("lab.rules.scratch", "lab.netns"),
     ("lab.rules.scratch", "lab.netns.nfacct"),
     ("lab.rules.scratch", "lab.netns.userns"),
-    ("lab.rules.check", "lab.netns"),
 }
 
 #: What only a kernel's rooms have a use for.
@@ -54,7 +53,7 @@ OF_KERNELS = {"asyncio", "ctypes", "nftables", "pyroute2", "scapy", "select", "s
 LONGEST_FILE, LONGEST_CLASS, LONGEST_FUNCTION = 399, 250, 50
 
 #: What is longer, and how long it is today. Nothing is added, and what has become shorter is written down so.
-TOO_LONG = {}
+TOO_LONG: dict[str, int] = {}
 
 
 class Import(NamedTuple):

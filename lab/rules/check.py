@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 from lab.errors import InputError, InputWarning, LabError
 from lab.kubeproxy.faults import FaultError
 from lab.kubeproxy.jumps import kubelets_chains
-from lab.netns import NftError
 from lab.rules import dump, json_dump, read_dump
 from lab.rules.causes import Explanation, Search
 from lab.rules.diff import Comparing, Comparison, alike, compare, sharing, unlike
@@ -23,7 +22,7 @@ from lab.rules.expected import expected
 from lab.rules.leftovers import leftover, without_kubelets, without_leftovers, without_waste
 from lab.rules.other_releases import releases
 from lab.rules.restored import UnknownFormError
-from lab.rules.scratch import listed, saved_uncounted
+from lab.rules.scratch import RefusedError, listed, saved_uncounted
 from lab.rules.services import only_of, services_in
 from lab.rules.side import Side
 from lab.vocabulary import ProxyMode
@@ -86,7 +85,7 @@ def read_node(text: str, source: str, proxy: Proxy) -> Node:
     given = json_dump.read(text, source, family)
     try:
         listing = listed(given.objects, family)
-    except NftError as error:
+    except RefusedError as error:
         cure = f"give what 'nft list ruleset' prints, without -j: {error}"
         raise InputError("nft's JSON, but it cannot be loaded here", source=source, cure=cure) from None
     found = read_dump.read(listing, source, family).without_comments()

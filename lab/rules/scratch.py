@@ -7,8 +7,9 @@ import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
+from lab.errors import LabError
 from lab.kubeproxy.nftables import table_of
-from lab.netns import Namespace, Nft, Xtables, nfacct, userns
+from lab.netns import Namespace, Nft, NftError, Xtables, nfacct, userns
 from lab.vocabulary import ProxyMode
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 _COUNTERS: Final = re.compile(r"^\[\d+:\d+\] ", re.MULTILINE)
 _ACCOUNT: Final = re.compile(r" -m nfacct --nfacct-name \S+")
 _TIMES: Final = re.compile(r"^# (Generated|Completed) .*\n", re.MULTILINE)
+
+
+class RefusedError(LabError):
+    """The kernel or libnftables refused what was to be loaded; the words are nft's."""
 
 
 def saved(proxy: Proxy) -> str:
@@ -47,11 +52,14 @@ def listed(objects: Sequence[object], family: Family) -> str:
     """Load what ``nft -j list`` printed of kube-proxy's table and return what ``nft list table`` gives back of it.
 
     :raises MissingError: libnftables is not installed.
-    :raises LabError: the kernel or libnftables refused it.
+    :raises RefusedError: the kernel or libnftables refused it.
     """
     with closing(_namespace()) as namespace, closing(Nft(namespace)) as nft:
-        nft.add(objects)
-        return nft.run(f"list table {table_of(family)}")
+        try:
+            nft.add(objects)
+            return nft.run(f"list table {table_of(family)}")
+        except NftError as error:
+            raise RefusedError(str(error)) from error
 
 
 def _namespace() -> Namespace:
