@@ -94,7 +94,7 @@ class HeldUpWarning(LabWarning):
 
 
 def warn(words: str, kind: type[LabWarning] = InputWarning) -> None:
-    """Tell whoever uses the lab something, first of all that a part of what was given is not used.
+    """Warn whoever uses the lab, first of all that a part of what was given is not used.
 
     The command tells it on stderr, pytest in its summary.
     """
@@ -104,7 +104,7 @@ def warn(words: str, kind: type[LabWarning] = InputWarning) -> None:
 
 
 def tell_warnings() -> None:
-    """Have each warning of the lab's be one line on stderr, as the command's errors are."""
+    """Print each warning of the lab's as one line on stderr, as the command's errors are."""
     import warnings
 
     formatted = warnings.formatwarning
@@ -187,7 +187,7 @@ def told(error: OSError) -> MachineError:
 
 
 def raise_if_of_machine(error: OSError) -> None:
-    """Let nobody take for an error of a connection what the machine's want of descriptors or memory has caused.
+    """Raise the machine's want of descriptors or memory, which is no error of a connection.
 
     :raises MachineError: it is one of these.
     """
@@ -196,7 +196,7 @@ def raise_if_of_machine(error: OSError) -> None:
 
 
 def raise_if_exhausted(error: LabError | OSError) -> None:
-    """Let nobody take for a lack of the machine what a limit, or something that is used up, has caused.
+    """Raise what a limit, or something that is used up, has caused: it is no lack of the machine.
 
     :raises ExhaustedError: it is one of these.
     """
@@ -215,7 +215,7 @@ def _limit(kind: str, allows: str, cure: str) -> str:
 
 
 def _is_procfs(place: str) -> bool:
-    """Tell whether a file is the kernel's word on this process, which is missing only where /proc is."""
+    """Return whether a file is the kernel's account of this process, which is missing only where /proc is."""
     return place.startswith(("/proc/self/", "/proc/thread-self/"))
 
 

@@ -31,7 +31,7 @@ _NODES: Final = {
 
 
 def story(case: AnyCase, last: Sequence[Remembered]) -> Iterator[Text | Table]:
-    """Tell a case: its title, its story, its threads, what is expected on a node without a drop of its own, what came.
+    """Show a case: its title, its story, its threads, what is expected on a node without a drop of its own, what came.
 
     :param last: what came of it when it was run last.
     """
@@ -69,7 +69,7 @@ def _expected(case: AnyCase) -> dict[str, dict[Behaviour, dict[str, Expectation]
 
 
 def _came(last: Sequence[Remembered]) -> Iterator[Text | Table]:
-    """Tell what came of a case: a table for each run of which something is left, the newest first."""
+    """Report what came of a case: a table for each run of which something is left, the newest first."""
     known = {fix: place for place, fix in enumerate(FIXES)}
     by_run = sorted(last, key=lambda one: (-one.when, _place(one), known.get(one.trial.fix, len(known))))
     for (_when, place), group in itertools.groupby(by_run, key=lambda one: (one.when, _place(one))):
@@ -87,7 +87,7 @@ def _came(last: Sequence[Remembered]) -> Iterator[Text | Table]:
 
 
 def _place(one: Remembered) -> str:
-    """Tell when and where a trial was run."""
+    """Return when and where a trial was run."""
     trial = one.trial
     day = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.when))
     backend = f" by {trial.backend}" if trial.backend else ""

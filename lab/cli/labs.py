@@ -206,10 +206,10 @@ def _change_endpoints(word: Word, service: str, address: str, lab: str | None, k
 
 
 @app.command(
-    short_help="Say what this machine has and lacks for a lab.", epilog=examples("lab doctor", "lab doctor --json")
+    short_help="Report what this machine has and lacks for a lab.", epilog=examples("lab doctor", "lab doctor --json")
 )
 def doctor(json: JsonFlag = False) -> None:
-    """Say what this machine has and lacks for a lab, and whether it is itself a node with the bug.
+    """Report what this machine has and lacks for a lab, and whether it is itself a node with the bug.
 
     Nothing is changed. Exit code: 0 when a lab can run here, 1 when something necessary is missing.
     """

@@ -73,7 +73,7 @@ class _Errors(io.FileIO):
 
 @contextmanager
 def checked() -> Iterator[None]:
-    """Let the command print within the block; at its end everything is written, or that fails.
+    """Check at the end of the block that everything printed within it is written.
 
     :raises ReaderGoneError: whoever read standard output has gone.
     :raises OutputError: standard output cannot be written.

@@ -112,7 +112,7 @@ def _open(form: str, path: str) -> _Output:
 
 
 def _is_stdout(path: str) -> bool:
-    """Tell whether a name, such as /dev/stdout, is one of what standard output goes to."""
+    """Return whether a name, such as /dev/stdout, is one of what standard output goes to."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.stat(path), os.fstat(1))
     return False

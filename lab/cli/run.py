@@ -222,14 +222,14 @@ def _catalogue_json() -> str:
 
 
 @app.command(
-    short_help="Tell a case's story, what is expected of it, and what came of it.",
+    short_help="Show a case's story, what is expected of it, and what came of it.",
     epilog=examples("lab show beyond-window", "lab show upstream-regression", "lab show retried --json"),
 )
 def show(
     case: Annotated[str, typer.Argument(help="From `lab list`.", autocompletion=complete(case_names))],
     json: JsonFlag = False,
 ) -> None:
-    """Tell a case's story, where people met it, and what is expected of it by kernel behaviour and fix.
+    """Show a case's story, where people met it, and what is expected of it by kernel behaviour and fix.
 
     And what came of it when it was run last on this machine, with each fix: `lab run` keeps that below $XDG_STATE_HOME.
     """

@@ -111,7 +111,7 @@ class ProxyOptions:
             raise InputError(f"kube-proxy {self.version} has no {mode} mode", cure=cure)
 
     def gate(self, name: str, *, default: bool) -> bool:
-        """Say whether a feature gate is on."""
+        """Return whether a feature gate is on."""
         return dict(self.feature_gates).get(name, default)
 
     @property
@@ -169,7 +169,7 @@ class ProxyOptions:
         return tuple(address for address in addresses if any(ip_address(address) in cidr for cidr in cidrs))
 
     def drops_invalid(self, mode: ProxyMode) -> bool:
-        """Say whether the drop of what is INVALID is written."""
+        """Return whether the drop of what is INVALID is written."""
         release = self.release
         if mode is ProxyMode.NFTABLES and changes.NFT_FORGETS_INVALID in release:
             return False
@@ -211,12 +211,12 @@ class ProxyOptions:
         return "127.0.0.0/8" if self.family is Family.IPV4 else "::1/128"
 
     def inside(self, cidrs: Iterable[str]) -> bool:
-        """Say whether the node's own address, as kube-proxy knows it, is in one of the ranges."""
+        """Return whether the node's own address, as kube-proxy knows it, is in one of the ranges."""
         address = self.primary_address
         if self.dual_stack and changes.NODE_IP_OF_FAMILY not in self.release:
             address = "0.0.0.0" if self.family is Family.IPV4 else "::"  # noqa: S104 - nothing is bound to it
         return address is not None and any(ip_address(address) in ip_network(cidr) for cidr in cidrs)
 
     def of_family(self, address: str) -> bool:
-        """Say whether an address or CIDR is of this family."""
+        """Return whether an address or CIDR is of this family."""
         return (":" in address) == (self.family is Family.IPV6)

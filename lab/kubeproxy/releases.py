@@ -42,7 +42,7 @@ class Release:
         return f"v1.{self.minor}{'' if self.patch is None else f'.{self.patch}'}{self.suffix}"
 
     def has_mode(self, mode: ProxyMode) -> bool:
-        """Say whether it has a proxy mode."""
+        """Return whether it has a proxy mode."""
         return mode is not ProxyMode.NFTABLES or NFT_ALPHA in self
 
     def first_with(self, change: Change) -> str:

@@ -178,7 +178,7 @@ def _targets(
 
 
 def counts(endpoint_slice: EndpointSlice, options: ProxyOptions) -> bool:
-    """Say whether kube-proxy reads a slice: it is of the family, and no label keeps it away."""
+    """Return whether kube-proxy reads a slice: it is of the family, and no label keeps it away."""
     if endpoint_slice.address_type != options.family.kubernetes:
         return False
     if changes.SLICES not in options.release:
@@ -188,7 +188,7 @@ def counts(endpoint_slice: EndpointSlice, options: ProxyOptions) -> bool:
 
 
 def wins(endpoint: Endpoint, options: ProxyOptions) -> bool:
-    """Say whether this word of an endpoint outdoes another slice's that does not; else chance decides."""
+    """Return whether this word of an endpoint outdoes another slice's that does not; else chance decides."""
     if changes.SERVING_SLICE_WINS in options.release:
         return not endpoint.terminating
     return _is_local(endpoint, options)
@@ -269,7 +269,7 @@ def _ports(
 
 
 def heeds_hints(service: Service, options: ProxyOptions) -> bool:
-    """Say whether the hints of a Service's endpoints are heeded."""
+    """Return whether the hints of a Service's endpoints are heeded."""
     release = options.release
     if changes.HINTS_ALWAYS in release:
         return True

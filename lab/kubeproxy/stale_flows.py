@@ -41,14 +41,14 @@ _Counts: TypeAlias = "Callable[[Endpoint], bool]"
 
 
 def stale_flows(before: State, after: State, options: ProxyOptions) -> IsStale | None:
-    """Tell which entries are deleted when the rules of a change are written; None where no change asks for it."""
+    """Return which entries are deleted when the rules of a change are written; None where no change asks for it."""
     if changes.ENTRIES_RECONCILED in options.release:
         return _by_endpoints(after, options) if _touches_udp(before[1], after[1], options) else None
     return _by_change(before, after, options)
 
 
 def flows_to_opened_ports(before: State, after: State, options: ProxyOptions) -> IsStale | None:
-    """Tell which entries are deleted before the rules of a change are written; None where none are.
+    """Return which entries are deleted before the rules of a change are written; None where none are.
 
     Those to the number of a node port that is opened, whatever the address.
     """
@@ -122,7 +122,7 @@ def _by_endpoints(after: State, options: ProxyOptions) -> IsStale:
 
 
 def _touches_udp(before: Iterable[EndpointSlice], after: Iterable[EndpointSlice], options: ProxyOptions) -> bool:
-    """Say whether slices changed of a Service that has, or had, an endpoint with a UDP port."""
+    """Return whether slices changed of a Service that has, or had, an endpoint with a UDP port."""
     old, new = _contents(before, options), _contents(after, options)
     changed = {key[0] for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
     return any(
@@ -165,7 +165,7 @@ def _endpoints(slices: Iterable[EndpointSlice], options: ProxyOptions, counts: _
 
 
 def _seen(slices: Iterable[EndpointSlice], options: ProxyOptions) -> Iterator[tuple[str, EndpointSlice]]:
-    """Give the slices that this kube-proxy takes in, each with the name of its Service."""
+    """Return the slices that this kube-proxy takes in, each with the name of its Service."""
     for piece in slices:
         if piece.service_key is not None and services.counts(piece, options):
             yield piece.service_key, piece

@@ -97,7 +97,7 @@ def _target_port(value: int | str) -> int | str:
 
 
 def is_ipv6(address: str) -> bool:
-    """Say whether an address or CIDR that passed these models is an IPv6 one."""
+    """Return whether an address or CIDR that passed these models is an IPv6 one."""
     return ":" in address
 
 

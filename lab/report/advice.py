@@ -12,7 +12,7 @@ from lab.vocabulary import Family, ProxyMode
 
 
 def advice() -> Iterator[str]:
-    """Say that the lab made what it judged, what other versions of kube-proxy do, and how to judge one's own node."""
+    """Report who made what was judged, what other versions of kube-proxy do, and how to judge one's own node."""
     mode = ProxyMode.IPTABLES
     yield (
         f"The lab made the node that it judged: by default one of kube-proxy {DEFAULT_VERSIONS[mode]} in {mode} mode."
@@ -33,7 +33,7 @@ def drops_invalid(mode: ProxyMode, version: str, *, be_liberal: bool = False) ->
 
 
 def _ranges(mode: ProxyMode) -> Iterator[str]:
-    """Tell what the versions that know a mode do, those together that do the same."""
+    """Report what the versions that know a mode do, those together that do the same."""
     versions = [one for one in map(find_release, MINORS) if one.has_mode(mode)]
     for words, group in itertools.groupby(versions, key=lambda version: _deed(mode, version)):
         first, *others = (version.name for version in group)

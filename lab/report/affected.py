@@ -52,7 +52,7 @@ class _Answer:
 
 
 def answers(matrix: Matrix) -> Iterator[Remark]:
-    """Say on which kernels and nodes connections are reset, by which cases, and which of the fixes prevent it.
+    """Report on which kernels and nodes connections are reset, by which cases, and which of the fixes prevent it.
 
     A case that is named in none of the sentences was not tried without a fix, or nobody can say what came of it.
     """
@@ -70,7 +70,7 @@ def answers(matrix: Matrix) -> Iterator[Remark]:
 
 
 def regression(matrix: Matrix) -> Iterator[Remark]:
-    """Say on which kernels upstream's own test of its fix proves something."""
+    """Report on which kernels upstream's own test of its fix proves something."""
     found: dict[str, list[str]] = {}
     for column in matrix.columns:
         for tally in column.report.tallies if column.report else ():
@@ -134,7 +134,7 @@ def _cure(tallies: dict[str, Tally]) -> str:
 
 
 def _held(tally: Tally) -> bool:
-    """Tell whether the connection lived in every run, and every run came to its end."""
+    """Return whether the connection lived in every run, and every run came to its end."""
     doubted = tally.sample is None or bool(tally.sample.verdict.disagreements) or bool(tally.failure)
     return not doubted and tally.runs > 0 and all(tone_of(outcome) is Tone.FINE for outcome in _came(tally))
 

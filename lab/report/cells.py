@@ -28,7 +28,7 @@ class Cell:
 
     :param kind: whether it is as it should be.
     :param word: the outcome, or why there is none.
-    :param judgement: conntrack's word on the packet; empty where there is none.
+    :param judgement: what conntrack made of the packet; empty where there is none.
     :param turns: whether the kernel before this one did something else.
     :param complaints: what is wrong; empty where all is as expected.
     :param result: what it is made from, None where nothing came to its end.
@@ -69,7 +69,7 @@ def _cells(matrix: Matrix, row: Row) -> Iterator[Cell]:
 
 
 def _without(column: Column) -> Cell:
-    """Tell of a trial that a kernel did not come to: that is for complaint where it came to none."""
+    """Report of a trial that a kernel did not come to: that is for complaint where it came to none."""
     if column.report is None:
         return Cell(Kind.ERROR, "not run", "", Tone.HARMFUL, False, (column.failure,), None)
     return Cell(Kind.NOTHING, "-", "", Tone.NOTHING, False, (), None)

@@ -19,7 +19,7 @@ __all__ = ["Remark", "preface", "remarks"]
 
 
 def preface(matrix: Matrix) -> Iterator[str]:
-    """Say above the table what was judged: the kernels by their ways, and the nodes, which the lab makes."""
+    """Report above the table what was judged: the kernels by their ways, and the nodes, which the lab makes."""
     ways: dict[tuple[Family, Behaviour], list[str]] = {}
     for column in matrix.columns:
         for way in column.report.behaviours.items() if column.report else ():
@@ -31,7 +31,7 @@ def preface(matrix: Matrix) -> Iterator[str]:
 
 
 def remarks(matrix: Matrix) -> Iterator[Remark]:
-    """Say what a matrix means: the answer first, then what differs, then what is missing."""
+    """Report what a matrix means: the answer first, then what differs, then what is missing."""
     yield from answers(matrix)
     yield from regression(matrix)
     yield from _differences(matrix)

@@ -10,7 +10,7 @@ from lab.verdict.downloads import reasons
 
 
 def load_lines(timeline: DownloadsTimeline, load: Load) -> list[Text]:
-    """Tell a load: a line a download, then what the router, the kernels and conntrack counted."""
+    """Report a load: a line a download, then what the router, the kernels and conntrack counted."""
     count = len(load.downloads)
     speed = sum(one.received for one in load.downloads) * 8 / load.seconds / 1e6
     lines = [

@@ -78,7 +78,7 @@ def timelines(matrix: Matrix, *, but: Result | None = None) -> Iterator[Text]:
 
 
 def lines(matrix: Matrix) -> Iterator[Text]:
-    """Say what the matrix means, line by line."""
+    """Report what the matrix means, line by line."""
     for remark in remarks(matrix):
         yield Text(remark.text, STYLES[remark.tone])
         for line in remark.console:

@@ -158,7 +158,7 @@ class _Drawing:
         return injected is not None and packet.likeness == injected.packet.likeness
 
     def _is_end(self, arriving: Sighting) -> bool:
-        """Tell whether a packet is where a socket takes it: a node's interfaces come before its translation."""
+        """Return whether a packet is where a socket takes it: a node's interfaces come before its translation."""
         return arriving.interface == LOCAL or arriving.host != self._timeline.node
 
     def _is_leak(self, crossing: _Crossing) -> bool:

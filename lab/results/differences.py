@@ -15,7 +15,7 @@ from lab.vocabulary import Family
 class Deed:
     """What a kernel did in one trial, without what may be another number each time.
 
-    :param facts: conntrack's word, and the outcome.
+    :param facts: the judgement, and the outcome.
     :param findings: what else was found out.
     """
 
@@ -42,7 +42,7 @@ class Difference:
 
     @property
     def sentence(self) -> str:
-        """Tell it."""
+        """What differs, in a sentence."""
         where = f" in {self.where}" if self.where else ""
         return f"{self.kernel} differs from {self.before}{where}: {self.what} ({self.before}: {self.instead_of})."
 
@@ -107,7 +107,7 @@ def _deed(tally: Tally | None) -> Deed | None:
 
 
 def _told(then: Deed, now: Deed) -> tuple[str, str]:
-    """Tell two deeds by what differs in them: now, and then."""
+    """Return two deeds by what differs in them: now, and then."""
     facts = then.facts != now.facts
 
     def told(deed: Deed, other: Deed) -> str:

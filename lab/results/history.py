@@ -109,7 +109,7 @@ def recall(case: str) -> tuple[Remembered, ...]:
 
 @contextmanager
 def _alone(place: Path) -> Iterator[Path]:
-    """Hold the directory, so that two runs that end at once are both remembered."""
+    """Lock the directory, so that two runs that end at once are both remembered."""
     place.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

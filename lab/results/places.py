@@ -28,7 +28,7 @@ def place(trial: Trial) -> str:
 
 
 def tried(trials: Iterable[Trial]) -> Iterator[str]:
-    """Say where trials were tried, a line for each kind of node; cases are named where not all have the same place."""
+    """Report where trials were tried, a line for each kind of node; cases are named where places differ."""
     cases: dict[str, dict[str, dict[str, None]]] = {}
     for trial in trials:
         cases.setdefault(node(trial), {}).setdefault(topology(trial), {})[trial.case] = None

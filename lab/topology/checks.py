@@ -28,7 +28,7 @@ _RESERVED = {"lo", "all", "default"}
 
 
 def check(topology: Topology) -> None:
-    """Hold a topology against every rule.
+    """Check a topology against every rule.
 
     :raises TopologyError: for the first that it breaks.
     """

@@ -301,7 +301,7 @@ class Topology:
         return self._ends.get(host, ())
 
     def peer(self, end: End) -> End:
-        """Give the other end of an end's link."""
+        """Return the other end of an end's link."""
         return self._peers[end.host, end.interface]
 
     def addresses(self, host: str, family: Family | None = None) -> tuple[IPAddress, ...]:
@@ -314,7 +314,7 @@ class Topology:
         )
 
     def host_of(self, address: IPAddress | str) -> Host | None:
-        """Tell which host has an address (no VIP: nodes only rewrite those); None where no host has it."""
+        """Return which host has an address (no VIP: nodes only rewrite those); None where no host has it."""
         owner = self._owners.get(str(address))
         return None if owner is None else self._hosts[owner]
 

@@ -173,7 +173,7 @@ def shipped() -> tuple[tuple[str, FilePath], ...]:
 
 
 def json_schema() -> dict[str, Any]:
-    """Give the JSON Schema of each document of a topology file: a topology, or a Kubernetes object."""
+    """Return the JSON Schema of each document of a topology file: a topology, or a Kubernetes object."""
     places, definitions = TypeAdapter.json_schemas(
         [
             ("topology", "validation", _TOPOLOGY),

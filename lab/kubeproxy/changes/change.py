@@ -59,7 +59,7 @@ class Change:
         return (*(f"v1.{minor}.{patch}" for minor, patch in patches.items()), *first)
 
     def within(self, minor: int, patch: int | None) -> bool:
-        """Say whether a release has it.
+        """Return whether a release has it.
 
         :param patch: None stands for the newest patch of the minor.
         """
