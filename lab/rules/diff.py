@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Final
+from typing import Final, NamedTuple
 
 from lab.kubeproxy.nftables import table_of
 from lab.rules.dump import Container, Dump
@@ -38,8 +38,7 @@ class Cause:
     cure: str
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(NamedTuple):
     """One difference.
 
     :param table: as in ``nat``, or ``ip kube-proxy``.
@@ -66,18 +65,7 @@ class Difference:
 
     def explained(self, note: str | None, cause: int | None) -> Difference:
         """Return it with what explains it."""
-        return Difference(
-            self.kind,
-            self.table,
-            self.name,
-            self.expected,
-            self.found,
-            self.line,
-            self.effect,
-            self.service,
-            note,
-            cause,
-        )
+        return Difference(*self[:-2], note, cause)
 
 
 Explain = Callable[[Difference, "tuple[Key, ...]"], "tuple[str | None, int | None]"]
@@ -185,9 +173,10 @@ class Comparing:
     def _of_one_side(self, place: Place) -> Iterator[tuple[Pair, Effect]]:
         ours = self._expected.containers.get(place)
         one, mode = ours or self._found.containers[place], self._found.mode
-        for item in items(one, mode, even=is_even(one, mode)):
-            pair = Pair(Kind.MISSING, place, item, None) if ours else Pair(Kind.EXTRA, place, None, item)
-            yield pair, self._judge.of_one_side(pair)
+        kind = Kind.MISSING if ours else Kind.EXTRA
+        content = items(one, mode, even=is_even(one, mode))
+        for item, effect in zip(content, self._judge.of_one_side(kind, place, content), strict=True):
+            yield Pair(kind, place, item if ours else None, None if ours else item), effect
 
     def _difference(self, pair: Pair, effect: Effect) -> Difference:
         wanted, given = pair.wanted, pair.given
@@ -271,8 +260,15 @@ def _unlike_parts(
     expected: Dump, found: Dump, *, uncommented: bool
 ) -> Iterator[tuple[Place, Kind, Counter[tuple[Part, ...]]]]:
     for place, ours, theirs in _unlike(expected, found):
+        if ours is None or theirs is None:
+            one = ours or theirs
+            content = items(one, found.mode, even=is_even(one, found.mode)) if one else ()
+            parts = [bare(item) if uncommented else item.parts for item in content]
+            if parts:
+                yield place, Kind.MISSING if ours else Kind.EXTRA, Counter(parts)
+            continue
         even = are_even((ours, theirs), found.mode)
-        sides = [items(one, found.mode, even=even) if one else [] for one in (ours, theirs)]
+        sides = [items(one, found.mode, even=even) for one in (ours, theirs)]
         wanted, given = ([bare(item) if uncommented else item.parts for item in some] for some in sides)
         counted, other = Counter(wanted), Counter(given)
         if counted == other:
