@@ -107,12 +107,9 @@ def compare(expected: Dump, found: Dump, explain: Explain | None = None, *, numb
     :param explain: says what explains a difference, while it is made: half a million take much memory.
     :param numbered: whether the node's lines have numbers that a person can look up.
     """
-    comparing = Comparing(expected, found, numbered=numbered)
-    differences: list[Difference] = []
-    for one, keys in comparing.differences():
-        note, cause = explain(one, keys) if explain else (None, None)
-        differences.append(one if note is None and cause is None else one.explained(note, cause))
-    return Comparison(tuple(differences), tuple(_left_out(expected, found)), comparing.notes)
+    comparing = Comparing(expected, found, explain, numbered=numbered)
+    differences = tuple(comparing.differences())
+    return Comparison(differences, tuple(_left_out(expected, found)), comparing.notes)
 
 
 def alike(expected: Dump, found: Dump) -> Comparison | None:
@@ -124,11 +121,11 @@ def alike(expected: Dump, found: Dump) -> Comparison | None:
 
 
 class Comparing:
-    """Compares two dumps, one place after the other."""
+    """Compares two dumps, one place after the other; as :func:`compare` does."""
 
-    def __init__(self, expected: Dump, found: Dump, *, numbered: bool = True) -> None:
+    def __init__(self, expected: Dump, found: Dump, explain: Explain | None = None, *, numbered: bool = True) -> None:
         self._expected, self._found = expected, found
-        self._numbered = numbered
+        self._explain, self._numbered = explain, numbered
         self._judge = Judge(expected, found)
         self._by_chance = False
         self._services: dict[str | None, str | None] = {}  # one of each name
@@ -146,22 +143,22 @@ class Comparing:
                 return True
         return False
 
-    def differences(self) -> Iterator[tuple[Difference, tuple[Key, ...]]]:
-        """Give the differences, in the order of their places, each with its keys.
+    def differences(self) -> Iterator[Difference]:
+        """Give the differences, in the order of their places.
 
         What one side alone has is judged last, by where the rest leads.
         """
-        places: dict[Place, list[tuple[Pair, Effect]] | None] = {}
+        places: dict[Place, list[Difference] | None] = {}
         for place, ours, theirs in _unlike(self._expected, self._found):
             places[place] = None
             if self._judge.is_shared(place):
                 wanted, given = self._contents(ours, theirs)
                 pairs = list(_pairs(place, wanted, given))
-                places[place] = list(zip(pairs, self._judge.of_shared(pairs, (wanted, given)), strict=True))
+                effects = self._judge.of_shared(pairs, (wanted, given))
+                places[place] = list(map(self._difference, pairs, effects))
         for place in list(places):
-            judged = places.pop(place)
-            for pair, effect in self._of_one_side(place) if judged is None else judged:
-                yield self._difference(pair, effect), _keys(pair)
+            shared = places.pop(place)
+            yield from self._of_one_side(place) if shared is None else shared
 
     def _contents(self, ours: Container | None, theirs: Container | None) -> tuple[list[Item], list[Item]]:
         mode = self._found.mode
@@ -170,13 +167,13 @@ class Comparing:
         self._by_chance = self._by_chance or (mode is ProxyMode.IPTABLES and _reordered(ours, theirs, wanted, given))
         return wanted, given
 
-    def _of_one_side(self, place: Place) -> Iterator[tuple[Pair, Effect]]:
+    def _of_one_side(self, place: Place) -> Iterator[Difference]:
         ours = self._expected.containers.get(place)
         one, mode = ours or self._found.containers[place], self._found.mode
         kind = Kind.MISSING if ours else Kind.EXTRA
         content = items(one, mode, even=is_even(one, mode))
         for item, effect in zip(content, self._judge.of_one_side(kind, place, content), strict=True):
-            yield Pair(kind, place, item if ours else None, None if ours else item), effect
+            yield self._difference(Pair(kind, place, item if ours else None, None if ours else item), effect)
 
     def _difference(self, pair: Pair, effect: Effect) -> Difference:
         wanted, given = pair.wanted, pair.given
@@ -186,7 +183,7 @@ class Comparing:
         if service is None and side.dump.containers[pair.place].kind != "jumps":
             services = side.services[pair.place]
             service = next(iter(services)) if len(services) == 1 else None
-        return Difference(
+        difference = Difference(
             pair.kind,
             *pair.place,
             wanted.text if wanted else None,
@@ -195,6 +192,8 @@ class Comparing:
             effect,
             self._services.setdefault(service, service),
         )
+        note, cause = self._explain(difference, _keys(pair)) if self._explain else (None, None)
+        return difference if note is None and cause is None else difference.explained(note, cause)
 
 
 def _unlike(expected: Dump, found: Dump) -> Iterator[tuple[Place, Container | None, Container | None]]:
