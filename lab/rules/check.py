@@ -186,7 +186,7 @@ def _quietly() -> Iterator[None]:
 def _left(nearest: tuple[Proxy, dump.Dump], node: Node, sides: _Sides) -> int:
     """Count the differences from the release that comes nearest, but for what was left behind."""
     proxy, found = nearest
-    return sum(leftover(one, proxy, node.dump) is None for one, _ in Comparing(*sides(proxy, found)).differences())
+    return sum(leftover(one, proxy, node.dump) is None for one in Comparing(*sides(proxy, found)).differences())
 
 
 class _Answers:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Final
+from typing import Final, NamedTuple
 
 from lab.kubeproxy.nftables import table_of
 from lab.rules.dump import Container, Dump
@@ -38,8 +38,7 @@ class Cause:
     cure: str
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(NamedTuple):
     """One difference.
 
     :param table: as in ``nat``, or ``ip kube-proxy``.
@@ -66,18 +65,7 @@ class Difference:
 
     def explained(self, note: str | None, cause: int | None) -> Difference:
         """Return it with what explains it."""
-        return Difference(
-            self.kind,
-            self.table,
-            self.name,
-            self.expected,
-            self.found,
-            self.line,
-            self.effect,
-            self.service,
-            note,
-            cause,
-        )
+        return Difference(*self[:-2], note, cause)
 
 
 Explain = Callable[[Difference, "tuple[Key, ...]"], "tuple[str | None, int | None]"]
@@ -119,12 +107,9 @@ def compare(expected: Dump, found: Dump, explain: Explain | None = None, *, numb
     :param explain: says what explains a difference, while it is made: half a million take much memory.
     :param numbered: whether the node's lines have numbers that a person can look up.
     """
-    comparing = Comparing(expected, found, numbered=numbered)
-    differences: list[Difference] = []
-    for one, keys in comparing.differences():
-        note, cause = explain(one, keys) if explain else (None, None)
-        differences.append(one if note is None and cause is None else one.explained(note, cause))
-    return Comparison(tuple(differences), tuple(_left_out(expected, found)), comparing.notes)
+    comparing = Comparing(expected, found, explain, numbered=numbered)
+    differences = tuple(comparing.differences())
+    return Comparison(differences, tuple(_left_out(expected, found)), comparing.notes)
 
 
 def alike(expected: Dump, found: Dump) -> Comparison | None:
@@ -136,11 +121,11 @@ def alike(expected: Dump, found: Dump) -> Comparison | None:
 
 
 class Comparing:
-    """Compares two dumps, one place after the other."""
+    """Compares two dumps, one place after the other; as :func:`compare` does."""
 
-    def __init__(self, expected: Dump, found: Dump, *, numbered: bool = True) -> None:
+    def __init__(self, expected: Dump, found: Dump, explain: Explain | None = None, *, numbered: bool = True) -> None:
         self._expected, self._found = expected, found
-        self._numbered = numbered
+        self._explain, self._numbered = explain, numbered
         self._judge = Judge(expected, found)
         self._by_chance = False
         self._services: dict[str | None, str | None] = {}  # one of each name
@@ -158,22 +143,22 @@ class Comparing:
                 return True
         return False
 
-    def differences(self) -> Iterator[tuple[Difference, tuple[Key, ...]]]:
-        """Give the differences, in the order of their places, each with its keys.
+    def differences(self) -> Iterator[Difference]:
+        """Give the differences, in the order of their places.
 
         What one side alone has is judged last, by where the rest leads.
         """
-        places: dict[Place, list[tuple[Pair, Effect]] | None] = {}
+        places: dict[Place, list[Difference] | None] = {}
         for place, ours, theirs in _unlike(self._expected, self._found):
             places[place] = None
             if self._judge.is_shared(place):
                 wanted, given = self._contents(ours, theirs)
                 pairs = list(_pairs(place, wanted, given))
-                places[place] = list(zip(pairs, self._judge.of_shared(pairs, (wanted, given)), strict=True))
+                effects = self._judge.of_shared(pairs, (wanted, given))
+                places[place] = list(map(self._difference, pairs, effects))
         for place in list(places):
-            judged = places.pop(place)
-            for pair, effect in self._of_one_side(place) if judged is None else judged:
-                yield self._difference(pair, effect), _keys(pair)
+            shared = places.pop(place)
+            yield from self._of_one_side(place) if shared is None else shared
 
     def _contents(self, ours: Container | None, theirs: Container | None) -> tuple[list[Item], list[Item]]:
         mode = self._found.mode
@@ -182,12 +167,13 @@ class Comparing:
         self._by_chance = self._by_chance or (mode is ProxyMode.IPTABLES and _reordered(ours, theirs, wanted, given))
         return wanted, given
 
-    def _of_one_side(self, place: Place) -> Iterator[tuple[Pair, Effect]]:
+    def _of_one_side(self, place: Place) -> Iterator[Difference]:
         ours = self._expected.containers.get(place)
         one, mode = ours or self._found.containers[place], self._found.mode
-        for item in items(one, mode, even=is_even(one, mode)):
-            pair = Pair(Kind.MISSING, place, item, None) if ours else Pair(Kind.EXTRA, place, None, item)
-            yield pair, self._judge.of_one_side(pair)
+        kind = Kind.MISSING if ours else Kind.EXTRA
+        content = items(one, mode, even=is_even(one, mode))
+        for item, effect in zip(content, self._judge.of_one_side(kind, place, content), strict=True):
+            yield self._difference(Pair(kind, place, item if ours else None, None if ours else item), effect)
 
     def _difference(self, pair: Pair, effect: Effect) -> Difference:
         wanted, given = pair.wanted, pair.given
@@ -197,7 +183,7 @@ class Comparing:
         if service is None and side.dump.containers[pair.place].kind != "jumps":
             services = side.services[pair.place]
             service = next(iter(services)) if len(services) == 1 else None
-        return Difference(
+        difference = Difference(
             pair.kind,
             *pair.place,
             wanted.text if wanted else None,
@@ -206,6 +192,8 @@ class Comparing:
             effect,
             self._services.setdefault(service, service),
         )
+        note, cause = self._explain(difference, _keys(pair)) if self._explain else (None, None)
+        return difference if note is None and cause is None else difference.explained(note, cause)
 
 
 def _unlike(expected: Dump, found: Dump) -> Iterator[tuple[Place, Container | None, Container | None]]:
@@ -271,8 +259,15 @@ def _unlike_parts(
     expected: Dump, found: Dump, *, uncommented: bool
 ) -> Iterator[tuple[Place, Kind, Counter[tuple[Part, ...]]]]:
     for place, ours, theirs in _unlike(expected, found):
+        if ours is None or theirs is None:
+            one = ours or theirs
+            content = items(one, found.mode, even=is_even(one, found.mode)) if one else ()
+            parts = [bare(item) if uncommented else item.parts for item in content]
+            if parts:
+                yield place, Kind.MISSING if ours else Kind.EXTRA, Counter(parts)
+            continue
         even = are_even((ours, theirs), found.mode)
-        sides = [items(one, found.mode, even=even) if one else [] for one in (ours, theirs)]
+        sides = [items(one, found.mode, even=even) for one in (ours, theirs)]
         wanted, given = ([bare(item) if uncommented else item.parts for item in some] for some in sides)
         counted, other = Counter(wanted), Counter(given)
         if counted == other:

@@ -38,7 +38,7 @@ class Line(NamedTuple):
     number: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Container:
     """What holds rules or elements.
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from itertools import combinations
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lab.rules.dump import Line
 from lab.rules.normal import Item, Part
@@ -48,8 +47,7 @@ class Kind(StrEnum):
     MOVED = "moved"
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """What one side has and the other has not, or not so.
 
     :param wanted: kube-proxy's; None where it is extra.
@@ -108,16 +106,14 @@ class Judge:
             for side, places in zip((self.expected, self.found), self._led, strict=True)
         ]
 
-    def of_one_side(self, pair: Pair) -> Effect:
-        """Return the effect of what is in a place that one side alone has; after all that is shared."""
-        number = 0 if pair.kind is Kind.MISSING else 1
-        side, item = (self.expected, self.found)[number], pair.wanted or pair.given
-        assert item is not None
-        if _unused(side, pair.place):
-            return Effect.UNUSED
-        if _is_idle(side, pair.place, item):
-            return Effect.IDLE
-        return Effect.TRAFFIC if pair.place in self._reached[number] else Effect.FORM
+    def of_one_side(self, kind: Kind, place: Place, content: Sequence[Item]) -> list[Effect]:
+        """Return the effect of all that is in a place that one side alone has; after all that is shared."""
+        number = 0 if kind is Kind.MISSING else 1
+        side = (self.expected, self.found)[number]
+        if _unused(side, place):
+            return [Effect.UNUSED] * len(content)
+        acting = Effect.TRAFFIC if place in self._reached[number] else Effect.FORM
+        return [Effect.IDLE if _is_idle(side, place, item) else acting for item in content]
 
     def _of_shared(self, pair: Pair, contents: Contents, forms: _Forms | None) -> Effect:
         """Judge what differs in a container that both sides have.

@@ -17,10 +17,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby, islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from lab.rules.dump import Container, Line
 from lab.vocabulary import ProxyMode
@@ -48,8 +47,7 @@ _ANONYMOUS: Final = re.compile(r"\{ ([^{}]*) \}")
 _COUNTING: Final = re.compile(r" ?counter packets \d+ bytes \d+| expires \S+")
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """A rule, an element or a property in its normal form.
 
     :param parts: equal where two mean the same.

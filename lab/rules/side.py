@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Set
 from functools import cached_property
 from typing import Final
 
@@ -79,22 +79,24 @@ class Side:
         return [place for name in names if (place := (container.table, name)) in self.dump.containers]
 
     @cached_property
-    def _leads(self) -> list[tuple[Place, Place, str]]:
-        """What leads from where to where, and in which words."""
-        return [
-            (place, target, line.text)
-            for place, one in self.dump.containers.items()
-            for some in (one.lines, one.elements)
-            for line in some
-            for target in self.targets(one, line)
-        ]
-
-    @cached_property
     def _edges(self) -> dict[Place, list[Place]]:
         edges: dict[Place, list[Place]] = {}
-        for place, target, _ in self._leads:
+        for place, target, _ in self._leads(self.dump.containers):
             edges.setdefault(place, []).append(target)
         return edges
+
+    def _leads(self, places: Iterable[Place]) -> Iterator[tuple[Place, Place, str]]:
+        """Give what leads from some places to where, and in which words."""
+        for place in places:
+            one = self.dump.containers[place]
+            for some in (one.lines, one.elements):
+                for line in some:
+                    for target in self.targets(one, line):
+                        yield place, target, line.text
+
+    def _leads_to(self, targets: Set[Place]) -> Iterator[tuple[Place, Place, str]]:
+        places = [place for place, led in self._edges.items() if not targets.isdisjoint(led)]
+        return (lead for lead in self._leads(places) if lead[1] in targets)
 
     @cached_property
     def used(self) -> frozenset[Place]:
@@ -208,7 +210,7 @@ class Side:
                 own = _said(one)
                 found[place] = known.setdefault(own, own)
         silent = {place for place, said in found.items() if not said and _OF_ONE.match(place[1])}
-        leads = [(*lead[:2], service_of(lead[2])) for lead in self._leads if lead[1] in silent] if silent else ()
+        leads = [(place, target, service_of(text)) for place, target, text in self._leads_to(silent)] if silent else ()
         for _ in range(_FURTHEST if silent else 0):
             led: dict[Place, frozenset[str]] = {}
             for place, target, service in leads:
