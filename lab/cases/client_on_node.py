@@ -39,7 +39,7 @@ def steps_at(offset: int) -> Callable[[ConnectionScenario], Awaitable[None]]:
         await scenario.inject(scenario.from_server(offset, scenario.next_bytes(100)))
         taken = scenario.taken_by_node
         if offset:
-            placed = Judgement.INVALID not in scenario.words_of_nodes().values()
+            placed = Judgement.INVALID not in scenario.judgements_of_nodes().values()
             if placed or scenario.roles.client != scenario.roles.node:
                 scenario.expect_answer("ACK")
         scenario.expect_error(scenario.client_end.host, None)  # whatever became of the server

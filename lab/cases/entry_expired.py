@@ -25,7 +25,7 @@ def _seconds(scenario: ConnectionScenario, key: str) -> int:
 
 
 async def _expire(scenario: ConnectionScenario) -> None:
-    """Let the established connection's entry expire: a timeout of 0 seconds begins with the next packet."""
+    """Have the established connection's entry expire: a timeout of 0 seconds begins with the next packet."""
     await scenario.establish()
     usual = _seconds(scenario, ESTABLISHED)
     scenario.expect_entry(state="ESTABLISHED", timeout=range(usual - 60, usual + 1))

@@ -26,7 +26,7 @@ def _steps(payload: bytes = b"") -> Callable[[ConnectionScenario], Awaitable[Non
         await scenario.establish()
         await scenario.inject(_segment(scenario, payload))
         scenario.expect_answer("ACK")
-        ignored = Judgement.IGNORED in scenario.words_of_nodes().values()
+        ignored = Judgement.IGNORED in scenario.judgements_of_nodes().values()
         server = scenario.server_end.own_address
         await scenario.go_on()
         if ignored:

@@ -19,7 +19,7 @@ async def _steps_after_close(scenario: ScriptedScenario) -> None:
     scenario.client.fin()
     scenario.server.fin()
     scenario.client.ack()
-    await scenario.expect_words(*[Judgement.ACCEPTED] * 3)
+    await scenario.expect_judgements(*[Judgement.ACCEPTED] * 3)
     scenario.expect_entry(state="TIME_WAIT", timeout=range(110, 121))
     await _connect_anew(scenario, Judgement.NEW)
 
@@ -27,7 +27,7 @@ async def _steps_after_close(scenario: ScriptedScenario) -> None:
 async def _steps_after_reset(scenario: ScriptedScenario) -> None:
     await scenario.handshake()
     scenario.client.rst()
-    await scenario.expect_words(Judgement.ACCEPTED)
+    await scenario.expect_judgements(Judgement.ACCEPTED)
     scenario.expect_entry(state="CLOSE", timeout=range(11))
     await _connect_anew(scenario, Judgement.NEW)
 
@@ -35,7 +35,7 @@ async def _steps_after_reset(scenario: ScriptedScenario) -> None:
 async def _steps_after_server_reset(scenario: ScriptedScenario) -> None:
     await scenario.handshake()
     scenario.server.rst()
-    await scenario.expect_words(Judgement.ACCEPTED)
+    await scenario.expect_judgements(Judgement.ACCEPTED)
     scenario.expect_entry(state="CLOSE", timeout=range(11))
     await _connect_anew(scenario, Judgement.IGNORED)
 
@@ -47,7 +47,7 @@ async def _connect_anew(scenario: ScriptedScenario, word: Judgement) -> None:
     scenario.server.syn_ack()
     scenario.client.ack()
     scenario.server.data(100)
-    await scenario.expect_words(word, *[Judgement.ACCEPTED] * 3)
+    await scenario.expect_judgements(word, *[Judgement.ACCEPTED] * 3)
     scenario.expect_entry(state="ESTABLISHED")
 
 
@@ -58,9 +58,9 @@ async def _steps_challenged(scenario: ScriptedScenario) -> None:
     scenario.client.begin(_LATER)
     await scenario.ask()
     scenario.judge(scenario.server.ack(acknowledge=old))
-    await scenario.expect_words(Judgement.NEW, Judgement.IGNORED)
+    await scenario.expect_judgements(Judgement.NEW, Judgement.IGNORED)
     scenario.client.rst(old)
-    reset = await scenario.word()
+    reset = await scenario.last_judgement()
     scenario.find(f"the RST that answers a challenge is {reset}")
     if reset is Judgement.ACCEPTED:
         scenario.expect_entry(state="CLOSE")
@@ -68,7 +68,7 @@ async def _steps_challenged(scenario: ScriptedScenario) -> None:
         await scenario.ask()
         scenario.server.syn_ack()
         scenario.client.ack()
-        await scenario.expect_words(Judgement.NEW, Judgement.ACCEPTED, Judgement.ACCEPTED)
+        await scenario.expect_judgements(Judgement.NEW, Judgement.ACCEPTED, Judgement.ACCEPTED)
 
 
 async def _steps_syn_twice(scenario: ScriptedScenario) -> None:
@@ -81,12 +81,12 @@ async def _steps_syn_twice(scenario: ScriptedScenario) -> None:
     scenario.server.begin(_LATER)
     scenario.server.syn_ack()
     scenario.client.ack()
-    await scenario.expect_words(
+    await scenario.expect_judgements(
         Judgement.ACCEPTED, Judgement.NEW, Judgement.NEW, Judgement.ACCEPTED, Judgement.ACCEPTED
     )
     # Within 500 << 10 bytes, and beyond twice what the SYN itself offered.
     scenario.server.data(100, 200_000)
-    scenario.find(f"after a second SYN, data within the scaled window is {await scenario.word()}")
+    scenario.find(f"after a second SYN, data within the scaled window is {await scenario.last_judgement()}")
 
 
 _NEW: Final = on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED))

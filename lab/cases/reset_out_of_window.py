@@ -15,7 +15,7 @@ async def _steps(scenario: ConnectionScenario) -> None:
     await scenario.establish()
     await scenario.inject(scenario.from_server(FAR, flags="RA"))
     scenario.expect_answer("", stranger="")
-    if Judgement.INVALID in scenario.words_of_nodes().values():
+    if Judgement.INVALID in scenario.judgements_of_nodes().values():
         usual = int(scenario.node.namespace.sysctl("net/netfilter/nf_conntrack_tcp_timeout_established"))
         scenario.expect_entry(state="ESTABLISHED", timeout=range(usual - 60, usual + 1))
     else:

@@ -18,17 +18,17 @@ async def _steps(scenario: ScriptedScenario) -> None:
     scenario.forget_entry()
     scenario.client.begin(_LATER)
     await scenario.ask()
-    await scenario.expect_words(Judgement.NEW)
+    await scenario.expect_judgements(Judgement.NEW)
     scenario.server.begin(_LATER)
     scenario.judge(scenario.server.syn_ack(acknowledge=1 - _LATER))
-    await scenario.heard()
+    await scenario.judged()
     scenario.server.begin(2 * _LATER)
     scenario.server.syn_ack()
-    fresh = await scenario.word()
+    fresh = await scenario.last_judgement()
     scenario.find(f"behind a stale SYN,ACK the right one is {fresh}")
     if fresh is not Judgement.INVALID:
         scenario.client.ack()
-        await scenario.expect_words(Judgement.ACCEPTED)
+        await scenario.expect_judgements(Judgement.ACCEPTED)
         scenario.expect_entry(state="ESTABLISHED")
 
 

@@ -32,7 +32,7 @@ def _at_servers(topology: Topology, family: Family, service: str | None = None) 
 async def _steps_far(scenario: ConnectionScenario) -> None:
     await scenario.establish()
     await scenario.inject(scenario.from_server(FAR, b"far off"))
-    words = scenario.words_of_nodes()
+    words = scenario.judgements_of_nodes()
     clients, servers = _nodes(scenario)
     first, second = words.get(servers), words.get(clients)
     scenario.expect("a word of the server's node", first is not None, words)
@@ -47,7 +47,7 @@ async def _steps_forgotten(scenario: ConnectionScenario) -> None:
     await scenario.establish()
     scenario.forget_entry()
     await scenario.server_speaks()
-    words = scenario.words_of_nodes()
+    words = scenario.judgements_of_nodes()
     [other] = {*_nodes(scenario)} - {scenario.roles.node}
     expected = {scenario.roles.node: Judgement.NEW, other: Judgement.ACCEPTED}
     scenario.expect("only the node without the entry to take the segment for new", words == expected, words)

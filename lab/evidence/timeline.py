@@ -248,7 +248,7 @@ class Timeline:
         words = [judged for judged in self.judged if judged.packet.likeness == packet.likeness]
         return next((judged for judged in words if judged.host == self.node), words[0] if words else None)
 
-    def word_at(self, node: str, packet: Packet) -> Judged | None:
+    def judged_at(self, node: str, packet: Packet) -> Judged | None:
         """Return what a node's conntrack made of a packet, None where it did not come there."""
         likeness = packet.likeness
         return next((one for one in self.judged if one.host == node and one.packet.likeness == likeness), None)

@@ -150,7 +150,7 @@ class Disturbed(Stream[E]):
             address that it talks to; empty for silence.
         :param stranger: the same where the packet was INVALID, and comes from an address that it does not know.
         """
-        leaked = Judgement.INVALID in self.words_of_nodes().values() and self._target != self._server_address
+        leaked = Judgement.INVALID in self.judgements_of_nodes().values() and self._target != self._server_address
         wanted = "" if self.unheard else stranger if leaked else known
         seen = " and ".join(one.tcp.flag_names for one in self._answers if one.tcp)
         return self.expect(f"{wanted or 'silence'} for an answer to it", seen == wanted, seen or "silence")

@@ -80,7 +80,7 @@ class DatagramsScenario(Scenario[DatagramsTimeline]):
         self._clients[source].send(question.encode())
 
     async def settle(self) -> None:
-        """Let whatever is under way arrive, be answered, and the answers arrive."""
+        """Wait until whatever is under way has arrived and was answered, and the answers have arrived."""
         await self._pass_all()
         self._answer()
         await self._pass_all()
@@ -119,7 +119,7 @@ class DatagramsScenario(Scenario[DatagramsTimeline]):
         return dict(self.roles.servers)[self._questions[-1].reached[-1]]
 
     def end_server(self, address: SocketAddress) -> None:
-        """Let a server's pod end: its address is gone, and what comes for it is heard by nobody."""
+        """End a server's pod: its address is gone, and what comes for it is heard by nobody."""
         host = next(name for name, own in self.roles.servers if own == address)
         end = next(
             end for end in self.lab.topology.ends(host) if address.address in (str(own.ip) for own in end.addresses)
@@ -157,7 +157,7 @@ class DatagramsScenario(Scenario[DatagramsTimeline]):
         return list(hold.held)
 
     def release(self, *packets: Packet) -> None:
-        """Let held questions go on, in this order."""
+        """Release held questions, in this order."""
         hold = self._holding()
         for packet in packets:
             hold.release(packet)

@@ -189,7 +189,7 @@ class Instrumented:
         self.recorder.read()
         return [one for one in self.recorder.judged if one.packet.likeness == likeness]
 
-    def words_of_nodes(self) -> dict[str, Judgement]:
+    def judgements_of_nodes(self) -> dict[str, Judgement]:
         """Return what each node's conntrack made of the packet to be judged, but for nodes that never saw it."""
         return {one.host: one.judgement for one in self._judged_everywhere()}
 

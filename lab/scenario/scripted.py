@@ -1,4 +1,4 @@
-"""A connection between two ends that say what they are told, for what no stack would send, or not in this order.
+"""A connection between two ends that send what a case tells them to: what no stack would send, or not in this order.
 
 The kernels of both ends are kept from hearing TCP, so nobody answers but the script; conntrack's own state is all that
 moves. What is judged is the packet alone: there is no socket that could live or die.
@@ -36,9 +36,9 @@ meta l4proto tcp drop
 
 
 class Peer:
-    """One end: it says what it is told, and nothing else.
+    """One end: it sends what it is told to, and nothing else.
 
-    Numbers are relative, sequence numbers to this side's first and acknowledgements to the other's. What is not said is
+    Numbers are relative, sequence numbers to this side's first, acknowledgements to the other's. What is not given is
     as a stack would have it: the number after the last, acknowledging all that the other side sent.
 
     :ivar first: its initial sequence number.
@@ -57,7 +57,7 @@ class Peer:
         """Begin anew with another initial sequence number: the next connection of the same tuple."""
         self.first, self.next = first, 0
 
-    def say(
+    def send(
         self,
         flags: str,
         sequence: int | None = None,
@@ -77,27 +77,27 @@ class Peer:
 
     def syn(self) -> Packet:
         """Ask for a connection."""
-        return self.say("S", 0, window=64240, options=OPTIONS)
+        return self.send("S", 0, window=64240, options=OPTIONS)
 
     def syn_ack(self, *, acknowledge: int | None = None) -> Packet:
         """Grant it."""
-        return self.say("SA", 0, acknowledge, window=65160, options=OPTIONS)
+        return self.send("SA", 0, acknowledge, window=65160, options=OPTIONS)
 
     def ack(self, sequence: int | None = None, acknowledge: int | None = None) -> Packet:
         """Acknowledge."""
-        return self.say("A", sequence, acknowledge)
+        return self.send("A", sequence, acknowledge)
 
     def data(self, length: int, sequence: int | None = None) -> Packet:
         """Send some bytes."""
-        return self.say("PA", sequence, payload=b"x" * length)
+        return self.send("PA", sequence, payload=b"x" * length)
 
     def fin(self) -> Packet:
-        """Say that there is nothing more to say."""
-        return self.say("FA")
+        """Send a FIN: nothing more is to be sent."""
+        return self.send("FA")
 
     def rst(self, sequence: int | None = None) -> Packet:
         """Reset."""
-        return self.say("R", sequence)
+        return self.send("R", sequence)
 
 
 class ScriptedScenario(Scenario[PacketTimeline]):
@@ -114,8 +114,8 @@ class ScriptedScenario(Scenario[PacketTimeline]):
         ends = (roles.client, *(host for host, _address in roles.servers))
         for host in ends:
             lab.hosts[host].nft.run(_DEAF)
-        self._said: list[Packet] = []
-        self._heard = 0
+        self._sent: list[Packet] = []
+        self._asked = 0
         self._meet(roles.client_address)
 
     def _meet(self, client_address: SocketAddress) -> None:
@@ -135,7 +135,7 @@ class ScriptedScenario(Scenario[PacketTimeline]):
             raise InputError(f"the lab cannot read the segment that it is to send: {segment}")
         host, destination = self._host_of(peer), packet.destination.address
         if self.roles.node in self.passed(host, destination):
-            self._said.append(packet)  # what passes the node by it has no word on
+            self._sent.append(packet)  # what passes the node by is not judged
         self._injector(host, destination).send(data)
         return packet
 
@@ -148,18 +148,18 @@ class ScriptedScenario(Scenario[PacketTimeline]):
         :raises RefusedError: the node did not translate the answer back.
         """
         syn = self.client.syn()
-        await self.heard()
+        await self.judged()
         if not self._find_server(syn):
             raise self.refuse("the SYN came to no server", f"it {self.lost_where(syn)}")
         answer = self.server.syn_ack()
-        await self.heard()
+        await self.judged()
         sources = [one.packet.source for one in self.seen(self.roles.client, flags="SA", outgoing=False)]
         if sources != [self._target]:
             if sources:
                 raise self.refuse(f"the SYN,ACK came from {sources[0].address}")
             raise self.refuse("the SYN,ACK never came back", f"it {self.lost_where(answer)}")
         self.client.ack()
-        await self.heard()
+        await self.judged()
         self._complete = True
 
     def _find_server(self, syn: Packet) -> bool:
@@ -190,38 +190,38 @@ class ScriptedScenario(Scenario[PacketTimeline]):
         self._find_server(syn)
         return syn
 
-    async def word(self) -> Judgement:
-        """Return the node's word on the one segment that was said since it was asked last.
+    async def last_judgement(self) -> Judgement:
+        """Return what the node's conntrack made of the one segment that was sent since it was asked last.
 
-        :raises UnseenError: others came as well, which nobody said.
+        :raises UnseenError: others came as well, which the script did not send.
         """
-        heard = await self.heard()
-        if len(heard) != 1:
-            raise UnseenError(f"one segment was said, and the node judged {len(heard)}: another host answered as well")
-        return heard[0].judgement
+        judged = await self.judged()
+        if len(judged) != 1:
+            raise UnseenError(f"one segment was sent, and the node judged {len(judged)}: another host answered as well")
+        return judged[0].judgement
 
-    async def heard(self) -> list[Judged]:
-        """Wait until what was said since the last call has had its effect; return the node's word on it, in order.
+    async def judged(self) -> list[Judged]:
+        """Wait until what was sent since the last call has had its effect; return what the node made of it, in order.
 
-        :raises UnseenError: the node has no word on it.
+        :raises UnseenError: the node has not judged it.
         """
 
-        def words() -> list[Judged]:
-            return [word for word in self._judged_at_node() if word.packet.protocol == TCP][self._heard :]
+        def so_far() -> list[Judged]:
+            return [one for one in self._judged_at_node() if one.packet.protocol == TCP][self._asked :]
 
-        said = self._said[self._heard :]
-        await self.until(lambda: len(words()) >= len(said), "the node's word on every segment")
+        sent = self._sent[self._asked :]
+        await self.until(lambda: len(so_far()) >= len(sent), "the judgement of every segment")
         await self.barrier()
-        heard = words()
-        self._heard += len(heard)
-        if [word.packet for word in heard] != said:
+        judged = so_far()
+        self._asked += len(judged)
+        if [one.packet for one in judged] != sent:
             self._faults.append("the node judged other segments than the script's, or in another order")
-        return heard
+        return judged
 
-    async def expect_words(self, *judgements: Judgement) -> None:
-        """Expect the node's word on each segment that was said since it was asked last."""
-        words = tuple(word.judgement for word in await self.heard())
-        self.expect(f"the node's word {', '.join(judgements)}", words == judgements, ", ".join(words))
+    async def expect_judgements(self, *judgements: Judgement) -> None:
+        """Expect what the node makes of each segment that was sent since it was asked last."""
+        found = tuple(one.judgement for one in await self.judged())
+        self.expect(f"the judgements {', '.join(judgements)}", found == judgements, ", ".join(found))
 
     def judge(self, packet: Packet) -> None:
         """Make a segment the one that the trial is about."""

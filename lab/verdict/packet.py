@@ -127,9 +127,9 @@ def _disagreements(timeline: PacketTimeline, outcome: Outcome, judged: Judged | 
     if injected.nodes and judged is None and not counters.statistics.get("drop"):
         found.append("no node's witness saw the judged packet")
     for node, predicted in injected.predictions.items():
-        word = timeline.word_at(node, injected.packet)
+        word = timeline.judged_at(node, injected.packet)
         if word is not None and predicted.judgement is not word.judgement:
-            found.append(f"by the model of conntrack at {node} {predicted}, its word is {word.judgement}")
+            found.append(f"by the model of conntrack at {node} {predicted}, and it judged {word.judgement}")
     if judged is None:
         return found
     if judged.host == timeline.node:
@@ -144,7 +144,7 @@ def _of_translation(timeline: PacketTimeline, outcome: Outcome, judgement: Judge
     """Return where a packet was translated otherwise than what the translating node made of it would have it."""
     translated = timeline.target != timeline.server_address
     if judgement in (Judgement.ACCEPTED, Judgement.IGNORED) and leaked(timeline):
-        return [f"conntrack's word is {judgement}, and yet the packet was not translated back"]
+        return [f"conntrack judged the packet {judgement}, and yet it was not translated back"]
     if judgement is Judgement.INVALID and translated and outcome is Outcome.DELIVERED:
-        return ["conntrack's word is INVALID, and yet the packet was translated back"]
+        return ["conntrack judged the packet INVALID, and yet it was translated back"]
     return []

@@ -17,7 +17,7 @@ from lab.verdict import Outcome
 from lab.vocabulary import Family
 
 INPUTS = Path(__file__).parents[1] / "support" / "inputs"
-TOPOLOGIES = INPUTS.parent.parent / "topologies"
+TOPOLOGIES = Path(__file__).parents[2] / "topologies"
 
 pytestmark = pytest.mark.lab_kernel
 
@@ -52,7 +52,7 @@ def test_without_the_drop_the_same_connection_comes_about_and_each_node_is_predi
     assert result.verdict.disagreements == ()
     injected = result.timeline.injected
     assert injected.nodes == ("b",)
-    assert injected.predictions["b"].judgement is result.timeline.word_at("b", injected.packet).judgement
+    assert injected.predictions["b"].judgement is result.timeline.judged_at("b", injected.packet).judgement
 
 
 @pytest.mark.parametrize("name", ["bridge-shortcut", "bridge-shortcut_swapped"])

@@ -47,7 +47,7 @@ async def differences(scenario, answer, rng, port, scales, selects):
 
     def say(peer, flags, sequence, acknowledgement, **more):
         nonlocal tracker
-        prediction, tracker = tracker.judge(peer.say(flags, sequence, acknowledgement, **more))
+        prediction, tracker = tracker.judge(peer.send(flags, sequence, acknowledgement, **more))
         predictions.append(prediction)
 
     # Close below the wrap, so that half of the connections cross it.
@@ -87,7 +87,7 @@ async def differences(scenario, answer, rng, port, scales, selects):
             payload=b"x" * length,
             options=options,
         )
-    heard = await scenario.heard()
+    heard = await scenario.judged()
     found = []
     for number, (prediction, word) in enumerate(zip(predictions, heard, strict=True)):
         judgement = Judgement.NEW if number == 0 else prediction.judgement
@@ -191,10 +191,10 @@ def test_what_is_picked_up_in_its_middle_is_never_out_of_the_window(family):
             tracker, predictions = begin(scenario, 1024, answer), []
             for number in range(100):
                 peer = rng.choice((scenario.client, scenario.server)) if number else scenario.client
-                packet = peer.say("PA", rng.randrange(TOP), rng.randrange(TOP), payload=b"middle")
+                packet = peer.send("PA", rng.randrange(TOP), rng.randrange(TOP), payload=b"middle")
                 prediction, tracker = tracker.judge(packet)
                 predictions.append(prediction.judgement)
-            return predictions, [word.judgement for word in await scenario.heard()]
+            return predictions, [word.judgement for word in await scenario.judged()]
 
     predictions, words = asyncio.run(talk())
     assert words[0] is Judgement.NEW

@@ -88,7 +88,7 @@ async def send_an_error_again(scenario):
         (at_once(lambda scenario: scenario.server_speaks()), "no connection yet"),
         (at_once(lambda scenario: scenario.go_on()), "no connection yet"),
         (then(lambda scenario: scenario.judgement()), "no packet to judge yet"),
-        (then(lambda scenario: scenario.words_of_nodes()), "no packet to judge yet"),
+        (then(lambda scenario: scenario.judgements_of_nodes()), "no packet to judge yet"),
         (then(lambda scenario: scenario.expect_reason("")), "no packet to judge yet"),
         (then(lambda scenario: scenario.expect_answer("")), "no packet to judge yet"),
         (then(lambda scenario: scenario.unheard), "no packet to judge yet"),
@@ -122,7 +122,7 @@ def test_a_packet_that_the_lab_cannot_read_is_refused():
     with pytest.raises(InputError, match="cannot read the packet that it is to inject"):
         carry_out(inject)
     with pytest.raises(InputError, match="cannot read the segment that it is to send"):
-        carry_out(at_once(lambda scenario: scenario.client.say("S", options=[option])), ScriptedScenario)
+        carry_out(at_once(lambda scenario: scenario.client.send("S", options=[option])), ScriptedScenario)
 
 
 def test_no_assertion_is_left_in_a_scenario():

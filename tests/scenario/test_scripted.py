@@ -38,7 +38,7 @@ def test_nobody_speaks_but_the_script(family):
         await scenario.handshake()
         scenario.server.data(100)
         scenario.client.data(7, sequence=5000)
-        await scenario.expect_words(Judgement.ACCEPTED, Judgement.ACCEPTED)
+        await scenario.expect_judgements(Judgement.ACCEPTED, Judgement.ACCEPTED)
 
     timeline = carry_out(script, family)
     assert timeline.faults == ()
@@ -52,13 +52,13 @@ def test_numbers_are_relative_to_both_sides_first():
         await scenario.handshake()
         scenario.client.begin(50)
         scenario.server.begin(70)
-        segment = scenario.client.say("A", 5, 6)
+        segment = scenario.client.send("A", 5, 6)
         assert (segment.tcp.sequence, segment.tcp.acknowledgement) == (55, 76)
         assert scenario.server.syn().tcp.sequence == 70
         assert scenario.client.ack().tcp.acknowledgement == 71
         assert scenario.client.fin().tcp.sequence == 55
         assert scenario.client.ack().tcp.sequence == 56
-        await scenario.heard()
+        await scenario.judged()
 
     carry_out(script)
 
@@ -75,7 +75,7 @@ def test_the_server_that_the_rules_chose_is_the_one_that_answers():
 def test_words_that_differ_are_a_check_that_does_not_hold():
     async def script(scenario):
         scenario.client.syn()
-        await scenario.expect_words(Judgement.ACCEPTED)
+        await scenario.expect_judgements(Judgement.ACCEPTED)
 
     [check] = carry_out(script).checks
     assert (check.holds, check.seen) == (False, "NEW")

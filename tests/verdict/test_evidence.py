@@ -120,7 +120,7 @@ def test_scripted_ends_answer_to_whom_a_masquerading_node_is(mode):
     async def steps(scenario):
         await scenario.handshake()
         scenario.judge(scenario.client.data(7))
-        await scenario.heard()
+        await scenario.judged()
 
     result = result_of(steps, masquerade=True, scenario=ScriptedScenario, mode=mode)
     verdict, timeline = result.verdict, result.timeline
@@ -131,7 +131,7 @@ def test_scripted_ends_answer_to_whom_a_masquerading_node_is(mode):
 def test_a_syn_that_is_rightly_masqueraded_is_not_leaked():
     async def steps(scenario):
         syn = scenario.client.syn()
-        await scenario.heard()
+        await scenario.judged()
         assert scenario._find_server(syn)
         scenario.judge(syn)
 

@@ -105,9 +105,9 @@ def test_a_server_that_was_reset_by_nobody_seen_is_lost():
         ),
         (
             timeline(LEAKED, state="established"),
-            "conntrack's word is ignored, and yet the packet was not translated back",
+            "conntrack judged the packet ignored, and yet it was not translated back",
         ),
-        (timeline(TRANSLATED), "conntrack's word is INVALID, and yet the packet was translated back"),
+        (timeline(TRANSLATED), "conntrack judged the packet INVALID, and yet it was translated back"),
         (
             timeline(TRANSLATED, state="established", reason="", dropped=1),
             "rules dropped 1 INVALID packets, the witness counted 0",
@@ -179,7 +179,7 @@ def test_what_the_model_expects_is_held_against_the_word_of_the_same_node():
     assert decide(timeline(dropped=1, injected=injected)).disagreements == ()
     wrong = dataclasses.replace(injected, predictions={"node": Prediction(Judgement.ACCEPTED)})
     assert decide(timeline(dropped=1, injected=wrong)).disagreements == (
-        "by the model of conntrack at node expected accepted, its word is INVALID",
+        "by the model of conntrack at node expected accepted, and it judged INVALID",
     )
 
 
@@ -242,6 +242,8 @@ def test_an_error_message_kills_no_socket_by_itself():
 def test_what_comes_to_a_bystander_has_leaked_wherever_its_addresses_lead():
     seen = timeline(Sighting(30, "outside", "eth0", False, FORGED), bystanders=("outside",))
     assert decide(seen).outcome is Outcome.LEAKED
+    as_if_it_were_the_client = Sighting(30, "outside", "eth0", False, TRANSLATED.packet)
+    assert decide(timeline(as_if_it_were_the_client, bystanders=("outside",))).outcome is Outcome.LEAKED
     on_the_way = timeline(Sighting(30, "router", "eth0", False, FORGED), dropped=1, bystanders=("outside",))
     assert decide(on_the_way).outcome is Outcome.DROPPED
 
@@ -417,6 +419,18 @@ def test_where_a_packet_ended_is_told_only_of_one_that_came_to_nobody():
     assert lost_where(timeline(dropped=1)) == "1 dropped by rule"
     assert lost_where(timeline(LEAKED)) is None
     assert lost_where(timeline(injected=None)) is None
+
+
+def test_where_an_error_says_that_there_is_no_way_that_is_where_it_ended():
+    error = Packet(SocketAddress("10.0.1.1", 0), POD, ICMP, 2, 0, None, IcmpHeader(3, 1, (POD, CLIENT)))
+    told = Sighting(40, "server", "eth0", False, error)
+    verdict = decide(timeline(told, dropped=0))
+    assert (verdict.outcome, verdict.because[0]) == (Outcome.DROPPED, "ICMP unreachable from 10.0.1.1")
+    assert verdict.disagreements == ()  # no rule has to have dropped it
+
+
+def test_without_a_judged_packet_nothing_has_leaked():
+    assert of_packet.leaked(timeline(LEAKED, injected=None)) is None
 
 
 def test_what_no_node_judged_and_conntrack_counted_is_put_down_to_conntrack():
