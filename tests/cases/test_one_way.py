@@ -17,7 +17,7 @@ from lab.verdict import Outcome
 from lab.vocabulary import Family
 
 INPUTS = Path(__file__).parents[1] / "support" / "inputs"
-TOPOLOGIES = INPUTS.parent.parent / "topologies"
+TOPOLOGIES = Path(__file__).parents[2] / "topologies"
 
 pytestmark = pytest.mark.lab_kernel
 
