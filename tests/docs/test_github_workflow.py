@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support.command import python
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 WORKFLOW = CHECKOUT / "docs" / "github-workflow.yml"
 OWN = CHECKOUT / ".github" / "workflows" / "ci.yml"
@@ -91,9 +93,10 @@ def test_it_installs_what_guests_need():
 
 def collect(words, *more):
     """Collect what a step's words run, as `sudo VARIABLE=value ./bootstrap pytest ...` would."""
-    environment = {**os.environ, **dict([words[1].split("=")])}
-    command = [sys.executable, "-m", *words[3:], "--collect-only", "-n0", *more]
-    return subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True)
+    name, value = words[1].split("=")
+    done = python("-m", *words[3:], "--collect-only", "-n0", *more, directory=CHECKOUT, **{name: value})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 def test_the_nightly_run_leaves_nothing_to_a_seed():
