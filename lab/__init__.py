@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A lab that reproduces, explains and judges kube-proxy's and conntrack's subtleties on the running kernel.
 
 The names here are what a case, a fix, a test or a script of one's own needs; whatever else the rooms of the lab hold

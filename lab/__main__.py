@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The way in: Ctrl-C is answered from the first import on, and with the exit code that a shell gives it."""
 
 from __future__ import annotations

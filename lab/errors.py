@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The errors that a user can cause or cure; everything else is a bug and keeps its traceback.
 
 What the machine itself says of want comes as OSError from anywhere: here it is told from the rest.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The fixes: changes to a node that are said to help."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The words that topology files, the command and the fixtures share."""
 
 from __future__ import annotations

@@ -186,3 +186,8 @@ def test_nothing_is_longer_than_can_be_read():
             found[name] = max(length, found.get(name, 0))
     assert {name: length for name, length in found.items() if length > TOO_LONG.get(name, 0)} == {}
     assert set(TOO_LONG) <= set(found), "not too long any more: take it off the list"
+
+
+def test_every_file_names_its_licence() -> None:
+    line = "# SPDX-License-Identifier: MIT\n"
+    assert not [str(file) for file in sorted(LAB.rglob("*.py")) if not file.read_text().startswith(line)]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The catalogue: one file a case."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Invalid, and yet nobody dies: the reset is not exact."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """An acknowledgement that is too old to be true."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """After the close: what a pod's stack still sends leaves the node with the pod's own address."""
 
 from __future__ import annotations

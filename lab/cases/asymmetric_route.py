@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Asymmetric routes: the node sees one side of a connection alone, and the drop makes a time-out of what worked."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Invalid for its checksum: it leaks, and nobody answers."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The same wrong checksum where conntrack does not look."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The bug of the report: one segment far beyond the window, and the connection is dead."""
 
 from __future__ import annotations

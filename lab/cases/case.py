@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a case is: one way in which a connection breaks, its story, and what a kernel should do."""
 
 from __future__ import annotations

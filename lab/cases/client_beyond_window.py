@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The other direction: what the client sends is INVALID, and the VIP is an address that nobody has."""
 
 from __future__ import annotations

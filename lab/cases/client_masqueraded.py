@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The client is masqueraded: the server answers the node's own address, and INPUT is where INVALID packets end."""
 
 from __future__ import annotations

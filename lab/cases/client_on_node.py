@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The client is the node itself (hostNetwork): the packet ends in INPUT, where kube-proxy's drop is not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The report as it was: downloads through a network that is congested, and no forged packet at all."""
 
 from __future__ import annotations

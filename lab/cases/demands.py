@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What cases demand of a topology: each says what is lacking, or nothing where it will do."""
 
 from __future__ import annotations

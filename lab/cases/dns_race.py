@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Two questions at once from one socket: the well-known five seconds, and why they are gone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The endpoint is gone from the Service, and who is connected to it goes on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The entry is gone, and the server speaks first: no fix helps."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The entry is gone, and the client speaks first: nobody notices."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The entry is gone where conntrack picks nothing up: the fix turns a reset into a hang."""
 
 from __future__ import annotations

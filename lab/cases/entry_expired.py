@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The entry's time is over while the connection is alive."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """As far behind as a segment can be while it is still behind."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The first byte that every kernel calls INVALID, computed from the window as the node saw it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """An ICMP error: translated where conntrack knows the connection that it is about, lost where it does not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The control that must not show the bug: the same injection, inside the window."""
 
 from __future__ import annotations

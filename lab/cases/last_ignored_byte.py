@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The last byte beyond the window that newer kernels let through."""
 
 from __future__ import annotations

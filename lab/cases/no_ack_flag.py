@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A segment that acknowledges nothing cannot kill."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Conntrack sees a connection for the first time when it is in its middle."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A client uses its port again for the same service: what the old entry makes of the new SYN."""
 
 from __future__ import annotations

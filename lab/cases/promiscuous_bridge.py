@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A bridge in promiscuous mode: a question by a Service's address comes to its pod twice."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """NAT inside the pod: a service mesh's REDIRECT, and the pod's own conntrack judges."""
 
 from __future__ import annotations

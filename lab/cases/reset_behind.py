@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A reset below what the client has acknowledged."""
 
 from __future__ import annotations

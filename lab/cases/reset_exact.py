@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A reset with the one number that counts, forged on either side: it kills, and conntrack has nothing against it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A reset in the window that is not exact, from either side."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A reset from the server that does not fit is lost."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Why nobody noticed: the application begins again."""
 
 from __future__ import annotations

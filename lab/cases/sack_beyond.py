@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The acknowledgement is perfect, and a SACK block is not."""
 
 from __future__ import annotations

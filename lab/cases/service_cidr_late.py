@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """kube-proxy hears late from which ranges cluster IPs come: until its next full sync it drops nothing there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Two pods behind one address: both are given the same port, and one loses its first packet."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The answer to an older SYN comes to a newer one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """An endpoint is gone, its entry is not: a client that keeps its port talks into the void."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A handshake's second packet that comes again."""
 
 from __future__ import annotations

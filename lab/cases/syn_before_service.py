@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A SYN comes before its service: whoever tries again from the same port is led past the service."""
 
 from __future__ import annotations

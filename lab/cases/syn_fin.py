@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Flags that no stack sends: being liberal does not cure them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The client begins anew in the middle of a connection."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The table is full: what needs a new entry is dropped, and nothing is INVALID."""
 
 from __future__ import annotations

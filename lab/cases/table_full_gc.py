@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The table is full, and the garbage collector makes room: a half-closed connection is evicted while it lives."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Every state that conntrack gives a packet, each brought about by a real one."""
 
 from __future__ import annotations

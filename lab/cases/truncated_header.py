@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A header that claims to be longer than the packet."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Two nodes on the way: whose conntrack judges, and whose word counts."""
 
 from __future__ import annotations

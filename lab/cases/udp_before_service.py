@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A datagram comes before its service: the entry without translation stands in the way of all that follow."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The packet of Kubernetes' own regression test, which newer kernels no longer call INVALID."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The control without address translation: the report's virtual machines without Kubernetes."""
 
 from __future__ import annotations

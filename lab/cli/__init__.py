@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The command. Thin: it parses, calls and prints; and it imports the rooms only when a command needs them.
 
 The modules stand in the order in which `lab --help` lists their commands.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the commands share: the application, options and arguments, completion, and a terminal to draw on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a case is about, for a terminal."""
 
 from __future__ import annotations

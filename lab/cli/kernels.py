@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """`lab kernels`: other kernels than the one that runs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The settings of kube-proxy as options of a command, each named as kube-proxy's own flag."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Labs that stay: build, enter, change and end them; and what this machine has for one."""
 
 from __future__ import annotations

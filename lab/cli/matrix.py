@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """`lab matrix`: the same trials on several kernels."""
 
 from __future__ import annotations

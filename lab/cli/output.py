@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The three standard streams: whatever prints, what becomes of it is known, and told once.
 
 Everything that the command prints goes through these, also what libraries print. A stream that was closed is no

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Files of results: refused before the trials, and after them either whole or what they were."""
 
 from __future__ import annotations

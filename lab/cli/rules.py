@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """`lab rules` and `lab topology`: what a node is given, and how a lab is written down."""
 
 from __future__ import annotations

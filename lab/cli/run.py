@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """`lab run`, `lab list`, `lab show`: the catalogue, tried and told."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Filling one namespace's table to the limit, with entries of flows that nobody has.
 
 The limit, ``net.netfilter.nf_conntrack_max``, is one for the whole machine, and each namespace counts for itself. So

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Conntrack's table of one namespace: its entries, the events about them, and its statistics.
 
 What the kernel says is read by pyroute2; it is imported by the first message, for it takes a fifth of a second.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the kernel logs about packets of one namespace: nfnetlink_log.
 
 The groups are read by one socket, so their records stay in the order in which the kernel wrote them: group 0 has

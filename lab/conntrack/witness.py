@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The witness: what conntrack made of every packet, told by rules that only count and log.
 
 A reason in the kernel's log never means INVALID by itself: from Linux 6.1 on, packets that are ignored

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """One thing that is looked at, and how it ended."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Whether the network namespace that one is in is a node whose connections can be reset: its own rules and sysctl say.
 
 Nothing is written. nftables' own dump shows what iptables-nft has loaded as well, and of iptables-legacy only those

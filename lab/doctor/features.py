@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a lab needs of the kernel, tried in scratch namespaces as a lab would use it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What this machine has and lacks for a lab, found by asking; and whether it is itself a node with the bug.
 
 The machine is only read. Kernel features are tried in a scratch namespace, as a lab would use them.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A conntrack entry as plain data, and the events that tell of its life."""
 
 from __future__ import annotations

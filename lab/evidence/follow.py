@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Following a live connection's numbers from the packets at one of its ends."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A judgement: what conntrack of one node made of one packet, and why."""
 
 from __future__ import annotations

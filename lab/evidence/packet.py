@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A packet as it was seen: addresses, TCP header and options, decoded from the bytes of an IP packet.
 
 Header formats: RFC 791, RFC 8200, RFC 9293, RFC 7323 (timestamps, window scale), RFC 2018 (SACK), RFC 768.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A sighting: one packet at one interface of one host, at one moment."""
 
 from __future__ import annotations

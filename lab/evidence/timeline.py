@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What was seen in one trial, in order and as plain data. Verdicts and reports are made from it, anywhere."""
 
 from __future__ import annotations

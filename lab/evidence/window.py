@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A model of conntrack's window check, in both of its eras: what a node that saw these packets makes of the next one.
 
 Follows ``tcp_in_window`` and ``tcp_init_sender`` of net/netfilter/nf_conntrack_proto_tcp.c: Linux 5.10 for the strict

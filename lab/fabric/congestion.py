@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A router that holds back a share of the data packets, so that some of them come late."""
 
 from __future__ import annotations

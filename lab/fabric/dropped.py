@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a node's rules dropped, by their own counters: for being INVALID, and for whatever else."""
 
 from __future__ import annotations

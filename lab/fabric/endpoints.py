@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Endpoints that come and go while a lab runs, in plain words: add, remove, drain.
 
 Each word makes new EndpointSlices of those there are, as the API server would have them, and has every node's

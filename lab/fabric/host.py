@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """One host of a running lab: its namespace, its links, and the tools that work in it."""
 
 from __future__ import annotations

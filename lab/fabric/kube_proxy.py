@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The kube-proxy of a running node: it loads the first rules, and afterwards what changes.
 
 A namespace has a proxier a family, as kube-proxy has. What is loaded is what kube-proxy would give to

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """From a topology to a running lab, and its end.
 
 Namespaces first, then the rules of the nodes are started on their way (loading them is a program's work) while the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Other kernels: find and fetch them, boot a guest, run a command there, and bring its results back."""
 
 from __future__ import annotations

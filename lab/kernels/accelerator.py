@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Which accelerator QEMU can use here: KVM where a guest boots on it, else its own emulation (TCG).
 
 That ``/dev/kvm`` opens says little: on some nested machines a virtual machine can be made, and no kernel boots on it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Debian's archive: which kernels it has now, and fetching their packages.
 
 apt does the work, by a configuration, lists and a cache of its own in the lab's cache: the system's sources and lists

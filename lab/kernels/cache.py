@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The directory in which kernels and images are kept: what is in it is whole, however its making ended."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Guests on the workers of a Dask cluster: booted from files that come by their content's hash, and again when lost.
 
 A worker needs the same lab and QEMU, and nothing of what kernels and images are made with.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """On a Dask scheduler: files by the hash of their content, put there by clients and taken by workers.
 
 Clients and workers reach the scheduler and need not reach each other. The depot is sent there with its code, so the

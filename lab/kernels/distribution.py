@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The guests' root file system, and its Python, which the machine runs as well."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """From what a user calls a kernel to the kernel itself."""
 
 from __future__ import annotations

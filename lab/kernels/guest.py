@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A guest: one virtual machine, booted for one command, and gone with it.
 
 The guest has no network, and of the machine's disks it sees read-only images and two unnamed files: the command, and

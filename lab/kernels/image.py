@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a guest boots from, in layers: each is made once, and again only when what it is made from has changed.
 
 =============  =========================================================================  ======================

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A kernel that a guest can boot, and its version's place among others."""
 
 from __future__ import annotations

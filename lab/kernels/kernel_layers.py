@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A kernel's own layers: its modules, and the initrd that mounts the rest."""
 
 from __future__ import annotations

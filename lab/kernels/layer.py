@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What every layer of an image is made with: a hash of what it is made from, and a compressed file system."""
 
 from __future__ import annotations

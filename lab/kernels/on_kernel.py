@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The same trials on one kernel: this machine's own, or one that is booted for them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The machine's programs that fetching and booting need."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the guests' Python runs: the lab's dependencies, and the project that commands are run from."""
 
 from __future__ import annotations

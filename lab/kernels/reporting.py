@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A plugin of pytest's in the guest: it writes down every report, for the pytest on the machine to take up.
 
 Loaded there by ``-p lab.kernels.reporting``, and nowhere else.

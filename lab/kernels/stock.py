@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Which kernels there are: in the archive, in the cache, and the one that runs."""
 
 from __future__ import annotations

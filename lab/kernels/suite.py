@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """``pytest --lab-kernels 5.10,6.1``: the same tests in a guest for each kernel, reported here as if they ran here.
 
 pytest's plugin registers :class:`Elsewhere` for such a run. It collects nothing on the machine: every guest runs pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The same trials on several kernels at a time: each handed to an executor, and what comes back merged."""
 
 from __future__ import annotations

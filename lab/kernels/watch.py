@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """QEMU's process: started, listened to, and ended with whoever started it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """kube-proxy's rules as text: Services and EndpointSlices in, the input of iptables-restore or nft out.
 
 Pure: nothing here knows a kernel or loads a rule. One module a mode: :func:`lab.kubeproxy.iptables.render`,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What kube-proxy leaves to chance: of several slices that name one endpoint, in Go's random order, which one wins."""
 
 from __future__ import annotations

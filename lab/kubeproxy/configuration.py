@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """kube-proxy's own configuration file: a ``KubeProxyConfiguration``, as ``--config`` of kube-proxy takes it.
 
 Its fields are those of every release from v1.14 to v1.36 (k8s.io/kube-proxy/config/v1alpha1/types.go). What shapes no

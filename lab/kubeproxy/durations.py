@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Go's durations, in which kube-proxy's settings say a time: ``10m``, ``1h30m``, ``1.5s`` (time.ParseDuration)."""
 
 from __future__ import annotations

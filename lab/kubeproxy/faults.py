@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What real kube-proxies do wrong with some objects: no rule is loaded, or the program ends.
 
 A node of the lab does not come up with such objects and such a release: the reason is said instead.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Feature gates of kube-proxy that shape rules, and whether a release can be given them."""
 
 from __future__ import annotations

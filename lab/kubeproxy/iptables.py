@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """iptables mode: the text that kube-proxy gives to iptables-restore.
 
 The chains are those of ``pkg/proxy/iptables/proxier.go`` since v1.24; up to v1.23 they have their own module,

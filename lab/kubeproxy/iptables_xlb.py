@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """iptables mode of kube-proxy v1.14 to v1.23, whose chains were others.
 
 Local policy has KUBE-XLB instead of KUBE-SVL and KUBE-EXT, every load balancer has a KUBE-FW, and what is refused is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """iptables mode: the jumps from the built-in chains, the canaries, and the kubelet's chains on the same node.
 
 kube-proxy makes jumps by single calls of iptables (``iptablesJumpChains`` in ``pkg/proxy/iptables/proxier.go``), each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """nftables mode: the transaction that kube-proxy gives to nft."""
 
 from __future__ import annotations

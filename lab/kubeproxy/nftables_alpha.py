@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """nftables mode of v1.29, its alpha release: sets of addresses with source ranges, and a drop of what is INVALID.
 
 Source: what a real kube-proxy v1.29.1 wrote. Other settings of ``--nodeport-addresses`` than none were not seen.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """nftables mode: the base chains by which packets come to kube-proxy's rules, and the chains that these jump to."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """nftables mode: what kube-proxy calls its table, its chains and its sets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """nftables mode: what is the same for all Services."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """nftables mode: the lines of one transaction, and what was written of each kind."""
 
 from __future__ import annotations

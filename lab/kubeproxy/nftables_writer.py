@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """nftables mode: what is written for a Service port.
 
 Source: ``pkg/proxy/nftables/proxier.go`` of v1.31 to v1.35; for v1.36, pull requests #135800 and #136499 and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What has to be known of a kube-proxy's rules beside the rules themselves, a sentence each."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The settings of a kube-proxy, and of the node that it runs on."""
 
 from __future__ import annotations

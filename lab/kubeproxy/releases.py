@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Releases of kube-proxy by name: each is the set of the changes that it has."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What was said of a kube-proxy: settings with the place that said each, and whether they fit its mode and release."""
 
 from __future__ import annotations

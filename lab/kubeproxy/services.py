@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What both modes start from: each port of each service, with the endpoints that this node sends it to.
 
 Follows kubernetes' ``pkg/proxy/serviceport.go``, ``pkg/proxy/endpointslicecache.go`` and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The settings of kube-proxy that shape its rules or its node: one table of the ways in which each can be said.
 
 A setting is said by an option named as kube-proxy's own flag, by a key of a topology's host, by a word of the pytest

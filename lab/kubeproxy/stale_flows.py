@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Which entries of UDP flows kube-proxy deletes from conntrack when Services or endpoints change.
 
 A UDP client that keeps its port never starts anew, so its entry leads to an endpoint that is gone, or past a

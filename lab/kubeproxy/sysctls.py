@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The sysctls that kube-proxy sets when it starts: with its rules they are what makes a host a node.
 
 Of those that a network namespace has of its own. ``nf_conntrack_max`` is the machine's, and no lab's to change.

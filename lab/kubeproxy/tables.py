@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The text of an iptables-restore input while it grows, and the inputs that a renderer returns."""
 
 from __future__ import annotations

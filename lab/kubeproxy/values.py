@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The values of kube-proxy's settings, read from what an option, a YAML file or a test gives."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """One clear error for a topology that cannot be used: where it is wrong, and what to write instead."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The types of Kubernetes objects' fields: addresses, names, ports, and what the API server refuses of them.
 
 Source: kubernetes' ``pkg/apis/core/validation/validation.go`` and ``pkg/apis/discovery/validation/validation.go``.

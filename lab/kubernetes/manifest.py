@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """YAML text -> plain values (dict, list, str, int, bool, None), one a document.
 
 Built on libyaml's events: several times as fast as PyYAML's own constructors, and stricter where the freedom

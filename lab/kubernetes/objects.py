@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The objects that kube-proxy reads: ``Service`` (v1) and ``EndpointSlice`` (discovery.k8s.io/v1).
 
 Attributes are snake_case, the documents keep Kubernetes' own camelCase. A field that is not known is left out, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Documents become Services and EndpointSlices: one by one, or a ``kind: List`` of them."""
 
 from __future__ import annotations

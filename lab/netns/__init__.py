@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Kernel primitives: namespaces, links, sysctls, rules, and programs inside. Knows no Kubernetes."""
 
 from __future__ import annotations

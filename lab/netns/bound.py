@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """How long anything waits for what an event ends within a millisecond.
 
 One number for all, read when a wait begins: as ``bound.SECONDS``, so that a test can make them all short.

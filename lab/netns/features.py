@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the kernel was built with: modules and CONFIG_ options that a test can ask for."""
 
 from __future__ import annotations

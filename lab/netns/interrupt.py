@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Ctrl-C, for whoever runs an event loop."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A network namespace, held by a descriptor and by nothing else.
 
 It has no name and no process: when the last descriptor, socket and child in it are gone, the kernel

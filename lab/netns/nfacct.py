@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Named counters of a namespace that rules can refer to: nfacct (include/uapi/linux/netfilter/nfnetlink_acct.h)."""
 
 from __future__ import annotations

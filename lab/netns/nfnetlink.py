@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Messages of nfnetlink, by which netfilter's subsystems talk: include/uapi/linux/netfilter/nfnetlink.h.
 
 Lengths, kinds and flags are in the machine's byte order; what a subsystem's attributes hold is in the network's.

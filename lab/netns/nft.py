@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """nftables' rules in a namespace, by libnftables with a context that is kept.
 
 Opening and closing a context waits for the kernel (12 ms); a kept one loads a ruleset in 0.3 ms. A context

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Rules in parts, where the whole is larger than what a socket sends at once.
 
 One transaction of nftables is one netlink message, and the kernel refuses one that is larger than the socket's send

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Programs inside a namespace: started there, waited for, and their words kept."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Closing what is slow to close, off the caller's thread.
 
 Closing a packet socket or an nftables context waits for the kernel's grace period (8 to 15 ms). A lab is over when

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Building links at the kernel's own speed: rtnetlink messages, a batch a namespace.
 
 A library's call a message forks or waits for each acknowledgement; here one buffer holds all messages

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Programs that run beside the lab, and die with it: servers with their workers, and many clients at once."""
 
 from __future__ import annotations

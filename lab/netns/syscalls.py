@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The system calls that Python 3.11 lacks: unshare and setns.
 
 Python 3.12 has both in ``os``; one way for all versions is simpler than two.

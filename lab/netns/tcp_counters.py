@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the kernel counts of TCP in a namespace, as ``nstat`` shows it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Running without root: a user namespace in which the caller is allowed what root is."""
 
 from __future__ import annotations

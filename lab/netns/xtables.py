@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """iptables' rules in a namespace, loaded and saved by the programs that kube-proxy calls."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The fixtures: a running lab, and trials of cases."""
 
 from __future__ import annotations

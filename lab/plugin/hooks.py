@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """pytest's door to the lab: fixtures, marks and options for tests that run on the kernel in front of you.
 
 A test of one's own, in any project that has this distribution installed::

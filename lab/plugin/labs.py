@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The labs of a test: built for it, ended with it, and shown or kept where it fails."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The marks: what a test builds and what it needs. One whose need is missing is skipped."""
 
 from __future__ import annotations

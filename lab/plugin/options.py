@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The ``--lab-...`` options, the arguments of the mark ``lab_topology``, and what both mean.
 
 They are named as the keys of a topology file and the options of the command; a mark writes them with underscores.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A running lab in a test's hands: run programs and steps, look inside. What the fixture ``lab_running`` gives."""
 
 from __future__ import annotations

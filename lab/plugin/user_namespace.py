@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Without root: pytest's own process becomes root of a user namespace."""
 
 from __future__ import annotations

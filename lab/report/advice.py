@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a report of this machine's labs does not say of anybody's own node, and how to find that out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Whom the bug hits, and what helps: the one place where that is said, of one kernel or of several."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a cell of the table says, whatever the table is written in."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a matrix means, in sentences: whom the bug hits, what differs between kernels, and what was not found out.
 
 A report is a matrix of one kernel, and told by the same sentences.

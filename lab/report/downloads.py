@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Downloads under load, for a terminal: how each ended, and what was counted."""
 
 from __future__ import annotations

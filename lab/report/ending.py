@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """How a trial ended, for a terminal: its packet, its sockets, its questions, and what was counted."""
 
 from __future__ import annotations

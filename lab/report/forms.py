@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The forms that results are written in."""
 
 from __future__ import annotations

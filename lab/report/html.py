@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A matrix as one HTML page that needs nothing else: no script, no network, light and dark."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A matrix as JUnit XML, which CI systems read: a suite a kernel, a test case a trial."""
 
 from __future__ import annotations

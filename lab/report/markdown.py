@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A matrix in Markdown, for issues, job summaries and READMEs."""
 
 from __future__ import annotations

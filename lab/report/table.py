@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A matrix for a terminal."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Verdicts, case by fix, as tables for a terminal, made from results alone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A timeline, drawn for a terminal or as plain text: every packet on every link, and what is known of it."""
 
 from __future__ import annotations

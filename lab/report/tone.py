@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """How an outcome looks, whatever it is written in."""
 
 from __future__ import annotations

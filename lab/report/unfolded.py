@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A table without columns: for terminals that have no room for them."""
 
 from __future__ import annotations

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: MIT
 """Results of trials as plain data: saved, read back, merged over kernels, and compared."""

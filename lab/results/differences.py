@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What differs from one kernel to the next, told by what they did and not by their versions."""
 
 from __future__ import annotations

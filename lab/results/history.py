@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What came of each case when it was run last on this machine: for `lab show`, and for nothing else.
 
 One file below $XDG_STATE_HOME (XDG Base Directory Specification: state that should persist, but is not important enough

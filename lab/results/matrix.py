@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The same trials on several kernels, merged into one table. Plain data, the same on any machine."""
 
 from __future__ import annotations

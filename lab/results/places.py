@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Where trials were tried, in words: on which kube-proxy's node, in which family and topology, by which Service."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Results: what was tried, what came of it, and what should have. Plain data, the same on any machine."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """`lab rules`: kube-proxy's rules for given objects, as this kernel gives them back, and against a real node's.
 
 :mod:`~lab.rules.source` says what to render, :mod:`~lab.rules.scratch` has the kernel load and save it,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Tries what may be otherwise, and remembers what differed then."""
 
 from __future__ import annotations

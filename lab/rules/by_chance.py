@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What kube-proxy leaves to chance, beyond the order of rules: each way can be tried."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Finds what explains the differences between a node's rules and kube-proxy's, by trying it.
 
 Whatever may be otherwise (:mod:`lab.rules.whatifs`) is rendered and compared: what leaves the fewest differences is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Holds a node's rules against those of a kube-proxy."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Compares the rules that kube-proxy would write with a dump from a node: chain by chain, rule by rule."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a dump of a node's rules holds of kube-proxy, whichever program printed it.
 
 A dump of a real node holds other people's rules too: of the CNI plug-in, of Docker, the user's own. kube-proxy's are

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Tells of each difference whether it changes what becomes of a packet: where it goes, its mark, whether it is dropped.
 
 What is not shown to change nothing counts as a change.

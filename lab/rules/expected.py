@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Kube-proxy's rules as a node has them, without loading them."""
 
 from __future__ import annotations

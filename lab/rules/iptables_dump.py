@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Reads what ``iptables-save`` prints, or what :mod:`lab.rules.listing` makes of ``iptables -S``."""
 
 from __future__ import annotations

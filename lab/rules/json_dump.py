@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Reads what ``nft -j list ruleset`` prints (libnftables-json(5)): what is kube-proxy's, ready to be loaded.
 
 What it means is not read here: a kernel loads it, and lists it as text (see :func:`lab.rules.scratch.listed`).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Knows what another release of kube-proxy, or the kubelet of one, left behind on a node.
 
 Source: rules that real programs wrote over those of another release, upgrades and back, and over those of the other

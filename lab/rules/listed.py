@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What ``nft list table`` prints of a transaction as kube-proxy writes it, without loading it.
 
 Known are the statements that kube-proxy uses; whatever else stands in a script is refused, so that nothing is guessed:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Makes of what ``iptables -S`` prints what iptables-save does: the same rules, with their table said.
 
 A listing is of one table and does not name it; several may stand one after the other. Where the policies of the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Reads what ``nft list`` prints: kube-proxy's table, and what of its iptables mode is beside it."""
 
 from __future__ import annotations

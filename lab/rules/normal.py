@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """One form for rules that mean the same, however which program printed them.
 
 What is made equal, because it says nothing of what the rules do, or because kube-proxy itself leaves it to chance:

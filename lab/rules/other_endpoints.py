@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Which endpoints of a Service a node's rules lead to that kube-proxy's do not, or the other way round."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Which releases of kube-proxy write the same rules, so that a node may have any of them."""
 
 from __future__ import annotations

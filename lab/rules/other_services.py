@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Which Services a node's rules are for that the objects lack, or the other way round."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Which settings a node's kube-proxy may have instead of those that were given.
 
 What a node's rules themselves say (a range, an address, a mark) is read off them; of what they do not say (the node's

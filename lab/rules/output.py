@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The differences between kube-proxy's rules and a node's: for people what matters first, JSON for programs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Reads dumps of rules, of ``iptables-save`` (also with ``-c``) and ``nft list``: what in them is kube-proxy's.
 
 What ``iptables -S`` prints is made like them by :mod:`lab.rules.listing`; what ``nft -j list`` prints is recognised

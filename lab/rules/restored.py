@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What ``iptables-save`` prints of inputs of ``iptables-restore`` as kube-proxy writes them, without loading them.
 
 Known are the matches and targets that kube-proxy and the kubelet use. Whatever else stands in an input is refused, so

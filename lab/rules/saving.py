@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What ``iptables-save`` or ``nft list table`` gives back of a kube-proxy's rules, by the road that answers soon."""
 
 from __future__ import annotations

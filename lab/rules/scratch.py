@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A scratch namespace in which this kernel loads rules, to see what it makes of them."""
 
 from __future__ import annotations

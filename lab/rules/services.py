@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Which Services the rules of a dump are for, and what is left of a dump without some of them."""
 
 from __future__ import annotations

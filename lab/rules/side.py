@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the chains, sets and maps of a dump lead to: which are used at all, which do nothing, whose they are."""
 
 from __future__ import annotations

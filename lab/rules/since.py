@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What an upgrade of kube-proxy changes in the rules: change by change, with the rules of the objects at hand."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What `lab rules` renders: the kube-proxy of each node of a topology, or one for Kubernetes objects alone."""
 
 from __future__ import annotations

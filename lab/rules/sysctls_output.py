@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What kube-proxies set below /proc/sys: for ``sysctl -p``, and JSON."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What may be otherwise than was said, so that a node's rules are kube-proxy's after all: each can be tried.
 
 What may be so of the releases, the settings, the Services, the endpoints and by chance stands in modules of their own.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a case runs on: a running lab with its instruments, the steps it may take and the checks it may make."""
 
 from __future__ import annotations

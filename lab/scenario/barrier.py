@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What proves that nothing more comes: a datagram sent behind it on the same path, and seen at the end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a case runs on, whatever its kind: the checks that it may make, and the evidence at its end."""
 
 from __future__ import annotations

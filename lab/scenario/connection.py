@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A live TCP connection through a running lab, and the packets that are to disturb it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Questions and answers by datagram through a running lab, and what became of each."""
 
 from __future__ import annotations

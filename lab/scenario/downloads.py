@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Many real downloads at once through a network that holds packets back: nothing is forged."""
 
 from __future__ import annotations

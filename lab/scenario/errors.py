@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Why a case ends before it began: what came of its connection is its outcome."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The connection as the packets at its server's interface tell it."""
 
 from __future__ import annotations

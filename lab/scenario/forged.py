@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Segments as an end's own stack would send them next, but for what a case says otherwise."""
 
 from __future__ import annotations

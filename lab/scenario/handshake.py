@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A real handshake through a running lab, and how it is known where there was none."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A running lab with its instruments: control of its nodes, and questions about what was seen."""
 
 from __future__ import annotations

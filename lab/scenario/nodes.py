@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The nodes of a running lab: their sysctls, rules, conntrack tables and counters."""
 
 from __future__ import annotations

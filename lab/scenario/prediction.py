@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the model of conntrack's window expects of the kernel, at each node by what came there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """One processor for a thread whose packets are to keep their order."""
 
 from __future__ import annotations

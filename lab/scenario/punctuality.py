@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Whether a trial was let run: its bounds, conntrack's time-outs and TCP's timers go on while it is not."""
 
 from __future__ import annotations

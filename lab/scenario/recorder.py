@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """All instruments of a running lab in one event loop: captures on every host, the witness on every node."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A client as applications are: what failed is begun again, on a fresh connection."""
 
 from __future__ import annotations

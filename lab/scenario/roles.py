@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The roles in a trial, and under which addresses they know each other."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A connection between two ends that send what a case tells them to: what no stack would send, or not in this order.
 
 The kernels of both ends are kept from hearing TCP, so nobody answers but the script; conntrack's own state is all that

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Questions about what the instruments have seen, and the words of their answers."""
 
 from __future__ import annotations

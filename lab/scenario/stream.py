@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A live TCP connection through a running lab: established, used by both ends, and brought to its end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What can be done with labs that stand: choose one, go into its hosts, end it, print them all."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Asking the owner of a lab that stands to change its endpoints: a line of JSON each way over a socket.
 
 The socket lies beside the lab's record, in a directory that only root may enter.

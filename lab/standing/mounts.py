@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """mount(2) and umount2(2): for the names of namespaces, and for a host's own ``/sys``."""
 
 from __future__ import annotations

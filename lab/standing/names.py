@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Names of namespaces: files in ``/run/netns`` on which they are mounted (ip-netns(8)).
 
 The directory is prepared as ``ip netns add`` does (iproute2, ip/ipnetns.c): a mount of its own, and shared,

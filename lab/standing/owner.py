@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The process that owns a lab that stays: builds it, serves its endpoints, and ends with it.
 
 Started by :mod:`lab.standing.up` as a program of its own, so that it holds nothing of its starter. It reads

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The records of the labs that stand: a file each in ``/run/lab``, locked by its owner while that lives.
 
 The kernel drops the lock with its holder, and tells everyone who asks which process that is (fcntl(2),

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The servers of a lab that stays: every endpoint of its Services answers, and every pod that may become one.
 
 TCP ports speak enough HTTP for ``curl`` (RFC 9112), and say which pod answered whom. UDP ports send back what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Starting a lab that stays."""
 
 from __future__ import annotations

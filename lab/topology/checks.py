@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a topology must keep so that a kernel can build it and its packets have a way.
 
 Each rule raises :class:`~lab.kubernetes.errors.TopologyError` for the first thing that breaks it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The kube-proxies of a topology's nodes: what each is told, and the rules that it writes. Nothing runs here."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A topology: hosts, the links between them, and the Kubernetes objects that its nodes serve.
 
 The fields of :class:`Host`, :class:`Route` and :class:`End` carry their file names and descriptions, because

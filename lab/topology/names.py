@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """How names in a topology are written, as patterns."""
 
 from __future__ import annotations

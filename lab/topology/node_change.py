@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a fix changes on a node, as plain data."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Topology files: a YAML stream of the topology and, after it, Kubernetes objects as kubectl prints them."""
 
 from __future__ import annotations

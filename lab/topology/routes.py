@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the routes of a topology tell: whom a host sends to, who forwards it, and which address a node is known by."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The way that a packet takes through a topology, by its routes alone: which hosts it passes, and by which interfaces.
 
 What a topology gives to the kernel is what is followed here: a host's own subnets and its routes, the longest prefix

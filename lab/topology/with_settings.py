@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A topology whose nodes' kube-proxies are told otherwise than its file says."""
 
 from __future__ import annotations

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: MIT
 """Real clients and servers."""

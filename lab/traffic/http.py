@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A real web server and real downloads: nginx and curl."""
 
 from __future__ import annotations

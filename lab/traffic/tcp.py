@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A real TCP connection between two hosts: a client that asks, and a server that sends a known stream.
 
 The bytes of the stream are known by their position, so both ends can prove that they got what was sent.

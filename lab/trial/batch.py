@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Many trials in a row: what the command runs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a name may have meant that is none of its kind: a case, a fix, a topology."""
 
 from __future__ import annotations

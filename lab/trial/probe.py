@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the kernel in front of us makes of packets out of the window, found by asking it.
 
 Vendors carry changes back, so the version's number proves nothing. The questions are other packets than any trial's:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """One case with one fix, mode and address family, in a lab of its own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What is to be tried: one case with one fix, on one topology, in one address family."""
 
 from __future__ import annotations

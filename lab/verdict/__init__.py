@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What became of a trial, decided from its evidence alone: one module a kind of evidence."""
 
 from __future__ import annotations

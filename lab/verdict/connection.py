@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What became of a connection of two sockets, and of the packet that was to disturb it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What became of questions and answers by datagram."""
 
 from __future__ import annotations

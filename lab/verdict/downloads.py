@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What became of many downloads at once, decided from what was counted."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What became of one packet, where no socket takes part that could live or die."""
 
 from __future__ import annotations

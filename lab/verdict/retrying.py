@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What became of a trial whose client begins again, and what it cost."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What became of a trial, and what decided it."""
 
 from __future__ import annotations

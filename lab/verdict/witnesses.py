@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Where the witnesses of a trial contradict each other, whatever its kind: then no outcome is to be believed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Seeing every packet at every interface of a namespace, with the kernel's own timestamps."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Crafting packets with scapy, and sending them where a host's own stack would send them.
 
 Importing scapy takes a third of a second, so it is imported by the first packet that is crafted.

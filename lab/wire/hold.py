@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Holding packets on their way through a node, to let them go on in another order: races are made, not hoped for.
 
 Packets are held in POSTROUTING behind the translation of addresses, so each has chosen its tuples; and before conntrack

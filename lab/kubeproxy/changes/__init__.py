@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What changed in kube-proxy's rules, release by release: each change has a name, a first release and a reason.
 
 A release is the set of the changes that it has (:mod:`lab.kubeproxy.releases`), and what writes rules asks for a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a change between kube-proxy's releases is."""
 
 from __future__ import annotations

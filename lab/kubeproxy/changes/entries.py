@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Changes of which conntrack entries of UDP flows are deleted."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Changes of iptables mode's rules, and of both modes'."""
 
 from __future__ import annotations

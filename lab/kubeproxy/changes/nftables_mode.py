@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Changes of nftables mode's rules."""
 
 from __future__ import annotations

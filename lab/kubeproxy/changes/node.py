@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Changes of what kube-proxy sets on its node, and of what it can be told."""
 
 from __future__ import annotations
