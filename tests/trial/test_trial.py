@@ -292,7 +292,7 @@ def test_a_trigger_that_does_not_trigger_is_no_pass(answers, monkeypatch):
 
 
 def test_a_connection_that_is_refused_is_an_outcome(answers, monkeypatch):
-    monkeypatch.setattr("lab.scenario.connection.listen", lambda namespace, own: namespace.socket(2, 1))
+    monkeypatch.setattr("lab.scenario.handshake.listen", lambda namespace, own: namespace.socket(2, 1))
     result = run(HEADLINE, NONE, Family.IPV4, ask(answers, Family.IPV4))
     assert (result.verdict.outcome, result.verdict.because) == (
         Outcome.REFUSED,
