@@ -44,13 +44,8 @@ OF_A_MODE = dict.fromkeys((case.name for case in service_cidr_late.CASES), "nfta
 
 @pytest.fixture(scope="module")
 def answers():
-    return {}
-
-
-def ask(answers, family):
-    if family not in answers:
-        answers[family] = asyncio.run(probe.ask(family))
-    return answers[family]
+    """What the kernel does, asked before any test breaks the lab."""
+    return {family: asyncio.run(probe.ask(family)) for family in Family}
 
 
 def run(case, fix, family, answer, kind="iptables-nft"):
@@ -88,7 +83,7 @@ def test_so_does_every_default_trial_everywhere(case, fix, kind, family, answers
 @pytest.mark.parametrize("case", OF_A_MODE)
 def test_a_case_of_nftables_mode_is_refused_elsewhere(case, kind, answers):
     with pytest.raises(InputError, match="it needs node in nftables mode of"):
-        run(CASES[case], NONE, Family.IPV4, ask(answers, Family.IPV4), kind)
+        run(CASES[case], NONE, Family.IPV4, answers[Family.IPV4], kind)
 
 
 SLOW = [case for case in CASES.values() if case.slow]
@@ -103,7 +98,7 @@ def test_so_do_the_slow_cases(case, fix, kind, family, answers):
 
 
 def check(case, fix, kind, family, answers):
-    result = run(case, fix, family, ask(answers, family), kind)
+    result = run(case, fix, family, answers[family], kind)
     assert result.verdict.disagreements == ()
     assert (result.verdict.judgement, result.verdict.outcome) == (
         result.expected.judgement,
@@ -113,7 +108,7 @@ def check(case, fix, kind, family, answers):
 
 
 def test_the_figure_is_in_the_headlines_timeline(answers):
-    timeline = run(HEADLINE, NONE, Family.IPV4, ask(answers, Family.IPV4)).timeline
+    timeline = run(HEADLINE, NONE, Family.IPV4, answers[Family.IPV4]).timeline
     seen = {(s.host, s.interface, str(s.packet.source), str(s.packet.destination)) for s in timeline.sightings}
     assert ("client", "eth0", "10.0.0.2:34567", "192.168.0.2:80") in seen  # (1)
     assert ("server", "eth0", "10.0.0.2:34567", "10.0.1.2:80") in seen  # (2)
@@ -135,19 +130,19 @@ def test_the_figure_is_in_the_headlines_timeline(answers):
 
 
 def test_the_kernel_gives_its_reason(answers):
-    verdict = run(HEADLINE, NONE, Family.IPV4, ask(answers, Family.IPV4)).verdict
+    verdict = run(HEADLINE, NONE, Family.IPV4, answers[Family.IPV4]).verdict
     assert verdict.reason.startswith("SEQ is over")
 
 
 def test_the_drop_is_counted_by_the_rule_itself(answers):
     for kind in KINDS:
-        result = run(HEADLINE, DROP_FORWARD, Family.IPV4, ask(answers, Family.IPV4), kind)
+        result = run(HEADLINE, DROP_FORWARD, Family.IPV4, answers[Family.IPV4], kind)
         assert result.timeline.counters.dropped == 1
-    assert run(HEADLINE, BE_LIBERAL, Family.IPV4, ask(answers, Family.IPV4)).timeline.counters.dropped is None
+    assert run(HEADLINE, BE_LIBERAL, Family.IPV4, answers[Family.IPV4]).timeline.counters.dropped is None
 
 
 def test_the_entry_passes_through_its_states(answers):
-    timeline = run(HEADLINE, NONE, Family.IPV4, ask(answers, Family.IPV4)).timeline
+    timeline = run(HEADLINE, NONE, Family.IPV4, answers[Family.IPV4]).timeline
     states = [event.entry.tcp_state for event in timeline.entry_events if event.entry.tcp_state]
     assert states[:3] == ["SYN_SENT", "SYN_RECV", "ESTABLISHED"]
     assert timeline.entry.original == (timeline.client_address, timeline.target)
@@ -159,14 +154,14 @@ def test_the_entry_passes_through_its_states(answers):
 )
 def test_a_version_with_the_rule_needs_no_fix(version, outcome, answers):
     topology = with_proxy(load("kube-proxy"), None, version, None)
-    result = asyncio.run(runner.run(Setting(HEADLINE, NONE, topology, Family.IPV4), ask(answers, Family.IPV4)))
+    result = asyncio.run(runner.run(Setting(HEADLINE, NONE, topology, Family.IPV4), answers[Family.IPV4]))
     assert result.verdict.outcome is outcome
     assert result.as_expected
 
 
 @pytest.mark.parametrize("family", list(Family))
 def test_whichever_endpoint_the_rules_choose_is_asked(family, answers):
-    answer = ask(answers, family)
+    answer = answers[family]
     setting = Setting(HEADLINE, NONE, load("endpoints"), family)
     results = [asyncio.run(runner.run(setting, answer)) for _ in range(12)]
     assert all(result.as_expected for result in results)
@@ -176,7 +171,7 @@ def test_whichever_endpoint_the_rules_choose_is_asked(family, answers):
 
 @pytest.mark.parametrize("family", list(Family))
 def test_two_nodes_judge_and_either_may_drop(family, answers):
-    answer = ask(answers, family)
+    answer = answers[family]
     for fix in (NONE, DROP_FORWARD):
         setting = Setting(HEADLINE, fix, load("two-nodes"), family)
         results = [asyncio.run(runner.run(setting, answer)) for _ in range(20)]
@@ -188,7 +183,7 @@ def test_two_nodes_judge_and_either_may_drop(family, answers):
 
 @pytest.mark.parametrize("name", ["client-on-node", "client-masqueraded"])
 def test_what_the_node_takes_for_its_own_never_comes_to_its_drop(name, answers):
-    timeline = run(CASES[name], DROP_FORWARD, Family.IPV4, ask(answers, Family.IPV4)).timeline
+    timeline = run(CASES[name], DROP_FORWARD, Family.IPV4, answers[Family.IPV4]).timeline
     assert timeline.counters.dropped == 0
     leak = leaked(timeline)
     assert (leak.host, leak.interface, str(leak.packet.source)) == ("node", LOCAL, "10.0.1.2:80")
@@ -197,32 +192,32 @@ def test_what_the_node_takes_for_its_own_never_comes_to_its_drop(name, answers):
 
 
 def test_nobody_outside_sees_what_leaks_to_the_node(answers):
-    timeline = run(CASES["client-masqueraded"], NONE, Family.IPV4, ask(answers, Family.IPV4)).timeline
+    timeline = run(CASES["client-masqueraded"], NONE, Family.IPV4, answers[Family.IPV4]).timeline
     likeness = timeline.injected.packet.likeness
     assert not any(s.host == "outside" and s.packet.likeness == likeness for s in timeline.sightings)
 
 
 def test_a_blind_witness_of_the_nodes_own_sockets_is_no_pass(answers, monkeypatch):
     monkeypatch.setattr("lab.scenario.recorder.local_script", lambda: "")
-    assert not run(CASES["client-on-node-in-window"], NONE, Family.IPV4, ask(answers, Family.IPV4)).as_expected
+    assert not run(CASES["client-on-node-in-window"], NONE, Family.IPV4, answers[Family.IPV4]).as_expected
 
 
 @pytest.mark.parametrize("family", list(Family))
 def test_the_vip_is_seen_outside_where_the_node_has_a_default_route(family, answers):
-    timeline = run(CASES["client-beyond-window-routed"], NONE, family, ask(answers, family)).timeline
+    timeline = run(CASES["client-beyond-window-routed"], NONE, family, answers[family]).timeline
     leak = leaked(timeline)
     assert (leak.host, leak.packet.destination) == ("outside", timeline.target)
 
 
 def test_the_pods_address_is_seen_outside(answers):
-    timeline = run(CASES["egress-late-reset"], NONE, Family.IPV4, ask(answers, Family.IPV4)).timeline
+    timeline = run(CASES["egress-late-reset"], NONE, Family.IPV4, answers[Family.IPV4]).timeline
     leak = leaked(timeline)
     assert (leak.host, str(leak.packet.source)) == ("outside", "10.0.0.2:34567")
     assert str(timeline.peer_address) == "203.0.113.1:34567"
 
 
 def test_the_pods_own_conntrack_judges_and_its_kernel_resets_the_client(answers):
-    timeline = run(CASES["redirected-in-pod"], BE_LIBERAL, Family.IPV4, ask(answers, Family.IPV4)).timeline
+    timeline = run(CASES["redirected-in-pod"], BE_LIBERAL, Family.IPV4, answers[Family.IPV4]).timeline
     words = {
         judged.host: judged.judgement
         for judged in timeline.judged
@@ -236,7 +231,7 @@ def test_the_pods_own_conntrack_judges_and_its_kernel_resets_the_client(answers)
 
 
 def test_a_handshake_without_an_answer_is_refused_by_a_barrier(answers):
-    answer = ask(answers, Family.IPV4)
+    answer = answers[Family.IPV4]
     result = run(CASES["asymmetric-route"], DROP_FORWARD, Family.IPV4, answer)
     assert result.verdict.because == (
         "no connection: the SYN,ACK never came back",
@@ -248,7 +243,7 @@ def test_a_handshake_without_an_answer_is_refused_by_a_barrier(answers):
 
 
 def test_the_delayed_leak_is_pointed_out(answers):
-    text = timeline_text(run(CASES["last-ignored-byte"], NONE, Family.IPV4, ask(answers, Family.IPV4)).timeline)
+    text = timeline_text(run(CASES["last-ignored-byte"], NONE, Family.IPV4, answers[Family.IPV4]).timeline)
     assert 0 < text.index("bytes more than expected") < text.index("OOPS: from the pod's address")
 
 
@@ -256,7 +251,7 @@ def test_another_expectation_is_not_met(answers):
     """A test of the tests: what is believed beforehand decides, not what comes."""
     wrong = Expectation(Judgement.INVALID, Outcome.DROPPED)
     case = dataclasses.replace(HEADLINE, expectations=on_every_kernel(lambda protection: wrong))
-    assert not run(case, NONE, Family.IPV4, ask(answers, Family.IPV4)).as_expected
+    assert not run(case, NONE, Family.IPV4, answers[Family.IPV4]).as_expected
 
 
 def test_a_blind_witness_is_no_pass(answers, monkeypatch):
@@ -270,7 +265,7 @@ def test_a_blind_witness_is_no_pass(answers, monkeypatch):
             + "}\n"
         ),
     )
-    result = run(HEADLINE, NONE, Family.IPV4, ask(answers, Family.IPV4))
+    result = run(HEADLINE, NONE, Family.IPV4, answers[Family.IPV4])
     assert not result.as_expected
     assert "no node's witness saw the judged packet" in result.verdict.disagreements
     assert "the witness on node missed the barrier datagram" in result.verdict.disagreements
@@ -281,19 +276,19 @@ def test_a_blind_capture_is_no_pass(answers, monkeypatch):
 
     see = Capture.read
     monkeypatch.setattr(Capture, "read", lambda self: [] if self.host == "client" else see(self))
-    result = run(CASES["in-window"], NONE, Family.IPV4, ask(answers, Family.IPV4))
+    result = run(CASES["in-window"], NONE, Family.IPV4, answers[Family.IPV4])
     assert not result.as_expected
     assert "the capture on client missed the barrier datagram" in result.verdict.disagreements
 
 
 def test_a_trigger_that_does_not_trigger_is_no_pass(answers, monkeypatch):
     monkeypatch.setattr("lab.wire.craft.Injector.send", lambda self, packet: None)
-    assert not run(HEADLINE, DROP_FORWARD, Family.IPV4, ask(answers, Family.IPV4)).as_expected
+    assert not run(HEADLINE, DROP_FORWARD, Family.IPV4, answers[Family.IPV4]).as_expected
 
 
 def test_a_connection_that_is_refused_is_an_outcome(answers, monkeypatch):
     monkeypatch.setattr("lab.scenario.handshake.listen", lambda namespace, own: namespace.socket(2, 1))
-    result = run(HEADLINE, NONE, Family.IPV4, ask(answers, Family.IPV4))
+    result = run(HEADLINE, NONE, Family.IPV4, answers[Family.IPV4])
     assert (result.verdict.outcome, result.verdict.because) == (
         Outcome.REFUSED,
         ("no connection: ECONNREFUSED",),
@@ -312,14 +307,14 @@ def test_a_kernel_that_fits_nothing_known_is_said_to(monkeypatch):
 
 
 def test_results_survive_being_written_down(answers):
-    result = run(HEADLINE, NONE, Family.IPV6, ask(answers, Family.IPV6))
+    result = run(HEADLINE, NONE, Family.IPV6, answers[Family.IPV6])
     report = Report("0", "6", {Family.IPV6: result.behaviour}, (Tally(result.trial).and_then(result),))
     assert from_json(to_json(report)) == report
 
 
 def test_the_model_that_is_wrong_is_no_pass(answers, monkeypatch):
     monkeypatch.setattr("lab.evidence.window._LEAST_ACK_WINDOW", 100_000)
-    result = run(CASES["ack-below"], NONE, Family.IPV4, ask(answers, Family.IPV4))
+    result = run(CASES["ack-below"], NONE, Family.IPV4, answers[Family.IPV4])
     assert not result.as_expected
     assert any(words.startswith("by the model of conntrack at node") for words in result.verdict.disagreements)
 
