@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from lab.trial.runner import run as run_trial
     from lab.trial.setting import Setting
     from lab.verdict import Outcome
-    from lab.vocabulary import Family
+    from lab.vocabulary import Behaviour, Family
 
     __version__: str
 
 __all__ = [
+    "Behaviour",
     "Case",
     "ConnectionScenario",
     "Expectation",
@@ -52,6 +53,7 @@ __all__ = [
 
 # Where each name lives, and what it is called there. A test holds them against the imports above.
 _PLACES = {
+    "Behaviour": "vocabulary:Behaviour",
     "Case": "cases.case:Case",
     "ConnectionScenario": "scenario.connection:ConnectionScenario",
     "Expectation": "results.result:Expectation",

@@ -27,7 +27,7 @@ _GROUPS = {
     ),
     "A fix of your own": ("Fix", "NodeChange", "Protection"),
     "A trial from a script": ("load_topology", "ask_kernel", "Setting", "run_trial", "Result", "Lab"),
-    "What all of them share": ("Family", "LabError"),
+    "What all of them share": ("Behaviour", "Family", "LabError"),
 }
 
 _INTRODUCTION = """\

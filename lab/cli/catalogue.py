@@ -83,7 +83,7 @@ def _came(last: Sequence[Remembered]) -> Iterator[Text | Table]:
             outcome = Text(one.outcome, style_of(one.outcome))
             if not one.as_expected:
                 outcome.append("\nNOT AS EXPECTED", "bold red")
-            drawn.add_row(one.trial.fix, outcome, one.decided_by)
+            drawn.add_row(Text(one.trial.fix), outcome, Text(one.decided_by))
         yield drawn
 
 

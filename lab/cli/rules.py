@@ -133,7 +133,7 @@ def rules(
         raise InputError(given, cure="give one of them")
     if json and (saved or not any(asked.values())):
         cure = "give --diff FILE, --since VERSION or --sysctls too"
-        raise InputError("--json is for differences and sysctls", cure=cure)
+        raise InputError("--json is for differences, changes and sysctls", cure=cure)
     if diff == source == "-":
         raise InputError("both the objects and the node's rules from stdin", cure="give one of them as a file")
     if proxy_version == AUTO and diff is None:
@@ -185,6 +185,8 @@ def _print_upgrade(chosen: Sequence[Proxy], since: str, *, json: bool) -> None:
     if json:
         print(to_json(found))
         return
+    for note in dict.fromkeys(one.before.note(proxy.mode) for proxy, one in found if not one.before.known):
+        print(f"lab: {note}", file=sys.stderr)
     for proxy, one in found:
         lines = list(said(one, proxy))
         print(*([f"# {proxy.node}"] if proxy.node else []), *lines, sep="\n")

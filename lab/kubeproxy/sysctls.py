@@ -2,7 +2,7 @@
 """The sysctls that kube-proxy sets when it starts: with its rules they are what makes a host a node.
 
 Of those that a network namespace has of its own. ``nf_conntrack_max`` is the machine's, and no lab's to change.
-Source: what real kube-proxies of each minor were seen to set (``tests/kubeproxy/sysctls.py``).
+Source: what real kube-proxies of each minor were seen to set (``tests/kubeproxy/test_sysctls.py``).
 """
 
 from __future__ import annotations

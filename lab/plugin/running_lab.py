@@ -18,7 +18,7 @@ from lab.fixes import Fix
 from lab.kubeproxy.nftables import table_of
 from lab.netns.program import find
 from lab.scenario import ConnectionScenario
-from lab.scenario.roles import roles_in
+from lab.scenario.roles import named_ports, roles_in
 from lab.topology.kube_proxy import node_release
 from lab.topology.model import Topology
 from lab.trial.runner import carry_out
@@ -35,11 +35,14 @@ class RunningLab:
     :ivar service: the Service that is asked then, as :func:`lab.scenario.roles.service_port` knows it; None for
         the first.
     :ivar timeline: what was seen in :meth:`try_steps`.
+    :raises InputError: the topology has no such Service, or nothing that could be asked of it.
     """
 
     def __init__(self, topology: Topology, family: Family | None, fix: Fix, service: str | None = None) -> None:
         self.topology = topology
         self.family = family or Family.IPV4
+        if service is not None:
+            named_ports(topology, self.family, service)  # refused here, whether anything is asked or not
         self.fix = fix
         self.service = service
         self.timeline: Timeline | None = None

@@ -135,6 +135,28 @@ def _remembered(trial: dict[str, Any], outcome: str, judgement: str | None, **re
         "proxy_mode": ProxyMode(trial["proxy_mode"]),
         "backend": Backend(backend) if backend else None,
         "family": Family(trial["family"]),
+        "settings": tuple(trial.get("settings", ())),
     }
     word = Judgement(judgement) if judgement else None
-    return Remembered(trial=Trial(**(trial | typed)), outcome=Outcome(outcome), judgement=word, **rest)
+    found = Remembered(trial=Trial(**(trial | typed)), outcome=Outcome(outcome), judgement=word, **rest)
+    _check(found)
+    return found
+
+
+def _check(found: Remembered) -> None:
+    """Refuse what no run of the lab has written.
+
+    :raises TypeError: a field is of another type.
+    :raises ValueError: its time is none.
+    """
+    one = found.trial
+    texts = [one.case, one.fix, one.topology, one.proxy_version, *one.settings]
+    texts += [one.service or "", found.kernel, found.lab, found.decided_by]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a text is none")
+    if type(found.when) is not int or type(found.runs) is not int or not isinstance(found.as_expected, bool):
+        raise TypeError("a number is none")
+    try:
+        time.localtime(found.when)
+    except (OverflowError, OSError) as error:
+        raise ValueError("a time is none") from error

@@ -107,7 +107,8 @@ def clocked(clock: Clock) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name, places in PARTS.items():
             for owner, method in places:
-                original = owner.__dict__[method]
+                owner = next(one for one in owner.__mro__ if method in vars(one))
+                original = vars(owner)[method]
                 inner = original.__func__ if isinstance(original, classmethod) else original
                 timed = clock.timed(name, inner)
                 setattr(owner, method, classmethod(timed) if isinstance(original, classmethod) else timed)

@@ -110,10 +110,12 @@ def test_what_cannot_be_built_is_told_in_a_line(project):
         def test_word(lab_running): pass
         @pytest.mark.lab_topology(42)
         def test_number(lab_running): pass
+        @pytest.mark.lab_topology(service="no/such")
+        def test_service(lab_running): pass
         """
     )
     result = project.run_pytest()
-    result.assert_outcomes(errors=5)
+    result.assert_outcomes(errors=6)
     result.stdout.fnmatch_lines(
         [
             "kube-proxi: there is no such file or topology (*kube-proxy*)",
@@ -121,6 +123,7 @@ def test_what_cannot_be_built_is_told_in_a_line(project):
             "<inline>:2: hosts.a.forwardin: *(*forwarding*)",
             "there is no proxy mode 'ipvs' (one of: iptables, nftables)",
             "no topology: 42 (*)",
+            "kube-proxy: there is no Service no/such*",
         ]
     )
     assert "Traceback" not in result.stdout.str()

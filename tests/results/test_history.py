@@ -17,6 +17,33 @@ from lab.results.result import Tally, from_json
 from lab.verdict import Outcome
 from tests.support.command import lab
 
+TRIAL = {
+    "case": "beyond-window",
+    "fix": "none",
+    "topology": "kube-proxy",
+    "proxy_mode": "iptables",
+    "proxy_version": "v1.14",
+    "backend": "nft",
+    "family": "ipv4",
+}
+
+
+def entry(**changed):
+    """Return what is kept of one case with one fix, with something in it that no run has written."""
+    kept = {
+        "when": 1795711263,
+        "kernel": "6.18.44",
+        "lab": "0.1.0",
+        "trial": TRIAL,
+        "outcome": "reset",
+        "judgement": "INVALID",
+        "decided_by": "INVALID, leaked, RST, ECONNRESET",
+        "as_expected": True,
+        "runs": 1,
+    }
+    return json.dumps({"beyond-window": {"none": kept | changed}})
+
+
 RESULTS = Path(__file__).parents[1] / "report" / "results.json"
 
 
@@ -81,7 +108,22 @@ def test_the_data_is_the_same(report):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "nonsense", "[]", '{"beyond-window": 1}', '{"beyond-window": {"none": {"when": 1}}}']
+    "text",
+    [
+        "",
+        "nonsense",
+        "[]",
+        '{"beyond-window": 1}',
+        '{"beyond-window": {"none": {"when": 1}}}',
+        entry(decided_by=float("inf")),
+        entry(when=[1]),
+        entry(when=float("nan")),
+        entry(when=10**30),
+        entry(runs="3"),
+        entry(as_expected=None),
+        entry(trial={**TRIAL, "fix": 1}),
+        entry(trial={**TRIAL, "settings": 1}),
+    ],
 )
 def test_a_file_that_is_none_of_ours_is_as_good_as_none(report, state, text):
     state.mkdir(parents=True)
@@ -89,6 +131,12 @@ def test_a_file_that_is_none_of_ours_is_as_good_as_none(report, state, text):
     assert recall("beyond-window") == ()
     remember(report)
     assert len(recall("upstream-regression")) == 3
+
+
+def test_what_looks_like_markup_is_text(state):
+    state.mkdir(parents=True)
+    (state / "last.json").write_text(entry(trial={**TRIAL, "fix": "[bold]x[/nope]"}, decided_by="[/]"))
+    assert "[bold]x[/nope]" in told()
 
 
 def test_what_cannot_be_written_harms_nobody(report, state, monkeypatch):

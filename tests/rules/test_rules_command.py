@@ -34,7 +34,7 @@ def test_a_list_from_stdin(lab_rules, objects):
     ("arguments", "words"),
     [
         (("kube-proxy", "--node-address", "10.0.0.1"), "--node-address: the topology kube-proxy decides that"),
-        (("kube-proxy", "--json"), "--json is for differences and sysctls (give --diff FILE, --since"),
+        (("kube-proxy", "--json"), "--json is for differences, changes and sysctls (give --diff FILE, --since"),
         (("kube-proxy", "--saved", "--sysctls"), "--saved and --sysctls (give one of them)"),
         (("kube-proxy", "--sysctls", "--proxy-mode", "nftables", "--proxy-version", "v1.28"), "has no nftables mode"),
         (("kube-proxy", "--sysctls", "--backend", "nft"), "--backend, and kube-proxy writes the same for both"),
@@ -333,7 +333,7 @@ class TestKernel:
         assert "has several nodes: a, b (say by --node-name whose rules these are)" in done.stderr
         lab_rules(two, "--diff", "-", "--node-name", "b", given=text, code=0)
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+    @pytest.mark.lab_needs_root
     def test_saved_without_root(self, lab_rules, objects, tmp_path):
         if shutil.which("setpriv") is None:
             pytest.skip("setpriv is not installed")

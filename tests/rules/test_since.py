@@ -59,6 +59,11 @@ def test_the_command_says_it_in_json(lab_rules):
     assert by_name["drops-invalid"]["effect"] == "where packets go"
 
 
+def test_a_release_before_that_nobody_saw_is_told_as_one(lab_rules):
+    done = lab_rules("kube-proxy", "--since", "v1.40", "--proxy-version", "v1.36", code=0)
+    assert done.stderr == "lab: What kube-proxy v1.40 writes is not known; these are the rules of v1.36.\n"
+
+
 def test_a_release_that_nobody_saw_is_told_as_one(lab_rules):
     [answer] = lab_rules("kube-proxy", "--since", "v1.36", "--proxy-version", "v1.37", "--json", code=0).json()
     assert answer["known"] is False
