@@ -214,7 +214,7 @@ def console() -> Console:
 
 @contextlib.contextmanager
 def steps() -> Iterator[Callable[[str], None]]:
-    """Give what says on a terminal's standard error what is done now; at the end nothing of it is left there."""
+    """Return what says on a terminal's standard error what is done now; at the end nothing of it is left there."""
     shown = os.isatty(2)
 
     def say(what: str) -> None:

@@ -122,7 +122,7 @@ class Attempts:
 
 
 def _differing(expected: Side, found: Side, places: Iterable[Place]) -> Iterator[str]:
-    """Give the Services that some places are for."""
+    """Return the Services that some places are for."""
     for place in places:
         for side in (expected, found):
             if place in side.dump.containers:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def chances(proxy: Proxy) -> Iterator[WhatIf]:
-    """Give what kube-proxy leaves to chance, beyond the order of rules.
+    """Return what kube-proxy leaves to chance, beyond the order of rules.
 
     Which of several slices counts; in nftables mode also which of several Services an address that all claim leads to.
     """

@@ -160,7 +160,7 @@ class Search:
         return chosen if self._tried.size(less) - left > left else self._needed(less)
 
     def _explanation(self, chosen: Chosen) -> Explanation:
-        """Say what each explains, where it does so without making other differences."""
+        """Return what each explains, where it does so without making other differences."""
         chance = {setting: one for setting, one in chosen.items() if one.by_chance}
         proxy = self._whole.applied(chance)[0]
         base, left = self._whole.differing(chance), self._whole.differing(chosen)

@@ -178,7 +178,7 @@ def _numbered_anew(differences: tuple[Difference, ...], causes: list[int]) -> tu
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Let what is only tried warn of nothing."""
+    """Silence warnings of what is only tried."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)
         yield
@@ -339,7 +339,7 @@ def _wanted_of_what_loads(proxy: Proxy) -> tuple[dump.Dump, tuple[str, ...], tup
 
 
 def _said(faults: Sequence[FaultError]) -> Iterator[str]:
-    """Say why Services are left out."""
+    """Return why Services are left out."""
     for one in faults:
         yield f"{one.message}. What is here was written before that: {one.service} is not compared."
 

@@ -137,7 +137,7 @@ class Comparing:
         return (*self._found.notes, *([_CHANCE] if self._by_chance else []))
 
     def differ(self) -> bool:
-        """Tell whether anything differs, and stop there."""
+        """Report whether anything differs, and stop there."""
         for _, ours, theirs in _unlike(self._expected, self._found):
             wanted, given = self._contents(ours, theirs)
             if [item.parts for item in wanted] != [item.parts for item in given]:
@@ -145,7 +145,7 @@ class Comparing:
         return False
 
     def differences(self) -> Iterator[Difference]:
-        """Give the differences, in the order of their places.
+        """Return the differences, in the order of their places.
 
         What one side alone has is judged last, by where the rest leads.
         """
@@ -198,7 +198,7 @@ class Comparing:
 
 
 def _unlike(expected: Dump, found: Dump) -> Iterator[tuple[Place, Container | None, Container | None]]:
-    """Give what was not printed alike, of the tables that the dump has."""
+    """Return what was not printed alike, of the tables that the dump has."""
     for place in {**expected.containers, **found.containers}:
         ours, theirs = expected.containers.get(place), found.containers.get(place)
         if place[0] in found.tables and not _plainly_equal(ours, theirs):
@@ -206,7 +206,7 @@ def _unlike(expected: Dump, found: Dump) -> Iterator[tuple[Place, Container | No
 
 
 def _reordered(ours: Container | None, theirs: Container | None, wanted: Sequence[Item], given: Sequence[Item]) -> bool:
-    """Tell whether the same rules stand in another order on the two sides."""
+    """Report whether the same rules stand in another order on the two sides."""
     if ours is None or theirs is None or [one.parts for one in wanted] != [one.parts for one in given]:
         return False
     orders = ([without_share(item.parts) for item in rules(one)] for one in (ours, theirs))

@@ -105,7 +105,7 @@ class Dump:
 
 
 def is_kube_proxys(chain: str) -> bool:
-    """Tell whether a chain of iptables is one of kube-proxy's, by its name."""
+    """Report whether a chain of iptables is one of kube-proxy's, by its name."""
     return chain.startswith("KUBE-") and not _OTHERS.match(chain)
 
 
@@ -122,7 +122,7 @@ def target_of(rule: str) -> str:
 
 
 def numbered(text: str) -> Iterator[tuple[int, str]]:
-    """Give the lines that say something, with their numbers."""
+    """Return the lines that say something, with their numbers."""
     for number, line in enumerate(text.split("\n"), 1):
         stripped = line.strip()
         if stripped and not stripped.startswith("#"):

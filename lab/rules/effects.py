@@ -79,7 +79,7 @@ class Judge:
         return frozenset(shared | self.expected.starts | self.found.starts)
 
     def is_shared(self, place: Place) -> bool:
-        """Tell whether both sides have a place, or packets come there by themselves."""
+        """Report whether both sides have a place, or packets come there by themselves."""
         return place in self._shared
 
     def of_shared(self, pairs: Sequence[Pair], contents: Contents) -> list[Effect]:
@@ -167,7 +167,7 @@ class _Forms:
         self._counted: dict[tuple[int, Hashable], Counter[Hashable]] = {}
 
     def has_like(self, side: Side, place: Place, item: Item) -> bool:
-        """Tell whether the other side does the same as an item, as often."""
+        """Report whether the other side does the same as an item, as often."""
         outline = side.outline(place, item)
         other = 1 if side is self._sides[0] else 0
         if not self._like(other, place, outline):
@@ -207,7 +207,7 @@ def _targets(side: Side, place: Place, item: Item) -> list[Place]:
 
 
 def _apart(one: Iterable[Part], other: Iterable[Part]) -> bool:
-    """Tell whether no packet can tell in which order two rules of iptables stand."""
+    """Report whether no packet can tell in which order two rules of iptables stand."""
     mine, theirs = ({part[0]: part for part in parts if part[0] in ("-d", "-p", "-j")} for parts in (one, other))
     if mine.get("-j") == theirs.get("-j") and len(mine.get("-j", ())) > 0:
         return True

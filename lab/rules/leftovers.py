@@ -50,7 +50,7 @@ class _Leftover:
     active: bool = False
 
     def of_another(self, release: Release) -> bool:
-        """Tell whether a release does not write it."""
+        """Report whether a release does not write it."""
         if self.until is not None:
             return self.until in release
         return self.since is None or self.since not in release
@@ -95,7 +95,7 @@ _KUBELETS_DROP: Final = '--comment "kubernetes firewall for dropping marked pack
 
 
 def leftover(difference: Difference, proxy: Proxy, found: Dump) -> str | None:
-    """Say what a difference is, where it was left behind; None where it was not."""
+    """Return what a difference is, where it was left behind; None where it was not."""
     if difference.kind is Kind.MISSING:
         lost = "jump mark-for-masquerade" in (difference.expected or "") and difference.name.startswith("endpoint-")
         # Where the node has v1.36's rules, nothing is lost.

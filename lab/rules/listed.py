@@ -126,7 +126,7 @@ class _Reader:
         self._targets: set[str] = set()
 
     def refuse(self, line: str) -> NoReturn:
-        """Say that a line is not known.
+        """Refuse a line that is not known.
 
         :raises UnknownFormError: always.
         """

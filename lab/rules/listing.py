@@ -33,7 +33,7 @@ _CURE: Final = "give what iptables-save prints: it names its tables"
 
 
 def is_one(line: str) -> bool:
-    """Tell whether a dump that begins with this line is such a listing."""
+    """Report whether a dump that begins with this line is such a listing."""
     return _LINE.fullmatch(line) is not None
 
 

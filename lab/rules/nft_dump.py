@@ -72,16 +72,16 @@ class ForeignChains:
         self._hooked: set[tuple[str, str]] = set()
 
     def chain(self, table: str, name: str) -> None:
-        """Say that there is a chain."""
+        """Note that there is a chain."""
         if name:
             self._chains.setdefault((table, name), [])
 
     def hook(self, table: str, name: str) -> None:
-        """Say that packets come to a chain by themselves."""
+        """Note that packets come to a chain by themselves."""
         self._hooked.add((table, name))
 
     def jumps(self, table: str, name: str, targets: Iterable[str]) -> None:
-        """Say where a chain's rules jump to."""
+        """Note where a chain's rules jump to."""
         self._chains.setdefault((table, name), []).extend(targets)
 
     @property
@@ -90,7 +90,7 @@ class ForeignChains:
         return frozenset(name for _, name in self._chains)
 
     def left_by_iptables_mode(self) -> tuple[str, ...]:
-        """Say in sentences which chains kube-proxy's iptables mode has left behind: a restart does not delete all."""
+        """Return, in sentences, which chains kube-proxy's iptables mode left: a restart does not delete all."""
         left = [place for place in self._chains if place[0] in self._tables and is_kube_proxys(place[1])]
         used, new = set(self._hooked), set(self._hooked)
         while new:

@@ -62,7 +62,7 @@ class Item(NamedTuple):
     keyed: bool = False
 
     def likenesses(self) -> Iterator[Hashable]:
-        """Give what it has in common with an item that is its like but for one part."""
+        """Return what it has in common with an item that is its like but for one part."""
         if self.keyed:
             yield self.parts[0]
         else:
@@ -88,7 +88,7 @@ def items(container: Container, mode: ProxyMode, *, even: bool = True) -> list[I
 
 
 def is_even(container: Container, mode: ProxyMode) -> bool:
-    """Tell whether each of the endpoints that a chain chooses from gets the same share."""
+    """Report whether each of the endpoints that a chain chooses from gets the same share."""
     if mode is ProxyMode.NFTABLES:
         balances = (_BALANCE.fullmatch(line.text) for line in container.lines if "numgen" in line.text)
         return all(_shares(balance) is not None for balance in balances if balance)
@@ -99,7 +99,7 @@ def is_even(container: Container, mode: ProxyMode) -> bool:
 
 @lru_cache(maxsize=1 << 12)  # as many endpoints get the same shares in every chain
 def _are_even(shares: tuple[float | str, ...]) -> bool:
-    """Tell whether these shares, in the order of their rules, are equal in the end."""
+    """Report whether these shares, in the order of their rules, are equal in the end."""
     if isinstance(shares[-1], float):
         return False  # nobody takes what is left
     if _EVERY in shares:
@@ -131,7 +131,7 @@ def _share(text: str) -> float | str:
 
 
 def are_even(containers: Iterable[Container | None], mode: ProxyMode) -> bool:
-    """Tell whether shares may be forgotten: on neither side of a comparison does one of the endpoints get another."""
+    """Report whether shares may be forgotten: on neither side of a comparison does one of the endpoints get another."""
     return all(is_even(one, mode) for one in containers if one)
 
 
@@ -198,7 +198,7 @@ def _chance(parts: tuple[Part, ...]) -> float | None:
 
 
 def _takes_all(parts: tuple[Part, ...]) -> bool:
-    """Tell whether a rule sends every packet to an endpoint."""
+    """Report whether a rule sends every packet to an endpoint."""
     kept = [part for part in parts if part[:2] != ("-m", "comment")]
     return len(kept) == 1 and kept[0][:1] == ("-j",) and kept[0][1].startswith("KUBE-SEP-")
 

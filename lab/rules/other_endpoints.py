@@ -52,7 +52,7 @@ class _Other:
 def other_endpoints(
     proxy: Proxy, expected: Side, found: Side, leaving: Collection[str] = frozenset()
 ) -> Iterator[WhatIf]:
-    """Give what may be otherwise in the endpoints of Services that both sides know.
+    """Return what may be otherwise in the endpoints of Services that both sides know.
 
     :param leaving: Services that are left out.
     """
@@ -145,7 +145,7 @@ def _changed(others: Sequence[_Other], family: Family) -> Callable[[Proxy], Prox
 
 
 def _without(piece: EndpointSlice, away: frozenset[Place]) -> Iterator[EndpointSlice]:
-    """Give a slice without some ports of some endpoints: a slice for each set of ports that is left."""
+    """Return a slice without some ports of some endpoints: a slice for each set of ports that is left."""
     left: dict[tuple[int, ...], list[object]] = {}
     for endpoint in piece.endpoints:
         address = _plain(endpoint.addresses[0]) if piece.address_type != "FQDN" else ""
@@ -160,7 +160,7 @@ def _without(piece: EndpointSlice, away: frozenset[Place]) -> Iterator[EndpointS
 def _with(
     other: _Other, ports: Mapping[tuple[str, int], set[tuple[str, str]]], family: Family
 ) -> Iterator[EndpointSlice]:
-    """Give a slice for each endpoint that only the node has: of the ports that are known by its number."""
+    """Return a slice for each endpoint that only the node has: of the ports that are known by its number."""
     service = other.service
     alone = {(service.spec.ports[0].name, service.spec.ports[0].protocol)} if len(service.spec.ports) == 1 else set()
     for number, ((address, port), node) in enumerate(sorted(other.new.items())):

@@ -52,7 +52,7 @@ def of_release(names: Sequence[str], mode: ProxyMode) -> WhatIf:
 
 
 def span(names: Sequence[str], mode: ProxyMode) -> str:
-    """Say which releases these are, that stand beside each other among :func:`releases`."""
+    """Return which releases these are, that stand beside each other among :func:`releases`."""
     first, last = ends(names, mode)
     if first == last:
         return first
@@ -76,7 +76,7 @@ def ends(names: Sequence[str], mode: ProxyMode) -> tuple[str, str]:
 
 
 def _known() -> Iterator[tuple[int, int | None]]:
-    """Give each minor, and the patch releases before one that changed something in the rules."""
+    """Return each minor, and the patch releases before one that changed something in the rules."""
     shaping = [change for change in CHANGES.values() if change.shapes_rules]
     for minor in range(OLDEST, NEWEST + 1):
         yield minor, None

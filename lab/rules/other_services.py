@@ -19,7 +19,7 @@ _NAMED: Final = 5  # in a sentence
 
 
 def other_services(proxy: Proxy, expected: Side, found: Side) -> Iterator[WhatIf]:
-    """Give the Services that only the node, or only the objects, know."""
+    """Return the Services that only the node, or only the objects, know."""
     known = {service.key for service in proxy.services}
     theirs, ours = services_in(found), services_in(expected)
     if only_there := theirs - known:

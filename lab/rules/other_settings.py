@@ -36,7 +36,7 @@ _NFT_FROM: Final = re.compile(r'^.*?(ip6? saddr|iif|iifname) != "?([^" ]+)"? (?:
 
 
 def settings(proxy: Proxy, found: Side) -> Iterator[WhatIf]:
-    """Give what may be otherwise in the settings, by what the node's rules say."""
+    """Return what may be otherwise in the settings, by what the node's rules say."""
     is_nft = found.dump.mode is ProxyMode.NFTABLES
     lines = [(one, line) for one in found.dump.containers.values() for line in one.lines]
     yield from _node_names(proxy, found)
@@ -224,7 +224,7 @@ def _zones(proxy: Proxy) -> Iterator[WhatIf]:
 
 
 def _gates(proxy: Proxy) -> Iterator[WhatIf]:
-    """Give the feature gates that decide of rules, each the other way round, where the release can have it so."""
+    """Return the feature gates that decide of rules, each the other way round, where the release can have it so."""
     options, release = proxy.options, proxy.options.release
     ranges = any(service.spec.load_balancer_source_ranges for service in proxy.services)
     outside = any(service.spec.external_ips for service in proxy.services)

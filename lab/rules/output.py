@@ -74,7 +74,7 @@ def _sides(difference: Difference) -> list[str]:
 
 
 def conclusion(comparison: Comparison, proxy: Proxy, source: str) -> list[str]:
-    """Say in a few lines what was compared, what was not, what explains the differences, and what came out."""
+    """Return, in a few lines, what was compared, what was not, what explains the differences, and what came out."""
     return [
         *proxy.notes,
         *comparison.left_out,
@@ -86,7 +86,7 @@ def conclusion(comparison: Comparison, proxy: Proxy, source: str) -> list[str]:
 
 
 def _without_effect(comparison: Comparison) -> Iterator[str]:
-    """Say in one line what changes nothing for a packet."""
+    """Return, in one line, what changes nothing for a packet."""
     harmless = [one for one in comparison.differences if one.effect is not Effect.TRAFFIC]
     if not harmless:
         return

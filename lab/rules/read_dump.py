@@ -16,7 +16,7 @@ from lab.vocabulary import Family, ProxyMode
 
 
 def mode_of(text: str, source: str) -> ProxyMode:
-    """Tell what printed a dump, by its first line that says something.
+    """Return what printed a dump, by its first line that says something.
 
     :raises InputError: it is no dump.
     """
@@ -39,7 +39,7 @@ def mode_of(text: str, source: str) -> ProxyMode:
 
 
 def is_json(text: str) -> bool:
-    """Tell whether a dump is JSON."""
+    """Report whether a dump is JSON."""
     return next((line for _, line in numbered(text)), "").startswith("{")
 
 

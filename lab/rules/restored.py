@@ -102,7 +102,7 @@ def as_dump(tables: Tables) -> Dump:
 
 
 def _in_order(tables: Tables) -> Iterable[tuple[str, dict[str, list[str]]]]:
-    """Give tables and chains in their order: the built-in chains, then the others by name."""
+    """Return tables and chains in their order: the built-in chains, then the others by name."""
     for table, built_in in _TABLES.items():
         if table in tables:
             chains = tables[table]

@@ -64,7 +64,7 @@ def _left(side: Side, is_gone: Callable[[str], bool]) -> Dump:
 
 
 def _is_of_one(side: Side, container: Container, line: Line, is_gone: Callable[[str], bool]) -> bool:
-    """Tell whether a rule or an element is for a Service that is gone, or leads to where all is for one of these."""
+    """Report whether a rule or an element is for a Service that is gone, or leads to where all is for one of these."""
     if service := service_of(line.text):
         return is_gone(service)
     whose = [side.services[target] for target in side.targets(container, line)]

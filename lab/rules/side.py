@@ -87,7 +87,7 @@ class Side:
         return edges
 
     def _leads(self, places: Iterable[Place]) -> Iterator[tuple[Place, Place, str]]:
-        """Give what leads from some places to where, and in which words."""
+        """Return what leads from some places to where, and in which words."""
         for place in places:
             one = self.dump.containers[place]
             for some in (one.lines, one.elements):
@@ -143,7 +143,7 @@ class Side:
         return all(self._does_nothing(container, line, idle) for line in container.lines)
 
     def does_nothing(self, place: Place, text: str) -> bool:
-        """Tell whether a rule has no effect: it is a comment alone, or leads to where nothing happens."""
+        """Report whether a rule has no effect: it is a comment alone, or leads to where nothing happens."""
         return self._does_nothing(self.dump.containers[place], Line(text, 0), self.idle)
 
     def _does_nothing(self, container: Container, line: Line, idle: Iterable[Place]) -> bool:

@@ -97,7 +97,7 @@ def _lines(proxy: Proxy) -> Counter[str]:
 
 
 def said(found: Upgrade, proxy: Proxy) -> Iterator[str]:
-    """Say it for people."""
+    """Yield it in lines, for people."""
     mode, family = proxy.mode, proxy.options.family
     names = f"kube-proxy {found.before.name} to {found.after.name} ({mode} mode, {family})"
     if not found.steps:
