@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Final, TypeAlias, TypeVar
@@ -75,11 +75,9 @@ def judge(setting: Setting, behaviour: Behaviour, timeline: Timeline) -> Result:
     return Result(setting.trial, behaviour, expected, timeline, setting.case.scenario.decide(timeline))
 
 
-@contextlib.contextmanager
-def fresh_lab(setting: Setting) -> Iterator[Lab]:
-    """Build the lab of a setting, and end it with the block."""
-    with Lab(setting.topology, family=setting.family, change=setting.fix.change) as lab:
-        yield lab
+def fresh_lab(setting: Setting) -> Lab:
+    """Build the lab of a setting."""
+    return Lab(setting.topology, family=setting.family, change=setting.fix.change)
 
 
 async def run(setting: Setting, behaviour: Behaviour, keep: Keep = _forget, build: Build = fresh_lab) -> Result:

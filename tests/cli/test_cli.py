@@ -1,8 +1,6 @@
 """The command as people call it: what it prints, what it exits with, and what it says to mistakes."""
 
-import contextlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +13,7 @@ from lab.fixes import FIXES
 from lab.kubeproxy.changes import ENTRIES_RECONCILED
 from lab.kubeproxy.settings import SETTINGS, TOPOLOGYS
 from lab.vocabulary import Backend, Family, ProxyMode
-from tests.support.command import lab, python
+from tests.support.command import lab, python, shown_on_terminal
 
 
 @pytest.mark.parametrize(
@@ -310,20 +308,8 @@ class TestRun:
         assert done.stdout.startswith("beyond-window, fix none: reset")
 
     def test_progress_names_the_trial_that_is_running(self):
-        ours, its = os.openpty()
-        with subprocess.Popen(
-            [sys.executable, "-m", "lab", "run", "in-window", "--fix", "drop-forward", "--repeat", "20"],
-            stdout=subprocess.DEVNULL,
-            stderr=its,
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
-        ):
-            os.close(its)
-            said = b""
-            with contextlib.suppress(OSError):  # EIO: the other end is closed
-                while heard := os.read(ours, 65536):
-                    said += heard
-        os.close(ours)
-        assert b"in-window with drop-forward" in said
+        asked = ("run", "in-window", "--fix", "drop-forward", "--repeat", "20")
+        assert b"in-window with drop-forward" in shown_on_terminal(*asked, TERM="xterm", COLUMNS="120")
 
     def test_what_all_leaves_out_is_named(self, monkeypatch):
         slow = sum(case.slow for case in CASES.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import python
+from tests.support.command import python, shown_on_terminal
 
 HERE = Path(__file__).parent
 
@@ -309,18 +308,7 @@ class TestKernel:
         assert "--probability 0.33333333349" in done.stdout
 
     def test_a_terminal_is_told_what_is_done(self, objects):
-        ours, its = os.openpty()
-        with subprocess.Popen(
-            [sys.executable, "-m", "lab", "rules", str(objects), "--proxy-version", "v1.29", "--saved"],
-            stdout=subprocess.DEVNULL,
-            stderr=its,
-        ):
-            os.close(its)
-            said = b""
-            with contextlib.suppress(OSError):  # EIO: the other end is closed
-                while heard := os.read(ours, 65536):
-                    said += heard
-        os.close(ours)
+        said = shown_on_terminal("rules", objects, "--proxy-version", "v1.29", "--saved")
         assert f"reading {objects} ...".encode() in said
         assert b"loading and saving the rules ..." in said
         assert said.endswith(b"\r\x1b[K")

@@ -12,6 +12,7 @@ from lab.evidence.timeline import Check, Counters, DatagramsTimeline, Exchange
 from lab.report.timeline import timeline_text
 from lab.verdict import Outcome
 from lab.verdict.datagrams import decide, decide_by_the_last
+from tests.support.timelines import between
 
 CLIENT, POD, VIP = SocketAddress("10.0.0.2", 34567), SocketAddress("10.0.1.2", 53), SocketAddress("10.96.0.10", 53)
 QUESTION = Packet(CLIENT, VIP, UDP, 7, 10)
@@ -27,20 +28,13 @@ REFUSED = dataclasses.replace(UNHEARD, error="ECONNREFUSED")
 
 def timeline(*exchanges, statistics=None, **changes):
     whole = DatagramsTimeline(
-        client="client",
-        node="node",
-        server="dns-1",
-        target=VIP,
-        client_address=CLIENT,
-        server_address=POD,
-        peer_address=CLIENT,
+        **between(CLIENT, VIP, POD, server="dns-1"),
         sightings=(
             Sighting(1_000_000, "client", "eth0", True, QUESTION),
             Sighting(1_001_000, "node", "client", False, QUESTION),
             Sighting(2_000_000, "client", "eth0", True, Packet(SocketAddress("10.0.0.2", 7), POD, UDP, 9, 5)),
         ),
         judged=(Judged("node", 1_001_000, QUESTION, "new", ""),),
-        entry_events=(),
         entry=Entry(UDP, (CLIENT, VIP), (POD, CLIENT), None, False, 30),
         counters=Counters({"new": 1}, statistics or {}, None),
         refusal=None,

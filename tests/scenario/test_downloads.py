@@ -30,6 +30,7 @@ from lab.trial.setting import Setting
 from lab.verdict import Outcome
 from lab.verdict.downloads import decide
 from lab.vocabulary import Backend, Behaviour, Family, ProxyMode
+from tests.support.timelines import between
 
 AT_FULL_LENGTH = bool(os.environ.get("LAB_TESTS_AT_FULL_LENGTH"))
 
@@ -62,16 +63,9 @@ def timeline(downloads=(WHOLE, WHOLE), *, invalid=0, ignored=0, late=5, held=9, 
     words = [judged(number, "invalid") for number in range(invalid)]
     words += [judged(invalid + number, "established") for number in range(ignored)]
     whole = DownloadsTimeline(
-        client="client",
-        node="node",
-        server="server",
-        target=VIP,
-        client_address=CLIENT,
-        server_address=POD,
-        peer_address=CLIENT,
+        **between(CLIENT, VIP, POD),
         sightings=(),
         judged=tuple(words),
-        entry_events=(),
         entry=None,
         counters=Counters({"invalid": invalid, "established": established}, {"invalid": invalid}, None),
         refusal=None,

@@ -75,6 +75,24 @@ def python(
     )
 
 
+def shown_on_terminal(*arguments: str | Path, **environment: str) -> bytes:
+    """Run the command ``lab`` with a terminal for its standard error, and return what that shows."""
+    ours, its = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "lab", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=its,
+        env={**os.environ, **environment},
+    ):
+        os.close(its)
+        shown = b""
+        with suppress(OSError):  # EIO: the other end is closed
+            while heard := os.read(ours, 65536):
+                shown += heard
+    os.close(ours)
+    return shown
+
+
 class _Warm:
     """A process of :mod:`tests.support.warm`, which serves one command after the other."""
 

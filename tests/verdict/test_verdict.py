@@ -13,6 +13,7 @@ from lab.verdict import Outcome
 from lab.verdict import packet as of_packet
 from lab.verdict.connection import decide
 from lab.verdict.packet import lost_where
+from tests.support.timelines import between
 
 CLIENT, POD, VIP = SocketAddress("10.0.0.2", 34567), SocketAddress("10.0.1.2", 80), SocketAddress("192.168.0.2", 80)
 
@@ -34,18 +35,11 @@ def timeline(*sightings, state="invalid", reason="SEQ is over", dropped=None, er
         judged.append(Judged("node", 45, RESET.packet, "invalid", "invalid new"))
     invalid = sum(word.state == "invalid" for word in judged)
     whole = ConnectionTimeline(
-        client="client",
-        node="node",
-        server="server",
-        target=VIP,
-        client_address=CLIENT,
-        server_address=POD,
-        peer_address=CLIENT,
+        **between(CLIENT, VIP, POD),
         first_numbers={"client": 0, "server": 0},
         injected=Injected("server", "client", FORGED, True, 2**29, 64512, 16, nodes=("node",)),
         sightings=(Sighting(10, "server", "eth0", True, FORGED), *sightings),
         judged=tuple(judged),
-        entry_events=(),
         entry=None,
         counters=Counters({"invalid": invalid}, {"invalid": invalid}, dropped),
         ends=(SocketEnd("client", CLIENT, client, 25, 5000, True), SocketEnd("server", POD, server, 5000, 25, True)),
