@@ -25,6 +25,33 @@ def pytest_report_header():
     return f"cover: {cover.SEED}={cover.set_seed()} repeats it, {cover.FULL}=1 tries everything"
 
 
+def axes(item):
+    """Return which value a test has on each axis: those of one `parametrize` belong together, as one row of it."""
+    values = {name: id(value) for name, value in item.callspec.params.items()}
+    rows = {}
+    for mark in item.iter_markers("parametrize"):
+        names = mark.args[0] if isinstance(mark.args[0], str) else ",".join(mark.args[0])
+        rows[names] = tuple(values.pop(name.strip(), None) for name in names.split(","))
+    return {**rows, **values}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Of a test with several parameters, take a cover; what was named by ``::`` is taken as it is."""
+    if cover.whole() or any("::" in argument for argument in config.args):
+        return
+    functions = {}
+    for item in items:
+        functions.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept = set()
+    for name, own in functions.items():
+        numbers = cover.spread([axes(item) for item in own], of=name) if len(own) > 1 else (0,)
+        kept |= {own[number] for number in numbers}
+    if left_out := [item for item in items if item not in kept]:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item in kept]
+
+
 def pytest_terminal_summary(terminalreporter):
     """A quiet run has no header, and what failed wants to be repeated."""
     if terminalreporter.stats.keys() & {"failed", "error"} and not cover.whole():

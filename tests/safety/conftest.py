@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import lab
+from tests.support.command import python
 
 HERE = Path(__file__).parent
 CHECKOUT = Path(lab.__file__).parents[1]
@@ -64,13 +65,22 @@ def start_lab(start):
 
 
 @pytest.fixture
-def run_lab(start_lab):
-    """Runs the command ``lab`` to its end: exit code, output and errors."""
+def run_lab(start_lab, environment, tmp_path):
+    """Runs the command ``lab`` to its end: exit code, output and errors.
 
-    def run(*arguments, given=None, **more):
-        if given is not None:
-            more["stdin"] = subprocess.PIPE
-        process = start_lab(*arguments, **more)
+    It is a Python of its own only where something is to be seen of that.
+
+    :param prefix: what becomes the command.
+    """
+
+    def run(*arguments, given=None, stdout=None, prefix=(), **variables):
+        if not prefix:
+            own = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+            done = python(
+                "-m", "lab", *arguments, given=given or "", output=stdout, directory=tmp_path, **{**own, **variables}
+            )
+            return done.returncode, done.stdout, done.stderr
+        process = start_lab(*arguments, prefix=prefix, **({"stdin": subprocess.PIPE} if given is not None else {}))
         output, errors = process.communicate(given)
         return process.returncode, output, errors
 

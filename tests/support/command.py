@@ -53,20 +53,28 @@ def run_pytest(directory: Path, *arguments: str | Path) -> pytest.RunResult:
 
 
 def python(
-    *arguments: str | Path, given: str = "", directory: Path | None = None, **environment: str | None
+    *arguments: str | Path,
+    given: str = "",
+    output: IO[str] | None = None,
+    directory: Path | None = None,
+    **environment: str | None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python`` with ``-m MODULE``, ``-c CODE`` or a script; return what it prints and its exit code."""
+    """Run ``python`` with ``-m MODULE``, ``-c CODE`` or a script; return what it prints and its exit code.
+
+    :param output: where its standard output goes instead.
+    """
     command = [str(argument) for argument in arguments]
     wanted = {**os.environ, **environment}
     variables = {name: value for name, value in wanted.items() if value is not None}
     place = directory or Path.cwd()
     warm = _warm()
     if warm.fits(variables):
-        return warm.run(command, given, place, variables)
+        return warm.run(command, given, output, place, variables)
     return subprocess.run(
         [sys.executable, *command],
         input=given,
-        capture_output=True,
+        stdout=output or subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=PATIENCE,
         check=False,
@@ -120,7 +128,7 @@ class _Warm:
         )
 
     def run(
-        self, command: list[str], given: str, directory: Path, variables: Mapping[str, str]
+        self, command: list[str], given: str, output: IO[str] | None, directory: Path, variables: Mapping[str, str]
     ) -> subprocess.CompletedProcess[str]:
         with (
             tempfile.TemporaryFile("w+") as stdin,
@@ -130,7 +138,7 @@ class _Warm:
             stdin.write(given)
             stdin.seek(0)
             asked = {"command": command, "directory": str(directory), "environment": dict(variables)}
-            streams = array.array("i", [stream.fileno() for stream in (stdin, stdout, stderr)])
+            streams = array.array("i", [stream.fileno() for stream in (stdin, output or stdout, stderr)])
             self._socket.sendmsg([json.dumps(asked).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
             child = int(self._socket.recv(16))
             try:

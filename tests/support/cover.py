@@ -1,6 +1,8 @@
 """Rotating covers of products that are too large for every run.
 
-Which part of a product a run takes is by a seed, which its header prints: ``LAB_SEED=...`` repeats a run, and
+A test with several parameters is one of these: in each run, every value of every parameter is tried once at least, and
+what it is tried with changes (:func:`spread`; the hook is in tests/conftest.py). Lists of pairs are made by
+:func:`pairs`. Which part of a product a run takes is by a seed, which its header prints: ``LAB_SEED=...`` repeats a run, and
 ``LAB_FULL=1`` takes the whole. What a part names its tests by is what the whole names them by.
 """
 
@@ -9,7 +11,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Final, TypeVar
 
 SEED: Final = "LAB_SEED"
@@ -66,3 +68,24 @@ def sample(choices: Sequence[Place], count: int) -> Sequence[Place]:
     if whole():
         return choices
     return [choices[number] for number in sorted(random.Random(set_seed()).sample(range(len(choices)), count))]
+
+
+def spread(points: Sequence[Mapping[str, Hashable]], of: str) -> Sequence[int]:
+    """Return which points of a product a run tries, in their order; all of them in a full run.
+
+    Whatever the seed, every value of every axis is among them; another choice for each ``of`` and seed.
+
+    :param points: the value on each axis.
+    """
+    if whole():
+        return range(len(points))
+    by = random.Random(f"{set_seed()} {of}")
+    wanted = {value for point in points for value in point.items()}
+    left = by.sample(range(len(points)), len(points))
+    chosen = []
+    while wanted:
+        best = max(left, key=lambda number: len(wanted & points[number].items()))
+        left.remove(best)
+        chosen.append(best)
+        wanted -= points[best].items()
+    return sorted(chosen)

@@ -1,9 +1,9 @@
-"""A Python that has other people's slow modules in it already, and becomes `python ARGUMENTS` when it is asked.
+"""A Python that has the slow modules in it already, and becomes `python ARGUMENTS` when it is asked.
 
-Half of what a short command costs is importing scapy, pyroute2, pydantic and pytest. Tests call hundreds of commands,
-so this process imports them once, waits on a socket, and forks for each command: what runs is the program itself, in a
-process of its own, with the arguments, environment, directory and descriptors that it was given. The project's own
-modules are never in it: those a command imports as always.
+Nearly all that a short command costs is importing scapy, pyroute2, pydantic, pytest and the project's own modules.
+Tests call hundreds of commands, so this process imports them once, waits on a socket, and forks for each command: what
+runs is the program itself, in a process of its own, with the arguments, environment, directory and descriptors that it
+was given. What a command imports, and what that costs, is for tests that start a Python of their own.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import socket
 import sys
 import threading
 import types
 from typing import NoReturn, TypedDict
+
+import lab
 
 MODULES = (
     "asyncio", "concurrent.futures", "email.message", "jinja2", "multiprocessing", "pydantic", "pyroute2", "pytest",
@@ -34,6 +37,9 @@ def main() -> None:
     for module in MODULES:
         with contextlib.suppress(ImportError):  # a command that needs it will say so
             importlib.import_module(module)
+    for module in pkgutil.walk_packages(lab.__path__, "lab."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     gc.collect()
     gc.freeze()  # or a child's first collection would copy every page
     server.send(b"ready")
