@@ -20,6 +20,7 @@ import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby, islice
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from lab.rules.dump import Container, Line
@@ -244,30 +245,33 @@ def _by_destination(rules: Iterable[Item]) -> list[Item]:
     first, kube-proxy leaves to chance.
     """
     result: list[Item] = []
-    for words, neighbours in groupby(((_destination(rule), rule) for rule in rules), key=lambda pair: len(pair[0])):
+    aimed = ((_destination(rule.parts), rule) for rule in rules)
+    for words, neighbours in groupby(aimed, key=lambda pair: len(pair[0][0])):
         pairs = list(neighbours)
-        result += [rule for _, rule in (sorted(pairs, key=_place) if words else pairs)]
+        result += [rule for _, rule in (sorted(pairs, key=itemgetter(0)) if words else pairs)]
     return result
 
 
-def _place(aimed: tuple[tuple[str, ...], Item]) -> tuple[tuple[str, ...], str]:
-    destination, rule = aimed
-    comment = next((option for part in rule.parts for option in part[2:] if option.startswith("--comment ")), "")
-    return destination, " ".join(comment.split()[1:2])
+@lru_cache(maxsize=1 << 15)  # for a rule is compared many times where something differs
+def _destination(parts: tuple[Part, ...]) -> tuple[tuple[str, ...], str]:
+    """Return where a rule's packets go and whose it is, by its comment.
 
-
-def _destination(rule: Item) -> tuple[str, ...]:
-    """Return where a rule's packets go: address, protocol and port, or the address of a node that takes node ports."""
+    The former is address, protocol and port, or the address of a node that takes node ports.
+    """
     found = {"-d": "", "-p": "", "port": ""}
-    for part in rule.parts:
+    comment = ""
+    for part in parts:
         if part[0] == "-p" or (part[0] == "-d" and part[1].endswith(("/32", "/128"))):
             found[part[0]] = part[1]
         for option in part[2:]:
             if option.startswith("--dport "):
                 found["port"] = option
+            if option.startswith("--comment "):
+                comment = comment or option
+    whose = " ".join(comment.split()[1:2])
     if found["-p"] and found["port"]:
-        return tuple(found.values())
-    return (found["-d"],) if found["-d"] and ("-j", "KUBE-NODEPORTS") in rule.parts else ()
+        return tuple(found.values()), whose
+    return ((found["-d"],) if found["-d"] and ("-j", "KUBE-NODEPORTS") in parts else ()), whose
 
 
 def _nft_items(container: Container, *, even: bool) -> list[Item]:

@@ -12,7 +12,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Final, NoReturn
 
 from lab.errors import LabError
@@ -47,21 +47,28 @@ def restored(texts: Iterable[str], family: Family) -> Tables:
     :raises UnknownFormError: something in them is not known here.
     """
     tables: Tables = {}
-    printer = _Printer(family)
+    printed = _printer(family).printed
     for text in texts:
         table: dict[str, list[str]] = {}
+        jumps: set[str] = set()
         for line in each_line(text):
             try:
                 if line.startswith("-A "):
                     _, name, rule = line.split(" ", 2)
-                    table[name].append(printer.printed(rule))
+                    words, jump = printed(rule)
+                    table[name].append(words)
+                    jumps.add(jump)
                 elif line.startswith(":"):
                     table[line[1:].partition(" ")[0]] = []
                 elif line.startswith("-I "):
                     _, name, rule = line.split(" ", 2)
-                    table[name].insert(0, printer.printed(rule))
+                    words, jump = printed(rule)
+                    table[name].insert(0, words)
+                    jumps.add(jump)
                 elif line == "COMMIT":
-                    printer.check_targets(table.keys())
+                    if missing := jumps - table.keys() - {""}:
+                        _refuse(f"a jump to {min(missing)}, which is not there")
+                    jumps = set()
                 else:
                     table = tables.setdefault(line[1:], {name: [] for name in _TABLES[line[1:]]})
             except (LookupError, ValueError, OSError, StopIteration):
@@ -124,7 +131,6 @@ class _Printer:
         self._single = "/32" if self._ipv4 else "/128"
         any_host = "255.255.255.255" if family is Family.IPV4 else "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
         self._recent_end = f" --mask {any_host} --rsource"
-        self._targets: set[str] = set()
         unreachable = "icmp-port-unreachable" if family is Family.IPV4 else "icmp6-port-unreachable"
         self._reject = f"REJECT --reject-with {unreachable}"
         self._matches: dict[str, Callable[[Mapping[str, str]], str | None]] = {
@@ -140,20 +146,19 @@ class _Printer:
             "nfacct": _account,
             "recent": self._recent,
         }
+        # Most rules are the same in every release and with every setting that is tried.
+        self.printed = lru_cache(maxsize=1 << 15)(self._print)
 
-    def check_targets(self, chains: AbstractSet[str]) -> None:
-        """Check that there is every chain to which a rule printed since the last call jumps."""
-        missing, self._targets = self._targets - chains, set()
-        if missing:
-            _refuse(f"a jump to {min(missing)}, which is not there")
+    def _print(self, rule: str) -> tuple[str, str]:
+        """Print a rule: addresses, interfaces and protocol first, then the matches in the order of their ``-m``.
 
-    def printed(self, rule: str) -> str:
-        """Print a rule: addresses, interfaces and protocol first, then the matches in the order of their ``-m``."""
+        :return: beside it the chain of kube-proxy's that it jumps to, empty where it jumps to none.
+        """
         words = iter(_words(rule))
         address = {"-s": "", "-d": ""}
         place = {"-i": "", "-p": ""}
         matches: list[tuple[str, dict[str, str]]] = []
-        negation = target = ""
+        negation = target = jump = ""
         for word in words:
             if word == "!":
                 negation = "! "
@@ -167,7 +172,8 @@ class _Printer:
             elif word in place:
                 place[word] = f"{negation}{word} {next(words)} "
             elif word == "-j" and not negation:
-                target = self._target(next(words), list(words))
+                name = next(words)
+                target, jump = self._target(name, list(words)), name if name.startswith("KUBE-") else ""
             else:
                 _refuse(rule)
             negation = ""
@@ -178,7 +184,7 @@ class _Printer:
             if match is None:
                 _refuse(rule)
             said.append(f"-m {kind}{match} ")
-        return f"{address['-s']}{address['-d']}{place['-i']}{place['-p']}{''.join(said)}{target}".rstrip()
+        return f"{address['-s']}{address['-d']}{place['-i']}{place['-p']}{''.join(said)}{target}".rstrip(), jump
 
     def _address(self, negation: str, option: str, text: str) -> str:
         network = self._network(text) if "/" in text else self._normal(text)
@@ -189,10 +195,7 @@ class _Printer:
         return f"{negation}{option} {network if '/' in network else network + self._single} "
 
     def _target(self, name: str, options: list[str]) -> str:
-        if name.startswith("KUBE-"):
-            self._targets.add(name)
-            known = not options
-        elif name in _VERDICTS:
+        if name.startswith("KUBE-") or name in _VERDICTS:
             known = not options
         elif name == "DNAT" and len(options) == 2 and options[0] == "--to-destination":
             return f"-j DNAT --to-destination {self._destination(options[1])}"
@@ -223,6 +226,9 @@ class _Printer:
             seconds, name = options["--seconds"], options["--name"]
             return f" --rcheck --seconds {seconds} --reap --name {name}{self._recent_end}"
         return None
+
+
+_printer = cache(_Printer)
 
 
 def masked(family: Family, network: str) -> str:

@@ -19,13 +19,13 @@ from measure import interleaved, machine, milliseconds, told
 from lab.fabric.lab import Lab
 from lab.kubeproxy import iptables, nftables
 from lab.kubeproxy.services import service_ports
-from lab.kubernetes.parse import parse_objects
 from lab.netns import userns
 from lab.topology.kube_proxy import proxy_options
 from lab.topology.node_change import NodeChange
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
 from lab.vocabulary import Backend, Family, ProxyMode
+from tests.support.objects import endpoint_slice, service
 
 PODS = ("10.0.1.2", "10.0.2.2", "10.0.3.2")
 
@@ -35,18 +35,8 @@ def crowded(count):
     services, slices = [], []
     for number in range(count):
         name = f"service-{number}"
-        spec = {"clusterIP": f"10.96.{number // 256}.{number % 256}", "ports": [{"port": 80}]}
-        services += parse_objects({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
-        slices += parse_objects(
-            {
-                "apiVersion": "discovery.k8s.io/v1",
-                "kind": "EndpointSlice",
-                "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
-                "addressType": "IPv4",
-                "endpoints": [{"addresses": [pod]} for pod in PODS],
-                "ports": [{"port": 80}],
-            }
-        )
+        services.append(service(name, clusterIP=f"10.96.{number // 256}.{number % 256}"))
+        slices.append(endpoint_slice(name, [{"addresses": [pod]} for pod in PODS], Family.IPV4, target=80))
     cidrs = (ip_network("10.96.0.0/12"),)
     return dataclasses.replace(
         load("endpoints"), services=tuple(services), endpoint_slices=tuple(slices), service_cidrs=cidrs
@@ -98,11 +88,14 @@ def main(count):
     userns.ensure()
     print(machine())
     measure(count, ProxyMode.IPTABLES, "v1.29", Backend.LEGACY, 5)
-    measure(count // 10, ProxyMode.IPTABLES, "v1.29", Backend.NFT, 5)
+    measure(max(count // 10, 1), ProxyMode.IPTABLES, "v1.29", Backend.NFT, 5)
     measure(count, ProxyMode.NFTABLES, "v1.35", None, 5)
     measure(count, ProxyMode.NFTABLES, "v1.36", None, 5)
 
 
 if __name__ == "__main__":
+    services = int(sys.argv[1]) if sys.argv[1:] else 10_000
+    if services < 1:
+        sys.exit("SERVICES: 1 or more")
     with contextlib.suppress(KeyboardInterrupt):
-        main(int(sys.argv[1]) if sys.argv[1:] else 10_000)
+        main(services)

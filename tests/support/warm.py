@@ -80,6 +80,8 @@ def become(asked: Asked, streams: list[int]) -> None:
     sys.path[0] = os.getcwd()
     kind, *words = asked["command"]
     if kind == "-m":
+        if words[0] == "pytest":
+            lab.__doc__ = "PYTEST_DONT_REWRITE"  # or it warns that it cannot any more
         sys.argv = words
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)
     elif kind == "-c":
