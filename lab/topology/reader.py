@@ -7,7 +7,7 @@ import re
 import sys
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -216,9 +216,15 @@ def _read(reference: str | FilePath) -> tuple[str, str]:
     return manifest.text_of(data, str(path)), str(path)
 
 
+@cache
+def _schema() -> dict[str, Any]:
+    """Return the first document's schema, made once: it takes longer than reading a topology."""
+    return _TOPOLOGY.json_schema()
+
+
 def _first_keys(text: str, source: str) -> manifest.CheckKey:
     """Refuse a first document by its first wrong key, however much follows."""
-    schema = _TOPOLOGY.json_schema()
+    schema = _schema()
     known = keys(schema, ())
 
     def check(key: str, line: int) -> None:
@@ -253,7 +259,7 @@ class _File:
         try:
             return _TOPOLOGY.validate_python(value)
         except ValidationError as invalid:
-            error = first_error(invalid, value, _TOPOLOGY.json_schema())
+            error = first_error(invalid, value, _schema())
             raise self.refusal(error, 0, error.path) from None
 
     def objects(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -12,6 +11,8 @@ import pytest
 
 from lab.errors import MissingError
 from lab.netns import features
+from tests.support import cover
+from tests.support.command import python
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -77,7 +78,7 @@ NEEDS_OF_THE_KERNEL = [
 
 
 @pytest.mark.lab_kernel
-@pytest.mark.parametrize(("option", "module", "case", "said"), NEEDS_OF_THE_KERNEL)
+@pytest.mark.parametrize(("option", "module", "case", "said"), cover.sample(NEEDS_OF_THE_KERNEL, 1))
 def test_what_a_trial_needs_of_the_kernel_is_asked_for_by_the_fixtures(project, option, module, case, said):
     project.makeconftest(WITHOUT.format(option=option))
     project.makepyfile(
@@ -107,7 +108,7 @@ import sys
 sys.argv = ["lab", "run", "{case}", "--fix=none", *{options}]
 from lab.__main__ import main; main()
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    done = python("-c", code, directory=CHECKOUT)
     needed = f"not run: {case} with none: the kernel was built without {module}: boot one with {option}=y or =m"
     assert needed in done.stdout.replace("\n", " "), done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "NOTHING WAS TRIED: what it takes is missing."

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+from tests.support.command import lab, python
+
 # Fetches a file, on a worker, into the cache that is named; the result is its path there.
 FETCH = """
 import sys
@@ -27,9 +29,7 @@ with Cluster(address) as cluster:
 
 
 def fetch(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", FETCH, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = python("-c", FETCH, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -67,13 +67,7 @@ def test_a_scheduler_without_workers_is_an_error_and_no_waiting(cluster):
     for worker in cluster.workers:
         worker.terminate()
         worker.wait()
-    done = subprocess.run(
-        [sys.executable, "-m", "lab", "matrix", "--kernels", "5.10", "--scheduler", cluster.address],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = lab("matrix", "--kernels", "5.10", "--scheduler", cluster.address)
     assert done.returncode == 2
     assert f"lab: the Dask scheduler at {cluster.address} has no workers" in done.stderr
     assert "Traceback" not in done.stderr

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from lab.kernels import Image
+from tests.support import cover
 
 pytestmark = pytest.mark.lab_needs_tool("setpriv")
 
@@ -126,7 +127,9 @@ def matrix(layers):
         yield start
 
 
-@pytest.mark.parametrize(("sent", "exit_code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("sent", "exit_code"), cover.some([(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)], of="guests")
+)
 def test_they_end_with_the_command(cluster, guests, matrix, sent, exit_code):
     process = matrix(cluster.address, "5.10", "6.1")
     (one, first), (other, second) = guests.next(process), guests.next(process)

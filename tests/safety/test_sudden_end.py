@@ -20,7 +20,7 @@ SEED = 74839
 @pytest.fixture
 def kills(start, tmp_path, at_full_length):
     directory = tmp_path / "temporary"
-    count = 50 if at_full_length else 5
+    count = 50 if at_full_length else 2
     killer = os.path.join(os.path.dirname(__file__), "killer.py")
     process = start(
         *("unshare", "--user", "--map-root-user", "--net", "--mount"),
@@ -46,9 +46,9 @@ def test_nothing_is_left_after_sigkill(kills):
 
 
 @pytest.mark.parametrize("options", [("--json", "-"), ("--backend", "legacy")], ids=" ".join)
-def test_ctrl_c(start_lab, stands, wait_until, options):
+def test_ctrl_c(start_lab, stands, wait_until, options, at_full_length):
     chance = random.Random(SEED)
-    for _ in range(3):
+    for _ in range(3 if at_full_length else 1):
         process = start_lab("run", "beyond-window", "--repeat", "1000", *options)
         stands(process)
         with pytest.raises(subprocess.TimeoutExpired):  # the moment is the experiment

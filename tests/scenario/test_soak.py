@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command import python
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 WRONG = """
 import argparse, dataclasses, soak
@@ -22,7 +24,7 @@ MAIN = "import soak; sys.exit(soak.main(soak.PARSER.parse_args()))"
 
 def soak(*arguments, before=""):
     script = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r})\n{before}\n{MAIN}"
-    return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    return python("-c", script, *arguments)
 
 
 @pytest.mark.lab_kernel

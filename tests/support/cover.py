@@ -2,8 +2,8 @@
 
 A test with several parameters is one of these: in each run, every value of every parameter is tried once at least, and
 what it is tried with changes (:func:`spread`; the hook is in tests/conftest.py). Lists of pairs are made by
-:func:`pairs`. Which part of a product a run takes is by a seed, which its header prints: ``LAB_SEED=...`` repeats a run, and
-``LAB_FULL=1`` takes the whole. What a part names its tests by is what the whole names them by.
+:func:`pairs`. Which part of a product a run takes is by a seed, which its header prints: ``LAB_SEED=...`` repeats a
+run, and ``LAB_FULL=1`` takes the whole. What a part names its tests by is what the whole names them by.
 """
 
 from __future__ import annotations

@@ -25,16 +25,16 @@ from lab.vocabulary import Behaviour, Family
 
 pytestmark = pytest.mark.lab_kernel
 
-STOPPED = 5.5  # seconds: longer than a trial may be kept waiting, and than its entry lives below
+STOPPED = 2.5  # seconds: longer than a trial may be kept waiting, and than its entry lives below
 
-#: Runs one trial, whose first attempts, as many as are said, stop themselves where the entry has four seconds left.
+#: Runs one trial, whose first attempts, as many as are said, stop themselves where the entry has two seconds left.
 SCRIPT = """
 import asyncio, dataclasses, os, signal, sys
 from lab.cases import find
 from lab.cases.case import always, on_every_kernel
 from lab.errors import LabError, tell_warnings
 from lab.fixes import NONE
-from lab.netns import userns
+from lab.netns import bound, userns
 from lab.topology.reader import load
 from lab.trial import runner
 from lab.trial.setting import Setting
@@ -45,7 +45,7 @@ stops = [True] * int(sys.argv[1])
 
 async def steps(scenario):
     await scenario.establish()
-    scenario.set_node_sysctl("net/netfilter/nf_conntrack_tcp_timeout_established", 4)
+    scenario.set_node_sysctl("net/netfilter/nf_conntrack_tcp_timeout_established", 2)
     await scenario.client_speaks(judged=False)
     if stops and stops.pop():
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -54,6 +54,7 @@ async def steps(scenario):
 
 userns.ensure()
 tell_warnings()
+bound.SECONDS = 2.0
 expected = on_every_kernel(always(None, Outcome.CONNECTED))
 case = dataclasses.replace(find("in-window"), steps=steps, expectations=expected)
 setting = Setting(case, NONE, load("kube-proxy"), Family.IPV4)
