@@ -55,7 +55,29 @@ def test_seeds_bring_each_pair_to_every_place(monkeypatch):
     assert tried == set(PLACES)
 
 
+def product():
+    return [{"version": v, "mode": m, "family": f} for v, m, f in itertools.product(range(9), range(4), range(2))]
+
+
+def test_a_spread_has_every_value_of_every_axis_and_little_more(seed):
+    points = product()
+    numbers = cover.spread(points, of="it")
+    assert {value for number in numbers for value in points[number].items()} == {v for p in points for v in p.items()}
+    assert list(numbers) == sorted(set(numbers))
+    assert len(numbers) == 9
+
+
+def test_seeds_bring_a_spread_to_every_point(monkeypatch):
+    monkeypatch.delenv(cover.FULL, raising=False)
+    tried = set()
+    for seed in range(100):
+        monkeypatch.setenv(cover.SEED, str(seed))
+        tried |= set(cover.spread(product(), of="it"))
+    assert tried == set(range(72))
+
+
 def test_a_full_run_leaves_nothing_out(monkeypatch):
     monkeypatch.setenv(cover.FULL, "1")
     assert chosen() == list(itertools.product(ROWS, COLUMNS, PLACES))
     assert cover.sample(range(100), 5) == cover.some(range(100), of="it") == range(100)
+    assert list(cover.spread(product(), of="it")) == list(range(72))

@@ -74,4 +74,4 @@ def test_where_it_is(monkeypatch, tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_where_nothing_may_be_written():
     with pytest.raises(LabError, match=r"cannot write to the cache /proc/nowhere: .*LAB_KERNELS_CACHE names another"):
-        Cache(Path("/proc/nowhere")).make("thing", lambda path: path.write_text(""))
+        Cache(Path("/proc/nowhere")).make("thing", Path.touch)

@@ -19,8 +19,10 @@ WITHOUT_RIGHTS = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all")
 
 #: A user namespace in which no further one may be made, and nobody has any right.
-FORBIDDEN = ("unshare", "--user", "--map-root-user", "sh", "-c")
-FORBIDDEN += ('echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all "$@"', "sh")
+FORBIDDEN = (
+    *("unshare", "--user", "--map-root-user", "sh", "-c"),
+    *('echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all "$@"', "sh"),
+)
 
 WAYS = {
     "nft": ("--backend", "nft"),

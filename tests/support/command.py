@@ -36,7 +36,8 @@ def lab(
     :param given: its standard input.
     :param environment: variables besides the caller's; None takes one away.
     """
-    return python("-m", "lab", *arguments, given=given, directory=directory, **{"COLUMNS": "120", **environment})
+    wide = {"COLUMNS": "120", **environment}
+    return python("-m", "lab", *arguments, given=given, output=None, directory=directory, **wide)
 
 
 def run_pytest(directory: Path, *arguments: str | Path) -> pytest.RunResult:

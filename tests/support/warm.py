@@ -37,9 +37,9 @@ def main() -> None:
     for module in MODULES:
         with contextlib.suppress(ImportError):  # a command that needs it will say so
             importlib.import_module(module)
-    for module in pkgutil.walk_packages(lab.__path__, "lab."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+    for found in pkgutil.walk_packages(lab.__path__, "lab."):
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
     gc.collect()
     gc.freeze()  # or a child's first collection would copy every page
     server.send(b"ready")
