@@ -179,10 +179,22 @@ def _print_report(report: Report, *, timeline: bool) -> None:
 @app.command(
     "list",
     short_help="List cases, fixes and topologies.",
-    epilog=examples("lab list", "lab list --json"),
+    epilog=examples("lab list", "lab list --json", "lab list --md > catalogue.md"),
 )
-def list_(json: JsonFlag = False) -> None:
+def list_(
+    json: JsonFlag = False,
+    md: Annotated[
+        bool, typer.Option("--md", help="Print what is expected of every case with every fix, as tables in Markdown.")
+    ] = False,
+) -> None:
     """List the cases by what they are about, the fixes and the topologies that come along, each in a line."""
+    if json and md:
+        raise InputError("--json and --md", cure="one form a call")
+    if md:
+        from lab.cli.catalogue_markdown import markdown
+
+        print(*markdown(), sep="\n")
+        return
     from lab.cases import GROUPS
     from lab.fixes import FIXES
     from lab.topology.reader import load, shipped

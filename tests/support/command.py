@@ -53,14 +53,21 @@ def run_pytest(directory: Path, *arguments: str | Path) -> pytest.RunResult:
 
 
 def python(
-    *arguments: str | Path, given: str = "", directory: Path | None = None, **environment: str | None
+    *arguments: str | Path,
+    given: str = "",
+    directory: Path | None = None,
+    warm: Warm | None = None,
+    **environment: str | None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python`` with ``-m MODULE``, ``-c CODE`` or a script; return what it prints and its exit code."""
+    """Run ``python`` with ``-m MODULE``, ``-c CODE`` or a script; return what it prints and its exit code.
+
+    :param warm: a process that serves it, where the tests' common one is in other namespaces.
+    """
     command = [str(argument) for argument in arguments]
     wanted = {**os.environ, **environment}
     variables = {name: value for name, value in wanted.items() if value is not None}
     place = directory or Path.cwd()
-    warm = _warm()
+    warm = warm or _warm()
     if warm.fits(variables):
         return warm.run(command, given, place, variables)
     return subprocess.run(
@@ -93,7 +100,7 @@ def shown_on_terminal(*arguments: str | Path, **environment: str) -> bytes:
     return shown
 
 
-class _Warm:
+class Warm:
     """A process of :mod:`tests.support.warm`, which serves one command after the other."""
 
     def __init__(self) -> None:
@@ -110,6 +117,12 @@ class _Warm:
         theirs.close()
         self._socket.settimeout(PATIENCE)
         assert self._socket.recv(16) == b"ready"
+
+    def __enter__(self) -> Warm:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
 
     def fits(self, variables: Mapping[str, str]) -> bool:
         """Report whether a command started here and now would be where this process is, and as Python as it."""
@@ -152,7 +165,7 @@ def _text(file: IO[str]) -> str:
 
 
 @cache
-def _warm() -> _Warm:
-    warm = _Warm()
+def _warm() -> Warm:
+    warm = Warm()
     atexit.register(warm.close)
     return warm
