@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -30,7 +33,7 @@ _PLACES = {
 }
 
 
-def _fill(_app: Any, _page: str, source: list[str]) -> None:
+def _fill(_app: Sphinx, _page: str, source: list[str]) -> None:
     """Put top files where a page wants them (`<!-- README.md -->`), and have links lead to pages of the site."""
     text = re.sub(r"^<!-- (#*) ?([A-Z]+\.md) -->$", _read, source[0], flags=re.MULTILINE)
     for file, place in _PLACES.items():
@@ -44,6 +47,6 @@ def _read(found: re.Match[str]) -> str:
     return re.sub(r"^(?=#+ )", found[1], text, flags=re.MULTILINE).replace("](docs/", "](")
 
 
-def setup(app: Any) -> None:
+def setup(app: Sphinx) -> None:
     """Have Sphinx call what is above."""
     app.connect("source-read", _fill)

@@ -1,4 +1,4 @@
-"""Draws docs/lab-run.svg: what `lab run beyond-window` shows on this kernel, from the packet on that breaks the connection.
+"""Draws docs/lab-run.svg: what `lab run beyond-window` shows here, from the packet on that breaks the connection.
 
 ::
 
@@ -27,10 +27,18 @@ WIDTH = 122  # columns: the longest of the packets' lines
 FIRST = "injected:"
 #: Colours that are read on light pages and dark ones: the picture brings its own ground.
 THEME = TerminalTheme(
-    (24, 27, 33),
-    (214, 219, 227),
-    [(60, 64, 72), (240, 113, 120), (126, 200, 130), (229, 192, 110)]
-    + [(110, 170, 240), (200, 140, 230), (90, 200, 210), (214, 219, 227)],
+    background=(24, 27, 33),
+    foreground=(214, 219, 227),
+    normal=[
+        (60, 64, 72),
+        (240, 113, 120),
+        (126, 200, 130),
+        (229, 192, 110),
+        (110, 170, 240),
+        (200, 140, 230),
+        (90, 200, 210),
+        (214, 219, 227),
+    ],
 )
 
 

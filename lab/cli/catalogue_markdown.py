@@ -27,19 +27,22 @@ _RANKS: Final = {
     **dict.fromkeys((Outcome.DROPPED, Outcome.DELIVERED), 2),
 }
 
-_BEFORE: Final = (
+_BASIS: Final = (
     "Expected on Linux from 6.1 on, on nodes of kube-proxy v1.14 in iptables mode unless a case names another; "
-    "`lab run --all` tries it on the running kernel.",
+    "`lab run --all` tries it on the running kernel."
+)
+
+_OUTCOMES: Final = (
     "*reset*, *killed*, *stalled* and *lost* end the connection or the question, *duplicated* brings it to the pod "
     "twice, *refused* never lets it begin, *retried* is a connection that died and was begun again. "
     "*leaked* shows an untranslated packet to somebody, and nothing dies of it. "
-    "*dropped* and *delivered* are as they should be.",
+    "*dropped* and *delivered* are as they should be."
 )
 
 
 def markdown() -> Iterator[str]:
     """Return the lines of the catalogue's tables, with a few words about each."""
-    yield from (_BEFORE[0], "", _BEFORE[1], "", *_table(), "")
+    yield from (_BASIS, "", _OUTCOMES, "", *_table(), "")
     yield from ("## Where Linux up to 6.0 gives something else", "", "The cells that differ there:", "", *_older(), "")
     yield from ("## What each fix changes", "", "Compared with the same cases without it:", "", *_worth())
 

@@ -25,7 +25,7 @@ def test_a_run_leaves_its_last_results_and_nothing_else(tmp_path, state):
     environment |= {name: str(place) for name, place in places.items()} | {"PYTHONDONTWRITEBYTECODE": "1"}
     if state:
         environment["XDG_STATE_HOME"] = str(tmp_path / state)
-    done = lab("run", "beyond-window", "--no-timeline", directory=tmp_path / "here", **environment)
+    done = lab("run", "beyond-window", "--no-timeline", given="", directory=tmp_path / "here", **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     [file] = [path for path in tmp_path.rglob("*") if not path.is_dir()]
     kept = tmp_path / state if state else tmp_path / "home/.local/state"

@@ -53,21 +53,14 @@ def run_pytest(directory: Path, *arguments: str | Path) -> pytest.RunResult:
 
 
 def python(
-    *arguments: str | Path,
-    given: str = "",
-    directory: Path | None = None,
-    warm: Warm | None = None,
-    **environment: str | None,
+    *arguments: str | Path, given: str = "", directory: Path | None = None, **environment: str | None
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python`` with ``-m MODULE``, ``-c CODE`` or a script; return what it prints and its exit code.
-
-    :param warm: a process that serves it, where the tests' common one is in other namespaces.
-    """
+    """Run ``python`` with ``-m MODULE``, ``-c CODE`` or a script; return what it prints and its exit code."""
     command = [str(argument) for argument in arguments]
     wanted = {**os.environ, **environment}
     variables = {name: value for name, value in wanted.items() if value is not None}
     place = directory or Path.cwd()
-    warm = warm or _warm()
+    warm = _warm()
     if warm.fits(variables):
         return warm.run(command, given, place, variables)
     return subprocess.run(
