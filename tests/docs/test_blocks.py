@@ -97,6 +97,7 @@ def called(shown: Command) -> Result:
 def test_every_command_that_needs_nothing_does_its_work(shown, place, monkeypatch):
     monkeypatch.chdir(place)
     done = called(shown)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     assert done.exit_code == 0 or (DIFFERENT in shown.words and done.exit_code == 1), done.output
     assert done.stdout.strip()
 
