@@ -15,7 +15,8 @@ PAGES: Final = [CHECKOUT / "README.md", *sorted(DOCS.glob("*.md"))]
 #: What the first line of a command block may say that it needs, and who runs it instead of tests/docs/test_blocks.py.
 NEEDS: Final = {
     "root": "run there, all of them in one namespace of mounts",
-    "a fresh machine": "tests/packaging/test_rootfs.py, on bare distributions",
+    "Debian or Ubuntu": "tests/packaging/test_rootfs.py, on bare distributions",
+    "a release": "tests/packaging, with a wheel of its own",
     "a cluster": "nobody: it is about somebody's own nodes",
     "virtual machines": "tests/kernels and tests/results, with LAB_BOOT=1",
     "workers": "tests/results/test_cluster.py",
