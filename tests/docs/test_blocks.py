@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any
 
@@ -11,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from lab.cases import CASES
 from lab.fixes import FIXES
-from tests.support.command import Warm
+from tests.support.command import lab
 from tests.support.pages import CHECKOUT, DOCS, NEEDS, PAGES, Command, blocks, code, command
 from tests.support.standing import own_run  # noqa: F401 - a fixture
 
@@ -114,13 +113,12 @@ def test_the_difference_that_own_node_shows_is_found(place, monkeypatch):
 @pytest.mark.lab_needs_root
 def test_every_block_that_needs_root_alone_does_its_work(own_run, place):  # noqa: F811
     """What becomes another program (`lab exec`) has a process of its own, in the same namespace of mounts."""
-    with Warm() as warm:
-        for lines in dict.fromkeys(block.lines for _page, block in BLOCKS if block.needs == ("root",)):
-            for shown in filter(None, map(command, lines)):
-                if shown.words[0] == "exec":
-                    done = warm.run(["-m", "lab", *shown.words], "", place, os.environ)
-                    assert done.returncode == 0, f"{shown}\n{done.stdout}{done.stderr}"
-                else:
-                    assert called(shown).exit_code == 0, shown
-            if "sudo lab down" not in lines:
-                called(Command(("down", "--all")))
+    for lines in dict.fromkeys(block.lines for _page, block in BLOCKS if block.needs == ("root",)):
+        for shown in filter(None, map(command, lines)):
+            if shown.words[0] == "exec":
+                done = lab(*shown.words, directory=place)
+                assert done.returncode == 0, f"{shown}\n{done.stdout}{done.stderr}"
+            else:
+                assert called(shown).exit_code == 0, shown
+        if "sudo lab down" not in lines:
+            called(Command(("down", "--all")))

@@ -93,7 +93,7 @@ def shown_on_terminal(*arguments: str | Path, **environment: str) -> bytes:
     return shown
 
 
-class Warm:
+class _Warm:
     """A process of :mod:`tests.support.warm`, which serves one command after the other."""
 
     def __init__(self) -> None:
@@ -110,12 +110,6 @@ class Warm:
         theirs.close()
         self._socket.settimeout(PATIENCE)
         assert self._socket.recv(16) == b"ready"
-
-    def __enter__(self) -> Warm:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self.close()
 
     def fits(self, variables: Mapping[str, str]) -> bool:
         """Report whether a command started here and now would be where this process is, and as Python as it."""
@@ -158,7 +152,7 @@ def _text(file: IO[str]) -> str:
 
 
 @cache
-def _warm() -> Warm:
-    warm = Warm()
+def _warm() -> _Warm:
+    warm = _Warm()
     atexit.register(warm.close)
     return warm
