@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -26,13 +26,16 @@ from lab.cli.arguments import (
 )
 from lab.cli.command import App, one_of, program_words, words_of
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
-from lab.errors import InputError
+from lab.cli.screen import steps
+from lab.errors import NO_ANSWER, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
 from lab.vocabulary import Family
 
 if TYPE_CHECKING:
     from lab.kubeproxy.said import Settings
     from lab.standing.control import Word
+
+_AFFECTED: Final = 3  # exit code
 
 endpoints_app = App(help="Change the endpoints of a lab that stands, while traffic runs.")
 app.add_typer(endpoints_app, name="endpoints")
@@ -111,7 +114,10 @@ def exec_(
     command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="What to run there, with its words.")],
     lab: LabOption = None,
 ) -> None:
-    """Run a program in a host of a lab that stands; its exit code is passed on."""
+    """Run a program in a host of a lab that stands; its exit code is passed on.
+
+    Besides: 127 where there is no such program, 126 where it cannot be executed, 2 for another error.
+    """
     from lab.standing.commands import choose, enter
 
     chosen = choose(lab)
@@ -219,18 +225,35 @@ def _change_endpoints(word: Word, service: str, address: str, lab: str | None, k
 
 
 @app.command(
-    short_help="Report what this machine has and lacks for a lab.", epilog=examples("lab doctor", "lab doctor --json")
-)
-def doctor(json: JsonFlag = False) -> None:
-    """Report what this machine has and lacks for a lab, and whether it is itself a node with the bug.
+    short_help="Report whether this machine is an affected node, and what it lacks for a lab.",
+    epilog=examples("lab doctor", "lab doctor --all", "sudo lab doctor --exit-code; test $? = 3 && echo affected")
+    + """
 
-    Nothing is changed. Exit code: 0 when a lab can run here, 1 when something necessary is missing.
+Exit code: 0 when a lab can run here, 1 when something necessary is missing. With --exit-code 0 when this machine is
+not affected, 3 when it is, 2 when that is not known.""",
+)
+def doctor(
+    all_: Annotated[bool, typer.Option("--all", help="List what is well, too.")] = False,
+    json: JsonFlag = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 3 where this machine is an affected node.")
+    ] = False,
+) -> None:
+    """Report whether this machine is itself a node with the bug, and what it has and lacks for a lab.
+
+    Nothing is changed. Only root can read a node's rules.
     """
+    from lab.doctor.exposure import Exposure
     from lab.doctor.machine import examine, lines, to_json
 
-    diagnosis = examine()
+    with steps() as say:
+        say("examining this machine")
+        diagnosis = examine()
     if json:
         print(to_json(diagnosis))
     else:
-        print(*lines(diagnosis), sep="\n")
+        print(*lines(diagnosis, every=all_), sep="\n")
+    if exit_code:
+        codes = {Exposure.AFFECTED: _AFFECTED, Exposure.UNKNOWN: NO_ANSWER}
+        raise typer.Exit(codes.get(diagnosis.exposure, 0))
     raise typer.Exit(0 if diagnosis.ready else 1)

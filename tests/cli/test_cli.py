@@ -172,7 +172,7 @@ def test_the_schema_is_json():
         (("run", "--repeat"), "lab: option '--repeat' requires an argument"),
         (("matrix", "--limit", "inf"), "--limit: must be a number, 1 or more, not 'inf'"),
         (("run", "--json", "/no/such/folder/x.json"), "cannot write /no/such/folder/x.json: No such file"),
-        (("run", "--what"), "lab: there is no option --what\nTry `lab run --help`.\n"),
+        (("run", "--zz"), "lab: there is no option --zz\nTry `lab run --help`.\n"),
         (("run", "--jsno", "-"), "lab: there is no option --jsno (did you mean '--json'?)\nTry `lab run --help`.\n"),
         (("exec",), "lab: missing argument 'HOST'\nTry `lab exec --help`.\n"),
         (("run", "--all", "in-window"), "cases by name, and --all besides (leave --all away, or the names; "),
