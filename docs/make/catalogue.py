@@ -28,7 +28,7 @@ def expected(case: Case, fix: Fix) -> Expectation:
 
 
 def table() -> Iterator[str]:
-    yield _row("case", "conntrack's word", *(fix.name for fix in SHOWN))
+    yield _row("case", "judged by conntrack", *(fix.name for fix in SHOWN))
     yield _row(*["---"] * (2 + len(SHOWN)))
     for title, cases in GROUPS.items():
         yield _row(f"*{title}*", *[""] * (1 + len(SHOWN)))
