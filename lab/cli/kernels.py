@@ -11,6 +11,7 @@ import typer
 
 from lab.cli.arguments import JsonFlag, app, complete, examples
 from lab.cli.command import App, at_least, program_words
+from lab.cli.screen import steps
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ def list_(cache: CacheOption = None, json: JsonFlag = False) -> None:
     """List the newest kernel of each series in Debian's archive, what is in the cache, and the one that runs."""
     from lab.kernels.stock import lines, take_stock, to_json
 
-    stock = take_stock(_cache(cache))
+    with steps() as say:
+        say("asking Debian's archive for its kernels")
+        stock = take_stock(_cache(cache))
     for trouble in stock.trouble:
         print(f"lab: {trouble}", file=sys.stderr)
     if json:

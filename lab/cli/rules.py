@@ -207,8 +207,6 @@ def _print_upgrade(chosen: Sequence[Source], since: str, *, json: bool) -> None:
     if json:
         print(to_json(found))
         return
-    for note in dict.fromkeys(one.before.note(proxy.mode) for proxy, one in found if not one.before.known):
-        print(f"lab: {note}", file=sys.stderr)
     for proxy, one in found:
         lines = list(said(one, proxy))
         print(*([f"# {proxy.node}"] if proxy.node else []), *lines, sep="\n")
