@@ -55,10 +55,10 @@ def test_the_table_of_many_kernels_is_what_is_expected_of_each(page):
 def test_every_program_that_guests_need_is_in_the_line_that_installs_them():
     """Debian's util-linux, dpkg, apt and mount are on every machine (priority required or essential)."""
     from lab.kernels.programs import ALL
-    from lab.netns.program import PACKAGES
+    from lab.netns import packages
 
     [line] = re.findall(r"`apt-get install --no-install-recommends (qemu[^`]*)`", PAGE)
-    wanted = {PACKAGES.get(name, name) for name in ALL} - {"util-linux", "dpkg", "apt", "mount"}
+    wanted = {packages.package(name) for name in ALL} - {"util-linux", "dpkg", "apt", "mount"}
     assert set(line.split()) == wanted
 
 
