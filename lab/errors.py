@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 #: The exit code of a command that was ended by Ctrl-C, as a shell tells it.
 INTERRUPTED: Final = 128 + signal.SIGINT
@@ -33,12 +33,18 @@ def misspelt(word: str, known: Iterable[str]) -> str | None:
     """Suggest the known word that was probably meant; None where none is like it."""
     import difflib
 
-    close = difflib.get_close_matches(word[:80], sorted(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else None
+    words = {one.casefold(): str(one) for one in sorted(known, reverse=True)}
+    close = difflib.get_close_matches(word[:80].casefold(), list(words), n=1)
+    return f"did you mean {words[close[0]]!r}?" if close else None
 
 
 class LabError(Exception):
-    """Base of every error that the command prints as one line instead of a traceback."""
+    """Base of every error that the command prints as one line instead of a traceback.
+
+    :cvar exit_code: what the command exits with.
+    """
+
+    exit_code: ClassVar[int] = NO_ANSWER
 
 
 class InputError(LabError):
@@ -179,6 +185,8 @@ class OutputError(MachineError):
 
 class ReaderGoneError(LabError):
     """Whoever read the output has enough: nobody is to blame, and there is nobody to tell."""
+
+    exit_code = READER_GONE
 
 
 def told(error: OSError) -> MachineError:

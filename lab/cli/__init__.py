@@ -14,12 +14,13 @@ import traceback
 from typing import Final, NoReturn
 
 # isort: off
-from lab.cli import run, rules, labs, matrix, kernels  # noqa: F401  each registers its commands
+from lab.cli import run, rules, labs, matrix, kernels, about  # noqa: F401  each registers its commands
 
 # isort: on
 from lab.cli import output
 from lab.cli.arguments import app
-from lab.errors import NO_ANSWER, READER_GONE, LabError, ReaderGoneError, UnknownNameError, tell_warnings, told
+from lab.cli.command import USAGE_ERROR, usage_error
+from lab.errors import NO_ANSWER, LabError, ReaderGoneError, UnknownNameError, tell_warnings, told
 
 __all__ = ["app", "main"]
 
@@ -35,15 +36,17 @@ def main() -> None:
         with output.checked():
             _check_descriptors()
             tell_warnings()
-            app()
-    except ReaderGoneError:
-        sys.exit(READER_GONE)
+            code = app(prog_name="lab", standalone_mode=False)
+    except ReaderGoneError as error:
+        sys.exit(error.exit_code)
+    except USAGE_ERROR as error:
+        _fail(usage_error(error))
     except UnknownNameError as error:
         from lab.trial.names import explained
 
         _fail(str(explained(error)))
     except LabError as error:
-        _fail(str(error))
+        _fail(str(error), error.exit_code)
     except OSError as error:
         _fail(str(told(error)))
     except MemoryError:
@@ -51,6 +54,7 @@ def main() -> None:
     except Exception:  # a bug of the lab's own, which is no answer either
         traceback.print_exc()
         sys.exit(NO_ANSWER)
+    sys.exit(code)
 
 
 def _check_descriptors() -> None:
@@ -59,6 +63,6 @@ def _check_descriptors() -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
-def _fail(words: str) -> NoReturn:
+def _fail(words: str, code: int = NO_ANSWER) -> NoReturn:
     print(f"lab: {words}", file=sys.stderr)
-    sys.exit(NO_ANSWER)
+    sys.exit(code)

@@ -1,42 +1,29 @@
 # SPDX-License-Identifier: MIT
-"""What the commands share: the application, options and arguments, completion, and a terminal to draw on."""
+"""What the commands share: the application, options and arguments, and completion."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from lab.cli.command import App, at_least, one_of, words_of
 from lab.errors import InputError, LabError
 from lab.kubeproxy.said import NOTHING_SAID
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from lab.cases import AnyCase
+    from lab.fixes import Fix
     from lab.kubeproxy.said import Settings
     from lab.topology.model import Topology
 
 Chosen = TypeVar("Chosen")
 
-#: Columns; more than a table needs.
-ANY_WIDTH: Final = 10_000
-_LEAST_WIDTH: Final = 20  # columns; in less there is no room for a word
-
-app = typer.Typer(
-    name="lab",
-    help="Reproduce, explain and judge kube-proxy's and conntrack's subtleties on the kernel in front of you.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = App(name="lab")
 
 
 def examples(*commands: str) -> str:
@@ -80,6 +67,15 @@ def lab_names() -> Iterable[str]:
     return ()
 
 
+def host_names() -> Iterable[str]:
+    """List the hosts of the labs that stand, for completion; none where that cannot be known."""
+    from lab.standing.record import labs
+
+    with contextlib.suppress(LabError):
+        return dict.fromkeys(host.name for lab in labs() for host in lab.hosts)
+    return ()
+
+
 def version_names() -> Iterable[str]:
     """List kube-proxy's minor releases, for completion."""
     from lab.kubeproxy.releases import MINORS
@@ -95,22 +91,27 @@ CasesArgument = Annotated[
         autocompletion=complete(case_names),
     ),
 ]
-FixOption = Annotated[
+FixesOption = Annotated[
     list[str] | None,
     typer.Option(
+        "--fix",
+        metavar="FIX",
         help="A fix from `lab list`; may be repeated. Else: none, drop-forward, be-liberal.",
         autocompletion=complete(fix_names),
     ),
 ]
-AllFlag = Annotated[bool, typer.Option("--all", help="Every case but the slow ones, and every fix.")]
-SlowFlag = Annotated[bool, typer.Option("--slow", help="The slow cases, alone or with --all.")]
-RepeatOption = Annotated[int, typer.Option(min=1, metavar="N", help="Run every trial N times.")]
-ResultsOption = Annotated[
-    str | None,
-    typer.Option(metavar="FILE", help="Write the results as JSON, with every timeline; - for stdout."),
+RepeatOption = Annotated[
+    int, typer.Option(metavar="N", parser=at_least(1), help="Run every trial N times.", show_default=False)
 ]
 ModeOption = Annotated[
-    ProxyMode | None, typer.Option("--proxy-mode", help="kube-proxy's mode, instead of the topology's.")
+    ProxyMode | None,
+    typer.Option(
+        "--proxy-mode",
+        metavar=words_of(ProxyMode),
+        parser=one_of(ProxyMode),
+        help="kube-proxy's mode, instead of the topology's.",
+        autocompletion=complete(lambda: ProxyMode),
+    ),
 ]
 VersionOption = Annotated[
     str | None,
@@ -122,9 +123,25 @@ VersionOption = Annotated[
     ),
 ]
 BackendOption = Annotated[
-    Backend | None, typer.Option("--backend", help="In iptables mode, which program loads the rules.")
+    Backend | None,
+    typer.Option(
+        "--backend",
+        metavar=words_of(Backend),
+        parser=one_of(Backend),
+        help="In iptables mode, which program loads the rules.",
+        autocompletion=complete(lambda: Backend),
+    ),
 ]
-FamilyOption = Annotated[Family, typer.Option("--family", help="The address family.")]
+FamilyOption = Annotated[
+    Family,
+    typer.Option(
+        "--family",
+        metavar=words_of(Family),
+        parser=one_of(Family),
+        help="The address family.",
+        autocompletion=complete(lambda: Family),
+    ),
+]
 ServiceOption = Annotated[
     str | None,
     typer.Option(
@@ -135,19 +152,10 @@ LabOption = Annotated[
     str | None,
     typer.Option("--lab", metavar="NAME", help="Which lab, where several stand.", autocompletion=complete(lab_names)),
 ]
-HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="A host of the lab.")]
-TopologyArgument = Annotated[
-    str, typer.Argument(help="A topology by name or file, - for stdin.", autocompletion=complete(topology_names))
+HostArgument = Annotated[
+    str, typer.Argument(metavar="HOST", help="A host of the lab.", autocompletion=complete(host_names))
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-HtmlOption = Annotated[
-    str | None,
-    typer.Option("--html", metavar="FILE", help="Write the table as one HTML page; every cell opens to its timeline."),
-]
-JunitOption = Annotated[
-    str | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML for a CI system: a suite a kernel.")
-]
-MarkdownOption = Annotated[str | None, typer.Option("--md", metavar="FILE", help="Write the table in Markdown.")]
 ServiceArgument = Annotated[
     str, typer.Argument(metavar="SERVICE", help="A Service: its name, or namespace/name where several have it.")
 ]
@@ -161,14 +169,69 @@ KeepConntrackFlag = Annotated[
 ]
 
 
-def read_topology(
-    reference: str,
-    mode: ProxyMode | None,
-    version: str | None,
-    backend: Backend | None,
-    settings: Settings = NOTHING_SAID,
-) -> Topology:
-    """Read a topology, with other settings for the kube-proxy of its nodes; None keeps what it says.
+@dataclass(frozen=True)
+class Selected:
+    """Options that say what is tried, and how often."""
+
+    cases: CasesArgument = None
+    fix: FixesOption = None
+    all_: Annotated[bool, typer.Option("--all", help="Every case but the slow ones, and every fix.")] = False
+    slow: Annotated[bool, typer.Option("--slow", help="The slow cases, alone or with --all.")] = False
+    repeat: RepeatOption = 1
+
+    def chosen_cases(self) -> list[AnyCase]:
+        """Return the cases that are named, each once, or else those that --all and --slow mean.
+
+        :raises InputError: there is no such case, or both were given.
+        """
+        from lab.cases import find, usual
+
+        for flag, given in (("--all", self.all_), ("--slow", self.slow)):
+            if self.cases and given:
+                cure = f"leave {flag} away, or the names"
+                cure += "; for every fix of one case, name each by --fix" if self.all_ else ""
+                raise InputError(f"cases by name, and {flag} besides", cure=cure)
+        return chosen(self.cases, find, usual(all_=self.all_, slow=self.slow))
+
+    def chosen_fixes(self) -> list[Fix]:
+        """Return the fixes that are named, each once, or else those that --all means.
+
+        :raises InputError: there is no such fix.
+        """
+        from lab.fixes import DEFAULT_FIXES, FIXES, find
+
+        return chosen(self.fix, find, FIXES.values() if self.all_ else DEFAULT_FIXES)
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """Options that say which kube-proxy, None for what a topology says."""
+
+    proxy_mode: ModeOption = None
+    proxy_version: VersionOption = None
+    backend: BackendOption = None
+
+
+@dataclass(frozen=True)
+class Files:
+    """Options that say where results go."""
+
+    json: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write the results as JSON, with every timeline; - for stdout."),
+    ] = None
+    html: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write the table as one HTML page; every cell opens to its timeline."),
+    ] = None
+    junit: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write JUnit XML for a CI system: a suite a kernel.")
+    ] = None
+    md: Annotated[str | None, typer.Option(metavar="FILE", help="Write the table in Markdown.")] = None
+
+
+def read_topology(reference: str, proxy: Proxy, settings: Settings = NOTHING_SAID) -> Topology:
+    """Read a topology, with other settings for the kube-proxy of its nodes.
 
     :raises InputError: there is none of this name, it is wrong, or no such version is known.
     """
@@ -176,84 +239,11 @@ def read_topology(
     from lab.topology.reader import load
     from lab.topology.with_settings import with_proxy
 
-    if version is not None:
-        find_release(version)
-    return with_proxy(load(reference), mode, version, backend, settings)
+    if proxy.proxy_version is not None:
+        find_release(proxy.proxy_version)
+    return with_proxy(load(reference), proxy.proxy_mode, proxy.proxy_version, proxy.backend, settings)
 
 
 def chosen(names: list[str] | None, find: Callable[[str], Chosen], otherwise: Iterable[Chosen]) -> list[Chosen]:
     """Return what is named, each once, or else ``otherwise``."""
     return [find(name) for name in dict.fromkeys(names)] if names else list(otherwise)
-
-
-def chosen_cases(names: list[str] | None, *, all_: bool, slow: bool) -> list[AnyCase]:
-    """Return the cases that are named, each once, or else those that --all and --slow mean.
-
-    :raises InputError: there is no such case, or both were given.
-    """
-    from lab.cases import find, usual
-
-    for flag, given in (("--all", all_), ("--slow", slow)):
-        if names and given:
-            cure = f"leave {flag} away, or the names"
-            cure += "; for every fix of one case, name each by --fix" if all_ else ""
-            raise InputError(f"cases by name, and {flag} besides", cure=cure)
-    return chosen(names, find, usual(all_=all_, slow=slow))
-
-
-def console() -> Console:
-    """Return the terminal to draw on; a file or a pipe has no width, unless COLUMNS gives it one."""
-    from rich.console import Console
-
-    made = Console(highlight=False)
-    if not (made.is_terminal or "COLUMNS" in os.environ):
-        made.width = ANY_WIDTH
-    made.width = max(made.width, _LEAST_WIDTH)
-    return made
-
-
-@contextlib.contextmanager
-def steps() -> Iterator[Callable[[str], None]]:
-    """Return what says on a terminal's standard error what is done now; at the end nothing of it is left there."""
-    shown = os.isatty(2)
-
-    def say(what: str) -> None:
-        if shown:
-            print(f"\r\x1b[K{what} ...", end="", file=sys.stderr, flush=True)
-
-    try:
-        yield say
-    finally:
-        if shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-
-def draw(on: Console, tables: Callable[[int], Iterable[Table]]) -> None:
-    """Print tables; where words have no room beside each other, a line for each cell.
-
-    :param tables: makes them for a number of columns.
-    """
-    from rich.measure import Measurement
-
-    from lab.report.unfolded import unfolded
-
-    made = list(tables(on.width))
-    unbounded = on.options.update(width=ANY_WIDTH)
-    if all(Measurement.get(on, unbounded, table).minimum <= on.width for table in made):
-        for table in made:
-            _print(on, table)
-        return
-    for table in tables(ANY_WIDTH):
-        for line in unfolded(table):
-            on.print(line, soft_wrap=True)
-
-
-def _print(on: Console, table: Table) -> None:
-    """Print a table; of what is piped on, no line ends with the blanks that fill its last column."""
-    if on.is_terminal:
-        on.print(table)
-        return
-    with on.capture() as captured:
-        on.print(table)
-    for line in captured.get().splitlines():
-        on.print(line.rstrip(), markup=False, emoji=False, soft_wrap=True)

@@ -82,7 +82,7 @@ def _came(last: Sequence[Remembered]) -> Iterator[Text | Table]:
         for one in group:
             outcome = Text(one.outcome, style_of(one.outcome))
             if not one.as_expected:
-                outcome.append("\nNOT AS EXPECTED", "bold red")
+                outcome.append("\n".join(("", "NOT AS EXPECTED", *one.surprise.split("; "))).rstrip(), "bold red")
             drawn.add_row(Text(one.trial.fix), outcome, Text(one.decided_by))
         yield drawn
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.cli.arguments import JsonFlag, app, complete, examples
+from lab.cli.command import App, at_least, program_words
+from lab.cli.screen import steps
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError
 
 if TYPE_CHECKING:
@@ -17,11 +19,7 @@ if TYPE_CHECKING:
 
     from lab.kernels import Cache
 
-kernels_app = typer.Typer(
-    help="Other kernels: list and fetch them, and run a command on one in a guest.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+kernels_app = App(help="Other kernels: list and fetch them, run a command in a guest.")
 app.add_typer(kernels_app, name="kernels")
 
 
@@ -58,7 +56,9 @@ def list_(cache: CacheOption = None, json: JsonFlag = False) -> None:
     """List the newest kernel of each series in Debian's archive, what is in the cache, and the one that runs."""
     from lab.kernels.stock import lines, take_stock, to_json
 
-    stock = take_stock(_cache(cache))
+    with steps() as say:
+        say("asking Debian's archive for its kernels")
+        stock = take_stock(_cache(cache))
     for trouble in stock.trouble:
         print(f"lab: {trouble}", file=sys.stderr)
     if json:
@@ -74,9 +74,7 @@ def list_(cache: CacheOption = None, json: JsonFlag = False) -> None:
 def fetch(
     names: Annotated[
         list[str],
-        typer.Argument(
-            metavar="KERNEL...", help="A series, a version, or newest.", autocompletion=complete(kernel_names)
-        ),
+        typer.Argument(metavar="KERNEL", help="A series, a version, or newest.", autocompletion=complete(kernel_names)),
     ],
     cache: CacheOption = None,
 ) -> None:
@@ -106,17 +104,20 @@ def run(
     kernel: Annotated[
         str,
         typer.Argument(
+            metavar="KERNEL",
             help="A series, a version, newest, running, VMLINUZ, VMLINUZ:MODULES or a .deb.",
             autocompletion=complete(kernel_names),
         ),
     ],
-    command: Annotated[list[str], typer.Argument(metavar="CMD", help="What to run there.")],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="What to run there, with its words.")],
     results: Annotated[
         Path | None, typer.Option(metavar="DIRECTORY", help="Where to put what the command left in LAB_RESULTS.")
     ] = None,
-    limit: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long the guest may take.")] = 600,
-    memory: Annotated[int, typer.Option(min=128, metavar="MIB", help="The guest's memory.")] = 512,
-    cpus: Annotated[int, typer.Option(min=1, help="The guest's processors.")] = 1,
+    limit: Annotated[
+        float, typer.Option(metavar="SECONDS", parser=at_least(1.0), help="How long the guest may take.")
+    ] = 600,
+    memory: Annotated[int, typer.Option(metavar="MIB", parser=at_least(128), help="The guest's memory.")] = 512,
+    cpus: Annotated[int, typer.Option(metavar="N", parser=at_least(1), help="The guest's processors.")] = 1,
     cache: CacheOption = None,
 ) -> None:
     """Boot a guest with another kernel, run a command there, and bring back its output and its results."""
@@ -134,7 +135,7 @@ def run(
     image = make_image(chosen, kept)
     # What is printed there is read here.
     columns = f"COLUMNS={get_terminal_size().columns}"
-    words = ["env", columns, *(command[1:] if command[0] == "--" else command)]
+    words = ["env", columns, *program_words(command, "KERNEL")]
     try:
         done = asyncio.run(run_until_interrupted(chosen, words, image=image, limit=limit, memory=memory, cpus=cpus))
     except asyncio.CancelledError:

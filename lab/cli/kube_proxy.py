@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""The settings of kube-proxy as options of a command, each named as kube-proxy's own flag."""
+"""Options by the dozen: groups that several commands share, and kube-proxy's settings, named as its own flags."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any, Final, get_type_hints
 
 import typer
-from typer.core import TyperCommand
 
 from lab.cli.arguments import complete
+from lab.cli.command import Command
 from lab.errors import InputError
 from lab.kubeproxy.said import Settings, from_words
 from lab.kubeproxy.settings import SETTINGS, ProxySetting
@@ -20,7 +21,7 @@ _FILE: Final = "kube_proxy_config"
 _READ: Final = ("source", "topology", "diff")  # what else a command may read from standard input
 
 
-class CommandWithSettings(TyperCommand):
+class CommandWithSettings(Command):
     """A command whose help has the settings in a section of their own, and which takes them as kube-proxy does.
 
     kube-proxy's flags that are on or off stand alone for true, and take another value by ``=`` only.
@@ -33,24 +34,20 @@ class CommandWithSettings(TyperCommand):
         given = [f"{word}=true" if word in alone else word for word in args[:end]]
         return super().parse_args(ctx, given + args[end:])
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - likewise
-        """Write the settings after the other options."""
+    def sections(self, ctx: Any) -> Iterator[tuple[str, list[Any]]]:  # noqa: ANN401 - likewise
+        """Yield the settings after the other options."""
         settings = {_FILE, *SETTINGS}
-        every = self.params
-        try:
-            self.params = [one for one in every if one.name not in settings]
-            super().format_options(ctx, formatter)
-        finally:
-            self.params = every
-        records = [one.get_help_record(ctx) for one in every if one.name in settings]
-        with formatter.section("Settings of kube-proxy, by its own flags (a flag, then the file, then the topology)"):
-            formatter.write_dl([record for record in records if record is not None])
+        for title, parameters in super().sections(ctx):
+            yield title, [one for one in parameters if one.name not in settings]
+        its = [one for one in self.get_params(ctx) if one.name in settings]
+        yield "Settings of kube-proxy, by its own flags (a flag, then the file, then the topology)", its
 
 
 def with_settings(fields: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator: a command's parameter ``settings`` becomes an option for each of these fields, and a file's.
 
-    What an option says counts before what the file says.
+    What an option says counts before what the file says. Another parameter that is a dataclass becomes an option for
+    each field of that.
     """
     rows = [SETTINGS[field] for field in fields]
     options = [_option(row) for row in rows]
@@ -70,11 +67,10 @@ def with_settings(fields: Iterable[str]) -> Callable[[Callable[..., None]], Call
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True, locals={"Settings": Settings})
-        others = [
-            one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for one in signature.parameters.values()
-            if one.name != "settings"
-        ]
+        others = [one for one in signature.parameters.values() if one.name != "settings"]
+        groups: dict[str, Any] = {
+            one.name: one.annotation for one in others if dataclasses.is_dataclass(one.annotation)
+        }
 
         @functools.wraps(command)
         def called(**given: Any) -> None:  # noqa: ANN401 - typer's values
@@ -82,14 +78,25 @@ def with_settings(fields: Iterable[str]) -> Callable[[Callable[..., None]], Call
             if file == "-" and "-" in (given.get(name) for name in _READ):
                 raise InputError("several things from stdin", cure="give --kube-proxy-config as a file")
             words = from_words({row.field: given.pop(row.field) for row in rows})
+            for name, group in groups.items():
+                given[name] = group(**{one.name: given.pop(one.name) for one in dataclasses.fields(group)})
             command(settings=_read(file) + words, **given)
 
-        made = signature.replace(parameters=[*others, *options])
-        called.__signature__ = made  # type: ignore[attr-defined]
-        called.__annotations__ = {one.name: one.annotation for one in made.parameters.values()}
+        flat = [one for other in others for one in (_members(groups[other.name]) if other.name in groups else [other])]
+        parameters = [*(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in flat), *options]
+        called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {one.name: one.annotation for one in parameters}
         return called
 
     return decorate
+
+
+def _members(group: Any) -> Iterator[inspect.Parameter]:  # noqa: ANN401 - a dataclass
+    """Yield a parameter for each field of a group of options."""
+    annotations = get_type_hints(group, include_extras=True)
+    for field in dataclasses.fields(group):
+        kind = inspect.Parameter.KEYWORD_ONLY
+        yield inspect.Parameter(field.name, kind, default=field.default, annotation=annotations[field.name])
 
 
 def _read(file: str | None) -> Settings:

@@ -4,30 +4,30 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from lab.cli.arguments import (
     AddressArgument,
-    BackendOption,
     HostArgument,
     JsonFlag,
     KeepConntrackFlag,
     LabOption,
-    ModeOption,
+    Proxy,
     ServiceArgument,
-    TopologyArgument,
-    VersionOption,
     app,
     complete,
     examples,
     fix_names,
     lab_names,
     read_topology,
+    topology_names,
 )
+from lab.cli.command import App, one_of, program_words, words_of
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
-from lab.errors import InputError
+from lab.cli.screen import steps
+from lab.errors import NO_ANSWER, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
 from lab.vocabulary import Family
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from lab.kubeproxy.said import Settings
     from lab.standing.control import Word
 
-endpoints_app = typer.Typer(
-    help="Change the endpoints of a lab that stands, while traffic runs.", no_args_is_help=True, rich_markup_mode=None
-)
+_AFFECTED: Final = 3  # exit code
+
+endpoints_app = App(help="Change the endpoints of a lab that stands, while traffic runs.")
 app.add_typer(endpoints_app, name="endpoints")
 
 
@@ -48,14 +48,29 @@ app.add_typer(endpoints_app, name="endpoints")
 )
 @with_settings(TOPOLOGYS)
 def up(
-    topology: TopologyArgument,
-    name: Annotated[str | None, typer.Option(help="The lab's name, instead of the topology's.")] = None,
-    fix: Annotated[str, typer.Option(help="A fix from `lab list`.", autocompletion=complete(fix_names))] = "none",
-    proxy_mode: ModeOption = None,
-    proxy_version: VersionOption = None,
-    backend: BackendOption = None,
-    family: Annotated[Family | None, typer.Option(help="Build one address family, not both.")] = None,
     *,
+    topology: Annotated[
+        str,
+        typer.Argument(
+            metavar="TOPOLOGY",
+            help="A topology by name or file, - for stdin.",
+            autocompletion=complete(topology_names),
+        ),
+    ],
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The lab's name, instead of the topology's.")] = None,
+    fix: Annotated[
+        str, typer.Option(metavar="FIX", help="A fix from `lab list`.", autocompletion=complete(fix_names))
+    ] = "none",
+    family: Annotated[
+        Family | None,
+        typer.Option(
+            metavar=words_of(Family),
+            parser=one_of(Family),
+            help="Build one address family, not both.",
+            autocompletion=complete(lambda: Family),
+        ),
+    ] = None,
+    proxy: Proxy,
     settings: Settings,
 ) -> None:
     """Build a lab that stays until `lab down`, with servers at its endpoints and names for `ip netns`.
@@ -67,7 +82,7 @@ def up(
     from lab.standing.up import up as build
     from lab.topology.kube_proxy import topology_notes
 
-    built = read_topology(topology, proxy_mode, proxy_version, backend, settings)
+    built = read_topology(topology, proxy, settings)
     for note in dict.fromkeys(note for one in Family if family in (None, one) for note in topology_notes(built, one)):
         print(f"lab: {note}", file=sys.stderr, flush=True)  # before the words of the owner
     lab = build(built, name=name, family=family, fix=find(fix).name)
@@ -96,14 +111,17 @@ def status(json: JsonFlag = False) -> None:
 )
 def exec_(
     host: HostArgument,
-    command: Annotated[list[str], typer.Argument(metavar="CMD", help="What to run there.")],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="What to run there, with its words.")],
     lab: LabOption = None,
 ) -> None:
-    """Run a program in a host of a lab that stands; its exit code is passed on."""
+    """Run a program in a host of a lab that stands; its exit code is passed on.
+
+    Besides: 127 where there is no such program, 126 where it cannot be executed, 2 for another error.
+    """
     from lab.standing.commands import choose, enter
 
     chosen = choose(lab)
-    enter(chosen, chosen.host(host), command[1:] if command[0] == "--" else command)
+    enter(chosen, chosen.host(host), program_words(command, "HOST"))
 
 
 @app.command(
@@ -123,7 +141,7 @@ def shell(host: HostArgument, lab: LabOption = None) -> None:
 def down(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="Which, where several stand.", autocompletion=complete(lab_names)),
+        typer.Argument(metavar="NAME", help="Which lab, where several stand.", autocompletion=complete(lab_names)),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every lab that stands.")] = False,
 ) -> None:
@@ -207,18 +225,35 @@ def _change_endpoints(word: Word, service: str, address: str, lab: str | None, k
 
 
 @app.command(
-    short_help="Report what this machine has and lacks for a lab.", epilog=examples("lab doctor", "lab doctor --json")
-)
-def doctor(json: JsonFlag = False) -> None:
-    """Report what this machine has and lacks for a lab, and whether it is itself a node with the bug.
+    short_help="Report whether this machine is an affected node, and what it lacks for a lab.",
+    epilog=examples("lab doctor", "lab doctor --all", "sudo lab doctor --exit-code; test $? = 3 && echo affected")
+    + """
 
-    Nothing is changed. Exit code: 0 when a lab can run here, 1 when something necessary is missing.
+Exit code: 0 when a lab can run here, 1 when something necessary is missing. With --exit-code 0 when this machine is
+not affected, 3 when it is, 2 when that is not known.""",
+)
+def doctor(
+    all_: Annotated[bool, typer.Option("--all", help="List what is well, too.")] = False,
+    json: JsonFlag = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 3 where this machine is an affected node.")
+    ] = False,
+) -> None:
+    """Report whether this machine is itself a node with the bug, and what it has and lacks for a lab.
+
+    Nothing is changed. Only root can read a node's rules.
     """
+    from lab.doctor.exposure import Exposure
     from lab.doctor.machine import examine, lines, to_json
 
-    diagnosis = examine()
+    with steps() as say:
+        say("examining this machine")
+        diagnosis = examine()
     if json:
         print(to_json(diagnosis))
     else:
-        print(*lines(diagnosis), sep="\n")
+        print(*lines(diagnosis, every=all_), sep="\n")
+    if exit_code:
+        codes = {Exposure.AFFECTED: _AFFECTED, Exposure.UNKNOWN: NO_ANSWER}
+        raise typer.Exit(codes.get(diagnosis.exposure, 0))
     raise typer.Exit(0 if diagnosis.ready else 1)

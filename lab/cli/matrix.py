@@ -5,38 +5,23 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.arguments import (
-    AllFlag,
-    BackendOption,
-    CasesArgument,
-    FamilyOption,
-    FixOption,
-    HtmlOption,
-    JunitOption,
-    MarkdownOption,
-    ModeOption,
-    RepeatOption,
-    ResultsOption,
-    SlowFlag,
-    VersionOption,
-    app,
-    chosen,
-    chosen_cases,
-    console,
-    draw,
-    examples,
-)
+from lab.cli.arguments import FamilyOption, Files, Proxy, Selected, app, examples
+from lab.cli.command import at_least
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
+from lab.cli.screen import console, draw
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError, MissingError
 from lab.kubeproxy.settings import TOPOLOGYS
 from lab.vocabulary import Family
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lab.kernels.cluster import Cluster
     from lab.kernels.on_kernel import Trials
     from lab.kubeproxy.said import Settings
@@ -53,6 +38,42 @@ def _complete_kernels(incomplete: str) -> list[str]:
     before, comma, last = incomplete.rpartition(",")
     names = [name for name in kernel_names() if name not in before.split(",")]
     return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
+
+
+@dataclass(frozen=True)
+class Guests:
+    """Options that say where guests run, and what they have."""
+
+    jobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", parser=at_least(1), help="How many guests at a time; else one for each processor."),
+    ] = None
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Boot them on a Dask cluster's workers instead, such as tcp://10.0.0.1:8786."
+        ),
+    ] = None
+    memory: Annotated[
+        int | None,
+        typer.Option(metavar="MIB", parser=at_least(128), help=f"What each guest has; else {_MEMORY}."),
+    ] = None
+    limit: Annotated[
+        float, typer.Option(metavar="SECONDS", parser=at_least(1.0), help="How long a guest may take for its trials.")
+    ] = 1800
+
+    def check(self, kernels: Sequence[str]) -> None:
+        """Check that there is a guest which these options are for.
+
+        :raises InputError: there is none.
+        """
+        from lab.kernels.on_kernel import RUNNING
+
+        of_guests = {"--jobs": self.jobs, "--scheduler": self.scheduler, "--memory": self.memory}
+        unused = [option for option, value in of_guests.items() if value is not None]
+        if kernels == [RUNNING] and unused:
+            cure = "leave it away, or name another kernel"
+            raise InputError(f"{unused[0]} is for guests, and {RUNNING} is none", cure=cure)
 
 
 @app.command(
@@ -73,7 +94,8 @@ Exit code: 0 when every trial gave what its kernel is expected to give, 1 when o
 )
 @with_settings(TOPOLOGYS)
 def matrix(
-    cases: CasesArgument = None,
+    *,
+    selected: Selected,
     kernels: Annotated[
         str,
         typer.Option(
@@ -82,65 +104,35 @@ def matrix(
             autocompletion=_complete_kernels,
         ),
     ] = _KERNELS,
-    fix: FixOption = None,
-    proxy_mode: ModeOption = None,
-    proxy_version: VersionOption = None,
-    backend: BackendOption = None,
     family: FamilyOption = Family.IPV4,
-    all_: AllFlag = False,
-    slow: SlowFlag = False,
-    repeat: RepeatOption = 1,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="How many guests at a time; else one for each processor.")
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS", help="Boot them on a Dask cluster's workers instead, such as tcp://10.0.0.1:8786."
-        ),
-    ] = None,
-    memory: Annotated[
-        int | None, typer.Option(min=128, metavar="MIB", help="What each guest has.", show_default=str(_MEMORY))
-    ] = None,
-    limit: Annotated[
-        float, typer.Option(min=1, metavar="SECONDS", help="How long a guest may take for its trials.")
-    ] = 1800,
-    json: ResultsOption = None,
-    html: HtmlOption = None,
-    junit: JunitOption = None,
-    md: MarkdownOption = None,
-    *,
+    proxy: Proxy,
+    guests: Guests,
+    files: Files,
     settings: Settings,
 ) -> None:
     """Run the same trials on several kernels, each booted in a guest of its own, and say what differs between them."""
-    from lab import fixes
     from lab.cli.report_files import Outputs
-    from lab.kernels.on_kernel import RUNNING, Trials
+    from lab.kernels.on_kernel import Trials
     from lab.trial import batch
 
     names = list(dict.fromkeys(filter(None, (name.strip() for name in kernels.split(",")))))
     if not names:
         raise InputError("--kernels names none", cure=f"such as {_KERNELS}")
-    of_guests = {"--jobs": jobs, "--scheduler": scheduler, "--memory": memory}
-    unused = [option for option, value in of_guests.items() if value is not None]
-    if names == [RUNNING] and unused:
-        raise InputError(
-            f"{unused[0]} is for guests, and {RUNNING} is none", cure="leave it away, or name another kernel"
-        )
-    proxy = (proxy_mode or settings.mode, proxy_version, backend)
-    wanted = chosen_cases(cases, all_=all_, slow=slow)
-    fixed = chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES)
+    guests.check(names)
+    choice = (proxy.proxy_mode or settings.mode, proxy.proxy_version, proxy.backend)
+    cases, fixes = selected.chosen_cases(), selected.chosen_fixes()
     # What every guest would refuse is refused here, and what a file says is read here.
-    selection = batch.select(wanted, fixed[:1], None, family, proxy, settings=settings)
+    selection = batch.select(cases, fixes[:1], None, family, choice, settings=settings)
     for remark in selection.remarks:
         print(f"lab: {remark}", file=sys.stderr)
-    options = [f"--family={family}", f"--repeat={repeat}", *(f"--fix={one.name}" for one in fixed)]
-    choices = zip(("--proxy-mode", "--proxy-version", "--backend"), proxy, strict=True)
-    options += [f"{option}={choice}" for option, choice in choices if choice is not None]
+    options = [f"--family={family}", f"--repeat={selected.repeat}", *(f"--fix={one.name}" for one in fixes)]
+    choices = zip(("--proxy-mode", "--proxy-version", "--backend"), choice, strict=True)
+    options += [f"{option}={chosen}" for option, chosen in choices if chosen is not None]
     options += dict.fromkeys(said for setting in selection.settings for said in setting.said)
-    outputs = Outputs(json=json, html=html, junit=junit, md=md)
-    trials = Trials(tuple(case.name for case in wanted), tuple(options), limit, memory or _MEMORY)
-    found = _run(names, trials, jobs or os.cpu_count() or 1, scheduler)
+    outputs = Outputs(**vars(files))
+    memory = guests.memory or _MEMORY
+    trials = Trials(tuple(case.name for case in cases), tuple(options), guests.limit, memory)
+    found = _run(names, trials, guests.jobs or os.cpu_count() or 1, guests.scheduler)
     written = outputs.write(found)
     if not outputs.on_stdout:
         _print(found)

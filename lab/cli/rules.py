@@ -5,26 +5,25 @@ from __future__ import annotations
 
 import gc
 import sys
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from lab.cli.arguments import (
-    ANY_WIDTH,
-    BackendOption,
     FamilyOption,
-    ModeOption,
+    Proxy,
     app,
     complete,
-    console,
-    draw,
     examples,
-    steps,
     topology_names,
     version_names,
 )
+from lab.cli.command import App
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
+from lab.cli.screen import ANY_WIDTH, console, draw, steps
 from lab.errors import InputError
+from lab.kubeproxy.releases import MINORS
 from lab.kubeproxy.settings import SETTINGS
 from lab.vocabulary import Family
 
@@ -32,12 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lab.kubeproxy.said import Settings
-    from lab.rules.source import Choice, Proxy
+    from lab.rules.source import Choice
+    from lab.rules.source import Proxy as Source
 
 AUTO: Final = "auto"
 """For --proxy-version: the release that fits."""
 
-topology_app = typer.Typer(help="Help with writing topology files.", no_args_is_help=True, rich_markup_mode=None)
+topology_app = App(help="Help with writing topology files.")
 app.add_typer(topology_app, name="topology")
 
 
@@ -49,6 +49,70 @@ def topology_schema() -> None:
     from lab.topology.reader import json_schema
 
     print(json.dumps(json_schema(), indent=2))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Options that ask for something else than the rules as they are written."""
+
+    saved: Annotated[
+        bool,
+        typer.Option(
+            "--saved",
+            help="As iptables-save or nft list gives them back, loaded by this kernel (very many: not loaded).",
+        ),
+    ] = False
+    diff: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Compare with what iptables-save, iptables -S or nft [-j] list printed on a node; - for stdin. With"
+            f" --proxy-version {AUTO}, the release that fits.",
+        ),
+    ] = None
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VERSION",
+            help="What an upgrade changes in the rules, from this version to --proxy-version, else the newest known.",
+            autocompletion=complete(version_names),
+        ),
+    ] = None
+    sysctls: Annotated[
+        bool,
+        typer.Option(
+            "--sysctls",
+            help="Print the sysctls that kube-proxy sets, as sysctl -p takes them; but for nf_conntrack_max, which is"
+            " the machine's.",
+        ),
+    ] = False
+    json: Annotated[bool, typer.Option("--json", help="Print the differences, the changes or the sysctls as JSON.")] = (
+        False
+    )
+
+    def check(self, source: str, version: str | None) -> None:
+        """Check that these go together.
+
+        :param source: the topology or the objects.
+        :raises InputError: they do not.
+        """
+        asked = {
+            "--since": self.since is not None,
+            "--diff": self.diff is not None,
+            "--saved": self.saved,
+            "--sysctls": self.sysctls,
+        }
+        given = [option for option, is_given in asked.items() if is_given]
+        if len(given) > 1:
+            raise InputError(" and ".join(given), cure="give one of them")
+        if self.json and (self.saved or not given):
+            cure = "give --diff FILE, --since VERSION or --sysctls too"
+            raise InputError("--json is for differences, changes and sysctls", cure=cure)
+        if self.diff == source == "-":
+            raise InputError("both the objects and the node's rules from stdin", cure="give one of them as a file")
+        if version == AUTO and self.diff is None:
+            cure = f"name the release that {given[0]} is for" if given else "give --diff FILE too"
+            raise InputError(f"--proxy-version {AUTO}, and nothing to fit", cure=cure)
 
 
 @app.command(
@@ -68,54 +132,18 @@ Exit code: 0; with --diff 0 when the node has these rules and 1 when they differ
 )
 @with_settings(SETTINGS)
 def rules(
+    *,
     source: Annotated[
         str,
         typer.Argument(
+            metavar="SOURCE",
             help="A topology by name or file, or a YAML file of Services and EndpointSlices; - for stdin.",
             autocompletion=complete(topology_names),
         ),
     ] = "kube-proxy",
-    proxy_mode: ModeOption = None,
-    proxy_version: Annotated[
-        str | None,
-        typer.Option(help="Whose rules, such as v1.14, instead of the topology's; with --diff also auto: what fits."),
-    ] = None,
-    backend: BackendOption = None,
+    proxy: Proxy,
     family: FamilyOption = Family.IPV4,
-    saved: Annotated[
-        bool,
-        typer.Option(
-            "--saved",
-            help="As iptables-save or nft list gives them back, loaded by this kernel (very many: not loaded).",
-        ),
-    ] = False,
-    diff: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Compare with what iptables-save, iptables -S or nft [-j] list printed on a node; - for stdin.",
-        ),
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            metavar="VERSION",
-            help="What an upgrade from this version changes in the rules, by change.",
-            autocompletion=complete(version_names),
-        ),
-    ] = None,
-    sysctls: Annotated[
-        bool,
-        typer.Option(
-            "--sysctls",
-            help="Print the sysctls that kube-proxy sets, as sysctl -p takes them; but for nf_conntrack_max, which is"
-            " the machine's.",
-        ),
-    ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the differences, the changes or the sysctls as JSON.")
-    ] = False,
-    *,
+    asked: Asked,
     settings: Settings,
 ) -> None:
     """Print kube-proxy's rules as it writes them: the input of iptables-restore, or of nft.
@@ -127,49 +155,43 @@ def rules(
     from lab.rules.source import Choice, proxies
 
     gc.disable()  # looking for cycles takes half of the time with many Services, and there are none
-    asked = {"--since": since is not None, "--diff": diff is not None, "--saved": saved, "--sysctls": sysctls}
-    if sum(asked.values()) > 1:
-        given = " and ".join(option for option, is_given in asked.items() if is_given)
-        raise InputError(given, cure="give one of them")
-    if json and (saved or not any(asked.values())):
-        cure = "give --diff FILE, --since VERSION or --sysctls too"
-        raise InputError("--json is for differences, changes and sysctls", cure=cure)
-    if diff == source == "-":
-        raise InputError("both the objects and the node's rules from stdin", cure="give one of them as a file")
-    if proxy_version == AUTO and diff is None:
-        others = [option for option, is_given in asked.items() if is_given]
-        cure = f"name the release that {others[0]} is for" if others else "give --diff FILE too"
-        raise InputError(f"--proxy-version {AUTO}, and nothing to fit", cure=cure)
-    choice = Choice(proxy_mode, proxy_version, backend)
-    if diff is not None:
-        raise typer.Exit(_compare(source, diff, family, choice, settings, json=json))
+    asked.check(source, proxy.proxy_version)
+    choice = Choice(proxy.proxy_mode, proxy.proxy_version, proxy.backend)
+    if asked.diff is not None:
+        raise typer.Exit(_compare(source, asked.diff, family, choice, settings, json=asked.json))
+    if asked.since is not None and choice.version is None:
+        choice = replace(choice, version=MINORS[-1])
     with steps() as say:
         say(f"reading {'stdin' if source == '-' else source}")
         chosen = proxies(source, family, choice, settings)
-    if backend is not None and not saved:
+    if choice.backend is not None and not asked.saved:
         raise InputError("--backend, and kube-proxy writes the same for both", cure="give --saved too")
-    for note in dict.fromkeys(note for proxy in chosen for note in proxy.notes):
+    for note in dict.fromkeys(note for one in chosen for note in one.notes):
         print(f"lab: {note}", file=sys.stderr)
-    if since is not None:
-        _print_upgrade(chosen, since, json=json)
-        return
-    if sysctls:
-        _print_sysctls(chosen, json=json)
-        return
+    if asked.since is not None:
+        _print_upgrade(chosen, asked.since, json=asked.json)
+    elif asked.sysctls:
+        _print_sysctls(chosen, json=asked.json)
+    else:
+        _print_rules(chosen, saved=asked.saved, load=choice.backend is not None)
+
+
+def _print_rules(chosen: Sequence[Source], *, saved: bool, load: bool) -> None:
+    """Print the rules as kube-proxy writes them, or as they are saved."""
     with steps() as say:
         say("loading and saving the rules" if saved else "writing the rules")
-        texts, notes = _saved(chosen, load=backend is not None) if saved else _rendered(chosen)
+        texts, notes = _saved(chosen, load=load) if saved else _rendered(chosen)
     for note in notes:
         print(f"lab: {note}", file=sys.stderr)
-    for proxy, text in zip(chosen, texts, strict=True):
-        print(f"# {proxy.title}", text, sep="\n", end="")
+    for one, text in zip(chosen, texts, strict=True):
+        print(f"# {one.title}", text, sep="\n", end="")
 
 
-def _rendered(chosen: Sequence[Proxy]) -> tuple[list[str], list[str]]:
+def _rendered(chosen: Sequence[Source]) -> tuple[list[str], list[str]]:
     return ["".join(proxy.render()) for proxy in chosen], []
 
 
-def _saved(chosen: Sequence[Proxy], *, load: bool) -> tuple[list[str], list[str]]:
+def _saved(chosen: Sequence[Source], *, load: bool) -> tuple[list[str], list[str]]:
     """Return the rules as they are saved, and what has to be said of how they were come by, once."""
     from lab.rules.saving import save
 
@@ -177,7 +199,7 @@ def _saved(chosen: Sequence[Proxy], *, load: bool) -> tuple[list[str], list[str]
     return [one.text for one in found], list(dict.fromkeys(one.note for one in found if one.note))
 
 
-def _print_upgrade(chosen: Sequence[Proxy], since: str, *, json: bool) -> None:
+def _print_upgrade(chosen: Sequence[Source], since: str, *, json: bool) -> None:
     """Print what changes in the rules from one version to another."""
     from lab.rules.since import said, to_json, upgrade
 
@@ -185,14 +207,12 @@ def _print_upgrade(chosen: Sequence[Proxy], since: str, *, json: bool) -> None:
     if json:
         print(to_json(found))
         return
-    for note in dict.fromkeys(one.before.note(proxy.mode) for proxy, one in found if not one.before.known):
-        print(f"lab: {note}", file=sys.stderr)
     for proxy, one in found:
         lines = list(said(one, proxy))
         print(*([f"# {proxy.node}"] if proxy.node else []), *lines, sep="\n")
 
 
-def _print_sysctls(chosen: Sequence[Proxy], *, json: bool) -> None:
+def _print_sysctls(chosen: Sequence[Source], *, json: bool) -> None:
     from lab.rules.sysctls_output import sysctls_as_json, sysctls_as_text
 
     print((sysctls_as_json if json else sysctls_as_text)(chosen), end="")
@@ -200,9 +220,6 @@ def _print_sysctls(chosen: Sequence[Proxy], *, json: bool) -> None:
 
 def _compare(source: str, diff: str, family: Family, choice: Choice, settings: Settings, *, json: bool) -> int:
     """Compare a node's rules with kube-proxy's, print the differences, and return the exit code."""
-    from dataclasses import replace
-
-    from lab.kubeproxy.releases import MINORS
     from lab.rules.check import compared, fitted, read_node, read_text
     from lab.rules.output import conclusion, table, to_json
     from lab.rules.read_dump import mode_of

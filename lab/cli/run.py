@@ -10,32 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.cli.arguments import (
-    AllFlag,
-    BackendOption,
-    CasesArgument,
     FamilyOption,
-    FixOption,
-    HtmlOption,
+    Files,
     JsonFlag,
-    JunitOption,
-    MarkdownOption,
-    ModeOption,
-    RepeatOption,
-    ResultsOption,
+    Proxy,
+    Selected,
     ServiceOption,
-    SlowFlag,
-    VersionOption,
     app,
     case_names,
     chosen,
-    chosen_cases,
     complete,
-    console,
-    draw,
     examples,
     topology_names,
 )
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
+from lab.cli.screen import console, draw
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
 from lab.vocabulary import Family
@@ -67,68 +56,60 @@ Exit code: 0 when every trial gave what this kernel is expected to give, 1 when 
 )
 @with_settings(TOPOLOGYS)
 def run(
-    cases: CasesArgument = None,
-    fix: FixOption = None,
+    *,
+    selected: Selected,
     topology: Annotated[
         str | None,
         typer.Option(
+            metavar="TOPOLOGY",
             help="A topology by name or file, - for stdin. Else each case's own: kube-proxy for most.",
             autocompletion=complete(topology_names),
         ),
     ] = None,
     service: ServiceOption = None,
-    proxy_mode: ModeOption = None,
-    proxy_version: VersionOption = None,
-    backend: BackendOption = None,
     family: FamilyOption = Family.IPV4,
-    all_: AllFlag = False,
-    slow: SlowFlag = False,
-    repeat: RepeatOption = 1,
-    json: ResultsOption = None,
-    html: HtmlOption = None,
-    junit: JunitOption = None,
-    md: MarkdownOption = None,
+    proxy: Proxy,
+    files: Files,
     timeline: Annotated[
         bool | None,
         typer.Option(
             "--timeline/--no-timeline",
-            help="Print the packets of the first trial, and of those not as expected.",
-            show_default="--timeline",
+            help="Print the packets of the first trial, and of those not as expected; or leave them away.",
+            show_default=False,
         ),
     ] = None,
-    *,
     settings: Settings,
 ) -> None:
     """Break real connections on purpose, each in a lab of its own, and judge what this kernel makes of it."""
     from lab import cases as catalogue
-    from lab import fixes
     from lab.cli.report_files import Outputs
     from lab.results.history import remember
     from lab.topology.reader import load
     from lab.trial import batch
 
     selection = batch.select(
-        chosen_cases(cases, all_=all_, slow=slow),
-        chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES),
+        selected.chosen_cases(),
+        selected.chosen_fixes(),
         None if topology is None else load(topology),
         family,
-        (proxy_mode, proxy_version, backend),
+        (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
         service,
         settings=settings,
-        named=bool(cases),
+        named=bool(selected.cases),
     )
-    if timeline and "-" in (json, html, junit, md):
+    paths = vars(files)
+    if timeline and "-" in paths.values():
         raise InputError("--timeline, and results on stdout", cure="leave it away: nothing else is printed")
-    outputs = Outputs(json=json, html=html, junit=junit, md=md)
+    outputs = Outputs(**paths)
     for remark in selection.remarks:
         print(f"lab: {remark}", file=sys.stderr)
-    report = _run(selection.settings, family, repeat)
+    report = _run(selection.settings, family, selected.repeat)
     if trouble := remember(report):
         print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
     written = outputs.write(report)
     if not outputs.on_stdout:
         _print_report(report, timeline=timeline is not False)
-        if all_ and not slow:
+        if selected.all_ and not selected.slow:
             print(_left_out(sum(case.slow for case in catalogue.CASES.values())))
     raise typer.Exit((0 if report.good else 1) if written else NO_ANSWER)
 
@@ -179,10 +160,22 @@ def _print_report(report: Report, *, timeline: bool) -> None:
 @app.command(
     "list",
     short_help="List cases, fixes and topologies.",
-    epilog=examples("lab list", "lab list --json"),
+    epilog=examples("lab list", "lab list --json", "lab list --md > catalogue.md"),
 )
-def list_(json: JsonFlag = False) -> None:
+def list_(
+    json: JsonFlag = False,
+    md: Annotated[
+        bool, typer.Option("--md", help="Print what is expected of every case with every fix, as tables in Markdown.")
+    ] = False,
+) -> None:
     """List the cases by what they are about, the fixes and the topologies that come along, each in a line."""
+    if json and md:
+        raise InputError("--json and --md", cure="one form a call")
+    if md:
+        from lab.cli.catalogue_markdown import markdown
+
+        print(*markdown(), sep="\n")
+        return
     from lab.cases import GROUPS
     from lab.fixes import FIXES
     from lab.topology.reader import load, shipped
@@ -224,35 +217,42 @@ def _catalogue_json() -> str:
 
 @app.command(
     short_help="Show a case's story, what is expected of it, and what came of it.",
-    epilog=examples("lab show beyond-window", "lab show upstream-regression", "lab show retried --json"),
+    epilog=examples("lab show beyond-window", "lab show ack-above ack-below", "lab show retried --json"),
 )
 def show(
-    case: Annotated[str, typer.Argument(help="From `lab list`.", autocompletion=complete(case_names))],
+    cases: Annotated[
+        list[str],
+        typer.Argument(metavar="CASE", help="Cases from `lab list`.", autocompletion=complete(case_names)),
+    ],
     json: JsonFlag = False,
 ) -> None:
     """Show a case's story, where people met it, and what is expected of it by kernel behaviour and fix.
 
     And what came of it when it was run last on this machine, with each fix: `lab run` keeps that below $XDG_STATE_HOME.
+    JSON of one case is an object, of several a list of them.
     """
     from lab.cases import find
     from lab.results.history import recall
 
-    found = find(case)
-    last = recall(found.name)
+    found = [(case, recall(case.name)) for case in chosen(cases, find, ())]
     if json:
         from json import dumps
 
         from lab.cli.catalogue import as_data
 
-        print(dumps(as_data(found, last), indent=2))
+        data = [as_data(case, last) for case, last in found]
+        print(dumps(data if len(data) > 1 else data[0], indent=2))
         return
     from rich.text import Text
 
     from lab.cli.catalogue import story
 
     screen = console()
-    for part in story(found, last):
-        if isinstance(part, Text):
-            screen.print(part)
-        else:
-            draw(screen, lambda _width, table=part: [table])  # type: ignore[misc]
+    for case, last in found:
+        if (case, last) != found[0]:
+            screen.print()
+        for part in story(case, last):
+            if isinstance(part, Text):
+                screen.print(part)
+            else:
+                draw(screen, lambda _width, table=part: [table])  # type: ignore[misc]

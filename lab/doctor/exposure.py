@@ -123,7 +123,7 @@ def _concluded(found: list[_Found], liberal: str | None) -> tuple[Exposure, str]
     bare = [one for one in found if not one.own]
     if liberal not in (None, "0"):
         rest = "" if not bare else " What is INVALID for its flags or its checksum still passes untranslated."
-        words = f"It is a node ({node}), and {sysctl}: nothing is INVALID for being out of the window."
+        words = f"No: it is a node ({node}), but {sysctl}: nothing is INVALID for being out of the window."
         return Exposure.PROTECTED, words + rest
     seen = ", ".join(place for one in bare for place in one.places)
     if any(not one.others for one in bare):
@@ -143,7 +143,7 @@ def _concluded(found: list[_Found], liberal: str | None) -> tuple[Exposure, str]
     # kubernetes #117924
     own = "; ".join(rule for one in found for rule in one.own)
     return Exposure.PROTECTED, (
-        f"It is a node ({node}), and kube-proxy drops INVALID packets that are forwarded: {own}; {sysctl}."
+        f"No: it is a node ({node}), but kube-proxy drops INVALID packets that are forwarded: {own}; {sysctl}."
         " Clients in its own network namespace and masqueraded ones are not protected by that."
     )
 

@@ -88,23 +88,33 @@ def to_json(diagnosis: Diagnosis) -> str:
     return json.dumps({"ready": diagnosis.ready, **asdict(diagnosis)}, indent=2)
 
 
-def lines(diagnosis: Diagnosis) -> Iterator[str]:
-    """Return the lines of a diagnosis, for a terminal."""
-    width = max(len(one.name) for one in diagnosis.checks)
-    for one in diagnosis.checks:
+def lines(diagnosis: Diagnosis, *, every: bool) -> Iterator[str]:
+    """Return the lines of a diagnosis, for a terminal: the answer, then whether a lab can run, then what is not well.
+
+    :param every: also what is well, and the sysctls.
+    """
+    yield f"Is this machine affected? {diagnosis.conclusion}"
+    good = sum(one.state is State.OK for one in diagnosis.checks)
+    can = "can" if diagnosis.ready else "cannot"
+    yield f"A lab {can} run here: {good} of {len(diagnosis.checks)} checks are well."
+    shown = [one for one in diagnosis.checks if every or one.state is not State.OK]
+    if every and shown:
+        yield ""
+    width = max((len(one.name) for one in shown), default=0)
+    for one in shown:
         cure = f" ({one.cure})" if one.cure else ""
         yield f"{one.state:8} {one.name:{width}}  {one.detail}{cure}"
+    if not every:
+        yield "`lab doctor --all` lists every check, and the sysctls that matter."
+        return
     yield ""
     width = max(map(len, diagnosis.sysctls))
     for name, value in diagnosis.sysctls.items():
         yield f"{name:{width}}  {'-' if value is None else value}"
-    yield ""
-    yield f"A lab {'can' if diagnosis.ready else 'cannot'} run here."
-    yield f"Is this machine a node with the bug? {diagnosis.conclusion}"
 
 
 def _for_root(liberal: str | None) -> str:
-    return f"Only root can read its rules: `sudo lab doctor`. {LIBERAL} is {liberal or 'unknown'}."
+    return f"Unknown: only root can read its rules: `sudo lab doctor`. {LIBERAL} is {liberal or 'unknown'}."
 
 
 def _sysctl(name: str) -> str | None:

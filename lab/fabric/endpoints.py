@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Protocol
 
-from lab.errors import InputError
+from lab.errors import InputError, misspelt, nearest
 from lab.kubernetes.objects import MAX_ENDPOINTS, Endpoint, EndpointConditions, EndpointPort, EndpointSlice, Metadata
 from lab.vocabulary import Family
 
@@ -147,9 +147,13 @@ class Endpoints:
         found = [service for service in services if name in {service.key, service.metadata.name}]
         if len(found) == 1:
             return found[0]
-        problem = "several Services are named" if found else "there is no Service"
-        cure = ", ".join(service.key for service in found or services) or "the topology has none"
-        raise InputError(f"{problem} {name!r}", cure=f"one of: {cure}")
+        if found:
+            cure = f"one of: {', '.join(service.key for service in found)}"
+            raise InputError(f"several Services are named {name!r}", cure=cure)
+        known = {key for service in services for key in (service.key, service.metadata.name)}
+        keys = (service.key for service in services)
+        cure = misspelt(name, known) or nearest(name, keys) or "the topology has none"
+        raise InputError(f"there is no Service {name!r}", cure=cure)
 
     def _address(self, text: str) -> IPAddress:
         try:

@@ -22,6 +22,7 @@ from lab.errors import LabError, MissingError
 from lab.kernels.cache import Cache, say
 from lab.kernels.kernel import order, series, upstream
 from lab.kernels.programs import call, last_words, require
+from lab.netns import packages
 from lab.netns.program import find
 
 _HELPER: Final = "/usr/lib/apt/apt-helper"
@@ -115,9 +116,7 @@ def keyring() -> Path:
         path = Path(f"/usr/share/keyrings/debian-archive-keyring.{suffix}")
         if path.exists():
             return path
-    raise MissingError(
-        "no keyring of Debian's archive", "apt-get install --no-install-recommends debian-archive-keyring"
-    )
+    raise MissingError("no keyring of Debian's archive", packages.cure("the keyring of Debian's archive"))
 
 
 def mirrors() -> tuple[str, str]:

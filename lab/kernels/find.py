@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
-from lab.errors import InputError, LabError, MissingError
+from lab.errors import InputError, LabError, MissingError, misspelt
 from lab.kernels import archive
 from lab.kernels.archive import Candidate
 from lab.kernels.cache import Cache
@@ -45,7 +45,7 @@ def resolve(reference: str, cache: Cache) -> Kernel:
     if "/" in reference or reference.endswith(".deb"):
         return _of_path(reference, cache)
     if not (reference == NEWEST or re.match(r"\d+\.\d+", reference)):
-        raise InputError(f"{reference!r} is no kernel", cure=_NAMES)
+        raise InputError(f"{reference!r} is no kernel", cure=misspelt(reference, (NEWEST, RUNNING)) or _NAMES)
     return _cached(reference, cache) or fetch([reference], cache)[0]
 
 

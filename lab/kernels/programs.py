@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from lab.errors import LabError, MissingError
-from lab.netns.program import PACKAGES, find
+from lab.netns import packages
+from lab.netns.program import find
 
 #: All that the room needs, to be asked for at once: a second call that names a second package is a nuisance.
 ALL: Final = (
@@ -32,10 +33,9 @@ def require(names: Sequence[str] = ALL) -> None:
             if name == "busybox" and not _is_static(path):
                 missing.append(name)
     if missing:
-        packages = sorted({PACKAGES.get(name, name) for name in missing})
         raise MissingError(
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed",
-            f"apt-get install --no-install-recommends {' '.join(packages)}",
+            packages.cure(*missing, no_more=True),
         )
 
 

@@ -92,7 +92,9 @@ def find_release(name: str) -> Release:
 def _find(name: str) -> Release:
     parsed = _NAME.fullmatch(name)
     if parsed is None:
-        cure = "write it as v1.33, v1.33.6 or v1.33.6-gke.1"
+        begun = re.search(r"1\.[0-9]{2}", name)
+        likely = f"did you mean 'v{begun[0]}'?" if begun and f"v{begun[0]}" in MINORS else None
+        cure = likely or "write it as v1.33, v1.33.6 or v1.33.6-gke.1"
         raise InputError(f"{name!r} is no version of kube-proxy", cure=cure)
     minor, patch = int(parsed[1]), int(parsed[2]) if parsed[2] else None
     if parsed[3] and patch is None:

@@ -18,7 +18,7 @@ from functools import cache
 from typing import Final
 
 from lab.errors import ExhaustedError, LabError, MachineError, MissingError
-from lab.netns import parts
+from lab.netns import packages, parts
 from lab.netns.namespace import Namespace
 
 _FD_SETSIZE: Final = 1024  # select(2); above it the C library ends the process
@@ -36,7 +36,7 @@ def _library() -> ctypes.CDLL:
         library = ctypes.CDLL("libnftables.so.1")
     except OSError as error:  # the dynamic linker's words, without a number
         if "No such file" in str(error):
-            raise MissingError("libnftables is not installed", "apt install libnftables1") from None
+            raise MissingError("libnftables is not installed", packages.cure("libnftables.so.1")) from None
         raise ExhaustedError.within(str(error)) or MachineError(str(error)) from None
     library.nft_ctx_new.restype = ctypes.c_void_p
     for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):

@@ -10,41 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from lab.errors import LabError, MissingError
+from lab.netns import packages
 from lab.netns.namespace import Namespace
 
 # Where administrators' programs live; an ordinary user's PATH often leaves these out.
 _EXTRA_PATH: Final = ("/usr/sbin", "/sbin", "/usr/local/sbin")
-
-#: Debian's and Ubuntu's package for each program that the lab calls.
-PACKAGES: Final = {
-    "iptables-nft-restore": "iptables",
-    "iptables-legacy-restore": "iptables",
-    "ip6tables-nft-restore": "iptables",
-    "ip6tables-legacy-restore": "iptables",
-    "iptables-nft-save": "iptables",
-    "iptables-legacy-save": "iptables",
-    "ip6tables-nft-save": "iptables",
-    "ip6tables-legacy-save": "iptables",
-    "nft": "nftables",
-    "ip": "iproute2",
-    "apt-get": "apt",
-    "busybox": "busybox-static",
-    "cpio": "cpio",
-    "curl": "curl",
-    "depmod": "kmod",
-    "dpkg-deb": "dpkg",
-    "mmdebstrap": "mmdebstrap",
-    "mksquashfs": "squashfs-tools",
-    "newuidmap": "uidmap",
-    "nginx": "nginx",
-    "qemu-system-x86_64": "qemu-system-x86",
-    "sqfstar": "squashfs-tools",
-    "tc": "iproute2",
-    "setpriv": "util-linux",
-    "unshare": "util-linux",
-    "mount": "mount",
-    "zstd": "zstd",
-}
 
 
 class ProgramError(LabError):
@@ -58,8 +28,8 @@ def find(name: str) -> str:
     """
     path = os.environ.get("PATH", os.defpath)
     found = shutil.which(name, path=os.pathsep.join((path, *_EXTRA_PATH)))
-    if found is None and name in PACKAGES:
-        raise MissingError(f"{name} is not installed", f"apt install {PACKAGES[name]}")
+    if found is None and packages.is_known(name):
+        raise MissingError(f"{name} is not installed", packages.cure(name))
     if found is None:
         where = "" if "/" in name else " on PATH"
         raise MissingError(f"there is no program {name!r}{where}", "mend its name, or install what brings it")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import pytest
 
-from lab.errors import InputError
+from lab.errors import InputError, nearest
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _choice(kind: type[Choice], asked: Mapping[str, object], key: str) -> Choice
     value = asked[key]
     if value is None or value in list(kind):
         return None if value is None else kind(str(value))
-    raise InputError(f"there is no {key.replace('_', ' ')} {value!r}", cure=f"one of: {', '.join(kind)}")
+    raise InputError(f"there is no {key.replace('_', ' ')} {value!r}", cure=nearest(str(value), kind))
 
 
 @cache

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
-from lab.errors import InputError, LabError, MissingError
+from lab.errors import InputError, LabError, MissingError, nearest
 from lab.evidence.timeline import Timeline
 from lab.fabric.endpoints import Endpoints
 from lab.fabric.host import RunningHost
@@ -67,7 +67,7 @@ class RunningLab:
         :raises ProgramError: its exit code was not 0.
         """
         if host not in self.hosts:
-            raise InputError(f"there is no host {host!r}", cure=f"one of: {', '.join(self.hosts)}")
+            raise InputError(f"there is no host {host!r}", cure=nearest(host, self.hosts))
         return self.hosts[host].run(*command, text=text)
 
     def try_steps(self, steps: Callable[[ConnectionScenario], Awaitable[None]]) -> Verdict:

@@ -95,10 +95,9 @@ def _kind(tally: Tally) -> Kind:
 
 
 def _complaints(tally: Tally, result: Result) -> Iterator[str]:
-    expected, verdict = result.expected, result.verdict
-    if (verdict.judgement, verdict.outcome) != (expected.judgement, expected.outcome):
-        yield f"not as expected: {expected.judgement or 'not judged'}, {expected.outcome}"
-    yield from verdict.disagreements
+    if result.surprise:
+        yield f"not as expected: {result.surprise}"
+    yield from result.verdict.disagreements
     if tally.runs > 1 and tally.as_expected < tally.runs:
         outcomes = ", ".join(f"{outcome} {count}" for outcome, count in tally.outcomes)
         yield f"{tally.as_expected} of {tally.runs} as expected ({outcomes})"

@@ -37,7 +37,7 @@ def remarks(matrix: Matrix) -> Iterator[Remark]:
     yield from regression(matrix)
     yield from _differences(matrix)
     for column in matrix.columns:
-        yield from _not_run(matrix, column)
+        yield from _failed(matrix, column)
     yield _last_words(matrix)
 
 
@@ -53,7 +53,8 @@ def _differences(matrix: Matrix) -> Iterator[Remark]:
         yield Remark(f"{alike(matrix)} of {len(matrix.rows)} trials gave the same on all {ran} kernels.", Tone.NOTHING)
 
 
-def _not_run(matrix: Matrix, column: Column) -> Iterator[Remark]:
+def _failed(matrix: Matrix, column: Column) -> Iterator[Remark]:
+    """Name what was not as expected on a kernel, and what was not run."""
     if column.report is None:
         release = f", Linux {column.release}," if column.release else ""
         yield Remark(f"{column.label}{release} gave no results: {column.failure}", Tone.HARMFUL, column.console)
@@ -61,12 +62,21 @@ def _not_run(matrix: Matrix, column: Column) -> Iterator[Remark]:
     kernel = f"{column.label}: " if len(matrix.columns) > 1 else ""
     reasons: dict[tuple[str, Tone], list[Trial]] = {}
     for tally in column.report.tallies:
+        if tally.runs > tally.as_expected:
+            reasons.setdefault((f"not as expected: {{}}: {_unexpected(tally)}", Tone.HARMFUL), []).append(tally.trial)
         if tally.missing:
-            reasons.setdefault((tally.missing, Tone.HARMLESS), []).append(tally.trial)
+            reasons.setdefault((f"not run: {{}}: {tally.missing}", Tone.HARMLESS), []).append(tally.trial)
         elif tally.failure:
-            reasons.setdefault((tally.failure, Tone.HARMFUL), []).append(tally.trial)
-    for (reason, tone), trials in reasons.items():
-        yield Remark(f"{kernel}not run: {'; '.join(called(trials, matrix.names))}: {reason}", tone)
+            reasons.setdefault((f"not run: {{}}: {tally.failure}", Tone.HARMFUL), []).append(tally.trial)
+    for (words, tone), trials in reasons.items():
+        yield Remark(kernel + words.replace("{}", "; ".join(called(trials, matrix.names)), 1), tone)
+
+
+def _unexpected(tally: Tally) -> str:
+    """Return what was not as expected: expected and seen, or who says otherwise; and how often."""
+    sample = tally.sample
+    words = "" if sample is None else sample.surprise or "; ".join(sample.verdict.disagreements)
+    return words + (f" ({tally.runs - tally.as_expected:,} of {tally.runs:,} runs)" if tally.runs > 1 else "")
 
 
 def _last_words(matrix: Matrix) -> Remark:

@@ -63,7 +63,7 @@ def _table(tallies: Sequence[Tally], fixes: Sequence[str]) -> Table:
 def _brief_tables(tallies: Sequence[Tally], fixes: Sequence[str], width: int) -> Iterator[Table]:
     """Yield tables with a column for all fixes that came out alike, as many side by side as the terminal has room for.
 
-    Conntrack's word is told once, as the first fix has it; other cells name theirs where it is another one.
+    What conntrack judged is told once, as the first fix has it; other cells name theirs where it is another one.
     """
     cells = _by_name(tallies)
     cases = list(dict.fromkeys(name for name, _fix in cells))
@@ -78,7 +78,7 @@ def _brief_tables(tallies: Sequence[Tally], fixes: Sequence[str], width: int) ->
         alike.setdefault(key, []).append(fix)
     headings = [
         (Text("case"), [Text(textwrap.fill(case, width // 3)) for case in cases]),
-        (Text("conntrack's\nword"), [Text(word, _QUIET) for word in words]),
+        (Text("judged by\nconntrack"), [Text(word, _QUIET) for word in words]),
     ]
     parts = list(zip((_heading(names) for names in alike.values()), columns, strict=True))
     while parts:
@@ -133,8 +133,7 @@ def _cell(tally: Tally | None, word: str | None = None) -> Text:
         elif _word(tally) not in ("-", word):
             text.append(f"\n{_word(tally)}", _QUIET)
         if not result.as_expected:
-            expected = result.expected
-            text.append(f"\nNOT AS EXPECTED: {expected.judgement or 'not judged'}, {expected.outcome}", _OOPS)
+            text.append(f"\nNOT AS EXPECTED\n{(result.surprise or 'witnesses disagree').replace('; ', chr(10))}", _OOPS)
             for disagreement in result.verdict.disagreements:
                 text.append(f"\n{disagreement}", _OOPS)
     if tally.failure:

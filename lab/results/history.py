@@ -34,6 +34,7 @@ class Remembered:
     :param kernel: its release, as ``uname -r``.
     :param lab: the version of the lab.
     :param runs: how often it was run then.
+    :param surprise: what was expected and what was seen instead; empty where that is the same.
     """
 
     when: int
@@ -45,6 +46,7 @@ class Remembered:
     decided_by: str
     as_expected: bool
     runs: int
+    surprise: str = ""
 
 
 def directory() -> Path:
@@ -89,6 +91,7 @@ def _keep(report: Report, directory: Path) -> None:
                     "decided_by": verdict.decided_by,
                     "as_expected": tally.good,
                     "runs": tally.runs,
+                    "surprise": tally.sample.surprise,
                 }
         fresh = place / f".{_FILE}"
         try:
@@ -151,7 +154,7 @@ def _check(found: Remembered) -> None:
     """
     one = found.trial
     texts = [one.case, one.fix, one.topology, one.proxy_version, *one.settings]
-    texts += [one.service or "", found.kernel, found.lab, found.decided_by]
+    texts += [one.service or "", found.kernel, found.lab, found.decided_by, found.surprise]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a text is none")
     if type(found.when) is not int or type(found.runs) is not int or not isinstance(found.as_expected, bool):

@@ -43,6 +43,11 @@ class Expectation:
     judgement: Judgement | None
     outcome: Outcome
 
+    @property
+    def words(self) -> str:
+        """The same for a person."""
+        return f"{self.judgement or 'not judged'}, {self.outcome}"
+
 
 @dataclass(frozen=True)
 class Result:
@@ -63,6 +68,12 @@ class Result:
             self.expected.outcome,
             (),
         )
+
+    @property
+    def surprise(self) -> str:
+        """What was expected and what was seen instead; empty where that is the same."""
+        seen = Expectation(self.verdict.judgement, self.verdict.outcome)
+        return "" if seen == self.expected else f"expected {self.expected.words}; seen {seen.words}"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from lab.errors import InputError
 from lab.kubeproxy.changes import CHANGES, Area, Change
-from lab.kubeproxy.releases import Release, find_release
+from lab.kubeproxy.releases import MINORS, Release, find_release
 
 if TYPE_CHECKING:
     from lab.rules.source import Proxy
@@ -63,9 +63,12 @@ def upgrade(proxy: Proxy, since: str) -> Upgrade:
 
     :param proxy: as it is after the upgrade.
     :param since: the release before it.
-    :raises InputError: ``since`` is no release, or none in which this kube-proxy's mode is known.
+    :raises InputError: ``since`` is no release that is known, or none in which this kube-proxy's mode is.
     """
     before, after = find_release(since), proxy.options.release
+    if not before.known:
+        cure = f"known are {MINORS[0]} to {MINORS[-1]}"
+        raise InputError(f"what kube-proxy {before.name} writes is not known", cure=cure)
     changed = [one for one in CHANGES.values() if proxy.mode in one.modes and (one in before) != (one in after)]
     changed.sort(key=lambda one: one.minor)
     current, has = _lines(_with(proxy, before)), before.changes
@@ -99,7 +102,8 @@ def _lines(proxy: Proxy) -> Counter[str]:
 def said(found: Upgrade, proxy: Proxy) -> Iterator[str]:
     """Yield it in lines, for people."""
     mode, family = proxy.mode, proxy.options.family
-    names = f"kube-proxy {found.before.name} to {found.after.name} ({mode} mode, {family})"
+    way = "down to" if found.after.minor < found.before.minor else "to"
+    names = f"kube-proxy {found.before.name} {way} {found.after.name} ({mode} mode, {family})"
     if not found.steps:
         yield f"{names}: nothing changes in the rules."
         return
@@ -150,7 +154,7 @@ def to_json(found: Sequence[tuple[Proxy, Upgrade]]) -> str:
                 "family": proxy.options.family,
                 "since": upgrade.before.name,
                 "version": upgrade.after.name,
-                "known": upgrade.before.known and upgrade.after.known,
+                "known": upgrade.after.known,
                 "changes": [
                     {
                         "name": step.change.name,

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from lab.errors import InputError, LabError
+from lab.errors import InputError, LabError, MissingError, nearest
 from lab.netns import Namespace
 from lab.netns.program import find
 from lab.netns.syscalls import CLONE_NEWNET, CLONE_NEWNS, setns, unshare
@@ -25,6 +25,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _PATIENCE: Final = 10.0  # seconds; an owner ends within a few hundredths of one
+
+
+class NoProgramError(MissingError):
+    """There is no such program to run in a host; told as shells tell it (POSIX.1-2017, XCU 2.8.2)."""
+
+    exit_code = 127
+
+
+class NotExecutableError(LabError):
+    """There is something of that name to run in a host, but it is no program."""
+
+    exit_code = 126
 
 
 def choose(name: str | None) -> StandingLab:
@@ -44,7 +56,7 @@ def choose(name: str | None) -> StandingLab:
     for lab in found:
         if lab.name == name:
             return lab
-    raise InputError(f"no lab {name!r} stands", cure=f"one of: {known}")
+    raise InputError(f"no lab {name!r} stands", cure=nearest(name, (lab.name for lab in found)))
 
 
 def enter(lab: StandingLab, host: StandingHost, command: Sequence[str]) -> NoReturn:
@@ -54,12 +66,13 @@ def enter(lab: StandingLab, host: StandingHost, command: Sequence[str]) -> NoRet
     so that it sees the host's links there. iptables locks a file of the lab's instead of the machine's
     ``/run/xtables.lock``.
 
-    :raises MissingError: there is no such program.
+    :raises NoProgramError: there is no such program.
+    :raises NotExecutableError: it cannot be run.
     :raises LabError: the owner of the lab is dead.
     """
     if lab.owner is None:
         raise LabError(f"the owner of the lab {lab.name} is dead: `lab down {lab.name}`, then `lab up` again")
-    program = find(command[0])
+    program = _executable(command[0])
     namespace = Namespace.open(names.DIRECTORY / host.namespace)
     # By this descriptor all programs in the lab find the same file, and none makes it anew when it is gone.
     lock = os.open(lab.path, os.O_RDONLY)
@@ -69,7 +82,23 @@ def enter(lab: StandingLab, host: StandingHost, command: Sequence[str]) -> NoRet
     mount("", "/", SLAVE | RECURSIVE)
     setns(namespace.fileno(), CLONE_NEWNET)
     mount(host.namespace, "/sys", read_only, "sysfs")
-    os.execve(program, list(command), {**os.environ, "XTABLES_LOCKFILE": f"/proc/self/fd/{lock}"})  # noqa: S606
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and a program would too
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execve(program, list(command), {**os.environ, "XTABLES_LOCKFILE": f"/proc/self/fd/{lock}"})  # noqa: S606
+    except OSError as error:
+        raise NotExecutableError(f"{program} cannot be run: {error.strerror}") from None
+
+
+def _executable(name: str) -> str:
+    try:
+        return find(name)
+    except MissingError as error:
+        paths = [name] if "/" in name else [os.path.join(place, name) for place in os.get_exec_path()]
+        for path in filter(os.path.exists, paths):
+            why = "it is a directory" if os.path.isdir(path) else f"it may not be executed (chmod +x {path})"
+            raise NotExecutableError(f"{path} cannot be run: {why}") from None
+        raise NoProgramError(error.what, error.cure) from None
 
 
 def shell(lab: StandingLab, host: StandingHost) -> NoReturn:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from lab.errors import InputError, MissingError
+from lab.errors import InputError, MissingError, nearest
 from lab.standing import names
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class StandingLab:
         for host in self.hosts:
             if host.name == name:
                 return host
-        known = ", ".join(host.name for host in self.hosts)
-        raise InputError(f"the lab {self.name} has no host {name!r}", cure=f"one of: {known}")
+        known = (host.name for host in self.hosts)
+        raise InputError(f"the lab {self.name} has no host {name!r}", cure=nearest(name, known))
 
     @property
     def log(self) -> Path:

@@ -1,13 +1,17 @@
 """The command as people call it: what it prints, what it exits with, and what it says to mistakes."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from lab import __version__
 from lab.cases import CASES
+from lab.cli import app
 from lab.cli.arguments import version_names
 from lab.fixes import FIXES
 from lab.kubeproxy.changes import ENTRIES_RECONCILED
@@ -24,6 +28,49 @@ def test_help(command):
     assert done.returncode == 0
     assert done.stdout.startswith("Usage: ")
     assert done.stderr == ""
+
+
+def test_help_writes_every_value_in_one_style():
+    """By one word in capitals, or by the few words that it may be."""
+
+    def walk(group, path):
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from walk(command, (*path, name))
+            else:
+                yield *path, name
+
+    style = re.compile(r"[A-Z]+(=true)?(,\.\.\.)?|[a-z0-9]+(\|[a-z0-9]+)+|\[=true\|false\]")
+    paths = list(walk(get_command(app), ()))
+    assert ("kernels", "run") in paths
+    for path in paths:
+        shown = lab("help", *path).stdout
+        usage, _paragraph, rest = shown.partition("\n\n")
+        assert usage.startswith(f"Usage: lab {' '.join(path)} [OPTIONS]")
+        assert re.search(r"[<>{}]|x>=|\(\(|\[required", usage + rest.partition("\n  Examples:")[0]) is None, shown
+        values = re.findall(r"^  --[a-z-]+ (\S+)", rest, re.MULTILINE)
+        assert [value for value in values if not style.fullmatch(value) and value != "/"] == []
+
+
+def test_help_is_a_command_as_well():
+    assert lab("help").stdout == lab("--help").stdout
+    assert lab("help", "kernels", "run").stdout == lab("kernels", "run", "--help").stdout
+
+
+def test_the_version_is_known():
+    assert lab("--version").stdout == f"kube-proxy-lab {__version__}\n"
+
+
+def test_what_completes_a_value_is_its_words():
+    def completed(*words):
+        asked = {"_LAB_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+        return lab(**asked).stdout.split()
+
+    assert completed("lab", "run", "--family", "ip") == list(Family)
+    assert completed("lab", "run", "--family", "ipv5", "--proxy-mode", "n") == ["nftables"]
+    assert completed("lab", "show", "in-window", "beyond-window-") == ["beyond-window-without-data"]
+    assert completed("lab", "help", "kern") == ["kernels"]
+    assert completed("lab", "rules", "--since", "v1.1")[0] == "v1.14"
 
 
 def test_help_of_run_has_examples_and_exit_codes():
@@ -72,6 +119,14 @@ def test_show_tells_the_story_and_what_is_expected():
     assert "ignored, delivered" in text
 
 
+def test_several_cases_are_shown_one_after_the_other():
+    text = lab("show", "in-window", "beyond-window", "in_window").stdout
+    assert text.index("in-window: control") < text.index("\nbeyond-window: data far beyond")
+    found = json.loads(lab("show", "in-window", "beyond-window", "--json").stdout)
+    assert [one["name"] for one in found] == ["in-window", "beyond-window"]
+    assert json.loads(lab("show", "in-window", "--json").stdout)["name"] == "in-window"
+
+
 def test_a_restart_is_told_by_what_changed():
     """As the release has it, what a restart does to flows that were well is another thing."""
     text = " ".join(lab("show", "kube-proxy-restarted").stdout.split())
@@ -106,15 +161,21 @@ def test_the_schema_is_json():
         (("run", "--topology", "nowhere"), "nowhere: there is no such file or topology (known: across-nodes, "),
         (("run", "--topology", "kube-prox"), "there is no such file or topology (did you mean 'kube-proxy'?)"),
         (("run", "--topology", "be-liberal"), "there is no such file or topology (that is a fix: see `lab list`)"),
-        (("run", "--proxy-version", "v9.9"), "'v9.9' is no version of kube-proxy (write it as v1.33, v1.33.6 or"),
+        (("run", "--proxy-version", "1.31x"), "'1.31x' is no version of kube-proxy (did you mean 'v1.31'?)"),
+        (("run", "--proxy-version", "latest"), "'latest' is no version of kube-proxy (write it as v1.33, v1.33.6 or"),
         (("run", "--proxy-version", "v1.13"), "no kube-proxy version 'v1.13' is known (known are v1.14 to v1.36)"),
         (("run", "--proxy-mode", "nftables", "--proxy-version", "v1.14"), "nftables mode"),
         (("run", "--proxy-mode", "nftables", "--backend", "legacy"), "backend"),
-        (("run", "--proxy-mode", "ebpf"), "ebpf"),
-        (("run", "--family", "ipx"), "ipx"),
-        (("run", "--repeat", "0"), "--repeat"),
+        (("run", "--proxy-mode", "ebpf"), "--proxy-mode: there is no 'ebpf' (known: iptables, nftables)"),
+        (("run", "--backend", "legcy"), "--backend: there is no 'legcy' (did you mean 'legacy'?)"),
+        (("run", "--family", "IPv6"), "--family: there is no 'IPv6' (did you mean 'ipv6'?)"),
+        (("run", "--repeat", "0"), "--repeat: must be a whole number, 1 or more, not '0'"),
+        (("run", "--repeat"), "lab: option '--repeat' requires an argument"),
+        (("matrix", "--limit", "inf"), "--limit: must be a number, 1 or more, not 'inf'"),
         (("run", "--json", "/no/such/folder/x.json"), "cannot write /no/such/folder/x.json: No such file"),
-        (("run", "--what"), "No such option"),
+        (("run", "--zz"), "lab: there is no option --zz\nTry `lab run --help`.\n"),
+        (("run", "--jsno", "-"), "lab: there is no option --jsno (did you mean '--json'?)\nTry `lab run --help`.\n"),
+        (("exec",), "lab: missing argument 'HOST'\nTry `lab exec --help`.\n"),
         (("run", "--all", "in-window"), "cases by name, and --all besides (leave --all away, or the names; "),
         (("run", "in-window", "--slow"), "cases by name, and --slow besides (leave --slow away, or the names)"),
         (("matrix", "in-window", "--all"), "cases by name, and --all besides"),
@@ -128,7 +189,11 @@ def test_the_schema_is_json():
         (("run", "--json", "-", "--md", "-"), "--json and --md both to standard output"),
         (("rules", "--backend", "legacy"), "--backend, and kube-proxy writes the same for both"),
         (("rules", "/dev/null"), "/dev/null"),
-        (("nonsense",), "No such command"),
+        (("nonsense",), "lab: there is no command 'nonsense' (known: doctor, down, "),
+        (("lst",), "lab: there is no command 'lst' (did you mean 'list'?)\nTry `lab --help`.\n"),
+        (("kernels", "lst"), "lab: there is no command 'lst' (did you mean 'list'?)\nTry `lab kernels --help`.\n"),
+        (("help", "kernels", "lst"), "lab: there is no command 'lst' (did you mean 'list'?)"),
+        (("kernels", "run", "6.1", "--cpus", "2", "--", "true"), "'--cpus' is no program (options stand before KERNEL"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -137,6 +202,7 @@ def test_a_mistake_is_one_clear_error(arguments, words):
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
     assert done.stdout == ""
 
 

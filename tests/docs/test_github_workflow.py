@@ -86,10 +86,10 @@ def test_the_command_takes_what_it_is_given():
 
 def test_it_installs_what_guests_need():
     from lab.kernels.programs import ALL
-    from lab.netns.program import PACKAGES
+    from lab.netns import packages
 
     always_there = {"apt", "dpkg", "util-linux"}
-    needed = {PACKAGES.get(program, program) for program in ALL} - always_there
+    needed = {packages.package(program) for program in ALL} - always_there
     assert needed | {"debian-archive-keyring"} == set(script("Install").split("--no-install-recommends")[1].split())
 
 

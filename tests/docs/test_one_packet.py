@@ -32,7 +32,7 @@ def facts(page):
     """Return the page without the rules' spelling: chains in order, addresses, states, marks, ways and prose."""
     kept, in_block = [], False
     for line in page.splitlines():
-        in_block ^= line == "```"
+        in_block ^= line.startswith("```")
         is_rule = (in_block and line.startswith("  ")) or (line.startswith("|") and "`-A " in line)
         if not is_rule and not line.startswith("Made on"):
             kept.append(line)

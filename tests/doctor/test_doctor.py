@@ -102,8 +102,34 @@ def test_only_what_is_necessary_makes_it_fail(monkeypatch, necessary, code):
     monkeypatch.setattr(machine, "examine", lambda: diagnosis)
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == code
-    assert "missing  conntrack  there is none (modprobe nf_conntrack)\n" in result.output
-    assert f"A lab {'cannot' if code else 'can'} run here." in result.output
+    first, second, *rest = result.output.splitlines()
+    assert first == "Is this machine affected? Unknown."
+    assert second == f"A lab {'cannot' if code else 'can'} run here: 0 of 1 checks are well."
+    assert rest[0] == "missing  conntrack  there is none (modprobe nf_conntrack)"
+
+
+def test_what_is_well_is_listed_where_all_is_asked_for(monkeypatch):
+    checks = (Check("veth", State.OK, "a pair was made"), Check("for load: tc", State.MISSING, "no tc", "apt"))
+    diagnosis = Diagnosis(checks, {"net.ipv4.ip_forward": "1"}, Exposure.NO_NODE, "No: it is none.")
+    monkeypatch.setattr(machine, "examine", lambda: diagnosis)
+    short, long = (CliRunner().invoke(app, ["doctor", *words]).output for words in ([], ["--all"]))
+    assert "veth" not in short
+    assert "net.ipv4.ip_forward" not in short
+    assert "missing  for load: tc  no tc (apt)\n" in short
+    assert "ok       veth          a pair was made\n" in long
+    assert "net.ipv4.ip_forward  1\n" in long
+    assert long.startswith("Is this machine affected? No: it is none.\nA lab can run here: 1 of 2 checks are well.\n")
+
+
+@pytest.mark.parametrize(
+    ("exposure", "code"),
+    [(Exposure.AFFECTED, 3), (Exposure.PROTECTED, 0), (Exposure.NO_NODE, 0), (Exposure.UNKNOWN, 2)],
+)
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
+def test_the_exit_code_is_the_answer_where_it_is_asked_for(monkeypatch, exposure, code, form):
+    lacking = Check("conntrack", State.MISSING, "there is none", "", necessary=True)  # of a lab, not of the answer
+    monkeypatch.setattr(machine, "examine", lambda: Diagnosis((lacking,), {"a": None}, exposure, "So it is."))
+    assert CliRunner().invoke(app, ["doctor", "--exit-code", *form]).exit_code == code
 
 
 # In a process of its own: who examines as an ordinary user enters a user namespace, and never leaves it.
@@ -129,7 +155,7 @@ def test_an_ordinary_user_is_told_who_can_know_and_what_the_sysctl_is():
     exposure, liberal, conclusion = done.stdout.splitlines()
     assert exposure == Exposure.UNKNOWN.value
     assert conclusion == (
-        f"Only root can read its rules: `sudo lab doctor`. net.netfilter.nf_conntrack_tcp_be_liberal is {liberal}."
+        f"Unknown: only root can read its rules: `sudo lab doctor`. net.netfilter.nf_conntrack_tcp_be_liberal is {liberal}."
     )
 
 

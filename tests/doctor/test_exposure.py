@@ -72,7 +72,7 @@ def test_a_node_is_affected_until_it_drops_invalid_packets(node, proxy, kind):
     assert f"or set {LIBERAL}=1." in sentence
     found, sentence = node("drop-forward", **proxy)
     assert found is Exposure.PROTECTED
-    assert f"It is a node ({mode}, ipv4 and ipv6), and kube-proxy drops INVALID packets" in sentence
+    assert sentence.startswith(f"No: it is a node ({mode}, ipv4 and ipv6), but kube-proxy drops INVALID packets")
     assert f'{four}{" filter-forward" if kind == "nftables-mode" else ""}: "' in sentence
 
 

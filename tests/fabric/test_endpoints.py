@@ -46,7 +46,7 @@ def test_listing_follows_every_change(lab):
 @pytest.mark.parametrize(
     ("word", "service", "address", "says"),
     [
-        ("add", "nope", "10.0.1.2", "there is no Service 'nope' (one of: default/web)"),
+        ("add", "nope", "10.0.1.2", "there is no Service 'nope' (known: default/web)"),
         ("add", "web", "server-1", "'server-1' is no IP address (write it as 10.0.0.1 or fd00::1)"),
         ("add", "web", "10.9.9.9", "no host has the address 10.9.9.9"),
         ("add", "web", "10.0.1.2", "10.0.1.2 is a ready endpoint of default/web already"),

@@ -8,7 +8,7 @@ import pytest
 from lab.doctor import machine
 from lab.errors import MissingError
 from lab.kernels import programs
-from lab.netns import Namespace, Nft, NftError, ProgramError, Xtables, program, running
+from lab.netns import Namespace, Nft, NftError, ProgramError, Xtables, packages, program, running
 from lab.netns.program import Program, find
 from lab.netns.reaper import close_all
 from lab.netns.running import WITH_ALL_IT_STARTS
@@ -91,10 +91,55 @@ def test_each_program_that_the_lab_calls_has_its_package():
     """Those that are written where they are looked for; an sh is everywhere."""
     lab = Path(program.__file__).parents[1]
     texts = [path.read_text() for path in lab.rglob("*.py")]
-    called = {name for text in texts for name in re.findall(r"(?<!\.)\b(?:find|call)\(\[?\"([\w-]+)\"", text)}
+    called = {name for text in texts for name in re.findall(r"(?<!\.)\b(?:find|call)\(\s*\[?\"([\w-]+)\"", text)}
     called |= {*programs.ALL, *(name for name, _ in machine._PROGRAMS), WITH_ALL_IT_STARTS[0], running._WITH_THE_LAB[0]}
-    assert {"sqfstar", "cpio", "depmod", "nginx", "setpriv", "unshare"} <= called
-    assert called - program.PACKAGES.keys() == set()
+    assert {"sqfstar", "unsquashfs", "cpio", "depmod", "nginx", "setpriv", "unshare"} <= called
+    assert {name for name in called if not packages.is_known(name)} == set()
+
+
+DISTRIBUTIONS = {
+    "debian": ({"ID": "debian"}, "apt install iproute2"),
+    "mint": ({"ID": "linuxmint", "ID_LIKE": "ubuntu debian"}, "apt install iproute2"),
+    "rocky": ({"ID": "rocky", "ID_LIKE": "rhel centos fedora"}, "dnf install iproute-tc"),
+    "alpine": ({"ID": "alpine"}, "apk add iproute2-tc"),
+    "manjaro": ({"ID": "manjaro", "ID_LIKE": "arch"}, "pacman -S iproute2"),
+    "leap": ({"ID": "opensuse-leap", "ID_LIKE": "suse opensuse"}, "zypper install iproute2"),
+    "nixos": ({"ID": "nixos"}, "install your distribution's package of it (Debian's: iproute2)"),
+    "without os-release": (None, "install your distribution's package of it (Debian's: iproute2)"),
+}
+
+
+def on(distribution, monkeypatch):
+    """Have this machine call itself another."""
+
+    def said():
+        if (words := DISTRIBUTIONS[distribution][0]) is None:
+            raise OSError("there is no os-release")
+        return words
+
+    monkeypatch.setattr("platform.freedesktop_os_release", said)
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_what_is_missing_is_named_as_the_distribution_at_hand_has_it(distribution, monkeypatch):
+    on(distribution, monkeypatch)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("lab.netns.program._EXTRA_PATH", ())
+    with pytest.raises(MissingError) as caught:
+        find("tc")
+    assert str(caught.value) == f"tc is not installed: {DISTRIBUTIONS[distribution][1]}"
+
+
+def test_several_are_one_command_and_what_a_distribution_has_not_is_said(monkeypatch):
+    on("leap", monkeypatch)
+    assert packages.cure("mksquashfs", "mmdebstrap", "sqfstar", "busybox", no_more=True) == (
+        "zypper install --no-recommends busybox-static squashfs; zypper has none that brings mmdebstrap,"
+        " as far as is known"
+    )
+    on("nixos", monkeypatch)
+    assert (
+        packages.cure("nginx", "setpriv") == "install your distribution's packages of them (Debian's: nginx util-linux)"
+    )
 
 
 def test_slow_things_are_closed_at_once_and_off_the_callers_thread():

@@ -3,136 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
-import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from lab.netns import packages
+from lab.netns.program import find
+from tests.support.made_up_system import BORROWED, PROGRAMS_OF_LOAD, System
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-
-# Makes an environment of one link, leaves pip to the log, and lets the real Python answer everything else.
-PYTHON = """#!/bin/sh
-case $* in
-"-I -m venv "*)
-    echo venv >>"$LOG"
-    [ ! -p "$GATE" ] || read -r _ <"$GATE"
-    mkdir -p "$4/bin" && ln -s {self} "$4/bin/python"
-    ;;
-"-I -m pip "*)
-    echo pip >>"$LOG"
-    case $* in *" ${{PIP_FAILS_AT:-no such word}} "*) exit 1 ;; esac
-    ;;
-*"import ensurepip"*) exit "${{UNFIT:-0}}" ;;
-*) exec {real} "$@" ;;
-esac
-"""
-
-# What bootstrap brings for the cases of load, with their packages.
-PROGRAMS_OF_LOAD = {"nginx": "nginx", "curl": "curl", "tc": "iproute2"}
-
-# What the script itself calls, found on the machine that runs the tests.
-BORROWED = [
-    "cat",
-    "cksum",
-    "env",
-    "ln",
-    "mkdir",
-    "mv",
-    "readlink",
-    "rm",
-    "sed",
-    "sh",
-    "sort",
-    "tail",
-    "tr",
-    "true",
-    "uname",
-]
-
-
-@dataclass
-class System:
-    """A system under ``root`` with a checkout, as `bootstrap` sees it."""
-
-    root: Path
-    environ: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def checkout(self) -> Path:
-        return self.root / "a checkout"
-
-    @property
-    def stamp(self) -> Path:
-        return self.checkout / ".venv/stamp"
-
-    @property
-    def log(self) -> Path:
-        return self.root / "log"
-
-    def program(self, name: str, text: str) -> Path:
-        path = self.root / "usr/bin" / name
-        path.unlink(missing_ok=True)
-        path.write_text(text)
-        path.chmod(0o755)
-        return path
-
-    def command(self, *arguments: str, checkout: Path | None = None) -> list[str]:
-        return [str((checkout or self.checkout) / "bootstrap"), *arguments]
-
-    def variables(self) -> dict[str, str]:
-        usual = {"LOG": str(self.log), "GATE": str(self.root / "gate"), "HOME": str(self.root / "home")}
-        return {"PATH": str(self.root / "usr/bin"), **usual, **self.environ}
-
-    def run(self, *arguments: str, checkout: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Calls bootstrap and forgets what earlier calls wrote to the log."""
-        self.log.write_text("")
-        return subprocess.run(
-            self.command(*arguments, checkout=checkout),
-            env=self.variables(),
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-
-    def asked(self) -> list[str]:
-        return self.log.read_text().splitlines()
-
-
-@pytest.fixture
-def system(tmp_path: Path) -> System:
-    """A complete system: packages installed, no environment yet, the caller is no root."""
-    system = System(tmp_path)
-    programs = tmp_path / "usr/bin"
-    programs.mkdir(parents=True)
-    for name in BORROWED:
-        found = shutil.which(name)
-        assert found, f"the tests of bootstrap need {name} on PATH"
-        (programs / name).symlink_to(found)
-    system.program("python3", PYTHON.format(self=programs / "python3", real=sys.executable))
-    system.program("id", "#!/bin/sh\necho 1000\n")
-    system.program("stat", "#!/bin/sh\necho 1000\n")
-    for name in ("iptables-nft-restore", *PROGRAMS_OF_LOAD):
-        system.program(name, "#!/bin/sh\n")
-    library = tmp_path / "usr/lib/triplet/libnftables.so.1"
-    library.parent.mkdir(parents=True)
-    library.touch()
-    system.checkout.mkdir()
-    shutil.copy(CHECKOUT / "pyproject.toml", system.checkout)
-    # All places that the script names outright move into the made-up root.
-    text = (CHECKOUT / "bootstrap").read_text().replace(":/sbin", "")
-    moved = re.sub(r"(?<![\w./])/(usr|etc|run)/", rf"{tmp_path}/\1/", text)
-    (system.checkout / "bootstrap").write_text(moved)
-    (system.checkout / "bootstrap").chmod(0o755)
-    return system
 
 
 @pytest.mark.parametrize("arguments", [(), ("",), ("--no-such-option",)])
@@ -274,35 +159,6 @@ def test_two_at_once_make_one_environment(system: System) -> None:
         first.communicate()
     assert (first.returncode, second.returncode) == (0, 0)
     assert system.asked() == ["venv", "pip", "pip"]
-
-
-@pytest.fixture
-def ordinary_user(system: System) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Gives a call of bootstrap by a user who may read the system and write a home and the log alone."""
-    # The real Python may lie in root's home: what it would be asked for is no matter here.
-    system.program("python3", PYTHON.format(self=system.root / "usr/bin/python3", real="true"))
-    (system.root / "home").mkdir()
-    system.log.touch()
-    drop: list[str] = []
-    if os.geteuid() == 0:
-        # An earlier test may have made this process root of a user namespace, which knows no other user.
-        if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
-            pytest.skip("in a user namespace there is no other user: run it by itself, or with sudo")
-        drop = [shutil.which("setpriv") or "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        os.chown(system.root / "home", 65534, 65534)
-        system.log.chmod(0o666)
-        for directory in (
-            system.root,
-            *system.root.parents[:-2],
-        ):  # pytest keeps its directories for their owner
-            directory.chmod(directory.stat().st_mode | 0o111)
-
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        system.log.write_text("")
-        command = [*drop, *system.command(*arguments)]
-        return subprocess.run(command, env=system.variables(), capture_output=True, text=True, check=False)
-
-    return call
 
 
 WHICH = ("sh", "-c", 'echo "$VIRTUAL_ENV"')
@@ -501,15 +357,83 @@ def test_what_is_asked_for_is_enough(system: System) -> None:
     assert limited(system, 16, "sh", "-c", "ulimit -n").stdout == "16\n"  # the caller's own is kept
 
 
-def test_system_without_apt_names_the_packages(system: System) -> None:
+def without_apt(system: System, manager: str = "") -> None:
     without_packages(system)
-    (system.root / "usr/bin/apt-get").unlink()
-    (system.root / "usr/bin/apt-cache").unlink()
+    for program in ("apt-get", "apt-cache"):
+        (system.root / "usr/bin" / program).unlink()
+    if manager:
+        system.program(manager, APT)
+
+
+def test_a_system_that_is_not_known_is_told_what_to_bring_by_hand(system: System) -> None:
+    without_apt(system)
     done = system.run("true")
     assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    for name in ("apt-get", "Python 3.11", "iptables", "nftables"):
-        assert name in done.stderr
+    assert done.stderr == (
+        "bootstrap: no package manager that is known here (apt-get, dnf, apk, pacman, zypper): install what is missing"
+        " by hand, and call again: iptables (iptables-nft-restore), nftables (libnftables.so.1),"
+        " Python 3.11 or newer (with venv and ensurepip)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("manager", "command", "python"),
+    [
+        ("dnf", "dnf install", "python3.12"),  # the python3 that is there is too old
+        ("apk", "apk add", "python3"),
+        ("pacman", "pacman -S", "python"),
+        ("zypper", "zypper install", "python313"),
+    ],
+)
+def test_another_package_manager_is_named_with_its_packages_and_not_called(
+    system: System, manager: str, command: str, python: str
+) -> None:
+    """Their names are those that the lab's own errors have."""
+
+    def named(*things: str) -> str:
+        return " ".join(packages.package(thing, packages.Manager(manager)) or "" for thing in things)
+
+    without_apt(system, manager)
+    for program in PROGRAMS_OF_LOAD:
+        (system.root / "usr/bin" / program).unlink()
+    done = system.run("true")
+    assert done.returncode == 2
+    needed = named("iptables-nft-restore", "libnftables.so.1")
+    assert done.stderr == f"bootstrap: packages are missing; run as root: {command} {needed} {python}\n"
+
+    system.program("iptables-nft-restore", "#!/bin/sh\n")
+    (system.root / "usr/lib/triplet/libnftables.so.1").touch()
+    del system.environ["UNFIT"]
+    done = system.run("sh", "-c", "echo ran")
+    assert done.stdout == "ran\n"  # where all is there that nothing goes without
+    assert f"as root: {command} {named('nginx', 'curl', 'tc')}\n" in done.stderr
+    assert not [call for call in system.asked() if call.startswith(manager)]
+
+
+@pytest.mark.lab_needs_tool("busybox")
+def test_busybox_will_do(system: System) -> None:
+    """As on Alpine: no GNU program, and its shell."""
+    busybox = find("busybox")
+    has = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    for name in {*BORROWED, "id", "stat"} & {*has}:  # Debian's has no cksum, Alpine's has
+        (system.root / "usr/bin" / name).unlink()
+        (system.root / "usr/bin" / name).symlink_to(busybox)
+
+    def call() -> tuple[int, str]:
+        system.log.write_text("")
+        command = [busybox, "sh", *system.command("sh", "-c", "echo ran")]
+        done = subprocess.run(command, env=system.variables(), capture_output=True, text=True, check=False)
+        assert done.stdout == "ran\n", done.stderr
+        return done.returncode, done.stderr
+
+    assert call()[0] == 0
+    assert system.asked() == ["venv", "pip", "pip"]
+    assert call() == (0, "")
+    assert system.asked() == []
+    with (system.checkout / "pyproject.toml").open("a") as file:
+        file.write("# a change\n")
+    assert call()[0] == 0
+    assert system.asked() == ["pip", "pip"]  # mended in place: its owner was read
 
 
 def test_distribution_with_an_old_default_python_offers_the_newer_one(system: System) -> None:

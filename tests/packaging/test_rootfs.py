@@ -1,9 +1,11 @@
-"""The README's two commands on machines that have nothing yet: many minutes, so only where LAB_ROOTFS=1 asks for it.
+"""The ways to install it, on machines that have nothing yet: many minutes, so only where LAB_ROOTFS=1 asks for it.
 
 Each machine is a root file system with what its distribution requires, and apt; nothing but a copy of the checkout is
 put into it. mmdebstrap makes it, from the mirror that this machine's apt names for the distribution, or that
 LAB_ROOTFS_DEBIAN or LAB_ROOTFS_UBUNTU names. Its processes, mounts, /proc and /run are its own; kernel, network and
 /dev are this machine's. LAB_ROOTFS_PYTEST has arguments for its pytest, which runs everything unless they say less.
+Where this machine's apt does not trust the other distribution's keys, the mirror begins with its keyring, as in
+sources.list(5): LAB_ROOTFS_UBUNTU="[signed-by=KEYRING] URL".
 """
 
 from __future__ import annotations
@@ -212,3 +214,91 @@ def test_as_an_ordinary_user_for_whom_root_installs_what_is_asked_for(machine: M
     alone = machine.must("./bootstrap", "lab", "run", "congested", "--fix=none", "--no-timeline")
     assert re.search(r"^not run: congested\b.*: \w+ is not installed: apt install \w+$", alone, re.MULTILINE)
     assert alone.splitlines()[-1].startswith("NOTHING WAS TRIED")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The wheel and the source distribution."""
+    pytest.importorskip("hatchling", reason="hatchling is not installed: pip install --group dev")
+    directory = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "hatchling", "build", "--directory", str(directory)]
+    subprocess.run(command, cwd=CHECKOUT, capture_output=True, check=True)
+    return sorted(directory.iterdir())
+
+
+def answers(machine: Machine, *lab: str, user: str = "") -> None:
+    """Check that a command of an installation runs the main job, from a directory that has nothing to do with it."""
+    said = machine.must("sh", "-c", 'cd / && exec "$@" run --no-timeline', "sh", *lab, user=user)
+    assert "\nAFFECTED: " in said or "\nNOT AFFECTED: " in said
+
+
+def python_of(machine: Machine) -> str:
+    """Install what a distribution brings for the lab, and return its Python that is new enough."""
+    machine.must("apt-get", "update", "-qq")
+    newer = "python3.11" if "jammy" in (machine.root / "etc/os-release").read_text() else "python3"
+    wanted = (f"{newer}-venv", "iptables", "nftables", "pipx", "sudo")
+    apt = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-qq", "--yes", "--no-install-recommends")
+    machine.must(*apt, *wanted)
+    return newer
+
+
+def test_the_wheel_and_the_source_distribution_by_each_installer(machine: Machine, built: list[Path]) -> None:
+    """By pip, with and without the lock file, pipx and uv: `lab run` answers, as root and as an ordinary user."""
+    python = python_of(machine)
+    machine.must("useradd", "--create-home", "lab")
+    (machine.root / "dist").mkdir()
+    source, wheel = (shutil.copy(path, machine.root / "dist").removeprefix(str(machine.root)) for path in
+                     sorted(built, key=lambda path: path.suffix))  # fmt: skip
+    for name, *words in (
+        ("wheel", wheel),
+        ("source", source),
+        ("locked", "--require-hashes", "-r", "requirements.txt"),
+    ):
+        machine.must(python, "-m", "venv", f"/opt/{name}")
+        machine.must(f"/opt/{name}/bin/pip", "install", "--quiet", *words)
+    machine.must("/opt/locked/bin/pip", "install", "--quiet", "--no-deps", wheel)
+    for name in ("wheel", "source", "locked"):
+        answers(machine, f"/opt/{name}/bin/lab")
+        answers(machine, f"/opt/{name}/bin/lab", user="lab")
+
+    found = machine.must("sh", "-c", f"command -v {python}").strip()
+    machine.user = "lab"
+    machine.must("pipx", "install", "--python", found, wheel)
+    answers(machine, "/home/lab/.local/bin/lab")
+    completes(machine, "/home/lab/.local/bin/lab")
+    machine.must("pipx", "uninstall", "kube-proxy-lab")
+    machine.must("sh", "-c", f"{python} -m venv ~/uv && ~/uv/bin/pip install --quiet uv")
+    machine.must("/home/lab/uv/bin/uv", "tool", "install", "--python", found, wheel)
+    answers(machine, "/home/lab/.local/bin/lab")
+    machine.must("/home/lab/uv/bin/uv", "tool", "uninstall", "kube-proxy-lab")
+
+
+def completes(machine: Machine, lab: str) -> None:
+    """Check that a shell gets from it what `lab --install-completion` had asked it to ask."""
+    asked = ("env", "_LAB_COMPLETE=complete_bash", "COMP_WORDS=lab ru", "COMP_CWORD=1", lab)
+    assert {"run", "rules"} <= set(machine.must(*asked).split())
+
+
+def test_the_launcher_serves_everybody(machine: Machine) -> None:
+    """Root's checkout by root, by sudo and by another user; and one's own checkout by its owner and by sudo."""
+    python_of(machine)
+    machine.must("useradd", "--create-home", "lab")
+    (machine.root / "etc/sudoers.d/lab").write_text("lab ALL=(ALL) NOPASSWD: ALL\n")
+    machine.must("./bootstrap", "install")
+    for user in ("root", "lab"):
+        answers(machine, "/usr/local/bin/lab", user=user)
+        completes(machine, "/usr/local/bin/lab")
+    machine.user = "lab"
+    answers(machine, "sudo", "lab")
+    assert "there is root's as well" in machine.must("./bootstrap", "uninstall")
+    machine.must("sudo", "./bootstrap", "uninstall")
+    assert not (machine.root / "usr/local/bin/lab").exists()
+
+    machine.must("cp", "-r", "/home/checkout", "/home/lab/a copy of 'his'")
+    machine.must("rm", "-rf", "/home/lab/a copy of 'his'/.venv")
+    machine.must("/home/lab/a copy of 'his'/bootstrap", "install")
+    answers(machine, "/home/lab/.local/bin/lab")
+    machine.must("sudo", "/home/lab/a copy of 'his'/bootstrap", "install")
+    answers(machine, "sudo", "lab")
+    owners = machine.must("find", "/home/lab", "-user", "root")
+    assert not owners  # root left nothing that its owner could not remove

@@ -121,7 +121,7 @@ def test_what_cannot_be_built_is_told_in_a_line(project):
             "kube-proxi: there is no such file or topology (*kube-proxy*)",
             "*/away.yaml: there is no such file or topology",
             "<inline>:2: hosts.a.forwardin: *(*forwarding*)",
-            "there is no proxy mode 'ipvs' (one of: iptables, nftables)",
+            "there is no proxy mode 'ipvs' (known: iptables, nftables)",
             "no topology: 42 (*)",
             "kube-proxy: there is no Service no/such*",
         ]
@@ -204,7 +204,7 @@ def test_a_connection_of_ones_own(project):
             assert lab_running.timeline.injected.offset == 2**29
             with pytest.raises(LabError, match="was used already"):
                 lab_running.try_steps(disturb)
-            with pytest.raises(InputError, match="no host 'nobody' .one of: client, node, server"):
+            with pytest.raises(InputError, match="no host 'nobody' .known: client, node, server"):
                 lab_running.run("nobody", "true")
 
         @pytest.mark.lab_topology("topology: alone\\nhosts: {one: }\\n")

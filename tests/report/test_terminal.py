@@ -133,9 +133,13 @@ def test_a_node_that_is_not_affected(report):
 def test_what_was_not_expected_is_said_in_table_and_end(report):
     wrong = changed(report, "beyond-window", "be-liberal", outcome=Outcome.LEAKED, disagreements=("a b c",))
     text = printed(table(wrong.tallies))
-    assert "NOT AS EXPECTED: accepted," in text
+    for line in ("NOT AS EXPECTED", "expected accepted, delivered", "seen accepted, leaked"):
+        assert f"│ {line}  " in text
     assert "a b c" in text
-    assert conclusion(wrong)[-1].plain == "1 of 6 trials did not give what this kernel is expected to give."
+    assert [line.plain for line in conclusion(wrong)[-2:]] == [
+        "not as expected: beyond-window with be-liberal: expected accepted, delivered; seen accepted, leaked",
+        "1 of 6 trials did not give what this kernel is expected to give.",
+    ]
     assert not wrong.good
 
 

@@ -204,7 +204,7 @@ def test_a_lost_workers_guest_begins_elsewhere(cluster, guests, matrix):
     second.kill()
     assert ended(own[second.pid])
     assert not ended(own[first.pid], within=0)
-    # As the README has it: a nanny's child, with room for two. Who comes late is watched as well.
+    # As docs/cluster.md has it: a nanny's child, with room for two. Who comes late is watched as well.
     third = cluster.add_worker("third", "--nthreads", "2")
     one, worker = guests.next(process)
     assert worker in children(third.pid)

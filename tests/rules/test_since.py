@@ -59,9 +59,19 @@ def test_the_command_says_it_in_json(lab_rules):
     assert by_name["drops-invalid"]["effect"] == "where packets go"
 
 
-def test_a_release_before_that_nobody_saw_is_told_as_one(lab_rules):
-    done = lab_rules("kube-proxy", "--since", "v1.40", "--proxy-version", "v1.36", code=0)
-    assert done.stderr == "lab: What kube-proxy v1.40 writes is not known; these are the rules of v1.36.\n"
+def test_a_release_before_that_nobody_saw_is_refused(lab_rules):
+    done = lab_rules("kube-proxy", "--since", "v1.40", code=2)
+    assert done.stderr == "lab: what kube-proxy v1.40 writes is not known (known are v1.14 to v1.36)\n"
+
+
+def test_without_a_version_the_upgrade_is_to_the_newest(lab_rules):
+    found = lab_rules("kube-proxy", "--since", "v1.28", code=0).stdout
+    assert "kube-proxy v1.28 to v1.36 (iptables mode, ipv4): " in found
+
+
+def test_a_way_back_is_told_as_one(lab_rules):
+    found = lab_rules("kube-proxy", "--since", "v1.31", "--proxy-version", "v1.30", code=0).stdout
+    assert "kube-proxy v1.31 down to v1.30 (iptables mode, ipv4): " in found
 
 
 def test_a_release_that_nobody_saw_is_told_as_one(lab_rules):

@@ -249,7 +249,7 @@ class TestDescriptors:
         code, output, errors = run_lab("doctor", prefix=with_limit("nofile", limit))
         if code == 0:
             assert limit > 20
-            assert "A lab can run here." in output
+            assert "A lab can run here: " in output
             assert "Too many" not in output
         else:
             assert (code, output) == (2, "")
@@ -351,7 +351,7 @@ class TestColumns:
         _code, output, _errors = run_lab("run", "beyond-window", *fixes, COLUMNS="20")
         lines = output.splitlines()
         assert lines[lines.index("beyond-window") + 1 :][:2] == [
-            "  conntrack's word: INVALID",
+            "  judged by conntrack: INVALID",
             "  none, drop-input: reset",
         ]
 

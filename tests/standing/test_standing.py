@@ -126,8 +126,31 @@ def test_exec_passes_the_exit_code_on_and_shows_the_hosts_links_in_sys(own_run, 
 def test_exec_makes_up_no_package_for_a_users_program(own_run, topology):
     up(topology)
     ran = lab_command("exec", "client", "--", "nosuchprog")
-    assert (ran.returncode, ran.stdout) == (2, "")
+    assert (ran.returncode, ran.stdout) == (127, "")
     assert ran.stderr == "lab: there is no program 'nosuchprog' on PATH: mend its name, or install what brings it\n"
+
+
+@root
+def test_exec_tells_by_its_exit_code_why_nothing_ran(own_run, topology, tmp_path):
+    """As shells do: 127 for what is not there, 126 for what is no program."""
+    up(topology)
+    (tmp_path / "text").write_text("no program\n")
+    (tmp_path / "script").write_text("#!/no/such/shell\n")
+    (tmp_path / "script").chmod(0o755)
+    codes = {}
+    for name in ("nosuch", "text", "script", "."):
+        ran = lab_command("exec", "client", "--", tmp_path / name)
+        codes[name] = ran.returncode
+        assert len(ran.stderr.splitlines()) == 1
+    assert codes == {"nosuch": 127, "text": 126, "script": 126, ".": 126}
+    assert lab_command("exec", "client", "--", "text", PATH=f"{tmp_path}:{os.environ['PATH']}").returncode == 126
+
+
+@root
+def test_exec_gives_signals_back_that_python_ignores(own_run, topology):
+    up(topology)
+    ran = lab_command("exec", "client", "--", "sh", "-c", "grep SigIgn /proc/self/status")
+    assert ran.stdout.split() == ["SigIgn:", "0" * 16]
 
 
 @root

@@ -71,9 +71,9 @@ def test_the_table(own_run):
 def test_what_is_refused_is_said_in_a_line(own_run):
     lab = up(load("kube-proxy"))
     for arguments, says in (
-        (("remove", "nope", "10.0.1.2"), "lab: there is no Service 'nope' (one of: default/web)\n"),
+        (("remove", "nope", "10.0.1.2"), "lab: there is no Service 'nope' (known: default/web)\n"),
         (("add", "web", "10.0.1.2"), "lab: 10.0.1.2 is a ready endpoint of default/web already\n"),
-        (("drain", "web", "10.0.1.2", "--lab", "nope"), "lab: no lab 'nope' stands (one of: kube-proxy)\n"),
+        (("drain", "web", "10.0.1.2", "--lab", "nope"), "lab: no lab 'nope' stands (known: kube-proxy)\n"),
     ):
         ran = lab_command("endpoints", *arguments)
         assert (ran.returncode, ran.stderr) == (2, says)

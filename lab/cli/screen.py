@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""A terminal to draw on: tables that fit into it, and what is being done while nothing is there to draw yet."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+#: Columns; more than a table needs.
+ANY_WIDTH: Final = 10_000
+_LEAST_WIDTH: Final = 20  # columns; in less there is no room for a word
+
+
+def console() -> Console:
+    """Return the terminal to draw on; a file or a pipe has no width, unless COLUMNS gives it one."""
+    from rich.console import Console
+
+    made = Console(highlight=False)
+    if not (made.is_terminal or "COLUMNS" in os.environ):
+        made.width = ANY_WIDTH
+    made.width = max(made.width, _LEAST_WIDTH)
+    return made
+
+
+@contextlib.contextmanager
+def steps() -> Iterator[Callable[[str], None]]:
+    """Return what says on a terminal's standard error what is done now; at the end nothing of it is left there."""
+    shown = os.isatty(2)
+
+    def say(what: str) -> None:
+        if shown:
+            print(f"\r\x1b[K{what} ...", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield say
+    finally:
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def draw(on: Console, tables: Callable[[int], Iterable[Table]]) -> None:
+    """Print tables; where words have no room beside each other, a line for each cell.
+
+    :param tables: makes them for a number of columns.
+    """
+    from rich.measure import Measurement
+
+    from lab.report.unfolded import unfolded
+
+    made = list(tables(on.width))
+    unbounded = on.options.update(width=ANY_WIDTH)
+    if all(Measurement.get(on, unbounded, table).minimum <= on.width for table in made):
+        for table in made:
+            _print(on, table)
+        return
+    for table in tables(ANY_WIDTH):
+        for line in unfolded(table):
+            on.print(line, soft_wrap=True)
+
+
+def _print(on: Console, table: Table) -> None:
+    """Print a table; of what is piped on, no line ends with the blanks that fill its last column."""
+    if on.is_terminal:
+        on.print(table)
+        return
+    with on.capture() as captured:
+        on.print(table)
+    for line in captured.get().splitlines():
+        on.print(line.rstrip(), markup=False, emoji=False, soft_wrap=True)
