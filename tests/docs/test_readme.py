@@ -309,5 +309,7 @@ def test_doctor_asks_for_each_thing_that_is_needed():
         "iptables-legacy": "iptables-legacy, ipv4",
     }
     assert all(need in needs for need in asked)
-    told = [re.split(r"  +", line)[1] for line in lab("doctor", "--all").stdout.splitlines() if re.match(r"\w+  +\S", line)]
+    told = [
+        re.split(r"  +", line)[1] for line in lab("doctor", "--all").stdout.splitlines() if re.match(r"\w+  +\S", line)
+    ]
     assert set(asked.values()) <= set(told)
