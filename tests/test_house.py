@@ -191,3 +191,6 @@ def test_nothing_is_longer_than_can_be_read():
 def test_every_file_names_its_licence() -> None:
     line = "# SPDX-License-Identifier: MIT\n"
     assert not [str(file) for file in sorted(LAB.rglob("*.py")) if not file.read_text().startswith(line)]
+    others = (*LAB.rglob("*.sh"), HERE / ".ci" / "run", HERE / "bootstrap", HERE / "vagrant" / "Vagrantfile")
+    assert len(others) > 4
+    assert not [str(file) for file in others if line not in file.read_text().splitlines(keepends=True)[:2]]

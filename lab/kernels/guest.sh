@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # shellcheck shell=dash source=/dev/null
 # The first process of a guest once its root file system stands: runs the command, hands the results over, ends.
 # What the machine is told: NUL bytes on the console while the guest lives; on the results' disk a tar file.

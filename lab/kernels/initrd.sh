@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# SPDX-License-Identifier: MIT
 # shellcheck shell=dash
 # The first process of a guest: puts the disks together to one root file system and goes over to it.
 # Disks are told apart by their serial numbers, since their order is the kernel's choice.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, Final, TypeAlias
 
+from lab.errors import misspelt
 from lab.kubeproxy.durations import seconds_of
 from lab.vocabulary import Family
 
@@ -156,7 +157,8 @@ def detect_local(given: object) -> Any:  # noqa: ANN401 - imported late
     from lab.kubeproxy.options import DetectLocalMode
 
     if given not in list(DetectLocalMode):
-        raise BadValueError(f"must be one of {', '.join(DetectLocalMode)}, not {given!r}")
+        words = f"must be one of {', '.join(DetectLocalMode)}, not {given!r}"
+        raise BadValueError(words, misspelt(str(given), DetectLocalMode))
     return DetectLocalMode(str(given))
 
 

@@ -81,7 +81,8 @@ class LabTrial:
             "kube_proxy_config": kube_proxy_config,
             **settings,
         }
-        asked = options.asked_for(self._item) | {key: value for key, value in given.items() if value is not None}
+        said = {key: value for key, value in given.items() if value is not None}
+        asked = options.asked_for(self._item).and_then(said, "lab_trial({}=...)".format)
         directory = self._item.path.parent
         [setting] = select(
             [cases.find(case) if isinstance(case, str) else case],
@@ -127,10 +128,10 @@ def _behaviour(config: pytest.Config, family: Family) -> Behaviour:
 
 
 @pytest.fixture(scope="session", name=NAMESPACE_FIXTURE)
-def namespace_fixture(pytestconfig: pytest.Config) -> None:
+def namespace_fixture() -> None:
     """Whatever runs a lab is root, of the machine or of a user namespace."""
     with missing_is_skipped():
-        enter(pytestconfig)
+        enter()
 
 
 @pytest.fixture

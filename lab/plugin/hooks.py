@@ -52,7 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Return 0 where an option wants one process: ``-n auto`` gives way, as to pytest's own ``--pdb``."""
-    wanted = any(config.getoption(option) for option in ("lab_kernels", "lab_keep", "lab_shell_on_failure"))
+    wanted = any(config.getoption(option) for option in ("lab_kernels", "lab_shell_on_failure"))
     return 0 if wanted else None
 
 
@@ -69,13 +69,15 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if config.getoption("lab_kernels_limit") is not None:
         raise pytest.UsageError("--lab-kernels-limit is for guests: give --lab-kernels too, or leave it out")
+    if config.getoption("lab_keep"):
+        _check_root()
     if config.getoption("dist", "no") == "no":
         return
-    if config.getoption("lab_keep") or config.getoption("lab_shell_on_failure"):
-        raise pytest.UsageError("--lab-keep and --lab-shell-on-failure want one process: leave out -n")
+    if config.getoption("lab_shell_on_failure"):
+        raise pytest.UsageError("--lab-shell-on-failure wants one process: leave out -n")
     if _is_required(config):
         with contextlib.suppress(MissingError):  # the workers will say so for each test
-            enter(config)
+            enter()
 
 
 def _send_to_guests(config: pytest.Config) -> None:
@@ -92,6 +94,16 @@ def _send_to_guests(config: pytest.Config) -> None:
     names = dict.fromkeys(name.strip() for name in config.getoption("lab_kernels").split(","))
     limit = config.getoption("lab_kernels_limit") or options.GUEST_LIMIT
     config.pluginmanager.register(Elsewhere(config, list(names), limit))
+
+
+def _check_root() -> None:
+    from lab.standing.keeper import require_root
+
+    try:
+        require_root()
+    except MissingError as error:
+        cure = "run pytest with sudo, or give --lab-shell-on-failure instead"
+        raise pytest.UsageError(f"--lab-keep: {error.what}: {cure}") from None
 
 
 def _is_required(config: pytest.Config) -> bool:
@@ -121,7 +133,6 @@ def pytest_runtest_makereport(
     """Put the evidence into the report of a failure."""
     report = yield
     if report.failed and call.when != "teardown":
-        item.stash[labs.FAILED] = True
         report.sections += labs.evidence(item)
     return report
 
@@ -135,7 +146,18 @@ def pytest_exception_interact(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Report which tests were not run for want of something."""
+    """Report which labs stay, and which tests were not run for want of something."""
+    kept = [
+        (report.nodeid, text)
+        for outcome in ("failed", "error")
+        for report in terminalreporter.getreports(outcome)
+        for title, text in report.sections
+        if title == labs.KEPT
+    ]
+    if kept:
+        terminalreporter.section("labs that stay (`lab status`)", bold=True)
+        for test, text in kept:
+            terminalreporter.line(f"{test}: {text}")
     by_reason = marks.tests_not_run(terminalreporter.getreports("skipped"))
     if by_reason:
         count = sum(len(tests) for tests in by_reason.values())
@@ -145,8 +167,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(reason, yellow=True)
             for test in tests:
                 terminalreporter.line(f"    {test}")
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Show the ways into the labs that were kept, and end them when the user has seen enough."""
-    labs.end_kept(config)

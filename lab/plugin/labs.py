@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from lab.errors import LabError
-from lab.plugin.user_namespace import ENTERED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,11 +18,11 @@ if TYPE_CHECKING:
     from lab.topology.model import Topology
     from lab.vocabulary import Family
 
-#: Of an item: whether its test failed.
-FAILED: Final = pytest.StashKey[bool]()
+#: The section of a failure's report that says where its lab stays.
+KEPT: Final = "lab: kept"
 
+_EVERY_RULE: Final = 2  # -vv
 _LABS: Final = pytest.StashKey["list[RunningLab]"]()  # of an item: the labs that its evidence is in
-_KEPT: Final = pytest.StashKey["list[tuple[str, RunningLab]]"]()  # of the session's config
 
 
 def build(item: pytest.Item, topology: Topology, family: Family | None, fix: Fix, service: str | None) -> RunningLab:
@@ -37,26 +35,34 @@ def build(item: pytest.Item, topology: Topology, family: Family | None, fix: Fix
 
 
 def end(item: pytest.Item, lab: RunningLab) -> None:
-    """End a test's lab, or keep it for the end of the run."""
+    """End a test's lab."""
     item.stash[_LABS].remove(lab)
-    if item.config.getoption("lab_keep") and item.stash.get(FAILED, False):
-        item.config.stash.setdefault(_KEPT, []).append((item.nodeid, lab))
-    else:
-        lab.close()
+    lab.close()
 
 
 def evidence(item: pytest.Item) -> Iterator[tuple[str, str]]:
-    """Return the sections of a failed test's report: hosts, rules and timeline of its labs."""
+    """Return the sections of a failed test's report: timeline, hosts and rules of its labs, and where they stay."""
     for lab in item.stash.get(_LABS, []):
-        yield "lab: hosts", lab.describe()
-        try:
-            yield "lab: rules", lab.rules()
-        except LabError as error:
-            yield "lab: rules", str(error)
         if lab.timeline is not None:
             from lab.report.timeline import timeline_text
 
             yield "lab: timeline", timeline_text(lab.timeline)
+        yield "lab: hosts", lab.describe()
+        try:
+            yield "lab: rules", lab.rules(every=item.config.get_verbosity() >= _EVERY_RULE)
+        except LabError as error:
+            yield "lab: rules", str(error)
+        if item.config.getoption("lab_keep"):
+            yield KEPT, _keep(lab, item.name)
+
+
+def _keep(lab: RunningLab, test: str) -> str:
+    """Have a lab stay, and return how to come there and how to end it."""
+    try:
+        name, hosts = lab.keep_standing(test)
+    except (LabError, OSError) as error:
+        return f"it does not stay: {error}"
+    return f"{name}: `lab shell --lab {name} {'|'.join(hosts)}`, and in the end `lab down {name}`"
 
 
 def open_shells(item: pytest.Item | pytest.Collector, failure: str) -> None:
@@ -65,21 +71,6 @@ def open_shells(item: pytest.Item | pytest.Collector, failure: str) -> None:
         with _standard_streams(item.config):
             print(f"\n{item.nodeid}\n{failure}")
             lab.shell()
-
-
-def end_kept(config: pytest.Config) -> None:
-    """Show the ways into the labs that were kept, and end them when the user has seen enough."""
-    kept = config.stash.get(_KEPT, [])
-    if not kept:
-        return
-    with _standard_streams(config), contextlib.suppress(KeyboardInterrupt):
-        for test, lab in kept:
-            print(f"\nthe lab of {test} stands; enter a host by")
-            print("\n".join(lab.ways_in(from_outside=config.stash.get(ENTERED, False))))
-        print("\npress Enter to end", "it" if len(kept) == 1 else "them", flush=True)
-        sys.stdin.readline()
-    for _test, lab in kept:
-        lab.close()
 
 
 @contextlib.contextmanager

@@ -98,7 +98,7 @@ def provide_needs(item: pytest.Item) -> None:
             for name in mark.args:
                 features.require(name)
         if item.get_closest_marker("lab_kernel"):
-            enter(item.config)
+            enter()
 
 
 @contextlib.contextmanager

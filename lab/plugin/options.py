@@ -6,9 +6,11 @@ They are named as the keys of a topology file and the options of the command; a 
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import pytest
 
@@ -16,11 +18,11 @@ from lab.errors import InputError, nearest
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from enum import StrEnum
 
     from lab.fixes import Fix
-    from lab.kubeproxy.said import Settings
+    from lab.kubeproxy.said import Called, Settings
     from lab.topology.model import Topology
     from lab.trial.batch import ProxyChoice
 
@@ -53,7 +55,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--lab-keep",
         action="store_true",
-        help="failing tests' labs stay until Enter is pressed after the run",
+        help="failing tests' labs stay until `lab down`; `lab status` lists them (root)",
     )
     group.addoption(
         "--lab-shell-on-failure", action="store_true", help="open a shell on the lab's node when a test fails"
@@ -71,41 +73,75 @@ def add_options(parser: pytest.Parser) -> None:
     )
 
 
+class Layer(NamedTuple):
+    """What one place asks for: the options, a mark, a call.
+
+    :param called: says what a word is called there.
+    """
+
+    values: Mapping[str, object]
+    called: Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """All that is asked for; what is said nearest to the test comes last, and counts."""
+
+    layers: tuple[Layer, ...]
+
+    def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - whatever somebody wrote there
+        layer = self._layer(key)
+        return None if layer is None else layer.values[key]
+
+    def _layer(self, key: str) -> Layer | None:
+        return next((layer for layer in reversed(self.layers) if key in layer.values), None)
+
+    def and_then(self, values: Mapping[str, object], called: Callable[[str], str]) -> Asked:
+        """Return this with what another place asks for besides."""
+        return Asked((*self.layers, Layer(values, called)))
+
+    @contextlib.contextmanager
+    def place(self, key: str) -> Iterator[None]:
+        """Put into an error where the word was said that it is about.
+
+        :raises InputError: it was raised in the block.
+        """
+        try:
+            yield
+        except InputError as error:
+            layer = self._layer(key)
+            message = error.message if layer is None else f"{layer.called(key)}: {error.message}"
+            raise InputError(message, source=error.source, line=error.line, cure=error.cure) from None
+
+
 def check_options(config: pytest.Config) -> None:
     """Check what argparse does not: versions, fixes, and the settings of kube-proxy.
 
     :raises InputError: for the first that cannot be.
     """
-    version, fix = config.getoption("lab_proxy_version"), config.getoption("lab_fix")
-    given = _given_by_options(config, ("kube_proxy_config", *setting_keys()))
-    if any(value is not None for value in given.values()):
-        settings_of(given, config.invocation_params.dir)
-    if version is not None:
-        from lab.kubeproxy.releases import find_release
-
-        find_release(version)
-    if fix is not None:
-        from lab.fixes import find
-
-        find(fix)
+    asked = Asked((_options(config),))
+    if any(asked[key] is not None for key in ("kube_proxy_config", *setting_keys())):
+        settings_of(asked, config.invocation_params.dir)
+    proxy_of(asked)
+    if asked["fix"] is not None:
+        fix_of(asked)
 
 
-def asked_for(item: pytest.Item) -> dict[str, object]:
+def asked_for(item: pytest.Item) -> Asked:
     """Return what the options and the marks of a test ask for, the nearest mark last."""
-    asked = {"topology": None} | _given_by_options(item.config, (*KEYS, *setting_keys()))
+    layers = [_options(item.config)]
     for mark in reversed(list(item.iter_markers("lab_topology"))):
-        asked |= mark.kwargs
-        if mark.args:
-            asked["topology"] = mark.args[0]
-    return asked
+        given = {**mark.kwargs, **({"topology": mark.args[0]} if mark.args else {})}
+        layers.append(Layer(given, "lab_topology({}=...)".format))
+    return Asked(tuple(layers))
 
 
-def _given_by_options(config: pytest.Config, keys: Iterable[str]) -> dict[str, object]:
+def _options(config: pytest.Config) -> Layer:
     """Return what the options say; a file is where pytest was started."""
-    given: dict[str, object] = {key: config.getoption(f"lab_{key}") for key in keys}
+    given: dict[str, object] = {key: config.getoption(f"lab_{key}") for key in (*KEYS, *setting_keys())}
     if file := given.get("kube_proxy_config"):
         given["kube_proxy_config"] = config.invocation_params.dir / str(file)
-    return given
+    return Layer(given, lambda word: f"--lab-{word.replace('_', '-')}")
 
 
 def setting_keys() -> Iterable[str]:
@@ -118,7 +154,7 @@ def setting_keys() -> Iterable[str]:
 # --- what they mean ---------------------------------------------------------------------------------
 
 
-def lab_of(asked: Mapping[str, object], directory: Path) -> tuple[Topology, Family | None, Fix, str | None]:
+def lab_of(asked: Asked, directory: Path) -> tuple[Topology, Family | None, Fix, str | None]:
     """Return what a lab is built from: topology, address family, fix and the Service to ask.
 
     :param directory: where relative paths begin.
@@ -131,16 +167,17 @@ def lab_of(asked: Mapping[str, object], directory: Path) -> tuple[Topology, Fami
     return topology, family_of(asked), fix_of(asked), service_of(asked)
 
 
-def proxy_of(asked: Mapping[str, object]) -> ProxyChoice:
+def proxy_of(asked: Asked) -> ProxyChoice:
     """Return mode, version and backend of the nodes' kube-proxy, None for what nobody asks for."""
     from lab.kubeproxy.releases import find_release
 
     version = asked["proxy_version"]
-    name = None if version is None else find_release(str(version)).name
+    with asked.place("proxy_version"):
+        name = None if version is None else find_release(str(version)).name
     return _choice(ProxyMode, asked, "proxy_mode"), name, _choice(Backend, asked, "backend")
 
 
-def settings_of(asked: Mapping[str, object], directory: Path) -> Settings:
+def settings_of(asked: Asked, directory: Path) -> Settings:
     """Return the settings of the nodes' kube-proxy.
 
     :raises InputError: one is not known, or its value cannot be.
@@ -149,27 +186,33 @@ def settings_of(asked: Mapping[str, object], directory: Path) -> Settings:
     from lab.kubeproxy.said import NOTHING_SAID, from_words
     from lab.kubeproxy.settings import find_word
 
-    others = {*KEYS, "topology"}
-    given = {find_word(key).field: value for key, value in asked.items() if key not in others}
     file = asked["kube_proxy_config"]
     read = NOTHING_SAID if file is None else read_configuration(str(directory / str(file)))
-    return read + from_words(given, lambda row: row.word)
+    for layer in asked.layers:
+        its = {key: value for key, value in layer.values.items() if key not in {*KEYS, "topology"}}
+        read += from_words({find_word(key).field: value for key, value in its.items()}, _by_word(layer))
+    return read
 
 
-def family_of(asked: Mapping[str, object]) -> Family | None:
+def _by_word(layer: Layer) -> Called:
+    return lambda row: layer.called(row.word)
+
+
+def family_of(asked: Asked) -> Family | None:
     """Return the address family, None where nobody asks for one."""
     return _choice(Family, asked, "family")
 
 
-def fix_of(asked: Mapping[str, object]) -> Fix:
+def fix_of(asked: Asked) -> Fix:
     """Return the fix; none where nobody asks for one."""
     from lab import fixes
 
     fix = asked["fix"] or fixes.NONE
-    return fix if isinstance(fix, fixes.Fix) else fixes.find(str(fix))
+    with asked.place("fix"):
+        return fix if isinstance(fix, fixes.Fix) else fixes.find(str(fix))
 
 
-def service_of(asked: Mapping[str, object]) -> str | None:
+def service_of(asked: Asked) -> str | None:
     """Return the name of the Service to ask, None for the first."""
     return None if asked["service"] is None else str(asked["service"])
 
@@ -185,11 +228,12 @@ def topology_of(reference: object, directory: Path) -> Topology:
     raise InputError(f"no topology: {reference!r}", cure="give a name, a file, YAML text or a Topology")
 
 
-def _choice(kind: type[Choice], asked: Mapping[str, object], key: str) -> Choice | None:
+def _choice(kind: type[Choice], asked: Asked, key: str) -> Choice | None:
     value = asked[key]
     if value is None or value in list(kind):
         return None if value is None else kind(str(value))
-    raise InputError(f"there is no {key.replace('_', ' ')} {value!r}", cure=nearest(str(value), kind))
+    with asked.place(key):
+        raise InputError(f"there is no {value!r}", cure=nearest(str(value), kind))
 
 
 @cache

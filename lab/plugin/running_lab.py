@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Final
 
 from lab.errors import InputError, LabError, MissingError, nearest
 from lab.evidence.timeline import Timeline
@@ -24,6 +26,8 @@ from lab.topology.model import Topology
 from lab.trial.runner import carry_out
 from lab.verdict import Verdict
 from lab.vocabulary import Family, ProxyMode
+
+_COUNTED: Final = re.compile(r"^\[[1-9][0-9]*:[0-9]+\] -A |\bcounter packets [1-9]")
 
 
 class RunningLab:
@@ -120,8 +124,11 @@ class RunningLab:
             lines.append(f"{host.name:{width}}  {'; '.join(parts)}")
         return "\n".join(lines)
 
-    def rules(self) -> str:
-        """Return the nodes' rules as the kernel has them now, with its counters where it counts."""
+    def rules(self, *, every: bool = True) -> str:
+        """Return the nodes' rules as the kernel has them now, with its counters where it counts.
+
+        :param every: else those alone that packets came to, and how many there are besides.
+        """
         texts = []
         for node in self.topology.nodes:
             running = self.hosts[node.name]
@@ -130,27 +137,29 @@ class RunningLab:
                     text = running.nft.run(f"list table {table_of(family)}")
                 else:
                     text = running.xtables.save(family.version)
-                texts.append(f"# {node.name}: {family}\n{text.rstrip()}")
+                lines = text.rstrip().splitlines()
+                texts += [f"# {node.name}: {family}", *(lines if every else _met(lines))]
         return "\n".join(texts)
 
-    def ways_in(self, *, from_outside: bool) -> list[str]:
-        """Return the command that enters each host, by the descriptor that this process holds.
+    def keep_standing(self, called: str) -> tuple[str, list[str]]:
+        """Have the lab stay, and return its name and its hosts.
 
-        :param from_outside: of the user namespace that this process has entered.
+        :param called: what to name it after.
+        :raises LabError: it cannot stand.
         """
-        process = f"/proc/{os.getpid()}"
-        user = f"--user={process}/ns/user --preserve-credentials " if from_outside else ""
-        width = max(len(name) for name in self.hosts)
-        return [
-            f"{name:{width}}  nsenter {user}--net={process}/fd/{host.namespace.fileno()}"
-            for name, host in self.hosts.items()
-        ]
+        from lab.standing.keeper import keep
+
+        kept = keep(self._lab, called)
+        return kept.name, [host.name for host in kept.hosts]
 
     def shell(self) -> None:
         """Open a shell on the first node, or on the first host where there is none, and wait for its end."""
         host = next(iter(self.topology.nodes or self.topology.hosts))
         print(f"\na shell on {host.name}; leave it to go on. The way to each host:")
-        print("\n".join(self.ways_in(from_outside=False)), flush=True)
+        width = max(len(name) for name in self.hosts)
+        for name, running in self.hosts.items():
+            way = f"nsenter --net=/proc/{os.getpid()}/fd/{running.namespace.fileno()}"
+            print(f"{name:{width}}  {way}", flush=True)
         chosen = "/bin/sh"
         try:
             chosen = find(os.environ.get("SHELL") or chosen)
@@ -163,3 +172,13 @@ class RunningLab:
     def close(self) -> None:
         """End the lab."""
         self._lab.close()
+
+
+def _met(lines: Sequence[str]) -> Iterator[str]:
+    """Yield the rules that packets came to, as ``iptables-save -c`` or ``nft list`` writes them, and count the rest."""
+    met = [line for line in lines if _COUNTED.search(line)]
+    yield from met
+    rest = sum(line.lstrip().startswith(("[0:0] -A", "-A")) for line in lines)
+    yield (
+        f"and {rest} rules that no packet came to (-vv shows them)" if rest else f"{len(lines)} lines (-vv shows them)"
+    )

@@ -4,20 +4,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
-
-import pytest
+from typing import TYPE_CHECKING
 
 from lab.errors import MissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Of the session's config: whether it is in a user namespace of its own.
-ENTERED: Final = pytest.StashKey[bool]()
 
-
-def enter(config: pytest.Config) -> None:
+def enter() -> None:
     """Become able to make namespaces; the process stays where it is if it may already, or may not at all.
 
     :raises MissingError: see :func:`lab.netns.userns.enter`.
@@ -37,7 +32,6 @@ def enter(config: pytest.Config) -> None:
         name = "unknown"  # as tmp_path calls him
     os.environ.setdefault("LOGNAME", name)
     userns.enter()
-    config.stash[ENTERED] = True
     home = Namespace.open("/proc/thread-self/ns/net")
     routes = RouteSocket(home)
     routes.apply([link_up(LOOPBACK_INDEX, "lo")])

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import struct
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,11 +20,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from lab.errors import InputError, MissingError, nearest
 from lab.standing import names
+from lab.vocabulary import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from lab.netns import Namespace
+    from lab.topology.model import Topology
 
 DIRECTORY: Final = Path("/run/lab")
 _ENDING: Final = ".json"
@@ -104,6 +107,24 @@ class StandingLab:
         if not text:
             return None if owner else cls(path.stem, "", path.stat().st_mtime, ())
         return replace(cls._from_json(json.loads(text)), owner=owner)
+
+
+def describe(name: str, topology: Topology, families: Collection[Family]) -> StandingLab:
+    """Return the record of a lab that is built, and stands from now on."""
+    hosts = tuple(
+        StandingHost(
+            host.name,
+            f"{name}-{host.name}",
+            tuple(
+                str(address)
+                for end in topology.ends(host.name)
+                for address in end.addresses
+                if Family.of(address) in families
+            ),
+        )
+        for host in topology.hosts
+    )
+    return StandingLab(name, topology.name, time.time(), hosts)
 
 
 def labs() -> tuple[StandingLab, ...]:

@@ -3,22 +3,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import pickle
 import re
 import shlex
-import socket
-import subprocess
-import sys
 import warnings
-from contextlib import suppress
 
 from lab.errors import InputError, InputWarning, LabError
 from lab.evidence.packet import SocketAddress
 from lab.kubeproxy import ProxyOptions
 from lab.kubeproxy.services import service_ports
 from lab.netns import userns
+from lab.standing.handover import hand_over
 from lab.standing.owner import Order
 from lab.standing.record import StandingLab, labs, needs_root
 from lab.topology.model import Topology
@@ -41,48 +35,11 @@ def up(topology: Topology, *, name: str | None = None, family: Family | None = N
         raise InputError(f"{name!r} is no name for a lab", cure="at most 63 of a-z, 0-9 and '-', no '-' at its ends")
     if not userns.privileged():
         raise needs_root()
-    owner, its_end = socket.socketpair()
-    with owner:
-        try:
-            with its_end:
-                _start(Order(name, topology, family, fix), its_end)
-            _agree(owner)
-        except BaseException:
-            # An owner that gets no answer takes everything down again, and then its end is closed.
-            with suppress(OSError):
-                owner.shutdown(socket.SHUT_WR)
-                while owner.recv(4096):
-                    pass
-            raise
+    hand_over("lab.standing.owner", Order(name, topology, family, fix))
     for lab in labs():
         if lab.name == name:
             return lab
     raise LabError(f"the lab {name} was ready, and taken down at once by somebody else")
-
-
-def _start(order: Order, its_end: socket.socket) -> None:
-    # -P: a directory named lab where the user happens to be is not this package.
-    subprocess.run(
-        [sys.executable, "-P", "-m", "lab.standing.owner", str(its_end.fileno())],
-        input=pickle.dumps(order),
-        stdout=subprocess.DEVNULL,
-        pass_fds=(its_end.fileno(),),
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=False,
-    )
-
-
-def _agree(owner: socket.socket) -> None:
-    """Hear how it went, and let the owner go on alone."""
-    with owner.makefile("rb") as told:
-        line = told.readline()
-        if not line:
-            raise LabError("the owner of the lab ended before the lab was ready; its last words stand above")
-        if error := json.loads(line).get("error"):
-            raise (InputError if json.loads(line)["input"] else LabError)(error)
-        owner.sendall(b"\n")
-        told.read()  # until it has let go of this terminal
 
 
 def suggestions(topology: Topology, lab: StandingLab, family: Family | None = None) -> tuple[str, ...]:

@@ -155,7 +155,8 @@ def test_an_ordinary_user_is_told_who_can_know_and_what_the_sysctl_is():
     exposure, liberal, conclusion = done.stdout.splitlines()
     assert exposure == Exposure.UNKNOWN.value
     assert conclusion == (
-        f"Unknown: only root can read its rules: `sudo lab doctor`. net.netfilter.nf_conntrack_tcp_be_liberal is {liberal}."
+        "Unknown: only root can read its rules: `sudo lab doctor`."
+        f" net.netfilter.nf_conntrack_tcp_be_liberal is {liberal}."
     )
 
 

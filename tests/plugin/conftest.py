@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import run_pytest
+from tests.support.standing import own_run
+
+__all__ = ["own_run", "project", "start"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
+import re
 
 import pytest
+
+from lab.standing import record
+from tests.support.command import lab as lab_command
 
 
 @pytest.mark.lab_kernel
@@ -28,13 +30,15 @@ def test_a_failure_shows_what_was_seen(project):
     result.stdout.fnmatch_lines(
         [
             "*_ test_wrong _*",
+            "*- lab: timeline -*",
+            "*10.0.1.2:80 > 10.0.0.2:34567 * INVALID",
             "*- lab: hosts -*",
             "client  eth0 10.0.0.2/24",
             "node    client 10.0.0.1/24; server 10.0.1.1/24; kube-proxy v1.14 *, fix drop-forward",
             "*- lab: rules -*",
+            "# node: ipv4",
             "[[]1:*[]] -A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP",
-            "*- lab: timeline -*",
-            "*10.0.1.2:80 > 10.0.0.2:34567 * INVALID",
+            "and * rules that no packet came to (-vv shows them)",
             "*_ test_broken_off _*",
             "*- lab: timeline -*",
             "*10.0.0.2:34567 > 192.168.0.2:80 *SYN*",
@@ -42,6 +46,28 @@ def test_a_failure_shows_what_was_seen(project):
         ]
     )
     assert result.stdout.str().count("lab: hosts") == 2
+    assert "[0:0] -A " not in result.stdout.str()
+
+
+@pytest.mark.lab_kernel
+def test_every_rule_is_shown_where_it_is_asked_for(project):
+    project.makepyfile(
+        """
+        import pytest
+        def test_iptables(lab_running):
+            assert not lab_running
+        @pytest.mark.lab_topology(proxy_mode="nftables")
+        def test_nftables(lab_running):
+            assert not lab_running
+        """
+    )
+    told = project.run_pytest("-vv").stdout.str()
+    assert "[0:0] -A KUBE-POSTROUTING" in told
+    assert "type filter hook" in told
+    assert "that no packet came to" not in told
+    folded = project.run_pytest().stdout.str()
+    assert "type filter hook" not in folded
+    assert re.search(r"# node: ipv4\n\d+ lines \(-vv shows them\)\n", folded)
 
 
 FAILS = """
@@ -50,34 +76,37 @@ FAILS = """
 """
 
 
-@pytest.mark.lab_kernel
-def test_keep_leaves_the_failing_lab_until_enter(project, start):
+@pytest.mark.lab_needs_root
+@pytest.mark.parametrize("workers", [(), ("-n1",)], ids=["alone", "xdist"])
+def test_a_failing_test_s_lab_can_be_kept(project, own_run, workers):
     project.makepyfile(FAILS)
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(project.command("--lab-keep", start=start), cwd=project.path, **pipes) as pytest_:
-        signal.alarm(60)  # the test ends here if the words never come
-        lines = []
-        while not lines or "press Enter" not in lines[-1]:
-            lines.append(pytest_.stdout.readline())
-            assert lines[-1], lines
-        (title,) = (line for line in lines if "stands" in line)
-        assert "::test_fails" in title
-        ways = {words[0]: words[1:] for line in lines if (words := line.split())[1:2] == ["nsenter"]}
-        assert list(ways) == ["client", "node", "server"]
-        assert ("--user=" in " ".join(ways["node"])) == bool(start)
-        inside = subprocess.check_output([*ways["node"], "cat", "/proc/net/dev"], text=True)
-        assert "client:" in inside
-        assert "server:" in inside
-        pytest_.communicate("\n")
-        signal.alarm(0)
-    assert pytest_.returncode == pytest.ExitCode.TESTS_FAILED
+    result = project.run_pytest("--lab-keep", *workers, start=("env",))
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*- lab: kept -*",
+            "*= labs that stay (`lab status`) =*",
+            "*::test_fails: test-fails: `lab shell --lab test-fails client|node|server`, and in the end `lab down *",
+        ]
+    )
+    assert "lab: kept" not in project.run_pytest("--lab-keep", "-ktest_fine").stdout.str()
+    [kept] = record.labs()
+    assert (kept.name, kept.owner is not None) == ("test-fails", True)
+    assert "test-fails: topology kube-proxy, since" in lab_command("status").stdout
+    rules = lab_command("exec", "node", "--", "iptables-nft-save").stdout
+    assert "-A KUBE-SVC-" in rules
+    assert "does not answer" in lab_command("endpoints", "list").stderr
+    project.run_pytest("--lab-keep", start=("env",))
+    assert {lab.name for lab in record.labs()} == {"test-fails", "test-fails-2"}
+    assert lab_command("down", "--all").returncode == 0
+    assert list(own_run.iterdir()) == []
 
 
-@pytest.mark.lab_kernel
-def test_keep_waits_for_nothing_where_nothing_failed(project):
-    project.makepyfile("def test_fine(lab_running): pass")
-    result = project.run_pytest("--lab-keep", stdin=subprocess.PIPE, timeout=60)
-    result.assert_outcomes(passed=1)
+def test_only_root_can_keep_a_lab(project):
+    project.makepyfile(FAILS)
+    result = project.run_pytest("--lab-keep", start=project.ORDINARY)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --lab-keep: a lab that stays needs root: *--lab-shell-on-failure*"])
 
 
 @pytest.mark.lab_kernel

@@ -105,11 +105,12 @@ def test_wrong_arguments_of_markers_are_usage_errors(project, marker, words):
     ("option", "words"),
     [
         ("--lab-proxy-mode=ipvs", "*invalid choice: 'ipvs'*"),
-        ("--lab-proxy-version=v9.9", "ERROR: 'v9.9' is no version of kube-proxy*"),
-        ("--lab-cluster-cidr=10.0", "ERROR: cluster_cidr: '10.0' is no CIDR*"),
-        ("--lab-masquerade-all=maybe", "ERROR: masquerade_all: must be true or false*"),
+        ("--lab-proxy-version=v9.9", "ERROR: --lab-proxy-version: 'v9.9' is no version of kube-proxy*"),
+        ("--lab-cluster-cidr=10.0", "ERROR: --lab-cluster-cidr: '10.0' is no CIDR*"),
+        ("--lab-masquerade-all=maybe", "ERROR: --lab-masquerade-all: must be true or false*"),
         ("--lab-kube-proxy-config=away.yaml", "ERROR: *away.yaml*: cannot be read: No such file*"),
-        ("--lab-fix=prayer", "ERROR: there is no fix 'prayer'*"),
+        ("--lab-detect-local-mode=nodecidr", "ERROR: --lab-detect-local-mode: *did you mean 'NodeCIDR'*"),
+        ("--lab-fix=prayer", "ERROR: --lab-fix: there is no fix 'prayer'*"),
         ("--lab-kernels-limit=60", "ERROR: --lab-kernels-limit is for guests*"),
     ],
 )

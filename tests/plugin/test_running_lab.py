@@ -121,7 +121,7 @@ def test_what_cannot_be_built_is_told_in_a_line(project):
             "kube-proxi: there is no such file or topology (*kube-proxy*)",
             "*/away.yaml: there is no such file or topology",
             "<inline>:2: hosts.a.forwardin: *(*forwarding*)",
-            "there is no proxy mode 'ipvs' (known: iptables, nftables)",
+            "lab_topology(proxy_mode=...): there is no 'ipvs' (known: iptables, nftables)",
             "no topology: 42 (*)",
             "kube-proxy: there is no Service no/such*",
         ]
