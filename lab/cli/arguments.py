@@ -135,6 +135,23 @@ LabOption = Annotated[
     str | None,
     typer.Option("--lab", metavar="NAME", help="Which lab, where several stand.", autocompletion=complete(lab_names)),
 ]
+NodeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--node",
+        metavar="FILE",
+        help="A node of your own by its rules: what iptables-save or nft printed there, a node.tar of `lab collect`, a"
+        " directory of these; - for stdin. Several are parts of one node.",
+    ),
+]
+ObjectsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--objects",
+        metavar="FILE",
+        help="With --node: what kubectl get services,endpointslices -A -o yaml prints. Else the rules say it.",
+    ),
+]
 HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="A host of the lab.")]
 TopologyArgument = Annotated[
     str, typer.Argument(help="A topology by name or file, - for stdin.", autocompletion=complete(topology_names))

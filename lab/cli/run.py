@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,13 +14,14 @@ from lab.cli.arguments import (
     AllFlag,
     BackendOption,
     CasesArgument,
-    FamilyOption,
     FixOption,
     HtmlOption,
     JsonFlag,
     JunitOption,
     MarkdownOption,
     ModeOption,
+    NodeOption,
+    ObjectsOption,
     RepeatOption,
     ResultsOption,
     ServiceOption,
@@ -56,6 +58,8 @@ if TYPE_CHECKING:
         "lab run beyond-window --fix none --family ipv6",
         "lab run --proxy-mode nftables --json result.json",
         "lab run --topology mine.yaml --service shop/web",
+        "lab run --node iptables-save.txt",
+        "ssh node sudo iptables-save | lab run --node -",
         "lab run --all --no-timeline",
         "lab run beyond-window --repeat 1000 --no-timeline",
     )
@@ -76,11 +80,13 @@ def run(
             autocompletion=complete(topology_names),
         ),
     ] = None,
+    node: NodeOption = None,
+    objects: ObjectsOption = None,
     service: ServiceOption = None,
     proxy_mode: ModeOption = None,
     proxy_version: VersionOption = None,
     backend: BackendOption = None,
-    family: FamilyOption = Family.IPV4,
+    family: Annotated[Family | None, typer.Option("--family", help="The address family.", show_default="ipv4")] = None,
     all_: AllFlag = False,
     slow: SlowFlag = False,
     repeat: RepeatOption = 1,
@@ -102,15 +108,23 @@ def run(
     """Break real connections on purpose, each in a lab of its own, and judge what this kernel makes of it."""
     from lab import cases as catalogue
     from lab import fixes
+    from lab.cli.node import own_node
     from lab.cli.report_files import Outputs
     from lab.results.history import remember
     from lab.topology.reader import load
     from lab.trial import batch
 
+    place = None if topology is None else load(topology)
+    notes: tuple[str, ...] = ()
+    if node or objects:
+        own = own_node(node, objects, topology, proxy_mode, proxy_version, settings, service=service, backend=backend)
+        place, service, notes, backend = own.topology, own.service, own.notes, None
+        family = family or own.families[0]
+    family = family or Family.IPV4
     selection = batch.select(
         chosen_cases(cases, all_=all_, slow=slow),
         chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES),
-        None if topology is None else load(topology),
+        place,
         family,
         (proxy_mode, proxy_version, backend),
         service,
@@ -122,7 +136,7 @@ def run(
     outputs = Outputs(json=json, html=html, junit=junit, md=md)
     for remark in selection.remarks:
         print(f"lab: {remark}", file=sys.stderr)
-    report = _run(selection.settings, family, repeat)
+    report = replace(_run(selection.settings, family, repeat), notes=notes)
     if trouble := remember(report):
         print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
     written = outputs.write(report)
@@ -172,7 +186,7 @@ def _print_report(report: Report, *, timeline: bool) -> None:
     draw(screen, partial(terminal.tables, report.tallies))
     for line in table.lines(matrix):
         screen.print(line, soft_wrap=True)
-    for words in advice() if first is not None else ():  # it is about nodes that were judged
+    for words in advice() if first is not None and not first.trial.given else ():  # it is about the lab's nodes
         screen.print(words, soft_wrap=True)
 
 

@@ -96,7 +96,7 @@ def _kind(tally: Tally) -> Kind:
 
 def _complaints(tally: Tally, result: Result) -> Iterator[str]:
     expected, verdict = result.expected, result.verdict
-    if (verdict.judgement, verdict.outcome) != (expected.judgement, expected.outcome):
+    if expected and (verdict.judgement, verdict.outcome) != (expected.judgement, expected.outcome):
         yield f"not as expected: {expected.judgement or 'not judged'}, {expected.outcome}"
     yield from verdict.disagreements
     if tally.runs > 1 and tally.as_expected < tally.runs:

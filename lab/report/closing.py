@@ -27,8 +27,12 @@ def preface(matrix: Matrix) -> Iterator[str]:
             ways.setdefault(way, []).append(column.name)
     for (family, behaviour), kernels in ways.items():
         yield f"Linux {listed(kernels)}, {family}: {behaviour.words}."
-    if places := list(tried(row.trial for row in matrix.rows)):
+    trials = [row.trial for row in matrix.rows]
+    if places := list(tried(one for one in trials if not one.given)):
         yield f"Judged: nodes that the lab made, of {', and of '.join(places)}."
+    if places := list(tried(one for one in trials if one.given)):
+        yield f"Judged: a node with the rules of {', and of '.join(places)}."
+    yield from dict.fromkeys(note for column in matrix.columns if column.report for note in column.report.notes)
 
 
 def remarks(matrix: Matrix) -> Iterator[Remark]:
@@ -74,11 +78,16 @@ def _last_words(matrix: Matrix) -> Remark:
     whose = "their" if len(reports) > 1 else "this"
     tallies = [tally for report in reports if report for tally in report.tallies]
     had = list(filter(_was_had, tallies))
+    given = bool(had) and all(tally.trial.given for tally in had)
     good = sum(tally.good for tally in had)
     without = sum(report is None for report in reports)
     idle = sum(report is not None and not any(map(_was_had, report.tallies)) for report in reports)
     parts = []
-    if good < len(had):
+    if given:
+        sound = "one contradicts itself" if len(had) - good == 1 else f"{len(had) - good} contradict themselves"
+        found = f"{len(had)} trials, judged by what came of them: nothing is expected of rules that are not the lab's"
+        parts.append(f"{found}{f'; {sound} or did not come to an end' if good < len(had) else ''}")
+    elif good < len(had):
         parts.append(f"{len(had) - good} of {len(had)} trials did not give what {whose} kernel is expected to give")
     elif had:
         parts.append(f"{good} of {good} trials gave what {whose} kernel is expected to give")

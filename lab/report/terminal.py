@@ -133,8 +133,8 @@ def _cell(tally: Tally | None, word: str | None = None) -> Text:
         elif _word(tally) not in ("-", word):
             text.append(f"\n{_word(tally)}", _QUIET)
         if not result.as_expected:
-            expected = result.expected
-            text.append(f"\nNOT AS EXPECTED: {expected.judgement or 'not judged'}, {expected.outcome}", _OOPS)
+            if expected := result.expected:
+                text.append(f"\nNOT AS EXPECTED: {expected.judgement or 'not judged'}, {expected.outcome}", _OOPS)
             for disagreement in result.verdict.disagreements:
                 text.append(f"\n{disagreement}", _OOPS)
     if tally.failure:

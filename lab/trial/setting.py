@@ -61,7 +61,13 @@ class Setting:
             self.service,
             self.said,
             release.known,
+            node.given.name if node.given else "",
         )
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the node has a real one's rules, of which nothing is expected."""
+        return self._node.given is not None
 
     @cached_property
     def _node(self) -> Host:
