@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from lab.kubeproxy.said import Settings
     from lab.trial.own_node import OwnNode
-    from lab.vocabulary import Backend, ProxyMode
+    from lab.vocabulary import Backend, Family, ProxyMode
 
 
 def own_node(
@@ -25,6 +25,7 @@ def own_node(
     settings: Settings,
     *,
     service: str | None,
+    family: Family | None,
     backend: Backend | None,
 ) -> OwnNode:
     """Return the node that --node and --objects speak of.
@@ -50,4 +51,4 @@ def own_node(
         bundle = read(sources, objects or ())
         userns.ensure()
         step("trying which of its rules this kernel loads")
-        return own.own_node(bundle, service=service, backend=backend)
+        return own.own_node(bundle, service=service, family=family, backend=backend)

@@ -113,17 +113,28 @@ def run(
     from lab.results.history import remember
     from lab.topology.reader import load
     from lab.trial import batch
+    from lab.trial.fix_file import find_fix
 
     place = None if topology is None else load(topology)
     notes: tuple[str, ...] = ()
     if node or objects:
-        own = own_node(node, objects, topology, proxy_mode, proxy_version, settings, service=service, backend=backend)
+        own = own_node(
+            node,
+            objects,
+            topology,
+            proxy_mode,
+            proxy_version,
+            settings,
+            service=service,
+            family=family,
+            backend=backend,
+        )
         place, service, notes, backend = own.topology, own.service, own.notes, None
         family = family or own.families[0]
     family = family or Family.IPV4
     selection = batch.select(
         chosen_cases(cases, all_=all_, slow=slow),
-        chosen(fix, fixes.find, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES),
+        chosen(fix, find_fix, fixes.FIXES.values() if all_ else fixes.DEFAULT_FIXES),
         place,
         family,
         (proxy_mode, proxy_version, backend),

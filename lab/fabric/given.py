@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lab.topology.node_change import NodeChange
 
 _COUNTERS: Final = re.compile(r"^\[\d+:\d+\] (?=-)|(?<= )\[\d+:\d+\]$", re.MULTILINE)
-_ACCOUNT: Final = re.compile(r"--nfacct-name (\S+)")
+_ACCOUNT: Final = re.compile(r"-m nfacct --nfacct-name +(\S+) ")  # iptables-save prints two blanks there
 _OPTION: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(?<= )(-m \S+|-[jg] \S+|--match-set \S+|--?[a-z][\w-]*)')
 _REFUSED: Final = re.compile(r"line (\d+): RULE_\w+ failed \(([^)]+)\)|line:? (\d+)")
 _SAID: Final = re.compile(r": ([^:\n]+(?:: ?[^\n]+)?)\n+Error occurred at line: (\d+)")
@@ -71,9 +71,10 @@ class GivenNode:
         change: NodeChange,
     ) -> None:
         self._node, self._given = node, given
-        self._families, self._additions, self._script = families, additions, change.script
+        self._families, self._additions, self._change = families, additions, change
         load_conntrack(node.nft)
         _set_sysctls(node, {**given.sysctls, **change.sysctls})
+        make_accounts(node.namespace, (one.text for one in given.texts if one.mode is ProxyMode.IPTABLES))
         self._under_way = [
             (text, node.xtables.start_restore(_version(text), without_counters(text.text), unused=True))
             for text in given.texts
@@ -98,8 +99,7 @@ class GivenNode:
         for family, added in zip(self._families, self._additions, strict=True):
             if added:
                 self._add(family, added)
-        if self._script:
-            self._node.run("sh", "-c", self._script)
+        run_change(self._node, self._change, self._families)
 
     def _add(self, family: Family, added: str) -> None:
         if self._node.host.proxy_mode is ProxyMode.NFTABLES:
@@ -152,6 +152,25 @@ def _set_sysctls(node: RunningHost, wanted: dict[str, str]) -> None:
                 raise MissingError(f"the kernel has no {key}", "modprobe nf_conntrack") from error
 
 
+def run_change(node: RunningHost, change: NodeChange, families: Sequence[Family]) -> None:
+    """Load the rules of a fix that are somebody's own, and run its script: what comes last on any node.
+
+    :raises InputError: the rules were refused, or the script failed.
+    """
+    for text in change.texts:
+        if text.mode is ProxyMode.NFTABLES:
+            _load_nft(node.nft, text)
+        for family in families if text.mode is ProxyMode.IPTABLES else ():
+            if text.family in (None, family):
+                try:
+                    node.xtables.start_restore(family.version, text.text).finish()
+                except ProgramError as error:
+                    raise _refused(text, error) from error
+        node.rules.append(text.text)
+    if change.script:
+        node.run("sh", "-c", change.script)
+
+
 def _load_nft(nft: Nft, text: GivenText) -> None:
     try:
         if text.is_json:
@@ -171,19 +190,22 @@ def _refused(text: GivenText, error: LabError) -> InputError:
 # --- what can be loaded --------------------------------------------------------------------------------------
 
 
-def loadable(given: GivenRules) -> tuple[GivenRules, tuple[LeftOut, ...]]:
-    """Return a node's rules without those that cannot be loaded here, and what these are.
+def loadable(given: GivenRules) -> tuple[GivenRules, tuple[LeftOut | str, ...]]:
+    """Return a node's rules without those that cannot be loaded here, and what these are; or else, in sentences, why.
 
-    Counters that rules name (nfacct) are made beforehand, so these rules are among what can be loaded.
+    A rule that counts by a name (nfacct) does what it does without counting, and is loaded so where the kernel has no
+    such counters.
 
     :raises InputError: so many are refused that it can be no dump.
     :raises MissingError: a program is not installed.
     """
     texts: list[GivenText] = []
-    gone: list[LeftOut] = []
+    gone: list[LeftOut | str] = []
     for text in given.texts:
         if text.mode is ProxyMode.IPTABLES:
-            kept, left = _loadable_iptables(text)
+            counted, note = _countable(text)
+            kept, left = _loadable_iptables(counted)
+            gone += note
         elif text.is_json:
             kept, left = text, []
         else:
@@ -191,6 +213,20 @@ def loadable(given: GivenRules) -> tuple[GivenRules, tuple[LeftOut, ...]]:
         texts.append(kept)
         gone += left
     return replace(given, texts=tuple(texts)), tuple(gone)
+
+
+def _countable(text: GivenText) -> tuple[GivenText, list[str]]:
+    """Return rules that count by what this kernel has."""
+    names = list(dict.fromkeys(_ACCOUNT.findall(text.text)))
+    if not names:
+        return text, []
+    try:
+        with closing(Namespace.create()) as namespace:
+            nfacct.create(namespace, names[0])
+    except MissingError as error:
+        note = f"{text.source}: rules that count by nfacct are loaded without it: {error}"
+        return replace(text, text=_ACCOUNT.sub("", text.text)), [note]
+    return text, []
 
 
 def _loadable_iptables(text: GivenText) -> tuple[GivenText, list[LeftOut]]:
@@ -268,7 +304,7 @@ def _only(lines: Sequence[str], samples: Iterable[int]) -> str:
 def _try(text: GivenText, part: str) -> str:
     """Load something where nobody uses it, and return what the program says; empty where it takes it."""
     with closing(Namespace.create()) as namespace, closing(Xtables(namespace, text.backend)) as xtables:
-        make_accounts(namespace, part)
+        make_accounts(namespace, (part,))
         try:
             xtables.start_restore(_version(text), without_counters(part)).finish()
         except ProgramError as error:
@@ -276,13 +312,10 @@ def _try(text: GivenText, part: str) -> str:
     return ""
 
 
-def make_accounts(namespace: Namespace, text: str) -> None:
-    """Make the counters that rules name, where the kernel has such."""
-    try:
-        for name in dict.fromkeys(_ACCOUNT.findall(text)):
-            nfacct.create(namespace, name)
-    except MissingError:
-        pass  # their rules are refused then, and left out
+def make_accounts(namespace: Namespace, texts: Iterable[str]) -> None:
+    """Make the counters that rules name, which both families share."""
+    for name in dict.fromkeys(name for text in texts for name in _ACCOUNT.findall(text)):
+        nfacct.create(namespace, name)
 
 
 def _words(error: str) -> str:

@@ -9,6 +9,7 @@ do.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from lab.errors import InputError, nearest
 from lab.kubernetes.objects import EndpointSlice, Service
+from lab.node.facts import Facts
 from lab.node.places import CLIENT, NETWORK, NODE, Places
 from lab.node.services import Endpoint, Frontend, endpoints, frontends, node_ports
 from lab.topology.given import GivenRules, GivenText
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from lab.node.bundle import Bundle
     from lab.rules.dump import Dump
+    from lab.topology.model import IPAddress
 
 _FEW: Final = 8  # endpoints of the Service that is taken unless one is named
 
@@ -56,18 +59,29 @@ class _Port:
 
 
 def derive(
-    bundle: Bundle, dumps: Mapping[Family, Dump], *, service: str | None = None, backend: Backend | None = None
+    bundle: Bundle,
+    dumps: Mapping[Family, Dump],
+    *,
+    service: str | None = None,
+    family: Family | None = None,
+    backend: Backend | None = None,
 ) -> Derived:
     """Make the topology of a node.
 
     :param dumps: what of its rules is kube-proxy's, for each family that there is.
     :param service: which Service, as ``[NAMESPACE/]NAME[:PORT]``; None for the first by TCP that has few endpoints.
+    :param family: by which it has to be asked; None for whichever there is.
     :param backend: which iptables programs load the rules; None for those by which they were saved, else nft.
     :raises InputError: the rules are for no Service that can be asked.
     """
-    ports = _chosen(dumps, service)
-    places = Places(bundle, {port.family: [end.address for one in ports if one.family is port.family for end in one.endpoints] for port in ports})
-    families = tuple(dict.fromkeys(port.family for port in ports))
+    if family is not None and family not in dumps:
+        raise InputError(
+            f"these rules are not of {family}", cure=f"give --family {next(iter(dumps))}, or the others as well"
+        )
+    ports = _chosen(dumps, service, family)
+    addresses = _addresses(ports)
+    facts = Facts(bundle, (one for some in addresses.values() for one in some))
+    places = Places(facts, addresses)
     asked = ports[0].frontend
     mode = next(iter(dumps.values())).mode
     given = _given(bundle, backend)
@@ -77,7 +91,7 @@ def derive(
         forwarding=True,
         proxy_mode=mode,
         backend=next((text.backend for text in given.texts if text.mode is ProxyMode.IPTABLES), Backend.NFT),
-        cluster_cidrs=tuple(places.cluster_cidrs.values()),
+        cluster_cidrs=tuple(cidr for family in addresses if (cidr := facts.cluster_cidr(family))),
         given=given,
     )
     hosts = (
@@ -94,17 +108,17 @@ def derive(
         endpoint_slices=tuple(_slices(ports)),
         description=f"The node of {given.name}: a client pod, and the endpoints of {asked.name}.",
     )
-    return Derived(topology, asked.name, families, (*_said(bundle, ports, service), *places.notes))
+    return Derived(topology, asked.name, tuple(addresses), (*_said(bundle, ports, service), *places.notes))
 
 
 # --- which Service -----------------------------------------------------------------------------------------
 
 
-def _chosen(dumps: Mapping[Family, Dump], service: str | None) -> list[_Port]:
+def _chosen(dumps: Mapping[Family, Dump], service: str | None, asked: Family | None) -> list[_Port]:
     """Return the ports of the Service that is asked, the one asked first."""
     by_family = {family: list(frontends(dump)) for family, dump in dumps.items()}
-    every = [one for found in by_family.values() for one in found]
-    key, port = _named(every, service) if service else _usual(dumps, by_family)
+    every = [one for family, found in by_family.items() for one in found if asked in (None, family)]
+    key, port = _named(every, service) if service else _usual(dumps, every)
     found = []
     for family, dump in dumps.items():
         numbers = node_ports(dump)
@@ -134,20 +148,26 @@ def _named(every: Iterable[Frontend], service: str) -> tuple[str, str | None]:
     return keys[0], name if port else None
 
 
-def _usual(dumps: Mapping[Family, Dump], by_family: Mapping[Family, list[Frontend]]) -> tuple[str, str | None]:
+def _usual(dumps: Mapping[Family, Dump], every: Sequence[Frontend]) -> tuple[str, str | None]:
     """Return a Service by TCP in as many families as can be, with few endpoints; of several the first by name."""
-    ranked = []
-    for one in (one for found in by_family.values() for one in found if one.protocol == "tcp"):
-        ranked.append((-sum(any(one.name == other.name for other in found) for found in by_family.values()), one))
-    ranked.sort(key=lambda pair: (pair[0], pair[1].service == "default/kubernetes", pair[1].name))
+    families = Counter(one.name for one in every if one.protocol == "tcp")
+    by_tcp = [one for one in every if one.protocol == "tcp"]
+    by_tcp.sort(key=lambda one: (-families[one.name], one.service == "default/kubernetes", one.name))
     for most in (_FEW, None):
-        for _, one in ranked:
+        for one in by_tcp:
             count = len(endpoints(dumps[Family.of(ip_address(one.address))], one))
             if count and (most is None or count <= most):
                 return one.service, one.port_name
     raise InputError(
         "these rules are for no Service by TCP with an endpoint", cure="give all that the node has, of kube-proxy too"
     )
+
+
+def _addresses(ports: Sequence[_Port]) -> dict[Family, list[IPAddress]]:
+    found: dict[Family, dict[IPAddress, None]] = {}
+    for port in ports:
+        found.setdefault(port.family, {}).update(dict.fromkeys(ip_address(one.address) for one in port.endpoints))
+    return {family: list(its) for family, its in found.items() if its}
 
 
 def _said(bundle: Bundle, ports: Sequence[_Port], service: str | None) -> Iterable[str]:

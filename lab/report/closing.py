@@ -6,7 +6,7 @@ A report is a matrix of one kernel, and told by the same sentences.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lab.report.affected import Remark, answers, listed, regression
 from lab.report.tone import Tone
@@ -78,19 +78,18 @@ def _last_words(matrix: Matrix) -> Remark:
     whose = "their" if len(reports) > 1 else "this"
     tallies = [tally for report in reports if report for tally in report.tallies]
     had = list(filter(_was_had, tallies))
-    given = bool(had) and all(tally.trial.given for tally in had)
-    good = sum(tally.good for tally in had)
+    unknown = [tally for tally in had if tally.sample is not None and tally.sample.expected is None]
+    known = [tally for tally in had if tally not in unknown]
     without = sum(report is None for report in reports)
     idle = sum(report is not None and not any(map(_was_had, report.tallies)) for report in reports)
     parts = []
-    if given:
-        sound = "one contradicts itself" if len(had) - good == 1 else f"{len(had) - good} contradict themselves"
-        found = f"{len(had)} trials, judged by what came of them: nothing is expected of rules that are not the lab's"
-        parts.append(f"{found}{f'; {sound} or did not come to an end' if good < len(had) else ''}")
-    elif good < len(had):
-        parts.append(f"{len(had) - good} of {len(had)} trials did not give what {whose} kernel is expected to give")
-    elif had:
-        parts.append(f"{good} of {good} trials gave what {whose} kernel is expected to give")
+    wrong = sum(not tally.good for tally in known)
+    if wrong:
+        parts.append(f"{wrong} of {len(known)} trials did not give what {whose} kernel is expected to give")
+    elif known:
+        parts.append(f"{len(known)} of {len(known)} trials gave what {whose} kernel is expected to give")
+    if unknown:
+        parts.append(_of_unknown(unknown))
     if without:
         parts.append(f"{without} of {len(reports)} kernels gave no results")
     if idle and len(reports) == 1:
@@ -98,6 +97,14 @@ def _last_words(matrix: Matrix) -> Remark:
     elif idle:
         parts.append(f"NOTHING WAS TRIED on {idle} of {len(reports)} kernels: they lack what it takes")
     return Remark(f"{', and '.join(parts)}.", Tone.FINE if matrix.good and not idle else Tone.HARMFUL)
+
+
+def _of_unknown(tallies: Sequence[Tally]) -> str:
+    """Tell of trials of which nothing is expected: each was judged by what came of it."""
+    count = f"{len(tallies)} {'trial was' if len(tallies) == 1 else 'trials were'} judged by what came of them alone"
+    wrong = sum(not tally.good for tally in tallies)
+    doubt = f", and of {wrong} the witnesses disagree or the end was not reached" if wrong else ""
+    return f"{count}, for rules that are not the lab's{doubt}"
 
 
 def _was_had(tally: Tally) -> bool:

@@ -21,27 +21,33 @@ def node(trial: Trial) -> str:
 
 
 def topology(trial: Trial) -> str:
-    """Return the topology's name, with the Service that was asked where the trial names it."""
+    """Return the topology's name, with the Service that was asked where it is named; of a real node that alone."""
+    if trial.given:
+        return f"Service {trial.service}"
     return f"{trial.topology}, Service {trial.service}" if trial.service else trial.topology
+
+
+def _kind(trial: Trial) -> str:
+    return "" if trial.given else "topology "
 
 
 def place(trial: Trial) -> str:
     """Return node, topology and Service: all that two trials of one case and fix may differ in."""
-    return f"{node(trial).removesuffix(')')}, topology {topology(trial)})"
+    return f"{node(trial).removesuffix(')')}, {_kind(trial)}{topology(trial)})"
 
 
 def tried(trials: Iterable[Trial]) -> Iterator[str]:
     """Report where trials were tried, a line for each kind of node; cases are named where places differ."""
     cases: dict[str, dict[str, dict[str, None]]] = {}
     for trial in trials:
-        cases.setdefault(node(trial), {}).setdefault(topology(trial), {})[trial.case] = None
+        cases.setdefault(f"{node(trial)}, {_kind(trial)}", {}).setdefault(topology(trial), {})[trial.case] = None
     for index, (words, its) in enumerate(cases.items()):
         sizes = Counter({name: len(names) for name, names in its.items()})
         parts = [
             name + (f" for {', '.join(its[name])}" if index or number else "")
             for number, (name, _size) in enumerate(sizes.most_common())
         ]
-        yield f"{words}, topology {'; '.join(parts)}"
+        yield f"{words}{'; '.join(parts)}"
 
 
 def names(trials: Iterable[Trial]) -> dict[Trial, str]:

@@ -18,7 +18,7 @@ class GivenText:
     :param text: for ``iptables-restore``, ``nft -f``, or what ``nft -j list ruleset`` printed. A line that is left out
         is empty, so that the others keep their numbers.
     :param mode: which of them loads it: iptables mode for the first, nftables mode for the others.
-    :param family: of iptables' rules; None for nft's.
+    :param family: of iptables' rules; None for nft's, and for rules that either family may have.
     :param backend: of iptables' rules: that of the program which loads it here.
     """
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final
 from lab.errors import InputError
 from lab.fabric.given import loadable
 from lab.node.derive import derive
+from lab.node.places import NODE
 from lab.rules import json_dump, read_dump
+from lab.rules.scratch import listed
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -36,26 +38,27 @@ class OwnNode:
     notes: tuple[str, ...]
 
 
-def own_node(bundle: Bundle, *, service: str | None = None, backend: Backend | None = None) -> OwnNode:
+def own_node(
+    bundle: Bundle, *, service: str | None = None, family: Family | None = None, backend: Backend | None = None
+) -> OwnNode:
     """Make a node that was collected ready for trials.
 
     :param service: which Service is asked, as ``[NAMESPACE/]NAME[:PORT]``; None for one that will do.
+    :param family: by which it has to be asked; None for whichever there is.
     :param backend: which iptables programs load its rules; None for those by which they were saved.
     :raises InputError: its rules are none of kube-proxy's, or cannot be loaded at all.
     :raises MissingError: a program is not installed.
     """
     dumps = _of_kube_proxy(bundle)
-    derived = derive(bundle, dumps, service=service, backend=backend)
-    hosts, left = [], []
-    for host in derived.topology.hosts:
-        if host.given is not None:
-            given, gone = loadable(host.given)
-            left += [str(one) for one in gone]
-            host = replace(host, given=given)
-        hosts.append(host)
+    derived = derive(bundle, dumps, service=service, family=family, backend=backend)
+    node = derived.topology.host(NODE)
+    assert node.given is not None
+    given, gone = loadable(node.given)
+    left = map(str, gone)
+    hosts = tuple(replace(host, given=given) if host is node else host for host in derived.topology.hosts)
     partial = (f"{one.source}: {one.partial}" for one in bundle.rules if one.partial)
     notes = (*bundle.notes, *partial, *derived.notes, *left)
-    return OwnNode(replace(derived.topology, hosts=tuple(hosts)), derived.service, derived.families, notes)
+    return OwnNode(replace(derived.topology, hosts=hosts), derived.service, derived.families, notes)
 
 
 def _of_kube_proxy(bundle: Bundle) -> dict[Family, Dump]:
@@ -86,5 +89,7 @@ def _families(saved: Saved) -> Iterator[Family]:
 
 def _read(saved: Saved, family: Family) -> Dump:
     if saved.is_json:
-        return json_dump.read(saved.text, saved.source, family)
+        found = json_dump.read(saved.text, saved.source, family)
+        listing = listed(found.objects, family)
+        return replace(read_dump.read(listing, saved.source, family), others=found.others, notes=found.notes)
     return read_dump.read(saved.text, saved.source, family)
