@@ -85,6 +85,7 @@ class Comparison:
     :param chosen: the release was chosen by what fits, so that all that do are known.
     :param nearest: the release that leaves the fewest, where none fits.
     :param left: how many it leaves.
+    :param partial: only a part of the node's rules was there to be compared.
     """
 
     differences: tuple[Difference, ...]
@@ -95,6 +96,7 @@ class Comparison:
     nearest: str | None = None
     left: int = 0
     chosen: bool = False
+    partial: bool = False
 
     @property
     def same(self) -> bool:
@@ -304,7 +306,7 @@ def _plainly_equal(ours: Container | None, theirs: Container | None) -> bool:
 
 
 def _pairs(place: Place, wanted: list[Item], given: list[Item]) -> Iterator[Pair]:
-    missing, extra = _beyond(wanted, given), _beyond(given, wanted)
+    missing, extra = beyond(wanted, given), beyond(given, wanted)
     likes: dict[Hashable, list[Item]] = {}
     for item in extra:
         for likeness in item.likenesses():
@@ -327,7 +329,7 @@ def _pairs(place: Place, wanted: list[Item], given: list[Item]) -> Iterator[Pair
         yield Pair(Kind.MOVED, place, *moved)
 
 
-def _beyond(some: list[Item], others: list[Item]) -> list[Item]:
+def beyond(some: list[Item], others: list[Item]) -> list[Item]:
     """Return the items that have no equal among others, each counted as often as it stands."""
     left = Counter(item.parts for item in others)
     result = []

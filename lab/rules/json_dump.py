@@ -15,6 +15,7 @@ from lab.errors import InputError
 from lab.kubeproxy.nftables import table_of
 from lab.rules import dump
 from lab.rules.nft_dump import ForeignChains
+from lab.rules.pieces import CURE, CUT_OFF
 from lab.vocabulary import Family
 
 #: What is loaded, in that order: elements and rules may jump to any chain. nft 1.0.6 lists sets before chains.
@@ -81,9 +82,9 @@ def _objects(text: str, source: str) -> list[tuple[str, dict[str, Any]]]:
         objects = json.loads("\n".join(lines))["nftables"]
         return [(kind, dict(content)) for one in objects for kind, content in one.items()]
     except json.JSONDecodeError as error:
-        raise InputError(f"no JSON: {error.msg}", source=source, line=error.lineno, cure=dump.CUT_OFF) from None
+        raise InputError(f"no JSON: {error.msg}", source=source, line=error.lineno, cure=CUT_OFF) from None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        raise InputError("JSON, but not nft's", source=source, cure=dump.CURE) from None
+        raise InputError("JSON, but not nft's", source=source, cure=CURE) from None
 
 
 def _in_portions(kind: str, content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

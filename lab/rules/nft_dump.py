@@ -10,7 +10,8 @@ from typing import Final
 
 from lab.errors import InputError
 from lab.kubeproxy.nftables import table_of
-from lab.rules.dump import CURE, CUT_OFF, Container, Dump, Line, is_kube_proxys, no_table, numbered
+from lab.rules.dump import Container, Dump, Line, is_kube_proxys, no_table, numbered
+from lab.rules.pieces import CURE, CUT_OFF
 from lab.vocabulary import Family, ProxyMode
 
 _PROPERTY: Final = re.compile(r"type \S+ hook |policy |comment \"|devices? ")  # what a chain says of itself
