@@ -23,7 +23,7 @@ from lab.rules.expected import expected
 from lab.rules.leftovers import leftover, without_kubelets, without_leftovers, without_waste
 from lab.rules.other_releases import releases
 from lab.rules.partial import completed
-from lab.rules.pieces import CURE
+from lab.rules.pieces import text_of
 from lab.rules.restored import UnknownFormError
 from lab.rules.scratch import RefusedError, listed, saved_uncounted
 from lab.rules.services import only_of, services_in
@@ -51,13 +51,10 @@ def read_text(path: str) -> str:
     """
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError("not a text file", source=path, line=line, cure=CURE) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"cannot be read: {reason}", source=path or repr(path)) from None
+    return text_of(data, path)
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,19 @@ class Other(list[str]):
         self.line, self.after = line, after
 
 
+def text_of(data: bytes, source: str) -> str:
+    """Return what a program printed as text; PowerShell writes UTF-16.
+
+    :raises InputError: it is none, with the line.
+    """
+    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError("not a text file", source=source, line=line, cure=CURE) from None
+
+
 def cut(text: str, source: str) -> tuple[list[Piece], list[Other]]:
     """Return the rules in a text, and what else there is.
 
