@@ -26,6 +26,8 @@ class Saved:
     :param mode: iptables mode for what iptables-save printed, nftables mode for what nft did.
     :param family: of iptables' rules; None for nft, whose tables say it.
     :param backend: of iptables' rules, where the dump tells by which program it was saved.
+    :param numbers: the source's line of each line of the text, where they are not the same: of a part that was made
+        loadable.
     :param partial: in a sentence, what is missing where it is only a part of what the program prints; empty otherwise.
     """
 
@@ -35,6 +37,11 @@ class Saved:
     family: Family | None = None
     backend: Backend | None = None
     partial: str = ""
+    numbers: tuple[int, ...] = field(default=(), repr=False)
+
+    def line(self, number: int) -> int:
+        """Return the source's line of a line of the text, both from 1."""
+        return self.numbers[number - 1] if self.numbers else number
 
     @property
     def is_json(self) -> bool:
@@ -75,6 +82,8 @@ class Bundle:
 
     :param sysctls: keys with slashes, as below ``/proc/sys``.
     :param kernel: what ``uname -r`` printed.
+    :param kernel_config: of the kernel's configuration, by option.
+    :param conntrack: what conntrack counted since the node started, by the names of ``conntrack -S``.
     :param programs: versions by the program's name: ``iptables``, ``nft``, ``kube-proxy``.
     :param command_line: kube-proxy's, word by word.
     :param config: kube-proxy's KubeProxyConfiguration.
@@ -90,6 +99,8 @@ class Bundle:
     interfaces: tuple[Interface, ...] = ()
     routes: tuple[NodeRoute, ...] = ()
     kernel: str = ""
+    kernel_config: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    conntrack: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     programs: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     command_line: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
