@@ -13,6 +13,7 @@ from lab.kubeproxy.nftables import table_of
 from lab.rules.dump import Container, Dump
 from lab.rules.effects import Effect, Judge, Kind, Pair
 from lab.rules.normal import Item, Part, are_even, is_even, items, rules, without_share
+from lab.rules.owners import KUBE_PROXY, UNKNOWN
 from lab.rules.side import Place, bare, service_of
 from lab.vocabulary import Family, ProxyMode
 
@@ -346,6 +347,15 @@ def _without(some: list[Item], left_out: list[Item]) -> list[Item]:
     return [item for item in some if id(item) not in gone]
 
 
+def _whose(found: Dump) -> str:
+    """Return how many rules each owner has, the most first, where any of them is known."""
+    known = {owner: count for owner, count in found.owners.most_common() if owner not in (UNKNOWN, KUBE_PROXY)}
+    said = [f"{count} of {owner}" for owner, count in known.items()]
+    if (unknown := found.owners[UNKNOWN]) and said:
+        said.append(f"{unknown} of unknown origin")
+    return f" ({', '.join(said)})" if said else ""
+
+
 def _left_out(expected: Dump, found: Dump) -> Iterator[str]:
     others = Counter(found.others)
     for family in Family:
@@ -356,6 +366,6 @@ def _left_out(expected: Dump, found: Dump) -> Iterator[str]:
         places = sorted(others)
         shown = ", ".join(places[:8]) + (f" and {len(places) - 8} more" if len(places) > 8 else "")
         count = sum(others.values())
-        yield f"{count} rule{'s' * (count != 1)} of others left out: {shown}."
+        yield f"{count} rule{'s' * (count != 1)} of others left out{_whose(found)}: {shown}."
     for table in sorted({table for table, _ in expected.containers} - found.tables):
         yield f"The dump has no table {table}: not compared."

@@ -63,6 +63,7 @@ class Dump:
     :param tables: those that the dump has at all.
     :param others: how many rules of others there were, by table and chain; among them, by its table, those of
         kube-proxy for the other family.
+    :param owners: how many rules of others there were, by who wrote them.
     :param counts_by_name: whether any rule counts by nfacct.
     :param entered: chains of kube-proxy that rules of others jump to, by table and name.
     :param notes: what has to be known of how it was read, in sentences.
@@ -73,6 +74,7 @@ class Dump:
     tables: frozenset[str]
     containers: dict[tuple[str, str], Container]
     others: Counter[str]
+    owners: Counter[str] = field(default_factory=Counter)
     counts_by_name: bool = False
     entered: frozenset[tuple[str, str]] = frozenset()
     notes: tuple[str, ...] = ()

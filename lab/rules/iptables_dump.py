@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 from lab.errors import InputError
+from lab.rules import owners
 from lab.rules.dump import OF_IPVS, Container, Dump, Line, is_kube_proxys, of_ipvs, target_of
 from lab.rules.frame import incomplete
 from lab.rules.pieces import CURE
@@ -47,6 +48,7 @@ def read(framed: Framed, source: str, family: Family, notes: Sequence[str] = ())
         frozenset(reader.tables),
         reader.containers,
         reader.others,
+        reader.owners,
         counts_by_name="-m nfacct " in framed.text,
         entered=frozenset(reader.entered),
         notes=(*notes, *framed.notes, *filter(None, [incomplete(framed.missing)])),
@@ -64,6 +66,7 @@ class _Reader:
         self.tables: set[str] = set()
         self.containers: dict[tuple[str, str], Container] = {}
         self.others: Counter[str] = Counter()
+        self.owners: Counter[str] = Counter()
         self.entered: set[tuple[str, str]] = set()
         self._source, self._family, self._added = source, family, added
         self._table = ""
@@ -94,6 +97,7 @@ class _Reader:
             target = target_of(rule)
             if chain not in BUILT_IN or not is_kube_proxys(target):
                 self.others[f"{self._table} {chain}"] += 1
+                self.owners[owners.of_rule(chain, rule)] += 1
                 if is_kube_proxys(target):
                     self.entered.add((self._table, target))
                 return

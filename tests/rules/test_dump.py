@@ -43,6 +43,10 @@ def test_others_are_left_out_and_counted():
     assert dump.others == {"nat PREROUTING": 1, "nat DOCKER": 1, "nat CNI-HOSTPORT-MASQ": 1, "raw PREROUTING": 1}
 
 
+def test_rules_of_others_have_their_owners():
+    assert read(NODE, "node", Family.IPV4).owners == {"Docker": 2, "CNI plug-ins": 1, "unknown": 1}
+
+
 def test_a_rule_has_its_line_and_no_counters():
     [rule] = read(NODE, "node", Family.IPV4).containers["nat", "KUBE-SERVICES"].lines
     assert rule == ("-d 10.96.0.1/32 -j KUBE-MARK-MASQ", 13)
