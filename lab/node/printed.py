@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What programs print of a node besides rules, recognised by its lines: sysctls, versions, the kernel's name and log."""
+"""What programs print of a node besides rules, known by its lines: sysctls, versions, the kernel's log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Final
 
 from lab.errors import InputError
 
-_SYSCTL: Final = re.compile(r"(?:/proc/sys/)?((?:net|kernel|fs|vm|user|dev|debug|abi|crypto)[./][^\s=:]+)\s?[=:]\s?(.*)")
+_SYSCTL: Final = re.compile(
+    r"(?:/proc/sys/)?((?:net|kernel|fs|vm|user|dev|debug|abi|crypto)[./][^\s=:]+)\s?[=:]\s?(.*)"
+)
 _SYSCTL_FAILED: Final = re.compile(r"sysctl: .*")
 _UNAME: Final = re.compile(r"Linux (\S+) (\d+\.\d+\S*) .*")
 _IPTABLES: Final = re.compile(r"(ip6?tables) v(\S+)(?: \((\S+)\))?")
@@ -51,7 +53,7 @@ class Printed:
         for number, line in enumerate(lines, first):
             if not any(take(self, line) for take in _TAKING):
                 message = "nothing that is known of a node"
-                cure = "give rules (iptables-save, nft list ruleset), sysctls, ip -j addr, or the node.tar of `lab collect`"
+                cure = "give what iptables-save, nft list ruleset, sysctl or ip -j print, or `lab collect`'s node.tar"
                 raise InputError(message, source=source, line=number, cure=cure)
 
     def _sysctl(self, line: str) -> bool:
@@ -108,11 +110,11 @@ class Printed:
 
 
 _TAKING: Final[tuple[Callable[[Printed, str], bool], ...]] = (
-    Printed._sysctl,  # noqa: SLF001 - its own
-    Printed._kernels,  # noqa: SLF001
-    Printed._version,  # noqa: SLF001
-    Printed._counted,  # noqa: SLF001
-    Printed._logged,  # noqa: SLF001
+    Printed._sysctl,
+    Printed._kernels,
+    Printed._version,
+    Printed._counted,
+    Printed._logged,
 )
 
 

@@ -118,7 +118,9 @@ class _Reader:
             inner = next((one for one in first.get("data", {}).values() if _CONFIGURATION in str(one)), "")
             [first, *more] = manifest.documents(str(inner), f"{name}: config.conf")
         if first.get("kind") != _CONFIGURATION or more:
-            raise InputError("more than kube-proxy's configuration in it", source=name, cure="give it a file of its own")
+            raise InputError(
+                "more than kube-proxy's configuration in it", source=name, cure="give it a file of its own"
+            )
         self._config = first
 
     def bundle(self) -> Bundle:

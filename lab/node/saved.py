@@ -67,7 +67,11 @@ def once(found: Sequence[Saved]) -> tuple[Saved, ...]:
         rest = one if one.is_json else _without(one, tables)
         if any(rest.text == other.text for other in of_nft):
             continue
-        if of_nft and not one.is_json and (shared := _opened(rest) & {name for other in of_nft for name in _opened(other)}):
+        if (
+            of_nft
+            and not one.is_json
+            and (shared := _opened(rest) & {name for other in of_nft for name in _opened(other)})
+        ):
             message = f"a second dump of the table {min(shared)}"
             raise InputError(message, source=one.source, cure="give one of them")
         if rest.is_json or _opened(rest):
@@ -80,7 +84,9 @@ def _same(one: Saved, other: Saved) -> bool:
 
     :raises InputError: another one with the same table has.
     """
-    if one.family is not other.family or None not in (one.backend, other.backend) and one.backend is not other.backend:
+    if one.family is not other.family or (
+        None not in (one.backend, other.backend) and one.backend is not other.backend
+    ):
         return False
     if one.text.lstrip("\n") == other.text.lstrip("\n"):
         return True
@@ -167,7 +173,7 @@ def _declared(piece: Piece, source: str, missing: list[tuple[int, str, list[str]
         return Saved(source, piece.text, ProxyMode.NFTABLES)
     lines = piece.text.split("\n")
     numbers = array("L", range(1, len(lines) + 1))
-    said = []
+    said: list[str] = []
     for place, table, names in reversed(missing):
         if sets := [name for name in names if name[0] == "@"]:
             message = f"a rule of the table {table} asks {sets[0]}, which is not in it"

@@ -90,7 +90,11 @@ def read_node(given: Given, proxy: Proxy) -> Node:
         cure = f"give what 'nft list ruleset' prints, without -j: {error}"
         raise InputError("nft's JSON, but it cannot be loaded here", source=source, cure=cure) from None
     found = read_dump.read(listing, source, family).without_comments()
-    return Node(source, dataclasses.replace(found, others=objects.others, notes=objects.notes), commented=False)
+    return Node(
+        source,
+        dataclasses.replace(found, others=objects.others, owners=objects.owners, notes=objects.notes),
+        commented=False,
+    )
 
 
 def check(proxy: Proxy, text: str, source: str) -> Comparison:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from lab.errors import InputError
 from lab.kubeproxy.nftables import table_of
-from lab.rules import dump
+from lab.rules import dump, owners
 from lab.rules.nft_dump import ForeignChains
 from lab.rules.pieces import CURE, CUT_OFF
 from lab.vocabulary import Family
@@ -28,12 +28,13 @@ class JsonDump:
     """What of a dump is kube-proxy's in one family.
 
     :param objects: to be added in this order, without handles.
-    :param others: as of a dump that is text.
+    :param others: and ``owners``: as of a dump that is text.
     :param notes: as of a dump that is text.
     """
 
     objects: tuple[dict[str, Any], ...]
     others: Counter[str]
+    owners: Counter[str]
     notes: tuple[str, ...]
 
 
@@ -45,7 +46,7 @@ def read(text: str, source: str, family: Family) -> JsonDump:
     """
     wanted = table_of(family)
     found: list[tuple[str, dict[str, Any]]] = []
-    others: Counter[str] = Counter()
+    others, whose = Counter[str](), Counter[str]()
     tables: set[str] = set()
     foreign = ForeignChains(family)
     for kind, content in _objects(text, source):
@@ -54,14 +55,16 @@ def read(text: str, source: str, family: Family) -> JsonDump:
             tables.add(table)
         if table != wanted:
             _foreign(foreign, kind, table, content)
-        others[table] += kind == "rule" and table != wanted
+        if kind == "rule" and table != wanted:
+            others[table] += 1
+            whose[owners.of_nft(table, str(content.get("chain")), str(content.get("comment", "")))] += 1
         if table == wanted and kind in _ORDER:
             content.pop("handle", None)
             found += _in_portions(kind, content)
     if wanted not in tables:
         raise dump.no_table(wanted, source, foreign.names)
     found.sort(key=lambda one: _ORDER.index(one[0]))
-    return JsonDump(tuple({kind: content} for kind, content in found), +others, foreign.left_by_iptables_mode())
+    return JsonDump(tuple({kind: content} for kind, content in found), others, whose, foreign.left_by_iptables_mode())
 
 
 def _foreign(chains: ForeignChains, kind: str, table: str, content: dict[str, Any]) -> None:

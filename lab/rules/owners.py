@@ -42,7 +42,10 @@ _CHAINS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = tuple(
         ("ufw", r"ufw6?-"),  # src/backend_iptables.py
         # src/firewall/core/ipXtables.py, and chains of zones
         ("firewalld", r"(?:PREROUTING|INPUT|FORWARD|OUTPUT|POSTROUTING)_(?:direct|ZONES|IN_ZONES|OUT_ZONES|POLICIES_)"),
-        ("firewalld", r"(?:PRE|POST|IN|FWD[IO]|FWD)_(?:public|trusted|internal|external|home|work|dmz|block|drop)(?:$|_)"),
+        (
+            "firewalld",
+            r"(?:PRE|POST|IN|FWD[IO]|FWD)_(?:public|trusted|internal|external|home|work|dmz|block|drop)(?:$|_)",
+        ),
         ("fail2ban", r"f2b-|fail2ban-"),  # config/action.d/iptables.conf
     )
 )
@@ -56,7 +59,10 @@ _TABLES: Final[tuple[tuple[str, re.Pattern[str]], ...]] = tuple(
         ("Flannel", r"flannel-ipv[46]$"),  # pkg/trafficmngr/nftables
         ("Calico", r"calico$"),  # felix/nftables
         ("netavark (Podman)", r"netavark$"),  # src/firewall/nft.rs
-        ("CNI plug-ins", r"cni_"),  # plugins/meta/portmap/portmap_nftables.go, plugins/main/bridge, pkg/ip/ipmasq_nftables
+        (
+            "CNI plug-ins",
+            r"cni_",
+        ),  # plugins/meta/portmap/portmap_nftables.go, plugins/main/bridge, pkg/ip/ipmasq_nftables
         ("libvirt", r"libvirt_network$"),  # src/network/network_nftables.c
         ("Docker", r"docker-bridges$"),  # daemon/libnetwork/drivers/bridge/internal/nftabler
         ("fail2ban", r"f2b-"),  # config/action.d/nftables.conf
@@ -76,7 +82,7 @@ _COMMENTS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = tuple(
         (KUBELET, r"kubernetes firewall|block incoming localnet connections"),
     )
 )
-_COMMENT: Final = re.compile(r'(?:--comment|\bcomment) (?:"((?:[^"\\]|\\.)*)"|(\S+))')
+_COMMENT: Final = re.compile(r'(?:--comment|(?<!-m )\bcomment) (?:"((?:[^"\\]|\\.)*)"|(\S+))')
 
 
 def of_chain(name: str) -> str:

@@ -25,7 +25,9 @@ _TITLE: Final = re.compile(r"# .*kube-proxy (ipv[46])$")  # what `lab rules` wri
 _INCOMPLETE: Final = re.compile(r"# (Warning: ip6?tables-legacy tables present.*|Table `.*' is incompatible, .*)")
 _ROOTS: Final = re.compile(r"# ((?:sudo |/\S*/)?ip6?tables.*)")  # a prompt, too
 _QUOTED: Final = re.compile(r"^(?:> ?)+")
-_PROMPT: Final = re.compile(r"(?:\([^()]*\) ?)?(?:\[[^\[\]]*\]|[\w.@:~/-]+(?: [\w.@:~/-]+)?)? ?[#$%❯➜](?: (?P<command>.*))?")
+_PROMPT: Final = re.compile(
+    r"(?:\([^()]*\) ?)?(?:\[[^\[\]]*\]|[\w.@:~/-]+(?: [\w.@:~/-]+)?)? ?[#$%](?: (?P<command>.*))?"
+)
 _NOISE: Final = re.compile(
     r"(?i:warning:).*|```.*|--|logout|exit|Connection to .* closed\.?|Last login: .*|\[sudo\] password for .*"
     r"|Defaulted container .*|Creating debugging pod .*|If you don't see a command prompt.*|Starting pod/.*"
@@ -102,7 +104,7 @@ def cut(text: str, source: str) -> tuple[list[Piece], list[Other]]:
     """Return the rules in a text, and what else there is.
 
     :param source: what to call it in errors.
-    :raises InputError: with the line, where something stands in the midst of rules, or it is the listing of iptables -L.
+    :raises InputError: with the line, where something stands in the midst of rules, or it is what iptables -L prints.
     """
     if (place := text.find("\0")) >= 0:
         line = text.count("\n", 0, place) + 1

@@ -158,7 +158,7 @@ HOSTILE = {
     "binary": ([(member("a"), bytes(range(128, 256)))], "not a text file"),
     "deep JSON": ([(member("a"), b"[" * 100_000)], "JSON, but none of ip"),
     "deep nft": ([(member("a"), b'{"nftables": ' + b"[" * 100_000)], "nested too deep|no JSON"),
-    "deep YAML": ([(member("a"), b"kind: List\nitems: " + b"[" * 1000)], "nested deeper"),
+    "deep YAML": ([(member("a"), b"kind: List\nitems: " + b"[" * 1000)], "nesting depth|nested deeper"),
 }
 
 
@@ -185,7 +185,7 @@ def test_a_gzip_that_grows_without_bound(tmp_path, monkeypatch):
     monkeypatch.setattr("lab.node.sources.MAX_BYTES", 1 << 20)
     path = tmp_path / "bomb"
     path.write_bytes(gzip.compress(bytes(64 << 20)))
-    with pytest.raises(InputError, match="more than 1 MiB|more than 0 MiB"):
+    with pytest.raises(InputError, match=r"more than \d MiB"):
         read([str(path)])
     assert MAX_BYTES == 256 << 20
 

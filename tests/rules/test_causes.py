@@ -11,12 +11,12 @@ import pytest
 from lab.kubeproxy.releases import NEWEST, OLDEST, find_release
 from lab.kubeproxy.said import NOTHING_SAID, from_words
 from lab.rules.check import check, compared, fitted, read_node
-from lab.rules.read_dump import given
 from lab.rules.effects import Effect
 from lab.rules.expected import expected
 from lab.rules.other_releases import place_of, releases, span
 from lab.rules.other_settings import settings
 from lab.rules.output import conclusion
+from lab.rules.read_dump import given
 from lab.rules.scratch import saved_uncounted
 from lab.rules.side import Side
 from lab.rules.source import Choice

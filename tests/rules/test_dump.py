@@ -110,7 +110,12 @@ PARTS = {
     "grep": (f"{SVC}\n-A KUBE-SVC-A -j KUBE-SEP-A\n", "2 lines outside of any table, as grep picks them out", 1, "nat"),
     "grep in filter": ("-A KUBE-FORWARD -j ACCEPT\n", "1 line outside of any table", 1, "filter"),
     "no table": (f"*filter\nCOMMIT\n{SVC}\n", "1 line outside of any table", 3, "nat"),
-    "no declaration": (f"*nat\n{SVC}\nCOMMIT\n", "nat KUBE-SERVICES and nat KUBE-SVC-A are used and not declared", 2, "nat"),
+    "no declaration": (
+        f"*nat\n{SVC}\nCOMMIT\n",
+        "nat KUBE-SERVICES and nat KUBE-SVC-A are used and not declared",
+        2,
+        "nat",
+    ),
     "no commit": (f"*nat\n:KUBE-SVC-A - [0:0]\n{SVC}\n", "the table nat has no end", 3, "nat"),
     "no commit before": (f"*nat\n{SVC}\n*filter\nCOMMIT\n", "the table nat has no end", 2, "nat"),
     "cut within a line": (f"*nat\n{SVC}\n-A KUBE-SVC-A -j KU", "line 3 is cut off", 2, "nat"),
@@ -127,6 +132,7 @@ def test_a_part_of_a_dump_is_taken_and_said_to_be_one(text, words, line, table):
     assert [one.number for one in dump.containers[table, chain].lines] == [line]
 
 
+LEGACY = "Warning: iptables-legacy tables present, use iptables-legacy-save to see them"
 PASTED = """\
 Last login: Mon Mar  2 10:00:00 2026 from 192.0.2.1
 root@worker-1:~# iptables-save -c
@@ -157,10 +163,8 @@ def test_what_is_pasted_around_rules_is_left_out(change):
     dump = read(change(PASTED), "node", Family.IPV4)
     [rule] = dump.containers["nat", "KUBE-SERVICES"].lines
     assert rule == ("-d 10.96.0.1/32 -j RETURN", 8)
-    assert dump.notes == (
-        "Only a part of what iptables-save prints: Warning: iptables-legacy tables present, use iptables-legacy-save to"
-        " see them.",
-    )
+    [note] = dump.notes
+    assert note == f"Only a part of what iptables-save prints: {LEGACY}."
 
 
 def test_the_kind_is_seen_after_comments():
