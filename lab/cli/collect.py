@@ -15,7 +15,7 @@ from lab.errors import InputError, LabError, MissingError
 @app.command(
     short_help="Print a script that collects a node's rules and settings for `lab run --node`.",
     epilog=examples(
-        "lab collect | ssh root@worker-1 sh -s - > node.tar",
+        "lab collect > collect.sh; ssh root@worker-1 sh -s - < collect.sh > node.tar",
         "lab collect --here node.tar",
         "lab run --node node.tar",
     ),

@@ -283,11 +283,15 @@ class _Sides:
 
     def _noted(self, comparison: Comparison, note: tuple[str, ...], notes: tuple[str, ...]) -> Comparison:
         uncommented = () if self._node.commented else (_UNCOMMENTED,)
+        partial = self._node.dump.partial
+        # What a part was completed with has no line: it is not the node's.
+        there = tuple(one for one in comparison.differences if not partial or one.line != 0)
         return dataclasses.replace(
             comparison,
+            differences=there,
             left_out=(*note, *comparison.left_out, *uncommented),
             notes=(*notes, *comparison.notes),
-            partial=self._node.dump.partial,
+            partial=partial,
         )
 
     def without_leftovers(self, proxy: Proxy, found: dump.Dump) -> tuple[dump.Dump, dump.Dump]:

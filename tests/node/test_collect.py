@@ -26,6 +26,7 @@ state() {
 """
 NODE = f"""
 set -e
+export XTABLES_LOCKFILE="$PWD/lock"
 ip link add cni0 type bridge && ip addr add 10.244.1.1/24 dev cni0 && ip link set cni0 up && ip link set lo up
 ip route add 10.244.2.0/24 via 10.244.1.9
 sysctl -qw net.netfilter.nf_conntrack_tcp_be_liberal=1
@@ -79,7 +80,7 @@ def test_all_of_a_node_comes_and_nothing_is_changed(tmp_path, shell):
         assert "10.244.2.0/24" in [str(one.to) for one in bundle.routes if str(one.via) == "10.244.1.9"]
     else:
         assert [note for note in bundle.notes if note.startswith("ip -j")]
-    assert {path.name for path in tmp_path.iterdir()} == {"collect.sh", "node.tar", "before", "after", "said"}
+    assert {path.name for path in tmp_path.iterdir()} == {"collect.sh", "node.tar", "lock", "said", *NAMES}
 
 
 def test_who_may_not_read_gets_the_rest_and_is_told(tmp_path):

@@ -287,6 +287,18 @@ class TestKernel:
             done = lab_rules(objects, "--diff", "-", *options, given=other, code=1)
             assert "10.244.9.9" in done.stdout
 
+    def test_a_part_and_a_wrong_name_are_one_cause(self, lab_rules, options):
+        """What grep found of one Service, on a node that takes itself for another."""
+        given = HERE.parent / "node" / "given"
+        name, cidr = ("--node-name", "worker-one.corp.example"), ("--cluster-cidr", "10.44.0.0/16")
+        command = (given / "dump-objs.yaml", "--diff", given / "dump-node_grep.txt", *name, *cidr)
+        answer = lab_rules(*command, "--proxy-version", "v1.20", "--json", code=1).json()
+        assert answer["partial"]
+        [cause] = answer["causes"]
+        assert cause["setting"] == "--node-name"
+        assert "Every local endpoint of worker-one.corp.example is missing" in cause["sentence"]
+        assert [(one["kind"], one["line"]) for one in answer["differences"]] == [("extra", 7)]
+
     def test_without_programs_it_can_be_compared_but_not_saved(self, lab_rules, objects, tmp_path):
         """Exit code 1 is an answer, and 2 is none."""
         node = tmp_path / "node.txt"
