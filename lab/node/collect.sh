@@ -55,14 +55,17 @@ rules() {
             found=1
             keep "$program-nft-save.txt" "$program-nft-save" -c
         fi
-        if [ -e "/proc/net/${version}_tables_names" ] && has "$program-legacy-save"; then
+        names="/proc/net/${version}_tables_names"
+        if [ -e "$names" ] && [ ! -r "$names" ]; then
+            note "$names cannot be read: rules of $program-legacy are not known"
+        elif [ -e "$names" ] && has "$program-legacy-save"; then
             found=1
             keep "$program-legacy-save.txt" "$program-legacy-save" -c
         fi
         if [ -z "$found" ] && has "$program-save"; then
             case "$("$program" --version 2>/dev/null </dev/null)" in
                 *nf_tables*) has_nf_tables && keep "$program-save.txt" "$program-save" -c ;;
-                *) [ -e "/proc/net/${version}_tables_names" ] && keep "$program-save.txt" "$program-save" -c ;;
+                *) [ -r "$names" ] && keep "$program-save.txt" "$program-save" -c ;;
             esac
         elif [ -z "$found" ]; then
             note "$program-save: there is no such program, or the kernel has no such rules"
