@@ -56,7 +56,7 @@ rules() {
             keep "$program-nft-save.txt" "$program-nft-save" -c
         fi
         names="/proc/net/${version}_tables_names"
-        if [ -e "$names" ] && [ ! -r "$names" ]; then
+        if [ -e "$names" ] && ! cat "$names" >/dev/null 2>&1; then
             note "$names cannot be read: rules of $program-legacy are not known"
         elif [ -e "$names" ] && has "$program-legacy-save"; then
             found=1
@@ -65,7 +65,7 @@ rules() {
         if [ -z "$found" ] && has "$program-save"; then
             case "$("$program" --version 2>/dev/null </dev/null)" in
                 *nf_tables*) has_nf_tables && keep "$program-save.txt" "$program-save" -c ;;
-                *) [ -r "$names" ] && keep "$program-save.txt" "$program-save" -c ;;
+                *) cat "$names" >/dev/null 2>&1 && keep "$program-save.txt" "$program-save" -c ;;
             esac
         elif [ -z "$found" ]; then
             note "$program-save: there is no such program, or the kernel has no such rules"
