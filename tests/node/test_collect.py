@@ -19,7 +19,8 @@ SCRIPT = files("lab.node").joinpath("collect.sh").read_text()
 NAMES = ("before", "after")
 STATE = """
 state() {
-    { iptables-nft-save; ip6tables-nft-save; iptables-legacy-save; nft list ruleset; ip -4 addr; ip route; } | grep -v "^#"
+    { iptables-nft-save; ip6tables-nft-save; iptables-legacy-save; nft list ruleset; } | grep -v "^#"
+    ip -4 addr; ip route
     cat /proc/net/ip_tables_names /proc/net/ip6_tables_names /proc/modules 2>/dev/null || :
     ls /sys/module; find /proc/sys/net -type f -name 'nf_*' ! -name '*_count' -exec grep -H '' {} + 2>/dev/null || :
 }
