@@ -71,12 +71,15 @@ class Fix:
 
     :param summary: what it is, in a line.
     :param protection: what it amounts to on the kernels that the lab runs on.
+    :param known: whether the lab knows what it amounts to. Of a fix of the user's own nothing is expected: it is judged
+        by what comes of it.
     """
 
     name: str
     summary: str
     change: NodeChange
     protection: Protection = Protection.NOTHING
+    known: bool = True
 
 
 def _nft_drop(hook: str, priority: str) -> str:

@@ -19,6 +19,7 @@ FLOORS = (
     "kubeproxy",
     "topology",
     "rules",
+    "node",
     "evidence",
     "verdict",
     "results",

@@ -152,6 +152,23 @@ LabOption = Annotated[
     str | None,
     typer.Option("--lab", metavar="NAME", help="Which lab, where several stand.", autocompletion=complete(lab_names)),
 ]
+NodeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--node",
+        metavar="FILE",
+        help="A node of your own by its rules: what iptables-save or nft printed there, a node.tar of `lab collect`, a"
+        " directory of these; - for stdin. Several are parts of one node.",
+    ),
+]
+ObjectsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--objects",
+        metavar="FILE",
+        help="With --node: what kubectl get services,endpointslices -A -o yaml prints. Else the rules say it.",
+    ),
+]
 HostArgument = Annotated[
     str, typer.Argument(metavar="HOST", help="A host of the lab.", autocompletion=complete(host_names))
 ]
@@ -193,14 +210,16 @@ class Selected:
                 raise InputError(f"cases by name, and {flag} besides", cure=cure)
         return chosen(self.cases, find, usual(all_=self.all_, slow=self.slow))
 
-    def chosen_fixes(self) -> list[Fix]:
+    def chosen_fixes(self, find: Callable[[str], Fix] | None = None) -> list[Fix]:
         """Return the fixes that are named, each once, or else those that --all means.
 
+        :param find: finds one by what was given; None for those of the catalogue alone.
         :raises InputError: there is no such fix.
         """
-        from lab.fixes import DEFAULT_FIXES, FIXES, find
+        from lab import fixes
+        from lab.fixes import DEFAULT_FIXES, FIXES
 
-        return chosen(self.fix, find, FIXES.values() if self.all_ else DEFAULT_FIXES)
+        return chosen(self.fix, find or fixes.find, FIXES.values() if self.all_ else DEFAULT_FIXES)
 
 
 @dataclass(frozen=True)

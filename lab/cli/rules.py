@@ -222,18 +222,17 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, settings: S
     """Compare a node's rules with kube-proxy's, print the differences, and return the exit code."""
     from lab.rules.check import compared, fitted, read_node, read_text
     from lab.rules.output import conclusion, table, to_json
-    from lab.rules.read_dump import mode_of
+    from lab.rules.read_dump import given
     from lab.rules.source import proxies
 
-    text = read_text(diff)
     name = "<stdin>" if diff == "-" else diff
-    mode = mode_of(text, name)
+    rules = given(read_text(diff), name)
     auto = choice.version == AUTO
     if auto:
         choice = replace(choice, version=MINORS[-1])
     with steps() as say:
         say(f"reading {'stdin' if source == '-' else source}")
-        proxy, *others = proxies(source, family, choice, settings, mode)
+        proxy, *others = proxies(source, family, choice, settings, rules.mode)
     if others:
         names = ", ".join(one.node for one in (proxy, *others))
         raise InputError(f"{source} has several nodes: {names}", cure="say by --node-name whose rules these are")
@@ -241,8 +240,8 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, settings: S
         print("lab: --backend makes no difference: both programs save the same but for its order", file=sys.stderr)
     with steps() as say:
         say(f"comparing with {name}")
-        found = read_node(text, name, proxy)
-        del text  # of many Services it is large
+        found = read_node(rules, proxy)
+        del rules  # of many Services they are large
         if auto:
             say(f"trying which release fits {name}")
             proxy, comparison = fitted(proxy, found)

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab.cli.arguments import (
-    FamilyOption,
     Files,
     JsonFlag,
+    NodeOption,
+    ObjectsOption,
     Proxy,
     Selected,
     ServiceOption,
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
         "lab run beyond-window --fix none --family ipv6",
         "lab run --proxy-mode nftables --json result.json",
         "lab run --topology mine.yaml --service shop/web",
+        "lab run --node iptables-save.txt",
+        "ssh node sudo iptables-save | lab run --node -",
         "lab run --all --no-timeline",
         "lab run beyond-window --repeat 1000 --no-timeline",
     )
@@ -66,8 +70,10 @@ def run(
             autocompletion=complete(topology_names),
         ),
     ] = None,
+    node: NodeOption = None,
+    objects: ObjectsOption = None,
     service: ServiceOption = None,
-    family: FamilyOption = Family.IPV4,
+    family: Annotated[Family | None, typer.Option("--family", help="The address family.", show_default="ipv4")] = None,
     proxy: Proxy,
     files: Files,
     timeline: Annotated[
@@ -82,15 +88,24 @@ def run(
 ) -> None:
     """Break real connections on purpose, each in a lab of its own, and judge what this kernel makes of it."""
     from lab import cases as catalogue
+    from lab.cli.node import own_node
     from lab.cli.report_files import Outputs
     from lab.results.history import remember
     from lab.topology.reader import load
     from lab.trial import batch
+    from lab.trial.fix_file import find_fix
 
+    place = None if topology is None else load(topology)
+    notes: tuple[str, ...] = ()
+    if node or objects:
+        own = own_node(node, objects, topology, proxy, settings, service=service, family=family)
+        place, service, notes, proxy = own.topology, own.service, own.notes, replace(proxy, backend=None)
+        family = family or own.families[0]
+    family = family or Family.IPV4
     selection = batch.select(
         selected.chosen_cases(),
-        selected.chosen_fixes(),
-        None if topology is None else load(topology),
+        selected.chosen_fixes(find_fix),
+        place,
         family,
         (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
         service,
@@ -103,7 +118,7 @@ def run(
     outputs = Outputs(**paths)
     for remark in selection.remarks:
         print(f"lab: {remark}", file=sys.stderr)
-    report = _run(selection.settings, family, selected.repeat)
+    report = replace(_run(selection.settings, family, selected.repeat), notes=notes)
     if trouble := remember(report):
         print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
     written = outputs.write(report)
@@ -153,7 +168,7 @@ def _print_report(report: Report, *, timeline: bool) -> None:
     draw(screen, partial(terminal.tables, report.tallies))
     for line in table.lines(matrix):
         screen.print(line, soft_wrap=True)
-    for words in advice() if first is not None else ():  # it is about nodes that were judged
+    for words in advice() if first is not None and not first.trial.given else ():  # it is about the lab's nodes
         screen.print(words, soft_wrap=True)
 
 

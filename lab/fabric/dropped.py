@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _IPTABLES_RULE: Final = re.compile(r"^\[(\d+):\d+\] -A \S+ .*--ctstate INVALID\b.* -j DROP$", re.MULTILINE)
 _IPTABLES_LOADED: Final = re.compile(r"--ctstate INVALID\b.*-j DROP")
-_NFTABLES_LOADED: Final = "ct state invalid counter drop"
+_NFTABLES_LOADED: Final = re.compile(r"ct state invalid counter (?:packets \d+ bytes \d+ )?drop")
 _NFTABLES_RULE: Final = re.compile(r"ct state invalid counter packets (\d+) bytes \d+ drop")
 _OTHER_RULE: Final = re.compile(
     r"^\[(\d+):\d+\] (-A (?!.*--ctstate INVALID\b).* -j (?:DROP|REJECT)\b.*)$", re.MULTILINE
@@ -31,13 +31,15 @@ def dropped_as_invalid(node: RunningHost, version: int) -> int | None:
     :param version: 4 or 6, the IP version.
     """
     # Reading rules costs as much as loading them did, so only those are read that were loaded.
-    if node.host.proxy_mode is ProxyMode.IPTABLES:
-        tables = {table for rules in node.rules for table in _tables_with_drop(rules)}
-        counts = [count for table in tables for count in _IPTABLES_RULE.findall(node.xtables.save(version, table))]
-    elif any(_NFTABLES_LOADED in rules for rules in node.rules):
-        counts = _NFTABLES_RULE.findall(node.nft.run("list ruleset"))
-    else:
-        counts = []
+    tables = {table for rules in node.rules for table in _tables_with_drop(rules)}
+    counts = [count for table in tables for count in _IPTABLES_RULE.findall(node.xtables.save(version, table))]
+    if any(_NFTABLES_LOADED.search(rules) for rules in node.rules):
+        counts += [
+            count
+            for family, name in _TABLE.findall(node.nft.run("list tables"))
+            if not (family in ("ip", "ip6") and name in _TABLES_OF_IPTABLES)
+            for count in _NFTABLES_RULE.findall(node.nft.run(f"list table {family} {name}"))
+        ]
     return sum(map(int, counts)) if counts else None
 
 

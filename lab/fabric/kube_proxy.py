@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from lab.conntrack.netlink import ConntrackTable
 from lab.conntrack.witness import load_conntrack
 from lab.evidence.packet import UDP
+from lab.fabric.given import run_change
 from lab.fabric.host import RunningHost
 from lab.kubeproxy import ProxyOptions, iptables, nftables
 from lab.kubeproxy.services import ServicePort, service_ports
@@ -51,7 +52,8 @@ class KubeProxy:
     """
 
     def __init__(self, node: RunningHost, given: NodeProxy) -> None:
-        self._node, self._script = node, given.change.script
+        self._node, self._change = node, given.change
+        self._families = [one.family for one in given.options]
         if given.mode is ProxyMode.IPTABLES:
             for options in given.options:
                 require(_NEEDS[node.host.backend, options.family])
@@ -76,8 +78,7 @@ class KubeProxy:
             proxier.jump()
         for proxier in self._proxiers:
             proxier.finish()
-        if self._script:
-            self._node.run("sh", "-c", self._script)
+        run_change(self._node, self._change, self._families)
 
     def sync(
         self, services: Sequence[Service], slices: Sequence[EndpointSlice], *, clean_conntrack: bool = True

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from lab.errors import LabError, MachineError, MissingError
 from lab.fabric.endpoints import Endpoints
+from lab.fabric.given import GivenNode
 from lab.fabric.host import RunningHost
 from lab.fabric.kube_proxy import KubeProxy
 from lab.netns.reaper import Closable, close_all
 from lab.netns.rtnetlink import LOOPBACK_INDEX, Message, VethEnd, address, link_up, neighbour, route, veth
-from lab.topology.kube_proxy import node_proxy
+from lab.topology.kube_proxy import addition, node_proxy
 from lab.topology.model import End, Host, IPNetwork, Topology
 from lab.topology.node_change import NodeChange
 from lab.topology.ways import way_out
-from lab.vocabulary import Family
+from lab.vocabulary import Family, ProxyMode
 from lab.wire.craft import Injector
 
 if TYPE_CHECKING:
@@ -65,13 +66,20 @@ class Lab:
         for number, host in enumerate(self.topology.hosts):
             running = self.hosts[host.name] = RunningHost(host, number)
             running.namespace.set_sysctls(_sysctls(host, self.families))
-        self._proxies = [
-            KubeProxy(self.hosts[node.name], node_proxy(self.topology, node, self.families, change))
-            for node in self.topology.nodes
-        ]
+        self._proxies = [self._proxy(node, change) for node in self.topology.nodes]
         self._build_links()
         for proxy in self._proxies:
             proxy.finish()
+
+    def _proxy(self, node: Host, change: NodeChange) -> KubeProxy | GivenNode:
+        running = self.hosts[node.name]
+        if node.given is not None:
+            additions = tuple(
+                addition(self.topology, family, change, node.proxy_mode or ProxyMode.IPTABLES)
+                for family in self.families
+            )
+            return GivenNode(running, node.given, self.families, additions, change)
+        return KubeProxy(running, node_proxy(self.topology, node, self.families, change))
 
     def sync(
         self, services: tuple[Service, ...], slices: tuple[EndpointSlice, ...], *, clean_conntrack: bool = True

@@ -105,24 +105,26 @@ def _of_column(column: Column) -> Iterator[tuple[str, _Answer]]:
     hit = {key for key, outcomes in came.items() if outcomes & _RESETS and not key[1].endswith(_CONTROLS)}
     for key in sorted(came, key=lambda one: one[1] != HEADLINE):
         where, case = key
+        whose = "" if fixes[key][NO_FIX].trial.given else "a node of "
         if key in hit:
             cure = _cure(fixes[key])
             if case == HEADLINE:
                 rest = f" lets one packet reset a healthy connection; {cure}"
-                yield case, _Answer("AFFECTED", f"a node of {where}", rest, Tone.HARMFUL)
+                yield case, _Answer("AFFECTED", f"{whose}{where}", rest, Tone.HARMFUL)
             else:
                 rest = f", a healthy connection is reset; {cure}"
                 yield case, _Answer("AFFECTED by {}", f"with {where}", rest, Tone.HARMFUL)
         elif case == HEADLINE and _held(fixes[key][NO_FIX]):
             # Where another packet does it, the headline's word is about its own packet alone.
             words = "NOT AFFECTED by {}" if hit else "NOT AFFECTED"
-            yield case, _Answer(words, f"a node of {where}", " keeps the connection alive", Tone.FINE)
+            yield case, _Answer(words, f"{whose}{where}", " keeps the connection alive", Tone.FINE)
 
 
 def _came(tally: Tally) -> frozenset[Outcome]:
     """Return the outcomes of a trial that can be believed: not those of a run whose witnesses disagree."""
     if tally.sample is not None and tally.sample.verdict.disagreements:
-        return frozenset({tally.sample.expected.outcome} if tally.as_expected else ())
+        expected = tally.sample.expected
+        return frozenset({expected.outcome} if tally.as_expected and expected else ())
     return frozenset(outcome for outcome, _count in tally.outcomes)
 
 

@@ -6,7 +6,7 @@ A report is a matrix of one kernel, and told by the same sentences.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lab.report.affected import Remark, answers, listed, regression
 from lab.report.tone import Tone
@@ -27,8 +27,12 @@ def preface(matrix: Matrix) -> Iterator[str]:
             ways.setdefault(way, []).append(column.name)
     for (family, behaviour), kernels in ways.items():
         yield f"Linux {listed(kernels)}, {family}: {behaviour.words}."
-    if places := list(tried(row.trial for row in matrix.rows)):
+    trials = [row.trial for row in matrix.rows]
+    if places := list(tried(one for one in trials if not one.given)):
         yield f"Judged: nodes that the lab made, of {', and of '.join(places)}."
+    if places := list(tried(one for one in trials if one.given)):
+        yield f"Judged: a node with the rules of {', and of '.join(places)}."
+    yield from dict.fromkeys(note for column in matrix.columns if column.report for note in column.report.notes)
 
 
 def remarks(matrix: Matrix) -> Iterator[Remark]:
@@ -84,14 +88,18 @@ def _last_words(matrix: Matrix) -> Remark:
     whose = "their" if len(reports) > 1 else "this"
     tallies = [tally for report in reports if report for tally in report.tallies]
     had = list(filter(_was_had, tallies))
-    good = sum(tally.good for tally in had)
+    unknown = [tally for tally in had if tally.sample is not None and tally.sample.expected is None]
+    known = [tally for tally in had if tally not in unknown]
     without = sum(report is None for report in reports)
     idle = sum(report is not None and not any(map(_was_had, report.tallies)) for report in reports)
     parts = []
-    if good < len(had):
-        parts.append(f"{len(had) - good} of {len(had)} trials did not give what {whose} kernel is expected to give")
-    elif had:
-        parts.append(f"{good} of {good} trials gave what {whose} kernel is expected to give")
+    wrong = sum(not tally.good for tally in known)
+    if wrong:
+        parts.append(f"{wrong} of {len(known)} trials did not give what {whose} kernel is expected to give")
+    elif known:
+        parts.append(f"{len(known)} of {len(known)} trials gave what {whose} kernel is expected to give")
+    if unknown:
+        parts.append(_of_unknown(unknown))
     if without:
         parts.append(f"{without} of {len(reports)} kernels gave no results")
     if idle and len(reports) == 1:
@@ -99,6 +107,14 @@ def _last_words(matrix: Matrix) -> Remark:
     elif idle:
         parts.append(f"NOTHING WAS TRIED on {idle} of {len(reports)} kernels: they lack what it takes")
     return Remark(f"{', and '.join(parts)}.", Tone.FINE if matrix.good and not idle else Tone.HARMFUL)
+
+
+def _of_unknown(tallies: Sequence[Tally]) -> str:
+    """Tell of trials of which nothing is expected: each was judged by what came of it."""
+    count = f"{len(tallies)} {'trial was' if len(tallies) == 1 else 'trials were'} judged by what came of them alone"
+    wrong = sum(not tally.good for tally in tallies)
+    doubt = f", and of {wrong} the witnesses disagree or the end was not reached" if wrong else ""
+    return f"{count}, for rules that are not the lab's{doubt}"
 
 
 def _was_had(tally: Tally) -> bool:

@@ -14,32 +14,40 @@ def node(trial: Trial) -> str:
     """Return what kind of node judged: kube-proxy's version and mode, who loaded its rules, the family."""
     backend = f"iptables-{trial.backend}, " if trial.backend else ""
     said = "".join(f", {setting}" for setting in trial.settings)
+    if trial.given:
+        return f"{trial.given} in {trial.proxy_mode} mode ({backend}{trial.family}{said})"
     version = find_release(trial.proxy_version).label
     return f"kube-proxy {version} in {trial.proxy_mode} mode ({backend}{trial.family}{said})"
 
 
 def topology(trial: Trial) -> str:
-    """Return the topology's name, with the Service that was asked where the trial names it."""
+    """Return the topology's name, with the Service that was asked where it is named; of a real node that alone."""
+    if trial.given:
+        return f"Service {trial.service}"
     return f"{trial.topology}, Service {trial.service}" if trial.service else trial.topology
+
+
+def _kind(trial: Trial) -> str:
+    return "" if trial.given else "topology "
 
 
 def place(trial: Trial) -> str:
     """Return node, topology and Service: all that two trials of one case and fix may differ in."""
-    return f"{node(trial).removesuffix(')')}, topology {topology(trial)})"
+    return f"{node(trial).removesuffix(')')}, {_kind(trial)}{topology(trial)})"
 
 
 def tried(trials: Iterable[Trial]) -> Iterator[str]:
     """Report where trials were tried, a line for each kind of node; cases are named where places differ."""
     cases: dict[str, dict[str, dict[str, None]]] = {}
     for trial in trials:
-        cases.setdefault(node(trial), {}).setdefault(topology(trial), {})[trial.case] = None
+        cases.setdefault(f"{node(trial)}, {_kind(trial)}", {}).setdefault(topology(trial), {})[trial.case] = None
     for index, (words, its) in enumerate(cases.items()):
         sizes = Counter({name: len(names) for name, names in its.items()})
         parts = [
             name + (f" for {', '.join(its[name])}" if index or number else "")
             for number, (name, _size) in enumerate(sizes.most_common())
         ]
-        yield f"{words}, topology {'; '.join(parts)}"
+        yield f"{words}{'; '.join(parts)}"
 
 
 def names(trials: Iterable[Trial]) -> dict[Trial, str]:
@@ -75,5 +83,5 @@ def _parts(trial: Trial) -> tuple[str, ...]:
     backend = f"iptables-{trial.backend}" if trial.backend else ""
     service = f"Service {trial.service}" if trial.service else ""
     mode, where = f"{trial.proxy_mode} mode", f"topology {trial.topology}"
-    version = find_release(trial.proxy_version).label
+    version = trial.given or find_release(trial.proxy_version).label
     return (version, mode, backend, trial.family, " ".join(trial.settings), where, service)

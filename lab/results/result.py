@@ -19,6 +19,8 @@ class Trial:
     :param service: which Service was asked, as ``namespace/name:port``, where it was named or there are several.
     :param settings: of kube-proxy, those that were given besides the topology's, as options.
     :param proxy_known: whether rules of that version were seen; of others those of the last that was are loaded.
+    :param given: what a real node is called whose own rules it had; empty where the lab wrote them. Then the version is
+        nobody's.
     """
 
     case: str
@@ -31,6 +33,7 @@ class Trial:
     service: str | None = None
     settings: tuple[str, ...] = ()
     proxy_known: bool = True
+    given: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,14 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one trial, beside what should have come of it on a kernel of this behaviour."""
+    """What came of one trial, beside what should have come of it on a kernel of this behaviour.
+
+    :param expected: None where nothing is: of rules and fixes that are somebody's own.
+    """
 
     trial: Trial
     behaviour: Behaviour
-    expected: Expectation
+    expected: Expectation | None
     timeline: SavedTimeline
     verdict: Verdict
 
@@ -63,6 +69,8 @@ class Result:
     def as_expected(self) -> bool:
         """True when kernel and rules did what they were expected to, and no two witnesses disagree."""
         verdict = self.verdict
+        if self.expected is None:
+            return not verdict.disagreements
         return (verdict.judgement, verdict.outcome, verdict.disagreements) == (
             self.expected.judgement,
             self.expected.outcome,
@@ -73,7 +81,9 @@ class Result:
     def surprise(self) -> str:
         """What was expected and what was seen instead; empty where that is the same."""
         seen = Expectation(self.verdict.judgement, self.verdict.outcome)
-        return "" if seen == self.expected else f"expected {self.expected.words}; seen {seen.words}"
+        if self.expected is None or seen == self.expected:
+            return ""
+        return f"expected {self.expected.words}; seen {seen.words}"
 
 
 @dataclass(frozen=True)
@@ -126,12 +136,15 @@ class Report:
 
     :param kernel: its release, as ``uname -r``.
     :param behaviours: what the kernel does with packets out of the window, by family; decided by asking it.
+    :param notes: in sentences, what has to be known of what was tried: of a real node what was left out or stands for
+        something.
     """
 
     lab: str
     kernel: str
     behaviours: dict[Family, Behaviour]
     tallies: tuple[Tally, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:

@@ -22,6 +22,8 @@ from lab.rules.diff import Comparing, Comparison, alike, compare, sharing, unlik
 from lab.rules.expected import expected
 from lab.rules.leftovers import leftover, without_kubelets, without_leftovers, without_waste
 from lab.rules.other_releases import releases
+from lab.rules.partial import completed
+from lab.rules.pieces import text_of
 from lab.rules.restored import UnknownFormError
 from lab.rules.scratch import RefusedError, listed, saved_uncounted
 from lab.rules.services import only_of, services_in
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
     from lab.kubeproxy.releases import Release
     from lab.rules.diff import Difference, Explain, Key
+    from lab.rules.read_dump import Given
     from lab.rules.side import Place
     from lab.rules.source import Proxy
 
@@ -48,13 +51,10 @@ def read_text(path: str) -> str:
     """
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError("not a text file", source=path, line=line, cure=dump.CURE) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"cannot be read: {reason}", source=path or repr(path)) from None
+    return text_of(data, path)
 
 
 @dataclass(frozen=True)
@@ -70,27 +70,31 @@ class Node:
     commented: bool = True
 
 
-def read_node(text: str, source: str, proxy: Proxy) -> Node:
+def read_node(given: Given, proxy: Proxy) -> Node:
     """Read a dump.
 
-    :param source: what to call it in errors.
     :param proxy: whose rules it is to be compared with.
     :raises InputError: it is no dump of this mode and family, with the line.
     """
-    mode, family = read_dump.mode_of(text, source), proxy.options.family
-    if mode is not proxy.mode:
-        message = f"a dump of a node in {mode} mode, but kube-proxy's rules are for {proxy.mode} mode"
-        raise InputError(message, source=source, cure=f"give --proxy-mode {mode}")
-    if not read_dump.is_json(text):
-        return Node(source, read_dump.read(text, source, family))
-    given = json_dump.read(text, source, family)
+    source, family = given.source, proxy.options.family
+    if all(one.mode is not proxy.mode for one in given.pieces):
+        message = f"a dump of a node in {given.mode} mode, but kube-proxy's rules are for {proxy.mode} mode"
+        raise InputError(message, source=source, cure=f"give --proxy-mode {given.mode}")
+    piece = given.of_json() if proxy.mode is ProxyMode.NFTABLES else None
+    if piece is None:
+        return Node(source, given.read(family, proxy.mode))
+    objects = json_dump.read(piece.text, source, family)
     try:
-        listing = listed(given.objects, family)
+        listing = listed(objects.objects, family)
     except RefusedError as error:
         cure = f"give what 'nft list ruleset' prints, without -j: {error}"
         raise InputError("nft's JSON, but it cannot be loaded here", source=source, cure=cure) from None
     found = read_dump.read(listing, source, family).without_comments()
-    return Node(source, dataclasses.replace(found, others=given.others, notes=given.notes), commented=False)
+    return Node(
+        source,
+        dataclasses.replace(found, others=objects.others, owners=objects.owners, notes=objects.notes),
+        commented=False,
+    )
 
 
 def check(proxy: Proxy, text: str, source: str) -> Comparison:
@@ -100,7 +104,7 @@ def check(proxy: Proxy, text: str, source: str) -> Comparison:
     :raises InputError: it is no dump of this mode and family, with the line.
     :raises LabError: this kernel refused kube-proxy's rules.
     """
-    return compared(proxy, read_node(text, source, proxy))
+    return compared(proxy, read_node(read_dump.given(text, source), proxy))
 
 
 def fitted(proxy: Proxy, node: Node) -> tuple[Proxy, Comparison]:
@@ -256,6 +260,8 @@ class _Sides:
         self.nothing_there = not any(one.kind == "chain" for one in found.containers.values())
         if self.nothing_there:
             notes += ("kube-proxy has written nothing here: the chains whose names begin with KUBE are the kubelet's.",)
+        if found.partial:
+            found = completed(wanted, found)
         if faults:
             failing = {one.service for one in faults}
             found, more = self._remembered(found, release, lambda: (_without(found, failing), tuple(_said(faults))))
@@ -277,10 +283,15 @@ class _Sides:
 
     def _noted(self, comparison: Comparison, note: tuple[str, ...], notes: tuple[str, ...]) -> Comparison:
         uncommented = () if self._node.commented else (_UNCOMMENTED,)
+        partial = self._node.dump.partial
+        # What a part was completed with has no line: it is not the node's.
+        there = tuple(one for one in comparison.differences if not partial or one.line != 0)
         return dataclasses.replace(
             comparison,
+            differences=there,
             left_out=(*note, *comparison.left_out, *uncommented),
             notes=(*notes, *comparison.notes),
+            partial=partial,
         )
 
     def without_leftovers(self, proxy: Proxy, found: dump.Dump) -> tuple[dump.Dump, dump.Dump]:

@@ -13,6 +13,7 @@ from lab.kubeproxy.nftables import table_of
 from lab.rules.dump import Container, Dump
 from lab.rules.effects import Effect, Judge, Kind, Pair
 from lab.rules.normal import Item, Part, are_even, is_even, items, rules, without_share
+from lab.rules.owners import KUBE_PROXY, UNKNOWN
 from lab.rules.side import Place, bare, service_of
 from lab.vocabulary import Family, ProxyMode
 
@@ -85,6 +86,7 @@ class Comparison:
     :param chosen: the release was chosen by what fits, so that all that do are known.
     :param nearest: the release that leaves the fewest, where none fits.
     :param left: how many it leaves.
+    :param partial: only a part of the node's rules was there to be compared.
     """
 
     differences: tuple[Difference, ...]
@@ -95,6 +97,7 @@ class Comparison:
     nearest: str | None = None
     left: int = 0
     chosen: bool = False
+    partial: bool = False
 
     @property
     def same(self) -> bool:
@@ -304,7 +307,7 @@ def _plainly_equal(ours: Container | None, theirs: Container | None) -> bool:
 
 
 def _pairs(place: Place, wanted: list[Item], given: list[Item]) -> Iterator[Pair]:
-    missing, extra = _beyond(wanted, given), _beyond(given, wanted)
+    missing, extra = beyond(wanted, given), beyond(given, wanted)
     likes: dict[Hashable, list[Item]] = {}
     for item in extra:
         for likeness in item.likenesses():
@@ -327,7 +330,7 @@ def _pairs(place: Place, wanted: list[Item], given: list[Item]) -> Iterator[Pair
         yield Pair(Kind.MOVED, place, *moved)
 
 
-def _beyond(some: list[Item], others: list[Item]) -> list[Item]:
+def beyond(some: list[Item], others: list[Item]) -> list[Item]:
     """Return the items that have no equal among others, each counted as often as it stands."""
     left = Counter(item.parts for item in others)
     result = []
@@ -344,6 +347,15 @@ def _without(some: list[Item], left_out: list[Item]) -> list[Item]:
     return [item for item in some if id(item) not in gone]
 
 
+def _whose(found: Dump) -> str:
+    """Return how many rules each owner has, the most first, where any of them is known."""
+    known = {owner: count for owner, count in found.owners.most_common() if owner not in (UNKNOWN, KUBE_PROXY)}
+    said = [f"{count} of {owner}" for owner, count in known.items()]
+    if (unknown := found.owners[UNKNOWN]) and said:
+        said.append(f"{unknown} of unknown origin")
+    return f" ({', '.join(said)})" if said else ""
+
+
 def _left_out(expected: Dump, found: Dump) -> Iterator[str]:
     others = Counter(found.others)
     for family in Family:
@@ -354,6 +366,6 @@ def _left_out(expected: Dump, found: Dump) -> Iterator[str]:
         places = sorted(others)
         shown = ", ".join(places[:8]) + (f" and {len(places) - 8} more" if len(places) > 8 else "")
         count = sum(others.values())
-        yield f"{count} rule{'s' * (count != 1)} of others left out: {shown}."
+        yield f"{count} rule{'s' * (count != 1)} of others left out{_whose(found)}: {shown}."
     for table in sorted({table for table, _ in expected.containers} - found.tables):
         yield f"The dump has no table {table}: not compared."

@@ -15,10 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from lab.errors import InputError
+from lab.rules.pieces import CURE, each_line
 from lab.vocabulary import ProxyMode
-
-CURE: Final = "give what iptables-save or 'nft list ruleset' prints on the node"
-CUT_OFF: Final = "was it cut off? " + CURE
 
 #: The chain by which kube-proxy marks what the kubelet's KUBE-FIREWALL drops, up to v1.24.
 MARK_DROP: Final = "KUBE-MARK-DROP"
@@ -65,18 +63,22 @@ class Dump:
     :param tables: those that the dump has at all.
     :param others: how many rules of others there were, by table and chain; among them, by its table, those of
         kube-proxy for the other family.
+    :param owners: how many rules of others there were, by who wrote them.
     :param counts_by_name: whether any rule counts by nfacct.
     :param entered: chains of kube-proxy that rules of others jump to, by table and name.
     :param notes: what has to be known of how it was read, in sentences.
+    :param partial: it is a part of what the program prints: what is not in it may be on the node all the same.
     """
 
     mode: ProxyMode
     tables: frozenset[str]
     containers: dict[tuple[str, str], Container]
     others: Counter[str]
+    owners: Counter[str] = field(default_factory=Counter)
     counts_by_name: bool = False
     entered: frozenset[tuple[str, str]] = frozenset()
     notes: tuple[str, ...] = ()
+    partial: bool = False
 
     def without_comments(self) -> Dump:
         """Return it without what tables, chains, sets and maps say of themselves in comments."""
@@ -123,7 +125,7 @@ def target_of(rule: str) -> str:
 
 def numbered(text: str) -> Iterator[tuple[int, str]]:
     """Return the lines that say something, with their numbers."""
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, (_, line) in enumerate(each_line(text), 1):
         stripped = line.strip()
         if stripped and not stripped.startswith("#"):
             yield number, stripped

@@ -1,62 +1,58 @@
 # SPDX-License-Identifier: MIT
-"""Reads what ``iptables-save`` prints, or what :mod:`lab.rules.listing` makes of ``iptables -S``."""
+"""Reads what ``iptables-save`` prints, as :mod:`lab.rules.frame` gives it."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Final
 
 from lab.errors import InputError
-from lab.rules import listing
-from lab.rules.dump import (
-    CURE,
-    CUT_OFF,
-    OF_IPVS,
-    Container,
-    Dump,
-    Line,
-    is_kube_proxys,
-    numbered,
-    of_ipvs,
-    target_of,
-)
+from lab.rules import owners
+from lab.rules.dump import OF_IPVS, Container, Dump, Line, is_kube_proxys, of_ipvs, target_of
+from lab.rules.frame import incomplete
+from lab.rules.pieces import CURE
+from lab.rules.tables import BUILT_IN
 from lab.vocabulary import Family, ProxyMode
 
+if TYPE_CHECKING:
+    from lab.rules.frame import Framed
+    from lab.rules.pieces import Piece
+
 _OF_A_SET: Final = " --match-set KUBE-"
-_BUILT_IN: Final = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 
 _IPTABLES_LINE: Final = re.compile(
     r"\*(?P<table>[a-z]+)|:(?P<chain>\S+) (?P<policy>\S+)(?: \[\d+:\d+\])?|(?P<commit>COMMIT)"
     r"|(?:\[\d+:\d+\] )?-A (?P<source>\S+)(?P<rule>(?: .*)?)"
 )
-_TABLE_LINE: Final = re.compile(r"^[ \t]*\*([a-z]+)[ \t\r]*$", re.MULTILINE)
-_RULES_ADDRESS: Final = re.compile(r"^.*-A KUBE-.* -[sd] ([0-9a-fA-F:.]+)", re.MULTILINE)
+_KUBE_PROXYS: Final = re.compile(r"^:KUBE-(?!KUBELET|IPTABLES-HINT|FIREWALL|MARK-)", re.MULTILINE)
 _ADDRESS: Final = re.compile(r"(?:^| )-[sd] ([0-9a-fA-F:.]+)")
 _WITHOUT_VALUE: Final = re.compile(r"(?:^| )(-[sdpiomjg])(?= -| !|$)")
 _STRINGS: Final = re.compile(r'"[^"]*"')
 
 
-def read(text: str, source: str, family: Family) -> Dump:
-    """Read a dump, as :func:`lab.rules.read_dump.read` does."""
-    text, notes = _of_family(text, family, source)
-    lines: Iterable[tuple[int, str]] = numbered(text)
-    if listing.is_one(next(numbered(text))[1]):
-        lines, notes = listing.as_saved(lines, source)
-    reader = _Reader(source, family)
-    number = 0
-    for number, line in lines:
+def read(framed: Framed, source: str, family: Family, notes: Sequence[str] = ()) -> Dump:
+    """Read rules of iptables.
+
+    :param source: what to call them in errors.
+    :param notes: what has to be known of them besides, in sentences.
+    :raises InputError: with the line, where a rule is none, or where nothing is of kube-proxy in this family.
+    """
+    reader = _Reader(source, family, framed.added)
+    for number, line in framed.lines():
         reader.read(line, number)
-    reader.end(number)
+    reader.check()
     return Dump(
         ProxyMode.IPTABLES,
         frozenset(reader.tables),
         reader.containers,
         reader.others,
-        counts_by_name="-m nfacct " in text,
+        reader.owners,
+        counts_by_name="-m nfacct " in framed.text,
         entered=frozenset(reader.entered),
-        notes=tuple(notes),
+        notes=(*notes, *framed.notes, *filter(None, [incomplete(framed.missing)])),
+        partial=bool(framed.missing),
     )
 
 
@@ -66,12 +62,13 @@ class _Reader:
     Its attributes are those of :class:`~lab.rules.dump.Dump`.
     """
 
-    def __init__(self, source: str, family: Family) -> None:
+    def __init__(self, source: str, family: Family, added: Collection[tuple[str, str]]) -> None:
         self.tables: set[str] = set()
         self.containers: dict[tuple[str, str], Container] = {}
         self.others: Counter[str] = Counter()
+        self.owners: Counter[str] = Counter()
         self.entered: set[tuple[str, str]] = set()
-        self._source, self._family = source, family
+        self._source, self._family, self._added = source, family, added
         self._table = ""
         self._matches_sets = 0
 
@@ -84,16 +81,12 @@ class _Reader:
         if parsed is None:
             raise self._error("no line of iptables-save", number, CURE)
         if parsed["table"]:
-            if self._table:
-                raise self._error(f"the table {self._table} has no end", number, CUT_OFF)
             self._table = parsed["table"]
             self.tables.add(self._table)
-        elif not self._table:
-            raise self._error("outside of a table", number, CUT_OFF)
         elif parsed["commit"]:
-            self._table = ""
+            return
         elif chain := parsed["chain"]:
-            if is_kube_proxys(chain):
+            if is_kube_proxys(chain) and (self._table, chain) not in self._added:
                 self.containers[self._table, chain] = Container("chain", self._table, chain, number)
         else:
             self._rule(parsed["source"], parsed["rule"].strip(), number)
@@ -102,14 +95,15 @@ class _Reader:
         place = (self._table, chain)
         if not is_kube_proxys(chain):
             target = target_of(rule)
-            if chain not in _BUILT_IN or not is_kube_proxys(target):
+            if chain not in BUILT_IN or not is_kube_proxys(target):
                 self.others[f"{self._table} {chain}"] += 1
+                self.owners[owners.of_rule(chain, rule)] += 1
                 if is_kube_proxys(target):
                     self.entered.add((self._table, target))
                 return
-            self.containers.setdefault(place, Container("jumps", self._table, chain, number))
-        elif place not in self.containers:
-            raise self._error(f"a rule of the chain {chain}, which is not declared", number, CUT_OFF)
+        if place not in self.containers:
+            kind = "chain" if is_kube_proxys(chain) else "jumps"
+            self.containers[place] = Container(kind, self._table, chain, number)
         if _OF_A_SET in rule:
             self._matches_sets = self._matches_sets or number
         _check_family(rule, self._family, self._source, number)
@@ -117,13 +111,11 @@ class _Reader:
             raise self._error(f"no rule that iptables-save prints: nothing behind {missing[1]}", number, CURE)
         self.containers[place].lines.append(Line(rule, number))
 
-    def end(self, number: int) -> None:
-        """Check that it was all there.
+    def check(self) -> None:
+        """Check that kube-proxy is in it.
 
-        :raises InputError: it was cut off, or nothing in it is of kube-proxy in this mode.
+        :raises InputError: nothing in it is of kube-proxy in this mode.
         """
-        if self._table:
-            raise self._error(f"ends within the table {self._table}", number, CUT_OFF)
         if not any(container.kind == "chain" for container in self.containers.values()):
             cure = "save with the backend that kube-proxy uses: iptables-nft-save or iptables-legacy-save"
             raise self._error("there is no chain of kube-proxy in it", None, cure)
@@ -136,31 +128,20 @@ class _Reader:
         return InputError(message, source=self._source, line=line, cure=cure)
 
 
-def _of_family(text: str, family: Family, source: str) -> tuple[str, list[str]]:
-    """Return what is of a family where several dumps stand in one file, each line where it was, and say so.
+def of_family(pieces: Sequence[Piece], family: Family, source: str) -> tuple[Piece, list[str]]:
+    """Return what is of a family where several dumps stand in one file, and say so.
 
     :raises InputError: more than one is of this family, or none is.
     """
-    starts, seen = [0], set[str]()
-    for found in _TABLE_LINE.finditer(text):
-        if found[1] in seen:
-            starts.append(found.start())
-            seen.clear()
-        seen.add(found[1])
-    if len(starts) == 1:
-        return text, []
-    pieces = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
-    addresses = [_RULES_ADDRESS.search(piece) for piece in pieces]
-    its = [number for number, one in enumerate(addresses) if one and (":" in one[1]) == (family is Family.IPV6)]
-    its = its or [number for number, one in enumerate(addresses) if one is None]
+    if len(pieces) == 1:
+        return pieces[0], []
+    its = [one for one in pieces if one.family is family] or [one for one in pieces if one.family is None]
+    if len(its) > 1:  # of both backends: kube-proxy uses one
+        its = [one for one in its if _KUBE_PROXYS.search(one.text)] or its
     if len(its) != 1:
-        line = text.count("\n", 0, starts[1]) + 1
         message = f"another dump begins here, and {len(its)} of the {len(pieces)} are of {family}"
-        raise InputError(message, source=source, line=line, cure="give one of them")
-    before = text.count("\n", 0, starts[its[0]])
-    return "\n" * before + pieces[its[0]], [
-        f"{len(pieces)} dumps stand in the file: compared is the one from line {before + 1} on."
-    ]
+        raise InputError(message, source=source, line=pieces[1].line, cure="give one of them")
+    return its[0], [f"{len(pieces)} dumps stand in the file: compared is the one from line {its[0].line} on."]
 
 
 def _check_family(rule: str, family: Family, source: str, number: int) -> None:

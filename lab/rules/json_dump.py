@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from lab.errors import InputError
 from lab.kubeproxy.nftables import table_of
-from lab.rules import dump
+from lab.rules import dump, owners
 from lab.rules.nft_dump import ForeignChains
+from lab.rules.pieces import CURE, CUT_OFF
 from lab.vocabulary import Family
 
 #: What is loaded, in that order: elements and rules may jump to any chain. nft 1.0.6 lists sets before chains.
@@ -27,12 +28,13 @@ class JsonDump:
     """What of a dump is kube-proxy's in one family.
 
     :param objects: to be added in this order, without handles.
-    :param others: as of a dump that is text.
+    :param others: and ``owners``: as of a dump that is text.
     :param notes: as of a dump that is text.
     """
 
     objects: tuple[dict[str, Any], ...]
     others: Counter[str]
+    owners: Counter[str]
     notes: tuple[str, ...]
 
 
@@ -44,7 +46,7 @@ def read(text: str, source: str, family: Family) -> JsonDump:
     """
     wanted = table_of(family)
     found: list[tuple[str, dict[str, Any]]] = []
-    others: Counter[str] = Counter()
+    others, whose = Counter[str](), Counter[str]()
     tables: set[str] = set()
     foreign = ForeignChains(family)
     for kind, content in _objects(text, source):
@@ -53,14 +55,16 @@ def read(text: str, source: str, family: Family) -> JsonDump:
             tables.add(table)
         if table != wanted:
             _foreign(foreign, kind, table, content)
-        others[table] += kind == "rule" and table != wanted
+        if kind == "rule" and table != wanted:
+            others[table] += 1
+            whose[owners.of_nft(table, str(content.get("chain")), str(content.get("comment", "")))] += 1
         if table == wanted and kind in _ORDER:
             content.pop("handle", None)
             found += _in_portions(kind, content)
     if wanted not in tables:
         raise dump.no_table(wanted, source, foreign.names)
     found.sort(key=lambda one: _ORDER.index(one[0]))
-    return JsonDump(tuple({kind: content} for kind, content in found), +others, foreign.left_by_iptables_mode())
+    return JsonDump(tuple({kind: content} for kind, content in found), others, whose, foreign.left_by_iptables_mode())
 
 
 def _foreign(chains: ForeignChains, kind: str, table: str, content: dict[str, Any]) -> None:
@@ -81,9 +85,9 @@ def _objects(text: str, source: str) -> list[tuple[str, dict[str, Any]]]:
         objects = json.loads("\n".join(lines))["nftables"]
         return [(kind, dict(content)) for one in objects for kind, content in one.items()]
     except json.JSONDecodeError as error:
-        raise InputError(f"no JSON: {error.msg}", source=source, line=error.lineno, cure=dump.CUT_OFF) from None
+        raise InputError(f"no JSON: {error.msg}", source=source, line=error.lineno, cure=CUT_OFF) from None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        raise InputError("JSON, but not nft's", source=source, cure=dump.CURE) from None
+        raise InputError("JSON, but not nft's", source=source, cure=CURE) from None
 
 
 def _in_portions(kind: str, content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from lab.errors import InputError
+from lab.rules.tables import KUBE_PROXYS
 
 _LINE: Final = re.compile(r"-(?P<kind>[PNA]) (?P<chain>\S+)(?P<rest>.*)")
 _COUNTERS: Final = re.compile(r" -c \d+ \d+(?= |$)")  # with -v
@@ -25,16 +26,7 @@ _BUILT_IN: Final = {
     frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}): "mangle",
     frozenset({"PREROUTING", "OUTPUT"}): "raw",
 }
-_KUBE_PROXYS: Final = {
-    "filter": re.compile(r"KUBE-(FORWARD|EXTERNAL-SERVICES|FIREWALL|PROXY-FIREWALL)"),
-    "nat": re.compile(r"KUBE-(POSTROUTING|MARK-MASQ|MARK-DROP|(SVC|SVL|SEP|EXT|FW|XLB)-.*)"),
-}
 _CURE: Final = "give what iptables-save prints: it names its tables"
-
-
-def is_one(line: str) -> bool:
-    """Report whether a dump that begins with this line is such a listing."""
-    return _LINE.fullmatch(line) is not None
 
 
 def as_saved(lines: Iterable[tuple[int, str]], source: str) -> tuple[list[tuple[int, str]], list[str]]:
@@ -81,7 +73,7 @@ def _table(part: list[tuple[int, str]]) -> str | None:
     if policies := frozenset(chain for kind, chain in words if kind == "-P"):
         return _BUILT_IN.get(policies)
     declared = [chain for kind, chain in words if kind == "-N"]
-    found = {table for table, names in _KUBE_PROXYS.items() if any(map(names.fullmatch, declared))}
+    found = {table for table, names in KUBE_PROXYS.items() if any(map(names.fullmatch, declared))}
     return found.pop() if len(found) == 1 else None
 
 

@@ -10,7 +10,9 @@ from typing import Final
 
 from lab.errors import InputError
 from lab.kubeproxy.nftables import table_of
-from lab.rules.dump import CURE, CUT_OFF, Container, Dump, Line, is_kube_proxys, no_table, numbered
+from lab.rules import owners
+from lab.rules.dump import Container, Dump, Line, is_kube_proxys, no_table, numbered
+from lab.rules.pieces import CURE, CUT_OFF
 from lab.vocabulary import Family, ProxyMode
 
 _PROPERTY: Final = re.compile(r"type \S+ hook |policy |comment \"|devices? ")  # what a chain says of itself
@@ -24,7 +26,7 @@ def read(text: str, source: str, family: Family) -> Dump:
     wanted = table_of(family)
     containers: dict[tuple[str, str], Container] = {}
     tables: set[str] = set()
-    others: Counter[str] = Counter()
+    others, whose = Counter[str](), Counter[str]()
     foreign = ForeignChains(family)
     table, chain, container, depth, number = "", "", None, 0, 0
     for number, line in numbered(text):
@@ -45,6 +47,7 @@ def read(text: str, source: str, family: Family) -> Dump:
                     foreign.hook(table, chain)
                 elif not _PROPERTY.match(said):
                     others[table] += 1
+                    whose[owners.of_nft(table, chain, said)] += 1
                     foreign.jumps(table, chain, re.findall(r"\b(?:jump|goto) (\S+)", bare))
         elif opened := re.fullmatch(r"(chain|set|map) (\S+) \{", said) if before == 1 else None:
             container = containers[table, opened[2]] = Container(opened[1], table, opened[2], number)
@@ -60,7 +63,7 @@ def read(text: str, source: str, family: Family) -> Dump:
         raise InputError(f"ends within the table {table}", source=source, line=number, cure=CUT_OFF)
     if wanted not in tables:
         raise no_table(wanted, source, foreign.names)
-    return Dump(ProxyMode.NFTABLES, frozenset(tables), containers, others, notes=foreign.left_by_iptables_mode())
+    return Dump(ProxyMode.NFTABLES, frozenset(tables), containers, others, whose, notes=foreign.left_by_iptables_mode())
 
 
 class ForeignChains:

@@ -130,6 +130,9 @@ def _all_of(count: int) -> str:
 
 def _result(comparison: Comparison, proxy: Proxy, source: str) -> str:
     mode = f"({proxy.mode}, {proxy.options.family})"
+    if comparison.same and comparison.partial:
+        fitting = span(comparison.fitting, proxy.mode) if comparison.chosen else proxy.options.release.label
+        return f"What is there of {source} is as kube-proxy {fitting} writes it {mode}."
     if comparison.same and comparison.chosen:
         return f"{source} has the rules of kube-proxy {span(comparison.fitting, proxy.mode)} {mode}."
     whose = f"kube-proxy {proxy.options.release.label} {mode}"
@@ -172,6 +175,7 @@ def to_json(comparison: Comparison, proxy: Proxy) -> str:
         "nearest_version": comparison.nearest,
         "left_by_nearest_version": comparison.left,
         "left_out": comparison.left_out,
+        "partial": comparison.partial,
         "notes": [*proxy.notes, *comparison.notes],
     }
     return json.dumps(answer, indent=2)

@@ -1,46 +1,85 @@
 # SPDX-License-Identifier: MIT
-"""Reads dumps of rules, of ``iptables-save`` (also with ``-c``) and ``nft list``: what in them is kube-proxy's.
+"""Reads dumps of rules, whichever program printed them: what in them is kube-proxy's.
 
-What ``iptables -S`` prints is made like them by :mod:`lab.rules.listing`; what ``nft -j list`` prints is recognised
-here, and read by :mod:`lab.rules.json_dump`.
+:mod:`lab.rules.pieces` cuts them out of what is around them, :mod:`lab.rules.frame` completes what is a part, and what
+``nft -j list`` prints is read by :mod:`lab.rules.json_dump`.
 """
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from lab.errors import InputError
-from lab.rules import iptables_dump, listing, nft_dump
-from lab.rules.dump import CURE, Dump, numbered
-from lab.vocabulary import Family, ProxyMode
+from lab.kubeproxy.nftables import table_of
+from lab.rules import iptables_dump, nft_dump
+from lab.rules.frame import framed
+from lab.rules.pieces import CURE, Form, cut, refuse_others
+from lab.vocabulary import ProxyMode
+
+if TYPE_CHECKING:
+    from lab.rules.dump import Dump
+    from lab.rules.pieces import Piece
+    from lab.vocabulary import Family
+
+
+@dataclass(frozen=True)
+class Given:
+    """The rules that a file has.
+
+    :param source: what to call it in errors.
+    """
+
+    source: str
+    pieces: tuple[Piece, ...] = field(repr=False)
+
+    @property
+    def mode(self) -> ProxyMode:
+        """The proxy mode of the first of them."""
+        return self.pieces[0].mode
+
+    def of_json(self) -> Piece | None:
+        """Return what is nft's JSON; None where nothing is."""
+        return next((one for one in self.pieces if one.form is Form.JSON), None)
+
+    def read(self, family: Family, mode: ProxyMode | None = None) -> Dump:
+        """Read what is kube-proxy's.
+
+        :param mode: that of the first where none is given.
+        :raises InputError: with the line, where it is cut off, or has nothing of kube-proxy in this family.
+        """
+        mode = mode or self.mode
+        pieces = [one for one in self.pieces if one.mode is mode and one.form is not Form.JSON]
+        if mode is ProxyMode.NFTABLES:
+            of_table = [one for one in pieces if f"table {table_of(family)} {{" in one.text]
+            if len(of_table) > 1:
+                message = f"another dump with the table {table_of(family)} begins here"
+                raise InputError(message, source=self.source, line=of_table[1].line, cure="give one of them")
+            return nft_dump.read((of_table or pieces)[0].text, self.source, family)
+        chosen, notes = iptables_dump.of_family(pieces, family, self.source)
+        return iptables_dump.read(framed(chosen, self.source), self.source, family, notes)
+
+
+def given(text: str, source: str) -> Given:
+    """Find the rules in a text.
+
+    :param source: what to call it in errors.
+    :raises InputError: there are none, or something else stands among them; with the line.
+    """
+    pieces, others = cut(text, source)
+    if others:
+        refuse_others(others, source)
+    if not pieces:
+        raise InputError("empty: there are no rules in it", source=source, cure=CURE)
+    return Given(source, tuple(pieces))
 
 
 def mode_of(text: str, source: str) -> ProxyMode:
-    """Return what printed a dump, by its first line that says something.
+    """Return the proxy mode of a dump.
 
     :raises InputError: it is no dump.
     """
-    for number, line in numbered(text):
-        if line.startswith("*"):
-            return ProxyMode.IPTABLES
-        if listing.is_one(line):
-            if "\n-N " in f"\n{text}" or "\n-P " in f"\n{text}":
-                return ProxyMode.IPTABLES
-            raise InputError(
-                "rules without their chains: was this picked out by grep?", source=source, line=number, cure=CURE
-            )
-        if line.startswith("Chain "):
-            message = "what iptables -L prints, which leaves out the half of a rule"
-            raise InputError(message, source=source, line=number, cure=CURE)
-        if re.match(r"table \S+ \S+ \{", line) or line.startswith("{"):
-            return ProxyMode.NFTABLES
-        raise InputError("this is no dump of rules", source=source, line=number, cure=CURE)
-    raise InputError("empty: there are no rules in it", source=source, cure=CURE)
-
-
-def is_json(text: str) -> bool:
-    """Report whether a dump is JSON."""
-    return next((line for _, line in numbered(text)), "").startswith("{")
+    return given(text, source).mode
 
 
 def read(text: str, source: str, family: Family) -> Dump:
@@ -49,6 +88,4 @@ def read(text: str, source: str, family: Family) -> Dump:
     :param source: what to call it in errors.
     :raises InputError: with the line, where it is no dump, is cut off, or has nothing of kube-proxy in this family.
     """
-    if mode_of(text, source) is ProxyMode.IPTABLES:
-        return iptables_dump.read(text, source, family)
-    return nft_dump.read(text, source, family)
+    return given(text, source).read(family)

@@ -209,6 +209,8 @@ def _subnets(topology: Topology) -> None:
             peer = link.ends[1 - side].host
             for number, address in enumerate(end.addresses):
                 network, path = address.network, ("links", index, side, "addresses", number)
+                if _is_routed(address, networks[1 - side]):
+                    continue
                 if network not in networks[1 - side]:
                     message = f"{address} of {end.host} and the other end, {peer}, are in no common subnet"
                     raise TopologyError(path, message, f"give {peer} an address in {network}")
@@ -227,6 +229,12 @@ def _subnets(topology: Topology) -> None:
             raise TopologyError(later.path, message, "give each link its own subnet")
         elif span.last > outer.last:
             outer = span
+
+
+def _is_routed(address: IPInterface, others: set[IPNetwork]) -> bool:
+    """Report whether an address is one that routes lead to by another subnet of its link, as some CNIs give pods."""
+    single = address.network.prefixlen == address.max_prefixlen
+    return single and any(one.version == address.version for one in others)
 
 
 def _routes(topology: Topology) -> None:

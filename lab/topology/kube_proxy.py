@@ -82,7 +82,7 @@ def node_proxy(topology: Topology, node: Host, families: Iterable[Family], chang
     return NodeProxy(
         mode,
         options,
-        tuple(addition(topology, one, change, mode) for one in options),
+        tuple(addition(topology, one.family, change, mode) for one in options),
         topology.services,
         topology.endpoint_slices,
         change,
@@ -94,7 +94,7 @@ def render_rules(
 ) -> tuple[str, ...]:
     """Return what a node is given, in the order in which it is loaded; what a fix adds comes last."""
     mode = mode or ProxyMode.IPTABLES
-    added = addition(topology, options, change, mode)
+    added = addition(topology, options.family, change, mode)
     return first_rules(topology.services, topology.endpoint_slices, options, added, mode)
 
 
@@ -121,14 +121,14 @@ def nftables_script(
     return script.replace(" ct state invalid drop\n", " ct state invalid counter drop\n") + added
 
 
-def addition(topology: Topology, options: ProxyOptions, change: NodeChange, mode: ProxyMode) -> str:
+def addition(topology: Topology, family: Family, change: NodeChange, mode: ProxyMode) -> str:
     """Return what a fix adds to a node's rules, with this topology's networks of pods."""
-    pods = _pods(topology, options.family)
+    pods = _pods(topology, family)
     if mode is ProxyMode.IPTABLES:
         return _for_each_pair(change.iptables, pods)
     words = {
-        "TABLE": nftables.table_of(options.family),
-        "NETWORK": options.family.nft,
+        "TABLE": nftables.table_of(family),
+        "NETWORK": family.nft,
         "PODS": ", ".join(pods),
     }
     added = change.nftables

@@ -14,7 +14,7 @@ the topology file and its JSON Schema are made of these very classes. Made in Py
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import (
     IPv4Address,
@@ -37,6 +37,7 @@ from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS
 from lab.kubeproxy.values import BadValueError
 from lab.kubernetes.errors import found
 from lab.topology.checks import check
+from lab.topology.given import GivenRules
 from lab.topology.names import INTERFACE, VERSION
 from lab.vocabulary import Backend, Family, ProxyMode
 
@@ -240,9 +241,13 @@ class HostOptions:
 
 @dataclass(frozen=True)
 class Host(HostOptions):
-    """One network namespace of a lab: client pod, node, server pod, router."""
+    """One network namespace of a lab: client pod, node, server pod, router.
+
+    :param given: a real node's rules, which it has instead of what a kube-proxy of the lab would write.
+    """
 
     name: str
+    given: GivenRules | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

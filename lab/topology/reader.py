@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
@@ -86,6 +86,9 @@ class TopologyDocument:
 _TOPOLOGY = TypeAdapter(TopologyDocument)
 _OBJECTS: TypeAdapter[Any] = TypeAdapter(Service | EndpointSlice | ObjectList)
 
+#: What ``kubectl get`` prints beside Services and EndpointSlices where people ask for all that is about them.
+OTHERS: Final = frozenset({"ConfigMap", "Endpoints", "Namespace", "Node", "Pod", "ServiceCIDR"})
+
 
 @dataclass(frozen=True)
 class Objects:
@@ -158,6 +161,17 @@ def load_either(reference: str | FilePath) -> Topology | Objects:
     if "topology" in first:
         return parse(text, source)
     services, slices = _File(text, source).objects(enumerate(chain([first], documents)))
+    return Objects(tuple(service for service, _ in services), tuple(piece for piece, _ in slices))
+
+
+def objects_of(text: str, source: str) -> Objects:
+    """Read a stream of Kubernetes objects, in which others than kube-proxy's stand as well.
+
+    :param source: what to call the text in errors.
+    :raises InputError: with line and cure, for the first thing wrong.
+    """
+    file = _File(text, source, others=OTHERS)
+    services, slices = file.objects(enumerate(manifest.documents(text, source)))
     return Objects(tuple(service for service, _ in services), tuple(piece for piece, _ in slices))
 
 
@@ -250,10 +264,14 @@ class _Place(NamedTuple):
 
 @dataclass(frozen=True)
 class _File:
-    """Validates the documents of a text, and gives errors their lines in it."""
+    """Validates the documents of a text, and gives errors their lines in it.
+
+    :param others: the kinds of objects that are left out.
+    """
 
     text: str
     source: str
+    others: frozenset[str] = frozenset()
 
     def topology(self, value: Any) -> TopologyDocument:  # noqa: ANN401 - anything may stand in a file
         try:
@@ -291,6 +309,8 @@ class _File:
         unknown: _UnknownFields,
     ) -> Iterator[tuple[Service | EndpointSlice, Path]]:
         """Validate an object, or a List's objects one by one, so that the first wrong one ends it."""
+        if isinstance(value, dict) and value.get("kind") in self.others:
+            return
         items = value.get("items") if isinstance(value, dict) and value.get("kind") == "List" else None
         shell = value if not isinstance(items, list) else {**value, "items": []}
         try:

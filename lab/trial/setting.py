@@ -61,7 +61,13 @@ class Setting:
             self.service,
             self.said,
             release.known,
+            node.given.name if node.given else "",
         )
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the node has a real one's rules, or the fix is one of which the lab knows nothing."""
+        return self._node.given is not None or not self.fix.known
 
     @cached_property
     def _node(self) -> Host:
@@ -76,7 +82,10 @@ class Setting:
 
     @property
     def protection(self) -> Protection:
-        """What the node lets nobody have, by the fix or by kube-proxy's mode, version and settings."""
+        """What the node lets nobody have, by the fix or by kube-proxy's mode, version and settings.
+
+        Of a fix that the lab does not know, without it.
+        """
         fix, node = self.fix, self._node
         options = proxy_options(self.topology, node, self.family, fix.change)
         by_version = options.drops_invalid(node.proxy_mode or ProxyMode.IPTABLES)

@@ -16,6 +16,7 @@ from lab.rules.expected import expected
 from lab.rules.other_releases import place_of, releases, span
 from lab.rules.other_settings import settings
 from lab.rules.output import conclusion
+from lab.rules.read_dump import given
 from lab.rules.scratch import saved_uncounted
 from lab.rules.side import Side
 from lab.rules.source import Choice
@@ -180,7 +181,7 @@ def test_the_release_is_named(dumps, name, said):
 def test_auto_chooses_it(dumps, name):
     proxy = dumps.proxy(name, version="v1.14")  # with which some of these fail
     own = dumps.proxy(name)
-    chosen, comparison = fitted(proxy, read_node(dumps.text(name), name, proxy))
+    chosen, comparison = fitted(proxy, read_node(given(dumps.text(name), name), proxy))
     assert (comparison.same, comparison.fitting[-1]) == (True, chosen.options.version)
     assert check(chosen, dumps.text(name), name).same
     assert chosen.options.release.minor >= own.options.release.minor
@@ -268,7 +269,7 @@ def test_services_with_which_a_release_loads_nothing_are_left_out_by_name(dumps,
     own = {one.key for one in proxy.services}
     every = dumps.proxy("v1.36.3/nft-v4")
     proxy = dataclasses.replace(proxy, services=every.services, endpoint_slices=every.endpoint_slices)
-    node = read_node(dumps.text(name), name, proxy)
+    node = read_node(given(dumps.text(name), name), proxy)
     if said is None:
         chosen, comparison = fitted(proxy, node)
         assert chosen.options.version == "v1.29"

@@ -269,12 +269,35 @@ class TestKernel:
         assert difference["found"] == difference["expected"].replace("10.244.1.4:53", "10.244.9.9:53")
         assert difference["found"] in node.read_text().splitlines()[difference["line"] - 1]
 
-    def test_a_dump_that_is_cut_off(self, lab_rules, objects, options):
+    def test_of_a_part_what_is_there_is_compared(self, lab_rules, objects, options):
+        """Cut off, or picked out by grep: nothing is called missing of which nothing is known."""
         text = lab_rules(objects, "--saved", *options, code=0).stdout
-        given = text[: int(len(text) * 0.9)].rpartition("\n")[0]
-        done = lab_rules(objects, "--diff", "-", *options, given=given, code=2)
-        assert "was it cut off?" in done.stderr
-        assert f"<stdin>:{given.count(chr(10)) + 1}: ends within the table" in done.stderr
+        cut = text[: int(len(text) * 0.9)]
+        if "nftables" in options:  # braces tell that it is cut off, and nothing what is
+            done = lab_rules(objects, "--diff", "-", *options, given=cut, code=2)
+            assert f"<stdin>:{cut.count(chr(10)) + 1}: ends within the table" in done.stderr
+            return
+        picked = "".join(line for line in text.splitlines(keepends=True) if "-A" in line and "shop/web" in line)
+        for given, words in ((cut, "the table nat has no end"), (picked, "lines outside of any table")):
+            done = lab_rules(objects, "--diff", "-", *options, given=given, code=0)
+            assert "Only a part of what iptables-save prints: " in done.stdout
+            assert words in done.stdout
+            assert "What is there of <stdin> is as kube-proxy v1.29 writes it (iptables, ipv4)." in done.stdout
+            other = given.replace("10.244.1.1:8080", "10.244.9.9:8080").replace("10.244.1.1/", "10.244.9.9/")
+            done = lab_rules(objects, "--diff", "-", *options, given=other, code=1)
+            assert "10.244.9.9" in done.stdout
+
+    def test_a_part_and_a_wrong_name_are_one_cause(self, lab_rules, options):
+        """What grep found of one Service, on a node that takes itself for another."""
+        given = HERE.parent / "node" / "given"
+        name, cidr = ("--node-name", "worker-one.corp.example"), ("--cluster-cidr", "10.44.0.0/16")
+        command = (given / "dump-objs.yaml", "--diff", given / "dump-node_grep.txt", *name, *cidr)
+        answer = lab_rules(*command, "--proxy-version", "v1.20", "--json", code=1).json()
+        assert answer["partial"]
+        [cause] = answer["causes"]
+        assert cause["setting"] == "--node-name"
+        assert "Every local endpoint of worker-one.corp.example is missing" in cause["sentence"]
+        assert [(one["kind"], one["line"]) for one in answer["differences"]] == [("extra", 7)]
 
     def test_without_programs_it_can_be_compared_but_not_saved(self, lab_rules, objects, tmp_path):
         """Exit code 1 is an answer, and 2 is none."""

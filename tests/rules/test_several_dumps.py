@@ -16,7 +16,7 @@ def test_of_both_families_the_one_that_is_asked_for_is_compared(dumps, family, o
     comparison = check(dumps.proxy("v1.33.13/iptables-v4-dual" if family == "v4" else name), "".join(texts), "both")
     assert comparison.same
     first = order == 1 if family == "v4" else order == -1
-    line = 1 if first else "".join(texts).split("\n").index(texts[1].split("\n")[1], texts[0].count("\n")) + 1
+    line = 2 if first else "".join(texts).split("\n").index(texts[1].split("\n")[1], texts[0].count("\n")) + 1
     assert f"2 dumps stand in the file: compared is the one from line {line} on." in comparison.notes
 
 

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: MIT
+"""The topology that a node's rules speak of: the node, a client pod, and the endpoints of one Service.
+
+The node has the addresses and the interfaces that were collected, or that its rules name. Endpoints are behind the
+interface that its routes name for them, else behind its uplink, as pods of other nodes are. Each link that has no
+subnet of the node's own gets one for transit, and the pods' addresses are routed there, as CNIs with a veth pair a pod
+do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+from lab.errors import InputError, nearest
+from lab.kubernetes.objects import EndpointSlice, Service
+from lab.node.facts import Facts
+from lab.node.places import CLIENT, NETWORK, NODE, Places
+from lab.node.services import Endpoint, Frontend, endpoints, frontends, node_ports
+from lab.topology.given import GivenRules, GivenText
+from lab.topology.model import Host, Topology
+from lab.vocabulary import Backend, Family, ProxyMode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lab.node.bundle import Bundle
+    from lab.rules.dump import Dump
+    from lab.topology.model import IPAddress
+
+_FEW: Final = 8  # endpoints of the Service that is taken unless one is named
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A node as a topology.
+
+    :param service: the port of the Service that its endpoints are of, as ``namespace/name:port``.
+    :param notes: in sentences, what was chosen and what stands for what.
+    """
+
+    topology: Topology
+    service: str
+    families: tuple[Family, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Port:
+    """A port of the chosen Service in one family."""
+
+    family: Family
+    frontend: Frontend
+    endpoints: tuple[Endpoint, ...]
+    node_port: int = 0
+
+
+def derive(
+    bundle: Bundle,
+    dumps: Mapping[Family, Dump],
+    *,
+    service: str | None = None,
+    family: Family | None = None,
+    backend: Backend | None = None,
+) -> Derived:
+    """Make the topology of a node.
+
+    :param dumps: what of its rules is kube-proxy's, for each family that there is.
+    :param service: which Service, as ``[NAMESPACE/]NAME[:PORT]``; None for the first by TCP that has few endpoints.
+    :param family: by which it has to be asked; None for whichever there is.
+    :param backend: which iptables programs load the rules; None for those by which they were saved, else nft.
+    :raises InputError: the rules are for no Service that can be asked.
+    """
+    if family is not None and family not in dumps:
+        raise InputError(
+            f"these rules are not of {family}", cure=f"give --family {next(iter(dumps))}, or the others as well"
+        )
+    ports = _chosen(dumps, service, family)
+    addresses = _addresses(ports)
+    facts = Facts(bundle, (one for some in addresses.values() for one in some))
+    places = Places(facts, addresses)
+    asked = ports[0].frontend
+    mode = next(iter(dumps.values())).mode
+    given = _given(bundle, backend)
+    node = Host(
+        name=NODE,
+        routes=tuple(places.routes[NODE]),
+        forwarding=True,
+        proxy_mode=mode,
+        backend=next((text.backend for text in given.texts if text.mode is ProxyMode.IPTABLES), Backend.NFT),
+        cluster_cidrs=tuple(cidr for family in addresses if (cidr := facts.cluster_cidr(family))),
+        given=given,
+    )
+    hosts = (
+        Host(name=CLIENT, routes=tuple(places.routes[CLIENT])),
+        node,
+        Host(name=NETWORK, routes=tuple(places.routes[NETWORK]), forwarding=True),
+        *(Host(name=name, routes=tuple(places.routes[name])) for name in places.endpoints),
+    )
+    topology = Topology(
+        name="node",
+        hosts=hosts,
+        links=tuple(places.links),
+        services=(_service(bundle, ports),),
+        endpoint_slices=tuple(_slices(ports)),
+        description=f"The node of {given.name}: a client pod, and the endpoints of {asked.name}.",
+    )
+    return Derived(topology, asked.name, tuple(addresses), (*_said(bundle, ports, service), *places.notes))
+
+
+# --- which Service -----------------------------------------------------------------------------------------
+
+
+def _chosen(dumps: Mapping[Family, Dump], service: str | None, asked: Family | None) -> list[_Port]:
+    """Return the ports of the Service that is asked, the one asked first."""
+    by_family = {family: list(frontends(dump)) for family, dump in dumps.items()}
+    every = [one for family, found in by_family.items() for one in found if asked in (None, family)]
+    key, port = _named(every, service) if service else _usual(dumps, every)
+    found = []
+    for family, dump in dumps.items():
+        numbers = node_ports(dump)
+        for one in by_family[family]:
+            if one.service == key:
+                number = numbers.get((one.service, one.port_name, one.protocol), 0)
+                found.append(_Port(family, one, endpoints(dump, one), number))
+    found.sort(key=lambda one: (one.frontend.port_name != port, one.frontend.protocol != "tcp"))
+    if not any(one.endpoints for one in found):
+        raise InputError(f"{key} has no endpoint in these rules", cure="take another by --service")
+    return found
+
+
+def _named(every: Iterable[Frontend], service: str) -> tuple[str, str | None]:
+    key, _, port = service.partition(":")
+    known = {one.service for one in every}
+    keys = sorted(one for one in known if key in (one, one.partition("/")[2]))
+    if not keys:
+        raise InputError(f"no rule is for a Service {key}", cure=nearest(key, known))
+    if len(keys) > 1:
+        raise InputError(f"several Services are named {key}", cure=f"one of: {', '.join(keys)}")
+    ports = {one.port_name: one for one in every if one.service == keys[0]}
+    name = next((name for name, one in ports.items() if port in (name, str(one.port))), None)
+    if port and name is None:
+        cure = f"its ports: {', '.join(name or str(one.port) for name, one in ports.items())}"
+        raise InputError(f"{keys[0]} has no port {port}", cure=cure)
+    return keys[0], name if port else None
+
+
+def _usual(dumps: Mapping[Family, Dump], every: Sequence[Frontend]) -> tuple[str, str | None]:
+    """Return a Service by TCP in as many families as can be, with few endpoints; of several the first by name."""
+    families = Counter(one.name for one in every if one.protocol == "tcp")
+    by_tcp = [one for one in every if one.protocol == "tcp"]
+    by_tcp.sort(key=lambda one: (-families[one.name], one.service == "default/kubernetes", one.name))
+    for most in (_FEW, None):
+        for one in by_tcp:
+            count = len(endpoints(dumps[Family.of(ip_address(one.address))], one))
+            if count and (most is None or count <= most):
+                return one.service, one.port_name
+    raise InputError(
+        "these rules are for no Service by TCP with an endpoint", cure="give all that the node has, of kube-proxy too"
+    )
+
+
+def _addresses(ports: Sequence[_Port]) -> dict[Family, list[IPAddress]]:
+    found: dict[Family, dict[IPAddress, None]] = {}
+    for port in ports:
+        found.setdefault(port.family, {}).update(dict.fromkeys(ip_address(one.address) for one in port.endpoints))
+    return {family: list(its) for family, its in found.items() if its}
+
+
+def _said(bundle: Bundle, ports: Sequence[_Port], service: str | None) -> Iterable[str]:
+    asked = ports[0]
+    by = "the objects" if bundle.services is not None else "the rules themselves"
+    chosen = "" if service else ", taken because no --service was given"
+    count = len(asked.endpoints)
+    yield (
+        f"asked is {asked.frontend.name} at {asked.frontend.address}:{asked.frontend.port}{chosen}, with"
+        f" {count} {'endpoint' if count == 1 else 'endpoints'}: by {by}"
+    )
+
+
+# --- objects ------------------------------------------------------------------------------------------------
+
+
+def _service(bundle: Bundle, ports: Sequence[_Port]) -> Service:
+    key = ports[0].frontend.service
+    for one in bundle.services or ():
+        if one.key == key:
+            return one
+    namespace, _, name = key.partition("/")
+    own = {(one.frontend.port_name, one.frontend.protocol): one for one in ports}
+    addresses = list(dict.fromkeys(str(ip_address(one.frontend.address)) for one in ports))
+    with_node_port = any(one.node_port for one in own.values())
+    spec = {
+        "type": "NodePort" if with_node_port and all(one.node_port for one in own.values()) else "ClusterIP",
+        "clusterIP": addresses[0],
+        "clusterIPs": addresses,
+        "ports": [
+            {
+                "name": name,
+                "protocol": protocol.upper(),
+                "port": one.frontend.port,
+                **({"nodePort": one.node_port} if with_node_port and one.node_port else {}),
+            }
+            for (name, protocol), one in own.items()
+        ],
+    }
+    if spec["type"] == "ClusterIP":
+        for port in spec["ports"]:
+            port.pop("nodePort", None)  # type: ignore[union-attr]
+    return Service.model_validate(
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+    )
+
+
+def _slices(ports: Sequence[_Port]) -> Iterable[EndpointSlice]:
+    for number, one in enumerate(ports):
+        namespace, _, name = one.frontend.service.partition("/")
+        for port in dict.fromkeys(endpoint.port for endpoint in one.endpoints):
+            addresses = [str(ip_address(end.address)) for end in one.endpoints if end.port == port]
+            yield EndpointSlice.model_validate(
+                {
+                    "apiVersion": "discovery.k8s.io/v1",
+                    "kind": "EndpointSlice",
+                    "metadata": {
+                        "name": f"{name}-{number}-{port}",
+                        "namespace": namespace,
+                        "labels": {"kubernetes.io/service-name": name},
+                    },
+                    "addressType": one.family.kubernetes,
+                    "endpoints": [{"addresses": [address]} for address in addresses],
+                    "ports": [
+                        {"name": one.frontend.port_name, "protocol": one.frontend.protocol.upper(), "port": port}
+                    ],
+                }
+            )
+
+
+def _given(bundle: Bundle, backend: Backend | None) -> GivenRules:
+    name = bundle.name or ", ".join(dict.fromkeys(one.source for one in bundle.rules))
+    texts = tuple(
+        GivenText(one.source, one.text, one.mode, one.family, backend or one.backend or Backend.NFT)
+        for one in bundle.rules
+    )
+    return GivenRules(name, texts, bundle.sysctls)

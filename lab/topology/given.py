@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""Rules that a node has instead of those that a kube-proxy of the lab writes: a real node's, as they were saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from lab.vocabulary import Backend, Family, ProxyMode
+
+
+@dataclass(frozen=True)
+class GivenText:
+    """What one program loads in one piece.
+
+    :param source: what to call it in messages.
+    :param text: for ``iptables-restore``, ``nft -f``, or what ``nft -j list ruleset`` printed. A line that is left out
+        is empty, so that the others keep their numbers.
+    :param mode: which of them loads it: iptables mode for the first, nftables mode for the others.
+    :param family: of iptables' rules; None for nft's, and for rules that either family may have.
+    :param backend: of iptables' rules: that of the program which loads it here.
+    """
+
+    source: str
+    text: str = field(repr=False)
+    mode: ProxyMode
+    family: Family | None = None
+    backend: Backend = Backend.NFT
+
+    @property
+    def is_json(self) -> bool:
+        """Whether it is nft's JSON."""
+        return self.mode is ProxyMode.NFTABLES and self.text.lstrip().startswith("{")
+
+
+@dataclass(frozen=True)
+class GivenRules:
+    """All rules of a node, and the sysctls that go with them.
+
+    :param name: what the node is called in reports.
+    :param sysctls: keys with slashes below ``/proc/sys``; set before anything is loaded.
+    """
+
+    name: str
+    texts: tuple[GivenText, ...]
+    sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
