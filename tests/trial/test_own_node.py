@@ -1,0 +1,164 @@
+"""A node of the user's own: its rules alone say whether it is affected, and what helps there."""
+
+from __future__ import annotations
+
+import asyncio
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lab import cases, fixes
+from lab.errors import InputError
+from lab.fixes import Fix
+from lab.node.read import read
+from lab.results.result import Result
+from lab.trial import probe, runner
+from lab.trial.fix_file import find_fix
+from lab.trial.own_node import own_node
+from lab.trial.setting import Setting
+from lab.vocabulary import Family
+
+DUMPS = Path(__file__).parents[1] / "kubeproxy/dumps.tar.xz"
+
+pytestmark = pytest.mark.lab_kernel
+
+
+@pytest.fixture(scope="module")
+def dump():
+    """What real kube-proxies wrote, by release and file."""
+    with tarfile.open(DUMPS) as archive:
+        texts = {
+            "/".join(Path(one.name).parts[-2:]): archive.extractfile(one).read().decode()
+            for one in archive
+            if one.isfile() and one.name.endswith(".txt")
+        }
+    return texts.__getitem__
+
+
+def judged(
+    *sources: Path, family: Family | None = None, fix: Fix = fixes.NONE, case: str = "beyond-window"
+) -> tuple[Result, tuple[str, ...]]:
+    """Return what came of a case on a node, and what has to be known of it."""
+    own = own_node(read([str(one) for one in sources]), family=family)
+    family = family or own.families[0]
+    setting = Setting(cases.find(case), fix, own.topology, family, own.service)
+
+    async def go() -> Result:
+        return await runner.run(setting, await probe.ask(family))
+
+    return asyncio.run(go()), own.notes
+
+
+def nothing(text: str) -> str:
+    return text
+
+
+def without_the_drop(text: str) -> str:
+    lines = text.splitlines(keepends=True)
+    kept = [line for line in lines if not ("KUBE-FORWARD" in line and "--ctstate INVALID" in line)]
+    assert len(kept) == len(lines) - 1
+    return "".join(kept)
+
+
+def with_a_cni_that_accepts(text: str) -> str:
+    """As Calico's chains do where they come first: whatever is from or to a pod is accepted, INVALID or not."""
+    table = text.index("*filter\n") + len("*filter\n")
+    first = text.index("-A ", table)
+    rules = "-A FORWARD -j cali-FORWARD\n-A cali-FORWARD -i cali+ -j ACCEPT\n-A cali-FORWARD -o cali+ -j ACCEPT\n"
+    return f"{text[:table]}:cali-FORWARD - [0:0]\n{text[table:first]}{rules}{text[first:]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "family", "outcome"),
+    [
+        ("v1.14.0/iptables-v4.txt", nothing, Family.IPV4, "reset"),
+        ("v1.14.0/iptables-v6.txt", nothing, Family.IPV6, "reset"),
+        ("v1.20.0-rc.0/iptables-v4-dual.txt", nothing, Family.IPV4, "dropped"),
+        ("v1.20.0-rc.0/iptables-v6.txt", nothing, Family.IPV6, "dropped"),
+        ("v1.36.3/iptables-v4.txt", nothing, Family.IPV4, "dropped"),
+        ("v1.36.3/iptables-v4.txt", without_the_drop, Family.IPV4, "reset"),
+        ("v1.36.3/iptables-v4.txt", with_a_cni_that_accepts, Family.IPV4, "reset"),
+        ("v1.29.1/nft.txt", nothing, Family.IPV4, "dropped"),
+        ("v1.33.13/nft.txt", nothing, Family.IPV4, "reset"),
+        ("v1.36.3/nft.txt", nothing, Family.IPV6, "reset"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None) or str(value),
+)
+def test_a_dump_alone_is_judged(
+    name: str, change: Callable[[str], str], family: Family, outcome: str, dump: Callable[[str], str], tmp_path: Path
+):
+    file = tmp_path / "rules.txt"
+    file.write_text(change(dump(name)))
+    result, _notes = judged(file, family=family)
+    assert result.verdict.outcome == outcome
+    assert result.expected is None
+    assert result.as_expected, result.verdict.disagreements
+    assert result.trial.given
+
+
+def test_its_sysctls_count(dump: Callable[[str], str], tmp_path: Path):
+    (tmp_path / "rules.txt").write_text(dump("v1.14.0/iptables-v4.txt"))
+    (tmp_path / "sysctl.txt").write_text("net.netfilter.nf_conntrack_tcp_be_liberal = 1\n")
+    assert judged(tmp_path)[0].verdict.outcome == "delivered"
+    assert judged(tmp_path / "rules.txt")[0].verdict.outcome == "reset"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "outcome"),
+    [
+        ("mine.rules", "*filter\n-I FORWARD 1 -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n", "dropped"),
+        (
+            "mine.nft",
+            """table inet mine {
+                chain f {
+                    type filter hook forward priority -10; ct state invalid counter drop
+                }
+            }""",
+            "dropped",
+        ),
+        ("mine.conf", "# liberal\nnet.netfilter.nf_conntrack_tcp_be_liberal = 1\n", "delivered"),
+        ("mine.sh", "#!/bin/sh\necho 1 > /proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal\n", "delivered"),
+        ("none.rules", "*filter\n-A FORWARD -s 203.0.113.9 -j DROP\nCOMMIT\n", "reset"),
+    ],
+)
+def test_a_fix_of_ones_own_is_tried(name: str, text: str, outcome: str, dump: Callable[[str], str], tmp_path: Path):
+    (tmp_path / name).write_text(text)
+    (tmp_path / "rules.txt").write_text(dump("v1.14.0/iptables-v4.txt"))
+    result, _notes = judged(tmp_path / "rules.txt", fix=find_fix(str(tmp_path / name)))
+    assert (result.verdict.outcome, result.trial.fix, result.expected) == (outcome, name, None)
+    assert result.as_expected, result.verdict.disagreements
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "empty"),
+        ("hello\n", "neither rules nor sysctls"),
+        ("*filter\n-A FORWARD -j DROP\n", "without COMMIT"),
+        ("net.ipv4.ip_forward = 1\nhello\n", "no sysctl"),
+        ("kernel.panic = 1\n", "the machine's own"),
+    ],
+)
+def test_what_is_no_fix_is_refused(text: str, words: str, tmp_path: Path):
+    (tmp_path / "mine.txt").write_text(text)
+    with pytest.raises(InputError, match=words):
+        find_fix(str(tmp_path / "mine.txt"))
+
+
+def test_a_rule_that_cannot_be_loaded_is_named_with_its_line(dump: Callable[[str], str], tmp_path: Path):
+    rule = "-A FORWARD -m nosuchmatch --really -j DROP"
+    text = dump("v1.14.0/iptables-v4.txt")
+    place = text.index("-A FORWARD")
+    (tmp_path / "rules.txt").write_text(f"{text[:place]}{rule}\n{text[place:]}")
+    line = text[:place].count("\n") + 1
+    result, notes = judged(tmp_path / "rules.txt")
+    assert result.verdict.outcome == "reset"
+    assert any(f"line {line}: left out" in note and rule in note and "nosuchmatch" in note for note in notes), notes
+
+
+def test_a_service_that_nobody_has_is_refused(dump: Callable[[str], str], tmp_path: Path):
+    (tmp_path / "rules.txt").write_text(dump("v1.14.0/iptables-v4.txt"))
+    with pytest.raises(InputError, match="no rule is for a Service shop/no-such"):
+        own_node(read([str(tmp_path / "rules.txt")]), service="shop/no-such")
