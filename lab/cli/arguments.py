@@ -132,6 +132,17 @@ BackendOption = Annotated[
         autocompletion=complete(lambda: Backend),
     ),
 ]
+AnyFamilyOption = Annotated[
+    Family | None,
+    typer.Option(
+        "--family",
+        metavar=words_of(Family),
+        parser=one_of(Family),
+        help="The address family.",
+        show_default="ipv4, or that of --node",
+        autocompletion=complete(lambda: Family),
+    ),
+]
 FamilyOption = Annotated[
     Family,
     typer.Option(

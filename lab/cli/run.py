@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.cli.arguments import (
+    AnyFamilyOption,
     Files,
     JsonFlag,
     NodeOption,
@@ -73,7 +74,7 @@ def run(
     node: NodeOption = None,
     objects: ObjectsOption = None,
     service: ServiceOption = None,
-    family: Annotated[Family | None, typer.Option("--family", help="The address family.", show_default="ipv4")] = None,
+    family: AnyFamilyOption = None,
     proxy: Proxy,
     files: Files,
     timeline: Annotated[

@@ -309,7 +309,7 @@ class _File:
         unknown: _UnknownFields,
     ) -> Iterator[tuple[Service | EndpointSlice, Path]]:
         """Validate an object, or a List's objects one by one, so that the first wrong one ends it."""
-        if isinstance(value, dict) and value.get("kind") in self.others:
+        if isinstance(value, dict) and str(value.get("kind")) in self.others:
             return
         items = value.get("items") if isinstance(value, dict) and value.get("kind") == "List" else None
         shell = value if not isinstance(items, list) else {**value, "items": []}
