@@ -181,7 +181,7 @@ def test_too_new(lab_trial):
     result.stdout.fnmatch_lines(
         [
             "*there is no setting 'masquerad_all' of kube-proxy (did you mean 'masquerade_all'?)",
-            "*conntrack_tcp_be_liberal: kube-proxy v1.14 does not know it (v1.29 is the first that does)",
+            "*lab_trial(conntrack_tcp_be_liberal=...): kube-proxy v1.14 does not know it (v1.29 is the first that does)",
         ]
     )
 
@@ -204,8 +204,8 @@ def test_a_connection_of_ones_own(project):
             assert lab_running.timeline.injected.offset == 2**29
             with pytest.raises(LabError, match="was used already"):
                 lab_running.try_steps(disturb)
-            with pytest.raises(InputError, match="no host 'nobody' .known: client, node, server"):
-                lab_running.run("nobody", "true")
+            with pytest.raises(InputError, match="no host 'xyz' .known: client, node, server"):
+                lab_running.run("xyz", "true")
 
         @pytest.mark.lab_topology("topology: alone\\nhosts: {one: }\\n")
         def test_nobody_to_ask(lab_running):

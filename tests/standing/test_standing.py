@@ -13,8 +13,7 @@ import pytest
 
 from lab.errors import InputError, LabError, MissingError
 from lab.netns import Namespace, userns
-from lab.standing import commands, names, record
-from lab.standing import up as starter
+from lab.standing import commands, handover, names, record
 from lab.standing.up import suggestions, up
 from lab.topology.reader import load, parse, shipped
 from lab.vocabulary import Family, ProxyMode
@@ -232,7 +231,7 @@ def test_an_interrupted_up_leaves_nothing(own_run, topology, monkeypatch):
         assert record.labs() != ()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(starter, "_agree", interrupted)
+    monkeypatch.setattr(handover, "_agree", interrupted)
     with pytest.raises(KeyboardInterrupt):
         up(topology)
     assert list(own_run.iterdir()) == []
