@@ -292,7 +292,7 @@ class TestWhatIsKeptFromIt:
             )
         code, output, _errors = run_lab("doctor", prefix=read_only)
         assert code == 1
-        assert "A lab cannot run here." in output
+        assert "A lab cannot run here: " in output
         assert "modprobe nfnetlink_log" not in output
 
     def test_no_proc(self, refused):

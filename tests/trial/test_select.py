@@ -286,20 +286,20 @@ def test_a_backend_without_a_node_in_iptables_mode_is_refused():
 
 
 def test_a_setting_without_a_node_is_refused(tmp_path):
-    from lab.cli.arguments import read_topology
+    from lab.cli.arguments import Proxy, read_topology
 
     file = tmp_path / "pair.yaml"
     file.write_text("topology: pair\nhosts: {a: {}, b: {}}\n")
-    assert read_topology(str(file), None, None, None).nodes == ()
+    assert read_topology(str(file), Proxy()).nodes == ()
     for proxy in ((ProxyMode.NFTABLES, None, None), (None, "v1.31", None), (None, None, Backend.LEGACY)):
         with pytest.raises(InputError, match="no host has proxy-mode"):
-            read_topology(str(file), *proxy)
+            read_topology(str(file), Proxy(*proxy))
 
 
 def test_a_backend_is_for_the_nodes_in_iptables_mode(tmp_path):
-    from lab.cli.arguments import read_topology
+    from lab.cli.arguments import Proxy, read_topology
 
     file = tmp_path / "mixed.yaml"
     file.write_text("topology: mixed\nhosts: {a: {proxy-mode: iptables}, b: {proxy-mode: nftables}}\n")
-    chosen = read_topology(str(file), None, None, Backend.LEGACY)
+    chosen = read_topology(str(file), Proxy(backend=Backend.LEGACY))
     assert [node.backend for node in chosen.nodes] == [Backend.LEGACY, Backend.NFT]
