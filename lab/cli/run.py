@@ -25,6 +25,7 @@ from lab.cli.arguments import (
     examples,
     topology_names,
 )
+from lab.cli.command import one_of, words_of
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.screen import console, draw
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError
@@ -73,7 +74,16 @@ def run(
     node: NodeOption = None,
     objects: ObjectsOption = None,
     service: ServiceOption = None,
-    family: Annotated[Family | None, typer.Option("--family", help="The address family.", show_default="ipv4")] = None,
+    family: Annotated[
+        Family | None,
+        typer.Option(
+            "--family",
+            metavar=words_of(Family),
+            parser=one_of(Family),
+            help="The address family; else ipv4, or what a node has.",
+            autocompletion=complete(lambda: Family),
+        ),
+    ] = None,
     proxy: Proxy,
     files: Files,
     timeline: Annotated[
