@@ -114,7 +114,7 @@ def _parameter(one: inspect.Parameter) -> str:
         return text
     default = one.default
     if callable(default):  # a class or a function that is taken unless another is given
-        return f"{text} = {default.__name__}"
+        return f"{text} = {default.__name__ if default.__name__ in lab.__all__ else '...'}"
     plain = repr(default) if isinstance(default, str | bytes | int | tuple | None | Enum) else "..."
     return f"{text} = {plain if '0x' not in plain and '<' not in plain else '...'}"
 

@@ -44,8 +44,7 @@ class Case(Generic[S]):
     :param demands: what it demands of any topology besides its roles.
     :param both_ways: whether what is expected of it is so only where both directions pass the node.
     :param slow: takes seconds or more, and is left out of `lab run --all`.
-    :param needs: what the kernel must have beyond what every trial needs, as :func:`lab.netns.features.require` knows
-        it.
+    :param needs: what the kernel must have beyond what every trial needs: modules by name, or ``CONFIG_`` options.
     :param about_answers: what is judged answers what came by the VIP, and so ends at a node that masquerades the
         client; False where the client sends it, or nothing is translated.
     """

@@ -22,7 +22,7 @@ from lab.errors import InputError, LabError, MissingError
 )
 def collect(
     file: Annotated[
-        str, typer.Argument(metavar="[FILE]", help="With --here, where to write the archive; - for stdout.")
+        str, typer.Argument(metavar="FILE", help="With --here, where to write the archive; - for stdout.")
     ] = "",
     here: Annotated[bool, typer.Option("--here", help="Run the script on this machine: it only reads.")] = False,
 ) -> None:

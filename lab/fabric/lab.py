@@ -37,10 +37,12 @@ _ROUNDS: Final = 100_000  # questions for a link's state before giving up; the f
 
 
 class Lab:
-    """A topology, running. It ends with :meth:`close`, with its block, or with its process.
+    """A topology, running. It ends with :meth:`close`, with the ``with`` that it is used in, or with its process.
 
     :param family: build this family alone; both when None.
     :param change: what a fix changes on every node.
+    :ivar hosts: the running hosts by name, each with its namespace.
+    :ivar topology: what was built; ``families``: for which address families.
     :ivar services: and ``endpoint_slices``: what the nodes serve now; at first the topology's.
     :raises MissingError: a program or a kernel feature is not there.
     :raises MachineError: the machine ran out of something, such as descriptors.

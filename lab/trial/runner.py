@@ -80,15 +80,20 @@ def fresh_lab(setting: Setting) -> Lab:
     return Lab(setting.topology, family=setting.family, change=setting.fix.change)
 
 
-async def run(setting: Setting, behaviour: Behaviour, keep: Keep = _forget, build: Build = fresh_lab) -> Result:
+async def run(
+    setting: Setting,
+    behaviour: Behaviour,
+    keep: Callable[[Timeline], None] = _forget,
+    build: Callable[[Setting], AbstractContextManager[Lab]] = fresh_lab,
+) -> Result:
     """Build a lab, carry out the steps of the case there, and return what became of it.
 
     The one way in which a trial is run: for the command, for pytest and in guests. Where the machine kept it from
     running it is tried once more, in another lab.
 
-    :param behaviour: what this kernel is known to do (:func:`lab.trial.probe.ask`).
-    :param keep: see :func:`carry_out`.
-    :param build: makes the lab.
+    :param behaviour: what this kernel is known to do (``ask_kernel`` returns it).
+    :param keep: is called with the timeline, also where the trial ends in an error.
+    :param build: returns the lab to ``with``, for a setting; a fresh one where nothing is given.
     :raises MissingError: the machine lacks what the case or the nodes' backend needs; says what brings it.
     :raises LabError: the trial could not be run; says why.
     """

@@ -22,7 +22,7 @@ class Setting:
     """A case, a fix, and where to try them.
 
     :param topology: with the proxy mode, version and backend that its nodes are to have.
-    :param service: which Service is asked, as :func:`lab.scenario.roles.service_port` knows it; None for the first.
+    :param service: which Service is asked, as ``[NAMESPACE/]NAME[:PORT]``; None for the first.
     :param said: the settings that its nodes have besides those of the topology, as options.
     """
 
