@@ -130,12 +130,12 @@ def run(
 
     if results is not None and results.exists() and not results.is_dir():
         raise InputError("--results wants a directory", source=results)
+    # What is printed there is read here. A mistake is told before anything is fetched.
+    columns = f"COLUMNS={get_terminal_size().columns}"
+    words = ["env", columns, *program_words(command, "KERNEL")]
     kept = _cache(cache)
     chosen = resolve(kernel, kept)
     image = make_image(chosen, kept)
-    # What is printed there is read here.
-    columns = f"COLUMNS={get_terminal_size().columns}"
-    words = ["env", columns, *program_words(command, "KERNEL")]
     try:
         done = asyncio.run(run_until_interrupted(chosen, words, image=image, limit=limit, memory=memory, cpus=cpus))
     except asyncio.CancelledError:
