@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tarfile
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
