@@ -8,7 +8,7 @@ in a namespace of its own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -17,7 +17,7 @@ from lab.conntrack.witness import load_conntrack
 from lab.errors import InputError, LabError, MissingError
 from lab.netns import Namespace, Nft, NftError, ProgramError, Xtables, nfacct
 from lab.topology.given import GivenRules, GivenText
-from lab.vocabulary import BE_LIBERAL, Family, ProxyMode
+from lab.vocabulary import Family, ProxyMode
 
 if TYPE_CHECKING:
     from lab.fabric.host import RunningHost
@@ -73,7 +73,7 @@ class GivenNode:
         self._node, self._given = node, given
         self._families, self._additions, self._change = families, additions, change
         load_conntrack(node.nft)
-        _set_sysctls(node, {**given.sysctls, **change.sysctls})
+        node.namespace.set_sysctls({**given.sysctls, **change.sysctls})
         make_accounts(node.namespace, (one.text for one in given.texts if one.mode is ProxyMode.IPTABLES))
         self._under_way = [
             (text, node.xtables.start_restore(_version(text), without_counters(text.text), unused=True))
@@ -143,15 +143,6 @@ def _version(text: GivenText) -> int:
     return text.family.version
 
 
-def _set_sysctls(node: RunningHost, wanted: dict[str, str]) -> None:
-    for key, value in wanted.items():
-        try:
-            node.namespace.set_sysctls({key: value})
-        except FileNotFoundError as error:
-            if key == BE_LIBERAL:
-                raise MissingError(f"the kernel has no {key}", "modprobe nf_conntrack") from error
-
-
 def run_change(node: RunningHost, change: NodeChange, families: Sequence[Family]) -> None:
     """Load the rules of a fix that are somebody's own, and run its script: what comes last on any node.
 
@@ -191,7 +182,7 @@ def _refused(text: GivenText, error: LabError) -> InputError:
 
 
 def loadable(given: GivenRules) -> tuple[GivenRules, tuple[LeftOut | str, ...]]:
-    """Return a node's rules without those that cannot be loaded here, and what these are; or else, in sentences, why.
+    """Return a node's rules and sysctls without those that cannot be had here, and what these are, or in sentences why.
 
     A rule that counts by a name (nfacct) does what it does without counting, and is loaded so where the kernel has no
     such counters.
@@ -200,7 +191,8 @@ def loadable(given: GivenRules) -> tuple[GivenRules, tuple[LeftOut | str, ...]]:
     :raises MissingError: a program is not installed.
     """
     texts: list[GivenText] = []
-    gone: list[LeftOut | str] = []
+    sysctls, unset = _settable(given.sysctls)
+    gone: list[LeftOut | str] = [*unset]
     for text in given.texts:
         if text.mode is ProxyMode.IPTABLES:
             counted, note = _countable(text)
@@ -212,7 +204,24 @@ def loadable(given: GivenRules) -> tuple[GivenRules, tuple[LeftOut | str, ...]]:
             kept, left = _loadable_nft(text)
         texts.append(kept)
         gone += left
-    return replace(given, texts=tuple(texts)), tuple(gone)
+    return replace(given, texts=tuple(texts), sysctls=sysctls), tuple(gone)
+
+
+def _settable(sysctls: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return the sysctls that this kernel lets a namespace have, and why not the others."""
+    kept = dict(sysctls)
+    notes: list[str] = []
+    if not sysctls:
+        return kept, notes
+    with closing(Namespace.create()) as namespace, closing(Nft(namespace)) as nft:
+        load_conntrack(nft)
+        for key, value in sysctls.items():
+            try:
+                namespace.set_sysctls({key: value})
+            except OSError as error:
+                del kept[key]
+                notes.append(f"{key.replace('/', '.')} = {value} is not set: {error.strerror}")
+    return kept, notes
 
 
 def _countable(text: GivenText) -> tuple[GivenText, list[str]]:

@@ -9,6 +9,7 @@ do.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,13 @@ if TYPE_CHECKING:
     from lab.rules.dump import Dump
     from lab.topology.model import IPAddress
 
+#: What of a node's sysctls is its namespace's own and changes what becomes of forwarded packets: how conntrack follows
+#: each protocol (net/netfilter/nf_conntrack_standalone.c), and whose packets are taken (net/ipv4/devinet.c).
+_SYSCTLS: Final = re.compile(
+    r"net/netfilter/nf_conntrack_(?:checksum|(?:tcp|udp|icmp|icmpv6|sctp|dccp|gre|generic)_\w+)"
+    r"|net/ipv4/conf/(?:all|default)/(?:rp_filter|accept_local|route_localnet|src_valid_mark)"
+)
+_FORWARDING: Final = "net/ipv4/ip_forward"
 _FEW: Final = 8  # endpoints of the Service that is taken unless one is named
 
 
@@ -179,6 +187,11 @@ def _said(bundle: Bundle, ports: Sequence[_Port], service: str | None) -> Iterab
         f"asked is {asked.frontend.name} at {asked.frontend.address}:{asked.frontend.port}{chosen}, with"
         f" {count} {'endpoint' if count == 1 else 'endpoints'}: by {by}"
     )
+    used = len(_used(bundle.sysctls))
+    if used < len(bundle.sysctls):
+        yield f"of {len(bundle.sysctls)} sysctls {used} are set: those of conntrack's protocols and of rp_filter's kind"
+    if bundle.sysctls.get(_FORWARDING) == "0":
+        yield "net.ipv4.ip_forward is 0 there, as on no node that works: here it forwards"
 
 
 # --- objects ------------------------------------------------------------------------------------------------
@@ -244,4 +257,8 @@ def _given(bundle: Bundle, backend: Backend | None) -> GivenRules:
         GivenText(one.source, one.text, one.mode, one.family, backend or one.backend or Backend.NFT)
         for one in bundle.rules
     )
-    return GivenRules(name, texts, bundle.sysctls)
+    return GivenRules(name, texts, _used(bundle.sysctls))
+
+
+def _used(sysctls: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in sysctls.items() if _SYSCTLS.fullmatch(key)}

@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Final
 
 from lab.vocabulary import Backend, Family, ProxyMode
+
+#: One for all namespaces of a machine. Kernels before 5.12 let whoever is root in one of them write these
+#: (671c54ea8c7f, net/netfilter/nf_conntrack_standalone.c), and so no lab may try.
+OF_MACHINE: Final = re.compile(r"net/(?:netfilter/)?nf_conntrack_(?:max|buckets|expect_max)")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Final
 
 from lab.errors import InputError
 from lab.fixes import Fix, find
-from lab.topology.given import GivenText
+from lab.node.printed import with_slashes
+from lab.topology.given import OF_MACHINE, GivenText
 from lab.topology.node_change import NodeChange
 from lab.vocabulary import Family, ProxyMode
 
@@ -91,9 +92,12 @@ def _sysctl(number: int, line: str, source: str) -> tuple[str, str]:
     found = _SYSCTL.fullmatch(line)
     if found is None:
         raise InputError(f"no sysctl: {line!r}", source=source, line=number, cure="write KEY = VALUE")
-    key = found[1] if "/" in found[1] else found[1].replace(".", "/")
-    if not key.startswith("net/"):
+    key = with_slashes(found[1])
+    if not key.startswith("net/") or OF_MACHINE.fullmatch(key):
         raise InputError(
-            f"{found[1]} is the machine's own, and no lab's to change", source=source, line=number, cure="keep to net.*"
+            f"{found[1]} is the machine's own, and no lab's to change",
+            source=source,
+            line=number,
+            cure="keep to what a network namespace has of its own, of net.*",
         )
     return key, found[2]

@@ -105,6 +105,25 @@ def test_its_sysctls_count(dump: Callable[[str], str], tmp_path: Path):
     assert judged(tmp_path / "rules.txt")[0].verdict.outcome == "reset"
 
 
+def test_all_that_a_node_has_of_sysctls_does_not_keep_it_from_being_judged(dump: Callable[[str], str], tmp_path: Path):
+    """As `lab collect` brings them: what is the machine's, what is not the namespace's, what this kernel lacks."""
+    (tmp_path / "rules.txt").write_text(dump("v1.14.0/iptables-v4.txt"))
+    said = ["net.netfilter.nf_conntrack_max=1", "net.netfilter.nf_conntrack_buckets=1", "net.ipv4.tcp_mem=1 2 3"]
+    said += [
+        "net.netfilter.nf_conntrack_events=0",
+        "net.ipv6.conf.default.accept_dad=1",
+        "net.ipv4.conf.all.rp_filter=1",
+    ]
+    (tmp_path / "sysctl.txt").write_text("\n".join([*said, "net.netfilter.nf_conntrack_tcp_of_no_kernel=1", ""]))
+    before = Path("/proc/sys/net/ipv4/conf/all/rp_filter").read_text()
+    result, notes = judged(tmp_path)
+    assert result.verdict.outcome == "reset"
+    assert result.as_expected, result.verdict.disagreements
+    assert any("of 7 sysctls 2 are set" in note for note in notes), notes
+    assert any("nf_conntrack_tcp_of_no_kernel = 1 is not set: No such file" in note for note in notes), notes
+    assert Path("/proc/sys/net/ipv4/conf/all/rp_filter").read_text() == before
+
+
 @pytest.mark.parametrize(
     ("name", "text", "outcome"),
     [
@@ -139,6 +158,7 @@ def test_a_fix_of_ones_own_is_tried(name: str, text: str, outcome: str, dump: Ca
         ("*filter\n-A FORWARD -j DROP\n", "without COMMIT"),
         ("net.ipv4.ip_forward = 1\nhello\n", "no sysctl"),
         ("kernel.panic = 1\n", "the machine's own"),
+        ("net.netfilter.nf_conntrack_max = 1\n", "the machine's own"),
     ],
 )
 def test_what_is_no_fix_is_refused(text: str, words: str, tmp_path: Path):
