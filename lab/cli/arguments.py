@@ -6,11 +6,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from lab.cli.command import App, at_least, one_of, words_of
+from lab.cli.command import App, Choice, at_least, one_of, words_of
 from lab.errors import InputError, LabError
 from lab.kubeproxy.said import NOTHING_SAID
 from lab.vocabulary import Backend, Family, ProxyMode
@@ -35,6 +35,21 @@ def examples(*commands: str) -> str:
 def complete(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     """Return what completes one of these names in a shell."""
     return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
+
+
+def one_word(words: type[Choice], option: str, meaning: str, *, default: str | bool = True) -> Any:  # noqa: ANN401
+    """Return an option whose value is one of a few words, as typer's Option is.
+
+    :param default: how its default is shown, where that is not the value itself.
+    """
+    return typer.Option(
+        option,
+        metavar=words_of(list(words)),
+        parser=one_of(words),
+        help=meaning,
+        show_default=default,
+        autocompletion=complete(lambda: words),
+    )
 
 
 def case_names() -> Iterable[str]:
@@ -105,13 +120,7 @@ RepeatOption = Annotated[
 ]
 ModeOption = Annotated[
     ProxyMode | None,
-    typer.Option(
-        "--proxy-mode",
-        metavar=words_of(ProxyMode),
-        parser=one_of(ProxyMode),
-        help="kube-proxy's mode, instead of the topology's.",
-        autocompletion=complete(lambda: ProxyMode),
-    ),
+    one_word(ProxyMode, "--proxy-mode", "kube-proxy's mode, instead of the topology's."),
 ]
 VersionOption = Annotated[
     str | None,
@@ -124,35 +133,12 @@ VersionOption = Annotated[
 ]
 BackendOption = Annotated[
     Backend | None,
-    typer.Option(
-        "--backend",
-        metavar=words_of(Backend),
-        parser=one_of(Backend),
-        help="In iptables mode, which program loads the rules.",
-        autocompletion=complete(lambda: Backend),
-    ),
+    one_word(Backend, "--backend", "In iptables mode, which program loads the rules."),
 ]
 AnyFamilyOption = Annotated[
-    Family | None,
-    typer.Option(
-        "--family",
-        metavar=words_of(Family),
-        parser=one_of(Family),
-        help="The address family.",
-        show_default="ipv4, or that of --node",
-        autocompletion=complete(lambda: Family),
-    ),
+    Family | None, one_word(Family, "--family", "The address family.", default="ipv4, or that of --node")
 ]
-FamilyOption = Annotated[
-    Family,
-    typer.Option(
-        "--family",
-        metavar=words_of(Family),
-        parser=one_of(Family),
-        help="The address family.",
-        autocompletion=complete(lambda: Family),
-    ),
-]
+FamilyOption = Annotated[Family, one_word(Family, "--family", "The address family.")]
 ServiceOption = Annotated[
     str | None,
     typer.Option(
@@ -228,9 +214,8 @@ class Selected:
         :raises InputError: there is no such fix.
         """
         from lab import fixes
-        from lab.fixes import DEFAULT_FIXES, FIXES
 
-        return chosen(self.fix, find or fixes.find, FIXES.values() if self.all_ else DEFAULT_FIXES)
+        return chosen(self.fix, find or fixes.find, fixes.FIXES.values() if self.all_ else fixes.DEFAULT_FIXES)
 
 
 @dataclass(frozen=True)

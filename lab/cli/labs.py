@@ -21,10 +21,11 @@ from lab.cli.arguments import (
     examples,
     fix_names,
     lab_names,
+    one_word,
     read_topology,
     topology_names,
 )
-from lab.cli.command import App, one_of, program_words, words_of
+from lab.cli.command import App, program_words
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.screen import steps
 from lab.errors import NO_ANSWER, InputError
@@ -63,12 +64,7 @@ def up(
     ] = "none",
     family: Annotated[
         Family | None,
-        typer.Option(
-            metavar=words_of(Family),
-            parser=one_of(Family),
-            help="Build one address family, not both.",
-            autocompletion=complete(lambda: Family),
-        ),
+        one_word(Family, "--family", "Build one address family, not both."),
     ] = None,
     proxy: Proxy,
     settings: Settings,

@@ -34,12 +34,8 @@ def dropped_as_invalid(node: RunningHost, version: int) -> int | None:
     tables = {table for rules in node.rules for table in _tables_with_drop(rules)}
     counts = [count for table in tables for count in _IPTABLES_RULE.findall(node.xtables.save(version, table))]
     if any(_NFTABLES_LOADED.search(rules) for rules in node.rules):
-        counts += [
-            count
-            for family, name in _TABLE.findall(node.nft.run("list tables"))
-            if not (family in ("ip", "ip6") and name in _TABLES_OF_IPTABLES)
-            for count in _NFTABLES_RULE.findall(node.nft.run(f"list table {family} {name}"))
-        ]
+        listings = _tables_of_nft(node, but_iptables=True).values()
+        counts += [count for listing in listings for count in _NFTABLES_RULE.findall(listing)]
     return sum(map(int, counts)) if counts else None
 
 
@@ -56,15 +52,27 @@ def counted_drops(node: RunningHost, version: int) -> tuple[str, ...]:
         saved = node.xtables.save(version)
         found = [f"{rule} counted {count}" for count, rule in _OTHER_RULE.findall(saved) if count != "0"]
         found += [f"{chain}'s policy DROP counted {count}" for chain, count in _POLICY.findall(saved) if count != "0"]
-    for family, name in _TABLE.findall(node.nft.run("list tables")):
-        # Those of iptables-nft were told above; nft cannot list their targets, and says so on standard error.
-        if iptables and node.host.backend is Backend.NFT and family in ("ip", "ip6") and name in _TABLES_OF_IPTABLES:
-            continue
-        for line in node.nft.run(f"list table {family} {name}").splitlines():
+    # Those of iptables-nft were told above.
+    tables = _tables_of_nft(node, but_iptables=iptables and node.host.backend is Backend.NFT)
+    for name, listing in tables.items():
+        for line in listing.splitlines():
             rule = _NFTABLES_OTHER.search(line)
             if rule and rule[1] != "0" and _NFTABLES_RULE.search(line) is None:
-                found.append(f"table {family} {name}: {_without_count(line)} counted {rule[1]}")
+                found.append(f"table {name}: {_without_count(line)} counted {rule[1]}")
     return tuple(f"{node.name}: {one}" for one in found)
+
+
+def _tables_of_nft(node: RunningHost, *, but_iptables: bool) -> dict[str, str]:
+    """Return what nft lists of each table, by family and name.
+
+    :param but_iptables: without those that are called as iptables-nft's are: nft cannot list their targets, and says so
+        on standard error.
+    """
+    return {
+        f"{family} {name}": node.nft.run(f"list table {family} {name}")
+        for family, name in _TABLE.findall(node.nft.run("list tables"))
+        if not (but_iptables and family in ("ip", "ip6") and name in _TABLES_OF_IPTABLES)
+    }
 
 
 def _without_count(line: str) -> str:

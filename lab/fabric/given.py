@@ -17,7 +17,7 @@ from lab.conntrack.witness import load_conntrack
 from lab.errors import InputError, LabError, MissingError
 from lab.netns import Namespace, Nft, NftError, ProgramError, Xtables, nfacct
 from lab.topology.given import GivenRules, GivenText
-from lab.vocabulary import Family, ProxyMode
+from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
     from lab.fabric.host import RunningHost
@@ -249,7 +249,7 @@ def _loadable_iptables(text: GivenText) -> tuple[GivenText, list[LeftOut]]:
     left: list[LeftOut] = []
     for form, reason in bad.items():
         numbers = forms[form]
-        left.append(LeftOut(text.source, numbers[0] + 1, lines[numbers[0]].strip(), reason, len(numbers)))
+        left.append(LeftOut(text.source, text.line(numbers[0] + 1), lines[numbers[0]].strip(), reason, len(numbers)))
         for number in numbers:
             lines[number] = ""
     return (replace(text, text="\n".join(lines)) if left else text), left
@@ -312,7 +312,7 @@ def _only(lines: Sequence[str], samples: Iterable[int]) -> str:
 
 def _try(text: GivenText, part: str) -> str:
     """Load something where nobody uses it, and return what the program says; empty where it takes it."""
-    with closing(Namespace.create()) as namespace, closing(Xtables(namespace, text.backend)) as xtables:
+    with closing(Namespace.create()) as namespace, closing(Xtables(namespace, text.backend or Backend.NFT)) as xtables:
         make_accounts(namespace, (part,))
         try:
             xtables.start_restore(_version(text), without_counters(part)).finish()
@@ -349,6 +349,6 @@ def _loadable_nft(text: GivenText) -> tuple[GivenText, list[LeftOut]]:
         if not places:
             raise InputError("libnftables refused it", source=text.source)
         for number, reason in places.items():
-            left.append(LeftOut(text.source, number, lines[number - 1].strip(), reason))
+            left.append(LeftOut(text.source, text.line(number), lines[number - 1].strip(), reason))
             lines[number - 1] = ""
     raise InputError(f"more than {_MOST} of its rules are refused here", source=text.source)

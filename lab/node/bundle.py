@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from lab.vocabulary import Backend, Family, ProxyMode
+from lab.topology.given import GivenText
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
@@ -17,36 +17,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Saved:
-    """Rules as one program printed them on the node.
+class Saved(GivenText):
+    """Rules as one program printed them on the node: each stands on the line that it has in the source.
 
-    :param source: what to call it in messages: the file's name, and that of the member in an archive.
-    :param text: what ``iptables-restore`` or ``nft -f`` loads, or what ``nft -j list ruleset`` printed. Each rule
-        stands on the line that it has in the source; lines that are no rules (prompts, warnings) are empty here.
-    :param mode: iptables mode for what iptables-save printed, nftables mode for what nft did.
-    :param family: of iptables' rules; None for nft, whose tables say it.
-    :param backend: of iptables' rules, where the dump tells by which program it was saved.
-    :param numbers: the source's line of each line of the text, where they are not the same: of a part that was made
-        loadable.
     :param partial: in a sentence, what is missing where it is only a part of what the program prints; empty otherwise.
     """
 
-    source: str
-    text: str = field(repr=False)
-    mode: ProxyMode
-    family: Family | None = None
-    backend: Backend | None = None
     partial: str = ""
-    numbers: tuple[int, ...] = field(default=(), repr=False)
-
-    def line(self, number: int) -> int:
-        """Return the source's line of a line of the text, both from 1."""
-        return self.numbers[number - 1] if self.numbers else number
-
-    @property
-    def is_json(self) -> bool:
-        """Whether the text is nft's JSON."""
-        return self.mode is ProxyMode.NFTABLES and self.text.lstrip().startswith("{")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +21,7 @@ from lab.kubernetes.objects import EndpointSlice, Service
 from lab.node.facts import Facts
 from lab.node.places import CLIENT, NETWORK, NODE, Places
 from lab.node.services import Endpoint, Frontend, endpoints, frontends, node_ports
-from lab.topology.given import GivenRules, GivenText
+from lab.topology.given import GivenRules
 from lab.topology.model import Host, Topology
 from lab.vocabulary import Backend, Family, ProxyMode
 
@@ -98,8 +98,8 @@ def derive(
         routes=tuple(places.routes[NODE]),
         forwarding=True,
         proxy_mode=mode,
-        backend=next((text.backend for text in given.texts if text.mode is ProxyMode.IPTABLES), Backend.NFT),
-        cluster_cidrs=tuple(cidr for family in addresses if (cidr := facts.cluster_cidr(family))),
+        backend=next((one.backend for one in given.texts if one.mode is ProxyMode.IPTABLES), None) or Backend.NFT,
+        cluster_cidrs=tuple(facts.cluster_cidrs.values()),
         given=given,
     )
     hosts = (
@@ -158,8 +158,8 @@ def _named(every: Iterable[Frontend], service: str) -> tuple[str, str | None]:
 
 def _usual(dumps: Mapping[Family, Dump], every: Sequence[Frontend]) -> tuple[str, str | None]:
     """Return a Service by TCP in as many families as can be, with few endpoints; of several the first by name."""
-    families = Counter(one.name for one in every if one.protocol == "tcp")
     by_tcp = [one for one in every if one.protocol == "tcp"]
+    families = Counter(one.name for one in by_tcp)
     by_tcp.sort(key=lambda one: (-families[one.name], one.service == "default/kubernetes", one.name))
     for most in (_FEW, None):
         for one in by_tcp:
@@ -205,9 +205,9 @@ def _service(bundle: Bundle, ports: Sequence[_Port]) -> Service:
     namespace, _, name = key.partition("/")
     own = {(one.frontend.port_name, one.frontend.protocol): one for one in ports}
     addresses = list(dict.fromkeys(str(ip_address(one.frontend.address)) for one in ports))
-    with_node_port = any(one.node_port for one in own.values())
+    has_node_ports = all(one.node_port for one in own.values())
     spec = {
-        "type": "NodePort" if with_node_port and all(one.node_port for one in own.values()) else "ClusterIP",
+        "type": "NodePort" if has_node_ports else "ClusterIP",
         "clusterIP": addresses[0],
         "clusterIPs": addresses,
         "ports": [
@@ -215,14 +215,11 @@ def _service(bundle: Bundle, ports: Sequence[_Port]) -> Service:
                 "name": name,
                 "protocol": protocol.upper(),
                 "port": one.frontend.port,
-                **({"nodePort": one.node_port} if with_node_port and one.node_port else {}),
+                "nodePort": one.node_port if has_node_ports else 0,
             }
             for (name, protocol), one in own.items()
         ],
     }
-    if spec["type"] == "ClusterIP":
-        for port in spec["ports"]:
-            port.pop("nodePort", None)  # type: ignore[union-attr]
     return Service.model_validate(
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
     )
@@ -253,10 +250,7 @@ def _slices(ports: Sequence[_Port]) -> Iterable[EndpointSlice]:
 
 def _given(bundle: Bundle, backend: Backend | None) -> GivenRules:
     name = bundle.name or ", ".join(dict.fromkeys(one.source for one in bundle.rules))
-    texts = tuple(
-        GivenText(one.source, one.text, one.mode, one.family, backend or one.backend or Backend.NFT)
-        for one in bundle.rules
-    )
+    texts = tuple(replace(one, backend=backend) if backend else one for one in bundle.rules)
     return GivenRules(name, texts, _used(bundle.sysctls))
 
 

@@ -42,7 +42,9 @@ class Facts:
         self._bundle = bundle
         self._texts = tuple(one.text for one in bundle.rules)
         self.own = {own.ip for interface in bundle.interfaces for own in interface.addresses}
-        self._taken = {*self.own, *endpoints}
+        pods = list(endpoints)
+        self._families = dict.fromkeys(map(Family.of, pods))
+        self._taken = {*self.own, *pods}
 
     @cached_property
     def _named(self) -> tuple[str, ...]:
@@ -105,11 +107,16 @@ class Facts:
             if single and route.interface == interface and Family.of(route.to) is family:
                 return route.to.network_address
         near = ip_network(f"{beside}/{24 if family is Family.IPV4 else 120}", strict=False)
-        cidr = self.cluster_cidr(family)
+        cidr = self.cluster_cidrs.get(family)
         return self.free(near if cidr is None or cidr.overlaps(near) else cidr)
 
-    def cluster_cidr(self, family: Family) -> IPNetwork | None:
-        """Return the pods' network, by the rules that tell pods from others."""
+    @cached_property
+    def cluster_cidrs(self) -> dict[Family, IPNetwork]:
+        """The pods' network of each family of the endpoints, by the rules that tell pods from others."""
+        found = ((family, self._cluster_cidr(family)) for family in self._families)
+        return {family: cidr for family, cidr in found if cidr is not None}
+
+    def _cluster_cidr(self, family: Family) -> IPNetwork | None:
         for text in self._texts:
             for found in _CLUSTER_CIDR.finditer(text):
                 try:

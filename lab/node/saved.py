@@ -40,7 +40,7 @@ def saved(piece: Piece, source: str, file: str) -> Saved:
     family = piece.family or (Family.IPV6 if _IPV6.search(file) else Family.IPV4)
     backend = piece.backend or next((one for one in Backend if f"-{one}" in file), None)
     numbers = tuple(whole.numbers)
-    return Saved(source, whole.text, ProxyMode.IPTABLES, family, backend, whole.partial, numbers)
+    return Saved(source, whole.text, ProxyMode.IPTABLES, family, backend, numbers, whole.partial)
 
 
 def once(found: Sequence[Saved]) -> tuple[Saved, ...]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from lab.errors import InputError, InputWarning, LabError
 from lab.kubeproxy.faults import FaultError
 from lab.kubeproxy.jumps import kubelets_chains
-from lab.rules import dump, json_dump, read_dump
+from lab.rules import dump, read_dump
 from lab.rules.causes import Explanation, Search
 from lab.rules.diff import Comparing, Comparison, alike, compare, sharing, unlike
 from lab.rules.expected import expected
@@ -25,7 +25,7 @@ from lab.rules.other_releases import releases
 from lab.rules.partial import completed
 from lab.rules.pieces import text_of
 from lab.rules.restored import UnknownFormError
-from lab.rules.scratch import RefusedError, listed, saved_uncounted
+from lab.rules.scratch import read_json, saved_uncounted
 from lab.rules.services import only_of, services_in
 from lab.rules.side import Side
 from lab.vocabulary import ProxyMode
@@ -83,18 +83,7 @@ def read_node(given: Given, proxy: Proxy) -> Node:
     piece = given.of_json() if proxy.mode is ProxyMode.NFTABLES else None
     if piece is None:
         return Node(source, given.read(family, proxy.mode))
-    objects = json_dump.read(piece.text, source, family)
-    try:
-        listing = listed(objects.objects, family)
-    except RefusedError as error:
-        cure = f"give what 'nft list ruleset' prints, without -j: {error}"
-        raise InputError("nft's JSON, but it cannot be loaded here", source=source, cure=cure) from None
-    found = read_dump.read(listing, source, family).without_comments()
-    return Node(
-        source,
-        dataclasses.replace(found, others=objects.others, owners=objects.owners, notes=objects.notes),
-        commented=False,
-    )
+    return Node(source, read_json(piece.text, source, family).without_comments(), commented=False)
 
 
 def check(proxy: Proxy, text: str, source: str) -> Comparison:

@@ -8,14 +8,16 @@ import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from lab.errors import LabError
+from lab.errors import InputError, LabError
 from lab.kubeproxy.nftables import table_of
 from lab.netns import Namespace, Nft, NftError, Xtables, nfacct, userns
+from lab.rules import json_dump, read_dump
 from lab.vocabulary import ProxyMode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lab.rules.dump import Dump
     from lab.rules.source import Proxy
     from lab.vocabulary import Family
 
@@ -47,6 +49,23 @@ def saved_uncounted(proxy: Proxy) -> str:
     """Like :func:`saved`, with every rule of ``proxy`` whatever this kernel has: none counts by nfacct."""
     with closing(_namespace()) as namespace:
         return _load(namespace, proxy, [_ACCOUNT.sub("", text) for text in proxy.render()])
+
+
+def read_json(text: str, source: str, family: Family) -> Dump:
+    """Read what is kube-proxy's of what ``nft -j list ruleset`` printed: loaded, and listed as text.
+
+    :param source: what to call it in errors.
+    :raises InputError: it is no dump, has nothing of kube-proxy in this family, or cannot be loaded here.
+    :raises MissingError: libnftables is not installed.
+    """
+    objects = json_dump.read(text, source, family)
+    try:
+        listing = listed(objects.objects, family)
+    except RefusedError as error:
+        cure = f"give what 'nft list ruleset' prints, without -j: {error}"
+        raise InputError("nft's JSON, but it cannot be loaded here", source=source, cure=cure) from None
+    found = read_dump.read(listing, source, family)
+    return dataclasses.replace(found, others=objects.others, owners=objects.owners, notes=objects.notes)
 
 
 def listed(objects: Sequence[object], family: Family) -> str:

@@ -25,14 +25,22 @@ class GivenText:
         is empty, so that the others keep their numbers.
     :param mode: which of them loads it: iptables mode for the first, nftables mode for the others.
     :param family: of iptables' rules; None for nft's, and for rules that either family may have.
-    :param backend: of iptables' rules: that of the program which loads it here.
+    :param backend: of iptables' rules: by which program they were saved and are loaded; None for nft where nothing
+        says it.
+    :param numbers: the source's line of each line of the text, where they are not the same: of a part that was made
+        loadable.
     """
 
     source: str
     text: str = field(repr=False)
     mode: ProxyMode
     family: Family | None = None
-    backend: Backend = Backend.NFT
+    backend: Backend | None = None
+    numbers: tuple[int, ...] = field(default=(), repr=False)
+
+    def line(self, number: int) -> int:
+        """Return the source's line of a line of the text, both from 1."""
+        return self.numbers[number - 1] if self.numbers else number
 
     @property
     def is_json(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -53,7 +54,8 @@ def read_fix(path: str) -> Fix:
 
 def _text(path: str) -> str:
     try:
-        data = sys.stdin.buffer.read(_MOST + 1) if path == "-" else Path(path).read_bytes()
+        with nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file:
+            data = file.read(_MOST + 1)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", source=path) from error
     if len(data) > _MOST:

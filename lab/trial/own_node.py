@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from lab.errors import InputError
 from lab.fabric.given import loadable
 from lab.node.derive import derive
 from lab.node.places import NODE
-from lab.rules import json_dump, read_dump
-from lab.rules.scratch import listed
+from lab.rules import read_dump
+from lab.rules.scratch import read_json
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lab.node.bundle import Bundle, Saved
     from lab.rules.dump import Dump
     from lab.topology.model import Topology
@@ -56,8 +58,8 @@ def own_node(
     given, gone = loadable(node.given)
     left = map(str, gone)
     hosts = tuple(replace(host, given=given) if host is node else host for host in derived.topology.hosts)
-    partial = (f"{one.source}: {one.partial}" for one in bundle.rules if one.partial)
-    notes = (*bundle.notes, *partial, *derived.notes, *left)
+    missing = (f"{one.source}: {one.partial}" for one in bundle.rules if one.partial)
+    notes = (*bundle.notes, *missing, *derived.notes, *left)
     return OwnNode(replace(derived.topology, hosts=hosts), derived.service, derived.families, notes)
 
 
@@ -70,9 +72,12 @@ def _of_kube_proxy(bundle: Bundle) -> dict[Family, Dump]:
         reasons: list[InputError] = []
         dumps: dict[Family, Dump] = {}
         for saved in bundle.rules:
-            for family in _families(saved) if saved.mode is mode else ():
+            if saved.mode is not mode:
+                continue
+            read = _reader(saved)
+            for family in (saved.family,) if saved.family else Family:
                 try:
-                    dumps[family] = _read(saved, family)
+                    dumps[family] = read(family)
                 except InputError as error:
                     reasons.append(error)
         if dumps:
@@ -83,13 +88,8 @@ def _of_kube_proxy(bundle: Bundle) -> dict[Family, Dump]:
     raise InputError("there are no rules of kube-proxy in it", source=source, cure=_CURE)
 
 
-def _families(saved: Saved) -> Iterator[Family]:
-    yield from (saved.family,) if saved.family else Family
-
-
-def _read(saved: Saved, family: Family) -> Dump:
+def _reader(saved: Saved) -> Callable[[Family], Dump]:
+    """Return what reads the rules of a family, cut apart once for both."""
     if saved.is_json:
-        found = json_dump.read(saved.text, saved.source, family)
-        listing = listed(found.objects, family)
-        return replace(read_dump.read(listing, saved.source, family), others=found.others, notes=found.notes)
-    return read_dump.read(saved.text, saved.source, family)
+        return partial(read_json, saved.text, saved.source)
+    return read_dump.given(saved.text, saved.source).read

@@ -178,6 +178,15 @@ def test_a_rule_that_cannot_be_loaded_is_named_with_its_line(dump: Callable[[str
     assert any(f"line {line}: left out" in note and rule in note and "nosuchmatch" in note for note in notes), notes
 
 
+def test_of_a_part_the_line_is_the_sources(dump: Callable[[str], str], tmp_path: Path):
+    """Tables and chains are declared before the rules that grep left: the line is that of what was given."""
+    rules = [line for line in dump("v1.14.0/iptables-v4.txt").splitlines() if line.startswith("-A KUBE-")]
+    rules.insert(2, "-A KUBE-SERVICES -m nosuchmatch --really -j DROP")
+    (tmp_path / "rules.txt").write_text("\n".join([*rules, ""]))
+    _result, notes = judged(tmp_path / "rules.txt")
+    assert any("line 3: left out" in note and "nosuchmatch" in note for note in notes), notes
+
+
 def test_a_service_that_nobody_has_is_refused(dump: Callable[[str], str], tmp_path: Path):
     (tmp_path / "rules.txt").write_text(dump("v1.14.0/iptables-v4.txt"))
     with pytest.raises(InputError, match="no rule is for a Service shop/no-such"):
