@@ -48,7 +48,10 @@ def test_a_capture_without_room_says_how_much_it_lost(running):
         sender.send(b"x" * 1000)
         assert select.select([receiver], [], [], 10)[0]
         receiver.recv(2000)
-    assert 0 < capture.lost() < 51
+    # Other packets may have been lost too: the node's own neighbour and multicast messages.
+    came = sum(sighting.packet.protocol == UDP for sighting in capture.read())
+    assert came < 50
+    assert capture.lost() >= 50 - came
     assert capture.lost() == 0  # since the last call
 
 
