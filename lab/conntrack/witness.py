@@ -16,8 +16,10 @@ from lab.conntrack.nflog import LOCAL_GROUP, REASON_GROUP, WITNESS_GROUP, Record
 from lab.evidence.judgement import Judged
 from lab.netns import Nft
 
-_STATES: Final = ("new", "established", "related", "invalid", "untracked")
-_TABLE: Final = "lab_witness"
+#: What conntrack calls a packet, in nft's words.
+STATES: Final = ("new", "established", "related", "invalid", "untracked")
+#: The witness's own table.
+TABLE: Final = "lab_witness"
 
 # After conntrack (-200) and before mangle (-150) and DNAT (-100): nf_ip_hook_priorities.
 _PRIORITY: Final = -190
@@ -34,16 +36,16 @@ def load_conntrack(nft: Nft) -> None:
         nft.run("delete table inet lab_loads_conntrack\n")
 
 
-def script(logged: Collection[str] = _STATES) -> str:
+def script(logged: Collection[str] = STATES) -> str:
     """Return the nftables script that sets the witness up in a namespace.
 
     :param logged: the states whose packets are logged; all are counted.
     """
-    lines = [f"table inet {_TABLE} {{"]
-    lines += [f"counter {state} {{\n}}" for state in _STATES]
+    lines = [f"table inet {TABLE} {{"]
+    lines += [f"counter {state} {{\n}}" for state in STATES]
     for hook in ("prerouting", "output"):
         lines += [f"chain {hook} {{", f"type filter hook {hook} priority {_PRIORITY}; policy accept;"]
-        for state in _STATES:
+        for state in STATES:
             log = f' log prefix "{state}" group {WITNESS_GROUP}' if state in logged else ""
             lines.append(f'ct state {state} counter name "{state}"{log}')
         lines.append("}")
@@ -54,8 +56,8 @@ def local_script() -> str:
     """Return the nftables script that shows what a node gives to its own sockets: no capture sees that."""
     return "\n".join(
         (
-            f"add chain inet {_TABLE} local {{ type filter hook input priority {_LOCAL_PRIORITY}; policy accept; }}",
-            f"add rule inet {_TABLE} local log group {LOCAL_GROUP}",
+            f"add chain inet {TABLE} local {{ type filter hook input priority {_LOCAL_PRIORITY}; policy accept; }}",
+            f"add rule inet {TABLE} local log group {LOCAL_GROUP}",
             "",
         )
     )
@@ -63,7 +65,7 @@ def local_script() -> str:
 
 def counters(nft: Nft) -> dict[str, int]:
     """Return how many packets the witness counted in each state."""
-    listing = json.loads(nft.run(f"list counters table inet {_TABLE}", json=True))
+    listing = json.loads(nft.run(f"list counters table inet {TABLE}", json=True))
     return {item["counter"]["name"]: item["counter"]["packets"] for item in listing["nftables"] if "counter" in item}
 
 

@@ -41,6 +41,7 @@ class Lab:
 
     :param family: build this family alone; both when None.
     :param change: what a fix changes on every node.
+    :param traced: have the kernel tell which rules of the nodes a trial's packets meet.
     :ivar hosts: the running hosts by name, each with its namespace.
     :ivar topology: what was built; ``families``: for which address families.
     :ivar services: and ``endpoint_slices``: what the nodes serve now; at first the topology's.
@@ -49,14 +50,21 @@ class Lab:
     :raises LabError: the kernel refused a part of it.
     """
 
-    def __init__(self, topology: Topology, *, family: Family | None = None, change: NodeChange | None = None) -> None:
-        self.topology = topology
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        family: Family | None = None,
+        change: NodeChange | None = None,
+        traced: bool = False,
+    ) -> None:
+        self.topology, self.change, self.traced = topology, change or NodeChange(), traced
         self.families = tuple(Family) if family is None else (family,)
         self.services, self.endpoint_slices = topology.services, topology.endpoint_slices
         self._kept: list[Closable] = []
         self.hosts: dict[str, RunningHost] = {}
         try:
-            self._build(change or NodeChange())
+            self._build(self.change)
         except OSError as error:
             self.close()
             raise MachineError.of(error) or LabError(f"the kernel refused to build {topology.name}: {error}") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lab.report.affected import Remark, answers, listed, regression
+from lab.report.decided import decisions
 from lab.report.tone import Tone
 from lab.results.differences import alike, differences
 from lab.results.matrix import Column, Matrix
@@ -38,6 +39,7 @@ def preface(matrix: Matrix) -> Iterator[str]:
 def remarks(matrix: Matrix) -> Iterator[Remark]:
     """Report what a matrix means: the answer first, then what differs, then what is missing."""
     yield from answers(matrix)
+    yield from decisions(matrix)
     yield from regression(matrix)
     yield from _differences(matrix)
     for column in matrix.columns:

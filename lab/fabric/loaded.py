@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: MIT
+"""What a node's namespace has loaded: chain by chain the rules in order, with the file and line that they came from.
+
+The kernel says which rules there are and in which order; their text and line are taken from what was loaded, where
+that has as many, and else from what the kernel's programs list.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from lab.evidence.traced import Chain
+from lab.evidence.walk import Place, Rule
+from lab.netns.nft_chain import NftChains
+from lab.rules import owners
+from lab.rules.lines import Line, Lines, lines_of
+from lab.vocabulary import Backend, Family, ProxyMode
+
+if TYPE_CHECKING:
+    from lab.fabric.host import RunningHost
+    from lab.topology.node_change import NodeChange
+
+_OF_IPTABLES: Final = ("raw", "mangle", "nat", "filter", "security")
+_SAVED: Final = re.compile(r"^(?:\[\d+:\d+\] )?-A (\S+) ?(.*)$", re.MULTILINE)
+_LISTED: Final = re.compile(r"^\t\t(.*?) # handle (\d+)$", re.MULTILINE)
+_FIX: Final = "the fix"  # who wrote what a fix adds to a real node's rules
+_COUNTED: Final = re.compile(r" packets \d+ bytes \d+")
+#: Where the tables of iptables hang: include/uapi/linux/netfilter_ipv4.h, enum nf_ip_hook_priorities. Of nat, what
+#: comes to the host or leaves it is translated at 100, and the rest at -100.
+_PRIORITIES: Final = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
+
+
+class Loaded:
+    """The rules of one running node in one family.
+
+    :param change: what a fix changed there.
+    """
+
+    def __init__(self, node: RunningHost, family: Family, change: NodeChange) -> None:
+        self._node, self._family = node, family
+        self._chains = NftChains(node.namespace)
+        self._found: dict[tuple[str, str, str], Chain] = {}
+        given = node.host.given
+        self._script = change.script
+        self._sources = {one.text: one for one in (*(given.texts if given else ()), *change.texts)}
+
+    def chain(self, family: str, table: str, name: str) -> Chain:
+        """Return a chain as it is loaded now; without rules where there is none."""
+        key = (family, table, name)
+        if key not in self._found:
+            self._found[key] = self._legacy(table, name) if self._is_legacy(family, table) else self._nft(*key)
+        return self._found[key]
+
+    def drops(self, family: str, table: str) -> list[Place]:
+        """Return the rules of a table that are for dropping INVALID packets."""
+        names = self._names_with_drops(family, table)
+        places = (Place(family, table, name, rule) for name in names for rule in self.chain(family, table, name).rules)
+        return [place for place in places if place.rule.drops_invalid]
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._chains.close()
+
+    # --- by whom a table is ------------------------------------------------------------------------------------
+
+    def is_iptables(self, family: str, table: str) -> bool:
+        """Whether a table is iptables': nft cannot list all of its rules."""
+        return family == self._family.nft and table in _OF_IPTABLES and self._has_iptables
+
+    def _is_legacy(self, family: str, table: str) -> bool:
+        return self.is_iptables(family, table) and self._node.host.backend is Backend.LEGACY
+
+    @cached_property
+    def _has_iptables(self) -> bool:
+        return self._node.host.proxy_mode is ProxyMode.IPTABLES or any(
+            mode is ProxyMode.IPTABLES for mode, _text in self._texts
+        )
+
+    # --- what was loaded ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def _texts(self) -> tuple[tuple[ProxyMode, str], ...]:
+        """What was loaded, in its order."""
+        return tuple((_mode(text), text) for text in self._node.rules)
+
+    def _lines(self, family: str, table: str, name: str) -> Sequence[Line] | None:
+        key = table if self.is_iptables(family, table) else f"{family} {table}"
+        return lines_of(self._texts).get((key, name), ())
+
+    def _rule(self, family: str, table: str, chain: str, position: int, text: str, line: Line | None) -> Rule:
+        source = self._sources.get(self._texts[line.text][1]) if line else None
+        if self.is_iptables(family, table):
+            owner = owners.of_rule(chain, text)
+        else:
+            owner = owners.of_nft(f"{family} {table}", chain, text)
+        number = source.line(line.number) if source and line else None
+        is_added = line is not None and self._node.host.given is not None and source not in self._node.host.given.texts
+        named = _FIX if is_added else owner.replace(owners.UNKNOWN, "")
+        return Rule(position, text, source.source if source else "", number, named)
+
+    # --- nftables, iptables-nft among it -----------------------------------------------------------------------
+
+    def _nft(self, family: str, table: str, name: str) -> Chain:
+        handles = self._chains.handles(family, table, name)
+        base = self._chains.base(family, table, name)
+        lines = self._lines(family, table, name)
+        texts: Sequence[str]
+        if lines is not None and len(lines) == len(handles) and self._is_readable(family, table, lines):
+            texts = [line.rule for line in lines]
+        elif self.is_iptables(family, table):
+            texts = self._saved(table).get(name, [])
+        else:
+            listed = dict(self._listed(family, table, name)) if handles else {}
+            texts = [listed.get(handle, "") for handle in handles]
+        known = lines if lines is not None and len(lines) == len(handles) else [None] * len(handles)
+        rules = (
+            self._rule(family, table, name, position, text, line)
+            for position, (text, line) in enumerate(zip(texts, known, strict=False), 1)
+        )
+        return Chain(tuple(rules), handles, base.hook, base.priority)
+
+    def _is_readable(self, family: str, table: str, lines: Sequence[Line]) -> bool:
+        """Whether the texts have rules as people know them: the lab's own in nftables mode are commands."""
+        return self.is_iptables(family, table) or all(self._texts[line.text][1] in self._sources for line in lines)
+
+    def _listed(self, family: str, table: str, name: str) -> list[tuple[int, str]]:
+        listing = self._node.nft.listed(f"chain {family} {table} {name}")
+        return [(int(handle), _COUNTED.sub("", text)) for text, handle in _LISTED.findall(listing)]
+
+    # --- iptables ----------------------------------------------------------------------------------------------
+
+    def _saved(self, table: str) -> dict[str, list[str]]:
+        if table not in self._tables:
+            found: dict[str, list[str]] = {}
+            for chain, rule in _SAVED.findall(self._node.xtables.save(self._family.version, table)):
+                found.setdefault(chain, []).append(rule)
+            self._tables[table] = found
+        return self._tables[table]
+
+    @cached_property
+    def _tables(self) -> dict[str, dict[str, list[str]]]:
+        return {}
+
+    def _legacy(self, table: str, name: str) -> Chain:
+        texts = self._saved(table).get(name, [])
+        lines = self._lines(self._family.nft, table, name)
+        known = lines if lines is not None and len(lines) == len(texts) else [None] * len(texts)
+        rules = (
+            self._rule(self._family.nft, table, name, position, text, line)
+            for position, (text, line) in enumerate(zip(texts, known, strict=True), 1)
+        )
+        hook = name.lower() if name.isupper() else ""
+        priority = 100 if table == "nat" and hook in ("input", "postrouting") else _PRIORITIES[table]
+        return Chain(tuple(rules), (), hook, priority)
+
+    def _names_with_drops(self, family: str, table: str) -> list[str]:
+        """Return the chains that have rules for dropping INVALID packets."""
+        rules: Iterable[tuple[str, str]]
+        if self.is_iptables(family, table):
+            if self._is_legacy(family, table) or self._is_foreign:
+                rules = ((name, text) for name, texts in self._saved(table).items() for text in texts)
+            else:
+                rules = _rules(lines_of(self._texts), table)
+        elif self._node.host.given and not self._is_foreign:
+            rules = _rules(lines_of(self._texts), f"{family} {table}")
+        else:
+            listed = self._node.nft.run(f"list table {family} {table}")
+            rules = _rules(lines_of(((ProxyMode.NFTABLES, listed),)), f"{family} {table}")
+        return list(dict.fromkeys(name for name, text in rules if Rule(1, text).drops_invalid))
+
+    @property
+    def _is_foreign(self) -> bool:
+        """Whether programs have loaded rules there that the lab did not."""
+        return bool(self._script) or not self._texts
+
+
+def _mode(text: str) -> ProxyMode:
+    return ProxyMode.IPTABLES if re.search(r"^\*[a-z]+$", text, re.MULTILINE) else ProxyMode.NFTABLES
+
+
+def _rules(lines: Lines, table: str) -> Iterator[tuple[str, str]]:
+    """Yield the rules of a table, each with its chain."""
+    for (its_table, chain), rules in lines.items():
+        if its_table == table:
+            yield from ((chain, line.rule) for line in rules or ())

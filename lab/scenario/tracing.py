@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""The kernel's own trace of a trial's packets, on one node of a running lab.
+
+A small table of the lab's own has packets traced, and marks where a walk begins, what conntrack calls the packet, and
+what it has become when translation is done. It gives no verdicts, and so changes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from lab.conntrack.witness import STATES, TABLE
+from lab.errors import LabError
+from lab.evidence.packet import BARRIER_PORT, RST, SYN, UDP, Packet, is_error
+from lab.evidence.traced import Told, TraceEvent, walk_of
+from lab.evidence.walk import Role, Walk, kin
+from lab.fabric.loaded import Loaded
+from lab.netns.nft_chain import NftChains
+from lab.vocabulary import Family
+from lab.wire.nftrace import Trace
+
+if TYPE_CHECKING:
+    from lab.fabric.host import RunningHost
+    from lab.fabric.lab import Lab
+
+_TABLE: Final = "lab_trace"
+
+#: Before the reassembly of fragments (-400) and the tables raw (-300): nf_ip_hook_priorities.
+_FIRST: Final = -500
+#: Behind conntrack (-200) one after the other, and behind the translation of destinations (-100).
+_JUDGED, _TRACKED, _TRANSLATED = -199, -198, -99
+#: Behind whatever else there is, but for conntrack's own last step (INT_MAX).
+_LAST: Final = 2**31 - 2
+_MOST: Final = 12  # walks of one role; more of them tell nothing new
+
+
+def script(states: Sequence[str] = ()) -> str:
+    """Return the nftables script that has packets traced, but for the lab's own datagrams.
+
+    :param states: those of conntrack whose packets are traced, by nft's names; all packets when none are named. Those
+        are seen from where conntrack has judged them on.
+    """
+    wanted = (f"ct state {','.join(states)} meta nftrace set 1",) if states else ("meta nftrace set 1",)
+    begin = (f"udp dport {BARRIER_PORT} return", f"udp sport {BARRIER_PORT} return", *wanted)
+    tracked = tuple(f"ct state {state} continue" for state in STATES)
+    chains = [
+        _chain(f"{name}_{hook}", hook, priority, rules)
+        for hook in ("prerouting", "output")
+        for name, priority, rules in (
+            ("begin", _JUDGED if states else _FIRST, begin),
+            ("tracked", _TRACKED, tracked),
+            ("translated", _TRANSLATED, ()),
+        )
+    ]
+    chains += [_chain(f"end_{hook}", hook, _LAST, ()) for hook in ("input", "postrouting")]
+    return "\n".join((f"table inet {_TABLE} {{", *chains, "}", ""))
+
+
+def _chain(name: str, hook: str, priority: int, rules: Iterable[str]) -> str:
+    return "\n".join((f"chain {name} {{", f"type filter hook {hook} priority {priority}; policy accept;", *rules, "}"))
+
+
+def is_own(table: str) -> bool:
+    """Whether a table is one of the lab's instruments."""
+    return table in (_TABLE, TABLE)
+
+
+class Tracer:
+    """The trace of one node, from the moment on at which this is made.
+
+    :param states: as :func:`script` knows them.
+    """
+
+    def __init__(self, node: RunningHost, *, states: Sequence[str] = ()) -> None:
+        self._trace = Trace(node.namespace)
+        self._chains = NftChains(node.namespace)
+        node.nft.run(script(states))
+        self._states = {
+            handle: state
+            for hook in ("prerouting", "output")
+            for handle, state in zip(self._chains.handles("inet", _TABLE, f"tracked_{hook}"), STATES, strict=True)
+        }
+
+    @property
+    def lost(self) -> bool:
+        """Whether the kernel had to throw some of it away."""
+        return self._trace.lost
+
+    def read(self) -> list[Told]:
+        """Return what the kernel has told of each packet, in the order in which they came.
+
+        Its numbers for packets are used again, so it is the lab's first chain that divides them.
+        """
+        packets: list[list[TraceEvent]] = []
+        current: dict[int, list[TraceEvent]] = {}
+        for event in self._trace.read():
+            if event.table == _TABLE and event.chain.startswith("begin_") and event.handle is not None:
+                current[event.packet_id] = []
+                packets.append(current[event.packet_id])
+            current.setdefault(event.packet_id, []).append(event)
+        return [self._told(events) for events in packets]
+
+    def _told(self, events: Sequence[TraceEvent]) -> Told:
+        states = (self._states.get(one.handle or 0, "") for one in events if one.table == _TABLE)
+        ends = (one.packet for one in events if one.table == _TABLE and one.chain.startswith("end_"))
+        return Told(tuple(events), next(filter(None, states), ""), next(filter(None, ends), None))
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._trace.close()
+        self._chains.close()
+
+
+class Tracing:
+    """The traces of all nodes of a running lab.
+
+    :param each: trace every packet; else those alone that are INVALID.
+    """
+
+    def __init__(self, lab: Lab, nodes: Sequence[str], family: Family, *, each: bool) -> None:
+        states = () if each else ("invalid",)
+        self._lab, self._family = lab, family
+        self._tracers = {node: lab.keep(Tracer(lab.hosts[node], states=states)) for node in nodes}
+
+    def walks(self, judged: Packet | None) -> tuple[tuple[Walk, ...], tuple[str, ...]]:
+        """Return the walks of the packets that a trial is about, node by node, and in sentences what cannot be told.
+
+        :param judged: the packet that it is about.
+        """
+        walks: list[Walk] = []
+        untold: list[str] = []
+        for node, tracer in self._tracers.items():
+            told = tracer.read()
+            if tracer.lost:
+                untold.append(f"the kernel lost a part of the trace at {node}")
+            with closing(Loaded(self._lab.hosts[node], self._family, self._lab.change)) as loaded:
+                for index, role in chosen([one.packet for one in told], judged):
+                    try:
+                        walk = walk_of(node, told[index], loaded.chain, loaded.drops, is_own)
+                    except LabError as error:
+                        untold.append(f"{role} at {node}: {error}")
+                    else:
+                        walks.append(replace(walk, role=role))
+        return tuple(walks), tuple(dict.fromkeys(untold))
+
+
+def chosen(packets: Sequence[Packet], judged: Packet | None) -> list[tuple[int, Role]]:
+    """Return which of a node's packets a trial is about, by their place: of many of one role the first.
+
+    :param judged: the packet that was judged; datagrams and ICMP errors are chosen as well.
+    """
+    found: list[tuple[int, Role]] = []
+    kind = kin(judged) if judged else None
+    for index, packet in enumerate(packets):
+        flags = packet.tcp.flags if packet.tcp else 0
+        if kin(packet) == kind:
+            role = Role.JUDGED
+        elif flags & RST:
+            role = Role.RESET
+        elif flags & SYN:
+            role = Role.HANDSHAKE
+        elif packet.protocol == UDP or is_error(packet):
+            role = Role.OTHER
+        else:
+            continue
+        if sum(one is role for _index, one in found) < _MOST:
+            found.append((index, role))
+    return found
