@@ -48,7 +48,7 @@ from lab.fabric.loaded import Loaded
 from lab.netns import Namespace, nfacct, userns
 from lab.plugin.running_lab import RunningLab
 from lab.scenario.roles import roles_in
-from lab.scenario.tracing import Tracer, is_own
+from lab.scenario.tracing import Tracer, own_hook
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
 from lab.traffic.tcp import Attempt, listen
@@ -117,7 +117,7 @@ def saved(node, mode):
 def ways_of(node, change, packets, rules):
     """Return the way of each packet, with the rules' texts from ``rules`` where they are there."""
     with closing(Loaded(node, Family.IPV4, change)) as loaded:
-        walks = [walk_of("node", told, loaded.chain, loaded.drops, is_own) for told in packets]
+        walks = [walk_of("node", told, loaded.chain, loaded.drops, own_hook) for told in packets]
     return [way_of(one, rules) for one in walks]
 
 

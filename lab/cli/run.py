@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         "lab run --topology mine.yaml --service shop/web",
         "lab run --node iptables-save.txt",
         "ssh node sudo iptables-save | lab run --node -",
+        "lab run beyond-window --trace",
         "lab run --all --no-timeline",
         "lab run beyond-window --repeat 1000 --no-timeline",
     )
@@ -77,6 +78,9 @@ def run(
     family: AnyFamilyOption = None,
     proxy: Proxy,
     files: Files,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Have the kernel tell which rules decided. With --node it always does.")
+    ] = False,
     timeline: Annotated[
         bool | None,
         typer.Option(
@@ -119,7 +123,8 @@ def run(
     outputs = Outputs(**paths)
     for remark in selection.remarks:
         print(f"lab: {remark}", file=sys.stderr)
-    report = replace(_run(selection.settings, family, selected.repeat), notes=notes)
+    tried = [replace(one, traced=trace) for one in selection.settings]
+    report = replace(_run(tried, family, selected.repeat), notes=notes)
     if trouble := remember(report):
         print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
     written = outputs.write(report)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
 from lab.errors import LabError
-from lab.evidence.packet import Packet
+from lab.evidence.packet import Packet, decode
 from lab.evidence.walk import ACCEPT, DROP, AtHook, Place, Role, Rule, Step, Walk
 
 #: The rules that were asked and did not match, of which a step keeps the last ones.
@@ -30,7 +30,8 @@ class TraceEvent:
     :param handle: the rule's; None at a chain's end.
     :param position: the rule's in its chain, from 1, where that is told instead.
     :param is_policy: whether it is a base chain's policy.
-    :param packet: as it was when the base chain began, told with the first event of each.
+    :param headers: the packet's when the base chain began, told with the first event of each: of IP, and the first 20
+        bytes behind that.
     """
 
     packet_id: int
@@ -42,8 +43,13 @@ class TraceEvent:
     verdict: str
     target: str = ""
     mark: int = 0
-    packet: Packet | None = None
+    headers: bytes = b""
     position: int | None = None
+
+    @property
+    def packet(self) -> Packet | None:
+        """The packet by its headers, of TCP's without options; None where they are not told."""
+        return decode(self.headers) if self.headers else None
 
 
 @dataclass(frozen=True)
@@ -90,8 +96,7 @@ class _Walker:
         self._find, self._family, self._table = find, first.family, first.table
         self.base = find(first.family, first.table, first.chain)
         self.chain = first.chain
-        assert first.packet is not None
-        self.before = first.packet
+        self.before = _seen(first)
         self.steps: list[Step] = []
         self._mark = 0
         self._stack = [_Frame(first.chain, self.base.rules, 0)]
@@ -133,14 +138,17 @@ class _Walker:
         kept, more = missed[-_KEPT:], max(0, len(missed) - _KEPT)
         self.steps.append(Step(self._family, self._table, frame.chain, rule, verdict, target, self._mark, kept, more))
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether a rule decided, so that others behind it did not see the packet."""
+        return bool(self.steps) and self.steps[-1].rule is not None and self.steps[-1].verdict in (ACCEPT, DROP)
+
     def finish(self, after: Packet | None, drops: Sequence[Place]) -> AtHook:
         """Return what became of it.
 
-        :param drops: the rules of this table that are for dropping INVALID packets; none for other packets.
+        :param drops: the rules of this table that are for dropping INVALID packets, where those matter.
         """
-        decided = self.steps[-1] if self.steps else None
-        is_over = decided is not None and decided.verdict == DROP
-        by_rule = decided is not None and decided.rule is not None and decided.verdict in (ACCEPT, DROP)
+        is_over = bool(self.steps) and self.steps[-1].verdict == DROP
         base = self.base
         return AtHook(
             base.hook,
@@ -151,7 +159,7 @@ class _Walker:
             tuple(self.steps),
             self.before,
             None if is_over else after,
-            tuple(self._behind(drops)) if by_rule and drops else (),
+            tuple(self._behind(drops)) if drops else (),
         )
 
     def _behind(self, drops: Sequence[Place]) -> list[Place]:
@@ -166,6 +174,13 @@ class _Walker:
                 rules = self._find(self._family, self._table, chain).rules[met:]
                 left += [(target, 0) for rule in rules for target in _targets(rule.text)]
         return [one for one in drops if one.chain in reached and one.rule.position > reached[one.chain]]
+
+
+def _seen(event: TraceEvent) -> Packet:
+    packet = event.packet
+    if packet is None:
+        raise LabError("the trace tells of a packet whose headers nobody can read")
+    return packet
 
 
 def _targets(text: str) -> list[str]:
@@ -188,30 +203,32 @@ class Told:
     @property
     def packet(self) -> Packet:
         """The packet as it came, or as the node sent it."""
-        return next(one.packet for one in self.events if one.packet is not None)
+        return _seen(next(one for one in self.events if one.headers))
 
 
 def walk_of(
-    node: str, told: Told, find: Find, drops: Callable[[str, str], Sequence[Place]], is_own: Callable[[str], bool]
+    node: str, told: Told, find: Find, drops: Callable[[str, str], Sequence[Place]], own_hook: Callable[[str, str], str]
 ) -> Walk:
     """Put the walk of a packet together.
 
     :param find: the chains as they are loaded.
     :param drops: the rules for dropping INVALID packets, by family and table.
-    :param is_own: whether a table is the lab's own: it is no step of the walk, but shows what the packet had become.
+    :param own_hook: where a chain of a table hangs that is the lab's own, by table and chain; empty of others. Such a
+        chain is no part of the walk, but shows what the packet had become.
     :raises LabError: the rules are no longer those that the trace tells of.
     """
-    starts = [(index, one) for index, one in enumerate(told.events) if one.packet is not None]
+    starts = [(index, one) for index, one in enumerate(told.events) if one.headers]
     hooks: list[AtHook] = []
     last_hook = ""
     for (index, first), following in zip(starts, [*starts[1:], None], strict=True):
-        if is_own(first.table):
-            last_hook = find(first.family, first.table, first.chain).hook
+        if own := own_hook(first.table, first.chain):
+            last_hook = own
             continue
         walker = _Walker(find, first)
         for event in told.events[index : following[0] if following else None]:
             walker.take(event)
-        after = following[1].packet if following else None
-        hooks.append(walker.finish(after, drops(first.family, first.table) if told.state == "invalid" else ()))
+        after = _seen(following[1]) if following else None
+        is_sought = told.state == "invalid" and walker.is_decided
+        hooks.append(walker.finish(after, drops(first.family, first.table) if is_sought else ()))
         last_hook = walker.base.hook
     return Walk(node, Role.OTHER, told.state, told.packet, tuple(hooks), last_hook, told.end)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _OF_IPTABLES: Final = ("raw", "mangle", "nat", "filter", "security")
 _SAVED: Final = re.compile(r"^(?:\[\d+:\d+\] )?-A (\S+) ?(.*)$", re.MULTILINE)
 _LISTED: Final = re.compile(r"^\t\t(.*?) # handle (\d+)$", re.MULTILINE)
+_FEW: Final = 300  # chains, sets and maps of a table that is listed whole: that takes a millisecond
 _FIX: Final = "the fix"  # who wrote what a fix adds to a real node's rules
 _COUNTED: Final = re.compile(r" packets \d+ bytes \d+")
 #: Where the tables of iptables hang: include/uapi/linux/netfilter_ipv4.h, enum nf_ip_hook_priorities. Of nat, what
@@ -42,6 +43,8 @@ class Loaded:
     def __init__(self, node: RunningHost, family: Family, change: NodeChange) -> None:
         self._node, self._family = node, family
         self._chains = NftChains(node.namespace)
+        self._listings: dict[tuple[str, str], dict[int, str]] = {}
+        self._tables: dict[str, dict[str, list[str]]] = {}
         self._found: dict[tuple[str, str, str], Chain] = {}
         given = node.host.given
         self._script = change.script
@@ -113,7 +116,7 @@ class Loaded:
         elif self.is_iptables(family, table):
             texts = self._saved(table).get(name, [])
         else:
-            listed = dict(self._listed(family, table, name)) if handles else {}
+            listed = self._listed(family, table, name) if handles else {}
             texts = [listed.get(handle, "") for handle in handles]
         known = lines if lines is not None and len(lines) == len(handles) else [None] * len(handles)
         rules = (
@@ -126,9 +129,14 @@ class Loaded:
         """Whether the texts have rules as people know them: the lab's own in nftables mode are commands."""
         return self.is_iptables(family, table) or all(self._texts[line.text][1] in self._sources for line in lines)
 
-    def _listed(self, family: str, table: str, name: str) -> list[tuple[int, str]]:
-        listing = self._node.nft.listed(f"chain {family} {table} {name}")
-        return [(int(handle), _COUNTED.sub("", text)) for text, handle in _LISTED.findall(listing)]
+    def _listed(self, family: str, table: str, name: str) -> dict[int, str]:
+        """Return the rules of a chain as nft lists them, by handle: with the table's others where those are few."""
+        key = (family, table)
+        if key not in self._listings and self._chains.size(*key) <= _FEW:
+            self._listings[key] = _by_handle(self._node.nft.listed(f"table {family} {table}"))
+        if key in self._listings:
+            return self._listings[key]
+        return _by_handle(self._node.nft.listed(f"chain {family} {table} {name}"))
 
     # --- iptables ----------------------------------------------------------------------------------------------
 
@@ -139,10 +147,6 @@ class Loaded:
                 found.setdefault(chain, []).append(rule)
             self._tables[table] = found
         return self._tables[table]
-
-    @cached_property
-    def _tables(self) -> dict[str, dict[str, list[str]]]:
-        return {}
 
     def _legacy(self, table: str, name: str) -> Chain:
         texts = self._saved(table).get(name, [])
@@ -175,6 +179,10 @@ class Loaded:
     def _is_foreign(self) -> bool:
         """Whether programs have loaded rules there that the lab did not."""
         return bool(self._script) or not self._texts
+
+
+def _by_handle(listing: str) -> dict[int, str]:
+    return {int(handle): _COUNTED.sub("", text) for text, handle in _LISTED.findall(listing)}
 
 
 def _mode(text: str) -> ProxyMode:

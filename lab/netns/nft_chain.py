@@ -14,7 +14,8 @@ from lab.netns import nfnetlink
 from lab.netns.namespace import Namespace
 from lab.netns.nfnetlink import DUMP, Message, Subsystem, attribute, message
 
-_GET_CHAIN, _GET_RULE = 4, 7  # NFT_MSG_GETCHAIN, NFT_MSG_GETRULE
+_GET_TABLE, _GET_CHAIN, _GET_RULE = 1, 4, 7  # NFT_MSG_GETTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE
+_TABLE_NAME, _TABLE_USE = 1, 3
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK = 1, 3, 4
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE = 1, 2, 3
@@ -59,6 +60,12 @@ class NftChains:
                 number = int.from_bytes(hook[_HOOK_NUMBER], "big")
                 return BaseChain(_HOOKS[number], int.from_bytes(hook[_HOOK_PRIORITY], "big", signed=True))
         return BaseChain("", 0)
+
+    def size(self, family: str, table: str) -> int:
+        """Return how many chains, sets and maps a table has."""
+        for answer in self._ask(_GET_TABLE, 0, family, {_TABLE_NAME: table}):
+            return int.from_bytes(dict(nfnetlink.attributes(answer.body))[_TABLE_USE], "big")
+        return 0
 
     def _ask(self, kind: int, flags: int, family: str, names: dict[int, str]) -> list[Message]:
         wanted = [attribute(one, name.encode() + b"\0") for one, name in names.items()]

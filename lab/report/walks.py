@@ -25,21 +25,24 @@ _TRANSLATION: Final = re.compile(
 )
 
 
-def walks(timeline: Timeline, *, full: bool = False) -> Iterator[Text]:
-    """Draw the walks that a timeline tells of: of the packet that was judged and of resets, of others where none was.
+def walks(timeline: Timeline) -> Iterator[Text]:
+    """Draw the walks of the packet that was judged and of resets; of a trial without such a packet, all."""
+    told = [walk for walk in timeline.walks if walk.role in (Role.JUDGED, Role.RESET) or not timeline.judged_walks]
+    yield from drawn(told, full=False)
+    yield from untraced(timeline)
 
-    :param full: all of them, with the rules that did not match and the chains that led to nothing.
-    """
-    told = [walk for walk in timeline.walks if full or walk.role in (Role.JUDGED, Role.RESET)]
-    if not timeline.judged_walks:
-        told = list(timeline.walks)
-    yield from drawn(told, full=full)
+
+def untraced(timeline: Timeline) -> Iterator[Text]:
+    """Tell what of the walks could not be told."""
     for words in timeline.untraced:
         yield Text(f"not traced: {words}", _OOPS)
 
 
 def drawn(told: Sequence[Walk], *, full: bool) -> Iterator[Text]:
-    """Draw walks, one below the other."""
+    """Draw walks, one below the other.
+
+    :param full: with the rules that did not match, and the chains that led to nothing.
+    """
     for walk in told:
         yield from _lines(walk, full=full)
 

@@ -63,9 +63,10 @@ def _chain(name: str, hook: str, priority: int, rules: Iterable[str]) -> str:
     return "\n".join((f"chain {name} {{", f"type filter hook {hook} priority {priority}; policy accept;", *rules, "}"))
 
 
-def is_own(table: str) -> bool:
-    """Whether a table is one of the lab's instruments."""
-    return table in (_TABLE, TABLE)
+def own_hook(table: str, chain: str) -> str:
+    """Return where a chain of the lab's instruments hangs; empty of anybody else's."""
+    hook = chain.rpartition("_")[2]
+    return {"local": "input"}.get(hook, hook) if table in (_TABLE, TABLE) else ""
 
 
 class Tracer:
@@ -139,7 +140,7 @@ class Tracing:
             with closing(Loaded(self._lab.hosts[node], self._family, self._lab.change)) as loaded:
                 for index, role in chosen([one.packet for one in told], judged):
                     try:
-                        walk = walk_of(node, told[index], loaded.chain, loaded.drops, is_own)
+                        walk = walk_of(node, told[index], loaded.chain, loaded.drops, own_hook)
                     except LabError as error:
                         untold.append(f"{role} at {node}: {error}")
                     else:

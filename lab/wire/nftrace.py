@@ -11,9 +11,9 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
-from lab.evidence.packet import Packet, decode
 from lab.evidence.traced import TraceEvent
 from lab.netns import Namespace, nfnetlink
 from lab.netns.nfnetlink import Message, Subsystem
@@ -91,11 +91,10 @@ def _events(data: bytes) -> Iterator[TraceEvent]:
 def _event(message: Message) -> TraceEvent:
     found = dict(nfnetlink.attributes(message.body))
     is_policy = int.from_bytes(found[_KIND], "big") == _IS_POLICY
-    verdict = dict(nfnetlink.attributes(found.get(_VERDICT, b"")))
     if is_policy:
-        code = int.from_bytes(found.get(_POLICY, b""), "big")
+        verdict, target = _VERDICTS[int.from_bytes(found.get(_POLICY, b""), "big")], ""
     else:
-        code = struct.unpack("!i", verdict[_VERDICT_CODE])[0] if verdict else 1
+        verdict, target = _verdict(found.get(_VERDICT, b""))
     return TraceEvent(
         packet_id=int.from_bytes(found[_ID], "big"),
         family=FAMILIES[message.family],
@@ -103,17 +102,21 @@ def _event(message: Message) -> TraceEvent:
         chain=_text(found[_CHAIN]),
         handle=int.from_bytes(found[_HANDLE], "big") if _HANDLE in found else None,
         is_policy=is_policy,
-        verdict=_VERDICTS[code & 0xFF if code > 0 else code],
-        target=_text(verdict.get(_VERDICT_CHAIN, b"")),
+        verdict=verdict,
+        target=target,
         mark=int.from_bytes(found.get(_MARK, b""), "big"),
-        packet=_packet(found),
+        headers=found.get(_NETWORK, b"") + found.get(_TRANSPORT, b""),
     )
 
 
-def _packet(found: dict[int, bytes]) -> Packet | None:
-    # The kernel tells the headers alone, of TCP's without options.
-    return decode(found[_NETWORK] + found.get(_TRANSPORT, b"")) if _NETWORK in found else None
+@lru_cache(1024)
+def _verdict(data: bytes) -> tuple[str, str]:
+    """Read a verdict, and the chain that it leads to."""
+    found = dict(nfnetlink.attributes(data))
+    code = struct.unpack("!i", found[_VERDICT_CODE])[0] if found else 1
+    return _VERDICTS[code & 0xFF if code > 0 else code], _text(found.get(_VERDICT_CHAIN, b""))
 
 
+@lru_cache(1024)
 def _text(data: bytes) -> str:
     return data.rstrip(b"\0").decode(errors="replace")
