@@ -114,11 +114,10 @@ def saved(node, mode):
     return rules, (iptables, nft)
 
 
-def ways_of(node, change, packets, rules):
+def ways_of(node, tracer, change, packets, rules):
     """Return the way of each packet, with the rules' texts from ``rules`` where they are there."""
-    with closing(Loaded(node, Family.IPV4, change)) as loaded:
-        walks = [walk_of("node", told, loaded.chain, loaded.drops, own_hook) for told in packets]
-    return [way_of(one, rules) for one in walks]
+    loaded = Loaded(node, tracer.chains, Family.IPV4, change)
+    return [way_of(walk_of("node", told, loaded, own_hook), rules) for told in packets]
 
 
 def way_of(walk, rules):
@@ -174,7 +173,7 @@ def connect_once(name, mode, version, *, hairpin=False):
         # The server has the handshake's last packet, so the node has had them all; and it may have sent a redirect.
         packets = [told for told in tracer.read() if told.packet.tcp]
         rules, versions = saved(node, mode)
-        ways = ways_of(node, lab.change, packets, rules)
+        ways = ways_of(node, tracer, lab.change, packets, rules)
         with closing(ConntrackTable(node.namespace)) as table:
             entry = as_conntrack_prints(table.entry(TCP, own, roles.service_address))
         for end in ends:
@@ -215,11 +214,10 @@ def invalid(mode, version):
     lab = RunningLab(topology("kube-proxy", mode, version), Family.IPV4, fixes.find("none"))
     with closing(lab):
         node = lab.hosts["node"]
-        with closing(Tracer(node, states=("invalid",))) as tracer:
+        with closing(Tracer(node, only="invalid")) as tracer:
             lab.try_steps(cases.find("beyond-window").steps)
-            packets = tracer.read()
-        rules, versions = saved(node, mode)
-        [way, *_more] = ways_of(node, lab.fix.change, packets, rules)
+            rules, versions = saved(node, mode)
+            [way, *_more] = ways_of(node, tracer, lab.fix.change, tracer.read(), rules)
     return Journey({"INVALID": way}, "", rules, "", versions)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Protocol
 
 from lab.errors import LabError
 from lab.evidence.packet import Packet, decode
@@ -22,8 +22,7 @@ _NO_CHAINS: Final = frozenset({"ACCEPT", "DROP", "RETURN", "REJECT", "MARK", "LO
 _TARGETS: Final = re.compile(r"(?:-[jg]|\bjump|\bgoto) ([^\s,}]+)")
 
 
-@dataclass(frozen=True)
-class TraceEvent:
+class TraceEvent(NamedTuple):
     """One event of the kernel's trace.
 
     :param packet_id: the kernel's number for the packet; it is used again.
@@ -57,13 +56,10 @@ class Chain:
     """A chain as it is loaded.
 
     :param handles: of its rules, in their order; empty where they have none.
-    :param hook: and ``priority``: of a base chain.
     """
 
     rules: tuple[Rule, ...]
     handles: tuple[int, ...] = ()
-    hook: str = ""
-    priority: int = 0
 
     def position(self, event: TraceEvent) -> int:
         """Return the position of an event's rule, from 1.
@@ -77,8 +73,24 @@ class Chain:
         raise LabError(f"the trace tells of a rule that the chain {event.chain} does not have any more")
 
 
-#: Finds a chain by family, table and name.
-Find: TypeAlias = Callable[[str, str, str], Chain]
+class BaseChain(NamedTuple):
+    """Where a base chain hangs: the hook, and the priority as nft counts; of another chain no hook."""
+
+    hook: str
+    priority: int
+
+
+class Rules(Protocol):
+    """The rules of a node as they are loaded: chains by family, table and name."""
+
+    def chain(self, family: str, table: str, name: str) -> Chain:
+        """Return a chain."""
+
+    def base(self, family: str, table: str, name: str) -> BaseChain:
+        """Return where a chain hangs."""
+
+    def drops(self, family: str, table: str) -> Sequence[Place]:
+        """Return the rules of a table that are for dropping INVALID packets."""
 
 
 class _Frame(NamedTuple):
@@ -92,14 +104,14 @@ class _Frame(NamedTuple):
 class _Walker:
     """Puts the steps of one base chain together."""
 
-    def __init__(self, find: Find, first: TraceEvent) -> None:
-        self._find, self._family, self._table = find, first.family, first.table
-        self.base = find(first.family, first.table, first.chain)
+    def __init__(self, rules: Rules, first: TraceEvent) -> None:
+        self._rules, self._family, self._table = rules, first.family, first.table
+        self.base = rules.base(first.family, first.table, first.chain)
         self.chain = first.chain
         self.before = _seen(first)
         self.steps: list[Step] = []
         self._mark = 0
-        self._stack = [_Frame(first.chain, self.base.rules, 0)]
+        self._stack = [self._enter(first.chain)]
 
     def take(self, event: TraceEvent) -> None:
         """Take the next event."""
@@ -114,15 +126,17 @@ class _Walker:
         if event.handle is None and event.position is None:  # a chain's end; what follows tells where it came back to
             return
         frame = self._stack[-1]
-        position = self._find(self._family, self._table, event.chain).position(event)
+        position = self._rules.chain(self._family, self._table, event.chain).position(event)
         self._step(frame, position, event.verdict, event.target)
         # From a base chain a packet goes back to nobody: its policy comes next, and none of the rules behind.
         self._stack[-1] = frame._replace(met=len(frame.rules) if event.verdict in ("goto", "return") else position)
         if event.verdict in ("goto", "return") and len(self._stack) > 1:
             self._stack.pop()
         if event.verdict in ("jump", "goto"):
-            target = self._find(self._family, self._table, event.target)
-            self._stack.append(_Frame(event.target, target.rules, 0))
+            self._stack.append(self._enter(event.target))
+
+    def _enter(self, chain: str) -> _Frame:
+        return _Frame(chain, self._rules.chain(self._family, self._table, chain).rules, 0)
 
     def _end(self, verdict: str) -> None:
         frame = self._stack[-1]
@@ -171,7 +185,7 @@ class _Walker:
             chain, met = left.pop(0)
             if chain not in reached:
                 reached[chain] = met
-                rules = self._find(self._family, self._table, chain).rules[met:]
+                rules = self._enter(chain).rules[met:]
                 left += [(target, 0) for rule in rules for target in _targets(rule.text)]
         return [one for one in drops if one.chain in reached and one.rule.position > reached[one.chain]]
 
@@ -206,13 +220,9 @@ class Told:
         return _seen(next(one for one in self.events if one.headers))
 
 
-def walk_of(
-    node: str, told: Told, find: Find, drops: Callable[[str, str], Sequence[Place]], own_hook: Callable[[str, str], str]
-) -> Walk:
+def walk_of(node: str, told: Told, rules: Rules, own_hook: Callable[[str, str], str]) -> Walk:
     """Put the walk of a packet together.
 
-    :param find: the chains as they are loaded.
-    :param drops: the rules for dropping INVALID packets, by family and table.
     :param own_hook: where a chain of a table hangs that is the lab's own, by table and chain; empty of others. Such a
         chain is no part of the walk, but shows what the packet had become.
     :raises LabError: the rules are no longer those that the trace tells of.
@@ -224,11 +234,11 @@ def walk_of(
         if own := own_hook(first.table, first.chain):
             last_hook = own
             continue
-        walker = _Walker(find, first)
+        walker = _Walker(rules, first)
         for event in told.events[index : following[0] if following else None]:
             walker.take(event)
         after = _seen(following[1]) if following else None
         is_sought = told.state == "invalid" and walker.is_decided
-        hooks.append(walker.finish(after, drops(first.family, first.table) if is_sought else ()))
+        hooks.append(walker.finish(after, rules.drops(first.family, first.table) if is_sought else ()))
         last_hook = walker.base.hook
     return Walk(node, Role.OTHER, told.state, told.packet, tuple(hooks), last_hook, told.end)

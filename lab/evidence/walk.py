@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -33,9 +33,14 @@ def kin(packet: Packet) -> tuple[object, ...]:
 
     See :attr:`lab.evidence.packet.Packet.likeness`.
     """
-    tcp = packet.tcp
-    bare = tcp and replace(tcp, window_scale=None, sack_permitted=False, sack_blocks=(), timestamps=None)
-    return replace(packet, tcp=bare).likeness
+    tcp, message = packet.tcp, packet.icmp
+    return (
+        packet.protocol,
+        packet.identification,
+        packet.payload_length,
+        tcp and (tcp.sequence, tcp.acknowledgement, tcp.flags, tcp.window),
+        message and (message.kind, message.code),
+    )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from lab.evidence.traced import Chain
+from lab.evidence.traced import BaseChain, Chain
 from lab.evidence.walk import Place, Rule
 from lab.netns.nft_chain import NftChains
 from lab.rules import owners
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 _OF_IPTABLES: Final = ("raw", "mangle", "nat", "filter", "security")
 _SAVED: Final = re.compile(r"^(?:\[\d+:\d+\] )?-A (\S+) ?(.*)$", re.MULTILINE)
-_LISTED: Final = re.compile(r"^\t\t(.*?) # handle (\d+)$", re.MULTILINE)
+_OPENED: Final = re.compile(r"\tchain (\S+) \{")
+_LISTED: Final = re.compile(r"\t\t(.*?) # handle (\d+)$")
 _FEW: Final = 300  # chains, sets and maps of a table that is listed whole: that takes a millisecond
-_FIX: Final = "the fix"  # who wrote what a fix adds to a real node's rules
+_ADDED: Final = "added here"  # who wrote what a fix or a case adds to a real node's rules
 _COUNTED: Final = re.compile(r" packets \d+ bytes \d+")
 #: Where the tables of iptables hang: include/uapi/linux/netfilter_ipv4.h, enum nf_ip_hook_priorities. Of nat, what
 #: comes to the host or leaves it is translated at 100, and the rest at -100.
@@ -37,13 +38,13 @@ _PRIORITIES: Final = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "se
 class Loaded:
     """The rules of one running node in one family.
 
+    :param chains: of its nftables.
     :param change: what a fix changed there.
     """
 
-    def __init__(self, node: RunningHost, family: Family, change: NodeChange) -> None:
-        self._node, self._family = node, family
-        self._chains = NftChains(node.namespace)
-        self._listings: dict[tuple[str, str], dict[int, str]] = {}
+    def __init__(self, node: RunningHost, chains: NftChains, family: Family, change: NodeChange) -> None:
+        self._node, self._chains, self._family = node, chains, family
+        self._listings: dict[tuple[str, str], dict[str, dict[int, str]]] = {}
         self._tables: dict[str, dict[str, list[str]]] = {}
         self._found: dict[tuple[str, str, str], Chain] = {}
         given = node.host.given
@@ -54,7 +55,10 @@ class Loaded:
         """Return a chain as it is loaded now; without rules where there is none."""
         key = (family, table, name)
         if key not in self._found:
-            self._found[key] = self._legacy(table, name) if self._is_legacy(family, table) else self._nft(*key)
+            if self._is_legacy(family, table):
+                self._found[key] = self._chain(key, (), self._saved(table).get(name, []))
+            else:
+                self._found[key] = self._nft(*key)
         return self._found[key]
 
     def drops(self, family: str, table: str) -> list[Place]:
@@ -63,9 +67,12 @@ class Loaded:
         places = (Place(family, table, name, rule) for name in names for rule in self.chain(family, table, name).rules)
         return [place for place in places if place.rule.drops_invalid]
 
-    def close(self) -> None:
-        """Close the socket."""
-        self._chains.close()
+    def base(self, family: str, table: str, name: str) -> BaseChain:
+        """Return where a chain hangs; no hook of one that is no base chain."""
+        if not self._is_legacy(family, table):
+            return BaseChain(*self._chains.base(family, table, name))
+        hook = name.lower()
+        return BaseChain(hook, 100 if table == "nat" and hook in ("input", "postrouting") else _PRIORITIES[table])
 
     # --- by whom a table is ------------------------------------------------------------------------------------
 
@@ -101,42 +108,47 @@ class Loaded:
             owner = owners.of_nft(f"{family} {table}", chain, text)
         number = source.line(line.number) if source and line else None
         is_added = line is not None and self._node.host.given is not None and source not in self._node.host.given.texts
-        named = _FIX if is_added else owner.replace(owners.UNKNOWN, "")
+        named = _ADDED if is_added else owner.replace(owners.UNKNOWN, "")
         return Rule(position, text, source.source if source else "", number, named)
 
     # --- nftables, iptables-nft among it -----------------------------------------------------------------------
 
     def _nft(self, family: str, table: str, name: str) -> Chain:
-        handles = self._chains.handles(family, table, name)
-        base = self._chains.base(family, table, name)
         lines = self._lines(family, table, name)
+        is_readable = self.is_iptables(family, table) or self._are_files(lines or ())
+        if not is_readable and self._is_small(family, table):
+            listed = self._listings[family, table].get(name, {})
+            return self._chain((family, table, name), tuple(listed), list(listed.values()))
+        handles = self._chains.handles(family, table, name)
         texts: Sequence[str]
-        if lines is not None and len(lines) == len(handles) and self._is_readable(family, table, lines):
+        if lines is not None and len(lines) == len(handles) and is_readable:
             texts = [line.rule for line in lines]
         elif self.is_iptables(family, table):
             texts = self._saved(table).get(name, [])
         else:
-            listed = self._listed(family, table, name) if handles else {}
+            listed = _chains_in(self._node.nft.listed(f"chain {family} {table} {name}")).get(name, {})
             texts = [listed.get(handle, "") for handle in handles]
-        known = lines if lines is not None and len(lines) == len(handles) else [None] * len(handles)
+        return self._chain((family, table, name), handles, texts)
+
+    def _chain(self, key: tuple[str, str, str], handles: tuple[int, ...], texts: Sequence[str]) -> Chain:
+        lines = self._lines(*key)
+        known = lines if lines is not None and len(lines) == len(texts) else [None] * len(texts)
         rules = (
-            self._rule(family, table, name, position, text, line)
-            for position, (text, line) in enumerate(zip(texts, known, strict=False), 1)
+            self._rule(*key, position, text, line)
+            for position, (text, line) in enumerate(zip(texts, known, strict=True), 1)
         )
-        return Chain(tuple(rules), handles, base.hook, base.priority)
+        return Chain(tuple(rules), handles)
 
-    def _is_readable(self, family: str, table: str, lines: Sequence[Line]) -> bool:
-        """Whether the texts have rules as people know them: the lab's own in nftables mode are commands."""
-        return self.is_iptables(family, table) or all(self._texts[line.text][1] in self._sources for line in lines)
+    def _are_files(self, lines: Sequence[Line]) -> bool:
+        """Whether rules are as people know them, in files of theirs: the lab's own in nftables mode are commands."""
+        return bool(lines) and all(self._texts[line.text][1] in self._sources for line in lines)
 
-    def _listed(self, family: str, table: str, name: str) -> dict[int, str]:
-        """Return the rules of a chain as nft lists them, by handle: with the table's others where those are few."""
+    def _is_small(self, family: str, table: str) -> bool:
+        """List a table whole where it has few chains, and return whether it is so."""
         key = (family, table)
         if key not in self._listings and self._chains.size(*key) <= _FEW:
-            self._listings[key] = _by_handle(self._node.nft.listed(f"table {family} {table}"))
-        if key in self._listings:
-            return self._listings[key]
-        return _by_handle(self._node.nft.listed(f"chain {family} {table} {name}"))
+            self._listings[key] = _chains_in(self._node.nft.listed(f"table {family} {table}"))
+        return key in self._listings
 
     # --- iptables ----------------------------------------------------------------------------------------------
 
@@ -147,18 +159,6 @@ class Loaded:
                 found.setdefault(chain, []).append(rule)
             self._tables[table] = found
         return self._tables[table]
-
-    def _legacy(self, table: str, name: str) -> Chain:
-        texts = self._saved(table).get(name, [])
-        lines = self._lines(self._family.nft, table, name)
-        known = lines if lines is not None and len(lines) == len(texts) else [None] * len(texts)
-        rules = (
-            self._rule(self._family.nft, table, name, position, text, line)
-            for position, (text, line) in enumerate(zip(texts, known, strict=True), 1)
-        )
-        hook = name.lower() if name.isupper() else ""
-        priority = 100 if table == "nat" and hook in ("input", "postrouting") else _PRIORITIES[table]
-        return Chain(tuple(rules), (), hook, priority)
 
     def _names_with_drops(self, family: str, table: str) -> list[str]:
         """Return the chains that have rules for dropping INVALID packets."""
@@ -181,8 +181,16 @@ class Loaded:
         return bool(self._script) or not self._texts
 
 
-def _by_handle(listing: str) -> dict[int, str]:
-    return {int(handle): _COUNTED.sub("", text) for text, handle in _LISTED.findall(listing)}
+def _chains_in(listing: str) -> dict[str, dict[int, str]]:
+    """Return the rules in what ``nft -a list`` prints, by chain and handle, in their order."""
+    found: dict[str, dict[int, str]] = {}
+    rules: dict[int, str] = {}
+    for line in listing.splitlines():
+        if opened := _OPENED.match(line):
+            rules = found[opened[1]] = {}
+        elif rule := _LISTED.match(line):
+            rules[int(rule[2])] = _COUNTED.sub("", rule[1])
+    return found
 
 
 def _mode(text: str) -> ProxyMode:

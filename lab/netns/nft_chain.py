@@ -8,7 +8,7 @@ include/uapi/linux/netfilter/nf_tables.h.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from lab.netns import nfnetlink
 from lab.netns.namespace import Namespace
@@ -24,13 +24,6 @@ _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE = 1, 2, 3
 FAMILIES: Final = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _NUMBERS: Final = {name: number for number, name in FAMILIES.items()}
 _HOOKS: Final = ("prerouting", "input", "forward", "output", "postrouting", "ingress")  # enum nf_inet_hooks
-
-
-class BaseChain(NamedTuple):
-    """Where a base chain hangs; of other chains no hook."""
-
-    hook: str
-    priority: int
 
 
 class NftChains:
@@ -52,14 +45,14 @@ class NftChains:
             if all(one.get(kind) == name.encode() + b"\0" for kind, name in names.items())
         )
 
-    def base(self, family: str, table: str, chain: str) -> BaseChain:
-        """Return where a chain hangs."""
+    def base(self, family: str, table: str, chain: str) -> tuple[str, int]:
+        """Return where a chain hangs: the hook, and the priority as nft counts; no hook where it is no base chain."""
         for answer in self._ask(_GET_CHAIN, 0, family, {_CHAIN_TABLE: table, _CHAIN_NAME: chain}):
             hook = dict(nfnetlink.attributes(dict(nfnetlink.attributes(answer.body)).get(_CHAIN_HOOK, b"")))
             if hook:
                 number = int.from_bytes(hook[_HOOK_NUMBER], "big")
-                return BaseChain(_HOOKS[number], int.from_bytes(hook[_HOOK_PRIORITY], "big", signed=True))
-        return BaseChain("", 0)
+                return _HOOKS[number], int.from_bytes(hook[_HOOK_PRIORITY], "big", signed=True)
+        return "", 0
 
     def size(self, family: str, table: str) -> int:
         """Return how many chains, sets and maps a table has."""

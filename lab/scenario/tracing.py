@@ -8,7 +8,6 @@ what it has become when translation is done. It gives no verdicts, and so change
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -37,25 +36,26 @@ _LAST: Final = 2**31 - 2
 _MOST: Final = 12  # walks of one role; more of them tell nothing new
 
 
-def script(states: Sequence[str] = ()) -> str:
+def script(only: str = "") -> str:
     """Return the nftables script that has packets traced, but for the lab's own datagrams.
 
-    :param states: those of conntrack whose packets are traced, by nft's names; all packets when none are named. Those
-        are seen from where conntrack has judged them on.
+    :param only: the one state of conntrack, as nft names it, whose packets are traced, from where it has judged them
+        on; empty for all packets.
     """
-    wanted = (f"ct state {','.join(states)} meta nftrace set 1",) if states else ("meta nftrace set 1",)
-    begin = (f"udp dport {BARRIER_PORT} return", f"udp sport {BARRIER_PORT} return", *wanted)
-    tracked = tuple(f"ct state {state} continue" for state in STATES)
+    # A rule that accepts ends its own chain alone, and makes one event of what would be three.
+    wanted = f"{f'ct state {only} ' if only else ''}meta nftrace set 1 accept"
+    begin = (f"udp dport {BARRIER_PORT} return", f"udp sport {BARRIER_PORT} return", wanted)
+    tracked = tuple(f"ct state {state} accept" for state in STATES)
     chains = [
         _chain(f"{name}_{hook}", hook, priority, rules)
         for hook in ("prerouting", "output")
         for name, priority, rules in (
-            ("begin", _JUDGED if states else _FIRST, begin),
+            ("begin", _JUDGED if only else _FIRST, begin),
             ("tracked", _TRACKED, tracked),
-            ("translated", _TRANSLATED, ()),
+            ("translated", _TRANSLATED, ("accept",)),
         )
     ]
-    chains += [_chain(f"end_{hook}", hook, _LAST, ()) for hook in ("input", "postrouting")]
+    chains += [_chain(f"end_{hook}", hook, _LAST, ("accept",)) for hook in ("input", "postrouting")]
     return "\n".join((f"table inet {_TABLE} {{", *chains, "}", ""))
 
 
@@ -72,17 +72,18 @@ def own_hook(table: str, chain: str) -> str:
 class Tracer:
     """The trace of one node, from the moment on at which this is made.
 
-    :param states: as :func:`script` knows them.
+    :param only: as :func:`script` knows it.
+    :ivar chains: what answers questions about the node's nftables.
     """
 
-    def __init__(self, node: RunningHost, *, states: Sequence[str] = ()) -> None:
+    def __init__(self, node: RunningHost, *, only: str = "") -> None:
         self._trace = Trace(node.namespace)
-        self._chains = NftChains(node.namespace)
-        node.nft.run(script(states))
+        self.chains = NftChains(node.namespace)
+        node.nft.run(script(only))
         self._states = {
             handle: state
             for hook in ("prerouting", "output")
-            for handle, state in zip(self._chains.handles("inet", _TABLE, f"tracked_{hook}"), STATES, strict=True)
+            for handle, state in zip(self.chains.handles("inet", _TABLE, f"tracked_{hook}"), STATES, strict=True)
         }
 
     @property
@@ -112,7 +113,7 @@ class Tracer:
     def close(self) -> None:
         """Close the sockets."""
         self._trace.close()
-        self._chains.close()
+        self.chains.close()
 
 
 class Tracing:
@@ -122,9 +123,9 @@ class Tracing:
     """
 
     def __init__(self, lab: Lab, nodes: Sequence[str], family: Family, *, each: bool) -> None:
-        states = () if each else ("invalid",)
+        only = "" if each else "invalid"
         self._lab, self._family = lab, family
-        self._tracers = {node: lab.keep(Tracer(lab.hosts[node], states=states)) for node in nodes}
+        self._tracers = {node: lab.keep(Tracer(lab.hosts[node], only=only)) for node in nodes}
 
     def walks(self, judged: Packet | None) -> tuple[tuple[Walk, ...], tuple[str, ...]]:
         """Return the walks of the packets that a trial is about, node by node, and in sentences what cannot be told.
@@ -137,14 +138,14 @@ class Tracing:
             told = tracer.read()
             if tracer.lost:
                 untold.append(f"the kernel lost a part of the trace at {node}")
-            with closing(Loaded(self._lab.hosts[node], self._family, self._lab.change)) as loaded:
-                for index, role in chosen([one.packet for one in told], judged):
-                    try:
-                        walk = walk_of(node, told[index], loaded.chain, loaded.drops, own_hook)
-                    except LabError as error:
-                        untold.append(f"{role} at {node}: {error}")
-                    else:
-                        walks.append(replace(walk, role=role))
+            loaded = Loaded(self._lab.hosts[node], tracer.chains, self._family, self._lab.change)
+            for index, role in chosen([one.packet for one in told], judged):
+                try:
+                    walk = walk_of(node, told[index], loaded, own_hook)
+                except LabError as error:
+                    untold.append(f"{role} at {node}: {error}")
+                else:
+                    walks.append(replace(walk, role=role))
         return tuple(walks), tuple(dict.fromkeys(untold))
 
 
