@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
-from lab.conntrack.nflog import LOCAL_GROUP, REASON_GROUP, WITNESS_GROUP, Record
+from lab.conntrack.nflog import LOCAL_GROUP, REASON_GROUP, TRACED, WITNESS_GROUP, Record
 from lab.evidence.judgement import Judged
 from lab.netns import Nft
 
@@ -83,6 +83,8 @@ class Pairing:
         """Return the packets that the records judge."""
         judged = []
         for record in records:
+            if record.words.startswith(TRACED):
+                continue
             if record.group == REASON_GROUP:
                 self._reasons[record.data] = record
             elif record.group == WITNESS_GROUP and record.packet is not None:

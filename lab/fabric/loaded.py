@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _OF_IPTABLES: Final = ("raw", "mangle", "nat", "filter", "security")
 _SAVED: Final = re.compile(r"^(?:\[\d+:\d+\] )?-A (\S+) ?(.*)$", re.MULTILINE)
+_DECLARED: Final = re.compile(r"^:(\S+) (\S+)", re.MULTILINE)
 _OPENED: Final = re.compile(r"\tchain (\S+) \{")
 _LISTED: Final = re.compile(r"\t\t(.*?) # handle (\d+)$")
 _FEW: Final = 300  # chains, sets and maps of a table that is listed whole: that takes a millisecond
@@ -45,6 +46,7 @@ class Loaded:
     def __init__(self, node: RunningHost, chains: NftChains, family: Family, change: NodeChange) -> None:
         self._node, self._chains, self._family = node, chains, family
         self._listings: dict[tuple[str, str], dict[str, dict[int, str]]] = {}
+        self._policies: dict[tuple[str, str], str] = {}
         self._tables: dict[str, dict[str, list[str]]] = {}
         self._found: dict[tuple[str, str, str], Chain] = {}
         given = node.host.given
@@ -79,6 +81,11 @@ class Loaded:
     def is_iptables(self, family: str, table: str) -> bool:
         """Whether a table is iptables': nft cannot list all of its rules."""
         return family == self._family.nft and table in _OF_IPTABLES and self._has_iptables
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether iptables-legacy has rules there, of which nftables' trace tells nothing."""
+        return self._has_iptables and self._node.host.backend is Backend.LEGACY
 
     def _is_legacy(self, family: str, table: str) -> bool:
         return self.is_iptables(family, table) and self._node.host.backend is Backend.LEGACY
@@ -153,12 +160,26 @@ class Loaded:
     # --- iptables ----------------------------------------------------------------------------------------------
 
     def _saved(self, table: str) -> dict[str, list[str]]:
+        """Return the rules of a table by chain, as iptables-save prints them."""
         if table not in self._tables:
+            saved = self._node.xtables.save(self._family.version, table)
             found: dict[str, list[str]] = {}
-            for chain, rule in _SAVED.findall(self._node.xtables.save(self._family.version, table)):
-                found.setdefault(chain, []).append(rule)
+            for chain, policy in _DECLARED.findall(saved):
+                found[chain] = []
+                self._policies[table, chain] = policy.lower().replace("-", "")
+            for chain, rule in _SAVED.findall(saved):
+                found[chain].append(rule)
             self._tables[table] = found
         return self._tables[table]
+
+    def names(self, table: str) -> frozenset[str]:
+        """Return the names of the chains of iptables-legacy's table."""
+        return frozenset(self._saved(table))
+
+    def policy(self, table: str, chain: str) -> str:
+        """Return the policy of a chain of iptables-legacy; empty where it has none."""
+        self._saved(table)
+        return self._policies.get((table, chain), "")
 
     def _names_with_drops(self, family: str, table: str) -> list[str]:
         """Return the chains that have rules for dropping INVALID packets."""

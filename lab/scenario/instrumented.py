@@ -44,7 +44,8 @@ class Instrumented:
         self._punctuality = lab.keep(Punctuality())
         self._nodes = Nodes(lab, roles, family)
         self.recorder = Recorder(lab, self._nodes.names, each=self.sees_each)
-        self._tracing = Tracing(lab, self._nodes.names, family, each=self.sees_each) if lab.traced else None
+        traced = (lab, self.recorder, self._nodes.names, family)
+        self._tracing = Tracing(*traced, each=self.sees_each) if lab.traced else None
         self._nodes.open_tables()
         self._server, self._server_address = roles.servers[0]
         self._target = self._server_address

@@ -11,19 +11,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from lab.conntrack.nflog import REASON_GROUP
 from lab.conntrack.witness import STATES, TABLE
-from lab.errors import LabError
+from lab.errors import LabError, MissingError
 from lab.evidence.packet import BARRIER_PORT, RST, SYN, UDP, Packet, is_error
 from lab.evidence.traced import Told, TraceEvent, walk_of
 from lab.evidence.walk import Role, Walk, kin
 from lab.fabric.loaded import Loaded
+from lab.netns.features import require
 from lab.netns.nft_chain import NftChains
-from lab.vocabulary import Family
+from lab.scenario import legacy
+from lab.vocabulary import Backend, Family
 from lab.wire.nftrace import Trace
 
 if TYPE_CHECKING:
+    from lab.conntrack.nflog import Record
     from lab.fabric.host import RunningHost
     from lab.fabric.lab import Lab
+    from lab.scenario.recorder import Recorder
 
 _TABLE: Final = "lab_trace"
 
@@ -36,14 +41,16 @@ _LAST: Final = 2**31 - 2
 _MOST: Final = 12  # walks of one role; more of them tell nothing new
 
 
-def script(only: str = "") -> str:
+def script(only: str = "", *, marks: bool = False) -> str:
     """Return the nftables script that has packets traced, but for the lab's own datagrams.
 
     :param only: the one state of conntrack, as nft names it, whose packets are traced, from where it has judged them
         on; empty for all packets.
+    :param marks: log each packet where its walk begins, for what iptables-legacy logs of it.
     """
     # A rule that accepts ends its own chain alone, and makes one event of what would be three.
-    wanted = f"{f'ct state {only} ' if only else ''}meta nftrace set 1 accept"
+    mark = f'log prefix "{legacy.MARK}" group {REASON_GROUP} ' if marks else ""
+    wanted = f"{f'ct state {only} ' if only else ''}{mark}meta nftrace set 1 accept"
     begin = (f"udp dport {BARRIER_PORT} return", f"udp sport {BARRIER_PORT} return", wanted)
     tracked = tuple(f"ct state {state} accept" for state in STATES)
     chains = [
@@ -72,14 +79,14 @@ def own_hook(table: str, chain: str) -> str:
 class Tracer:
     """The trace of one node, from the moment on at which this is made.
 
-    :param only: as :func:`script` knows it.
+    :param only: and ``marks``: as :func:`script` knows them.
     :ivar chains: what answers questions about the node's nftables.
     """
 
-    def __init__(self, node: RunningHost, *, only: str = "") -> None:
+    def __init__(self, node: RunningHost, *, only: str = "", marks: bool = False) -> None:
         self._trace = Trace(node.namespace)
         self.chains = NftChains(node.namespace)
-        node.nft.run(script(only))
+        node.nft.run(script(only, marks=marks))
         self._states = {
             handle: state
             for hook in ("prerouting", "output")
@@ -122,10 +129,13 @@ class Tracing:
     :param each: trace every packet; else those alone that are INVALID.
     """
 
-    def __init__(self, lab: Lab, nodes: Sequence[str], family: Family, *, each: bool) -> None:
+    def __init__(self, lab: Lab, recorder: Recorder, nodes: Sequence[str], family: Family, *, each: bool) -> None:
+        self._lab, self._recorder, self._family = lab, recorder, family
         only = "" if each else "invalid"
-        self._lab, self._family = lab, family
-        self._tracers = {node: lab.keep(Tracer(lab.hosts[node], only=only)) for node in nodes}
+        self._tracers = {
+            node: lab.keep(Tracer(lab.hosts[node], only=only, marks=lab.hosts[node].host.backend is Backend.LEGACY))
+            for node in nodes
+        }
 
     def walks(self, judged: Packet | None) -> tuple[tuple[Walk, ...], tuple[str, ...]]:
         """Return the walks of the packets that a trial is about, node by node, and in sentences what cannot be told.
@@ -139,14 +149,38 @@ class Tracing:
             if tracer.lost:
                 untold.append(f"the kernel lost a part of the trace at {node}")
             loaded = Loaded(self._lab.hosts[node], tracer.chains, self._family, self._lab.change)
+            logged = self._logged(node, loaded, untold)
             for index, role in chosen([one.packet for one in told], judged):
                 try:
-                    walk = walk_of(node, told[index], loaded, own_hook)
+                    whole = self._whole(told[index], logged[index], loaded) if index < len(logged) else told[index]
+                    walk = walk_of(node, whole, loaded, own_hook)
                 except LabError as error:
                     untold.append(f"{role} at {node}: {error}")
                 else:
                     walks.append(replace(walk, role=role))
         return tuple(walks), tuple(dict.fromkeys(untold))
+
+    def _logged(self, node: str, loaded: Loaded, untold: list[str]) -> list[list[Record]]:
+        """Return what iptables-legacy logged of each packet; empty where it has no rules there, or logs none."""
+        if not loaded.is_legacy:
+            return []
+        records = self._recorder.traced.get(node, [])
+        if all(record.words == legacy.MARK for record in records):
+            try:
+                require("xt_TRACE")
+                words = "the kernel told nothing of them"
+            except MissingError as error:
+                words = str(error)
+            untold.append(f"iptables-legacy's rules at {node}: {words}; with --backend nft they are traced")
+        return legacy.by_packet(records)
+
+    def _whole(self, told: Told, records: Sequence[Record], loaded: Loaded) -> Told:
+        """Return what was told of a packet, by nftables and by iptables-legacy."""
+        first = records[0].packet
+        if first is None or kin(first) != kin(told.packet):
+            raise LabError("what iptables-legacy and nftables tell is not of one packet")
+        events = legacy.events_of(records, loaded, self._family.nft)
+        return replace(told, events=legacy.merged(told.events, events, loaded))
 
 
 def chosen(packets: Sequence[Packet], judged: Packet | None) -> list[tuple[int, Role]]:

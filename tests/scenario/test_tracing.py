@@ -10,8 +10,10 @@ import pytest
 
 from lab import cases, fixes
 from lab.fabric.lab import Lab
+from lab.netns import features
 from lab.report.timeline import timeline_text
 from lab.results.result import Report, Tally, from_json, to_json
+from lab.scenario import recorder
 from lab.scenario.tracing import Tracer
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
@@ -21,7 +23,7 @@ from lab.vocabulary import Backend, Family, ProxyMode
 
 pytestmark = pytest.mark.lab_kernel
 
-WAYS = [(ProxyMode.IPTABLES, Backend.NFT), (ProxyMode.NFTABLES, None)]
+WAYS = [(ProxyMode.IPTABLES, Backend.NFT), (ProxyMode.IPTABLES, Backend.LEGACY), (ProxyMode.NFTABLES, None)]
 
 
 def run(case="beyond-window", fix="none", mode=ProxyMode.IPTABLES, backend=Backend.NFT, *, version=None, **more):
@@ -81,13 +83,38 @@ def test_the_rule_that_drops_is_named(mode, backend):
     assert "DROPPED by" in timeline_text(result.timeline)
 
 
-def test_rules_that_were_asked_and_did_not_match_are_told_in_order():
-    result = run()
+@pytest.mark.parametrize(("mode", "backend"), WAYS[:2])
+def test_rules_that_were_asked_and_did_not_match_are_told_in_order(mode, backend):
+    result = run(mode=mode, backend=backend)
     syn = result.timeline.walks[0]
     [step] = [one for one in syn.steps if one.chain.startswith("KUBE-SEP-")]
     assert [rule.position for rule in step.missed] == [1]
     assert "-j KUBE-MARK-MASQ" in step.missed[0].text
     assert step.rule.position == 2
+
+
+@pytest.mark.parametrize(("mode", "backend"), WAYS)
+def test_marks_and_masquerading_are_told(mode, backend):
+    result = run("client-masqueraded", mode=mode, backend=backend)
+    assert result.timeline.untraced == ()
+    syn = result.timeline.walks[0]
+    assert syn.left.source != syn.packet.source
+    [at] = [at for at in syn.hooks if at.after.source != at.before.source]
+    assert at.hook == "postrouting"
+    assert "masquerade" in at.decided.rule.text.lower()
+    marked = [step for step in syn.steps if step.chain in ("KUBE-MARK-MASQ", "mark-for-masquerade") and step.rule]
+    assert [step.mark for step in marked] == [0x4000]
+    assert marked[0].verdict == "continue"
+
+
+def test_what_iptables_legacy_cannot_tell_is_said(monkeypatch):
+    """A kernel without the target TRACE logs nothing of its rules."""
+    options = {option: "y" for name, option in features.MODULES.items() if name != "xt_TRACE"}
+    monkeypatch.setattr(features, "_kernel_options", lambda: options)
+    monkeypatch.setattr(recorder, "TRACED", "no such words")
+    [words] = run(backend=Backend.LEGACY).timeline.untraced
+    assert "CONFIG_NETFILTER_XT_TARGET_TRACE" in words
+    assert "--backend nft" in words
 
 
 def test_results_are_the_same_when_they_come_back():

@@ -20,7 +20,7 @@ from lab.trial import probe, runner
 from lab.trial.fix_file import find_fix
 from lab.trial.own_node import own_node
 from lab.trial.setting import Setting
-from lab.vocabulary import Family
+from lab.vocabulary import Backend, Family
 
 DUMPS = Path(__file__).parents[1] / "kubeproxy/dumps.tar.xz"
 
@@ -40,10 +40,14 @@ def dump():
 
 
 def judged(
-    *sources: Path, family: Family | None = None, fix: Fix = fixes.NONE, case: str = "beyond-window"
+    *sources: Path,
+    family: Family | None = None,
+    fix: Fix = fixes.NONE,
+    case: str = "beyond-window",
+    backend: Backend | None = None,
 ) -> tuple[Result, tuple[str, ...]]:
     """Return what came of a case on a node, and what has to be known of it."""
-    own = own_node(read([str(one) for one in sources]), family=family)
+    own = own_node(read([str(one) for one in sources]), family=family, backend=backend)
     family = family or own.families[0]
     setting = Setting(cases.find(case), fix, own.topology, family, own.service)
 
@@ -114,10 +118,11 @@ def line_of_the_drop(text: str) -> int:
     return number
 
 
-def test_the_rule_to_thank_is_named_by_its_line(dump: Callable[[str], str], tmp_path: Path):
+@pytest.mark.parametrize("backend", list(Backend))
+def test_the_rule_to_thank_is_named_by_its_line(backend: Backend, dump: Callable[[str], str], tmp_path: Path):
     text = "# what was pasted before\n" + dump("v1.36.3/iptables-v4.txt")
     (tmp_path / "rules.txt").write_text(text)
-    result, _notes = judged(tmp_path / "rules.txt")
+    result, _notes = judged(tmp_path / "rules.txt", backend=backend)
     walk = walk_of(result)
     assert walk.state == "invalid"
     assert walk.accepted_by == ()
