@@ -167,6 +167,9 @@ class Walk:
     :param hooks: the base chains that it came to, in their order, but for the lab's own.
     :param last_hook: the last one that it came to, with rules or without.
     :param left: the packet behind the last hook; None where it did not get there.
+    :param unsent: whether it came past the last hook, and left by no link.
+    :param counted: of one that vanished, what the node's stack counted meanwhile of packets that it lost without a
+        rule, as nstat(8) names it.
     """
 
     node: str
@@ -176,6 +179,8 @@ class Walk:
     hooks: tuple[AtHook, ...]
     last_hook: str
     left: Packet | None
+    unsent: bool = False
+    counted: tuple[str, ...] = ()
 
     @property
     def steps(self) -> Iterator[Step]:
@@ -190,7 +195,19 @@ class Walk:
     @property
     def vanished(self) -> bool:
         """Whether it came to no end, and no rule of the node's has dropped it."""
-        return self.left is None and self.fate is None
+        return self.unsent or (self.left is None and self.fate is None)
+
+    @property
+    def vanishing(self) -> str:
+        """Where it vanished, and what was counted there meanwhile."""
+        where = f"gone behind {self.last_hook} at {self.node}"
+        if self.unsent:
+            why = "past every rule: no neighbour has its address, or conntrack lost it at its last step"
+        elif not self.state:
+            why = "before or in conntrack, and no rule has dropped it"
+        else:
+            why = "and no rule has dropped it"
+        return "; ".join((f"{where}, {why}", *self.counted))
 
     @property
     def unseen_drops(self) -> tuple[Place, ...]:

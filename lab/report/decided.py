@@ -43,7 +43,7 @@ def _of(walk: Walk) -> str:
         by = listed(step.words for step in walk.accepted_by)
         return f"INVALID and passed on by {by}, before {_seen(walk.unseen_drops)}"
     if walk.vanished:
-        return f"gone behind {walk.last_hook or 'its first hook'}, and no rule has dropped it"
+        return walk.vanishing
     if walk.state == "invalid":
         return f"INVALID and passed on{_last(walk)}: none of the rules that it came to drops such packets"
     return ""

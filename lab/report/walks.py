@@ -9,7 +9,7 @@ from typing import Final
 
 from rich.text import Text
 
-from lab.evidence.packet import Packet
+from lab.evidence.packet import ICMP, ICMPV6, UDP, Packet
 from lab.evidence.timeline import Timeline
 from lab.evidence.walk import AtHook, Role, Rule, Step, Walk
 
@@ -17,6 +17,7 @@ _QUIET: Final = "dim"
 _OOPS: Final = "bold red"
 _HOOK: Final = len("postrouting")
 
+_PROTOCOLS: Final = {UDP: "UDP", ICMP: "ICMP", ICMPV6: "ICMPv6"}
 _BY_ENTRY: Final = "by conntrack's entry:"
 
 #: Rules that have a connection translated, of iptables and of nft.
@@ -29,12 +30,12 @@ def walks(timeline: Timeline) -> Iterator[Text]:
     """Draw the walks of the packet that was judged and of resets; of a trial without such a packet, all."""
     told = [walk for walk in timeline.walks if walk.role in (Role.JUDGED, Role.RESET) or not timeline.judged_walks]
     yield from drawn(told, full=False)
-    yield from untraced(timeline)
+    yield from untraced(timeline.untraced)
 
 
-def untraced(timeline: Timeline) -> Iterator[Text]:
-    """Tell what of the walks could not be told."""
-    for words in timeline.untraced:
+def untraced(sentences: Sequence[str]) -> Iterator[Text]:
+    """Tell what of walks could not be told."""
+    for words in sentences:
         yield Text(f"not traced: {words}", _OOPS)
 
 
@@ -50,7 +51,7 @@ def drawn(told: Sequence[Walk], *, full: bool) -> Iterator[Text]:
 def _lines(walk: Walk, *, full: bool) -> Iterator[Text]:
     title = Text(f"{walk.role} at {walk.node}: ", "bold")
     state = walk.state.upper() or "not judged"
-    title.append(f"{_packet(walk.packet)}, ").append(state, _OOPS if walk.state == "invalid" else "cyan")
+    title.append(f"{named(walk.packet)}, ").append(state, _OOPS if walk.state == "invalid" else "cyan")
     yield title
     packet, mark = walk.packet, 0
     for at in walk.hooks:
@@ -71,8 +72,8 @@ def _lines(walk: Walk, *, full: bool) -> Iterator[Text]:
 def _end(walk: Walk) -> Text:
     if walk.fate:
         return Text(f"  DROPPED by {walk.fate.words}", "green" if walk.state == "invalid" else _OOPS)
-    if walk.left is None:
-        return Text(f"  GONE behind {walk.last_hook}, and no rule has dropped it", _OOPS)
+    if walk.vanished or walk.left is None:
+        return Text(f"  {walk.vanishing}", _OOPS)
     where = "to the node's own sockets" if walk.last_hook == "input" else "on its way"
     return Text(f"  {where}: {_route(walk.left)}", _QUIET)
 
@@ -143,10 +144,16 @@ def _note(words: str) -> Text:
     return Text(f"  {'':{_HOOK}}  = {words}", "magenta")
 
 
-def _packet(packet: Packet) -> str:
-    flags = packet.tcp.flag_names if packet.tcp else {17: "UDP"}.get(packet.protocol, f"protocol {packet.protocol}")
+def named(packet: Packet) -> str:
+    """Return what to call a packet: its ends, and its flags or protocol."""
+    if packet.icmp is not None:
+        kind = f"{_PROTOCOLS[packet.protocol]} type {packet.icmp.kind} code {packet.icmp.code}"
+        return f"{_route(packet)} {kind}"
+    flags = packet.tcp.flag_names if packet.tcp else _PROTOCOLS.get(packet.protocol, f"protocol {packet.protocol}")
     return f"{_route(packet)} {flags}"
 
 
 def _route(packet: Packet) -> str:
+    if packet.icmp is not None:
+        return f"{packet.source.address} > {packet.destination.address}"
     return f"{packet.source} > {packet.destination}"

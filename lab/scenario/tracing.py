@@ -18,6 +18,7 @@ from lab.evidence.packet import BARRIER_PORT, RST, SYN, UDP, Packet, is_error
 from lab.evidence.traced import Told, TraceEvent, walk_of
 from lab.evidence.walk import Role, Walk, kin
 from lab.fabric.loaded import Loaded
+from lab.netns import mib
 from lab.netns.features import require
 from lab.netns.nft_chain import NftChains
 from lab.scenario import legacy
@@ -136,6 +137,7 @@ class Tracing:
             node: lab.keep(Tracer(lab.hosts[node], only=only, marks=lab.hosts[node].host.backend is Backend.LEGACY))
             for node in nodes
         }
+        self._before = {node: mib.counters(lab.hosts[node].namespace) for node in nodes}
 
     def walks(self, judged: Packet | None) -> tuple[tuple[Walk, ...], tuple[str, ...]]:
         """Return the walks of the packets that a trial is about, node by node, and in sentences what cannot be told.
@@ -157,8 +159,23 @@ class Tracing:
                 except LabError as error:
                     untold.append(f"{role} at {node}: {error}")
                 else:
-                    walks.append(replace(walk, role=role))
+                    again = any(kin(one.packet) == kin(walk.packet) for one in told[index + 1 :])
+                    walk = replace(walk, role=role, unsent=not again and self._is_unsent(walk))
+                    walks.append(replace(walk, counted=self._counted(node)) if walk.vanished else walk)
         return tuple(walks), tuple(dict.fromkeys(untold))
+
+    def _counted(self, node: str) -> tuple[str, ...]:
+        """Return what a node has counted since of packets that it lost without a rule."""
+        return mib.moved(self._before[node], mib.counters(self._lab.hosts[node].namespace))
+
+    def _is_unsent(self, walk: Walk) -> bool:
+        """Check whether a packet that came past every rule was not seen to leave."""
+        if walk.left is None or walk.last_hook != "postrouting" or not self._recorder.sees_each:
+            return False
+        left = kin(walk.left)
+        return not any(
+            one.outgoing and one.host == walk.node and kin(one.packet) == left for one in self._recorder.sightings
+        )
 
     def _logged(self, node: str, loaded: Loaded, untold: list[str]) -> list[list[Record]]:
         """Return what iptables-legacy logged of each packet; empty where it has no rules there, or logs none."""

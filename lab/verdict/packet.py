@@ -117,6 +117,8 @@ def _end_of_way(timeline: PacketTimeline) -> str:
         return f"{counters.dropped} dropped by rule"
     if counters.other_drops:
         return f"{where}: {'; '.join(counters.other_drops)}"
+    if vanished := [walk.vanishing for walk in timeline.judged_walks if walk.vanished]:
+        return vanished[0]
     if not words and counters.moved:
         return f"{where}: conntrack's {', '.join(counters.moved)}"
     return f"{where}, and no rule that counts has dropped it"

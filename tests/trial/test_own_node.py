@@ -134,6 +134,32 @@ def test_the_rule_to_thank_is_named_by_its_line(backend: Backend, dump: Callable
     assert f"dropped by filter KUBE-FORWARD line {place.rule.line}" == result.verdict.because[0]
 
 
+def test_of_what_nft_lists_the_line_is_named_as_well(dump: Callable[[str], str], tmp_path: Path):
+    text = dump("v1.29.1/nft.txt")
+    (tmp_path / "rules.txt").write_text(text)
+    walk = walk_of(judged(tmp_path / "rules.txt")[0])
+    assert walk.fate is not None
+    place = walk.fate.place
+    assert place is not None
+    assert (place.table, place.chain, place.rule.owner) == ("kube-proxy", "forward", "kube-proxy")
+    assert text.splitlines()[place.rule.line - 1].strip() == place.rule.text
+    assert "invalid" in place.rule.text
+
+
+def test_an_unnamed_rule_of_a_script_is_not_given_a_line(dump: Callable[[str], str], tmp_path: Path):
+    """What a script changed is not in the dump: where a chain has other rules than that, no line is guessed."""
+    (tmp_path / "rules.txt").write_text(dump("v1.36.3/iptables-v4.txt"))
+    (tmp_path / "fix.sh").write_text(
+        "#!/bin/sh\niptables-nft -I KUBE-FORWARD 1 -m conntrack --ctstate INVALID -j DROP\n"
+    )
+    walk = walk_of(judged(tmp_path / "rules.txt", fix=find_fix(str(tmp_path / "fix.sh")))[0])
+    assert walk.fate is not None
+    assert walk.fate.rule is not None
+    assert (walk.fate.chain, walk.fate.rule.position, walk.fate.rule.line) == ("KUBE-FORWARD", 1, None)
+    assert walk.fate.rule.drops_invalid
+    assert [place.rule.line for place in walk.unseen_drops] == [None]
+
+
 def test_where_it_was_deleted_no_rule_is_blamed(dump: Callable[[str], str], tmp_path: Path):
     (tmp_path / "rules.txt").write_text(without_the_drop(dump("v1.36.3/iptables-v4.txt")))
     walk = walk_of(judged(tmp_path / "rules.txt")[0])
