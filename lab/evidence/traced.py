@@ -208,11 +208,13 @@ class Told:
 
     :param state: conntrack's, in nft's words; empty where it did not come so far.
     :param end: the packet in the lab's last chain; None where it did not get there.
+    :param is_copy: whether a bridge made it on the way, so that nothing is told of the way until there.
     """
 
     events: tuple[TraceEvent, ...]
     state: str = ""
     end: Packet | None = None
+    is_copy: bool = False
 
     @property
     def packet(self) -> Packet:

@@ -195,7 +195,12 @@ class Walk:
     @property
     def vanished(self) -> bool:
         """Whether it came to no end, and no rule of the node's has dropped it."""
-        return self.unsent or (self.left is None and self.fate is None)
+        return self.unsent or (self.left is None and self.fate is None and self.queued is None)
+
+    @property
+    def queued(self) -> Step | None:
+        """The step that gave it to a program, of what comes behind which nothing is traced; None where none did."""
+        return next((step for step in self.steps if step.verdict == "queue"), None)
 
     @property
     def vanishing(self) -> str:

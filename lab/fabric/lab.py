@@ -103,6 +103,7 @@ class Lab:
         :raises InputError: for services that claim the same address and port.
         :raises LabError: the kernel refused the change.
         """
+        self._begin_change()
         before, self.services, self.endpoint_slices = (self.services, self.endpoint_slices), services, slices
         try:
             for proxy in self._proxies:
@@ -118,8 +119,14 @@ class Lab:
 
         :raises LabError: the kernel refused them; the rules are what they were.
         """
+        self._begin_change()
         for proxy in self._proxies:
             proxy.full_sync(self.services, self.endpoint_slices, service_cidrs)
+
+    def _begin_change(self) -> None:
+        for node in self.topology.nodes:
+            self.hosts[node.name].begin_change()
+            self.hosts[node.name].is_changed = True
 
     def restart_kube_proxies(self) -> None:
         """Have every node's kube-proxy start anew, with the Services and EndpointSlices that there are.

@@ -45,12 +45,14 @@ class Loaded:
 
     def __init__(self, node: RunningHost, chains: NftChains, family: Family, change: NodeChange) -> None:
         self._node, self._chains, self._family = node, chains, family
+        # What programs have loaded there is known by no text: then each rule's is what the kernel's programs list.
+        self._is_doubted = node.is_changed or bool(change.script)
         self._listings: dict[tuple[str, str], dict[str, dict[int, str]]] = {}
         self._policies: dict[tuple[str, str], str] = {}
         self._tables: dict[str, dict[str, list[str]]] = {}
+        self._bases: dict[tuple[str, str, str], BaseChain] = {}
         self._found: dict[tuple[str, str, str], Chain] = {}
         given = node.host.given
-        self._script = change.script
         self._sources = {one.text: one for one in (*(given.texts if given else ()), *change.texts)}
 
     def chain(self, family: str, table: str, name: str) -> Chain:
@@ -72,7 +74,10 @@ class Loaded:
     def base(self, family: str, table: str, name: str) -> BaseChain:
         """Return where a chain hangs; no hook of one that is no base chain."""
         if not self._is_legacy(family, table):
-            return BaseChain(*self._chains.base(family, table, name))
+            key = (family, table, name)
+            if key not in self._bases:
+                self._bases[key] = BaseChain(*self._chains.base(*key))
+            return self._bases[key]
         hook = name.lower()
         return BaseChain(hook, 100 if table == "nat" and hook in ("input", "postrouting") else _PRIORITIES[table])
 
@@ -128,7 +133,7 @@ class Loaded:
             return self._chain((family, table, name), tuple(listed), list(listed.values()))
         handles = self._chains.handles(family, table, name)
         texts: Sequence[str]
-        if lines is not None and len(lines) == len(handles) and is_readable:
+        if lines is not None and len(lines) == len(handles) and is_readable and not self._is_doubted:
             texts = [line.rule for line in lines]
         elif self.is_iptables(family, table):
             texts = self._saved(table).get(name, [])
@@ -141,10 +146,14 @@ class Loaded:
         lines = self._lines(*key)
         known = lines if lines is not None and len(lines) == len(texts) else [None] * len(texts)
         rules = (
-            self._rule(*key, position, text, line)
+            self._rule(*key, position, text, line if line and self._is_sure(line, text) else None)
             for position, (text, line) in enumerate(zip(texts, known, strict=True), 1)
         )
         return Chain(tuple(rules), handles)
+
+    def _is_sure(self, line: Line, text: str) -> bool:
+        """Whether a rule is the one of a line: of a chain that others may have changed, where it reads the same."""
+        return not self._is_doubted or _COUNTED.sub("", line.rule) == text
 
     def _are_files(self, lines: Sequence[Line]) -> bool:
         """Whether rules are as people know them, in files of theirs: the lab's own in nftables mode are commands."""
@@ -198,8 +207,8 @@ class Loaded:
 
     @property
     def _is_foreign(self) -> bool:
-        """Whether programs have loaded rules there that the lab did not."""
-        return bool(self._script) or not self._texts
+        """Whether programs may have loaded rules there that the lab did not."""
+        return self._is_doubted or not self._texts
 
 
 def _chains_in(listing: str) -> dict[str, dict[int, str]]:

@@ -72,6 +72,8 @@ def _lines(walk: Walk, *, full: bool) -> Iterator[Text]:
 def _end(walk: Walk) -> Text:
     if walk.fate:
         return Text(f"  DROPPED by {walk.fate.words}", "green" if walk.state == "invalid" else _OOPS)
+    if walk.queued:
+        return Text(f"  given to a program by {walk.queued.brief}; what comes behind that is not traced", _QUIET)
     if walk.vanished or walk.left is None:
         return Text(f"  {walk.vanishing}", _OOPS)
     where = "to the node's own sockets" if walk.last_hook == "input" else "on its way"

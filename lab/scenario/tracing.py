@@ -8,8 +8,9 @@ what it has become when translation is done. It gives no verdicts, and so change
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lab.conntrack.nflog import REASON_GROUP
 from lab.conntrack.witness import STATES, TABLE
@@ -77,6 +78,16 @@ def own_hook(table: str, chain: str) -> str:
     return {"local": "input"}.get(hook, hook) if table in (_TABLE, TABLE) else ""
 
 
+@dataclass
+class _Way:
+    """What was told of one packet so far."""
+
+    events: list[TraceEvent] = field(default_factory=list)
+    state: str = ""
+    end: Packet | None = None
+    is_copy: bool = False
+
+
 class Tracer:
     """The trace of one node, from the moment on at which this is made.
 
@@ -102,26 +113,50 @@ class Tracer:
     def read(self) -> list[Told]:
         """Return what the kernel has told of each packet, in the order in which they came.
 
-        Its numbers for packets are used again, so it is the lab's first chain that divides them.
+        Its numbers for packets are used again, so it is the lab's first chain that divides them. A bridge makes copies:
+        those have other numbers, and the first of them goes on where the packet was.
         """
-        packets: list[list[TraceEvent]] = []
-        current: dict[int, list[TraceEvent]] = {}
+        found: list[_Way] = []
+        current: dict[int, _Way] = {}
         for event in self._trace.read():
             if event.table == _TABLE and event.chain.startswith("begin_") and event.handle is not None:
-                current[event.packet_id] = []
-                packets.append(current[event.packet_id])
-            current.setdefault(event.packet_id, []).append(event)
-        return [self._told(events) for events in packets]
+                current[event.packet_id] = _Way()
+                found.append(current[event.packet_id])
+            elif event.packet_id not in current and event.headers:
+                current[event.packet_id] = self._copy(event, found)
+            if event.packet_id in current:
+                self._take(event, current[event.packet_id])
+        return [Told(tuple(way.events), way.state, way.end, way.is_copy) for way in found]
 
-    def _told(self, events: Sequence[TraceEvent]) -> Told:
-        states = (self._states.get(one.handle or 0, "") for one in events if one.table == _TABLE)
-        ends = (one.packet for one in events if one.table == _TABLE and one.chain.startswith("end_"))
-        return Told(tuple(events), next(filter(None, states), ""), next(filter(None, ends), None))
+    def _copy(self, event: TraceEvent, found: list[_Way]) -> _Way:
+        """Return the way of which a packet of another number is a part: one that has no end yet, or another one."""
+        packet = event.packet
+        of_it = [way for way in found if packet and way.events[0].packet and kin(way.events[0].packet) == kin(packet)]
+        unended = [way for way in of_it if way.end is None]
+        if unended:
+            return unended[-1]
+        found.append(_Way(state=of_it[-1].state if of_it else "", is_copy=True))
+        return found[-1]
+
+    def _take(self, event: TraceEvent, way: _Way) -> None:
+        way.events.append(event)
+        if event.table == _TABLE:
+            way.state = way.state or self._states.get(event.handle or 0, "")
+            if event.chain.startswith("end_") and event.headers:
+                way.end = event.packet
 
     def close(self) -> None:
         """Close the sockets."""
         self._trace.close()
         self.chains.close()
+
+
+class _Batch(NamedTuple):
+    """What was told of packets at a node while its rules were the same."""
+
+    node: str
+    told: list[Told]
+    loaded: Loaded
 
 
 class Tracing:
@@ -138,31 +173,54 @@ class Tracing:
             for node in nodes
         }
         self._before = {node: mib.counters(lab.hosts[node].namespace) for node in nodes}
+        self._batches: list[_Batch] = []
+        for node in nodes:
+            lab.hosts[node].before_change.append(partial(self._read_ahead, node))
 
     def walks(self, judged: Packet | None) -> tuple[tuple[Walk, ...], tuple[str, ...]]:
         """Return the walks of the packets that a trial is about, node by node, and in sentences what cannot be told.
 
         :param judged: the packet that it is about.
         """
+        for node in self._tracers:
+            self._read(node)
         walks: list[Walk] = []
-        untold: list[str] = []
-        for node, tracer in self._tracers.items():
-            told = tracer.read()
-            if tracer.lost:
-                untold.append(f"the kernel lost a part of the trace at {node}")
-            loaded = Loaded(self._lab.hosts[node], tracer.chains, self._family, self._lab.change)
-            logged = self._logged(node, loaded, untold)
-            for index, role in chosen([one.packet for one in told], judged):
+        untold = [f"the kernel lost a part of the trace at {node}" for node, one in self._tracers.items() if one.lost]
+        for node in self._tracers:
+            its = [(told, batch.loaded) for batch in self._batches if batch.node == node for told in batch.told]
+            logged, missing = self._logged(node, its[0][1]) if its else ([], "")
+            untold += [missing] if missing else []
+            of_packets = iter(logged)
+            records = [[] if told.is_copy else next(of_packets, []) for told, _loaded in its]
+            for index, role in chosen([told.packet for told, _loaded in its], judged):
+                told, loaded = its[index]
                 try:
-                    whole = self._whole(told[index], logged[index], loaded) if index < len(logged) else told[index]
-                    walk = walk_of(node, whole, loaded, own_hook)
+                    walk = walk_of(node, self._whole(told, records[index], loaded), loaded, own_hook)
                 except LabError as error:
                     untold.append(f"{role} at {node}: {error}")
-                else:
-                    again = any(kin(one.packet) == kin(walk.packet) for one in told[index + 1 :])
-                    walk = replace(walk, role=role, unsent=not again and self._is_unsent(walk))
-                    walks.append(replace(walk, counted=self._counted(node)) if walk.vanished else walk)
+                    continue
+                again = any(kin(other.packet) == kin(walk.packet) for other, _loaded in its[index + 1 :])
+                walk = replace(walk, role=role, unsent=not again and self._is_unsent(walk))
+                walks.append(replace(walk, counted=self._counted(node)) if walk.vanished else walk)
         return tuple(walks), tuple(dict.fromkeys(untold))
+
+    def _read(self, node: str) -> _Batch:
+        """Read what was told of a node since."""
+        host, tracer = self._lab.hosts[node], self._tracers[node]
+        loaded = Loaded(host, tracer.chains, self._family, self._lab.change)
+        self._batches.append(_Batch(node, tracer.read(), loaded))
+        return self._batches[-1]
+
+    def _read_ahead(self, node: str) -> None:
+        """Read what was told before a node's rules become others, and what the rules are that it speaks of."""
+        batch = self._read(node)
+        events = (event for told in batch.told for event in told.events if not own_hook(event.table, event.chain))
+        for event in events:
+            batch.loaded.base(event.family, event.table, event.chain)
+            for name in filter(None, (event.chain, event.target)):
+                batch.loaded.chain(event.family, event.table, name)
+        for table in ("nat", "filter") if batch.loaded.is_legacy else ():
+            batch.loaded.names(table)
 
     def _counted(self, node: str) -> tuple[str, ...]:
         """Return what a node has counted since of packets that it lost without a rule."""
@@ -177,22 +235,25 @@ class Tracing:
             one.outgoing and one.host == walk.node and kin(one.packet) == left for one in self._recorder.sightings
         )
 
-    def _logged(self, node: str, loaded: Loaded, untold: list[str]) -> list[list[Record]]:
-        """Return what iptables-legacy logged of each packet; empty where it has no rules there, or logs none."""
+    def _logged(self, node: str, loaded: Loaded) -> tuple[list[list[Record]], str]:
+        """Return what iptables-legacy logged of each packet, and why it did not where it has rules there."""
         if not loaded.is_legacy:
-            return []
+            return [], ""
         records = self._recorder.traced.get(node, [])
+        missing = ""
         if all(record.words == legacy.MARK for record in records):
             try:
                 require("xt_TRACE")
                 words = "the kernel told nothing of them"
             except MissingError as error:
                 words = str(error)
-            untold.append(f"iptables-legacy's rules at {node}: {words}; with --backend nft they are traced")
-        return legacy.by_packet(records)
+            missing = f"iptables-legacy's rules at {node}: {words}; with --backend nft they are traced"
+        return legacy.by_packet(records), missing
 
     def _whole(self, told: Told, records: Sequence[Record], loaded: Loaded) -> Told:
         """Return what was told of a packet, by nftables and by iptables-legacy."""
+        if not records:
+            return told
         first = records[0].packet
         if first is None or kin(first) != kin(told.packet):
             raise LabError("what iptables-legacy and nftables tell is not of one packet")

@@ -9,6 +9,8 @@ from dataclasses import replace
 import pytest
 
 from lab import cases, fixes
+from lab.errors import MissingError
+from lab.evidence.packet import UDP
 from lab.fabric.lab import Lab
 from lab.netns import features
 from lab.report.timeline import timeline_text
@@ -115,6 +117,52 @@ def test_what_iptables_legacy_cannot_tell_is_said(monkeypatch):
     [words] = run(backend=Backend.LEGACY).timeline.untraced
     assert "CONFIG_NETFILTER_XT_TARGET_TRACE" in words
     assert "--backend nft" in words
+
+
+@pytest.mark.parametrize("mode", list(ProxyMode))
+@pytest.mark.parametrize("case", ["endpoint-removed", "syn-before-service"])
+def test_rules_are_told_as_they_were_when_the_packet_met_them(case, mode):
+    """The node's rules become others under way: a chain has as many rules as before, but not the same ones."""
+    timeline = run(case, mode=mode, backend=None).timeline
+    assert timeline.untraced == ()
+    assert timeline.walks
+    for walk in timeline.walks:
+        for at in walk.hooks:
+            if at.after is not None and at.after.destination != at.before.destination and at.steps[-1].rule:
+                assert at.after.destination.address in at.steps[-1].rule.text
+
+
+@pytest.mark.parametrize("case", ["tour-of-states", "picked-up"])
+def test_rules_that_are_gone_by_the_end_are_told(case):
+    """A case's own rules, which it takes away again."""
+    timeline = run(case).timeline
+    assert timeline.untraced == ()
+    assert timeline.walks
+
+
+def test_copies_that_a_bridge_makes_are_walks_of_their_own():
+    """They have numbers of their own, and came by no first hook."""
+    try:
+        timeline = run("promiscuous-bridge").timeline
+    except MissingError as error:
+        pytest.skip(f"not run by the lab: {error}")
+    question, *copies = [
+        walk for walk in timeline.walks if walk.packet.protocol == UDP and walk.state == "new" and not walk.vanished
+    ]
+    assert question.hooks[0].hook == "prerouting"
+    assert copies
+    assert {copy.hooks[0].hook for copy in copies} == {"forward"}
+    assert {copy.left for copy in copies} == {question.left}
+
+
+def test_what_was_given_to_a_program_is_not_said_to_have_vanished():
+    try:
+        timeline = run("dns-race-one-endpoint").timeline
+    except MissingError as error:
+        pytest.skip(f"not run by the lab: {error}")
+    walk = timeline.walks[0]
+    assert walk.queued.table == "lab_hold"
+    assert not walk.vanished
 
 
 def test_results_are_the_same_when_they_come_back():
