@@ -61,6 +61,11 @@ def local_script() -> str:
     )
 
 
+def removal() -> str:
+    """Return the nftables script that takes all of it away."""
+    return f"delete table inet {_TABLE}\n"
+
+
 def counters(nft: Nft) -> dict[str, int]:
     """Return how many packets the witness counted in each state."""
     listing = json.loads(nft.run(f"list counters table inet {_TABLE}", json=True))
