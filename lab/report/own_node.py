@@ -42,13 +42,13 @@ def effects(report: Report) -> Iterator[Remark]:
         hit = [case for case, tally in ran.items() if is_hit(tally)]
         by = f"by {family}: " if len(report.behaviours) > 1 else ""
         if hit:
-            yield Remark(f"{by}reset in {len(hit)} of {len(ran)} cases:", Tone.HARMFUL)
+            yield Remark(f"{by}reset in {len(hit)} of {_cases(len(ran))}:", Tone.HARMFUL)
             reasons: dict[str, list[str]] = {}
             for case in hit:
                 reasons.setdefault(_decided(ran[case]), []).append(case)
             yield from (Remark(f"  {words}: {', '.join(cases)}", Tone.HARMFUL) for words, cases in reasons.items())
         elif ran:
-            yield Remark(f"{by}reset in none of {len(ran)} cases.", Tone.FINE)
+            yield Remark(f"{by}reset in none of {_cases(len(ran))}.", Tone.FINE)
         for fix, cases in tallies.items():
             if fix != NO_FIX and (words := _effect(ran, cases)):
                 yield Remark(f"{by}{fix}: {words}.", Tone.NOTHING)
@@ -95,9 +95,13 @@ def _effect(plain: _Cases, fixed: _Cases) -> str:
         f"cures {_named(cured)}" if cured else "cures nothing",
         *([f"leaves {_named(left)}"] if left else []),
         *(f"makes {outcome} of {_named(cases)}" for outcome, cases in others.items()),
-        f"breaks {_named(broken)}" if broken else f"breaks nothing of {len(both)} cases",
+        f"breaks {_named(broken)}" if broken else f"breaks nothing of {_cases(len(both))}",
     ]
     return "; ".join(parts)
+
+
+def _cases(count: int) -> str:
+    return f"{count} case" if count == 1 else f"{count} cases"
 
 
 def _named(cases: Sequence[str]) -> str:

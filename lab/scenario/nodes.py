@@ -175,7 +175,7 @@ class Nodes:
     def _read_counters(self) -> Counters:
         by_rule = [count for host in self._hosts if (count := self.dropped(host)) is not None]
         return Counters(
-            _added(counters(host.nft) for host in self._hosts),
+            _added(counters(host.namespace) for host in self._hosts),
             _added(map(self.statistics, range(len(self._tables)))),
             sum(by_rule) if by_rule else None,
         )
