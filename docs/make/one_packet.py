@@ -114,9 +114,9 @@ def saved(node, mode):
     return rules, (iptables, nft)
 
 
-def ways_of(node, tracer, change, packets, rules):
+def ways_of(node, tracer, changes, packets, rules):
     """Return the way of each packet, with the rules' texts from ``rules`` where they are there."""
-    loaded = Loaded(node, tracer.chains, Family.IPV4, change)
+    loaded = Loaded(node, tracer.chains, Family.IPV4, changes)
     return [way_of(walk_of("node", told, loaded, own_hook), rules) for told in packets]
 
 
@@ -173,7 +173,7 @@ def connect_once(name, mode, version, *, hairpin=False):
         # The server has the handshake's last packet, so the node has had them all; and it may have sent a redirect.
         packets = [told for told in tracer.read() if told.packet.tcp]
         rules, versions = saved(node, mode)
-        ways = ways_of(node, tracer, lab.change, packets, rules)
+        ways = ways_of(node, tracer, lab.changes, packets, rules)
         with closing(ConntrackTable(node.namespace)) as table:
             entry = as_conntrack_prints(table.entry(TCP, own, roles.service_address))
         for end in ends:
@@ -217,7 +217,7 @@ def invalid(mode, version):
         with closing(Tracer(node, only="invalid")) as tracer:
             lab.try_steps(cases.find("beyond-window").steps)
             rules, versions = saved(node, mode)
-            [way, *_more] = ways_of(node, tracer, lab.fix.change, tracer.read(), rules)
+            [way, *_more] = ways_of(node, tracer, [lab.fix.change], tracer.read(), rules)
     return Journey({"INVALID": way}, "", rules, "", versions)
 
 

@@ -40,20 +40,21 @@ class Loaded:
     """The rules of one running node in one family.
 
     :param chains: of its nftables.
-    :param change: what a fix changed there.
+    :param changes: what fixes have changed there.
     """
 
-    def __init__(self, node: RunningHost, chains: NftChains, family: Family, change: NodeChange) -> None:
+    def __init__(self, node: RunningHost, chains: NftChains, family: Family, changes: Sequence[NodeChange]) -> None:
         self._node, self._chains, self._family = node, chains, family
         # What programs have loaded there is known by no text: then each rule's is what the kernel's programs list.
-        self._is_doubted = node.is_changed or bool(change.script)
+        self._is_doubted = node.is_changed or any(change.script for change in changes)
         self._listings: dict[tuple[str, str], dict[str, dict[int, str]]] = {}
         self._policies: dict[tuple[str, str], str] = {}
         self._tables: dict[str, dict[str, list[str]]] = {}
         self._bases: dict[tuple[str, str, str], BaseChain] = {}
         self._found: dict[tuple[str, str, str], Chain] = {}
         given = node.host.given
-        self._sources = {one.text: one for one in (*(given.texts if given else ()), *change.texts)}
+        texts = [*(given.texts if given else ()), *(text for change in changes for text in change.texts)]
+        self._sources = {one.text: one for one in texts}
 
     def chain(self, family: str, table: str, name: str) -> Chain:
         """Return a chain as it is loaded now; without rules where there is none."""

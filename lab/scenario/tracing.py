@@ -175,7 +175,10 @@ class Tracing:
         self._before = {node: mib.counters(lab.hosts[node].namespace) for node in nodes}
         self._batches: list[_Batch] = []
         for node in nodes:
-            lab.hosts[node].before_change.append(partial(self._read_ahead, node))
+            host, listener = lab.hosts[node], partial(self._read_ahead, node)
+            host.before_change.append(listener)
+            lab.undo(partial(host.before_change.remove, listener))
+            lab.undo(partial(host.nft.run, f"delete table inet {_TABLE}\n"))
 
     def walks(self, judged: Packet | None) -> tuple[tuple[Walk, ...], tuple[str, ...]]:
         """Return the walks of the packets that a trial is about, node by node, and in sentences what cannot be told.
@@ -207,7 +210,7 @@ class Tracing:
     def _read(self, node: str) -> _Batch:
         """Read what was told of a node since."""
         host, tracer = self._lab.hosts[node], self._tracers[node]
-        loaded = Loaded(host, tracer.chains, self._family, self._lab.change)
+        loaded = Loaded(host, tracer.chains, self._family, self._lab.changes)
         self._batches.append(_Batch(node, tracer.read(), loaded))
         return self._batches[-1]
 
