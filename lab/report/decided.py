@@ -23,7 +23,7 @@ def decisions(matrix: Matrix) -> Iterator[Remark]:
                 trials.setdefault(words, []).append(tally.trial)
         kernel = f"{column.label}: " if len(matrix.columns) > 1 else ""
         for words, its in trials.items():
-            yield Remark(f"{kernel}{'; '.join(called(its, matrix.names))}: {words}.", Tone.NOTHING)
+            yield Remark(f"{kernel}{words}: {'; '.join(called(its, matrix.names))}.", Tone.NOTHING)
 
 
 def decided(timeline: Timeline) -> Iterator[str]:
@@ -33,6 +33,12 @@ def decided(timeline: Timeline) -> Iterator[str]:
         at = f"at {walk.node} " if len(nodes) > 1 else ""
         if words := _of(walk):
             yield f"{at}{words}"
+
+
+def blamed(timeline: Timeline) -> str:
+    """Return which rule let the judged packet pass before one that drops such could see it; empty where none did."""
+    words = [_of(walk) for walk in timeline.judged_walks if walk.accepted_by]
+    return words[0] if words else ""
 
 
 def _of(walk: Walk) -> str:

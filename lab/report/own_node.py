@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from lab.report.affected import HEADLINE, NO_FIX, Remark, came, held, is_hit
+from lab.report.decided import blamed
 from lab.report.tone import Tone, tone_of
 from lab.results.places import node
 from lab.results.result import Report, Tally
@@ -25,7 +26,9 @@ def answer(report: Report) -> Iterator[Remark]:
             continue
         where = f"on Linux {report.kernel}, {node(headline.trial)}"
         if is_hit(headline):
-            words = f"AFFECTED: {where} lets one packet that is out of the window reset a healthy connection."
+            blame = blamed(headline.sample.timeline) if headline.sample else ""
+            words = f"AFFECTED: {where} lets one packet that is out of the window reset a healthy connection"
+            words += f": {blame}." if blame else "."
             yield Remark(words, Tone.HARMFUL)
         elif held(headline):
             yield Remark(f"NOT AFFECTED: {where} keeps a healthy connection alive: {_decided(headline)}.", Tone.FINE)
