@@ -24,6 +24,7 @@ from lab.cli.arguments import (
     chosen,
     complete,
     examples,
+    service_option,
     topology_names,
 )
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
@@ -98,21 +99,22 @@ def run(
 
     place = None if topology is None else load(topology)
     notes: tuple[str, ...] = ()
-    if node or objects:
-        own = own_node(node, objects, topology, proxy, settings, service=service, family=family)
-        place, service, notes, proxy = own.topology, own.service, own.notes, replace(proxy, backend=None)
-        family = family or own.families[0]
-    family = family or Family.IPV4
-    selection = batch.select(
-        selected.chosen_cases(),
-        selected.chosen_fixes(find_fix),
-        place,
-        family,
-        (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
-        service,
-        settings=settings,
-        named=bool(selected.cases),
-    )
+    with service_option():
+        if node or objects:
+            own = own_node(node, objects, topology, proxy, settings, service=service, family=family)
+            place, service, notes, proxy = own.topology, own.service, own.notes, replace(proxy, backend=None)
+            family = family or own.families[0]
+        family = family or Family.IPV4
+        selection = batch.select(
+            selected.chosen_cases(),
+            selected.chosen_fixes(find_fix),
+            place,
+            family,
+            (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
+            service,
+            settings=settings,
+            named=bool(selected.cases),
+        )
     paths = vars(files)
     if timeline and "-" in paths.values():
         raise InputError("--timeline, and results on stdout", cure="leave it away: nothing else is printed")
