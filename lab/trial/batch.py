@@ -27,7 +27,7 @@ from lab.topology.kube_proxy import topology_notes
 from lab.topology.model import Topology
 from lab.topology.reader import load
 from lab.topology.with_settings import as_options, with_proxy
-from lab.trial import probe, runner
+from lab.trial import cursor, probe, runner
 from lab.trial.setting import Setting
 from lab.vocabulary import Backend, Behaviour, Family, ProxyMode
 
@@ -257,7 +257,7 @@ async def _rounds(settings: Sequence[Setting], answer: Behaviour, repeat: int) -
     from rich.progress import Progress
 
     tallies = {setting.trial: Tally(setting.trial) for setting in settings}
-    with Progress(console=Console(stderr=True), transient=True, disable=not os.isatty(2)) as progress:
+    with Progress(console=Console(stderr=True), transient=True, disable=not cursor.moves(2)) as progress:
         task = progress.add_task("", total=len(settings) * repeat)
         for _round, setting in itertools.product(range(repeat), settings):
             tally = tallies[setting.trial]

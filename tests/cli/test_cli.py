@@ -377,6 +377,14 @@ class TestRun:
         asked = ("run", "in-window", "--fix", "drop-forward", "--repeat", "20")
         assert b"in-window with drop-forward" in shown_on_terminal(*asked, TERM="xterm", COLUMNS="120")
 
+    def test_a_terminal_of_somebody_who_wants_no_colour_gets_no_control_sequence(self):
+        run = ("run", "in-window", "--fix", "none")
+        assert b"\x1b[1min-window, fix none: " in shown_on_terminal(*run, both=True, TERM="xterm")
+        for command in (run, ("show", "in-window"), ("rules", "kube-proxy"), ("doctor",)):
+            shown = shown_on_terminal(*command, both=True, TERM="xterm", NO_COLOR="1")
+            assert shown.strip()
+            assert b"\x1b" not in shown
+
     def test_what_all_leaves_out_is_named(self, monkeypatch):
         slow = sum(case.slow for case in CASES.values())
         code = (
