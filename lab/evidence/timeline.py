@@ -126,7 +126,7 @@ class Check:
 class Counters:
     """What the nodes had counted at the end.
 
-    :param states: the witness's packets by conntrack state.
+    :param states: how many packets had each ct state, as the lab's rules counted them.
     :param statistics: as ``conntrack -S``, summed over the processors.
     :param dropped: packets that rules dropped for being INVALID; None where the node has no such rule.
     :param other_drops: the other rules that dropped or rejected something, each as the node lists it with its counter;
