@@ -57,6 +57,7 @@ class LeftOut:
 class GivenNode:
     """A running node with a real node's rules; made with the first on their way, as :class:`KubeProxy` is.
 
+    :ivar node: the running host.
     :param additions: what a fix adds to them, by family.
     :raises InputError: they are not loaded here; says which.
     :raises MissingError: a program or a kernel feature is not there.
@@ -70,7 +71,7 @@ class GivenNode:
         additions: Sequence[str],
         change: NodeChange,
     ) -> None:
-        self._node, self._given = node, given
+        self.node, self._given = node, given
         self._families, self._additions, self._change = families, additions, change
         load_conntrack(node.nft)
         node.namespace.set_sysctls({**given.sysctls, **change.sysctls})
@@ -91,22 +92,33 @@ class GivenNode:
                 restore.finish()
             except ProgramError as error:
                 raise _refused(text, error) from error
-            self._node.rules.append(text.text)
+            self.node.rules.append(text.text)
         for text in self._given.texts:
             if text.mode is ProxyMode.NFTABLES:
-                _load_nft(self._node.nft, text)
-                self._node.rules.append(text.text)
-        for family, added in zip(self._families, self._additions, strict=True):
+                _load_nft(self.node.nft, text)
+                self.node.rules.append(text.text)
+        self._change_node(self._additions, self._change)
+
+    def amend(self, additions: Sequence[str], change: NodeChange) -> None:
+        """Change what another fix changes, besides what the node has.
+
+        :raises InputError: its rules were refused.
+        """
+        self.node.namespace.set_sysctls(dict(change.sysctls))
+        self._change_node(additions, change)
+
+    def _change_node(self, additions: Sequence[str], change: NodeChange) -> None:
+        for family, added in zip(self._families, additions, strict=True):
             if added:
                 self._add(family, added)
-        run_change(self._node, self._change, self._families)
+        run_change(self.node, change, self._families)
 
     def _add(self, family: Family, added: str) -> None:
-        if self._node.host.proxy_mode is ProxyMode.NFTABLES:
-            self._node.nft.run(added)
+        if self.node.host.proxy_mode is ProxyMode.NFTABLES:
+            self.node.nft.run(added)
         else:
-            self._node.xtables.start_restore(family.version, added).finish()
-        self._node.rules.append(added)
+            self.node.xtables.start_restore(family.version, added).finish()
+        self.node.rules.append(added)
 
     def sync(
         self, _services: Sequence[Service], _slices: Sequence[EndpointSlice], *, clean_conntrack: bool = True

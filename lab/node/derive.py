@@ -9,6 +9,7 @@ do.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -40,6 +41,7 @@ _SYSCTLS: Final = re.compile(
 )
 _FORWARDING: Final = "net/ipv4/ip_forward"
 _FEW: Final = 8  # endpoints of the Service that is taken unless one is named
+_LOOKED_AT: Final = 1000  # Services with endpoints, of which that one is
 
 
 @dataclass(frozen=True)
@@ -157,14 +159,18 @@ def _named(every: Iterable[Frontend], service: str) -> tuple[str, str | None]:
 
 
 def _usual(dumps: Mapping[Family, Dump], every: Sequence[Frontend]) -> tuple[str, str | None]:
-    """Return a Service by TCP in as many families as can be, with few endpoints; of several the first by name."""
+    """Return a Service by TCP in as many families as can be, of several the first by name.
+
+    One with one endpoint, as most cases can do with, else with few.
+    """
     by_tcp = [one for one in every if one.protocol == "tcp"]
     families = Counter(one.name for one in by_tcp)
     by_tcp.sort(key=lambda one: (-families[one.name], one.service == "default/kubernetes", one.name))
-    for most in (_FEW, None):
-        for one in by_tcp:
-            count = len(endpoints(dumps[Family.of(ip_address(one.address))], one))
-            if count and (most is None or count <= most):
+    counted = ((one, len(endpoints(dumps[Family.of(ip_address(one.address))], one))) for one in by_tcp)
+    having = list(itertools.islice((pair for pair in counted if pair[1]), _LOOKED_AT))
+    for most in (1, _FEW, max((count for _one, count in having), default=0)):
+        for one, count in having:
+            if count <= most:
                 return one.service, one.port_name
     raise InputError(
         "these rules are for no Service by TCP with an endpoint", cure="give all that the node has, of kube-proxy too"

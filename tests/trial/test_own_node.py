@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +19,10 @@ from lab.results.result import Result
 from lab.trial import probe, runner
 from lab.trial.fix_file import find_fix
 from lab.trial.own_node import own_node
+from lab.trial.remedies import remedies
 from lab.trial.setting import Setting
 from lab.vocabulary import Family
+from tests.support.command import lab
 
 DUMPS = Path(__file__).parents[1] / "kubeproxy/dumps.tar.xz"
 
@@ -148,6 +152,74 @@ def test_a_fix_of_ones_own_is_tried(name: str, text: str, outcome: str, dump: Ca
     result, _notes = judged(tmp_path / "rules.txt", fix=find_fix(str(tmp_path / name)))
     assert (result.verdict.outcome, result.trial.fix, result.expected) == (outcome, name, None)
     assert result.as_expected, result.verdict.disagreements
+
+
+def test_the_command_answers_first_and_says_what_each_fix_does_there(dump: Callable[[str], str], tmp_path: Path):
+    (tmp_path / "rules.txt").write_text(dump("v1.14.0/iptables-v4.txt"))
+    names = "beyond-window", "in-window", "syn-fin", "entry-deleted"
+    run = lab("run", *names, "--node", tmp_path / "rules.txt", "--json", tmp_path / "found.json")
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert lines[0].startswith("AFFECTED: on Linux ")
+    assert "reset in 3 of 4 cases:" in lines
+    assert "drop-forward: cures 2: beyond-window, syn-fin; leaves entry-deleted; breaks nothing of 4 cases." in lines
+    assert "be-liberal: cures beyond-window; leaves 2: syn-fin, entry-deleted; breaks nothing of 4 cases." in lines
+    assert "  iptables-nft -w -t filter -I KUBE-FORWARD 1 -m conntrack --ctstate INVALID -j DROP" in lines
+    assert "  sysctl -w net.netfilter.nf_conntrack_tcp_be_liberal=1" in lines
+    assert any("tcpBeLiberal: true" in line for line in lines)
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [one["fix"] for one in found["remedies"]] == ["drop-forward", "be-liberal"]
+    assert len(found["tallies"]) == 12
+
+
+def test_a_fix_that_breaks_what_worked_is_said_to(dump: Callable[[str], str], tmp_path: Path):
+    (tmp_path / "rules.txt").write_text(dump("v1.36.3/iptables-v4.txt"))
+    (tmp_path / "mine.rules").write_text("*filter\n-I FORWARD 1 -p tcp --dport 8080 -j DROP\nCOMMIT\n")
+    (tmp_path / "none.rules").write_text("*filter\n-A FORWARD -s 203.0.113.9 -j DROP\nCOMMIT\n")
+    given = "--fix", tmp_path / "mine.rules", "--fix", tmp_path / "none.rules"
+    run = lab("run", "beyond-window", "in-window", "--node", tmp_path / "rules.txt", *given)
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert lines[0].startswith("NOT AFFECTED: on Linux ")
+    assert "reset in none of 2 cases." in lines
+    assert "mine.rules: cures nothing; breaks 2: beyond-window, in-window." in lines
+    assert "none.rules: cures nothing; breaks nothing of 2 cases." in lines
+    assert not any("On the node, as root" in line for line in lines)  # neither cures anything
+
+
+def test_both_families_of_a_dump_are_tried(dump: Callable[[str], str], tmp_path: Path):
+    (tmp_path / "rules.txt").write_text(dump("v1.33.13/nft.txt"))
+    names = "beyond-window", "redirected-in-pod"
+    run = lab("run", *names, "--node", tmp_path / "rules.txt", "--fix", "be-liberal")
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines[:2]] == ["AFFECTED", "AFFECTED"]
+    for family in Family:
+        words = f"by {family}: be-liberal: cures beyond-window; leaves redirected-in-pod; breaks nothing of 2 cases."
+        assert words in lines
+
+
+def test_what_is_typed_for_an_nftables_node_is_what_was_tried(dump: Callable[[str], str], tmp_path: Path):
+    """And the table of one's own, which outlives kube-proxy's next sync, does the same."""
+    (tmp_path / "rules.txt").write_text(dump("v1.36.3/nft.txt"))
+    own = own_node(read([str(tmp_path / "rules.txt")]))
+    [one] = remedies(own.topology, "node", own.families, [fixes.DROP_FORWARD])
+    assert one.commands == (
+        "nft 'insert rule ip kube-proxy filter-forward ct state invalid counter drop'",
+        "nft 'insert rule ip6 kube-proxy filter-forward ct state invalid counter drop'",
+    )
+    alone = re.search(r"nft '([^']+)'", one.lasting)
+    assert alone is not None
+    (tmp_path / "mine.nft").write_text(alone[1].replace("; add", "\nadd") + "\n")
+    result, _notes = judged(tmp_path / "rules.txt", fix=find_fix(str(tmp_path / "mine.nft")), family=Family.IPV6)
+    assert (result.verdict.outcome, result.as_expected) == ("dropped", True)
+
+
+def test_cases_that_need_a_living_kube_proxy_are_left_out(dump: Callable[[str], str], tmp_path: Path):
+    (tmp_path / "rules.txt").write_text(dump("v1.36.3/iptables-v4.txt"))
+    run = lab("run", "endpoint-removed", "--node", tmp_path / "rules.txt")
+    assert run.returncode == 2
+    assert "needs a kube-proxy that changes rules" in run.stderr
 
 
 @pytest.mark.parametrize(
