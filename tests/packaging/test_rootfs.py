@@ -78,7 +78,7 @@ def settings_of_apt() -> str:
 
 
 def settings_of_pip() -> tuple[dict[str, str], list[str]]:
-    """Return how this machine's pip reaches its index, as environment variables, and the places that these name."""
+    """Return how this machine's pip reaches its index, as variables of pip's and uv's, and the places that these name."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     variables, places = {}, []
@@ -93,6 +93,10 @@ def settings_of_pip() -> tuple[dict[str, str], list[str]]:
             # What the pages of an index of one's own link to lies beside them.
             places += [str(path.parent if word.startswith("file://") else path)] if local else []
         variables[f"PIP_{name.rpartition('.')[2].upper().replace('-', '_')}"] = " ".join(words)
+    # uv asks for its own: https://docs.astral.sh/uv/reference/environment/
+    for mine, of_uv in (("PIP_CERT", "SSL_CERT_FILE"), ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")):
+        if mine in variables:
+            variables[of_uv] = variables[mine]
     return variables, list(dict.fromkeys(places))
 
 
