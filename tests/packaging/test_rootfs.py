@@ -78,7 +78,7 @@ def settings_of_apt() -> str:
 
 
 def settings_of_pip() -> tuple[dict[str, str], list[str]]:
-    """Return how this machine's pip reaches its index, as variables of pip's and uv's, and the places that these name."""
+    """Return how this machine's pip reaches its index, as variables for pip and uv, and the places that these name."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     variables, places = {}, []
