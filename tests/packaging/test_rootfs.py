@@ -149,9 +149,13 @@ def distribution(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     options, root = directory / "apt.conf", directory / "root"
     options.write_text(settings_of_apt())
     sources = [f"deb {where} {one} {components}" for one in (suite, f"{suite}-updates")]
-    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--aptopt={options}", suite, str(root), *sources]
+    # Ubuntu calls apt important, Debian required, which is what minbase has.
+    chosen = ["--variant=minbase", "--include=apt", f"--aptopt={options}"]
+    command = ["mmdebstrap", "--quiet", *chosen, suite, str(root), *sources]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
+    # The keyring of the mirror, if it came with one, is this machine's; in there the distribution's own is at its place.
+    (root / "etc/apt/sources.list").write_text("".join(f"{re.sub(r'[[].*[]] ', '', line)}\n" for line in sources))
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
     yield root
     shutil.rmtree(directory)
