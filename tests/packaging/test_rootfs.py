@@ -154,7 +154,7 @@ def distribution(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     command = ["mmdebstrap", "--quiet", *chosen, suite, str(root), *sources]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
-    # The keyring of the mirror, if it came with one, is this machine's; in there the distribution's own is at its place.
+    # A keyring that the mirror came with is this machine's; in there the distribution's own is at its place.
     (root / "etc/apt/sources.list").write_text("".join(f"{re.sub(r'[[].*[]] ', '', line)}\n" for line in sources))
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
     yield root
