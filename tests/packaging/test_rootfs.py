@@ -155,7 +155,8 @@ def distribution(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
     # A keyring that the mirror came with is this machine's; in there the distribution's own is at its place.
-    (root / "etc/apt/sources.list").write_text("".join(f"{re.sub(r'[[].*[]] ', '', line)}\n" for line in sources))
+    lines = [re.sub(r"\[.*\] ", "", line) for line in sources]
+    (root / "etc/apt/sources.list").write_text("\n".join([*lines, ""]))
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
     yield root
     shutil.rmtree(directory)
