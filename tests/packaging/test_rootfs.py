@@ -237,7 +237,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def answers(machine: Machine, *lab: str, user: str = "") -> None:
     """Check that a command of an installation runs the main job, from a directory that has nothing to do with it."""
-    said = machine.must("sh", "-c", 'cd / && exec "$@" run --no-timeline', "sh", *lab, user=user)
+    said = machine.must("sh", "-c", 'cd / && "$@" --version && exec "$@" run --no-timeline', "sh", *lab, user=user)
+    assert re.search(r"^kube-proxy-lab \d", said, re.MULTILINE)
     assert "\nAFFECTED: " in said or "\nNOT AFFECTED: " in said
 
 
