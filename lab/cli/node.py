@@ -68,11 +68,25 @@ def trials(
 ) -> Report:
     """Try a node of the user's own, first what answers the question.
 
+    Rules that take long to load are believed to be loadable, until they are refused.
+
     Without cases named that is the whole catalogue, as far as it can be had there, and each fix with what is reset and
     with the bug and its controls.
 
     :param say: is told of the answer as soon as there is one.
     """
+    from lab.fabric.given import NotLoadedError
+    from lab.trial.own_node import tried
+
+    try:
+        return _trials(own, selected, families, run, say)
+    except NotLoadedError:
+        return _trials(tried(own), selected, families, run, say)
+
+
+def _trials(
+    own: OwnNode, selected: Selected, families: Sequence[Family], run: Run, say: Callable[[Report], None]
+) -> Report:
     from lab.cases import HEADLINE, usual
     from lab.fixes import NONE
     from lab.node.places import NODE

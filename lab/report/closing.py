@@ -124,7 +124,8 @@ def _last_words(matrix: Matrix) -> Remark:
 
 def _of_unknown(tallies: Sequence[Tally]) -> str:
     """Tell of trials of which nothing is expected: each was judged by what came of it."""
-    count = f"{len(tallies)} {'trial was' if len(tallies) == 1 else 'trials were'} judged by what came of them alone"
+    count = "1 trial was judged by what came of it" if len(tallies) == 1 else None
+    count = f"{count or f'{len(tallies)} trials were judged by what came of them'} alone"
     wrong = sum(not tally.good for tally in tallies)
     doubt = f", and of {wrong} the sources disagree or the end was not reached" if wrong else ""
     return f"{count}, for rules that are not the lab's{doubt}"

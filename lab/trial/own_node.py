@@ -55,14 +55,25 @@ def own_node(
     """
     dumps = _of_kube_proxy(bundle)
     derived = derive(bundle, dumps, service=service, family=family, backend=backend)
-    node = derived.topology.host(NODE)
-    assert node.given is not None
-    given, gone = loadable(node.given)
-    left = map(str, gone)
-    hosts = tuple(replace(host, given=given) if host is node else host for host in derived.topology.hosts)
     missing = (f"{one.source}: {one.partial}" for one in bundle.rules if one.partial)
-    notes = (*bundle.notes, *missing, *derived.notes, *left)
-    return OwnNode(replace(derived.topology, hosts=hosts), derived.service, derived.families, notes)
+    notes = (*bundle.notes, *missing, *derived.notes)
+    return _loadable(OwnNode(derived.topology, derived.service, derived.families, notes), most=_BIG)
+
+
+def tried(own: OwnNode) -> OwnNode:
+    """Return a node without what cannot be loaded here of rules so long that they were believed at first.
+
+    :raises InputError: they cannot be loaded at all.
+    """
+    return _loadable(own)
+
+
+def _loadable(own: OwnNode, most: int | None = None) -> OwnNode:
+    node = own.topology.host(NODE)
+    assert node.given is not None
+    given, gone = loadable(node.given, most=most)
+    hosts = tuple(replace(host, given=given) if host is node else host for host in own.topology.hosts)
+    return replace(own, topology=replace(own.topology, hosts=hosts), notes=(*own.notes, *map(str, gone)))
 
 
 def _of_kube_proxy(bundle: Bundle) -> dict[Family, Dump]:

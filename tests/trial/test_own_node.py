@@ -13,15 +13,16 @@ import pytest
 
 from lab import cases, fixes
 from lab.errors import InputError
+from lab.fabric.given import NotLoadedError
 from lab.fixes import Fix
 from lab.node.read import read
 from lab.results.result import Result
 from lab.trial import probe, runner
 from lab.trial.fix_file import find_fix
-from lab.trial.own_node import own_node
+from lab.trial.own_node import own_node, tried
 from lab.trial.remedies import remedies
 from lab.trial.setting import Setting
-from lab.vocabulary import Family
+from lab.vocabulary import Behaviour, Family
 from tests.support.command import lab
 
 DUMPS = Path(__file__).parents[1] / "kubeproxy/dumps.tar.xz"
@@ -263,3 +264,20 @@ def test_a_service_that_nobody_has_is_refused(dump: Callable[[str], str], tmp_pa
     (tmp_path / "rules.txt").write_text(dump("v1.14.0/iptables-v4.txt"))
     with pytest.raises(InputError, match="no rule is for a Service shop/no-such"):
         own_node(read([str(tmp_path / "rules.txt")]), service="shop/no-such")
+
+
+def test_long_rules_are_believed_until_they_are_refused(
+    dump: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Trying them beforehand would take as long as loading them."""
+    lines = dump("v1.36.3/nft.txt").splitlines()
+    place = lines.index("\tchain filter-forward {") + 2
+    rule = "\t\tnosuchmatch 7 drop"
+    (tmp_path / "rules.txt").write_text("\n".join([*lines[:place], rule, *lines[place:], ""]))
+    monkeypatch.setattr("lab.trial.own_node._BIG", 1000)
+    own = own_node(read([str(tmp_path / "rules.txt")]))
+    assert not any("nosuchmatch" in note for note in own.notes)
+    assert any(f"line {place + 1}: left out" in note for note in tried(own).notes)
+    setting = Setting(cases.find("in-window"), fixes.NONE, own.topology, Family.IPV4, own.service)
+    with pytest.raises(NotLoadedError, match="not loaded here"):
+        asyncio.run(runner.run(setting, Behaviour.STRICT))
