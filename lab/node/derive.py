@@ -193,11 +193,34 @@ def _said(bundle: Bundle, ports: Sequence[_Port], service: str | None) -> Iterab
         f"asked is {asked.frontend.name} at {asked.frontend.address}:{asked.frontend.port}{chosen}, with"
         f" {count} {'endpoint' if count == 1 else 'endpoints'}: by {by}"
     )
+    yield from _apart(bundle, asked)
+    if invalid := bundle.conntrack.get("invalid"):
+        yield f"conntrack on the node has found {invalid:,} packets INVALID since it started"
     used = len(_used(bundle.sysctls))
     if used < len(bundle.sysctls):
         yield f"of {len(bundle.sysctls)} sysctls {used} are set: those of conntrack's protocols and of rp_filter's kind"
     if bundle.sysctls.get(_FORWARDING) == "0":
         yield "net.ipv4.ip_forward is 0 there, as on no node that works: here it forwards"
+
+
+def _apart(bundle: Bundle, asked: _Port) -> Iterable[str]:
+    """Report of which endpoints the objects and the rules do not say the same."""
+    if bundle.endpoint_slices is None:
+        return
+    said = {
+        ip_address(address)
+        for one in bundle.endpoint_slices
+        if one.address_type == asked.family.kubernetes and one.service_key == asked.frontend.service
+        for endpoint in one.endpoints
+        for address in endpoint.addresses
+    }
+    ruled = {ip_address(one.address) for one in asked.endpoints}
+    for words, those in (
+        ("the objects have endpoints that the rules lead nobody to", said - ruled),
+        ("the rules lead to endpoints that the objects lack", ruled - said),
+    ):
+        if those:
+            yield f"{words} ({asked.frontend.service}): {', '.join(map(str, sorted(those, key=int)))}"
 
 
 # --- objects ------------------------------------------------------------------------------------------------

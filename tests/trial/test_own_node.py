@@ -281,3 +281,35 @@ def test_long_rules_are_believed_until_they_are_refused(
     setting = Setting(cases.find("in-window"), fixes.NONE, own.topology, Family.IPV4, own.service)
     with pytest.raises(NotLoadedError, match="not loaded here"):
         asyncio.run(runner.run(setting, Behaviour.STRICT))
+
+
+def test_what_objects_and_other_parts_say_of_it_is_told(dump: Callable[[str], str], tmp_path: Path):
+    (tmp_path / "rules.txt").write_text(dump("v1.36.3/iptables-v4.txt"))
+    (tmp_path / "uname.txt").write_text("Linux worker-1 5.10.0-28-amd64 #1 SMP Debian x86_64 GNU/Linux\n")
+    (tmp_path / "conntrack.txt").write_text("cpu=0   found=1 invalid=1200 insert=0 insert_failed=0 drop=0\n")
+    (tmp_path / "objects.yaml").write_text(
+        """
+apiVersion: v1
+kind: Service
+metadata: {name: aff-single, namespace: default}
+spec: {clusterIP: 10.97.0.72, ports: [{name: web, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: aff-1, namespace: default, labels: {kubernetes.io/service-name: aff-single}}
+addressType: IPv4
+endpoints: [{addresses: [10.244.9.9]}]
+ports: [{name: web, port: 8080}]
+"""
+    )
+    notes = own_node(read([str(tmp_path)]), service="default/aff-single").notes
+    assert any("the node runs Linux 5.10.0-28-amd64, and judged is Linux" in note for note in notes), notes
+    assert any("--kernels 5.10,running" in note for note in notes)
+    assert any("found 1,200 packets INVALID" in note for note in notes)
+    assert any(
+        "the objects have endpoints that the rules lead nobody to (default/aff-single): 10.244.9.9" in note
+        for note in notes
+    )
+    assert any(
+        "the rules lead to endpoints that the objects lack (default/aff-single): 10.244." in note for note in notes
+    )
