@@ -14,6 +14,7 @@ import pytest
 from lab import cases, fixes
 from lab.errors import InputError
 from lab.fabric.given import NotLoadedError
+from lab.fabric.lab import Lab
 from lab.fixes import Fix
 from lab.node.read import read
 from lab.results.result import Result
@@ -313,3 +314,15 @@ ports: [{name: web, port: 8080}]
     assert any(
         "the rules lead to endpoints that the objects lack (default/aff-single): 10.244." in note for note in notes
     )
+
+
+def test_a_sysctl_of_an_interface_is_set_where_the_interface_is_built(dump: Callable[[str], str], tmp_path: Path):
+    (tmp_path / "rules.txt").write_text(dump("v1.14.0/iptables-v4.txt"))
+    said = ("net.ipv4.conf.eth0.rp_filter=2", "net.ipv4.conf.docker0.rp_filter=1", "net.ipv4.conf.eth0.forwarding=1")
+    (tmp_path / "sysctl.txt").write_text("\n".join([*said, ""]))
+    own = own_node(read([str(tmp_path)]))
+    assert any("of 3 sysctls 1 is set" in note for note in own.notes), own.notes
+    with Lab(own.topology, family=own.families[0]) as running:
+        namespace = running.hosts["node"].namespace
+        assert namespace.sysctl("net/ipv4/conf/eth0/rp_filter") == "2"
+        assert namespace.sysctl("net/ipv4/conf/all/rp_filter") == "0"
