@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         "lab run --topology mine.yaml --service shop/web",
         "lab run --node iptables-save.txt",
         "ssh node sudo iptables-save | lab run --node -",
+        "lab run beyond-window --trace",
         "lab run --all --no-timeline",
         "lab run beyond-window --repeat 1000 --no-timeline",
     )
@@ -77,6 +79,9 @@ def run(
     family: AnyFamilyOption = None,
     proxy: Proxy,
     files: Files,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Have the kernel tell which rules decided. With --node it always does.")
+    ] = False,
     timeline: Annotated[
         bool | None,
         typer.Option(
@@ -126,7 +131,8 @@ def run(
         outputs = Outputs(**paths)
         for remark in selection.remarks:
             print(f"lab: {remark}", file=sys.stderr)
-        report = _run(selection.settings, family, selected.repeat)
+        tried = [replace(one, traced=trace) for one in selection.settings]
+        report = _run(tried, family, selected.repeat)
     if trouble := remember(report):
         print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
     written = outputs.write(report)

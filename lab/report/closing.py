@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from lab.report import own_node
 from lab.report.affected import Remark, answers, listed, regression
+from lab.report.decided import decisions
 from lab.report.tone import Tone
 from lab.results.differences import alike, differences
 from lab.results.matrix import Column, Matrix
@@ -51,6 +52,7 @@ def remarks(matrix: Matrix) -> Iterator[Remark]:
 
 def afterwards(matrix: Matrix) -> Iterator[Remark]:
     """Report what is to be said behind the answer."""
+    yield from decisions(matrix)
     yield from regression(matrix)
     yield from _differences(matrix)
     for column in matrix.columns:

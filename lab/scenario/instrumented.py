@@ -21,6 +21,7 @@ from lab.scenario.punctuality import Punctuality
 from lab.scenario.recorder import Recorder, UnseenError
 from lab.scenario.roles import Roles
 from lab.scenario.seen import Which, has_come, has_flags, is_of, lost_where, matching
+from lab.scenario.tracing import Tracing
 from lab.vocabulary import Behaviour, Family
 from lab.wire.craft import Injector
 
@@ -42,6 +43,8 @@ class Instrumented:
         self._punctuality = lab.keep(Punctuality())
         self._nodes = Nodes(lab, roles, family)
         self.recorder = Recorder(lab, self._nodes.names, each=self.sees_each)
+        traced = (lab, self.recorder, self._nodes.names, family)
+        self._tracing = Tracing(*traced, each=self.sees_each) if lab.traced else None
         self._nodes.open_tables()
         self._server, self._server_address = roles.servers[0]
         self._target = self._server_address

@@ -189,6 +189,7 @@ def extra_rules(host: RunningHost, hook: str, priority: str, rules: str) -> Iter
     try:
         yield
     finally:
+        host.begin_change()
         host.nft.run("delete table inet lab_case\n")
 
 
