@@ -37,6 +37,7 @@ class Store:
         self._objects: dict[str, dict[str, Object]] = {}
         self._changes: list[Change] = []
         self._news = threading.Condition()
+        self._heard: dict[object, int] = {}  # by watch: up to which revision its client was told
         self._closed = False
 
     def put(self, wanted: Mapping[str, Iterable[Object]]) -> Counter[str]:
@@ -82,17 +83,28 @@ class Store:
         :raises ClosedError: the store was closed.
         """
         end = time.monotonic() + seconds
-        while True:
-            with self._news:
-                while len(self._changes) <= since and not self._closed:
-                    if (left := end - time.monotonic()) <= 0:
-                        return
-                    self._news.wait(left)
-                if self._closed:
-                    raise ClosedError
-                new = self._changes[since:]
-            since += len(new)
-            yield from (one for one in new if one.plural == plural)
+        watch = object()
+        try:
+            while True:
+                with self._news:
+                    self._heard[watch] = since
+                    while len(self._changes) <= since and not self._closed:
+                        if (left := end - time.monotonic()) <= 0:
+                            return
+                        self._news.wait(left)
+                    if self._closed:
+                        raise ClosedError
+                    new = self._changes[since:]
+                since += len(new)
+                yield from (one for one in new if one.plural == plural)
+        finally:
+            del self._heard[watch]
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether every watch that there is has been told of every change."""
+        with self._news:
+            return all(heard >= len(self._changes) for heard in self._heard.values())
 
     def close(self) -> None:
         """Wake whoever waits."""

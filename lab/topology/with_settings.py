@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from lab.errors import InputError, warn
+from lab.kubeproxy.program import ProxyProgram
 from lab.kubeproxy.releases import find_release
 from lab.kubeproxy.said import NOTHING_SAID, Said, Settings, settled, unfit
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS, TOPOLOGYS
@@ -32,6 +33,7 @@ def with_proxy(
     """
     mode = mode or settings.mode
     _check_scope(topology, settings, 1 if node else len(topology.nodes))
+    version = _version_of(settings.program, version)
     modes = {mode or host.proxy_mode for host in topology.nodes}
     given = {"proxy mode": mode, "proxy version": version, "backend": backend}
     for word, value in given.items():
@@ -48,12 +50,42 @@ def with_proxy(
         chosen = backend if host.proxy_mode is ProxyMode.IPTABLES and backend is not None else host.backend
         host = dataclasses.replace(host, proxy_version=version or host.proxy_version, backend=chosen)
         said = said_of(host, settings) if node in (None, host.name) else {}
-        return dataclasses.replace(host, **{field: one.value for field, one in said.items()})
+        return dataclasses.replace(
+            host, **{field: one.value for field, one in said.items()}, program=_program(host, settings)
+        )
 
     hosts = tuple(map(changed, topology.hosts))
     ranges = _cluster_said(hosts, settings)
     cidrs = ranges.value if ranges else topology.service_cidrs
     return dataclasses.replace(topology, hosts=hosts, service_cidrs=cidrs)
+
+
+def _version_of(program: ProxyProgram | None, version: str | None) -> str | None:
+    """Return which kube-proxy nodes have: the program's own version where there is one.
+
+    :raises InputError: another is asked for besides.
+    """
+    if program is None:
+        return version
+    if version is not None:
+        raise InputError("--kube-proxy and --proxy-version", cure="the program says its own version: leave one away")
+    return program.version
+
+
+def _program(node: Host, settings: Settings) -> ProxyProgram | None:
+    """Return the program that writes a node's rules, with the file that it is to read.
+
+    :raises InputError: it has no such mode.
+    """
+    program, mode = settings.program, node.proxy_mode or ProxyMode.IPTABLES
+    if program is None:
+        return node.program
+    release = find_release(program.version)
+    if not release.has_mode(mode):
+        raise InputError(f"{program.path}: kube-proxy {release.name} has no {mode} mode", cure="choose by --proxy-mode")
+    if settings.document is not None and program.arguments:
+        raise InputError("--kube-proxy-config and flags after --", cure="kube-proxy takes one of them: leave one away")
+    return dataclasses.replace(program, document=settings.document)
 
 
 def _in_mode(host: Host, mode: ProxyMode, version: str | None) -> Host:
