@@ -11,13 +11,14 @@ from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
-from lab.cli.arguments import complete
+from lab.cli.arguments import PROGRAM_FLAG, complete
 from lab.cli.command import Command
 from lab.errors import InputError
 from lab.kubeproxy.said import Settings, from_words
 from lab.kubeproxy.settings import SETTINGS, ProxySetting
 
 _FILE: Final = "kube_proxy_config"
+_PROGRAM: Final = "--kube-proxy"
 _READ: Final = ("source", "topology", "diff")  # what else a command may read from standard input
 
 
@@ -32,6 +33,9 @@ class CommandWithSettings(Command):
         alone = {f"--{row.option}" for row in SETTINGS.values() if not row.metavar}
         end = args.index("--") if "--" in args else len(args)
         given = [f"{word}=true" if word in alone else word for word in args[:end]]
+        if any(word == _PROGRAM or word.startswith(f"{_PROGRAM}=") for word in given):
+            given += [f"{PROGRAM_FLAG}={word}" for word in args[end + 1 :]]
+            return super().parse_args(ctx, given)
         return super().parse_args(ctx, given + args[end:])
 
     def sections(self, ctx: Any) -> Iterator[tuple[str, list[Any]]]:  # noqa: ANN401 - likewise

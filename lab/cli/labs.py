@@ -27,6 +27,7 @@ from lab.cli.arguments import (
 )
 from lab.cli.command import App, program_words
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
+from lab.cli.programs import with_program
 from lab.cli.screen import steps
 from lab.errors import NO_ANSWER, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
@@ -45,7 +46,11 @@ app.add_typer(endpoints_app, name="endpoints")
 @app.command(
     cls=CommandWithSettings,
     short_help="Build a lab that stays until `lab down`.",
-    epilog=examples("lab up kube-proxy", "lab up kube-proxy --name fixed --fix drop-forward"),
+    epilog=examples(
+        "lab up kube-proxy",
+        "lab up kube-proxy --name fixed --fix drop-forward",
+        "lab up kube-proxy --kube-proxy ./kube-proxy --proxy-mode nftables -- --v=4",
+    ),
 )
 @with_settings(TOPOLOGYS)
 def up(
@@ -78,7 +83,7 @@ def up(
     from lab.standing.up import up as build
     from lab.topology.kube_proxy import topology_notes
 
-    built = read_topology(topology, proxy, settings)
+    built = read_topology(topology, proxy, with_program(proxy, settings))
     for note in dict.fromkeys(note for one in Family if family in (None, one) for note in topology_notes(built, one)):
         print(f"lab: {note}", file=sys.stderr, flush=True)  # before the words of the owner
     lab = build(built, name=name, family=family, fix=find(fix).name)

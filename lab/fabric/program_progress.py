@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _PORT: Final = 10249
 _PLACES: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))  # the second where it is bound to IPv6
 _SECONDS: Final = 10.0
-_LINE: Final = re.compile(r"^kubeproxy_(sync_proxy_rules_\w+?)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+_LINE: Final = re.compile(r"^kubeproxy_(sync_proxy_rules_\w+?)(?:\{([^}]*)\})? (\S+)$", re.MULTILINE)
+_SYNCED: Final = "sync_proxy_rules_last_timestamp_seconds"
+_QUEUED: Final = "sync_proxy_rules_last_queued_timestamp_seconds"
 _FAILURES: Final = (
     "sync_proxy_rules_iptables_restore_failures_total",
     "sync_proxy_rules_nftables_sync_failures_total",
@@ -29,17 +31,16 @@ _PENDING: Final = ("sync_proxy_rules_service_changes_pending", "sync_proxy_rules
 
 
 class Progress(NamedTuple):
-    """What pkg/proxy/metrics/metrics.go counts, of both families together.
+    """What pkg/proxy/metrics/metrics.go counts.
 
-    :param synced: when the rules were last written in full, in seconds since the epoch; 0.0 for not yet.
-    :param queued: when it was last found that they have to be.
-    :param syncs: how often it was tried.
+    :param synced: by family, as labels name it, when the rules were last written in full, in seconds since the epoch,
+        and when it was last found that they have to be; before v1.33 both families share one.
+    :param syncs: how often it was tried, in both families together.
     :param pending: changes that it has heard of and not begun to write.
     :param failures: how often it failed.
     """
 
-    synced: float
-    queued: float
+    synced: tuple[tuple[float, float], ...]
     syncs: float
     pending: float
     failures: float
@@ -47,7 +48,7 @@ class Progress(NamedTuple):
     @property
     def done(self) -> bool:
         """Whether all that it has heard of is written, but for a sync that has just begun."""
-        return 0 < self.synced >= self.queued and not self.pending
+        return bool(self.synced) and all(0 < last >= queued for last, queued in self.synced) and not self.pending
 
 
 def progress(namespace: Namespace) -> Progress | None:
@@ -78,18 +79,19 @@ def _metrics(namespace: Namespace, family: int, address: str) -> str | None:
 
 
 def _read(text: str) -> Progress:
-    found: dict[str, list[float]] = {}
-    for name, value in _LINE.findall(text):
-        found.setdefault(name, []).append(float(value))
+    found: dict[str, dict[str, float]] = {}
+    for name, labels, value in _LINE.findall(text):
+        found.setdefault(name, {})[labels] = float(value)
     if not found:
         raise LabError("kube-proxy's metrics say nothing of its rules")
-    synced = found.get("sync_proxy_rules_last_timestamp_seconds", [0.0])
-    queued = found.get("sync_proxy_rules_last_queued_timestamp_seconds", [0.0])
+    synced, queued = found.get(_SYNCED, {}), found.get(_QUEUED, {})
+
+    def total(*names: str) -> float:
+        return sum(value for name in names for value in found.get(name, {}).values())
+
     return Progress(
-        # A family without a sync has no line from v1.34 on, and before all share one.
-        min(synced),
-        max(queued),
-        sum(found.get("sync_proxy_rules_duration_seconds_count", ())),
-        sum(value for name in _PENDING for value in found.get(name, ())),
-        sum(value for name in _FAILURES for value in found.get(name, ())),
+        tuple((synced.get(family, 0.0), queued.get(family, 0.0)) for family in synced | queued),
+        total("sync_proxy_rules_duration_seconds_count"),
+        total(*_PENDING),
+        total(*_FAILURES),
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A program that thinks it has a node of its own: it writes rules and sysctls in its namespace, and touches nothing else.
+"""A program that takes a namespace for its own node: it writes rules and sysctls there, and touches nothing else.
 
 It is in a host's network namespace, with a mount, PID, IPC and UTS namespace of its own. All file systems are
 read-only but a fresh ``/run`` (and so iptables' lock is its own), of ``/proc/sys`` what belongs to the network

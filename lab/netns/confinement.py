@@ -51,7 +51,7 @@ def main() -> None:
         place = OWN / "program" / Path(command[0]).name
         _mount(command[0], place, order["files"], order["links"])
         _drop_capabilities()
-        os.execve(place, command, environment)
+        os.execve(place, command, environment)  # noqa: S606 - no shell is wanted
     except OSError as error:
         print(f"{error.filename or command[0]}: {error.strerror}", file=sys.stderr)
         sys.exit(NOT_BEGUN)

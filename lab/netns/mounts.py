@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""mount(2), umount2(2) and mount_setattr(2): names of namespaces, a host's own ``/sys``, and programs that are confined."""
+"""mount(2), umount2(2), mount_setattr(2): names of namespaces, a host's own ``/sys``, programs that are confined."""
 
 from __future__ import annotations
 

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: MIT
+"""A kube-proxy program at work in a namespace: confined, with the API that it asks served to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import which
+from typing import TYPE_CHECKING, Any, Final
+
+from lab.errors import InputError, LabError, warn
+from lab.fabric.program_progress import Progress, progress
+from lab.kubeapi.server import ApiServer
+from lab.kubeapi.store import Store
+from lab.kubeproxy.command import FILE, configuration, configured, flags
+from lab.kubeproxy.program import ProxyProgram, version_said
+from lab.kubeproxy.releases import find_release
+from lab.netns import Namespace
+from lab.netns.confined import OWN, ConfinedProgram
+from lab.netns.program import EXTRA_PATH, find
+from lab.vocabulary import Backend, Family, ProxyMode
+
+if TYPE_CHECKING:
+    from lab.kubeapi.resources import Object
+
+#: Seconds for a program to say its version, and to write what it has heard of. On a busy machine it starts in two.
+_ANSWER: Final = 20.0
+_PATIENCE: Final = 60.0
+_LOOK: Final = 0.005  # between two looks; what is waited for meanwhile is its end
+_WORDS: Final = 12  # lines of its log in an error
+_DUAL: Final = 21  # v1.21, from which on a program serves both families
+_WITHOUT_CONNTRACK: Final = 32  # v1.32, which deletes entries itself
+
+
+def ask_version(path: str) -> str:
+    """Ask a program for its version, confined in a namespace of its own.
+
+    :raises InputError: it cannot be started, does not end, or is no kube-proxy.
+    """
+    with closing(Namespace.create()) as namespace, closing(_started(namespace, (path, "--version"))) as program:
+        if not program.ends_within(_ANSWER):
+            raise InputError(f"{path} is no kube-proxy: asked for --version it did not end within {_ANSWER:.0f} s")
+        if program.exit_code:
+            said = f"asked for --version it ended with exit code {program.exit_code}: {_last(program.words)}"
+            raise InputError(f"{path} is no kube-proxy: {said}")
+        return version_said(path, program.words)
+
+
+def _started(
+    namespace: Namespace,
+    command: Sequence[str],
+    files: Mapping[str, str] | None = None,
+    links: Mapping[str, str] | None = None,
+) -> ConfinedProgram:
+    """Start a program, by a path that is right wherever it is started."""
+    path = Path(command[0])
+    if not path.is_file():
+        raise InputError(f"there is no program {command[0]}", cure="give the path of a kube-proxy")
+    return ConfinedProgram(namespace, (str(path.absolute()), *command[1:]), files=files, links=links)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a program works.
+
+    :param node: the node's name.
+    :param backend: of iptables, by which its rules are loaded.
+    :param families: which the node has, the one that it is known by first.
+    :param address: the node's own of that family.
+    :param settings: of kube-proxy, by field.
+    """
+
+    namespace: Namespace
+    node: str
+    mode: ProxyMode
+    backend: Backend
+    families: tuple[Family, ...]
+    address: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class RunningKubeProxy:
+    """A program and its API, from when it is started until :meth:`close`.
+
+    The namespace's loopback must be up when it is started.
+
+    :param objects: what the API serves, by kind.
+    :raises MissingError: a program that it calls is not installed.
+    """
+
+    def __init__(self, program: ProxyProgram, place: Place, objects: Mapping[str, Sequence[Object]]) -> None:
+        self._program, self._place = program, place
+        self._links = _links(place)
+        _tell_of(program, place.families)
+        self._store = Store()
+        self._store.put(objects)
+        self._server = ApiServer(place.namespace, self._store, program.version)
+        self._running: ConfinedProgram | None = None
+
+    def start(self) -> None:
+        """Start the program; the one whose rules it is to find is started first, and ended when it has written them."""
+        if self._program.over is not None:
+            self._start(self._program.over)
+            self.settle()
+            self._end()
+        self._start(self._program)
+
+    def restart(self) -> None:
+        """End the program, start it anew by the rules that it has left, and wait until it has written its own.
+
+        :raises LabError: as for :meth:`settle`.
+        """
+        self._end()
+        self._start(self._program)
+        self.settle()
+
+    def change(self, objects: Mapping[str, Sequence[Object]]) -> bool:
+        """Have other objects of these kinds, and wait until the program has written what that makes of its rules.
+
+        :returns: whether anything is another than it was.
+        :raises LabError: as for :meth:`settle`.
+        """
+        before = progress(self._place.namespace)
+        if not self._store.put(objects):
+            return False
+        self.settle(before)
+        return True
+
+    def settle(self, before: Progress | None = None) -> None:
+        """Wait until the program has heard of everything, and written it.
+
+        It is done when it says so and twice in a row waits for something from outside: a sync that has just begun shows
+        in no number of its metrics, but keeps a thread running or has started iptables or nft.
+
+        :param before: how far it was.
+        :raises LabError: it ended, or cannot write its rules; its last words.
+        """
+        running, path = self._running, self._program.path
+        assert running is not None
+        still: Progress | None = None
+        for _ in range(int(_PATIENCE / _LOOK)):
+            if running.ends_within(_LOOK):
+                raise LabError(f"{path} ended: {_last(running.words)}")
+            now = progress(self._place.namespace)
+            if now is not None and now.failures > (before.failures if before else 0):
+                raise LabError(f"{path} cannot write its rules: {_last(running.words)}")
+            if now is None or not now.done or not self._store.is_delivered or not running.is_idle:
+                still = None
+            elif now == still:
+                return
+            else:
+                still = now
+        raise LabError(f"{path} has not written its rules within {_PATIENCE:.0f} s: {_last(running.words)}")
+
+    def _start(self, program: ProxyProgram) -> None:
+        place, url, bind = self._place, self._server.url, self._bind(program)
+        if program.document is None:
+            command = flags(program, place.mode, place.node, place.settings, url, bind)
+            files = {}
+        else:
+            document = configuration(program, place.mode, place.node, place.settings, bind)
+            command, files = configured(url, place.node, str(OWN)), {FILE: json.dumps(document)}
+        self._running = _started(place.namespace, (program.path, *command), files, self._links)
+
+    def _bind(self, program: ProxyProgram) -> str | None:
+        """Return by which address a program of one family knows that it is IPv6."""
+        dual = find_release(program.version).minor >= _DUAL
+        return None if dual or self._place.families[0] is Family.IPV4 else self._place.address
+
+    def _end(self) -> None:
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+    def close(self) -> None:
+        """End the program, and its API."""
+        self._end()
+        self._server.close()
+
+
+def _links(place: Place) -> dict[str, str]:
+    """Return by which names a program finds iptables' programs of a backend.
+
+    :raises MissingError: they are not installed.
+    """
+    if place.mode is ProxyMode.NFTABLES:
+        find("nft")
+    links = {}
+    for family in ("iptables", "ip6tables"):
+        restore = Path(find(f"{family}-{place.backend}-restore"))
+        for verb in ("-restore", "-save", ""):
+            links[f"{family}{verb}"] = str(restore.with_name(f"{family}-{place.backend}{verb}"))
+    return links
+
+
+def _tell_of(program: ProxyProgram, families: Sequence[Family]) -> None:
+    """Warn of what a program will not do here."""
+    release = find_release(program.version)
+    if len(families) > 1 and release.minor < _DUAL:
+        warn(f"{program.path}: kube-proxy {release.name} serves one address family: {families[0]}")
+    if release.minor < _WITHOUT_CONNTRACK and all(
+        which("conntrack", path=path) is None for path in (None, *EXTRA_PATH)
+    ):
+        words = "deletes UDP flows' entries by the program conntrack, which is not installed"
+        warn(f"{program.path}: kube-proxy {release.name} {words}: they go stale here")
+
+
+def _last(words: str) -> str:
+    """Return the last lines that a program has printed."""
+    lines = words.strip().splitlines()
+    return "\n".join(lines[-_WORDS:]) if lines else "it has printed nothing"
