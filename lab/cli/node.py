@@ -41,6 +41,7 @@ def own_node(
         "--topology": topology,
         "--proxy-mode": proxy.proxy_mode,
         "--proxy-version": proxy.proxy_version,
+        "--kube-proxy": proxy.kube_proxy,
         "a setting of kube-proxy": settings.said or settings.mode,
     }
     if given := next((option for option, value in others.items() if value), None):

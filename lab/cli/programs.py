@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.cli.screen import steps
@@ -45,7 +46,8 @@ def with_programs(proxy: Proxy, settings: Settings) -> tuple[Settings, ...]:
     with steps() as say:
         for path in paths:
             say(f"asking {path} for its version")
-            version = ask_version(path)
+            whole = str(Path(path).absolute())  # a lab that stays is at home elsewhere
+            version = ask_version(whole)
             over = found.pop() if proxy.upgrade and found else None
-            found.append(ProxyProgram(path, version, flags, over=over))
+            found.append(ProxyProgram(whole, version, flags, over=over))
     return tuple(replace(settings, program=one) for one in found)

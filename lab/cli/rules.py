@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lab.kubeproxy.said import Settings
+    from lab.rules.diff import Comparison
     from lab.rules.source import Choice
     from lab.rules.source import Proxy as Source
 
@@ -67,7 +68,7 @@ class Asked:
         typer.Option(
             metavar="FILE",
             help="Compare with what iptables-save, iptables -S or nft [-j] list printed on a node; - for stdin. With"
-            f" --proxy-version {AUTO}, the release that fits.",
+            f" --proxy-version {AUTO}, the release that fits. With --kube-proxy, alone: with what the program writes.",
         ),
     ] = None
     since: Annotated[
@@ -114,6 +115,17 @@ class Asked:
             cure = f"name the release that {given[0]} is for" if given else "give --diff FILE too"
             raise InputError(f"--proxy-version {AUTO}, and nothing to fit", cure=cure)
 
+    def check_for_program(self, version: str | None) -> None:
+        """Check that this may be asked of a kube-proxy program.
+
+        :raises InputError: it may not.
+        """
+        others = {"--since": self.since is not None, "--sysctls": self.sysctls, "--proxy-version": version is not None}
+        if given := next((option for option, is_given in others.items() if is_given), None):
+            raise InputError(f"--kube-proxy and {given}", cure="leave one of them away")
+        if self.diff:
+            raise InputError("--kube-proxy and --diff FILE", cure="--diff alone compares with what the program writes")
+
 
 @app.command(
     cls=CommandWithSettings,
@@ -125,6 +137,7 @@ class Asked:
         "lab rules objects.yaml --since v1.28 --proxy-version v1.33",
         "lab rules objects.yaml --diff node.txt --proxy-version v1.29 --node-name worker-1",
         "lab rules --sysctls --proxy-version v1.28",
+        "lab rules objects.yaml --kube-proxy ./kube-proxy --diff",
     )
     + """
 
@@ -157,6 +170,10 @@ def rules(
     gc.disable()  # looking for cycles takes half of the time with many Services, and there are none
     asked.check(source, proxy.proxy_version)
     choice = Choice(proxy.proxy_mode, proxy.proxy_version, proxy.backend)
+    if proxy.kube_proxy:
+        from lab.cli.program_rules import of_program
+
+        raise typer.Exit(of_program(source, proxy, family, asked, settings))
     if asked.diff is not None:
         raise typer.Exit(_compare(source, asked.diff, family, choice, settings, json=asked.json))
     if asked.since is not None and choice.version is None:
@@ -221,7 +238,6 @@ def _print_sysctls(chosen: Sequence[Source], *, json: bool) -> None:
 def _compare(source: str, diff: str, family: Family, choice: Choice, settings: Settings, *, json: bool) -> int:
     """Compare a node's rules with kube-proxy's, print the differences, and return the exit code."""
     from lab.rules.check import compared, fitted, read_node, read_text
-    from lab.rules.output import conclusion, table, to_json
     from lab.rules.read_dump import given
     from lab.rules.source import proxies
 
@@ -247,6 +263,16 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, settings: S
             proxy, comparison = fitted(proxy, found)
         else:
             comparison = compared(proxy, found)
+    return told(comparison, proxy, name, json=json)
+
+
+def told(comparison: Comparison, proxy: Source, name: str, *, json: bool) -> int:
+    """Print the differences, and return the exit code.
+
+    :param name: of what was compared.
+    """
+    from lab.rules.output import conclusion, table, to_json
+
     if json:
         print(to_json(comparison, proxy))
         return 0 if comparison.same else 1

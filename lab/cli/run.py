@@ -27,6 +27,7 @@ from lab.cli.arguments import (
     topology_names,
 )
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
+from lab.cli.programs import with_program
 from lab.cli.screen import console, draw
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
@@ -96,6 +97,7 @@ def run(
     from lab.trial import batch
     from lab.trial.fix_file import find_fix
 
+    settings = with_program(proxy, settings)
     place = None if topology is None else load(topology)
     notes: tuple[str, ...] = ()
     if node or objects:

@@ -55,11 +55,14 @@ def _started(
     files: Mapping[str, str] | None = None,
     links: Mapping[str, str] | None = None,
 ) -> ConfinedProgram:
-    """Start a program, by a path that is right wherever it is started."""
+    """Start a program.
+
+    :raises InputError: it is not there.
+    """
     path = Path(command[0])
     if not path.is_file():
-        raise InputError(f"there is no program {command[0]}", cure="give the path of a kube-proxy")
-    return ConfinedProgram(namespace, (str(path.absolute()), *command[1:]), files=files, links=links)
+        raise InputError(f"there is no program {path}", cure="give the path of a kube-proxy")
+    return ConfinedProgram(namespace, command, files=files, links=links)
 
 
 @dataclass(frozen=True)

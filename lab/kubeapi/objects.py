@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from lab.kubernetes.fields import KubernetesType
     from lab.kubernetes.objects import Endpoint, EndpointSlice, Service
-    from lab.topology.model import Host, Topology
+    from lab.topology.model import Topology
     from lab.vocabulary import Family
 
 _READY: Final[Object] = {
@@ -42,19 +42,46 @@ def lasting(
 
     :param families: of the addresses that the nodes have; the first is the one that they are known by.
     """
-    ranges = [str(cidr) for cidr in service_cidrs]
+    nodes = []
+    for host in topology.nodes:
+        own = [address for family in families if (address := node_address(topology, host.name, family))]
+        nodes.append(node(host.name, own, host.node_zone, host.node_pod_cidrs))
+    return {"nodes": nodes, "servicecidrs": ranges(service_cidrs)}
+
+
+def node(name: str, addresses: Iterable[object], zone: str | None, pod_cidrs: Iterable[object]) -> Object:
+    """Return a node.
+
+    :param addresses: its own ones, the first of which it is known by.
+    :param pod_cidrs: the ranges of its pods.
+    """
+    labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}
+    if zone:
+        labels["topology.kubernetes.io/zone"] = zone
+    pods = [str(cidr) for cidr in pod_cidrs]
     return {
-        "nodes": [_node(topology, host, families) for host in topology.nodes],
-        # One object holds a range of each family at most (networking/v1 ServiceCIDRSpec).
-        "servicecidrs": [
-            {
-                "metadata": {"name": "kubernetes" if not number else f"lab-{number}"},
-                "spec": {"cidrs": [cidr]},
-                "status": {"conditions": [_READY]},
-            }
-            for number, cidr in enumerate(ranges)
-        ],
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"podCIDR": pods[0], "podCIDRs": pods} if pods else {},
+        "status": {
+            "addresses": [
+                *({"type": "InternalIP", "address": str(address)} for address in addresses),
+                {"type": "Hostname", "address": name},
+            ],
+            "conditions": [_READY],
+        },
     }
+
+
+def ranges(service_cidrs: Iterable[object]) -> list[Object]:
+    """Return a ServiceCIDR for each range."""
+    return [
+        {
+            "metadata": {"name": f"lab-{number}" if number else "kubernetes"},
+            "spec": {"cidrs": [str(cidr)]},
+            "status": {"conditions": [_READY]},
+        }
+        for number, cidr in enumerate(service_cidrs)
+    ]
 
 
 def _dumped(one: KubernetesType) -> Object:
@@ -136,22 +163,3 @@ def _subset(piece: EndpointSlice) -> Mapping[str, Any]:
 def _address(endpoint: Endpoint) -> Object:
     node = {"nodeName": endpoint.node_name} if endpoint.node_name else {}
     return {"ip": endpoint.addresses[0], **node}
-
-
-def _node(topology: Topology, host: Host, families: Sequence[Family]) -> Object:
-    labels = {"kubernetes.io/hostname": host.name, "kubernetes.io/os": "linux"}
-    if host.node_zone:
-        labels["topology.kubernetes.io/zone"] = host.node_zone
-    ranges = [str(cidr) for cidr in host.node_pod_cidrs]
-    own = [address for family in families if (address := node_address(topology, host.name, family))]
-    return {
-        "metadata": {"name": host.name, "labels": labels},
-        "spec": {"podCIDR": ranges[0], "podCIDRs": ranges} if ranges else {},
-        "status": {
-            "addresses": [
-                *({"type": "InternalIP", "address": str(address)} for address in own),
-                {"type": "Hostname", "address": host.name},
-            ],
-            "conditions": [_READY],
-        },
-    }

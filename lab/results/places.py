@@ -14,10 +14,14 @@ def node(trial: Trial) -> str:
     """Return what kind of node judged: kube-proxy's version and mode, who loaded its rules, the family."""
     backend = f"iptables-{trial.backend}, " if trial.backend else ""
     said = "".join(f", {setting}" for setting in trial.settings)
-    if trial.given:
-        return f"{trial.given} in {trial.proxy_mode} mode ({backend}{trial.family}{said})"
+    whose = trial.given or f"kube-proxy {_version(trial)}"
+    return f"{whose} in {trial.proxy_mode} mode ({backend}{trial.family}{said})"
+
+
+def _version(trial: Trial) -> str:
+    """Return kube-proxy's version, with the program where one wrote the rules."""
     version = find_release(trial.proxy_version).label
-    return f"kube-proxy {version} in {trial.proxy_mode} mode ({backend}{trial.family}{said})"
+    return f"{version} by {trial.program}" if trial.program else version
 
 
 def topology(trial: Trial) -> str:
@@ -83,5 +87,5 @@ def _parts(trial: Trial) -> tuple[str, ...]:
     backend = f"iptables-{trial.backend}" if trial.backend else ""
     service = f"Service {trial.service}" if trial.service else ""
     mode, where = f"{trial.proxy_mode} mode", f"topology {trial.topology}"
-    version = trial.given or find_release(trial.proxy_version).label
+    version = trial.given or _version(trial)
     return (version, mode, backend, trial.family, " ".join(trial.settings), where, service)

@@ -62,6 +62,7 @@ class Setting:
             self.said,
             release.known,
             node.given.name if node.given else "",
+            node.program.label if node.program else "",
         )
 
     @property
