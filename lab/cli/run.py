@@ -27,7 +27,7 @@ from lab.cli.arguments import (
     topology_names,
 )
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
-from lab.cli.programs import with_program
+from lab.cli.programs import with_programs
 from lab.cli.screen import console, draw
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lab.kubeproxy.said import Settings
+    from lab.results.matrix import Matrix
     from lab.results.result import Report
     from lab.trial.setting import Setting
 
@@ -97,7 +98,7 @@ def run(
     from lab.trial import batch
     from lab.trial.fix_file import find_fix
 
-    settings = with_program(proxy, settings)
+    programs = with_programs(proxy, settings)
     place = None if topology is None else load(topology)
     notes: tuple[str, ...] = ()
     if node or objects:
@@ -105,31 +106,54 @@ def run(
         place, service, notes, proxy = own.topology, own.service, own.notes, replace(proxy, backend=None)
         family = family or own.families[0]
     family = family or Family.IPV4
-    selection = batch.select(
-        selected.chosen_cases(),
-        selected.chosen_fixes(find_fix),
-        place,
-        family,
-        (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
-        service,
-        settings=settings,
-        named=bool(selected.cases),
-    )
     paths = vars(files)
     if timeline and "-" in paths.values():
         raise InputError("--timeline, and results on stdout", cure="leave it away: nothing else is printed")
+    selections = [
+        batch.select(
+            selected.chosen_cases(),
+            selected.chosen_fixes(find_fix),
+            place,
+            family,
+            (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
+            service,
+            settings=one,
+            named=bool(selected.cases),
+        )
+        for one in programs
+    ]
     outputs = Outputs(**paths)
-    for remark in selection.remarks:
+    for remark in dict.fromkeys(remark for selection in selections for remark in selection.remarks):
         print(f"lab: {remark}", file=sys.stderr)
-    report = replace(_run(selection.settings, family, selected.repeat), notes=notes)
-    if trouble := remember(report):
-        print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
-    written = outputs.write(report)
+    reports = [replace(_run(one.settings, family, selected.repeat), notes=notes) for one in selections]
+    for report in reports:
+        if trouble := remember(report):
+            print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
+    found = reports[0] if len(reports) == 1 else _side_by_side(programs, reports)
+    written = outputs.write(found)
     if not outputs.on_stdout:
-        _print_report(report, timeline=timeline is not False)
+        _print(found, timeline=timeline)
         if selected.all_ and not selected.slow:
             print(_left_out(sum(case.slow for case in catalogue.CASES.values())))
-    raise typer.Exit((0 if report.good else 1) if written else NO_ANSWER)
+    raise typer.Exit((0 if found.good else 1) if written else NO_ANSWER)
+
+
+def _side_by_side(programs: Sequence[Settings], reports: Sequence[Report]) -> Matrix:
+    from lab.results.matrix import side_by_side
+
+    names = [one.program.label if one.program else "" for one in programs]
+    return side_by_side(list(zip(names, reports, strict=True)))
+
+
+def _print(found: Report | Matrix, *, timeline: bool | None) -> None:
+    from lab.results.matrix import Matrix
+
+    if isinstance(found, Matrix):
+        from lab.cli.matrix import print_matrix
+
+        print_matrix(found)
+    else:
+        _print_report(found, timeline=timeline is not False)
 
 
 def _left_out(count: int) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ _ANSWER: Final = 20.0
 _PATIENCE: Final = 60.0
 _LOOK: Final = 0.005  # between two looks; what is waited for meanwhile is its end
 _WORDS: Final = 12  # lines of its log in an error
+_FATAL: Final = re.compile(r"F\d{4} |panic: |fatal error: |Error: ")  # klog's and Go's own
 _DUAL: Final = 21  # v1.21, from which on a program serves both families
 _WITHOUT_CONNTRACK: Final = 32  # v1.32, which deletes entries itself
 
@@ -102,6 +104,7 @@ class RunningKubeProxy:
         self._store.put(objects)
         self._server = ApiServer(place.namespace, self._store, program.version)
         self._running: ConfinedProgram | None = None
+        self._has_written = False
 
     def start(self) -> None:
         """Start the program; the one whose rules it is to find is started first, and ended when it has written them."""
@@ -139,24 +142,31 @@ class RunningKubeProxy:
         in no number of its metrics, but keeps a thread running or has started iptables or nft.
 
         :param before: how far it was.
-        :raises LabError: it ended, or cannot write its rules; its last words.
+        :raises InputError: it ended, or cannot write its rules, and has never written any; its last words.
+        :raises LabError: likewise, when it had written some.
         """
-        running, path = self._running, self._program.path
+        running = self._running
         assert running is not None
         still: Progress | None = None
         for _ in range(int(_PATIENCE / _LOOK)):
             if running.ends_within(_LOOK):
-                raise LabError(f"{path} ended: {_last(running.words)}")
+                raise self._failed("ended")
             now = progress(self._place.namespace)
             if now is not None and now.failures > (before.failures if before else 0):
-                raise LabError(f"{path} cannot write its rules: {_last(running.words)}")
+                raise self._failed("cannot write its rules")
             if now is None or not now.done or not self._store.is_delivered or not running.is_idle:
                 still = None
             elif now == still:
+                self._has_written = True
                 return
             else:
                 still = now
-        raise LabError(f"{path} has not written its rules within {_PATIENCE:.0f} s: {_last(running.words)}")
+        raise self._failed(f"has not written its rules within {_PATIENCE:.0f} s")
+
+    def _failed(self, how: str) -> LabError:
+        assert self._running is not None
+        kind = LabError if self._has_written else InputError
+        return kind(f"{self._program.path} {how}: {_last(self._running.words)}")
 
     def _start(self, program: ProxyProgram) -> None:
         place, url, bind = self._place, self._server.url, self._bind(program)
@@ -212,6 +222,9 @@ def _tell_of(program: ProxyProgram, families: Sequence[Family]) -> None:
 
 
 def _last(words: str) -> str:
-    """Return the last lines that a program has printed."""
+    """Return the last lines that a program has printed; where it says what killed it, that without Go's stacks."""
     lines = words.strip().splitlines()
+    fatal = [number for number, line in enumerate(lines) if _FATAL.match(line)]
+    if fatal:
+        lines = lines[fatal[-1] : fatal[-1] + 1]
     return "\n".join(lines[-_WORDS:]) if lines else "it has printed nothing"

@@ -20,6 +20,7 @@ from lab.netns.rtnetlink import LOOPBACK_INDEX, address, link_up
 from lab.vocabulary import Family, ProxyMode
 
 if TYPE_CHECKING:
+    from lab.kubeapi.resources import Object
     from lab.kubeproxy.program import ProxyProgram
     from lab.rules.source import Proxy
 
@@ -70,7 +71,7 @@ def _give_addresses(namespace: Namespace, options: ProxyOptions) -> None:
         routes.apply([link_up(LOOPBACK_INDEX, "lo"), *own])
 
 
-def _objects(proxy: Proxy, name: str) -> dict[str, list[dict[str, object]]]:
+def _objects(proxy: Proxy, name: str) -> dict[str, list[Object]]:
     options = proxy.options
     own = node(name, _own(options), options.node_zone, options.node_pod_cidrs)
     others = {"nodes": [own], "servicecidrs": ranges(options.service_cidrs)}

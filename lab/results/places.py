@@ -5,16 +5,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 from lab.kubeproxy.releases import find_release
 from lab.results.result import Trial
+
+#: In the place of a program, in a row of a matrix with a column a program.
+OF_COLUMN: Final = "each column's kube-proxy"
 
 
 def node(trial: Trial) -> str:
     """Return what kind of node judged: kube-proxy's version and mode, who loaded its rules, the family."""
     backend = f"iptables-{trial.backend}, " if trial.backend else ""
     said = "".join(f", {setting}" for setting in trial.settings)
-    whose = trial.given or f"kube-proxy {_version(trial)}"
+    whose = trial.given or (OF_COLUMN if trial.program == OF_COLUMN else f"kube-proxy {_version(trial)}")
     return f"{whose} in {trial.proxy_mode} mode ({backend}{trial.family}{said})"
 
 
