@@ -108,7 +108,7 @@ class Lab:
         except LabError:
             self.services, self.endpoint_slices = before
             for proxy in self._proxies:
-                proxy.sync(*before, clean_conntrack=False)
+                proxy.sync(*before, clean_conntrack=isinstance(proxy, ProgramNode))
             raise
 
     def full_sync(self, service_cidrs: Sequence[IPNetwork]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from lab.kubeapi.store import Store
 from lab.kubeproxy.command import FILE, configuration, configured, flags
 from lab.kubeproxy.program import ProxyProgram, version_said
 from lab.kubeproxy.releases import find_release
-from lab.netns import Namespace
+from lab.netns import Namespace, Nft
 from lab.netns.confined import OWN, ConfinedProgram
 from lab.netns.program import EXTRA_PATH, find
 from lab.vocabulary import Backend, Family, ProxyMode
@@ -31,10 +32,27 @@ if TYPE_CHECKING:
 _ANSWER: Final = 20.0
 _PATIENCE: Final = 60.0
 _LOOK: Final = 0.005  # between two looks; what is waited for meanwhile is its end
+_AGAIN: Final = 0.05  # where it has nothing to do and is not done
 _WORDS: Final = 12  # lines of its log in an error
 _FATAL: Final = re.compile(r"F\d{4} |panic: |fatal error: |Error: ")  # klog's and Go's own
 _DUAL: Final = 21  # v1.21, from which on a program serves both families
 _WITHOUT_CONNTRACK: Final = 32  # v1.32, which deletes entries itself
+
+# What a program and the lab say to each other is none of a node's traffic: without this it would be among the entries
+# of the node's conntrack, and what is left of a connection that was cut counts as INVALID there.
+_UNTRACKED: Final = """table inet lab_api {{
+chain prerouting {{
+type filter hook prerouting priority raw; policy accept;
+iif lo tcp dport {{ {ports} }} notrack
+iif lo tcp sport {{ {ports} }} notrack
+}}
+chain output {{
+type filter hook output priority raw; policy accept;
+oif lo tcp dport {{ {ports} }} notrack
+oif lo tcp sport {{ {ports} }} notrack
+}}
+}}
+"""
 
 
 def ask_version(path: str) -> str:
@@ -71,6 +89,7 @@ def _started(
 class Place:
     """Where a program works.
 
+    :param nft: of the namespace.
     :param node: the node's name.
     :param backend: of iptables, by which its rules are loaded.
     :param families: which the node has, the one that it is known by first.
@@ -79,6 +98,7 @@ class Place:
     """
 
     namespace: Namespace
+    nft: Nft
     node: str
     mode: ProxyMode
     backend: Backend
@@ -103,6 +123,7 @@ class RunningKubeProxy:
         self._store = Store()
         self._store.put(objects)
         self._server = ApiServer(place.namespace, self._store, program.version)
+        place.nft.run(_UNTRACKED.format(ports=f"{self._server.port}, 10249, 10256"))
         self._running: ConfinedProgram | None = None
         self._has_written = False
 
@@ -148,19 +169,24 @@ class RunningKubeProxy:
         running = self._running
         assert running is not None
         still: Progress | None = None
-        for _ in range(int(_PATIENCE / _LOOK)):
-            if running.ends_within(_LOOK):
+        end = time.monotonic() + _PATIENCE
+        pause = _LOOK
+        while time.monotonic() < end:
+            if running.ends_within(pause):
                 raise self._failed("ended")
+            if not running.is_idle or not self._store.is_delivered:
+                still, pause = None, _LOOK
+                continue
             now = progress(self._place.namespace)
             if now is not None and now.failures > (before.failures if before else 0):
                 raise self._failed("cannot write its rules")
-            if now is None or not now.done or not self._store.is_delivered or not running.is_idle:
-                still = None
-            elif now == still:
-                self._has_written = True
-                return
-            else:
-                still = now
+            if now is not None and now.done and running.is_idle:
+                if now == still:
+                    self._has_written = True
+                    return
+                still, pause = now, _LOOK
+            else:  # it waits for its next turn, and each question is packets on the node
+                still, pause = None, _AGAIN
         raise self._failed(f"has not written its rules within {_PATIENCE:.0f} s")
 
     def _failed(self, how: str) -> LabError:

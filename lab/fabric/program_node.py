@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from lab.conntrack.witness import load_conntrack
-from lab.errors import warn
+from lab.errors import MissingError
 from lab.fabric.given import run_change
 from lab.fabric.program import Place, RunningKubeProxy
 from lab.kubeapi.objects import changing, lasting
@@ -33,6 +33,7 @@ class ProgramNode:
 
     :meth:`start` starts the program when the links are there, and :meth:`finish` waits until it has written its rules.
 
+    :raises InputError: the program has no such mode.
     :raises MissingError: a program that it calls is not installed.
     """
 
@@ -41,17 +42,19 @@ class ProgramNode:
     def __init__(self, node: RunningHost, topology: Topology, families: Sequence[Family], change: NodeChange) -> None:
         host = node.host
         assert host.program is not None
-        self._node, self._path = node, host.program.path
+        self._node = node
         self._mode = host.proxy_mode or ProxyMode.IPTABLES
         self._families, self._change, self._topology = tuple(families), change, topology
         self._additions = {family: addition(topology, family, change, self._mode) for family in families}
+        for family in families:
+            proxy_options(topology, host, family, change).require_mode(self._mode)
         load_conntrack(node.nft)
         node.namespace.set_sysctls(dict(change.sysctls))
         if self._mode is ProxyMode.IPTABLES:
             self._load_kubelets()
         own = node_address(topology, node.name, families[0])
         place = Place(
-            node.namespace, node.name, self._mode, host.backend, self._families, str(own or ""), host.settings
+            node.namespace, node.nft, node.name, self._mode, host.backend, self._families, str(own or ""), host.settings
         )
         objects = lasting(topology, families, topology.service_cidrs)
         objects |= changing(topology.services, topology.endpoint_slices)
@@ -83,11 +86,12 @@ class ProgramNode:
     ) -> None:
         """Change the objects that the program watches, and wait until it has written what that makes of its rules.
 
-        :param clean_conntrack: nobody can tell a program to leave entries alone, so without it there is a warning.
+        :raises MissingError: it is to leave conntrack's entries alone, which nobody can tell it.
         :raises LabError: it ended, or cannot write them; its last words.
         """
         if not clean_conntrack:
-            warn(f"{self._path} deletes conntrack entries as it will: it cannot be told to keep them")
+            what = "a kube-proxy program deletes conntrack entries as it will"
+            raise MissingError(what, "let the lab write the rules, where they are to stay")
         if self._kube_proxy.change(changing(services, slices)) and self._mode is ProxyMode.IPTABLES:
             self._add()  # it writes chains anew, and what a fix has added there is gone
 

@@ -42,6 +42,7 @@ def written(program: ProxyProgram, proxy: Proxy) -> str:
         _give_addresses(namespace, options)
         place = Place(
             namespace,
+            nft,
             options.node_name or _NAME,
             proxy.mode,
             proxy.backend,

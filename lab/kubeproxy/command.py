@@ -45,6 +45,8 @@ def flags(
         # One limit for all namespaces of a machine: it is not a program's to set.
         "--conntrack-max-per-core=0",
         "--conntrack-min=0",
+        # Else it waits for up to a second before it writes a change.
+        "--iptables-min-sync-period=0s",
     ]
     said += [f"--bind-address={bind}"] if bind else []
     known = (SETTINGS[field] for field in settings if field not in _OF_OBJECTS)

@@ -75,14 +75,11 @@ def _version_of(program: ProxyProgram | None, version: str | None) -> str | None
 def _program(node: Host, settings: Settings) -> ProxyProgram | None:
     """Return the program that writes a node's rules, with the file that it is to read.
 
-    :raises InputError: it has no such mode.
+    :raises InputError: it is given flags of its own besides.
     """
-    program, mode = settings.program, node.proxy_mode or ProxyMode.IPTABLES
+    program = settings.program
     if program is None:
         return node.program
-    release = find_release(program.version)
-    if not release.has_mode(mode):
-        raise InputError(f"{program.path}: kube-proxy {release.name} has no {mode} mode", cure="choose by --proxy-mode")
     if settings.document is not None and program.arguments:
         raise InputError("--kube-proxy-config and flags after --", cure="kube-proxy takes one of them: leave one away")
     return dataclasses.replace(program, document=settings.document)
