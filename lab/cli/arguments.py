@@ -228,6 +228,12 @@ class Proxy:
     proxy_mode: ModeOption = None
     proxy_version: VersionOption = None
     backend: BackendOption = None
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Options that have kube-proxy programs write the rules."""
+
     kube_proxy: Annotated[
         list[str] | None,
         typer.Option(

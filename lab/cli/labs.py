@@ -14,6 +14,7 @@ from lab.cli.arguments import (
     JsonFlag,
     KeepConntrackFlag,
     LabOption,
+    Programs,
     Proxy,
     ServiceArgument,
     app,
@@ -72,6 +73,7 @@ def up(
         one_word(Family, "--family", "Build one address family, not both."),
     ] = None,
     proxy: Proxy,
+    programs: Programs,
     settings: Settings,
 ) -> None:
     """Build a lab that stays until `lab down`, with servers at its endpoints and names for `ip netns`.
@@ -83,7 +85,7 @@ def up(
     from lab.standing.up import up as build
     from lab.topology.kube_proxy import topology_notes
 
-    built = read_topology(topology, proxy, with_program(proxy, settings))
+    built = read_topology(topology, proxy, with_program(programs, settings))
     for note in dict.fromkeys(note for one in Family if family in (None, one) for note in topology_notes(built, one)):
         print(f"lab: {note}", file=sys.stderr, flush=True)  # before the words of the owner
     lab = build(built, name=name, family=family, fix=find(fix).name)

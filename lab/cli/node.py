@@ -11,7 +11,7 @@ from lab.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lab.cli.arguments import Proxy
+    from lab.cli.arguments import Programs, Proxy
     from lab.kubeproxy.said import Settings
     from lab.trial.own_node import OwnNode
     from lab.vocabulary import Family
@@ -22,6 +22,7 @@ def own_node(
     objects: Sequence[str] | None,
     topology: str | None,
     proxy: Proxy,
+    programs: Programs,
     settings: Settings,
     *,
     service: str | None,
@@ -41,7 +42,7 @@ def own_node(
         "--topology": topology,
         "--proxy-mode": proxy.proxy_mode,
         "--proxy-version": proxy.proxy_version,
-        "--kube-proxy": proxy.kube_proxy,
+        "--kube-proxy": programs.kube_proxy,
         "a setting of kube-proxy": settings.said or settings.mode,
     }
     if given := next((option for option, value in others.items() if value), None):

@@ -7,35 +7,34 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lab.cli.programs import with_program
 from lab.cli.screen import steps
 from lab.errors import InputError
 
 if TYPE_CHECKING:
-    from lab.cli.arguments import Proxy
     from lab.cli.rules import Asked
     from lab.kubeproxy.said import Settings
+    from lab.rules.source import Choice
     from lab.vocabulary import Family
 
 
-def of_program(source: str, proxy: Proxy, family: Family, asked: Asked, settings: Settings) -> int:
+def of_program(source: str, choice: Choice, settings: Settings, family: Family, asked: Asked) -> int:
     """Print the rules that a program writes, or with --diff how they differ from the lab's; return the exit code.
 
-    :raises InputError: it is no kube-proxy, or what is asked for besides is not of a program.
+    :param settings: with the program.
+    :raises InputError: what is asked for besides is not of a program, or it cannot write rules for these objects.
     """
     from lab.fabric.program_rules import written
-    from lab.rules.source import Choice, proxies
+    from lab.rules.source import proxies
 
-    asked.check_for_program(proxy.proxy_version)
-    program = with_program(proxy, settings).program
-    assert program is not None
-    choice = Choice(proxy.proxy_mode, program.version, proxy.backend)
-    chosen = proxies(source, family, choice, settings)
+    asked.check_for_program(choice.version)
+    assert settings.program is not None
+    program = replace(settings.program, document=settings.document)
+    choice = replace(choice, version=program.version)
+    chosen = proxies(source, family, choice, replace(settings, program=None))
     if asked.json and len(chosen) > 1:
         raise InputError(f"{source} has several nodes, and --json", cure="choose one by --node-name")
     for one in chosen:
         one.options.require_mode(one.mode)
-    program = replace(program, document=settings.document)
     for note in dict.fromkeys(note for one in chosen for note in one.notes):
         print(f"lab: {note}", file=sys.stderr)
     code = 0

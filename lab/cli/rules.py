@@ -12,6 +12,7 @@ import typer
 
 from lab.cli.arguments import (
     FamilyOption,
+    Programs,
     Proxy,
     app,
     complete,
@@ -21,6 +22,7 @@ from lab.cli.arguments import (
 )
 from lab.cli.command import App
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
+from lab.cli.programs import with_program
 from lab.cli.screen import ANY_WIDTH, console, draw, steps
 from lab.errors import InputError
 from lab.kubeproxy.releases import MINORS
@@ -155,6 +157,7 @@ def rules(
         ),
     ] = "kube-proxy",
     proxy: Proxy,
+    programs: Programs,
     family: FamilyOption = Family.IPV4,
     asked: Asked,
     settings: Settings,
@@ -170,10 +173,10 @@ def rules(
     gc.disable()  # looking for cycles takes half of the time with many Services, and there are none
     asked.check(source, proxy.proxy_version)
     choice = Choice(proxy.proxy_mode, proxy.proxy_version, proxy.backend)
-    if proxy.kube_proxy:
+    if programs.kube_proxy:
         from lab.cli.program_rules import of_program
 
-        raise typer.Exit(of_program(source, proxy, family, asked, settings))
+        raise typer.Exit(of_program(source, choice, with_program(programs, settings), family, asked))
     if asked.diff is not None:
         raise typer.Exit(_compare(source, asked.diff, family, choice, settings, json=asked.json))
     if asked.since is not None and choice.version is None:

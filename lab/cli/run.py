@@ -16,6 +16,7 @@ from lab.cli.arguments import (
     JsonFlag,
     NodeOption,
     ObjectsOption,
+    Programs,
     Proxy,
     Selected,
     ServiceOption,
@@ -78,6 +79,7 @@ def run(
     service: ServiceOption = None,
     family: AnyFamilyOption = None,
     proxy: Proxy,
+    programs: Programs,
     files: Files,
     timeline: Annotated[
         bool | None,
@@ -98,11 +100,11 @@ def run(
     from lab.trial import batch
     from lab.trial.fix_file import find_fix
 
-    programs = with_programs(proxy, settings)
+    chosen_programs = with_programs(programs, settings)
     place = None if topology is None else load(topology)
     notes: tuple[str, ...] = ()
     if node or objects:
-        own = own_node(node, objects, topology, proxy, settings, service=service, family=family)
+        own = own_node(node, objects, topology, proxy, programs, settings, service=service, family=family)
         place, service, notes, proxy = own.topology, own.service, own.notes, replace(proxy, backend=None)
         family = family or own.families[0]
     family = family or Family.IPV4
@@ -120,7 +122,7 @@ def run(
             settings=one,
             named=bool(selected.cases),
         )
-        for one in programs
+        for one in chosen_programs
     ]
     outputs = Outputs(**paths)
     for remark in dict.fromkeys(remark for selection in selections for remark in selection.remarks):
@@ -129,7 +131,7 @@ def run(
     for report in reports:
         if trouble := remember(report):
             print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
-    found = reports[0] if len(reports) == 1 else _side_by_side(programs, reports)
+    found = reports[0] if len(reports) == 1 else _side_by_side(chosen_programs, reports)
     written = outputs.write(found)
     if not outputs.on_stdout:
         _print(found, timeline=timeline)

@@ -91,7 +91,7 @@ class LabTrial:
             options.family_of(asked) or Family.IPV4,
             options.proxy_of(asked),
             options.service_of(asked),
-            settings=options.settings_of(asked, directory),
+            settings=options.with_program(asked, options.settings_of(asked, directory), directory),
         ).settings
         with missing_is_skipped():
             behaviour = _behaviour(self._item.config, setting.family)
