@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Any, Final
@@ -195,19 +196,27 @@ class RunningKubeProxy:
         return kind(f"{self._program.path} {how}: {_last(self._running.words)}")
 
     def _start(self, program: ProxyProgram) -> None:
-        place, url, bind = self._place, self._server.url, self._bind(program)
+        place, url, settings, bind = self._place, self._server.url, *self._told(program)
         if program.document is None:
-            command = flags(program, place.mode, place.node, place.settings, url, bind)
+            command = flags(program, place.mode, place.node, settings, url, bind)
             files = {}
         else:
-            document = configuration(program, place.mode, place.node, place.settings, bind)
+            document = configuration(program, place.mode, place.node, settings, bind)
             command, files = configured(url, place.node, str(OWN)), {FILE: json.dumps(document)}
         self._running = _started(place.namespace, (program.path, *command), files, self._links)
 
-    def _bind(self, program: ProxyProgram) -> str | None:
-        """Return by which address a program of one family knows that it is IPv6."""
-        dual = find_release(program.version).minor >= _DUAL
-        return None if dual or self._place.families[0] is Family.IPV4 else self._place.address
+    def _told(self, program: ProxyProgram) -> tuple[Mapping[str, Any], str | None]:
+        """Return a program's settings, and where it serves one family, by which address it knows that it is IPv6.
+
+        Such a program takes the pods' range of its own family alone.
+        """
+        settings, family = self._place.settings, self._place.families[0]
+        if find_release(program.version).minor >= _DUAL:
+            return settings, None
+        own = tuple(cidr for cidr in settings.get("cluster_cidrs", ()) if Family.of(ip_network(cidr)) is family)
+        others = {field: value for field, value in settings.items() if field != "cluster_cidrs"}
+        bind = None if family is Family.IPV4 else self._place.address
+        return {**others, **({"cluster_cidrs": own} if own else {})}, bind
 
     def _end(self) -> None:
         if self._running is not None:
