@@ -26,9 +26,9 @@ def of_program(source: str, choice: Choice, settings: Settings, family: Family, 
     from lab.fabric.program_rules import written
     from lab.rules.source import proxies
 
-    asked.check_for_program(choice.version)
+    asked.check_for_program()
     assert settings.program is not None
-    program = replace(settings.program, document=settings.document)
+    program = replace(settings.program.of_version(choice.version), document=settings.document)
     choice = replace(choice, version=program.version)
     chosen = proxies(source, family, choice, replace(settings, program=None))
     if asked.json and len(chosen) > 1:

@@ -117,13 +117,12 @@ class Asked:
             cure = f"name the release that {given[0]} is for" if given else "give --diff FILE too"
             raise InputError(f"--proxy-version {AUTO}, and nothing to fit", cure=cure)
 
-    def check_for_program(self, version: str | None) -> None:
+    def check_for_program(self) -> None:
         """Check that this may be asked of a kube-proxy program.
 
         :raises InputError: it may not.
         """
-        others = {"--since": self.since is not None, "--sysctls": self.sysctls, "--proxy-version": version is not None}
-        if given := next((option for option, is_given in others.items() if is_given), None):
+        if given := "--since" if self.since is not None else "--sysctls" if self.sysctls else "":
             raise InputError(f"--kube-proxy and {given}", cure="leave one of them away")
         if self.diff:
             raise InputError("--kube-proxy and --diff FILE", cure="--diff alone compares with what the program writes")

@@ -33,7 +33,9 @@ def with_proxy(
     """
     mode = mode or settings.mode
     _check_scope(topology, settings, 1 if node else len(topology.nodes))
-    version = _version_of(settings.program, version)
+    if settings.program is not None:
+        settings = dataclasses.replace(settings, program=settings.program.of_version(version))
+        version = settings.program.version if settings.program else version
     modes = {mode or host.proxy_mode for host in topology.nodes}
     given = {"proxy mode": mode, "proxy version": version, "backend": backend}
     for word, value in given.items():
@@ -58,18 +60,6 @@ def with_proxy(
     ranges = _cluster_said(hosts, settings)
     cidrs = ranges.value if ranges else topology.service_cidrs
     return dataclasses.replace(topology, hosts=hosts, service_cidrs=cidrs)
-
-
-def _version_of(program: ProxyProgram | None, version: str | None) -> str | None:
-    """Return which kube-proxy nodes have: the program's own version where there is one.
-
-    :raises InputError: another is asked for besides.
-    """
-    if program is None:
-        return version
-    if version is not None:
-        raise InputError("--kube-proxy and --proxy-version", cure="the program says its own version: leave one away")
-    return program.version
 
 
 def _program(node: Host, settings: Settings) -> ProxyProgram | None:
