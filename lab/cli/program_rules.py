@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lab.cli.comparison import told
 from lab.cli.screen import steps
 from lab.errors import InputError
 
@@ -46,7 +47,6 @@ def of_program(source: str, choice: Choice, settings: Settings, family: Family, 
         if asked.diff is None:
             print(title, text, sep="\n", end="" if text.endswith("\n") else "\n")
             continue
-        from lab.cli.rules import told
         from lab.rules.check import check
 
         if len(chosen) > 1 and not asked.json:

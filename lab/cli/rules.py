@@ -21,9 +21,10 @@ from lab.cli.arguments import (
     version_names,
 )
 from lab.cli.command import App
+from lab.cli.comparison import told
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.programs import with_program
-from lab.cli.screen import ANY_WIDTH, console, draw, steps
+from lab.cli.screen import steps
 from lab.errors import InputError
 from lab.kubeproxy.releases import MINORS
 from lab.kubeproxy.settings import SETTINGS
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lab.kubeproxy.said import Settings
-    from lab.rules.diff import Comparison
     from lab.rules.source import Choice
     from lab.rules.source import Proxy as Source
 
@@ -266,23 +266,3 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, settings: S
         else:
             comparison = compared(proxy, found)
     return told(comparison, proxy, name, json=json)
-
-
-def told(comparison: Comparison, proxy: Source, name: str, *, json: bool) -> int:
-    """Print the differences, and return the exit code.
-
-    :param name: of what was compared.
-    """
-    from lab.rules.output import conclusion, table, to_json
-
-    if json:
-        print(to_json(comparison, proxy))
-        return 0 if comparison.same else 1
-    screen = console()
-    if not screen.is_terminal:
-        screen.width = ANY_WIDTH  # what is piped on is not wrapped: a rule is one line
-    if drawn := table(comparison):
-        draw(screen, lambda _width: [drawn])
-    for line in conclusion(comparison, proxy, name):
-        screen.print(line, markup=False, soft_wrap=True)
-    return 0 if comparison.same else 1
