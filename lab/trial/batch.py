@@ -10,6 +10,7 @@ import os
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
@@ -29,6 +30,7 @@ from lab.topology.reader import load
 from lab.topology.with_settings import as_options, with_proxy
 from lab.trial import probe, runner
 from lab.trial.setting import Setting
+from lab.trial.shared import SharedLabs
 from lab.vocabulary import Backend, Behaviour, Family, ProxyMode
 
 #: Mode, version and backend of a kube-proxy, None for what a topology says.
@@ -245,13 +247,13 @@ async def run(settings: Sequence[Setting], family: Family, repeat: int) -> Repor
     :raises MachineError: the machine ran out of something on the way.
     :raises LabError: the kernel fits no known behaviour, or cannot hold a lab.
     """
-    with interrupt.cancels_task():
+    with interrupt.cancels_task(), closing(SharedLabs()) as labs:
         answer = await probe.ask(family)
-        tallies = await _rounds(settings, answer, repeat)
+        tallies = await _rounds(settings, answer, repeat, labs)
     return Report(__version__, os.uname().release, {family: answer}, tallies)
 
 
-async def _rounds(settings: Sequence[Setting], answer: Behaviour, repeat: int) -> tuple[Tally, ...]:
+async def _rounds(settings: Sequence[Setting], answer: Behaviour, repeat: int, labs: SharedLabs) -> tuple[Tally, ...]:
     """Try everything round by round, so that a machine that changes under way shows in every trial and not in one."""
     from rich.console import Console
     from rich.progress import Progress
@@ -264,15 +266,15 @@ async def _rounds(settings: Sequence[Setting], answer: Behaviour, repeat: int) -
             progress.update(task, description=f"{setting.case.name} with {setting.fix.name}")
             if not tally.failure and not tally.missing:
                 start = time.monotonic()
-                tallies[setting.trial] = (await _once(tally, setting, answer)).and_took(time.monotonic() - start)
+                tallies[setting.trial] = (await _once(tally, setting, answer, labs)).and_took(time.monotonic() - start)
             progress.advance(task)
     return tuple(tallies.values())
 
 
-async def _once(tally: Tally, setting: Setting, answer: Behaviour) -> Tally:
+async def _once(tally: Tally, setting: Setting, answer: Behaviour, labs: SharedLabs) -> Tally:
     seen: list[Timeline] = []
     try:
-        return tally.and_then(await runner.run(setting, answer, seen.append))
+        return tally.and_then(await labs.run(setting, answer, seen.append))
     except (InputError, MachineError):
         raise
     except MissingError as error:
