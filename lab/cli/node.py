@@ -13,13 +13,9 @@ from lab.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-<<<<<<< HEAD
-    from lab.cli.arguments import Programs, Proxy
-=======
     from lab.cases import AnyCase
-    from lab.cli.arguments import Proxy, Selected
+    from lab.cli.arguments import Programs, Proxy, Selected
     from lab.fixes import Fix
->>>>>>> main
     from lab.kubeproxy.said import Settings
     from lab.results.result import Report
     from lab.trial.own_node import OwnNode

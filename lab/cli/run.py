@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         "lab run --topology mine.yaml --service shop/web",
         "lab run --node iptables-save.txt",
         "ssh node sudo iptables-save | lab run --node -",
+        "lab run --kube-proxy ./kube-proxy --proxy-mode nftables",
         "lab run --all --no-timeline",
         "lab run beyond-window --repeat 1000 --no-timeline",
     )
@@ -99,46 +100,12 @@ def run(
     from lab.trial import batch
     from lab.trial.fix_file import find_fix
 
-<<<<<<< HEAD
+    paths = vars(files)
+    if timeline and "-" in paths.values():
+        raise InputError("--timeline, and results on stdout", cure="leave it away: nothing else is printed")
     chosen_programs = with_programs(programs, settings)
-    place = None if topology is None else load(topology)
-    notes: tuple[str, ...] = ()
     if node or objects:
         own = own_node(node, objects, topology, proxy, programs, settings, service=service, family=family)
-        place, service, notes, proxy = own.topology, own.service, own.notes, replace(proxy, backend=None)
-        family = family or own.families[0]
-    family = family or Family.IPV4
-    paths = vars(files)
-    if timeline and "-" in paths.values():
-        raise InputError("--timeline, and results on stdout", cure="leave it away: nothing else is printed")
-    selections = [
-        batch.select(
-            selected.chosen_cases(),
-            selected.chosen_fixes(find_fix),
-            place,
-            family,
-            (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
-            service,
-            settings=one,
-            named=bool(selected.cases),
-        )
-        for one in chosen_programs
-    ]
-    outputs = Outputs(**paths)
-    for remark in dict.fromkeys(remark for selection in selections for remark in selection.remarks):
-        print(f"lab: {remark}", file=sys.stderr)
-    reports = [replace(_run(one.settings, family, selected.repeat), notes=notes) for one in selections]
-    for report in reports:
-        if trouble := remember(report):
-            print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
-    found = reports[0] if len(reports) == 1 else _side_by_side(chosen_programs, reports)
-    written = outputs.write(found)
-=======
-    paths = vars(files)
-    if timeline and "-" in paths.values():
-        raise InputError("--timeline, and results on stdout", cure="leave it away: nothing else is printed")
-    if node or objects:
-        own = own_node(node, objects, topology, proxy, settings, service=service, family=family)
         outputs = Outputs(**paths)
         report = trials(
             own,
@@ -147,27 +114,32 @@ def run(
             partial(_run, repeat=selected.repeat),
             partial(_print_answer, quiet=outputs.on_stdout),
         )
-        timeline = bool(timeline)
+        reports, timeline = [report], bool(timeline)
     else:
         family = family or Family.IPV4
-        selection = batch.select(
-            selected.chosen_cases(),
-            selected.chosen_fixes(find_fix),
-            None if topology is None else load(topology),
-            family,
-            (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
-            service,
-            settings=settings,
-            named=bool(selected.cases),
-        )
+        place = None if topology is None else load(topology)
+        selections = [
+            batch.select(
+                selected.chosen_cases(),
+                selected.chosen_fixes(find_fix),
+                place,
+                family,
+                (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
+                service,
+                settings=one,
+                named=bool(selected.cases),
+            )
+            for one in chosen_programs
+        ]
         outputs = Outputs(**paths)
-        for remark in selection.remarks:
+        for remark in dict.fromkeys(remark for selection in selections for remark in selection.remarks):
             print(f"lab: {remark}", file=sys.stderr)
-        report = _run(selection.settings, family, selected.repeat)
-    if trouble := remember(report):
-        print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
-    written = outputs.write(report)
->>>>>>> main
+        reports = [_run(selection.settings, family, selected.repeat) for selection in selections]
+    for report in reports:
+        if trouble := remember(report):
+            print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
+    found = reports[0] if len(reports) == 1 else _side_by_side(chosen_programs, reports)
+    written = outputs.write(found)
     if not outputs.on_stdout:
         _print(found, timeline=timeline)
         if selected.all_ and not selected.slow:
