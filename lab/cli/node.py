@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lab.cases import AnyCase
-    from lab.cli.arguments import Proxy, Selected
+    from lab.cli.arguments import Programs, Proxy, Selected
     from lab.fixes import Fix
     from lab.kubeproxy.said import Settings
     from lab.results.result import Report
@@ -32,6 +32,7 @@ def own_node(
     objects: Sequence[str] | None,
     topology: str | None,
     proxy: Proxy,
+    programs: Programs,
     settings: Settings,
     *,
     service: str | None,
@@ -51,6 +52,7 @@ def own_node(
         "--topology": topology,
         "--proxy-mode": proxy.proxy_mode,
         "--proxy-version": proxy.proxy_version,
+        "--kube-proxy": programs.kube_proxy,
         "a setting of kube-proxy": settings.said or settings.mode,
     }
     if given := next((option for option, value in others.items() if value), None):

@@ -21,6 +21,7 @@ from lab.fabric.endpoints import Endpoints
 from lab.fabric.given import GivenNode
 from lab.fabric.host import RunningHost
 from lab.fabric.kube_proxy import KubeProxy
+from lab.fabric.program_node import ProgramNode
 from lab.netns.reaper import Closable, close_all
 from lab.netns.rtnetlink import LOOPBACK_INDEX, Message, VethEnd, address, link_up, neighbour, route, veth
 from lab.topology.kube_proxy import addition, node_proxy
@@ -87,10 +88,15 @@ class Lab:
         self._proxies = [self._proxy(node, change) for node in self.topology.nodes]
         self._build_links()
         for proxy in self._proxies:
+            if isinstance(proxy, ProgramNode):
+                proxy.start()
+        for proxy in self._proxies:
             proxy.finish()
 
-    def _proxy(self, node: Host, change: NodeChange) -> KubeProxy | GivenNode:
+    def _proxy(self, node: Host, change: NodeChange) -> KubeProxy | GivenNode | ProgramNode:
         running = self.hosts[node.name]
+        if node.program is not None:
+            return self.keep(ProgramNode(running, self.topology, self.families, change))
         if node.given is not None:
             return GivenNode(running, node.given, self.families, self._additions(node, change), change)
         return KubeProxy(running, node_proxy(self.topology, node, self.families, change))
@@ -115,7 +121,7 @@ class Lab:
         except LabError:
             self.services, self.endpoint_slices = before
             for proxy in self._proxies:
-                proxy.sync(*before, clean_conntrack=False)
+                proxy.sync(*before, clean_conntrack=isinstance(proxy, ProgramNode))
             raise
 
     def full_sync(self, service_cidrs: Sequence[IPNetwork]) -> None:

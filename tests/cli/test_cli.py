@@ -355,7 +355,7 @@ class TestRun:
         only_nft = tmp_path / "bin"
         only_nft.mkdir()
         code = (
-            "import sys, lab.netns.program as program; program._EXTRA_PATH = ()\n"
+            "import sys, lab.netns.program as program; program.EXTRA_PATH = ()\n"
             "sys.argv = ['lab', 'run', 'in-window', '--fix', 'none']\n"
             "from lab.__main__ import main; main()"
         )

@@ -307,7 +307,7 @@ class TestKernel:
 
         def without_programs(*arguments):
             hidden = (
-                "import sys, lab.netns.program as program; program._EXTRA_PATH = ()\n"
+                "import sys, lab.netns.program as program; program.EXTRA_PATH = ()\n"
                 f"sys.argv = ['lab', 'rules', {str(objects)!r}, *{arguments!r}, *{options!r}]\n"
                 "from lab.__main__ import main; main()"
             )
