@@ -148,13 +148,16 @@ def trace(
 
 def _place(where: Where, proxy: Proxy, settings: Settings) -> tuple[Topology | None, Where, Proxy]:
     """Return what is to be built where that was said, with what --node says in the place of other options."""
+    from lab.cli.arguments import Programs
     from lab.cli.node import own_node
     from lab.topology.reader import load
 
     if not where.node and not where.objects:
         return (load(where.topology) if where.topology else None), where, proxy
     own = own_node(
-        where.node, where.objects, where.topology, proxy, settings, service=where.service, family=where.family
+        *(where.node, where.objects, where.topology, proxy, Programs(), settings),
+        service=where.service,
+        family=where.family,
     )
     _tell(own.notes)
     chosen = replace(where, service=own.service, family=where.family or own.families[0])
