@@ -13,6 +13,7 @@ import typer
 from lab.cli.arguments import (
     AnyFamilyOption,
     Files,
+    JobsOption,
     JsonFlag,
     NodeOption,
     ObjectsOption,
@@ -76,6 +77,7 @@ def run(
     service: ServiceOption = None,
     family: AnyFamilyOption = None,
     proxy: Proxy,
+    jobs: JobsOption = None,
     files: Files,
     timeline: Annotated[
         bool | None,
@@ -119,7 +121,7 @@ def run(
     outputs = Outputs(**paths)
     for remark in selection.remarks:
         print(f"lab: {remark}", file=sys.stderr)
-    report = replace(_run(selection.settings, family, selected.repeat), notes=notes)
+    report = replace(_run(selection.settings, family, selected.repeat, jobs), notes=notes)
     if trouble := remember(report):
         print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
     written = outputs.write(report)
@@ -134,15 +136,16 @@ def _left_out(count: int) -> str:
     return f"left out: {count} slow {'case' if count == 1 else 'cases'}; --slow runs {'it' if count == 1 else 'them'}"
 
 
-def _run(settings: Sequence[Setting], family: Family, repeat: int) -> Report:
+def _run(settings: Sequence[Setting], family: Family, repeat: int, jobs: int | None) -> Report:
     import asyncio
 
     from lab.netns import userns
-    from lab.trial import batch
+    from lab.trial import batch, workers
 
     userns.ensure()
     try:
-        return asyncio.run(batch.run(settings, family, repeat))
+        with workers.started(settings, len(settings) * repeat, jobs or workers.processors()) as runner:
+            return asyncio.run(batch.run(settings, family, repeat, runner))
     except asyncio.CancelledError:
         raise typer.Exit(INTERRUPTED) from None
 
