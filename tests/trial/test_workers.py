@@ -177,7 +177,12 @@ def batch_under_way():
     """A batch of hours in a session of its own, in two workers, and what it says first."""
     command = [sys.executable, "-m", "lab", "run", "in-window", "--fix", "none", "--repeat", "100000", "-j", "2"]
     with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},  # what is printed is seen at once so as well
     ) as process:
         try:
             yield process, process.stderr.readline()
