@@ -105,14 +105,14 @@ def test_untracked_answers_are_a_strangers():
 def test_a_drop_in_input_is_for_clients_on_the_node_and_no_others(mode):
     async def run():
         answer = await probe.ask(Family.IPV4)
-        places = {
-            case: with_proxy(load(case.topology), mode, None, None) for case in (find("client-on-node"), HEADLINE)
-        }
-        return {
-            (case.name, fix.name): (await runner.run(Setting(case, fix, place, Family.IPV4), answer)).verdict.outcome
-            for case, place in places.items()
+        cases = (find("client-on-node"), HEADLINE)
+        settings = [
+            Setting(case, fix, with_proxy(load(case.topology), mode, None, None), Family.IPV4)
+            for case in cases
             for fix in (NONE, DROP_INPUT)
-        }
+        ]
+        results = [await runner.run(setting, answer) for setting in settings]
+        return {(one.trial.case, one.trial.fix): one.verdict.outcome for one in results}
 
     assert asyncio.run(run()) == {
         ("client-on-node", "none"): Outcome.RESET,
