@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Flag, auto
 from types import MappingProxyType
 from typing import Final
@@ -11,6 +12,7 @@ from typing import Final
 from lab.errors import UnknownNameError
 from lab.topology.node_change import NodeChange
 from lab.vocabulary import BE_LIBERAL as _BE_LIBERAL
+from lab.vocabulary import ProxyMode
 
 
 class Protection(Flag):
@@ -71,6 +73,7 @@ class Fix:
 
     :param summary: what it is, in a line.
     :param protection: what it amounts to on the kernels that the lab runs on.
+    :param lasting: how it stays on a node, by kube-proxy's mode, for a person.
     :param known: whether the lab knows what it amounts to. Of a fix of the user's own nothing is expected: it is judged
         by what comes of it.
     """
@@ -79,7 +82,25 @@ class Fix:
     summary: str
     change: NodeChange
     protection: Protection = Protection.NOTHING
+    lasting: Mapping[ProxyMode, str] = field(default_factory=lambda: MappingProxyType({}))
     known: bool = True
+
+
+def _in_both_modes(words: str) -> Mapping[ProxyMode, str]:
+    return MappingProxyType(dict.fromkeys(ProxyMode, words))
+
+
+_SET_AT_START: Final = (
+    "from v1.29 on kube-proxy sets it when it starts: conntrack.tcpBeLiberal: true in its configuration, or"
+    " --conntrack-tcp-be-liberal; before, write it to /etc/sysctl.d/ and nf_conntrack to /etc/modules-load.d/"
+)
+_OWN_RULES: Final = "kube-proxy neither writes nor flushes this chain: keep the rule with the node's other rules"
+_OWN_TABLE: Final = "this chain is in kube-proxy's own table, which it may make anew: better in a table of your own"
+_FLUSHED: Final = (
+    "kube-proxy flushes this chain at its next full sync; a table of your own stays: nft 'add table inet drop-invalid;"
+    " add chain inet drop-invalid forward { type filter hook forward priority 0 ; };"
+    " add rule inet drop-invalid forward ct state invalid counter drop'"
+)
 
 
 def _nft_drop(hook: str, priority: str) -> str:
@@ -104,6 +125,15 @@ DROP_FORWARD: Final = Fix(
         nftables="insert rule TABLE filter-forward ct state invalid counter drop\n",
     ),
     Protection.DROP_FORWARD,
+    MappingProxyType(
+        {
+            ProxyMode.IPTABLES: (
+                "kube-proxy writes this rule itself from v1.15 on (from v1.29 on unless be_liberal is set when it"
+                " starts); an older one takes it away at its next sync, and leaves one in FORWARD alone"
+            ),
+            ProxyMode.NFTABLES: _FLUSHED,
+        }
+    ),
 )
 
 #: kubernetes #117924: packets for the node itself never come to FORWARD.
@@ -115,6 +145,7 @@ DROP_INPUT: Final = Fix(
         nftables=_nft_drop("input", "filter"),
     ),
     Protection.DROP_INPUT,
+    MappingProxyType({ProxyMode.IPTABLES: _OWN_RULES, ProxyMode.NFTABLES: _OWN_TABLE}),
 )
 
 DROP_PREROUTING: Final = Fix(
@@ -125,6 +156,7 @@ DROP_PREROUTING: Final = Fix(
         nftables=_nft_drop("prerouting", "mangle"),
     ),
     Protection.DROP_PREROUTING,
+    MappingProxyType({ProxyMode.IPTABLES: _OWN_RULES, ProxyMode.NFTABLES: _OWN_TABLE}),
 )
 
 #: kubernetes #120354 (v1.29) sets it by an option. Documentation/networking/nf_conntrack-sysctl.rst has it that every
@@ -135,6 +167,7 @@ BE_LIBERAL: Final = Fix(
     "net.netfilter.nf_conntrack_tcp_be_liberal=1: out of the window only a RST that is behind is INVALID",
     NodeChange(sysctls=MappingProxyType({_BE_LIBERAL: "1"})),
     Protection.LIBERAL,
+    _in_both_modes(_SET_AT_START),
 )
 
 #: kube-proxy up to v1.28 writes its rule whatever the sysctl says; so does a later one where it is set too late.
@@ -143,6 +176,7 @@ BE_LIBERAL_WITH_DROP: Final = Fix(
     "be-liberal, and the drop in KUBE-FORWARD as well",
     NodeChange(BE_LIBERAL.change.sysctls, DROP_FORWARD.change.iptables, DROP_FORWARD.change.nftables),
     Protection.LIBERAL | Protection.DROP_FORWARD,
+    _in_both_modes(f"{_SET_AT_START}; the rule only where an older kube-proxy writes it"),
 )
 
 #: kubernetes #120412: kube-proxy from v1.29 on looks once, when it starts; what is set later leaves its rule in place.
@@ -151,6 +185,7 @@ BE_LIBERAL_LATE: Final = Fix(
     "be-liberal, but set when kube-proxy has started already: its rule, if it has one, stays",
     NodeChange(script=f"echo 1 > /proc/sys/{_BE_LIBERAL}\n"),
     Protection.LIBERAL,
+    _in_both_modes(_SET_AT_START),
 )
 
 #: kubernetes #94861, calico #7434: said to cure what the drop does to asymmetric routes.
@@ -166,6 +201,7 @@ NOTRACK: Final = Fix(
         ),
     ),
     Protection.UNTRACKED,
+    MappingProxyType({ProxyMode.IPTABLES: _OWN_RULES, ProxyMode.NFTABLES: _OWN_TABLE}),
 )
 
 #: The report's own workaround, word for word. Linux has no such file since 4.9 (adf0516845bc), so it changes nothing.
@@ -182,6 +218,7 @@ DAEMONSET_TODAY: Final = Fix(
     "the report's start-up script with today's path, after kube-proxy has started",
     NodeChange(script=f"echo 1 > /proc/sys/{_BE_LIBERAL}\necho done\n"),
     Protection.LIBERAL,
+    _in_both_modes(_SET_AT_START),
 )
 
 #: What `lab run` tries unless it is told which.

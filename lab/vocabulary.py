@@ -30,6 +30,11 @@ class Family(StrEnum):
         return "ip" if self is Family.IPV4 else "ip6"
 
     @property
+    def iptables(self) -> Literal["iptables", "ip6tables"]:
+        """What iptables' programs for it begin with."""
+        return "iptables" if self is Family.IPV4 else "ip6tables"
+
+    @property
     def kubernetes(self) -> Literal["IPv4", "IPv6"]:
         """What Kubernetes calls it in ``ipFamilies`` and ``addressType``."""
         return "IPv4" if self is Family.IPV4 else "IPv6"

@@ -33,6 +33,12 @@ def second_endpoint(_topology: Topology, _family: Family, roles: Roles) -> str:
     return "" if len(roles.servers) > 1 else "it needs a Service with two endpoints or more"
 
 
+def living_proxy(topology: Topology, _family: Family, _roles: Roles) -> str:
+    """Demand nodes whose kube-proxy can be told of a change: a real node's rules are what they are."""
+    given = next((node.name for node in topology.nodes if node.given is not None), "")
+    return f"it needs a kube-proxy that changes rules, and {given} has rules that were given" if given else ""
+
+
 def alone(topology: Topology, _family: Family, roles: Roles) -> str:
     """Demand that no other node is on the way: it would judge, count and drop as well, with an entry of its own."""
     for host, address in roles.servers:

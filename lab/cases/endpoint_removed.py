@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import ACCEPTED_ALWAYS, Case, on_every_kernel
+from lab.cases.demands import living_proxy
 from lab.scenario import ConnectionScenario
 
 
@@ -36,4 +37,5 @@ CASE: Final = Case(
     scenario=ConnectionScenario,
     steps=_steps,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
+    demands=(living_proxy,),
 )

@@ -16,8 +16,13 @@ from lab.verdict import Outcome
 
 
 def _seconds(scenario: ConnectionScenario, key: str) -> int:
-    """Return how long entries live at the node by what its kube-proxy makes of the kernel's own time-out."""
+    """Return how long entries live at the node by what its kube-proxy makes of the kernel's own time-out.
+
+    At a node whose rules were given, what was given as well, or else the kernel's own.
+    """
     host, kernels = scenario.node.host, KERNELS[key]
+    if host.given is not None:
+        return int(scenario.node.namespace.sysctl(key))
     if host.proxy_mode is None:
         return kernels
     said = {field: value for field, value in host.settings.items() if field.startswith("conntrack_tcp_timeout_")}

@@ -51,6 +51,7 @@ def _put_pods_on_a_bridge(scenario: DatagramsScenario, *, promiscuous: bool) -> 
     commands += [f"link set {_BRIDGE} up", *moved]
     if promiscuous:
         commands.append(f"link set {_BRIDGE} promisc on")
+    scenario.lab.is_altered = True
     node.run("ip", "-batch", "-", text="\n".join(commands) + "\n")
     try:
         node.namespace.set_sysctls({_CALL[scenario.family]: 1})

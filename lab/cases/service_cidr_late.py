@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
-from lab.cases.demands import drops_unallocated, way_to_service
+from lab.cases.demands import drops_unallocated, living_proxy, way_to_service
 from lab.cases.udp_before_service import SERVED, service_comes
 from lab.evidence.judgement import Judgement
 from lab.scenario import DatagramsScenario, LastDatagramScenario
@@ -52,7 +52,7 @@ LATE: Final = Case(
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.REFUSED, untracked=None)),
     choose_roles=partial(roles_in, protocol="udp"),
     topology="service-cidr",
-    demands=(way_to_service, drops_unallocated),
+    demands=(living_proxy, way_to_service, drops_unallocated),
 )
 
 IN_TIME: Final = Case(
@@ -69,7 +69,7 @@ IN_TIME: Final = Case(
     expectations=on_every_kernel(SERVED),
     choose_roles=partial(roles_in, protocol="udp"),
     topology="service-cidr",
-    demands=(way_to_service, drops_unallocated),
+    demands=(living_proxy, way_to_service, drops_unallocated),
 )
 
 CASES: Final = (LATE, IN_TIME)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel
-from lab.cases.demands import cleans_by_vip, second_endpoint
+from lab.cases.demands import cleans_by_vip, living_proxy, second_endpoint
 from lab.evidence.judgement import Judgement
 from lab.kubeproxy import changes
 from lab.kubeproxy.changes import Change
@@ -92,7 +92,7 @@ KEPT: Final = Case(
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.LOST, untracked=_UNTRACKED)),
     choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
-    demands=(second_endpoint,),
+    demands=(living_proxy, second_endpoint),
 )
 
 CLEANED: Final = Case(
@@ -111,7 +111,7 @@ CLEANED: Final = Case(
     expectations=on_every_kernel(always(Judgement.NEW, Outcome.DELIVERED, untracked=_UNTRACKED)),
     choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
-    demands=(second_endpoint, cleans_by_vip),
+    demands=(living_proxy, second_endpoint, cleans_by_vip),
 )
 
 RESTARTED: Final = Case(
@@ -137,6 +137,7 @@ RESTARTED: Final = Case(
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED, untracked=_UNTRACKED)),
     choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
+    demands=(living_proxy,),
 )
 
 CASES: Final = (KEPT, CLEANED, RESTARTED)

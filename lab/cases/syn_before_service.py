@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from lab.cases.case import ACCEPTED_ALWAYS, Case, always, on_every_kernel, unless_dropped
-from lab.cases.demands import beyond, to_vips, way_to_service
+from lab.cases.demands import beyond, living_proxy, to_vips, way_to_service
 from lab.scenario import ConnectionScenario, RefusedError
 from lab.verdict import Outcome
 
@@ -70,7 +70,7 @@ KEPT: Final = Case(
     steps=_kept,
     expectations=on_every_kernel(unless_dropped(always(None, Outcome.REFUSED), dropped=ACCEPTED_ALWAYS)),
     topology="dns",
-    demands=(way_to_service,),
+    demands=(living_proxy, way_to_service),
 )
 
 FORGOTTEN: Final = Case(
@@ -85,7 +85,7 @@ FORGOTTEN: Final = Case(
     steps=_forgotten,
     expectations=on_every_kernel(ACCEPTED_ALWAYS),
     topology="dns",
-    demands=(way_to_service,),
+    demands=(living_proxy, way_to_service),
 )
 
 CASES: Final = (KEPT, FORGOTTEN)

@@ -38,7 +38,7 @@ async def _steps(scenario: ConnectionScenario) -> None:
         await scenario.inject(dataclasses.replace(aside, destination=SocketAddress(pod, _ASIDE)))
     excused = _words(scenario, "untracked")
     scenario.expect("a SYN and a RST UNTRACKED", excused == ["SYN", "RST,ACK"], excused)
-    counted = counters(scenario.node.nft)["untracked"]  # IPv6's neighbours talk to each other untracked as well
+    counted = counters(scenario.node.namespace)["untracked"]  # IPv6's neighbours talk to each other untracked as well
     scenario.expect("untracked counted 2 or more", counted >= len(excused) == 2, counted)
     scenario.expect_counter("invalid", 0)
     # INVALID: it belongs to a connection, but conntrack will have none of it.

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final
 
 from lab.cases.case import Case, always, on_every_kernel, unless_dropped
-from lab.cases.demands import beyond, to_vips, way_to_service
+from lab.cases.demands import beyond, living_proxy, to_vips, way_to_service
 from lab.evidence.judgement import Judgement
 from lab.fixes import Protection
 from lab.results.result import Expectation
@@ -84,7 +84,7 @@ KEPT: Final = Case(
     expectations=on_every_kernel(unless_dropped(stuck, dropped=SERVED)),
     choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
-    demands=(way_to_service,),
+    demands=(living_proxy, way_to_service),
 )
 
 CLEANED: Final = Case(
@@ -101,7 +101,7 @@ CLEANED: Final = Case(
     expectations=on_every_kernel(SERVED),
     choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
-    demands=(way_to_service,),
+    demands=(living_proxy, way_to_service),
 )
 
 CASES: Final = (KEPT, CLEANED)

@@ -3,18 +3,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
 
 from lab.cli.screen import steps
 from lab.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from lab.cli.arguments import Proxy
+    from lab.cases import AnyCase
+    from lab.cli.arguments import Proxy, Selected
+    from lab.fixes import Fix
     from lab.kubeproxy.said import Settings
+    from lab.results.result import Report
     from lab.trial.own_node import OwnNode
+    from lab.trial.setting import Setting
     from lab.vocabulary import Family
+
+    #: Tries settings in a family.
+    Run: TypeAlias = Callable[[Sequence[Setting], Family], Report]
 
 
 def own_node(
@@ -51,3 +60,72 @@ def own_node(
         userns.ensure()
         step("trying which of its rules this kernel loads")
         return own.own_node(bundle, service=service, family=family, backend=proxy.backend)
+
+
+def trials(
+    own: OwnNode, selected: Selected, families: Sequence[Family], run: Run, say: Callable[[Report], None]
+) -> Report:
+    """Try a node of the user's own, first what answers the question.
+
+    Rules that take long to load are believed to be loadable, until they are refused.
+
+    Without cases named that is the whole catalogue, as far as it can be had there, and each fix with what is reset and
+    with the bug and its controls.
+
+    :param say: is told of the answer as soon as there is one.
+    """
+    from lab.fabric.given import NotLoadedError
+    from lab.trial.own_node import tried
+
+    try:
+        return _trials(own, selected, families, run, say)
+    except NotLoadedError:
+        return _trials(tried(own), selected, families, run, say)
+
+
+def _trials(
+    own: OwnNode, selected: Selected, families: Sequence[Family], run: Run, say: Callable[[Report], None]
+) -> Report:
+    from lab.cases import HEADLINE, usual
+    from lab.fixes import NONE
+    from lab.node.places import NODE
+    from lab.report.affected import is_hit
+    from lab.results.result import joined
+    from lab.trial.fix_file import find_fix
+    from lab.trial.own_node import big
+    from lab.trial.remedies import remedies
+
+    fixes = [fix for fix in selected.chosen_fixes(find_fix) if fix != NONE]
+    is_catalogue = not (selected.cases or selected.all_ or selected.slow or big(own))
+    cases = usual(all_=True, slow=False) if is_catalogue else selected.chosen_cases()
+    found: list[Report] = []
+    for family in families:
+        plain = _settings(own, family, cases, (NONE,), named=bool(selected.cases), quiet=is_catalogue)
+        first = [setting for setting in plain if setting.case is HEADLINE]
+        if first:
+            found.append(run(first, family))
+            say(found[-1])
+        if rest := [setting for setting in plain if setting not in first]:
+            found.append(run(rest, family))
+        hit = {tally.trial.case for one in found for tally in one.tallies if is_hit(tally)}
+        kept = {case.name for case in usual(all_=False, slow=False)} | hit
+        fixed = [setting.case for setting in plain if not is_catalogue or setting.case.name in kept]
+        for fix in fixes:  # one after the other, for all trials with one share a lab
+            found.append(run(_settings(own, family, fixed, (fix,), named=True, quiet=True), family))
+    report = joined(*found)
+    return replace(report, notes=own.notes, remedies=tuple(remedies(own.topology, NODE, families, fixes)))
+
+
+def _settings(
+    own: OwnNode, family: Family, cases: Sequence[AnyCase], fixes: Sequence[Fix], *, named: bool, quiet: bool
+) -> tuple[Setting, ...]:
+    """Return what can be tried there; what cannot is told, in one line where nobody asked for it by name."""
+    from lab.trial import batch
+
+    selection = batch.select(cases, fixes, own.topology, family, (None, None, None), own.service, named=named)
+    if not quiet:
+        for remark in selection.remarks:
+            print(f"lab: {remark}", file=sys.stderr)
+    elif not named and (out := len(cases) * len(fixes) - len(selection.settings)):
+        print(f"lab: {out} cases cannot be had on this node by {family} (--all says why)", file=sys.stderr)
+    return selection.settings

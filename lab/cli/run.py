@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,37 +90,43 @@ def run(
 ) -> None:
     """Break real connections on purpose, each in a lab of its own, and judge what this kernel makes of it."""
     from lab import cases as catalogue
-    from lab.cli.node import own_node
+    from lab.cli.node import own_node, trials
     from lab.cli.report_files import Outputs
     from lab.results.history import remember
     from lab.topology.reader import load
     from lab.trial import batch
     from lab.trial.fix_file import find_fix
 
-    place = None if topology is None else load(topology)
-    notes: tuple[str, ...] = ()
-    if node or objects:
-        own = own_node(node, objects, topology, proxy, settings, service=service, family=family)
-        place, service, notes, proxy = own.topology, own.service, own.notes, replace(proxy, backend=None)
-        family = family or own.families[0]
-    family = family or Family.IPV4
-    selection = batch.select(
-        selected.chosen_cases(),
-        selected.chosen_fixes(find_fix),
-        place,
-        family,
-        (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
-        service,
-        settings=settings,
-        named=bool(selected.cases),
-    )
     paths = vars(files)
     if timeline and "-" in paths.values():
         raise InputError("--timeline, and results on stdout", cure="leave it away: nothing else is printed")
-    outputs = Outputs(**paths)
-    for remark in selection.remarks:
-        print(f"lab: {remark}", file=sys.stderr)
-    report = replace(_run(selection.settings, family, selected.repeat, jobs), notes=notes)
+    if node or objects:
+        own = own_node(node, objects, topology, proxy, settings, service=service, family=family)
+        outputs = Outputs(**paths)
+        report = trials(
+            own,
+            selected,
+            (family,) if family else own.families,
+            partial(_run, repeat=selected.repeat, jobs=jobs),
+            partial(_print_answer, quiet=outputs.on_stdout),
+        )
+        timeline = bool(timeline)
+    else:
+        family = family or Family.IPV4
+        selection = batch.select(
+            selected.chosen_cases(),
+            selected.chosen_fixes(find_fix),
+            None if topology is None else load(topology),
+            family,
+            (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
+            service,
+            settings=settings,
+            named=bool(selected.cases),
+        )
+        outputs = Outputs(**paths)
+        for remark in selection.remarks:
+            print(f"lab: {remark}", file=sys.stderr)
+        report = _run(selection.settings, family, selected.repeat, jobs)
     if trouble := remember(report):
         print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
     written = outputs.write(report)
@@ -134,6 +139,15 @@ def run(
 
 def _left_out(count: int) -> str:
     return f"left out: {count} slow {'case' if count == 1 else 'cases'}; --slow runs {'it' if count == 1 else 'them'}"
+
+
+def _print_answer(report: Report, *, quiet: bool) -> None:
+    """Print what is known of a node of the user's own before everything else is."""
+    from lab.report.own_node import answer
+    from lab.report.tone import STYLES
+
+    for remark in answer(report) if not quiet else ():
+        console().print(remark.text, style=STYLES[remark.tone], soft_wrap=True)
 
 
 def _run(settings: Sequence[Setting], family: Family, repeat: int, jobs: int | None) -> Report:
@@ -151,10 +165,14 @@ def _run(settings: Sequence[Setting], family: Family, repeat: int, jobs: int | N
 
 
 def _print_report(report: Report, *, timeline: bool) -> None:
+    from rich.text import Text
+
     from lab.report import table, terminal
     from lab.report.advice import advice
-    from lab.report.closing import preface
+    from lab.report.closing import afterwards, preface, remarks
+    from lab.report.own_node import effects, remedies
     from lab.report.timeline import timeline_lines
+    from lab.report.tone import STYLES
     from lab.results.matrix import alone
 
     matrix = alone(report)
@@ -167,12 +185,16 @@ def _print_report(report: Report, *, timeline: bool) -> None:
         screen.print()
         for line in table.timelines(matrix, but=first):
             screen.print(line, soft_wrap=True)
+    is_own = first is not None and bool(first.trial.given)
+    said = [*effects(report), *remedies(report)] if is_own else []
+    for remark in said:
+        screen.print(Text(remark.text, STYLES[remark.tone]), soft_wrap=True)
     for words in preface(matrix):
         screen.print(words, soft_wrap=True)
-    draw(screen, partial(terminal.tables, report.tallies))
-    for line in table.lines(matrix):
-        screen.print(line, soft_wrap=True)
-    for words in advice() if first is not None and not first.trial.given else ():  # it is about the lab's nodes
+    draw(screen, partial(terminal.tables, report.tallies, brief=is_own))
+    for remark in afterwards(matrix) if is_own else remarks(matrix):
+        screen.print(Text(remark.text, STYLES[remark.tone]), soft_wrap=True)
+    for words in advice() if first is not None and not is_own else ():  # it is about the lab's nodes
         screen.print(words, soft_wrap=True)
 
 

@@ -123,14 +123,7 @@ class ConntrackTable:
         return totals
 
     def _dump(self, question: int) -> Iterator[Message]:
-        self._socket.send(_about(question, DUMP))
-        while True:
-            for message in nfnetlink.messages(self._socket.recv(65536)):
-                if message.is_done:
-                    return
-                if message.error is not None:
-                    raise OSError(message.error, "conntrack refused the question")
-                yield message
+        return nfnetlink.dump(self._socket, _about(question, DUMP), "conntrack")
 
     def close(self) -> None:
         """Close the socket."""

@@ -7,14 +7,13 @@ A reason in the kernel's log never means INVALID by itself: from Linux 6.1 on, p
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
 from lab.conntrack.nflog import LOCAL_GROUP, REASON_GROUP, WITNESS_GROUP, Record
 from lab.evidence.judgement import Judged
-from lab.netns import Nft
+from lab.netns import Namespace, Nft, nft_state
 
 _STATES: Final = ("new", "established", "related", "invalid", "untracked")
 _TABLE: Final = "lab_witness"
@@ -61,10 +60,14 @@ def local_script() -> str:
     )
 
 
-def counters(nft: Nft) -> dict[str, int]:
+def removal() -> str:
+    """Return the nftables script that takes all of it away."""
+    return f"delete table inet {_TABLE}\n"
+
+
+def counters(namespace: Namespace) -> dict[str, int]:
     """Return how many packets the witness counted in each state."""
-    listing = json.loads(nft.run(f"list counters table inet {_TABLE}", json=True))
-    return {item["counter"]["name"]: item["counter"]["packets"] for item in listing["nftables"] if "counter" in item}
+    return nft_state.counters(namespace, _TABLE)
 
 
 class Pairing:

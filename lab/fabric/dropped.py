@@ -4,18 +4,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from lab.netns import nft_state
+from lab.netns.nft_state import Chain
 from lab.vocabulary import Backend, ProxyMode
 
 if TYPE_CHECKING:
     from lab.fabric.host import RunningHost
 
 _IPTABLES_RULE: Final = re.compile(r"^\[(\d+):\d+\] -A \S+ .*--ctstate INVALID\b.* -j DROP$", re.MULTILINE)
-_IPTABLES_LOADED: Final = re.compile(r"--ctstate INVALID\b.*-j DROP")
+_IPTABLES_LOADED: Final = re.compile(r"-[AI] (\S+) .*--ctstate INVALID\b.*-j DROP")
 _NFTABLES_LOADED: Final = re.compile(r"ct state invalid counter (?:packets \d+ bytes \d+ )?drop")
 _NFTABLES_RULE: Final = re.compile(r"ct state invalid counter packets (\d+) bytes \d+ drop")
+_NFT_COMMAND: Final = re.compile(r"\s*(?:add|insert|create) rule (?:(ip|ip6|inet) )?(\S+) (\S+) ")
+_NFT_TABLE: Final = re.compile(r"table (?:(ip|ip6|inet) )?(\S+) \{")
+_NFT_CHAIN: Final = re.compile(r"chain (\S+) \{")
 _OTHER_RULE: Final = re.compile(
     r"^\[(\d+):\d+\] (-A (?!.*--ctstate INVALID\b).* -j (?:DROP|REJECT)\b.*)$", re.MULTILINE
 )
@@ -31,12 +36,17 @@ def dropped_as_invalid(node: RunningHost, version: int) -> int | None:
     :param version: 4 or 6, the IP version.
     """
     # Reading rules costs as much as loading them did, so only those are read that were loaded.
-    tables = {table for rules in node.rules for table in _tables_with_drop(rules)}
-    counts = [count for table in tables for count in _IPTABLES_RULE.findall(node.xtables.save(version, table))]
-    if any(_NFTABLES_LOADED.search(rules) for rules in node.rules):
-        listings = _tables_of_nft(node, but_iptables=True).values()
-        counts += [count for listing in listings for count in _NFTABLES_RULE.findall(listing)]
-    return sum(map(int, counts)) if counts else None
+    places = dict.fromkeys(place for rules in node.rules for place in _places_with_drop(rules))
+    chains = dict.fromkeys(chain for rules in node.rules for chain in _chains_with_drop(rules))
+    counts: list[int] = []
+    if node.host.backend is Backend.NFT:
+        family = "ip" if version == 4 else "ip6"
+        chains |= dict.fromkeys(Chain(family, table, chain) for table, chain in places)
+    else:
+        saved = (node.xtables.save(version, table) for table in {table for table, _chain in places})
+        counts += [int(count) for text in saved for count in _IPTABLES_RULE.findall(text)]
+    counts += nft_state.invalid_drops(node.namespace, [*chains])
+    return sum(counts) if counts else None
 
 
 def counted_drops(node: RunningHost, version: int) -> tuple[str, ...]:
@@ -79,10 +89,26 @@ def _without_count(line: str) -> str:
     return re.sub(r" packets \d+ bytes \d+", "", line.strip())
 
 
-def _tables_with_drop(rules: str) -> Iterator[str]:
-    table = ""
-    for line in rules.splitlines():
-        if line.startswith("*"):
-            table = line[1:]
-        elif _IPTABLES_LOADED.search(line):
-            yield table
+@lru_cache(maxsize=8)
+def _places_with_drop(rules: str) -> tuple[tuple[str, str], ...]:
+    """Return the tables and chains of an iptables-restore input that have such a rule."""
+    drops = ((found.start(), found[1]) for found in _IPTABLES_LOADED.finditer(rules))
+    return tuple((f"\n{rules[:place]}".rpartition("\n*")[2].partition("\n")[0], chain) for place, chain in drops)
+
+
+@lru_cache(maxsize=8)
+def _chains_with_drop(rules: str) -> tuple[Chain, ...]:
+    """Return the chains of an nft script, or of what nft lists, that have such a rule."""
+    chains: dict[Chain, None] = {}
+    for found in _NFTABLES_LOADED.finditer(rules):
+        line = rules[rules.rfind("\n", 0, found.start()) + 1 : found.start()]
+        if told := _NFT_COMMAND.match(line):
+            chains[Chain(told[1] or "ip", told[2], told[3])] = None
+            continue
+        table, chain = (
+            head.match(rules, rules.rfind(word, 0, found.start()))
+            for head, word in ((_NFT_TABLE, "table "), (_NFT_CHAIN, "chain "))
+        )
+        if table and chain:
+            chains[Chain(table[1] or "ip", table[2], chain[1])] = None
+    return tuple(chains)

@@ -8,12 +8,14 @@ links are built; what is left is to wait until every link carries packets and ev
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
+from lab.conntrack.netlink import ConntrackTable
 from lab.errors import LabError, MachineError, MissingError
 from lab.fabric.endpoints import Endpoints
 from lab.fabric.given import GivenNode
@@ -44,6 +46,8 @@ class Lab:
     :ivar hosts: the running hosts by name, each with its namespace.
     :ivar topology: what was built; ``families``: for which address families.
     :ivar services: and ``endpoint_slices``: what the nodes serve now; at first the topology's.
+    :ivar trials: how many have had it (see :meth:`lent`).
+    :ivar is_altered: whether something was changed that :meth:`lent` does not take back.
     :raises MissingError: a program or a kernel feature is not there.
     :raises MachineError: the machine ran out of something, such as descriptors.
     :raises LabError: the kernel refused a part of it.
@@ -54,6 +58,8 @@ class Lab:
         self.families = tuple(Family) if family is None else (family,)
         self.services, self.endpoint_slices = topology.services, topology.endpoint_slices
         self._kept: list[Closable] = []
+        self._undo: list[Callable[[], object]] = []
+        self.trials, self.is_altered = 0, False
         self.hosts: dict[str, RunningHost] = {}
         try:
             self._build(change or NodeChange())
@@ -76,11 +82,7 @@ class Lab:
     def _proxy(self, node: Host, change: NodeChange) -> KubeProxy | GivenNode:
         running = self.hosts[node.name]
         if node.given is not None:
-            additions = tuple(
-                addition(self.topology, family, change, node.proxy_mode or ProxyMode.IPTABLES)
-                for family in self.families
-            )
-            return GivenNode(running, node.given, self.families, additions, change)
+            return GivenNode(running, node.given, self.families, self._additions(node, change), change)
         return KubeProxy(running, node_proxy(self.topology, node, self.families, change))
 
     def sync(
@@ -189,6 +191,40 @@ class Lab:
         """Close ``thing`` together with the lab."""
         self._kept.append(thing)
         return thing
+
+    @contextmanager
+    def lent(self) -> Iterator[Self]:
+        """Lend the lab to one trial of several: what is kept meanwhile is closed behind it, its entries are deleted."""
+        mine, self._kept = self._kept, []
+        try:
+            yield self
+        finally:
+            done, self._kept = self._kept, mine
+            close_all(reversed(done))
+            for step in reversed(self._undo):
+                step()
+            self._undo = []
+            for node in self.topology.nodes:
+                with closing(ConntrackTable(self.hosts[node.name].namespace)) as table:
+                    table.flush()
+            self.trials += 1
+
+    def undo(self, step: Callable[[], object]) -> None:
+        """Take a step when the trial that has the lab gives it back; where the lab ends with the trial, never."""
+        self._undo.append(step)
+
+    def amend(self, change: NodeChange) -> None:
+        """Have the nodes whose rules were given what another fix changes as well.
+
+        :raises InputError: the rules were refused.
+        """
+        for proxy in self._proxies:
+            if isinstance(proxy, GivenNode):
+                proxy.amend(self._additions(proxy.node.host, change), change)
+
+    def _additions(self, node: Host, change: NodeChange) -> tuple[str, ...]:
+        mode = node.proxy_mode or ProxyMode.IPTABLES
+        return tuple(addition(self.topology, family, change, mode) for family in self.families)
 
     def close(self) -> None:
         """End the lab: everything is given up at once, and the kernel clears it away."""

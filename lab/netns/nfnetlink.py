@@ -116,6 +116,22 @@ def attributes(body: bytes) -> Iterator[tuple[int, bytes]]:
         offset += (length + 3) & ~3
 
 
+def dump(channel: socket.socket, request: bytes, whom: str) -> Iterator[Message]:
+    """Send a request for a listing by a blocking socket, and yield what is in it.
+
+    :param whom: is asked, for the error.
+    :raises OSError: it was refused.
+    """
+    channel.send(request)
+    while True:
+        for answer in messages(channel.recv(65536)):
+            if answer.is_done:
+                return
+            if answer.error is not None:
+                raise OSError(answer.error, f"{whom} refused the question")
+            yield answer
+
+
 def ask(channel: socket.socket, request: bytes) -> int:
     """Send a request that wants an acknowledgement by a blocking socket; return the answer's errno, 0 for success."""
     channel.send(request)

@@ -9,9 +9,10 @@ do.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
@@ -21,7 +22,7 @@ from lab.kubernetes.objects import EndpointSlice, Service
 from lab.node.facts import Facts
 from lab.node.places import CLIENT, NETWORK, NODE, Places
 from lab.node.services import Endpoint, Frontend, endpoints, frontends, node_ports
-from lab.topology.given import GivenRules
+from lab.topology.given import OF_INTERFACE, GivenRules
 from lab.topology.model import Host, Topology
 from lab.vocabulary import Backend, Family, ProxyMode
 
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
 #: each protocol (net/netfilter/nf_conntrack_standalone.c), and whose packets are taken (net/ipv4/devinet.c).
 _SYSCTLS: Final = re.compile(
     r"net/netfilter/nf_conntrack_(?:checksum|(?:tcp|udp|icmp|icmpv6|sctp|dccp|gre|generic)_\w+)"
-    r"|net/ipv4/conf/(?:all|default)/(?:rp_filter|accept_local|route_localnet|src_valid_mark)"
+    r"|net/ipv4/conf/[^/]+/(?:rp_filter|accept_local|route_localnet|src_valid_mark)"
 )
 _FORWARDING: Final = "net/ipv4/ip_forward"
 _FEW: Final = 8  # endpoints of the Service that is taken unless one is named
+_LOOKED_AT: Final = 1000  # Services with endpoints, of which that one is
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def derive(
     places = Places(facts, addresses)
     asked = ports[0].frontend
     mode = next(iter(dumps.values())).mode
-    given = _given(bundle, backend)
+    built = {end.interface for link in places.links for end in link.ends if end.host == NODE}
+    given = _given(bundle, backend, built)
     node = Host(
         name=NODE,
         routes=tuple(places.routes[NODE]),
@@ -116,7 +119,7 @@ def derive(
         endpoint_slices=tuple(_slices(ports)),
         description=f"The node of {given.name}: a client pod, and the endpoints of {asked.name}.",
     )
-    return Derived(topology, asked.name, tuple(addresses), (*_said(bundle, ports, service), *places.notes))
+    return Derived(topology, asked.name, tuple(addresses), (*_said(bundle, given, ports, service), *places.notes))
 
 
 # --- which Service -----------------------------------------------------------------------------------------
@@ -157,14 +160,18 @@ def _named(every: Iterable[Frontend], service: str) -> tuple[str, str | None]:
 
 
 def _usual(dumps: Mapping[Family, Dump], every: Sequence[Frontend]) -> tuple[str, str | None]:
-    """Return a Service by TCP in as many families as can be, with few endpoints; of several the first by name."""
+    """Return a Service by TCP in as many families as can be, of several the first by name.
+
+    One with one endpoint, as most cases can do with, else with few.
+    """
     by_tcp = [one for one in every if one.protocol == "tcp"]
     families = Counter(one.name for one in by_tcp)
     by_tcp.sort(key=lambda one: (-families[one.name], one.service == "default/kubernetes", one.name))
-    for most in (_FEW, None):
-        for one in by_tcp:
-            count = len(endpoints(dumps[Family.of(ip_address(one.address))], one))
-            if count and (most is None or count <= most):
+    counted = ((one, len(endpoints(dumps[Family.of(ip_address(one.address))], one))) for one in by_tcp)
+    having = list(itertools.islice((pair for pair in counted if pair[1]), _LOOKED_AT))
+    for most in (1, _FEW, max((count for _one, count in having), default=0)):
+        for one, count in having:
+            if count <= most:
                 return one.service, one.port_name
     raise InputError(
         "these rules are for no Service by TCP with an endpoint", cure="give all that the node has, of kube-proxy too"
@@ -178,7 +185,7 @@ def _addresses(ports: Sequence[_Port]) -> dict[Family, list[IPAddress]]:
     return {family: list(its) for family, its in found.items() if its}
 
 
-def _said(bundle: Bundle, ports: Sequence[_Port], service: str | None) -> Iterable[str]:
+def _said(bundle: Bundle, given: GivenRules, ports: Sequence[_Port], service: str | None) -> Iterable[str]:
     asked = ports[0]
     by = "the objects" if bundle.services is not None else "the rules themselves"
     chosen = "" if service else ", taken because no --service was given"
@@ -187,11 +194,35 @@ def _said(bundle: Bundle, ports: Sequence[_Port], service: str | None) -> Iterab
         f"asked is {asked.frontend.name} at {asked.frontend.address}:{asked.frontend.port}{chosen}, with"
         f" {count} {'endpoint' if count == 1 else 'endpoints'}: by {by}"
     )
-    used = len(_used(bundle.sysctls))
-    if used < len(bundle.sysctls):
-        yield f"of {len(bundle.sysctls)} sysctls {used} are set: those of conntrack's protocols and of rp_filter's kind"
+    yield from _apart(bundle, asked)
+    if invalid := bundle.conntrack.get("invalid"):
+        yield f"conntrack on the node has found {invalid:,} packets INVALID since it started"
+    used, count = len(given.sysctls), len(bundle.sysctls)
+    if used < count:
+        are = "is" if used == 1 else "are"
+        yield f"of {count} sysctls {used} {are} set: those of conntrack's protocols and of rp_filter's kind"
     if bundle.sysctls.get(_FORWARDING) == "0":
         yield "net.ipv4.ip_forward is 0 there, as on no node that works: here it forwards"
+
+
+def _apart(bundle: Bundle, asked: _Port) -> Iterable[str]:
+    """Report of which endpoints the objects and the rules do not say the same."""
+    if bundle.endpoint_slices is None:
+        return
+    said = {
+        ip_address(address)
+        for one in bundle.endpoint_slices
+        if one.address_type == asked.family.kubernetes and one.service_key == asked.frontend.service
+        for endpoint in one.endpoints
+        for address in endpoint.addresses
+    }
+    ruled = {ip_address(one.address) for one in asked.endpoints}
+    for words, those in (
+        ("the objects have endpoints that the rules lead nobody to", said - ruled),
+        ("the rules lead to endpoints that the objects lack", ruled - said),
+    ):
+        if those:
+            yield f"{words} ({asked.frontend.service}): {', '.join(map(str, sorted(those, key=int)))}"
 
 
 # --- objects ------------------------------------------------------------------------------------------------
@@ -248,10 +279,13 @@ def _slices(ports: Sequence[_Port]) -> Iterable[EndpointSlice]:
             )
 
 
-def _given(bundle: Bundle, backend: Backend | None) -> GivenRules:
+def _given(bundle: Bundle, backend: Backend | None, interfaces: Collection[str]) -> GivenRules:
+    """Return the rules and the sysctls, of those that are about an interface the ones of interfaces that are built."""
     name = bundle.name or ", ".join(dict.fromkeys(one.source for one in bundle.rules))
     texts = tuple(replace(one, backend=backend) if backend else one for one in bundle.rules)
-    return GivenRules(name, texts, _used(bundle.sysctls))
+    of_interface = {key: found[1] for key in bundle.sysctls if (found := OF_INTERFACE.fullmatch(key))}
+    used = {key: value for key, value in _used(bundle.sysctls).items() if of_interface.get(key) in (None, *interfaces)}
+    return GivenRules(name, texts, used)
 
 
 def _used(sysctls: Mapping[str, str]) -> dict[str, str]:

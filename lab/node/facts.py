@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Final
@@ -45,6 +45,7 @@ class Facts:
         pods = list(endpoints)
         self._families = dict.fromkeys(map(Family.of, pods))
         self._taken = {*self.own, *pods}
+        self._said: dict[str, set[str]] = {}  # the last parts of the IPv4 addresses that rules name, by the others
 
     @cached_property
     def _named(self) -> tuple[str, ...]:
@@ -107,8 +108,12 @@ class Facts:
             if single and route.interface == interface and Family.of(route.to) is family:
                 return route.to.network_address
         near = ip_network(f"{beside}/{24 if family is Family.IPV4 else 120}", strict=False)
-        cidr = self.cluster_cidrs.get(family)
-        return self.free(near if cidr is None or cidr.overlaps(near) else cidr)
+        cidr = self.cluster_cidrs.get(family) or near.supernet(8)
+        places = (near, cidr) if cidr.overlaps(near) else (cidr,)
+        found = next((address for place in places for address in self._free(place)), None)
+        if found is None:
+            raise _full(cidr)
+        return found
 
     @cached_property
     def cluster_cidrs(self) -> dict[Family, IPNetwork]:
@@ -132,17 +137,35 @@ class Facts:
 
         :raises InputError: all that were tried are taken.
         """
+        found = next((address for address in self._free(network) if address not in taken), None)
+        if found is None:
+            raise _full(network)
+        return found
+
+    def _free(self, network: IPNetwork) -> Iterator[IPAddress]:
+        """Yield the addresses that nobody is known to have, the last first, of so many as are tried."""
         make = IPv4Address if network.version == 4 else IPv6Address
         top = int(network.broadcast_address) - 1
         for number in range(top, max(int(network.network_address), top - _TRIED), -1):
             address = make(number)
-            if address not in self._taken and address not in taken and not self._is_said(str(address)):
-                return address
-        raise InputError(f"no address of {network} is free for the lab's own", cure="give the node's addresses as well")
+            if address not in self._taken and not self._is_said(address):
+                yield address
 
-    def _is_said(self, address: str) -> bool:
-        pattern = re.compile(rf"(?<![\w.:]){re.escape(address)}(?![\w.:])")
-        return any(address in text and pattern.search(text) for text in self._texts)
+    def _is_said(self, address: IPAddress) -> bool:
+        """Report whether a rule names an address. Rules may be long, so they are read once for all beside it."""
+        text = str(address)
+        if address.version == 4:
+            beside, _, own = text.rpartition(".")
+            if beside not in self._said:
+                pattern = re.compile(rf"{re.escape(beside)}\.(\d+)")
+                self._said[beside] = {found for text in self._texts for found in pattern.findall(text)}
+            return own in self._said[beside]
+        pattern = re.compile(rf"(?<![\w.:]){re.escape(text)}(?![\w.:])")
+        return any(text in one and pattern.search(one) for one in self._texts)
+
+
+def _full(network: IPNetwork) -> InputError:
+    return InputError(f"no address of {network} is free for the lab's own", cure="give the node's addresses as well")
 
 
 def is_of_pods(name: str) -> bool:

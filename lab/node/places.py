@@ -124,7 +124,10 @@ class Places:
         host, own_interface = (NODE, interface) if beside_node else (NETWORK, name)
         near, far = zip(*map(self._transit, self._families), strict=True)
         routed = tuple(ip_interface(str(one)) for one in addresses)
-        self.links.append(Link((End(host, own_interface, near), End(name, "eth0", (*routed, *far)))))
+        # The pod's own address is its interface's first: where the pod redirects to itself, that one is taken, of IPv4
+        # the one added first, of IPv6 the one added last (nf_nat_redirect.c; ipv6_link_dev_addr, net/ipv6/addrconf.c).
+        own = sorted((*routed, *far), key=lambda one: (one in far) if one.version == 4 else (one in routed))
+        self.links.append(Link((End(host, own_interface, near), End(name, "eth0", tuple(own)))))
         self.routes[name] += [Route("default", gateway.ip) for gateway in near]
         ways = {Family.of(one): one.ip for one in far}
         for one in addresses:

@@ -101,9 +101,9 @@ def _of_column(column: Column) -> Iterator[tuple[str, _Answer]]:
     fixes: dict[tuple[str, str], dict[str, Tally]] = {}
     for tally in column.report.tallies if column.report else ():
         fixes.setdefault((place(tally.trial), tally.trial.case), {})[tally.trial.fix] = tally
-    came = {key: _came(tallies[NO_FIX]) for key, tallies in fixes.items() if NO_FIX in tallies}
-    hit = {key for key, outcomes in came.items() if outcomes & _RESETS and not key[1].endswith(_CONTROLS)}
-    for key in sorted(came, key=lambda one: one[1] != HEADLINE):
+    plain = {key: tallies[NO_FIX] for key, tallies in fixes.items() if NO_FIX in tallies}
+    hit = {key for key, tally in plain.items() if is_hit(tally)}
+    for key in sorted(plain, key=lambda one: one[1] != HEADLINE):
         where, case = key
         whose = "" if fixes[key][NO_FIX].trial.given else "a node of "
         if key in hit:
@@ -114,13 +114,18 @@ def _of_column(column: Column) -> Iterator[tuple[str, _Answer]]:
             else:
                 rest = f", a healthy connection is reset; {cure}"
                 yield case, _Answer("AFFECTED by {}", f"with {where}", rest, Tone.HARMFUL)
-        elif case == HEADLINE and _held(fixes[key][NO_FIX]):
+        elif case == HEADLINE and held(fixes[key][NO_FIX]):
             # Where another packet does it, the headline's word is about its own packet alone.
             words = "NOT AFFECTED by {}" if hit else "NOT AFFECTED"
             yield case, _Answer(words, f"{whose}{where}", " keeps the connection alive", Tone.FINE)
 
 
-def _came(tally: Tally) -> frozenset[Outcome]:
+def is_hit(tally: Tally) -> bool:
+    """Return whether a healthy connection was reset: in a control that speaks against the trial and not the node."""
+    return bool(came(tally) & _RESETS) and not tally.trial.case.endswith(_CONTROLS)
+
+
+def came(tally: Tally) -> frozenset[Outcome]:
     """Return the outcomes of a trial that can be believed: not those of a run whose witnesses disagree."""
     if tally.sample is not None and tally.sample.verdict.disagreements:
         expected = tally.sample.expected
@@ -132,14 +137,14 @@ def _cure(tallies: dict[str, Tally]) -> str:
     tried = {fix: tally for fix, tally in tallies.items() if fix != NO_FIX and tally.runs}
     if not tried:
         return "no fix was tried"
-    helps = [fix for fix, tally in tried.items() if _held(tally)]
+    helps = [fix for fix, tally in tried.items() if held(tally)]
     return f"{listed(helps, 'or')} prevents it" if helps else "no fix that was tried prevents it"
 
 
-def _held(tally: Tally) -> bool:
+def held(tally: Tally) -> bool:
     """Return whether the connection lived in every run, and every run came to its end."""
     doubted = tally.sample is None or bool(tally.sample.verdict.disagreements) or bool(tally.failure)
-    return not doubted and tally.runs > 0 and all(tone_of(outcome) is Tone.FINE for outcome in _came(tally))
+    return not doubted and tally.runs > 0 and all(tone_of(outcome) is Tone.FINE for outcome in came(tally))
 
 
 def listed(words: Iterable[str], before_last: str = "and") -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lab.report import own_node
 from lab.report.affected import Remark, answers, listed, regression
 from lab.report.tone import Tone
 from lab.results.differences import alike, differences
@@ -16,7 +17,7 @@ from lab.results.places import called, tried
 from lab.results.result import Tally, Trial
 from lab.vocabulary import Behaviour, Family
 
-__all__ = ["Remark", "preface", "remarks"]
+__all__ = ["Remark", "afterwards", "preface", "remarks"]
 
 
 def preface(matrix: Matrix) -> Iterator[str]:
@@ -37,7 +38,19 @@ def preface(matrix: Matrix) -> Iterator[str]:
 
 def remarks(matrix: Matrix) -> Iterator[Remark]:
     """Report what a matrix means: the answer first, then what differs, then what is missing."""
-    yield from answers(matrix)
+    given = [column.report for column in matrix.columns if column.report and any(map(_is_given, column.report.tallies))]
+    if given:
+        for report in given:
+            yield from own_node.answer(report)
+            yield from own_node.effects(report)
+            yield from own_node.remedies(report)
+    else:
+        yield from answers(matrix)
+    yield from afterwards(matrix)
+
+
+def afterwards(matrix: Matrix) -> Iterator[Remark]:
+    """Report what is to be said behind the answer."""
     yield from regression(matrix)
     yield from _differences(matrix)
     for column in matrix.columns:
@@ -111,10 +124,15 @@ def _last_words(matrix: Matrix) -> Remark:
 
 def _of_unknown(tallies: Sequence[Tally]) -> str:
     """Tell of trials of which nothing is expected: each was judged by what came of it."""
-    count = f"{len(tallies)} {'trial was' if len(tallies) == 1 else 'trials were'} judged by what came of them alone"
+    count = "1 trial was judged by what came of it" if len(tallies) == 1 else None
+    count = f"{count or f'{len(tallies)} trials were judged by what came of them'} alone"
     wrong = sum(not tally.good for tally in tallies)
     doubt = f", and of {wrong} the witnesses disagree or the end was not reached" if wrong else ""
     return f"{count}, for rules that are not the lab's{doubt}"
+
+
+def _is_given(tally: Tally) -> bool:
+    return bool(tally.trial.given)
 
 
 def _was_had(tally: Tally) -> bool:

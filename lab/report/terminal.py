@@ -31,13 +31,14 @@ def heading(result: Result) -> Text:
     return text
 
 
-def tables(tallies: Sequence[Tally], width: int) -> Iterator[Table]:
+def tables(tallies: Sequence[Tally], width: int, *, brief: bool = False) -> Iterator[Table]:
     """Yield the verdicts, case by fix: with what decided each while fixes are few, else in as few words as can be.
 
     :param width: of the terminal, in columns.
+    :param brief: in as few words as can be in any case.
     """
     fixes = list(dict.fromkeys(tally.trial.fix for tally in tallies))
-    if len(fixes) <= _WIDE:
+    if len(fixes) <= _WIDE and not brief:
         yield _table(tallies, fixes)
     else:
         yield from _brief_tables(tallies, fixes, width)

@@ -131,6 +131,19 @@ class Tally:
 
 
 @dataclass(frozen=True)
+class Remedy:
+    """How a fix is made on a real node.
+
+    :param commands: for root's shell there.
+    :param lasting: in a sentence, how it outlives kube-proxy's next sync and the node's next start.
+    """
+
+    fix: str
+    commands: tuple[str, ...]
+    lasting: str = ""
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that one call found out.
 
@@ -138,6 +151,7 @@ class Report:
     :param behaviours: what the kernel does with packets out of the window, by family; decided by asking it.
     :param notes: in sentences, what has to be known of what was tried: of a real node what was left out or stands for
         something.
+    :param remedies: of a real node, how each fix that was tried is made there.
     """
 
     lab: str
@@ -145,11 +159,21 @@ class Report:
     behaviours: dict[Family, Behaviour]
     tallies: tuple[Tally, ...]
     notes: tuple[str, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
 
     @property
     def good(self) -> bool:
         """True when every trial gave what this kernel is expected to give, or cannot be had on this machine."""
         return bool(self.tallies) and all(tally.good for tally in self.tallies)
+
+
+def joined(*reports: Report) -> Report:
+    """Return what several calls found out on one kernel as one report; of the same trial the last counts."""
+    first = reports[0]
+    behaviours = {family: behaviour for one in reports for family, behaviour in one.behaviours.items()}
+    tallies = {tally.trial: tally for one in reports for tally in one.tallies}
+    notes = dict.fromkeys(note for one in reports for note in one.notes)
+    return replace(first, behaviours=behaviours, tallies=tuple(tallies.values()), notes=tuple(notes))
 
 
 def to_json(report: Report) -> str:

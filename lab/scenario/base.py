@@ -86,7 +86,7 @@ class Scenario(Instrumented, ABC, Generic[E]):
 
     def expect_counter(self, name: str, count: int) -> bool:
         """Expect a counter of the node: of ``conntrack -S``, or the witness's of a state such as ``related``."""
-        both = {**self.statistics(), **counters(self.node.nft)}
+        both = {**self.statistics(), **counters(self.node.namespace)}
         return self.expect(f"{name} counted {count:,}", both.get(name, 0) == count, f"{both.get(name, 0):,}")
 
     def expect_counted(self, name: str, least: int = 1) -> bool:

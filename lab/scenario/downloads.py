@@ -81,6 +81,7 @@ class DownloadsScenario(Scenario[DownloadsTimeline]):
         link = self.lab.topology.peer(self._router).interface
         self.server.run("ip", "link", "set", "dev", link, "gso_max_segs", "1")
         # Whatever the machine prefers: this one is in every kernel, and every namespace may choose it.
+        self.lab.is_altered = True
         self.server.namespace.set_sysctls({"net/ipv4/tcp_congestion_control": "reno"})
         self.client.namespace.set_sysctls({"net/ipv4/tcp_rmem": f"4096 {_WINDOW} {_WINDOW}"})
         congestion.hold_back(self.router, ways[0].interface, one_in)

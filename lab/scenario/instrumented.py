@@ -12,7 +12,6 @@ from lab.evidence.judgement import Judged, Judgement
 from lab.evidence.packet import TCP, Packet, SocketAddress
 from lab.evidence.sighting import Sighting
 from lab.evidence.timeline import Injected
-from lab.fabric.dropped import dropped_as_invalid
 from lab.fabric.host import RunningHost
 from lab.fabric.lab import Lab
 from lab.scenario.barrier import Barrier
@@ -114,6 +113,7 @@ class Instrumented:
     def load(self, host: str, rules: str) -> None:
         """Load nftables rules of the case's own on a host, in a table of their own."""
         running = self.lab.hosts[host]
+        self.lab.is_altered = True
         running.nft.run(rules)
         running.rules.append(rules)
 
@@ -127,7 +127,7 @@ class Instrumented:
 
     def statistics(self) -> dict[str, int]:
         """Return what the node's conntrack has counted so far, as ``conntrack -S`` shows it."""
-        return self._nodes.followed.statistics()
+        return self._nodes.statistics()
 
     def _injector(self, host: str, destination: str) -> Injector:
         """Return what puts forged packets for an address on the link that its sender's route names.
@@ -150,7 +150,7 @@ class Instrumented:
 
     def dropped(self) -> int:
         """Return how many packets the node's rules have dropped so far for being INVALID."""
-        return dropped_as_invalid(self.node, self.family.version) or 0
+        return self._nodes.dropped(self.node) or 0
 
     def _judged_at_node(self) -> list[Judged]:
         return [judged for judged in self.recorder.judged if judged.host == self.roles.node]

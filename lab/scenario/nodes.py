@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Final
 
 from lab.conntrack.fill import Filler
@@ -37,11 +38,16 @@ class Nodes:
         self.names = (roles.node, *others)
         self._lab, self._roles, self._family = lab, roles, family
         self._tables: list[ConntrackTable] = []
+        self._before: list[dict[str, int]] = []  # what was counted when the trial began
+        self._dropped_before: dict[str, int] = {}
         self._filler: Filler | None = None
 
     def open_tables(self) -> None:
         """Open each node's conntrack table; the instruments come before, for they bring conntrack."""
         self._tables = [self._lab.keep(ConntrackTable(host.namespace)) for host in self._hosts]
+        if self._lab.trials:  # in a fresh lab nothing was counted
+            self._before = [table.statistics() for table in self._tables]
+            self._dropped_before = {host.name: self._dropped(host) or 0 for host in self._hosts}
 
     @property
     def _hosts(self) -> list[RunningHost]:
@@ -63,6 +69,7 @@ class Nodes:
         """
         try:
             for host in self._hosts:
+                self._lab.undo(partial(host.namespace.set_sysctls, {key: host.namespace.sysctl(key)}))
                 host.namespace.set_sysctls({key: value})
         except FileNotFoundError:
             raise MissingError(f"this kernel has no sysctl {key}", "boot a kernel that has it") from None
@@ -85,6 +92,7 @@ class Nodes:
         :raises MissingError: see :class:`lab.conntrack.fill.Filler`.
         """
         if self._filler is None:
+            self._lab.is_altered = True
             self._filler = self._lab.keep(Filler(self._hosts[0].namespace, assured=assured))
             client = SocketAddress(self._roles.client_address.address, BARRIER_PORT)
             for _host, address in self._roles.servers:
@@ -148,12 +156,27 @@ class Nodes:
                 break
         return counted
 
+    def statistics(self, node: int = 0) -> dict[str, int]:
+        """Return what a node's conntrack has counted in this trial, as ``conntrack -S`` shows it.
+
+        :param node: by its place among the names; the first is the one that is followed.
+        """
+        now, before = self._tables[node].statistics(), self._before[node] if self._before else {}
+        return {name: count - before.get(name, 0) for name, count in now.items()}
+
+    def dropped(self, host: RunningHost) -> int | None:
+        """Return how many packets a node's rules have dropped in this trial for being INVALID; None without a rule."""
+        count = self._dropped(host)
+        return None if count is None else count - self._dropped_before.get(host.name, 0)
+
+    def _dropped(self, host: RunningHost) -> int | None:
+        return dropped_as_invalid(host, self._family.version)
+
     def _read_counters(self) -> Counters:
-        dropped = [dropped_as_invalid(host, self._family.version) for host in self._hosts]
-        by_rule = [count for count in dropped if count is not None]
+        by_rule = [count for host in self._hosts if (count := self.dropped(host)) is not None]
         return Counters(
-            _added(counters(host.nft) for host in self._hosts),
-            _added(table.statistics() for table in self._tables),
+            _added(counters(host.namespace) for host in self._hosts),
+            _added(map(self.statistics, range(len(self._tables)))),
             sum(by_rule) if by_rule else None,
         )
 

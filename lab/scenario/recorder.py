@@ -7,11 +7,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from lab.conntrack.netlink import ConntrackEvents
 from lab.conntrack.nflog import LOCAL_GROUP, PacketLog
-from lab.conntrack.witness import Pairing, local_script, script
+from lab.conntrack.witness import Pairing, local_script, removal, script
 from lab.errors import LabError
 from lab.evidence.entry import EntryEvent
 from lab.evidence.judgement import Judged
@@ -56,7 +57,9 @@ class Recorder:
         # The rules come before the logs: on a kernel that was just booted they bring conntrack and its sysctls.
         for node in nodes:
             witness = script() if each else script(logged=("invalid",))
-            lab.hosts[node].nft.run(witness + (local_script() if each and node == nodes[0] else ""))
+            nft = lab.hosts[node].nft
+            nft.run(witness + (local_script() if each and node == nodes[0] else ""))
+            lab.undo(partial(nft.run, removal()))
         self._logs = [(Pairing(node), lab.keep(PacketLog(lab.hosts[node].namespace))) for node in nodes]
         self._events = lab.keep(ConntrackEvents(lab.hosts[nodes[0]].namespace))
         captured = lab.hosts.items() if each else ()

@@ -8,6 +8,7 @@ moves. What is judged is the packet alone: there is no socket that could live or
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from lab.errors import InputError
@@ -114,7 +115,9 @@ class ScriptedScenario(Scenario[PacketTimeline]):
         self._target = roles.service_address or self._server_address
         ends = (roles.client, *(host for host, _address in roles.servers))
         for host in ends:
-            lab.hosts[host].nft.run(_DEAF)
+            nft = lab.hosts[host].nft
+            nft.run(_DEAF)
+            lab.undo(partial(nft.run, "delete table inet lab_deaf\n"))
         self._sent: list[Packet] = []
         self._asked = 0
         self._meet(roles.client_address)

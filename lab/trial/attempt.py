@@ -8,12 +8,14 @@ import time
 import traceback
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lab.errors import HeldUpWarning, InputError, LabError, MachineError, MissingError
 from lab.trial import runner
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from lab.evidence.timeline import Timeline
     from lab.results.result import Result, Tally
     from lab.trial.setting import Setting
@@ -70,7 +72,11 @@ class Attempt:
         return tally.and_took(self.seconds)
 
 
-async def attempt(setting: Setting, answer: Behaviour) -> Attempt:
+#: Runs a trial, as :func:`lab.trial.runner.run` does.
+Run: TypeAlias = "Callable[[Setting, Behaviour, runner.Keep], Awaitable[Result]]"
+
+
+async def attempt(setting: Setting, answer: Behaviour, run: Run = runner.run) -> Attempt:
     """Run a trial.
 
     :param answer: what this kernel is known to do.
@@ -80,16 +86,16 @@ async def attempt(setting: Setting, answer: Behaviour) -> Attempt:
     """
     start = time.monotonic()
     with warnings.catch_warnings(record=True) as warned:
-        came = await _attempt(setting, answer)
+        came = await _attempt(setting, answer, run)
     told = tuple(Warned(one.message, one.filename, one.lineno) for one in warned if isinstance(one.message, Warning))
     return dataclasses.replace(came, seconds=time.monotonic() - start, warned=told)
 
 
-async def _attempt(setting: Setting, answer: Behaviour) -> Attempt:
+async def _attempt(setting: Setting, answer: Behaviour, run: Run) -> Attempt:
     seen: list[Timeline] = []
     fault = ""
     try:
-        return Attempt(await runner.run(setting, answer, seen.append))
+        return Attempt(await run(setting, answer, seen.append))
     except (InputError, MachineError):
         raise
     except MissingError as error:

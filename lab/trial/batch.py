@@ -7,6 +7,7 @@ import functools
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
@@ -244,7 +245,8 @@ async def run(settings: Sequence[Setting], family: Family, repeat: int, runner: 
     :raises MachineError: the machine ran out of something on the way.
     :raises LabError: the kernel fits no known behaviour, or cannot hold a lab.
     """
-    with interrupt.cancels_task():
+    used = closing(InThisProcess(settings)) if runner is None else nullcontext(runner)
+    with interrupt.cancels_task(), used as runs:
         answer = await probe.ask(family)
-        tallies = await rounds(settings, answer, repeat, runner or InThisProcess(settings))
+        tallies = await rounds(settings, answer, repeat, runs)
     return Report(__version__, os.uname().release, {family: answer}, tallies)

@@ -7,6 +7,7 @@ import contextlib
 import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Final, TypeAlias, TypeVar
 
@@ -133,5 +134,9 @@ async def _run_once(setting: Setting, behaviour: Behaviour, keep: Keep, build: B
     for feature in case.needs:
         require(feature)
     with build(setting) as lab:
-        scenario = case.scenario(lab, setting.roles, setting.family, behaviour)
+        roles = setting.roles
+        if lab.trials:  # the client's port may be in use still, as one that waits for its TIME_WAIT to end
+            address = roles.client_address
+            roles = replace(roles, client_address=replace(address, port=address.port + lab.trials))
+        scenario = case.scenario(lab, roles, setting.family, behaviour)
         return judge(setting, behaviour, await carry_out(partial(case.steps, scenario), scenario, keep))

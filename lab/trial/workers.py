@@ -10,7 +10,7 @@ import os
 import pickle
 import signal
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from lab.conntrack.netlink import of_pyroute2
@@ -18,6 +18,7 @@ from lab.errors import INTERRUPTED, MachineError
 from lab.netns import interrupt
 from lab.netns.syscalls import die_with_parent
 from lab.trial.attempt import Attempt, attempt
+from lab.trial.shared import SharedLabs
 from lab.wire.scapy_import import import_scapy
 
 if TYPE_CHECKING:
@@ -49,16 +50,21 @@ class Runner(Protocol):
 
 
 class InThisProcess:
-    """Runs one trial after the other where the batch is."""
+    """Runs one trial after the other where the batch is, in labs that they share where they may."""
 
     room = 1
 
     def __init__(self, settings: Sequence[Setting]) -> None:
         self._settings = settings
+        self._labs = SharedLabs()
 
     async def run(self, number: int, answer: Behaviour) -> Attempt:
         """Run a trial."""
-        return await attempt(self._settings[number], answer)
+        return await attempt(self._settings[number], answer, self._labs.run)
+
+    def close(self) -> None:
+        """End the lab that there is."""
+        self._labs.close()
 
 
 class WorkerError(MachineError):
@@ -146,14 +152,18 @@ def processors() -> int:
 def started(settings: Sequence[Setting], count: int, jobs: int) -> Iterator[Runner]:
     """Start as many processes as are worth it, and end them with the block: what runs then, is interrupted.
 
+    Trials that share a lab stay together in this one: a lab that takes long is built once.
+
     To be called before there is an event loop or a second thread, neither of which a fork takes along whole.
 
     :param count: how many trials will be run.
     :param jobs: how many at a time, at most.
     """
-    room = min(jobs, count // LEAST)
+    sharing = any(node.given for setting in settings for node in setting.topology.nodes)
+    room = 1 if sharing else min(jobs, count // LEAST)
     if room < 2:
-        yield InThisProcess(settings)
+        with closing(InThisProcess(settings)) as runner:
+            yield runner
         return
     import_scapy()  # once for all
     of_pyroute2()

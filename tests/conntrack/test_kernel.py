@@ -96,7 +96,7 @@ def test_the_log_says_why_and_the_witness_says_what(running, family):
     [judged] = [one for one in Pairing("node").take(log.read()) if one.packet.tcp]  # not IPv6's own multicast
     assert judged.judgement is Judgement.INVALID
     assert judged.packet.source == ADDRESSES[family][0]
-    counted = counters(node.nft)
+    counted = counters(node.namespace)
     assert (counted["invalid"], counted["established"], counted["new"]) == (1, 0, 0)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +13,18 @@ import pytest
 
 from lab import cases, fixes
 from lab.errors import InputError
+from lab.fabric.given import NotLoadedError
+from lab.fabric.lab import Lab
 from lab.fixes import Fix
 from lab.node.read import read
 from lab.results.result import Result
 from lab.trial import probe, runner
 from lab.trial.fix_file import find_fix
-from lab.trial.own_node import own_node
+from lab.trial.own_node import own_node, tried
+from lab.trial.remedies import remedies
 from lab.trial.setting import Setting
-from lab.vocabulary import Family
+from lab.vocabulary import Behaviour, Family
+from tests.support.command import lab
 
 DUMPS = Path(__file__).parents[1] / "kubeproxy/dumps.tar.xz"
 
@@ -150,6 +156,74 @@ def test_a_fix_of_ones_own_is_tried(name: str, text: str, outcome: str, dump: Ca
     assert result.as_expected, result.verdict.disagreements
 
 
+def test_the_command_answers_first_and_says_what_each_fix_does_there(dump: Callable[[str], str], tmp_path: Path):
+    (tmp_path / "rules.txt").write_text(dump("v1.14.0/iptables-v4.txt"))
+    names = "beyond-window", "in-window", "syn-fin", "entry-deleted"
+    run = lab("run", *names, "--node", tmp_path / "rules.txt", "--json", tmp_path / "found.json")
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert lines[0].startswith("AFFECTED: on Linux ")
+    assert "reset in 3 of 4 cases:" in lines
+    assert "drop-forward: cures 2: beyond-window, syn-fin; leaves entry-deleted; breaks nothing of 4 cases." in lines
+    assert "be-liberal: cures beyond-window; leaves 2: syn-fin, entry-deleted; breaks nothing of 4 cases." in lines
+    assert "  iptables-nft -w -t filter -I KUBE-FORWARD 1 -m conntrack --ctstate INVALID -j DROP" in lines
+    assert "  sysctl -w net.netfilter.nf_conntrack_tcp_be_liberal=1" in lines
+    assert any("tcpBeLiberal: true" in line for line in lines)
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [one["fix"] for one in found["remedies"]] == ["drop-forward", "be-liberal"]
+    assert len(found["tallies"]) == 12
+
+
+def test_a_fix_that_breaks_what_worked_is_said_to(dump: Callable[[str], str], tmp_path: Path):
+    (tmp_path / "rules.txt").write_text(dump("v1.36.3/iptables-v4.txt"))
+    (tmp_path / "mine.rules").write_text("*filter\n-I FORWARD 1 -p tcp --dport 8080 -j DROP\nCOMMIT\n")
+    (tmp_path / "none.rules").write_text("*filter\n-A FORWARD -s 203.0.113.9 -j DROP\nCOMMIT\n")
+    given = "--fix", tmp_path / "mine.rules", "--fix", tmp_path / "none.rules"
+    run = lab("run", "beyond-window", "in-window", "--node", tmp_path / "rules.txt", *given)
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert lines[0].startswith("NOT AFFECTED: on Linux ")
+    assert "reset in none of 2 cases." in lines
+    assert "mine.rules: cures nothing; breaks 2: beyond-window, in-window." in lines
+    assert "none.rules: cures nothing; breaks nothing of 2 cases." in lines
+    assert not any("On the node, as root" in line for line in lines)  # neither cures anything
+
+
+def test_both_families_of_a_dump_are_tried(dump: Callable[[str], str], tmp_path: Path):
+    (tmp_path / "rules.txt").write_text(dump("v1.33.13/nft.txt"))
+    names = "beyond-window", "redirected-in-pod"
+    run = lab("run", *names, "--node", tmp_path / "rules.txt", "--fix", "be-liberal")
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines[:2]] == ["AFFECTED", "AFFECTED"]
+    for family in Family:
+        words = f"by {family}: be-liberal: cures beyond-window; leaves redirected-in-pod; breaks nothing of 2 cases."
+        assert words in lines
+
+
+def test_what_is_typed_for_an_nftables_node_is_what_was_tried(dump: Callable[[str], str], tmp_path: Path):
+    """And the table of one's own, which outlives kube-proxy's next sync, does the same."""
+    (tmp_path / "rules.txt").write_text(dump("v1.36.3/nft.txt"))
+    own = own_node(read([str(tmp_path / "rules.txt")]))
+    [one] = remedies(own.topology, "node", own.families, [fixes.DROP_FORWARD])
+    assert one.commands == (
+        "nft 'insert rule ip kube-proxy filter-forward ct state invalid counter drop'",
+        "nft 'insert rule ip6 kube-proxy filter-forward ct state invalid counter drop'",
+    )
+    alone = re.search(r"nft '([^']+)'", one.lasting)
+    assert alone is not None
+    (tmp_path / "mine.nft").write_text(alone[1].replace("; add", "\nadd") + "\n")
+    result, _notes = judged(tmp_path / "rules.txt", fix=find_fix(str(tmp_path / "mine.nft")), family=Family.IPV6)
+    assert (result.verdict.outcome, result.as_expected) == ("dropped", True)
+
+
+def test_cases_that_need_a_living_kube_proxy_are_left_out(dump: Callable[[str], str], tmp_path: Path):
+    (tmp_path / "rules.txt").write_text(dump("v1.36.3/iptables-v4.txt"))
+    run = lab("run", "endpoint-removed", "--node", tmp_path / "rules.txt")
+    assert run.returncode == 2
+    assert "needs a kube-proxy that changes rules" in run.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -191,3 +265,64 @@ def test_a_service_that_nobody_has_is_refused(dump: Callable[[str], str], tmp_pa
     (tmp_path / "rules.txt").write_text(dump("v1.14.0/iptables-v4.txt"))
     with pytest.raises(InputError, match="no rule is for a Service shop/no-such"):
         own_node(read([str(tmp_path / "rules.txt")]), service="shop/no-such")
+
+
+def test_long_rules_are_believed_until_they_are_refused(
+    dump: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Trying them beforehand would take as long as loading them."""
+    lines = dump("v1.36.3/nft.txt").splitlines()
+    place = lines.index("\tchain filter-forward {") + 2
+    rule = "\t\tnosuchmatch 7 drop"
+    (tmp_path / "rules.txt").write_text("\n".join([*lines[:place], rule, *lines[place:], ""]))
+    monkeypatch.setattr("lab.trial.own_node._BIG", 1000)
+    own = own_node(read([str(tmp_path / "rules.txt")]))
+    assert not any("nosuchmatch" in note for note in own.notes)
+    assert any(f"line {place + 1}: left out" in note for note in tried(own).notes)
+    setting = Setting(cases.find("in-window"), fixes.NONE, own.topology, Family.IPV4, own.service)
+    with pytest.raises(NotLoadedError, match="not loaded here"):
+        asyncio.run(runner.run(setting, Behaviour.STRICT))
+
+
+def test_what_objects_and_other_parts_say_of_it_is_told(dump: Callable[[str], str], tmp_path: Path):
+    (tmp_path / "rules.txt").write_text(dump("v1.36.3/iptables-v4.txt"))
+    (tmp_path / "uname.txt").write_text("Linux worker-1 5.10.0-28-amd64 #1 SMP Debian x86_64 GNU/Linux\n")
+    (tmp_path / "conntrack.txt").write_text("cpu=0   found=1 invalid=1200 insert=0 insert_failed=0 drop=0\n")
+    (tmp_path / "objects.yaml").write_text(
+        """
+apiVersion: v1
+kind: Service
+metadata: {name: aff-single, namespace: default}
+spec: {clusterIP: 10.97.0.72, ports: [{name: web, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: aff-1, namespace: default, labels: {kubernetes.io/service-name: aff-single}}
+addressType: IPv4
+endpoints: [{addresses: [10.244.9.9]}]
+ports: [{name: web, port: 8080}]
+"""
+    )
+    notes = own_node(read([str(tmp_path)]), service="default/aff-single").notes
+    assert any("the node runs Linux 5.10.0-28-amd64, and judged is Linux" in note for note in notes), notes
+    assert any("--kernels 5.10,running" in note for note in notes)
+    assert any("found 1,200 packets INVALID" in note for note in notes)
+    assert any(
+        "the objects have endpoints that the rules lead nobody to (default/aff-single): 10.244.9.9" in note
+        for note in notes
+    )
+    assert any(
+        "the rules lead to endpoints that the objects lack (default/aff-single): 10.244." in note for note in notes
+    )
+
+
+def test_a_sysctl_of_an_interface_is_set_where_the_interface_is_built(dump: Callable[[str], str], tmp_path: Path):
+    (tmp_path / "rules.txt").write_text(dump("v1.14.0/iptables-v4.txt"))
+    said = ("net.ipv4.conf.eth0.rp_filter=2", "net.ipv4.conf.docker0.rp_filter=1", "net.ipv4.conf.eth0.forwarding=1")
+    (tmp_path / "sysctl.txt").write_text("\n".join([*said, ""]))
+    own = own_node(read([str(tmp_path)]))
+    assert any("of 3 sysctls 1 is set" in note for note in own.notes), own.notes
+    with Lab(own.topology, family=own.families[0]) as running:
+        namespace = running.hosts["node"].namespace
+        assert namespace.sysctl("net/ipv4/conf/eth0/rp_filter") == "2"
+        assert namespace.sysctl("net/ipv4/conf/all/rp_filter") == "0"

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""A node of the user's own: the answer, what each fix does there, and what to type for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+from lab.report.affected import HEADLINE, NO_FIX, Remark, came, held, is_hit
+from lab.report.tone import Tone, tone_of
+from lab.results.places import node
+from lab.results.result import Report, Tally
+from lab.vocabulary import Family
+
+#: What came of each case, by its name.
+_Cases: TypeAlias = Mapping[str, Tally]
+
+
+def answer(report: Report) -> Iterator[Remark]:
+    """Report whether the node has the bug, in one line a family: by the headline's packet, which any peer may send."""
+    for tallies in _by_family(report).values():
+        plain = tallies.get(NO_FIX, {})
+        headline = plain.get(HEADLINE)
+        if headline is None or not headline.runs:
+            continue
+        where = f"on Linux {report.kernel}, {node(headline.trial)}"
+        if is_hit(headline):
+            words = f"AFFECTED: {where} lets one packet that is out of the window reset a healthy connection."
+            yield Remark(words, Tone.HARMFUL)
+        elif held(headline):
+            yield Remark(f"NOT AFFECTED: {where} keeps a healthy connection alive: {_decided(headline)}.", Tone.FINE)
+        else:
+            came_of = ", ".join(came(headline)) or "nobody can say what"
+            yield Remark(f"NOT KNOWN: {where}: what came of {HEADLINE} is {came_of}.", Tone.HARMLESS)
+
+
+def effects(report: Report) -> Iterator[Remark]:
+    """Report which cases reset connections there and how, and what each fix that was tried does about it."""
+    for family, tallies in _by_family(report).items():
+        plain = tallies.get(NO_FIX, {})
+        ran = {case: tally for case, tally in plain.items() if tally.runs}
+        hit = [case for case, tally in ran.items() if is_hit(tally)]
+        by = f"by {family}: " if len(report.behaviours) > 1 else ""
+        if hit:
+            yield Remark(f"{by}reset in {len(hit)} of {_cases(len(ran))}:", Tone.HARMFUL)
+            reasons: dict[str, list[str]] = {}
+            for case in hit:
+                reasons.setdefault(_decided(ran[case]), []).append(case)
+            yield from (Remark(f"  {words}: {', '.join(cases)}", Tone.HARMFUL) for words, cases in reasons.items())
+        elif ran:
+            yield Remark(f"{by}reset in none of {_cases(len(ran))}.", Tone.FINE)
+        for fix, cases in tallies.items():
+            if fix != NO_FIX and (words := _effect(ran, cases)):
+                yield Remark(f"{by}{fix}: {words}.", Tone.NOTHING)
+
+
+def remedies(report: Report) -> Iterator[Remark]:
+    """Report how each fix that cures something is made on the node, and how it stays."""
+    cures = {
+        fix
+        for tallies in _by_family(report).values()
+        for fix, cases in tallies.items()
+        if any(_is_cured(tallies.get(NO_FIX, {}).get(case), tally) for case, tally in cases.items())
+    }
+    shown = [one for one in report.remedies if one.fix in cures]
+    if shown:
+        yield Remark("On the node, as root (the lab changes nothing there):", Tone.NOTHING)
+    for one in shown:
+        yield Remark(f"  # {one.fix}", Tone.NOTHING)
+        yield from (Remark(f"  {command}", Tone.NOTHING) for command in one.commands)
+        if one.lasting:
+            yield Remark(f"  # to stay: {one.lasting}", Tone.NOTHING)
+
+
+def _by_family(report: Report) -> dict[Family, dict[str, dict[str, Tally]]]:
+    found: dict[Family, dict[str, dict[str, Tally]]] = {}
+    for tally in report.tallies:
+        trial = tally.trial
+        found.setdefault(trial.family, {}).setdefault(trial.fix, {})[trial.case] = tally
+    return found
+
+
+def _effect(plain: _Cases, fixed: _Cases) -> str:
+    both = {case: (plain[case], tally) for case, tally in fixed.items() if case in plain and tally.runs}
+    cured = [case for case, (before, after) in both.items() if _is_cured(before, after)]
+    left = [case for case, (before, after) in both.items() if is_hit(before) and is_hit(after)]
+    broken = [case for case, (before, after) in both.items() if _is_broken(before, after)]
+    others: dict[str, list[str]] = {}
+    for case, (before, after) in both.items():
+        if is_hit(before) and case not in (*cured, *left):
+            others.setdefault(", ".join(sorted(came(after))) or "not known", []).append(case)
+    if not both:
+        return ""
+    parts = [
+        f"cures {_named(cured)}" if cured else "cures nothing",
+        *([f"leaves {_named(left)}"] if left else []),
+        *(f"makes {outcome} of {_named(cases)}" for outcome, cases in others.items()),
+        f"breaks {_named(broken)}" if broken else f"breaks nothing of {_cases(len(both))}",
+    ]
+    return "; ".join(parts)
+
+
+def _cases(count: int) -> str:
+    return f"{count} case" if count == 1 else f"{count} cases"
+
+
+def _named(cases: Sequence[str]) -> str:
+    return f"{len(cases)}: {', '.join(cases)}" if len(cases) > 1 else ", ".join(cases)
+
+
+def _is_cured(before: Tally | None, after: Tally) -> bool:
+    return before is not None and is_hit(before) and held(after)
+
+
+def _is_broken(before: Tally, after: Tally) -> bool:
+    return held(before) and after.runs > 0 and any(tone_of(outcome) is Tone.HARMFUL for outcome in came(after))
+
+
+def _decided(tally: Tally) -> str:
+    return tally.sample.verdict.decided_by if tally.sample else ""
