@@ -133,6 +133,12 @@ FixesOption = Annotated[
 RepeatOption = Annotated[
     int, typer.Option(metavar="N", parser=at_least(1), help="Run every trial N times.", show_default=False)
 ]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", "-j", metavar="N", parser=at_least(1), help="How many trials at a time; else one for each processor."
+    ),
+]
 ModeOption = Annotated[
     ProxyMode | None,
     one_word(ProxyMode, "--proxy-mode", "kube-proxy's mode, instead of the topology's."),

@@ -13,6 +13,7 @@ import typer
 from lab.cli.arguments import (
     AnyFamilyOption,
     Files,
+    JobsOption,
     JsonFlag,
     NodeOption,
     ObjectsOption,
@@ -83,6 +84,7 @@ def run(
     family: AnyFamilyOption = None,
     proxy: Proxy,
     programs: Programs,
+    jobs: JobsOption = None,
     files: Files,
     trace: Annotated[
         bool, typer.Option("--trace", help="Have the kernel tell which rules decided. With --node it always does.")
@@ -117,7 +119,7 @@ def run(
             own,
             selected,
             (family,) if family else own.families,
-            partial(_run, repeat=selected.repeat),
+            partial(_run, repeat=selected.repeat, jobs=jobs),
             partial(_print_answer, quiet=outputs.on_stdout),
         )
         reports, timeline = [report], bool(timeline)
@@ -142,7 +144,7 @@ def run(
         for remark in dict.fromkeys(remark for selection in selections for remark in selection.remarks):
             print(f"lab: {remark}", file=sys.stderr)
         tried = ([replace(one, traced=trace) for one in selection.settings] for selection in selections)
-        reports = [_run(one, family, selected.repeat) for one in tried]
+        reports = [_run(one, family, selected.repeat, jobs) for one in tried]
     for report in reports:
         if trouble := remember(report):
             print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
@@ -186,15 +188,16 @@ def _print_answer(report: Report, *, quiet: bool) -> None:
         console().print(remark.text, style=STYLES[remark.tone], soft_wrap=True)
 
 
-def _run(settings: Sequence[Setting], family: Family, repeat: int) -> Report:
+def _run(settings: Sequence[Setting], family: Family, repeat: int, jobs: int | None) -> Report:
     import asyncio
 
     from lab.netns import userns
-    from lab.trial import batch
+    from lab.trial import batch, workers
 
     userns.ensure()
     try:
-        return asyncio.run(batch.run(settings, family, repeat))
+        with workers.started(settings, len(settings) * repeat, jobs or workers.processors()) as runner:
+            return asyncio.run(batch.run(settings, family, repeat, runner))
     except asyncio.CancelledError:
         raise typer.Exit(INTERRUPTED) from None
 
