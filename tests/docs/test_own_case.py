@@ -86,7 +86,7 @@ def test_every_word_that_it_speaks_of_exists():
     from lab import Fix, NodeChange, ScriptedScenario, cases, scenario
     from lab.wire.craft import Segment
 
-    assert ScriptedScenario
+    assert ScriptedScenario is not None
     for word in (
         "establish",
         "inject",
