@@ -76,6 +76,14 @@ class InputError(LabError):
         text = f"{place}: {message}" if place else message
         super().__init__(f"{text} ({cure})" if cure else text)
 
+    def said_in(self, place: str) -> InputError:
+        """Return this with the option, word or key first in which it was said."""
+        return InputError(f"{place}: {self.message}", source=self.source, line=self.line, cure=self.cure)
+
+
+class ServiceError(InputError):
+    """A Service that was named cannot be asked: there is none of this name, or it has no such port or endpoint."""
+
 
 def _made_again(kind: type[LabError], said: tuple[object, ...], fields: dict[str, object]) -> LabError:
     error = kind.__new__(kind, *said)

@@ -33,6 +33,7 @@ from pydantic import ConfigDict, FailFast, Field, PlainValidator, Strict, WithJs
 from pydantic_core import PydanticCustomError
 
 from lab.kubeproxy.options import DetectLocalMode
+from lab.kubeproxy.program import ProxyProgram
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS
 from lab.kubeproxy.values import A_NETWORK, BadValueError, network
 from lab.kubernetes.errors import found
@@ -242,10 +243,12 @@ class Host(HostOptions):
     """One network namespace of a lab: client pod, node, server pod, router.
 
     :param given: a real node's rules, which it has instead of what a kube-proxy of the lab would write.
+    :param program: a kube-proxy program that writes its rules instead of the lab.
     """
 
     name: str
     given: GivenRules | None = field(default=None, repr=False)
+    program: ProxyProgram | None = None
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from lab.results.result import Tally
+from lab.trial import cursor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +103,7 @@ class _Progress:
         from rich.console import Console
         from rich.progress import Progress
 
-        shown = os.isatty(2)
+        shown = cursor.moves(2)
         self._bar = Progress(console=Console(stderr=True), transient=True, disable=not shown)
         self._task = self._bar.add_task("", total=total)
         self._total, self._done, self._begun = total, 0, time.monotonic()
