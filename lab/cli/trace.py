@@ -73,13 +73,13 @@ class Own:
     from_: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="HOST", help="Who sends a packet of your own, as HOST[:PORT]; else the first client."
+            "--from", metavar="HOST", help="Who sends a packet of your own, HOST[:PORT]; else the first client."
         ),
     ] = None
     to: Annotated[
         str | None,
         typer.Option(
-            "--to", metavar="ADDRESS", help="Send one packet of your own to ADDRESS[:PORT], instead of a CASE."
+            "--to", metavar="ADDRESS", help="Send one packet of your own there, ADDRESS[:PORT], instead of a CASE."
         ),
     ] = None
     protocol: Annotated[
