@@ -92,7 +92,6 @@ def run(
     settings: Settings,
 ) -> None:
     """Break real connections on purpose, each in a lab of its own, and judge what this kernel makes of it."""
-    from lab import cases as catalogue
     from lab.cli.node import own_node, trials
     from lab.cli.report_files import Outputs
     from lab.results.history import remember
@@ -107,14 +106,9 @@ def run(
     if node or objects:
         own = own_node(node, objects, topology, proxy, programs, settings, service=service, family=family)
         outputs = Outputs(**paths)
-        report = trials(
-            own,
-            selected,
-            (family,) if family else own.families,
-            partial(_run, repeat=selected.repeat),
-            partial(_print_answer, quiet=outputs.on_stdout),
-        )
-        reports, timeline = [report], bool(timeline)
+        families = (family,) if family else own.families
+        run_them, answer = partial(_run, repeat=selected.repeat), partial(_print_answer, quiet=outputs.on_stdout)
+        reports, timeline = [trials(own, selected, families, run_them, answer)], bool(timeline)
     else:
         family = family or Family.IPV4
         place = None if topology is None else load(topology)
@@ -143,7 +137,7 @@ def run(
     if not outputs.on_stdout:
         _print(found, timeline=timeline)
         if selected.all_ and not selected.slow:
-            print(_left_out(sum(case.slow for case in catalogue.CASES.values())))
+            print(_left_out())
     raise typer.Exit((0 if found.good else 1) if written else NO_ANSWER)
 
 
@@ -165,7 +159,10 @@ def _print(found: Report | Matrix, *, timeline: bool | None) -> None:
         _print_report(found, timeline=timeline is not False)
 
 
-def _left_out(count: int) -> str:
+def _left_out() -> str:
+    from lab.cases import CASES
+
+    count = sum(case.slow for case in CASES.values())
     return f"left out: {count} slow {'case' if count == 1 else 'cases'}; --slow runs {'it' if count == 1 else 'them'}"
 
 
