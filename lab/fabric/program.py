@@ -11,10 +11,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
-from shutil import which
 from typing import TYPE_CHECKING, Any, Final
 
-from lab.errors import InputError, LabError, warn
+from lab.errors import InputError, LabError, MissingError, warn
 from lab.fabric.program_progress import Progress, progress
 from lab.kubeapi.server import ApiServer
 from lab.kubeapi.store import Store
@@ -23,7 +22,7 @@ from lab.kubeproxy.program import ProxyProgram, version_said
 from lab.kubeproxy.releases import find_release
 from lab.netns import Namespace, Nft
 from lab.netns.confined import OWN, ConfinedProgram
-from lab.netns.program import EXTRA_PATH, find
+from lab.netns.program import find
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -249,11 +248,12 @@ def _tell_of(program: ProxyProgram, families: Sequence[Family]) -> None:
     release = find_release(program.version)
     if len(families) > 1 and release.minor < _DUAL:
         warn(f"{program.path}: kube-proxy {release.name} serves one address family: {families[0]}")
-    if release.minor < _WITHOUT_CONNTRACK and all(
-        which("conntrack", path=path) is None for path in (None, *EXTRA_PATH)
-    ):
-        words = "deletes UDP flows' entries by the program conntrack, which is not installed"
-        warn(f"{program.path}: kube-proxy {release.name} {words}: they go stale here")
+    if release.minor < _WITHOUT_CONNTRACK:
+        try:
+            find("conntrack")
+        except MissingError as error:
+            words = f"kube-proxy {release.name} deletes UDP flows' entries by the program conntrack"
+            warn(f"{program.path}: {words}, and they go stale here: {error}")
 
 
 def _last(words: str) -> str:
