@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
 from lab.cli.command import App, Choice, at_least, one_of, words_of
-from lab.errors import InputError, LabError
+from lab.errors import InputError, LabError, ServiceError
 from lab.kubeproxy.said import NOTHING_SAID
 from lab.vocabulary import Backend, Family, ProxyMode
 
@@ -101,6 +101,18 @@ def version_names() -> Iterable[str]:
     return MINORS
 
 
+@contextlib.contextmanager
+def service_option() -> Iterator[None]:
+    """Have what is wrong with a Service that was named begin with the option.
+
+    :raises ServiceError: it was raised in the block.
+    """
+    try:
+        yield
+    except ServiceError as error:
+        raise error.said_in("--service") from None
+
+
 CasesArgument = Annotated[
     list[str] | None,
     typer.Argument(
@@ -120,6 +132,12 @@ FixesOption = Annotated[
 ]
 RepeatOption = Annotated[
     int, typer.Option(metavar="N", parser=at_least(1), help="Run every trial N times.", show_default=False)
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", "-j", metavar="N", parser=at_least(1), help="How many trials at a time; else one for each processor."
+    ),
 ]
 ModeOption = Annotated[
     ProxyMode | None,

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from lab.cli.arguments import service_option
 from lab.cli.screen import steps
 from lab.errors import InputError
 
@@ -56,7 +57,7 @@ def own_node(
     }
     if given := next((option for option, value in others.items() if value), None):
         raise InputError(f"--node and {given}", cure="the node's own rules say it: leave one of them away")
-    with steps() as step:
+    with steps() as step, service_option():
         step("reading the node's rules")
         bundle = read(sources, objects or ())
         userns.ensure()

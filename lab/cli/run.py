@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ import typer
 from lab.cli.arguments import (
     AnyFamilyOption,
     Files,
+    JobsOption,
     JsonFlag,
     NodeOption,
     ObjectsOption,
@@ -24,6 +26,7 @@ from lab.cli.arguments import (
     chosen,
     complete,
     examples,
+    service_option,
     topology_names,
 )
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from lab.kubeproxy.said import Settings
     from lab.results.matrix import Matrix
     from lab.results.result import Report
+    from lab.topology.model import Topology
+    from lab.trial.batch import Selection
     from lab.trial.setting import Setting
 
 
@@ -52,6 +57,7 @@ if TYPE_CHECKING:
         "lab run --topology mine.yaml --service shop/web",
         "lab run --node iptables-save.txt",
         "ssh node sudo iptables-save | lab run --node -",
+        "lab run beyond-window --trace",
         "lab run --kube-proxy ./kube-proxy --proxy-mode nftables",
         "lab run --all --no-timeline",
         "lab run beyond-window --repeat 1000 --no-timeline",
@@ -80,7 +86,11 @@ def run(
     family: AnyFamilyOption = None,
     proxy: Proxy,
     programs: Programs,
+    jobs: JobsOption = None,
     files: Files,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Have the kernel tell which rules decided. With --node it always does.")
+    ] = False,
     timeline: Annotated[
         bool | None,
         typer.Option(
@@ -92,12 +102,11 @@ def run(
     settings: Settings,
 ) -> None:
     """Break real connections on purpose, each in a lab of its own, and judge what this kernel makes of it."""
+    from lab import cases as catalogue
     from lab.cli.node import own_node, trials
     from lab.cli.report_files import Outputs
     from lab.results.history import remember
     from lab.topology.reader import load
-    from lab.trial import batch
-    from lab.trial.fix_file import find_fix
 
     paths = vars(files)
     if timeline and "-" in paths.values():
@@ -106,29 +115,23 @@ def run(
     if node or objects:
         own = own_node(node, objects, topology, proxy, programs, settings, service=service, family=family)
         outputs = Outputs(**paths)
-        families = (family,) if family else own.families
-        run_them, answer = partial(_run, repeat=selected.repeat), partial(_print_answer, quiet=outputs.on_stdout)
-        reports, timeline = [trials(own, selected, families, run_them, answer)], bool(timeline)
+        report = trials(
+            own,
+            selected,
+            (family,) if family else own.families,
+            partial(_run, repeat=selected.repeat, jobs=jobs),
+            partial(_print_answer, quiet=outputs.on_stdout),
+        )
+        reports, timeline = [report], bool(timeline)
     else:
         family = family or Family.IPV4
         place = None if topology is None else load(topology)
-        selections = [
-            batch.select(
-                selected.chosen_cases(),
-                selected.chosen_fixes(find_fix),
-                place,
-                family,
-                (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
-                service,
-                settings=one,
-                named=bool(selected.cases),
-            )
-            for one in chosen_programs
-        ]
+        selections = [_select(selected, place, family, proxy, service, one) for one in chosen_programs]
         outputs = Outputs(**paths)
         for remark in dict.fromkeys(remark for selection in selections for remark in selection.remarks):
             print(f"lab: {remark}", file=sys.stderr)
-        reports = [_run(selection.settings, family, selected.repeat) for selection in selections]
+        tried = ([replace(one, traced=trace) for one in selection.settings] for selection in selections)
+        reports = [_run(one, family, selected.repeat, jobs) for one in tried]
     for report in reports:
         if trouble := remember(report):
             print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
@@ -137,8 +140,27 @@ def run(
     if not outputs.on_stdout:
         _print(found, timeline=timeline)
         if selected.all_ and not selected.slow:
-            print(_left_out())
+            print(_left_out(sum(case.slow for case in catalogue.CASES.values())))
     raise typer.Exit((0 if found.good else 1) if written else NO_ANSWER)
+
+
+def _select(
+    selected: Selected, place: Topology | None, family: Family, proxy: Proxy, service: str | None, settings: Settings
+) -> Selection:
+    from lab.trial import batch
+    from lab.trial.fix_file import find_fix
+
+    with service_option():
+        return batch.select(
+            selected.chosen_cases(),
+            selected.chosen_fixes(find_fix),
+            place,
+            family,
+            (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
+            service,
+            settings=settings,
+            named=bool(selected.cases),
+        )
 
 
 def _side_by_side(programs: Sequence[Settings], reports: Sequence[Report]) -> Matrix:
@@ -159,10 +181,7 @@ def _print(found: Report | Matrix, *, timeline: bool | None) -> None:
         _print_report(found, timeline=timeline is not False)
 
 
-def _left_out() -> str:
-    from lab.cases import CASES
-
-    count = sum(case.slow for case in CASES.values())
+def _left_out(count: int) -> str:
     return f"left out: {count} slow {'case' if count == 1 else 'cases'}; --slow runs {'it' if count == 1 else 'them'}"
 
 
@@ -175,15 +194,16 @@ def _print_answer(report: Report, *, quiet: bool) -> None:
         console().print(remark.text, style=STYLES[remark.tone], soft_wrap=True)
 
 
-def _run(settings: Sequence[Setting], family: Family, repeat: int) -> Report:
+def _run(settings: Sequence[Setting], family: Family, repeat: int, jobs: int | None) -> Report:
     import asyncio
 
     from lab.netns import userns
-    from lab.trial import batch
+    from lab.trial import batch, workers
 
     userns.ensure()
     try:
-        return asyncio.run(batch.run(settings, family, repeat))
+        with workers.started(settings, len(settings) * repeat, jobs or workers.processors()) as runner:
+            return asyncio.run(batch.run(settings, family, repeat, runner))
     except asyncio.CancelledError:
         raise typer.Exit(INTERRUPTED) from None
 

@@ -44,6 +44,8 @@ class Lab:
 
     :param family: build this family alone; both when None.
     :param change: what a fix changes on every node.
+    :param traced: have the kernel tell which rules of the nodes a trial's packets meet.
+    :ivar changes: what fixes have changed on its nodes, one after the other.
     :ivar hosts: the running hosts by name, each with its namespace.
     :ivar topology: what was built; ``families``: for which address families.
     :ivar services: and ``endpoint_slices``: what the nodes serve now; at first the topology's.
@@ -54,8 +56,16 @@ class Lab:
     :raises LabError: the kernel refused a part of it.
     """
 
-    def __init__(self, topology: Topology, *, family: Family | None = None, change: NodeChange | None = None) -> None:
-        self.topology = topology
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        family: Family | None = None,
+        change: NodeChange | None = None,
+        traced: bool = False,
+    ) -> None:
+        self.topology, self.traced = topology, traced
+        self.changes = [change or NodeChange()]
         self.families = tuple(Family) if family is None else (family,)
         self.services, self.endpoint_slices = topology.services, topology.endpoint_slices
         self._kept: list[Closable] = []
@@ -63,7 +73,7 @@ class Lab:
         self.trials, self.is_altered = 0, False
         self.hosts: dict[str, RunningHost] = {}
         try:
-            self._build(change or NodeChange())
+            self._build(self.changes[0])
         except OSError as error:
             self.close()
             raise MachineError.of(error) or LabError(f"the kernel refused to build {topology.name}: {error}") from error
@@ -103,6 +113,7 @@ class Lab:
         :raises InputError: for services that claim the same address and port.
         :raises LabError: the kernel refused the change.
         """
+        self._begin_change()
         before, self.services, self.endpoint_slices = (self.services, self.endpoint_slices), services, slices
         try:
             for proxy in self._proxies:
@@ -118,8 +129,14 @@ class Lab:
 
         :raises LabError: the kernel refused them; the rules are what they were.
         """
+        self._begin_change()
         for proxy in self._proxies:
             proxy.full_sync(self.services, self.endpoint_slices, service_cidrs)
+
+    def _begin_change(self) -> None:
+        for node in self.topology.nodes:
+            self.hosts[node.name].begin_change()
+            self.hosts[node.name].is_changed = True
 
     def restart_kube_proxies(self) -> None:
         """Have every node's kube-proxy start anew, with the Services and EndpointSlices that there are.
@@ -224,6 +241,7 @@ class Lab:
 
         :raises InputError: the rules were refused.
         """
+        self.changes.append(change)
         for proxy in self._proxies:
             if isinstance(proxy, GivenNode):
                 proxy.amend(self._additions(proxy.node.host, change), change)

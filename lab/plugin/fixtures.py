@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from lab.errors import LabError
+from lab.errors import LabError, ServiceError
 from lab.plugin import labs, options
 from lab.plugin.marks import NAMESPACE_FIXTURE, missing_is_skipped
 from lab.plugin.user_namespace import enter
@@ -86,15 +86,16 @@ class LabTrial:
         said = {key: value for key, value in given.items() if value is not None}
         asked = options.asked_for(self._item).and_then(said, "lab_trial({}=...)".format)
         directory = self._item.path.parent
-        [setting] = select(
-            [cases.find(case) if isinstance(case, str) else case],
-            [options.fix_of(asked)],
-            None if asked["topology"] is None else options.topology_of(asked["topology"], directory),
-            options.family_of(asked) or Family.IPV4,
-            options.proxy_of(asked),
-            options.service_of(asked),
-            settings=options.with_program(asked, options.settings_of(asked, directory), directory),
-        ).settings
+        with asked.place("service", ServiceError):
+            [setting] = select(
+                [cases.find(case) if isinstance(case, str) else case],
+                [options.fix_of(asked)],
+                None if asked["topology"] is None else options.topology_of(asked["topology"], directory),
+                options.family_of(asked) or Family.IPV4,
+                options.proxy_of(asked),
+                options.service_of(asked),
+                settings=options.with_program(asked, options.settings_of(asked, directory), directory),
+            ).settings
         with missing_is_skipped():
             behaviour = _behaviour(self._item.config, setting.family)
             return asyncio.run(run(setting, behaviour, self._keep, self._build))
@@ -141,8 +142,9 @@ def lab_running(request: pytest.FixtureRequest, _lab_namespace: None) -> Iterato
     """A fresh running lab: of the topology that the mark ``lab_topology`` names, or of kube-proxy.yaml."""
     item = request.node
     try:
-        wanted = options.lab_of(options.asked_for(item), item.path.parent)
-        with missing_is_skipped():
+        asked = options.asked_for(item)
+        wanted = options.lab_of(asked, item.path.parent)
+        with missing_is_skipped(), asked.place("service", ServiceError):
             lab = labs.build(item, *wanted)
     except LabError as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None

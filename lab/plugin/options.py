@@ -104,17 +104,19 @@ class Asked:
         return Asked((*self.layers, Layer(values, called)))
 
     @contextlib.contextmanager
-    def place(self, key: str) -> Iterator[None]:
+    def place(self, key: str, errors: type[InputError] = InputError) -> Iterator[None]:
         """Put into an error where the word was said that it is about.
 
+        :param errors: those that are about it.
         :raises InputError: it was raised in the block.
         """
         try:
             yield
-        except InputError as error:
+        except errors as error:
             layer = self._layer(key)
-            message = error.message if layer is None else f"{layer.called(key)}: {error.message}"
-            raise InputError(message, source=error.source, line=error.line, cure=error.cure) from None
+            if layer is None:
+                raise
+            raise error.said_in(layer.called(key)) from None
 
 
 def check_options(config: pytest.Config) -> None:

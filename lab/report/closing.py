@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from lab.report import own_node
 from lab.report.affected import Remark, answers, listed, regression
+from lab.report.decided import decisions
 from lab.report.tone import Tone
 from lab.results.differences import alike, differences
 from lab.results.matrix import Column, Matrix
@@ -52,6 +53,7 @@ def remarks(matrix: Matrix) -> Iterator[Remark]:
 
 def afterwards(matrix: Matrix) -> Iterator[Remark]:
     """Report what is to be said behind the answer."""
+    yield from decisions(matrix)
     yield from regression(matrix)
     yield from _differences(matrix)
     for column in matrix.columns:
@@ -129,7 +131,7 @@ def _of_unknown(tallies: Sequence[Tally]) -> str:
     count = "1 trial was judged by what came of it" if len(tallies) == 1 else None
     count = f"{count or f'{len(tallies)} trials were judged by what came of them'} alone"
     wrong = sum(not tally.good for tally in tallies)
-    doubt = f", and of {wrong} the witnesses disagree or the end was not reached" if wrong else ""
+    doubt = f", and of {wrong} the sources disagree or the end was not reached" if wrong else ""
     return f"{count}, for rules that are not the lab's{doubt}"
 
 

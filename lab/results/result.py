@@ -69,7 +69,7 @@ class Result:
 
     @property
     def as_expected(self) -> bool:
-        """True when kernel and rules did what they were expected to, and no two witnesses disagree."""
+        """True when kernel and rules did what they were expected to, and no two sources disagree."""
         verdict = self.verdict
         if self.expected is None:
             return not verdict.disagreements

@@ -127,7 +127,7 @@ def test_what_cannot_be_built_is_told_in_a_line(project):
             "<inline>:2: hosts.a.forwardin: *(*forwarding*)",
             "lab_topology(proxy_mode=...): there is no 'ipvs' (known: iptables, nftables)",
             "no topology: 42 (*)",
-            "kube-proxy: there is no Service no/such*",
+            "lab_topology(service=...): kube-proxy: there is no Service no/such*",
         ]
     )
     assert "Traceback" not in result.stdout.str()
