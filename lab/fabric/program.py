@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lab.errors import InputError, LabError, MissingError, warn
 from lab.fabric.program_progress import Progress, progress
+from lab.kubeapi import TABLE
 from lab.kubeapi.server import ApiServer
 from lab.kubeapi.store import Store
 from lab.kubeproxy.command import FILE, configuration, configured, flags
@@ -40,7 +41,7 @@ _WITHOUT_CONNTRACK: Final = 32  # v1.32, which deletes entries itself
 
 # What a program and the lab say to each other is none of a node's traffic: without this it would be among the entries
 # of the node's conntrack, and what is left of a connection that was cut counts as INVALID there.
-_UNTRACKED: Final = """table inet lab_api {{
+_UNTRACKED: Final = """table inet {table} {{
 chain prerouting {{
 type filter hook prerouting priority raw; policy accept;
 iif lo tcp dport {{ {ports} }} notrack
@@ -123,7 +124,7 @@ class RunningKubeProxy:
         self._store = Store()
         self._store.put(objects)
         self._server = ApiServer(place.namespace, self._store, program.version)
-        place.nft.run(_UNTRACKED.format(ports=f"{self._server.port}, 10249, 10256"))
+        place.nft.run(_UNTRACKED.format(table=TABLE, ports=f"{self._server.port}, 10249, 10256"))
         self._running: ConfinedProgram | None = None
         self._has_written = False
 

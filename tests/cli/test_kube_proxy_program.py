@@ -10,7 +10,9 @@ from tests.support.command import lab
 from tests.support.programs import PROGRAMS, each_program, pretended
 
 pytestmark = pytest.mark.lab_kernel
-TROUBLES = pytest.mark.parametrize("command", [("run", "beyond-window"), ("rules",)], ids=lambda one: one[0])
+TROUBLES = pytest.mark.parametrize(
+    "command", [("run", "beyond-window"), ("rules",), ("trace", "beyond-window")], ids=lambda one: one[0]
+)
 
 
 def refused(*arguments):
@@ -40,6 +42,7 @@ def test_what_is_no_kube_proxy(command, tmp_path):
         (("run", "--kube-proxy", "KP", "--upgrade"), "--upgrade wants two programs"),
         (("run", "--upgrade"), "--upgrade wants two programs"),
         (("run", "--kube-proxy", "KP", "--node", "node.txt"), "--node and --kube-proxy"),
+        (("trace", "beyond-window", "--kube-proxy", "KP", "--node", "node.txt"), "--node and --kube-proxy"),
         (("rules", "--kube-proxy", "KP", "--kube-proxy", "KP"), "several --kube-proxy"),
         (("rules", "--kube-proxy", "KP", "--diff", "node.txt"), "--kube-proxy and --diff FILE"),
         (("rules", "--kube-proxy", "KP", "--since", "v1.20"), "--kube-proxy and --since"),
@@ -67,6 +70,14 @@ def test_one_run(program, tmp_path):
     [tally] = json.loads((tmp_path / "found.json").read_text())["tallies"]
     assert tally["trial"]["program"] == program
     assert tally["outcomes"] == [["dropped", 1]]  # each from v1.15 on
+
+
+@each_program
+def test_the_walk_through_its_rules(program):
+    done = lab("trace", "beyond-window", "--kube-proxy", program)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "DROPPED by filter KUBE-FORWARD rule 1 (kube-proxy)" in done.stdout
+    assert "lab_api" not in done.stdout  # which is the lab's
 
 
 @each_program
