@@ -21,7 +21,7 @@ from lab.kubeapi.store import Store
 from lab.kubeproxy.command import FILE, configuration, configured, flags
 from lab.kubeproxy.program import ProxyProgram, version_said
 from lab.kubeproxy.releases import find_release
-from lab.netns import Namespace, Nft
+from lab.netns import Namespace, Nft, interrupt
 from lab.netns.confined import OWN, ConfinedProgram
 from lab.netns.program import find
 from lab.vocabulary import Backend, Family, ProxyMode
@@ -173,7 +173,9 @@ class RunningKubeProxy:
         end = time.monotonic() + _PATIENCE
         pause = _LOOK
         while time.monotonic() < end:
-            if running.ends_within(pause):
+            with interrupt.ends_waiting():
+                has_ended = running.ends_within(pause)
+            if has_ended:
                 raise self._failed("ended")
             if not running.is_idle or not self._store.is_delivered:
                 still, pause = None, _LOOK

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from tests.support.command import lab
+from tests.support.command import CHECKOUT, PATIENCE, lab
 from tests.support.programs import PROGRAMS, each_program, pretended
 
 pytestmark = pytest.mark.lab_kernel
@@ -100,3 +107,31 @@ def test_two_side_by_side_and_one_over_the_other(tmp_path):
     done = lab("run", "beyond-window", "--fix", "none", *both, "--upgrade")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"by {PROGRAMS[1]} over the rules of {PROGRAMS[0]} in iptables mode" in done.stdout
+
+
+def test_ctrl_c_ends_the_wait_for_a_program(tmp_path):
+    path = pretended(tmp_path, does="exec sleep 1000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lab", "run", "beyond-window", "--fix", "none", "--kube-proxy", path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=CHECKOUT,
+        start_new_session=True,
+    )
+    end = time.monotonic() + PATIENCE
+    while not _sleeps(process.pid) and time.monotonic() < end:
+        os.sched_yield()
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=20)  # it would wait for a minute
+    assert (process.returncode, output) == (130, "")
+
+
+def _sleeps(session):
+    """Return whether the program's sleep runs in a session."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            fields = (path / "stat").read_text()
+            if "(sleep)" in fields and int(fields.rpartition(")")[2].split()[3]) == session:
+                return True
+    return False
