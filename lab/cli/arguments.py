@@ -243,6 +243,10 @@ class Files:
         str | None, typer.Option(metavar="FILE", help="Write JUnit XML for a CI system: a suite a kernel.")
     ] = None
     md: Annotated[str | None, typer.Option(metavar="FILE", help="Write the table in Markdown.")] = None
+    pcapng: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write every packet at every interface, commented, for Wireshark."),
+    ] = None
 
 
 def read_topology(reference: str, proxy: Proxy, settings: Settings = NOTHING_SAID) -> Topology:

@@ -40,8 +40,7 @@ class _Output:
     place: str
     target: Path | BinaryIO
 
-    def write(self, text: str) -> None:
-        data = text.encode()  # every form is UTF-8, whatever a terminal's encoding is
+    def write(self, data: bytes) -> None:
         try:
             if not isinstance(self.target, Path):
                 self.target.write(data)
@@ -83,7 +82,7 @@ class Outputs:
         whole = True
         for output in self._outputs:
             try:
-                output.write(f"{forms.write(output.form, found)}\n")
+                output.write(forms.write(output.form, found))
             except OutputError as error:
                 print(f"lab: {error}", file=sys.stderr)
                 whole = False

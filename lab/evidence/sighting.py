@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from lab.evidence.packet import Packet
@@ -17,6 +17,8 @@ class Sighting:
     """One packet at one interface.
 
     ``time`` is the kernel's clock (CLOCK_REALTIME) in nanoseconds when the packet passed.
+
+    :param data: the packet's own bytes, from its IP header on, all of them; empty where they were not kept.
     """
 
     time: int
@@ -24,6 +26,7 @@ class Sighting:
     interface: str
     outgoing: bool
     packet: Packet
+    data: bytes = field(default=b"", repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.packet} {'from' if self.outgoing else 'at'} {self.host} {self.interface}"
