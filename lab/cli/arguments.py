@@ -233,8 +233,9 @@ class Files:
 
     json: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write the results as JSON, with every timeline; - for stdout."),
+        typer.Option(metavar="FILE", help="Write the results as JSON; - for stdout, *.gz and *.zst compressed."),
     ] = None
+    packets: Annotated[bool, typer.Option("--packets", help="With --json: all packets of every trial in it.")] = False
     html: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write the table as one HTML page; every cell opens to its timeline."),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from lab.cli.output import STDOUT
+from lab.cli.packed import Pack, packing
 from lab.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -34,13 +35,16 @@ class _Output:
 
     :param place: as the user named it.
     :param target: the file to be written, or what takes bytes as they come: a pipe, a device, standard output.
+    :param pack: compresses them as the file's name says.
     """
 
     form: str
     place: str
     target: Path | BinaryIO
+    pack: Pack
 
     def write(self, data: bytes) -> None:
+        data = self.pack(data)
         try:
             if not isinstance(self.target, Path):
                 self.target.write(data)
@@ -54,11 +58,16 @@ class _Output:
 class Outputs:
     """The files that somebody wants results in. They are looked at now, so that a mistyped path costs no trial.
 
+    :param packets: whether all packets are in the JSON.
     :param paths: by the form; - for standard output, None for what nobody wants.
     :raises InputError: nothing can be written there, or several results would go to one place.
+    :raises MissingError: what compresses a file of that name is not installed.
     """
 
-    def __init__(self, **paths: str | None) -> None:
+    def __init__(self, *, packets: bool = False, **paths: str | None) -> None:
+        if packets and paths.get("json") is None:
+            raise InputError("--packets, and no JSON that they would be in", cure="give --json FILE, or leave it away")
+        self._packets = packets
         self._outputs = [_open(form, path) for form, path in paths.items() if path is not None]
         forms_by_place: dict[object, str] = {}
         for output in self._outputs:
@@ -75,6 +84,11 @@ class Outputs:
         """Whether standard output is taken, so that nothing else may be printed there."""
         return any(output.place == STDOUT for output in self._outputs)
 
+    @property
+    def wanted(self) -> bool:
+        """Whether there is any."""
+        return bool(self._outputs)
+
     def write(self, found: Report | Matrix) -> bool:
         """Write what was found in every form that is wanted, and return whether all could be; else that is told."""
         from lab.report import forms
@@ -82,7 +96,7 @@ class Outputs:
         whole = True
         for output in self._outputs:
             try:
-                output.write(forms.write(output.form, found))
+                output.write(forms.write(output.form, found, packets=self._packets))
             except OutputError as error:
                 print(f"lab: {error}", file=sys.stderr)
                 whole = False
@@ -90,13 +104,14 @@ class Outputs:
 
 
 def _open(form: str, path: str) -> _Output:
+    pack = packing(path)
     try:
         if path == "-" or _is_stdout(path):
-            return _Output(form, STDOUT, sys.stdout.buffer)
+            return _Output(form, STDOUT, sys.stdout.buffer, pack)
         target = Path(os.path.realpath(path))
         is_device = any(target.is_relative_to(place) or Path(path).is_relative_to(place) for place in _DEVICES)
         if is_device or (target.exists() and not target.is_file()) or not target.name:
-            return _Output(form, path, open(path, "wb"))
+            return _Output(form, path, open(path, "wb"), pack)
         try:
             with _beside(target):
                 pass
@@ -108,7 +123,7 @@ def _open(form: str, path: str) -> _Output:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"cannot write {path}: {reason}") from None
-    return _Output(form, path, target)
+    return _Output(form, path, target, pack)
 
 
 def _is_stdout(path: str) -> bool:

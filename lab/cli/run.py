@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         "lab run --topology mine.yaml --service shop/web",
         "lab run --node iptables-save.txt",
         "ssh node sudo iptables-save | lab run --node -",
+        "lab run --html run.html --pcapng run.pcapng",
         "lab run --all --no-timeline",
         "lab run beyond-window --repeat 1000 --no-timeline",
     )
@@ -129,7 +130,7 @@ def run(
         print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
     written = outputs.write(report)
     if not outputs.on_stdout:
-        _print_report(report, timeline=timeline is not False)
+        print_report(report, timeline=timeline is not False)
         if selected.all_ and not selected.slow:
             print(_left_out(sum(case.slow for case in catalogue.CASES.values())))
     raise typer.Exit((0 if report.good else 1) if written else NO_ANSWER)
@@ -161,7 +162,11 @@ def _run(settings: Sequence[Setting], family: Family, repeat: int) -> Report:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _print_report(report: Report, *, timeline: bool) -> None:
+def print_report(report: Report, *, timeline: bool) -> None:
+    """Print a report.
+
+    :param timeline: with the packets of the first trial, and of those not as expected.
+    """
     from rich.text import Text
 
     from lab.report import table, terminal

@@ -202,6 +202,8 @@ class Timeline:
         more there is to tell; empty where it did.
     :param trace: where the segment was seen last for which there was no connection; empty where that is not known.
     :param held_up: for how long the trial was kept from running, in seconds, while all time-outs went on.
+    :param left_out: how many sightings there were, where they were not kept; what was judged, and the entries' events,
+        are left out with them.
     :param kind: of the trial: which of the classes below holds its evidence.
     """
 
@@ -226,6 +228,7 @@ class Timeline:
     standstill: tuple[str, ...] = ()
     trace: str = ""
     held_up: float = 0.0
+    left_out: int = 0
     kind: str = ""
 
     @property

@@ -10,27 +10,27 @@ from lab.report.html import html
 from lab.report.junit import junit
 from lab.report.markdown import markdown
 from lab.report.pcapng import pcapng
-from lab.results import matrix as matrices
-from lab.results import result
-from lab.results.matrix import Matrix
+from lab.results.matrix import Matrix, alone
 from lab.results.result import Report
+from lab.results.saved import to_json
 
 _FORMS: Final[dict[str, Callable[[Matrix], str]]] = {
-    "json": matrices.to_json,
     "html": html,
     "junit": junit,
     "md": markdown,
 }
 
 
-def write(form: str, found: Report | Matrix) -> bytes:
+def write(form: str, found: Report | Matrix, *, packets: bool = False) -> bytes:
     """Return results in one of the forms ``json``, ``html``, ``junit``, ``md`` and ``pcapng``: all but that are UTF-8.
 
     A report's JSON is its own; its other forms are those of a matrix with one kernel.
+
+    :param packets: whether all packets are in the JSON.
     """
-    if form == "json" and isinstance(found, Report):
-        return _text(result.to_json(found))
-    matrix = matrices.alone(found) if isinstance(found, Report) else found
+    if form == "json":
+        return _text(to_json(found, packets=packets))
+    matrix = alone(found) if isinstance(found, Report) else found
     return pcapng(matrix) if form == "pcapng" else _text(_FORMS[form](matrix))
 
 

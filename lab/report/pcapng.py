@@ -16,9 +16,9 @@ from lab.evidence.sighting import LOCAL, Sighting
 from lab.evidence.timeline import Timeline
 from lab.report.cells import rows
 from lab.report.hops import Hop, hops
-from lab.results.matrix import Column, Matrix
+from lab.results.matrix import Column, Matrix, alone
 from lab.results.places import place
-from lab.results.result import Result
+from lab.results.result import Report, Result
 
 _SECTION: Final = 0x0A0D0D0A
 _INTERFACE: Final = 1
@@ -42,13 +42,22 @@ _Option = tuple[int, str | bytes]
 
 
 def pcapng(matrix: Matrix) -> bytes:
-    """Return the capture: a section for each trial of which there are packets, in the order of the table."""
+    """Return the capture: a section for each trial, in the order of the table; empty where packets were not kept."""
     return b"".join(_blocks(matrix))
 
 
-def packets_kept(matrix: Matrix) -> bool:
-    """Report whether there is any packet whose bytes were kept."""
-    return any(_captured(result.timeline) for _column, _name, result in _results(matrix))
+def without_packets(found: Report | Matrix) -> Iterator[str]:
+    """Yield a sentence where trials have no packets that a capture could be made from."""
+    results = [result for _column, _name, result in _results(alone(found) if isinstance(found, Report) else found)]
+    empty = sum(not _captured(result.timeline) for result in results)
+    left_out = any(result.timeline.left_out for result in results)
+    if empty:
+        why = (
+            "they were left out of the file: `lab run --json FILE --packets` keeps them"
+            if left_out
+            else "none was kept"
+        )
+        yield f"{empty} of {len(results)} trials come without packets: {why}"
 
 
 def _results(matrix: Matrix) -> Iterator[tuple[Column, str, Result]]:
@@ -67,10 +76,10 @@ def _captured(timeline: Timeline) -> list[Sighting]:
 def _blocks(matrix: Matrix) -> Iterator[bytes]:
     for column, name, result in _results(matrix):
         seen = _captured(result.timeline)
-        if not seen:
-            continue
         verdict = result.verdict
         told = f"{name}: {verdict.outcome}: {'; '.join(verdict.because)}. {place(result.trial)}"
+        if not seen:
+            told += ". Its packets were not kept."
         yield _section(matrix.lab, column.release, told)
         ends = list(dict.fromkeys((sighting.host, sighting.interface) for sighting in seen))
         for host, interface in ends:

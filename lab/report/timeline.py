@@ -35,6 +35,9 @@ def timeline_lines(timeline: Timeline) -> list[Text]:
         lines = load_lines(timeline, timeline.load)
     else:
         lines = [*_packets(timeline), *ending(timeline)]
+    if timeline.left_out:
+        words = f"not kept: {timeline.left_out} sightings of packets; `lab run --json FILE --packets` keeps them"
+        lines.append(Text(words, "yellow"))
     disturbed = [Text(timeline.disturbed, _OOPS)] if timeline.disturbed else []
     return [*lines, *disturbed, *(Text(f"found: {finding}") for finding in timeline.findings)]
 

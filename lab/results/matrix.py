@@ -127,22 +127,5 @@ def version(release: str) -> str:
     return number[0] if number else release
 
 
-def to_json(matrix: Matrix) -> str:
-    """Return the matrix as JSON."""
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Matrix).dump_json(matrix).decode()
-
-
-def from_json(text: str) -> Matrix:
-    """Return the matrix that :func:`to_json` wrote.
-
-    :raises ValueError: the text is no such matrix.
-    """
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Matrix).validate_json(text)
-
-
 def _age(column: Column) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", column.version or column.kernel)]

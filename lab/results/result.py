@@ -174,20 +174,3 @@ def joined(*reports: Report) -> Report:
     tallies = {tally.trial: tally for one in reports for tally in one.tallies}
     notes = dict.fromkeys(note for one in reports for note in one.notes)
     return replace(first, behaviours=behaviours, tallies=tuple(tallies.values()), notes=tuple(notes))
-
-
-def to_json(report: Report) -> str:
-    """Return the report as JSON."""
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Report).dump_json(report).decode()
-
-
-def from_json(text: str) -> Report:
-    """Return the report that :func:`to_json` wrote.
-
-    :raises ValueError: the text is no such report.
-    """
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Report).validate_json(text)
