@@ -6,13 +6,15 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shlex
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
 from lab.cli.output import STDOUT
 from lab.cli.packed import Pack, packing
@@ -21,6 +23,8 @@ from lab.errors import InputError, OutputError
 if TYPE_CHECKING:
     from lab.results.matrix import Matrix
     from lab.results.result import Report
+
+Result = TypeVar("Result", "Report", "Matrix")
 
 # What is below these is the kernel's: nothing is put in its place.
 _DEVICES: Final = (Path("/dev"), Path("/proc"))
@@ -91,16 +95,23 @@ class Outputs:
 
     def write(self, found: Report | Matrix) -> bool:
         """Write what was found in every form that is wanted, and return whether all could be; else that is told."""
+        from lab.cases import GROUPS
         from lab.report import forms
 
+        catalogue = {case.name: (group, case.title) for group, cases in GROUPS.items() for case in cases}
         whole = True
         for output in self._outputs:
             try:
-                output.write(forms.write(output.form, found, packets=self._packets))
+                output.write(forms.write(output.form, found, packets=self._packets, catalogue=catalogue))
             except OutputError as error:
                 print(f"lab: {error}", file=sys.stderr)
                 whole = False
         return whole
+
+
+def stamped(found: Result) -> Result:
+    """Return what was found with when that was, and the command that repeats it."""
+    return replace(found, when=int(time.time()), command=shlex.join(("lab", *sys.argv[1:])))
 
 
 def _open(form: str, path: str) -> _Output:

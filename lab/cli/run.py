@@ -90,7 +90,7 @@ def run(
     """Break real connections on purpose, each in a lab of its own, and judge what this kernel makes of it."""
     from lab import cases as catalogue
     from lab.cli.node import own_node, trials
-    from lab.cli.report_files import Outputs
+    from lab.cli.report_files import Outputs, stamped
     from lab.results.history import remember
     from lab.topology.reader import load
     from lab.trial import batch
@@ -126,6 +126,7 @@ def run(
         for remark in selection.remarks:
             print(f"lab: {remark}", file=sys.stderr)
         report = _run(selection.settings, family, selected.repeat)
+    report = stamped(report)
     if trouble := remember(report):
         print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
     written = outputs.write(report)

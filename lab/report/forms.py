@@ -9,29 +9,32 @@ from typing import Final
 from lab.report.html import html
 from lab.report.junit import junit
 from lab.report.markdown import markdown
+from lab.report.page import Catalogue
 from lab.report.pcapng import pcapng
 from lab.results.matrix import Matrix, alone
 from lab.results.result import Report
 from lab.results.saved import to_json
 
 _FORMS: Final[dict[str, Callable[[Matrix], str]]] = {
-    "html": html,
     "junit": junit,
     "md": markdown,
 }
 
 
-def write(form: str, found: Report | Matrix, *, packets: bool = False) -> bytes:
+def write(form: str, found: Report | Matrix, *, packets: bool = False, catalogue: Catalogue | None = None) -> bytes:
     """Return results in one of the forms ``json``, ``html``, ``junit``, ``md`` and ``pcapng``: all but that are UTF-8.
 
     A report's JSON is its own; its other forms are those of a matrix with one kernel.
 
     :param packets: whether all packets are in the JSON.
+    :param catalogue: what is known of the cases, for the page.
     """
     if form == "json":
         return _text(to_json(found, packets=packets))
     matrix = alone(found) if isinstance(found, Report) else found
-    return pcapng(matrix) if form == "pcapng" else _text(_FORMS[form](matrix))
+    if form == "pcapng":
+        return pcapng(matrix)
+    return _text(html(matrix, catalogue) if form == "html" else _FORMS[form](matrix))
 
 
 def _text(text: str) -> bytes:

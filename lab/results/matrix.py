@@ -69,10 +69,14 @@ class Matrix:
 
     :param lab: the version of the lab that was run.
     :param columns: the kernels, the oldest first.
+    :param when: it was found out, in seconds since the epoch; 0 where nobody knows.
+    :param command: what repeats it; empty likewise.
     """
 
     lab: str
     columns: tuple[Column, ...]
+    when: int = 0
+    command: str = ""
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -118,7 +122,8 @@ def joined(shares: Sequence[Column], cases: Sequence[str]) -> Column:
 def alone(report: Report) -> Matrix:
     """Return the table of one report: a matrix with one kernel. It took what its trials took, one after the other."""
     seconds = sum(tally.seconds for tally in report.tallies)
-    return Matrix(report.lab, (Column("", report.kernel, version(report.kernel), report, seconds=seconds),))
+    column = Column("", report.kernel, version(report.kernel), report, seconds=seconds)
+    return Matrix(report.lab, (column,), report.when, report.command)
 
 
 def version(release: str) -> str:

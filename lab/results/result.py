@@ -152,6 +152,8 @@ class Report:
     :param notes: in sentences, what has to be known of what was tried: of a real node what was left out or stands for
         something.
     :param remedies: of a real node, how each fix that was tried is made there.
+    :param when: it was found out, in seconds since the epoch; 0 where nobody knows.
+    :param command: what repeats it; empty likewise.
     """
 
     lab: str
@@ -160,6 +162,8 @@ class Report:
     tallies: tuple[Tally, ...]
     notes: tuple[str, ...] = ()
     remedies: tuple[Remedy, ...] = ()
+    when: int = 0
+    command: str = ""
 
     @property
     def good(self) -> bool:
