@@ -167,7 +167,7 @@ def _say(kernel: str, what: str) -> None:
 
 
 def print_matrix(found: Matrix) -> None:
-    """Print a matrix."""
+    """Print a table with a column a kernel or a program, and what it means."""
     from lab.report import table
     from lab.report.closing import preface
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from lab.conntrack.witness import load_conntrack
 from lab.errors import InputError, LabError, MissingError
 from lab.netns import Namespace, Nft, NftError, ProgramError, Xtables, nfacct
-from lab.topology.given import GivenRules, GivenText
+from lab.topology.given import OF_INTERFACE, GivenRules, GivenText
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ class GivenNode:
         self.node, self._given = node, given
         self._families, self._additions, self._change = families, additions, change
         load_conntrack(node.nft)
-        node.namespace.set_sysctls({**given.sysctls, **change.sysctls})
+        others = {key: value for key, value in given.sysctls.items() if not OF_INTERFACE.fullmatch(key)}
+        node.namespace.set_sysctls({**others, **change.sysctls})
         make_accounts(node.namespace, (one.text for one in given.texts if one.mode is ProxyMode.IPTABLES))
         self._under_way = [
             (text, node.xtables.start_restore(_version(text), without_counters(text.text), unused=True))
@@ -86,6 +87,8 @@ class GivenNode:
 
         :raises InputError: some were refused.
         """
+        of_interfaces = {key: value for key, value in self._given.sysctls.items() if OF_INTERFACE.fullmatch(key)}
+        self.node.namespace.set_sysctls(dict(of_interfaces))
         for text, restore in self._under_way:
             try:
                 restore.finish()
@@ -232,6 +235,8 @@ def _settable(sysctls: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     with closing(Namespace.create()) as namespace, closing(Nft(namespace)) as nft:
         load_conntrack(nft)
         for key, value in sysctls.items():
+            if OF_INTERFACE.fullmatch(key):
+                continue  # its interface is not there yet
             try:
                 namespace.set_sysctls({key: value})
             except OSError as error:

@@ -15,10 +15,11 @@ from lab.report.affected import HEADLINE, NO_FIX, Remark
 from lab.report.cells import Cell
 from lab.report.closing import preface, remarks
 from lab.report.sequence import sequence
+from lab.report.sources import sources
 from lab.report.timeline import timeline_text
 from lab.report.tone import Tone
+from lab.report.walks import drawn
 from lab.report.window_diagram import window_diagram
-from lab.report.witnesses import witnesses
 from lab.results.matrix import Matrix
 from lab.results.places import place
 from lab.results.result import Result, Trial
@@ -90,6 +91,8 @@ class Told:
 
     :param told: the verdict in sentences.
     :param sequence: its diagram as SVG, and ``window`` likewise; empty where there is none.
+    :param sources: what the others said besides the packets.
+    :param walks: the rules that its packets met, where they were traced; else empty.
     :param text: its timeline.
     """
 
@@ -100,7 +103,8 @@ class Told:
     told: str
     sequence: str
     window: str
-    witnesses: tuple[tuple[str, str], ...]
+    sources: tuple[tuple[str, str], ...]
+    walks: str
     text: str
 
 
@@ -146,20 +150,21 @@ class Page:
     @property
     def table_title(self) -> str:
         """What the table is of."""
-        return "Cases by kernels" if self._by_kernel else "Cases by fixes"
+        return f"Cases by {self._matrix.kinds}" if self._by_kernel else "Cases by fixes"
 
     @property
     def facts(self) -> Iterator[tuple[str, str]]:
         """What was tried where, and when, and by which command."""
         matrix, trials = self._matrix, [one.trial for one in self._ones]
-        versions = (trial.given or find_release(trial.proxy_version).label for trial in trials)
+        programs = [column.program for column in matrix.columns]
+        versions = (trial.given or trial.program or find_release(trial.proxy_version).label for trial in trials)
         backends = (f"iptables-{trial.backend}" for trial in trials if trial.backend)
         topologies = (f"Service {trial.service}" if trial.given else trial.topology for trial in trials)
         times = [when for when in (matrix.when, *(one.report.when for one in matrix.columns if one.report)) if when]
         day = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(max(times))) if times else ""
         values = {
             "kernel": (f"Linux {column.release or column.label}" for column in matrix.columns),
-            "kube-proxy": versions,
+            "kube-proxy": programs if matrix.by_program else versions,
             "mode": (trial.proxy_mode for trial in trials),
             "backend": backends,
             "family": (trial.family for trial in trials),
@@ -225,9 +230,10 @@ class Page:
             told = f"{one.cell.judgement}; {'; '.join(verdict.because)}."
             told += f" The kernel's words: {verdict.reason}" if verdict.reason else ""
             diagrams = self._drawn.get(one.id, ("", ""))
-            said = tuple(witnesses(result)) if any(diagrams) else ()
+            said = tuple(sources(result)) if any(diagrams) else ()
+            rules = "\n".join(line.plain.rstrip() for line in drawn(result.timeline.walks, full=True))
             text = timeline_text(result.timeline)
-            yield Told(one.id, one.name, place(one.trial), one.cell, told, *diagrams, said, text)
+            yield Told(one.id, one.name, place(one.trial), one.cell, told, *diagrams, said, rules, text)
 
     @property
     def undrawn(self) -> str:
@@ -250,11 +256,11 @@ class Page:
             result = one.cell.result
             if result is None or not result.timeline.sightings:
                 continue
-            drawn = _diagrams(one, result)
-            room -= sum(map(len, drawn))
+            pictures = _diagrams(one, result)
+            room -= sum(map(len, pictures))
             if room < 0:
                 break
-            found[one.id] = drawn
+            found[one.id] = pictures
         return found
 
 

@@ -12,6 +12,7 @@ from lab.evidence.timeline import DownloadsTimeline, Timeline
 from lab.report.downloads import load_lines
 from lab.report.ending import ending
 from lab.report.hops import Finding, Hop, hops
+from lab.report.walks import walks
 
 _OOPS: Final = "bold red"
 _QUIET: Final = "dim"
@@ -39,7 +40,7 @@ def timeline_lines(timeline: Timeline) -> list[Text]:
         words = f"not kept: {timeline.left_out} sightings of packets; `lab run --json FILE --packets` keeps them"
         lines.append(Text(words, "yellow"))
     disturbed = [Text(timeline.disturbed, _OOPS)] if timeline.disturbed else []
-    return [*lines, *disturbed, *(Text(f"found: {finding}") for finding in timeline.findings)]
+    return [*lines, *disturbed, *(Text(f"found: {finding}") for finding in timeline.findings), *walks(timeline)]
 
 
 def timeline_text(timeline: Timeline) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -16,7 +17,7 @@ from lab.rules.scratch import read_json
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lab.node.bundle import Bundle, Saved
     from lab.rules.dump import Dump
@@ -56,8 +57,19 @@ def own_node(
     dumps = _of_kube_proxy(bundle)
     derived = derive(bundle, dumps, service=service, family=family, backend=backend)
     missing = (f"{one.source}: {one.partial}" for one in bundle.rules if one.partial)
-    notes = (*bundle.notes, *missing, *derived.notes)
+    notes = (*_kernel(bundle.kernel), *bundle.notes, *missing, *derived.notes)
     return _loadable(OwnNode(derived.topology, derived.service, derived.families, notes), most=_BIG)
+
+
+def _kernel(release: str) -> Iterator[str]:
+    """Report that a node's kernel is another one than this machine's, which judges."""
+    here = os.uname().release
+    if release and release != here:
+        series = ".".join(release.split(".")[:2])
+        yield (
+            f"the node runs Linux {release}, and judged is Linux {here}: kernels differ in what is INVALID, which"
+            f" `lab matrix --kernels {series},running` shows"
+        )
 
 
 def tried(own: OwnNode) -> OwnNode:

@@ -218,7 +218,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         self.seen.append(tag)
         self.asks += [value for name, value in attributes if name in ("src", "href", "onclick", "srcset")]
-        if tag != "meta":
+        if tag not in ("meta", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):

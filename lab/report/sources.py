@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What each witness of a trial said, apart from the packets themselves."""
+"""What each source of a trial's evidence said, apart from the packets themselves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lab.report.ending import about, ending
 from lab.results.result import Result
 
 
-def witnesses(result: Result) -> Iterator[tuple[str, str]]:
+def sources(result: Result) -> Iterator[tuple[str, str]]:
     """Yield who speaks, and what it says."""
     timeline, verdict = result.timeline, result.verdict
     for line in ending(timeline):
