@@ -59,7 +59,7 @@ def report(
     if files.pcapng is not None or files.packets:
         _check_packets(found)
     written = outputs.write(found)
-    if outputs.wanted:
+    if outputs.on_stdout:
         pass
     elif isinstance(found, Report):
         print_report(found, timeline=True)

@@ -88,11 +88,6 @@ class Outputs:
         """Whether standard output is taken, so that nothing else may be printed there."""
         return any(output.place == STDOUT for output in self._outputs)
 
-    @property
-    def wanted(self) -> bool:
-        """Whether there is any."""
-        return bool(self._outputs)
-
     def write(self, found: Report | Matrix) -> bool:
         """Write what was found in every form that is wanted, and return whether all could be; else that is told."""
         from lab.cases import GROUPS

@@ -35,7 +35,7 @@ VERSION: Final = 2
 KINDS: Final[dict[str, type[Report] | type[Matrix]]] = {"result": Report, "matrix": Matrix}
 
 # A file may be anybody's: what no lab writes, and what would do something to a terminal or be too large to reckon with.
-_SUSPECT: Final = re.compile(r"\\u00[0189][0-9a-fA-F]|\\u007[fF]|\\[bf]|[\x7f-\x9f]|\d{19}")
+_SUSPECT: Final = re.compile(r"\\u00[0189][0-9a-fA-F]|\\u007[fF]|\\[bf]|[\x7f-\x9f]|(?<![.\d])\d{20}")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _MOST: Final = 1 << 64
 
