@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from lab.kubeproxy.said import Settings
     from lab.results.matrix import Matrix
     from lab.results.result import Report
+    from lab.topology.model import Topology
+    from lab.trial.batch import Selection
     from lab.trial.setting import Setting
 
 
@@ -104,8 +106,6 @@ def run(
     from lab.cli.node import own_node, trials
     from lab.cli.report_files import Outputs
     from lab.topology.reader import load
-    from lab.trial import batch
-    from lab.trial.fix_file import find_fix
 
     paths = vars(files)
     if timeline and "-" in paths.values():
@@ -125,20 +125,7 @@ def run(
     else:
         family = family or Family.IPV4
         place = None if topology is None else load(topology)
-        with service_option():
-            selections = [
-                batch.select(
-                    selected.chosen_cases(),
-                    selected.chosen_fixes(find_fix),
-                    place,
-                    family,
-                    (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
-                    service,
-                    settings=one,
-                    named=bool(selected.cases),
-                )
-                for one in chosen_programs
-            ]
+        selections = [_select(selected, place, family, proxy, service, one) for one in chosen_programs]
         outputs = Outputs(**paths)
         for remark in dict.fromkeys(remark for selection in selections for remark in selection.remarks):
             print(f"lab: {remark}", file=sys.stderr)
@@ -163,6 +150,25 @@ def _kept(programs: Sequence[Settings], reports: Sequence[Report]) -> Report | M
         if trouble := remember(report):
             print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
     return made[0] if len(made) == 1 else stamped(_side_by_side(programs, made))
+
+
+def _select(
+    selected: Selected, place: Topology | None, family: Family, proxy: Proxy, service: str | None, settings: Settings
+) -> Selection:
+    from lab.trial import batch
+    from lab.trial.fix_file import find_fix
+
+    with service_option():
+        return batch.select(
+            selected.chosen_cases(),
+            selected.chosen_fixes(find_fix),
+            place,
+            family,
+            (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
+            service,
+            settings=settings,
+            named=bool(selected.cases),
+        )
 
 
 def _side_by_side(programs: Sequence[Settings], reports: Sequence[Report]) -> Matrix:

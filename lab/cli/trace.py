@@ -72,11 +72,15 @@ class Own:
 
     from_: Annotated[
         str | None,
-        typer.Option("--from", metavar="HOST[:PORT]", help="Who sends a packet of your own; else the first client."),
+        typer.Option(
+            "--from", metavar="HOST", help="Who sends a packet of your own, HOST[:PORT]; else the first client."
+        ),
     ] = None
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="ADDRESS[:PORT]", help="Send one packet of your own there, instead of a CASE."),
+        typer.Option(
+            "--to", metavar="ADDRESS", help="Send one packet of your own there, ADDRESS[:PORT], instead of a CASE."
+        ),
     ] = None
     protocol: Annotated[
         str | None,
