@@ -15,7 +15,8 @@ from lab.report.terminal import heading, tables
 from lab.report.timeline import timeline_text
 from lab.report.tone import style_of
 from lab.results.matrix import alone
-from lab.results.result import Tally, from_json, to_json
+from lab.results.result import Tally
+from lab.results.saved import from_json, to_json
 from lab.verdict import Outcome
 
 from .conftest import RESULTS, tally
