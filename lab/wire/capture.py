@@ -21,15 +21,16 @@ _LONGEST: Final = 65536 + 40
 
 
 class Capture:
-    """An AF_PACKET socket that sees all interfaces of one host but the loopback.
+    """An AF_PACKET socket that sees all interfaces of one host, the loopback only where that is asked for.
 
     :raises OSError: EPERM without CAP_NET_RAW in the namespace.
     """
 
     slow_to_close = True
 
-    def __init__(self, host: str, namespace: Namespace) -> None:
+    def __init__(self, host: str, namespace: Namespace, *, loopback: bool = False) -> None:
         self.host = host
+        self._left_out = None if loopback else "lo"
         self._socket = namespace.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
@@ -53,7 +54,7 @@ class Capture:
                 return seen
             interface, _protocol, direction = origin[:3]
             packet = decode(view[:length])
-            if packet is None or interface == "lo" or not extra:  # it came before timestamps were asked for
+            if packet is None or interface == self._left_out or not extra:  # it came before timestamps were asked for
                 continue
             seconds, nanoseconds = struct.unpack("=qq", extra[0][2])
             time = seconds * 1_000_000_000 + nanoseconds
