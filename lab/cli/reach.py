@@ -188,19 +188,16 @@ def _topologies(
     from lab.kubeproxy.releases import find_release
 
     wanted: list[ProxyMode | None] = list(ProxyMode) if modes is _Modes.BOTH else [ProxyMode(modes) if modes else None]
-    left_out: InputError | None = None
-    made = False
-    for mode in wanted:
-        for version in versions:
-            if mode is not None and version is not None and not find_release(version).has_mode(mode):
-                left_out = InputError(f"kube-proxy {version} has no {mode} mode", cure="take v1.29 or later")
-                print(f"lab: kube-proxy {version} has no {mode} mode: left out", file=sys.stderr)
-                continue
+    pairs = [(mode, version) for mode in wanted for version in versions]
+    lacking = [(mode, one) for mode, one in pairs if mode and one and not find_release(one).has_mode(mode)]
+    if lacking == pairs:
+        raise InputError(f"kube-proxy {lacking[0][1]} has no {lacking[0][0]} mode", cure="take v1.29 or later")
+    for without, one in lacking:
+        print(f"lab: kube-proxy {one} has no {without} mode: left out", file=sys.stderr)
+    for mode, version in pairs:
+        if (mode, version) not in lacking:
             chosen = None if mode is ProxyMode.NFTABLES and modes is _Modes.BOTH else backend
-            made = True
             yield read_topology(reference, Proxy(mode, version, chosen), settings)
-    if not made and left_out:
-        raise left_out
 
 
 def _found(

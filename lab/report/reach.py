@@ -57,7 +57,7 @@ def _summary(cells: Sequence[Cell], labs: int) -> Text:
     if missing:
         parts.append(f"{missing:,} not here")
     if open_:
-        parts.append(f"{open_:,} that nothing is documented of")
+        parts.append(f"{open_:,} of which nobody says what is to become")
     where = f" with {labs} kube-proxies" if labs > 1 else ""
     count = "1 cell" if len(cells) == 1 else f"{len(cells):,} cells"
     return Text(f"{count}{where}: {', '.join(parts)}", STYLES[Tone.HARMFUL if bad else Tone.FINE])

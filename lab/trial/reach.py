@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from lab.errors import InputError, nearest
 from lab.evidence.packet import SocketAddress
-from lab.evidence.reach import PROTOCOLS, Fate, Question, Target
+from lab.evidence.reach import PROTOCOLS, Fate, Question, Reached, Target
 from lab.fabric.lab import Lab
 from lab.kubernetes.objects import ServicePort
 from lab.results.reach import Asked, Cell, Client, Reaches
@@ -73,9 +73,11 @@ def reach(topology: Topology, family: Family, chosen: Chosen, change: NodeChange
             for service, port, asked in columns:
                 if asked.target is not Target.LOCALHOST or topology.host(client.host).proxy_mode is not None:
                     cells.append(_ask(reaching, topology, service, port, client, asked, chosen.repeat))
-        lacking = sorted(reaching.lacking)
-    remarks = tuple(f"This kernel has no {one.upper()} sockets: not held against it." for one in lacking)
-    return Reaches(topology.name, _proxies(topology), family, tuple(cells), remarks, chosen.repeat)
+        lacking = sorted({cell.asked.protocol for cell in cells if cell.is_missing})
+    remarks = [f"This kernel has no {one.upper()} sockets: not held against it." for one in lacking]
+    if any(node.given for node in topology.nodes):
+        remarks.append("A real node's rules do not say what they were made of, so nothing is held against them.")
+    return Reaches(topology.name, _proxies(topology), family, tuple(cells), tuple(remarks), chosen.repeat)
 
 
 def with_affinity(topology: Topology) -> Topology:
@@ -101,15 +103,24 @@ def _ask(
     family = reaching.family
     question = Question(client.host, asked.target, asked.address, asked.protocol)
     question = replace(question, source=source_of(topology, question, family))
-    hosts = {endpoint.addresses[0] for endpoint in _endpoints(topology, family, service, port)}
-    enough = 1 if asked.target is Target.ENDPOINT else _enough(len(hosts))
-    reached = [reaching.ask(question)]
+    endpoints = {endpoint.addresses[0] for endpoint in _endpoints(topology, family, service, port)}
+    enough = 1 if asked.target is Target.ENDPOINT else _enough(len(endpoints))
+    reached: list[Reached] = []
     while len(reached) < (repeat or enough):
-        answered = {one.server_address.address for one in reached if one.server_address}
-        if not repeat and (reached[-1].fate is not Fate.CONNECTED or answered == hosts):  # nothing else can come
-            break
         reached.append(reaching.ask(question, with_entry=len(reached) < _MANY))
+        if not repeat and (_is_before_any(topology, reached[-1]) or _answered(reached) == endpoints):
+            break  # nothing else can come
     return Cell(client, asked, tuple(reached), expected(topology, family, service, port, question), enough)
+
+
+def _is_before_any(topology: Topology, reached: Reached) -> bool:
+    """Check whether a question stopped before an endpoint was chosen, so that others would stop there as well."""
+    stops = reached.fate in (Fate.REFUSED, Fate.NO_WAY, Fate.NOT_HERE, Fate.TIMES_OUT)
+    return stops and all(reached.at != host.name for host in topology.servers)
+
+
+def _answered(reached: Sequence[Reached]) -> set[str]:
+    return {one.server_address.address for one in reached if one.server_address}
 
 
 def _enough(endpoints: int) -> int:

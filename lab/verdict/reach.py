@@ -42,9 +42,9 @@ class Expected:
     sticks: bool = False
 
     def __str__(self) -> str:
-        if self.answers:
-            return " or ".join(dict.fromkeys(map(str, self.answers)))
-        return f"{' or '.join(self.fates)}{f' at {self.at}' if self.at else ''}"
+        failing = (fate for fate in self.fates if fate is not Fate.CONNECTED)
+        words = " or ".join(dict.fromkeys((*map(str, self.answers), *failing)))
+        return f"{words}{f' at {self.at}' if self.at else ''}"
 
 
 def surprises(expected: Expected, seen: Sequence[Reached], enough: int) -> Iterator[str]:

@@ -8,7 +8,7 @@ lab's own renderer makes; where releases of kube-proxy differ, that was measured
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +34,7 @@ _LOCALHOST: Final = "--iptables-localhost-nodeports: iptables mode and IPv4 alon
 _NODE_ADDRESSES: Final = "--nodeport-addresses (KEP-3866: in nftables mode the primary address)"
 _PROXY: Final = "ipMode Proxy leaves the address to the load balancer (KEP-1860)"
 _MASQUERADED: Final = f"{_DOCS}/tutorials/services/source-ip"
+_HAIRPIN: Final = "nftables mode from v1.36 on masquerades a hairpin where the EndpointSlice has its nodeName alone"
 _LIMIT: Final = "ip_error, net/ipv4/route.c"
 _INPUT_FORWARD: Final = "iptables mode refuses it in INPUT and FORWARD alone, and not what the node itself sends"
 _NOT_SERVED: Final = "this release does not serve it"
@@ -69,11 +70,11 @@ class _Case(Standpoint):
         asked = self.asked
         if asked.target is Target.ENDPOINT:
             return self._without_way() or self._direct()
-        if asked.target is Target.LOCALHOST:
-            return self._by_node()
         if self.node is None:
             return self._without_way()
-        is_own = self.topology.host_of(self.address) == self.client
+        if self.node.given is not None:
+            return None  # its Services are read off its rules, which say nothing of what they were made of
+        is_own = asked.target is Target.LOCALHOST or self.topology.host_of(self.address) == self.client
         if self.node == self.client and not is_own and way_out(self.topology, asked.client, self.address) is None:
             return self._without_way()
         return self._by_node()
@@ -228,7 +229,8 @@ class _Case(Standpoint):
     def _answered(self, pool: tuple[Endpoint, ...], *, masqueraded: bool, why: str) -> Expected | None:
         """Return who may answer; None where the routes alone decide what becomes of a packet or of its answer."""
         assert self.node is not None
-        node, answers = self.node.name, []
+        node, answers = self.node.name, list[Allowed]()
+        others: tuple[Fate, ...] = ()
         sticks = self.service.spec.affinity_seconds > 0
         for endpoint in pool:
             address = endpoint.addresses[0]
@@ -236,14 +238,10 @@ class _Case(Standpoint):
             if owner is None or way(self.topology, node, address)[-1] != owner.name:
                 return None
             hairpin = owner.name == self.asked.client
-            if (
-                hairpin
-                and not masqueraded
-                and self.has(changes.ENDPOINT_MAPS)
-                and self.is_nftables
-                and endpoint.node_name != node
-            ):
-                return replace(self._stopped(Fate.TIMES_OUT, why), fates=(Fate.TIMES_OUT, Fate.STRANGER), at="")
+            by_name = self.is_nftables and self.has(changes.ENDPOINT_MAPS)
+            if hairpin and not masqueraded and by_name and endpoint.node_name != node:
+                others = (Fate.TIMES_OUT, Fate.STRANGER)  # it comes from its own address
+                continue
             hop = next_hop(self.topology, node, address)
             if (masqueraded or hairpin) and hop is not None and owner.name != node:
                 answers.append(Allowed(owner.name, str(hop.source)))
@@ -252,4 +250,5 @@ class _Case(Standpoint):
             if source is not None and node not in way(self.topology, owner.name, source):
                 return None
             answers.append(Allowed(owner.name))
-        return Expected((Fate.CONNECTED,), tuple(answers), why=why, sticks=sticks)
+        fates = (*((Fate.CONNECTED,) if answers else ()), *others)
+        return Expected(fates, tuple(answers), why=_HAIRPIN if others else why, sticks=sticks)
