@@ -7,7 +7,7 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import ACCEPTED_ALWAYS, Case, on_every_kernel
-from lab.netns.tcp_counters import tcp_counters
+from lab.netns.mib import tcp_counters
 from lab.scenario import ConnectionScenario
 from lab.wire.craft import Segment
 

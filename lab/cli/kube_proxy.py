@@ -6,18 +6,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
-from lab.cli.arguments import complete
+from lab.cli.arguments import PROGRAM_FLAG, complete
 from lab.cli.command import Command
 from lab.errors import InputError
 from lab.kubeproxy.said import Settings, from_words
 from lab.kubeproxy.settings import SETTINGS, ProxySetting
 
 _FILE: Final = "kube_proxy_config"
+_PROGRAM: Final = "--kube-proxy"
 _READ: Final = ("source", "topology", "diff")  # what else a command may read from standard input
 
 
@@ -32,6 +34,10 @@ class CommandWithSettings(Command):
         alone = {f"--{row.option}" for row in SETTINGS.values() if not row.metavar}
         end = args.index("--") if "--" in args else len(args)
         given = [f"{word}=true" if word in alone else word for word in args[:end]]
+        if any(word == _PROGRAM or word.startswith(f"{_PROGRAM}=") for word in given):
+            given = [_alone(word, after) for word, after in itertools.zip_longest(given, given[1:], fillvalue="--")]
+            given += [f"{PROGRAM_FLAG}={word}" for word in args[end + 1 :]]
+            return super().parse_args(ctx, given)
         return super().parse_args(ctx, given + args[end:])
 
     def sections(self, ctx: Any) -> Iterator[tuple[str, list[Any]]]:  # noqa: ANN401 - likewise
@@ -41,6 +47,11 @@ class CommandWithSettings(Command):
             yield title, [one for one in parameters if one.name not in settings]
         its = [one for one in self.get_params(ctx) if one.name in settings]
         yield "Settings of kube-proxy, by its own flags (a flag, then the file, then the topology)", its
+
+
+def _alone(word: str, after: str) -> str:
+    """Return a word; ``--diff`` without a file has an empty one, and means a program's own rules."""
+    return f"{word}=" if word == "--diff" and after.startswith("--") else word
 
 
 def with_settings(fields: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:

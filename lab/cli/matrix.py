@@ -135,7 +135,7 @@ def matrix(
     found = _run(names, trials, guests.jobs or os.cpu_count() or 1, guests.scheduler)
     written = outputs.write(found)
     if not outputs.on_stdout:
-        _print(found)
+        print_matrix(found)
     raise typer.Exit((0 if found.good else 1) if written else NO_ANSWER)
 
 
@@ -166,7 +166,8 @@ def _say(kernel: str, what: str) -> None:
     print(f"lab: {kernel}: {what}", file=sys.stderr, flush=True)
 
 
-def _print(found: Matrix) -> None:
+def print_matrix(found: Matrix) -> None:
+    """Print a table with a column a kernel or a program, and what it means."""
     from lab.report import table
     from lab.report.closing import preface
 

@@ -15,6 +15,7 @@ from lab.cli.arguments import (
     JsonFlag,
     NodeOption,
     ObjectsOption,
+    Programs,
     Proxy,
     app,
     complete,
@@ -153,7 +154,7 @@ def reach(
     versions: list[str | None] = [one.strip() for one in (proxy_version or "").split(",") if one.strip()]
     if node or objects:
         given = Proxy(None if proxy_mode is None else ProxyMode.IPTABLES, proxy_version, backend)
-        own = own_node(node, objects, topology, given, settings, service=service, family=family)
+        own = own_node(node, objects, topology, given, Programs(), settings, service=service, family=family)
         for note in own.notes:
             print(f"lab: {note}", file=sys.stderr)
         topologies, service = [own.topology], service or own.service

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +13,11 @@ import typer
 from lab.cli.arguments import (
     AnyFamilyOption,
     Files,
+    JobsOption,
     JsonFlag,
     NodeOption,
     ObjectsOption,
+    Programs,
     Proxy,
     Selected,
     ServiceOption,
@@ -23,9 +26,11 @@ from lab.cli.arguments import (
     chosen,
     complete,
     examples,
+    service_option,
     topology_names,
 )
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
+from lab.cli.programs import with_programs
 from lab.cli.screen import console, draw
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lab.kubeproxy.said import Settings
+    from lab.results.matrix import Matrix
     from lab.results.result import Report
     from lab.trial.setting import Setting
 
@@ -49,6 +55,8 @@ if TYPE_CHECKING:
         "lab run --topology mine.yaml --service shop/web",
         "lab run --node iptables-save.txt",
         "ssh node sudo iptables-save | lab run --node -",
+        "lab run beyond-window --trace",
+        "lab run --kube-proxy ./kube-proxy --proxy-mode nftables",
         "lab run --all --no-timeline",
         "lab run beyond-window --repeat 1000 --no-timeline",
     )
@@ -75,7 +83,12 @@ def run(
     service: ServiceOption = None,
     family: AnyFamilyOption = None,
     proxy: Proxy,
+    programs: Programs,
+    jobs: JobsOption = None,
     files: Files,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Have the kernel tell which rules decided. With --node it always does.")
+    ] = False,
     timeline: Annotated[
         bool | None,
         typer.Option(
@@ -98,41 +111,68 @@ def run(
     paths = vars(files)
     if timeline and "-" in paths.values():
         raise InputError("--timeline, and results on stdout", cure="leave it away: nothing else is printed")
+    chosen_programs = with_programs(programs, settings)
     if node or objects:
-        own = own_node(node, objects, topology, proxy, settings, service=service, family=family)
+        own = own_node(node, objects, topology, proxy, programs, settings, service=service, family=family)
         outputs = Outputs(**paths)
         report = trials(
             own,
             selected,
             (family,) if family else own.families,
-            partial(_run, repeat=selected.repeat),
+            partial(_run, repeat=selected.repeat, jobs=jobs),
             partial(_print_answer, quiet=outputs.on_stdout),
         )
-        timeline = bool(timeline)
+        reports, timeline = [report], bool(timeline)
     else:
         family = family or Family.IPV4
-        selection = batch.select(
-            selected.chosen_cases(),
-            selected.chosen_fixes(find_fix),
-            None if topology is None else load(topology),
-            family,
-            (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
-            service,
-            settings=settings,
-            named=bool(selected.cases),
-        )
+        place = None if topology is None else load(topology)
+        with service_option():
+            selections = [
+                batch.select(
+                    selected.chosen_cases(),
+                    selected.chosen_fixes(find_fix),
+                    place,
+                    family,
+                    (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
+                    service,
+                    settings=one,
+                    named=bool(selected.cases),
+                )
+                for one in chosen_programs
+            ]
         outputs = Outputs(**paths)
-        for remark in selection.remarks:
+        for remark in dict.fromkeys(remark for selection in selections for remark in selection.remarks):
             print(f"lab: {remark}", file=sys.stderr)
-        report = _run(selection.settings, family, selected.repeat)
-    if trouble := remember(report):
-        print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
-    written = outputs.write(report)
+        tried = ([replace(one, traced=trace) for one in selection.settings] for selection in selections)
+        reports = [_run(one, family, selected.repeat, jobs) for one in tried]
+    for report in reports:
+        if trouble := remember(report):
+            print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
+    found = reports[0] if len(reports) == 1 else _side_by_side(chosen_programs, reports)
+    written = outputs.write(found)
     if not outputs.on_stdout:
-        _print_report(report, timeline=timeline is not False)
+        _print(found, timeline=timeline)
         if selected.all_ and not selected.slow:
             print(_left_out(sum(case.slow for case in catalogue.CASES.values())))
-    raise typer.Exit((0 if report.good else 1) if written else NO_ANSWER)
+    raise typer.Exit((0 if found.good else 1) if written else NO_ANSWER)
+
+
+def _side_by_side(programs: Sequence[Settings], reports: Sequence[Report]) -> Matrix:
+    from lab.results.matrix import side_by_side
+
+    names = [one.program.label if one.program else "" for one in programs]
+    return side_by_side(list(zip(names, reports, strict=True)))
+
+
+def _print(found: Report | Matrix, *, timeline: bool | None) -> None:
+    from lab.results.matrix import Matrix
+
+    if isinstance(found, Matrix):
+        from lab.cli.matrix import print_matrix
+
+        print_matrix(found)
+    else:
+        _print_report(found, timeline=timeline is not False)
 
 
 def _left_out(count: int) -> str:
@@ -148,15 +188,16 @@ def _print_answer(report: Report, *, quiet: bool) -> None:
         console().print(remark.text, style=STYLES[remark.tone], soft_wrap=True)
 
 
-def _run(settings: Sequence[Setting], family: Family, repeat: int) -> Report:
+def _run(settings: Sequence[Setting], family: Family, repeat: int, jobs: int | None) -> Report:
     import asyncio
 
     from lab.netns import userns
-    from lab.trial import batch
+    from lab.trial import batch, workers
 
     userns.ensure()
     try:
-        return asyncio.run(batch.run(settings, family, repeat))
+        with workers.started(settings, len(settings) * repeat, jobs or workers.processors()) as runner:
+            return asyncio.run(batch.run(settings, family, repeat, runner))
     except asyncio.CancelledError:
         raise typer.Exit(INTERRUPTED) from None
 

@@ -2,7 +2,7 @@
 """What the kernel logs about packets of one namespace: nfnetlink_log.
 
 The groups are read by one socket, so their records stay in the order in which the kernel wrote them: group 0 has
-conntrack's own words about packets that it does not like, the others are the lab's witness's.
+conntrack's own words about packets that it does not like, the others are those of the lab's counting rules.
 Message formats: include/uapi/linux/netfilter/nfnetlink_log.h.
 """
 
@@ -22,10 +22,13 @@ REASON_GROUP: Final = 0  # where the kernel itself logs to
 WITNESS_GROUP: Final = 1
 LOCAL_GROUP: Final = 2  # what a node gives to its own sockets
 
+#: How the words of what is traced begin (net/ipv4/netfilter/ip_tables.c): iptables-legacy logs it to group 0.
+TRACED: Final = "TRACE: "
+
 _MSG_PACKET, _MSG_CONFIG = 0, 1
 _CFG_CMD, _CFG_MODE, _CFG_QTHRESH = 1, 2, 5
 _CMD_BIND, _COPY_PACKET = 1, 2
-_ULA_TIMESTAMP, _ULA_PAYLOAD, _ULA_PREFIX = 3, 9, 10
+_ULA_MARK, _ULA_TIMESTAMP, _ULA_PAYLOAD, _ULA_PREFIX = 2, 3, 9, 10
 _COPIED: Final = 512  # bytes of a packet; headers are all that is looked at
 _BUFFER: Final = 4 * 1024 * 1024
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -43,6 +46,7 @@ class Record:
     time: int | None
     data: bytes
     packet: Packet | None
+    mark: int = 0
 
 
 class PacketLog:
@@ -100,7 +104,7 @@ class PacketLog:
 
 
 def _record(group: int, body: bytes) -> Record:
-    words, time, data = "", None, b""
+    words, time, data, mark = "", None, b"", 0
     for kind, value in nfnetlink.attributes(body):
         if kind == _ULA_PREFIX:
             words = value.rstrip(b"\0").decode(errors="replace").strip()
@@ -109,4 +113,6 @@ def _record(group: int, body: bytes) -> Record:
             time = seconds * 1_000_000_000 + microseconds * 1000
         elif kind == _ULA_PAYLOAD:
             data = value
-    return Record(group, words, time, data, decode(data))
+        elif kind == _ULA_MARK:
+            mark = int.from_bytes(value, "big")
+    return Record(group, words, time, data, decode(data), mark)

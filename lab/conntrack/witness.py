@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The witness: what conntrack made of every packet, told by rules that only count and log.
+"""What conntrack made of every packet: rules of the lab's that only count and log (the counting rules).
 
 A reason in the kernel's log never means INVALID by itself: from Linux 6.1 on, packets that are ignored
 (let through and translated) are logged with a reason too. The state that rules see is the verdict.
@@ -11,12 +11,14 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
-from lab.conntrack.nflog import LOCAL_GROUP, REASON_GROUP, WITNESS_GROUP, Record
+from lab.conntrack.nflog import LOCAL_GROUP, REASON_GROUP, TRACED, WITNESS_GROUP, Record
 from lab.evidence.judgement import Judged
 from lab.netns import Namespace, Nft, nft_state
 
-_STATES: Final = ("new", "established", "related", "invalid", "untracked")
-_TABLE: Final = "lab_witness"
+#: What conntrack calls a packet, in nft's words.
+STATES: Final = ("new", "established", "related", "invalid", "untracked")
+#: The witness's own table.
+TABLE: Final = "lab_witness"
 
 # After conntrack (-200) and before mangle (-150) and DNAT (-100): nf_ip_hook_priorities.
 _PRIORITY: Final = -190
@@ -33,16 +35,16 @@ def load_conntrack(nft: Nft) -> None:
         nft.run("delete table inet lab_loads_conntrack\n")
 
 
-def script(logged: Collection[str] = _STATES) -> str:
-    """Return the nftables script that sets the witness up in a namespace.
+def script(logged: Collection[str] = STATES) -> str:
+    """Return the nftables script that sets the counting rules up in a namespace.
 
     :param logged: the states whose packets are logged; all are counted.
     """
-    lines = [f"table inet {_TABLE} {{"]
-    lines += [f"counter {state} {{\n}}" for state in _STATES]
+    lines = [f"table inet {TABLE} {{"]
+    lines += [f"counter {state} {{\n}}" for state in STATES]
     for hook in ("prerouting", "output"):
         lines += [f"chain {hook} {{", f"type filter hook {hook} priority {_PRIORITY}; policy accept;"]
-        for state in _STATES:
+        for state in STATES:
             log = f' log prefix "{state}" group {WITNESS_GROUP}' if state in logged else ""
             lines.append(f'ct state {state} counter name "{state}"{log}')
         lines.append("}")
@@ -53,8 +55,8 @@ def local_script() -> str:
     """Return the nftables script that shows what a node gives to its own sockets: no capture sees that."""
     return "\n".join(
         (
-            f"add chain inet {_TABLE} local {{ type filter hook input priority {_LOCAL_PRIORITY}; policy accept; }}",
-            f"add rule inet {_TABLE} local log group {LOCAL_GROUP}",
+            f"add chain inet {TABLE} local {{ type filter hook input priority {_LOCAL_PRIORITY}; policy accept; }}",
+            f"add rule inet {TABLE} local log group {LOCAL_GROUP}",
             "",
         )
     )
@@ -62,16 +64,16 @@ def local_script() -> str:
 
 def removal() -> str:
     """Return the nftables script that takes all of it away."""
-    return f"delete table inet {_TABLE}\n"
+    return f"delete table inet {TABLE}\n"
 
 
 def counters(namespace: Namespace) -> dict[str, int]:
-    """Return how many packets the witness counted in each state."""
-    return nft_state.counters(namespace, _TABLE)
+    """Return how many packets were counted in each state."""
+    return nft_state.counters(namespace, TABLE)
 
 
 class Pairing:
-    """Joins the kernel's reason for a packet with the witness's word on it: they are logged in this order.
+    """Joins the kernel's reason for a packet with the state that the counting rules log after it.
 
     :param host: whose log it is.
     """
@@ -84,6 +86,8 @@ class Pairing:
         """Return the packets that the records judge."""
         judged = []
         for record in records:
+            if record.words.startswith(TRACED):
+                continue
             if record.group == REASON_GROUP:
                 self._reasons[record.data] = record
             elif record.group == WITNESS_GROUP and record.packet is not None:
@@ -93,7 +97,7 @@ class Pairing:
         return judged
 
     def let_through(self) -> list[Judged]:
-        """Return the packets with a reason and no word: ignored ones, where the witness logs INVALID ones alone."""
+        """Return the packets with a reason and no state: ignored ones, where INVALID ones alone are logged."""
         return [
             Judged(self.host, reason.time, reason.packet, "established", _tidy(reason.words))
             for reason in self._reasons.values()

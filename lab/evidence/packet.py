@@ -187,11 +187,19 @@ def _decode_transport(
     )
 
 
+def is_error(packet: Packet) -> bool:
+    """Check whether a packet is an ICMP error, which quotes another one."""
+    return packet.icmp is not None and _quotes(packet.icmp.kind, packet.protocol)
+
+
+def _quotes(kind: int, protocol: int) -> bool:
+    # RFC 792: 3, 4, 5, 11 and 12 quote a packet; RFC 4443, 2.1: so do those below 128.
+    return kind < 128 if protocol == ICMPV6 else kind in (3, 4, 5, 11, 12)
+
+
 def _decode_icmp(data: bytes | memoryview, offset: int, protocol: int) -> IcmpHeader:
     kind, code = data[offset], data[offset + 1]
-    # RFC 792: 3, 4, 5, 11 and 12 quote a packet; RFC 4443, 2.1: so do those below 128.
-    is_error = kind < 128 if protocol == ICMPV6 else kind in (3, 4, 5, 11, 12)
-    quoted = decode(data[offset + 8 :]) if is_error else None
+    quoted = decode(data[offset + 8 :]) if _quotes(kind, protocol) else None
     return IcmpHeader(kind, code, (quoted.source, quoted.destination) if quoted else None)
 
 

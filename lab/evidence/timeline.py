@@ -11,6 +11,7 @@ from lab.evidence.entry import Entry, EntryEvent
 from lab.evidence.judgement import Judged
 from lab.evidence.packet import ICMP, ICMPV6, Packet, SocketAddress
 from lab.evidence.sighting import Sighting
+from lab.evidence.walk import Role, Walk
 from lab.evidence.window import Prediction
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Check:
 class Counters:
     """What the nodes had counted at the end.
 
-    :param states: the witness's packets by conntrack state.
+    :param states: how many packets had each ct state, as the lab's rules counted them.
     :param statistics: as ``conntrack -S``, summed over the processors.
     :param dropped: packets that rules dropped for being INVALID; None where the node has no such rule.
     :param other_drops: the other rules that dropped or rejected something, each as the node lists it with its counter;
@@ -202,6 +203,8 @@ class Timeline:
         more there is to tell; empty where it did.
     :param trace: where the segment was seen last for which there was no connection; empty where that is not known.
     :param held_up: for how long the trial was kept from running, in seconds, while all time-outs went on.
+    :param walks: of a trial that is traced, the walks of its packets through the nodes' rules, node by node.
+    :param untraced: in sentences, what of them could not be told.
     :param kind: of the trial: which of the classes below holds its evidence.
     """
 
@@ -226,6 +229,8 @@ class Timeline:
     standstill: tuple[str, ...] = ()
     trace: str = ""
     held_up: float = 0.0
+    walks: tuple[Walk, ...] = ()
+    untraced: tuple[str, ...] = ()
     kind: str = ""
 
     @property
@@ -253,6 +258,11 @@ class Timeline:
         """Return what a node's conntrack made of a packet, None where it did not come there."""
         likeness = packet.likeness
         return next((one for one in self.judged if one.host == node and one.packet.likeness == likeness), None)
+
+    @property
+    def judged_walks(self) -> tuple[Walk, ...]:
+        """The walks of the packet that the trial is about, node by node."""
+        return tuple(walk for walk in self.walks if walk.role is Role.JUDGED)
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from lab.conntrack.witness import load_conntrack
 from lab.errors import InputError, LabError, MissingError
 from lab.netns import Namespace, Nft, NftError, ProgramError, Xtables, nfacct
-from lab.topology.given import GivenRules, GivenText
+from lab.topology.given import OF_INTERFACE, GivenRules, GivenText
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ _OPTION: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(?<= )(-m \S+|-[jg] \S+|--match-
 _REFUSED: Final = re.compile(r"line (\d+): RULE_\w+ failed \(([^)]+)\)|line:? (\d+)")
 _SAID: Final = re.compile(r": ([^:\n]+(?:: ?[^\n]+)?)\n+Error occurred at line: (\d+)")
 _NO_CHAIN: Final = re.compile(r"Chain '([^']+)' does not exist")
-_NFT_PLACE: Final = re.compile(r":(\d+):\d+(?:-\d+)?: Error: ([^\n]+)")
 _MOST: Final = 64  # forms of rules that may be left out; a dump of which more is refused is no dump
 
 
@@ -74,7 +73,8 @@ class GivenNode:
         self.node, self._given = node, given
         self._families, self._additions, self._change = families, additions, change
         load_conntrack(node.nft)
-        node.namespace.set_sysctls({**given.sysctls, **change.sysctls})
+        others = {key: value for key, value in given.sysctls.items() if not OF_INTERFACE.fullmatch(key)}
+        node.namespace.set_sysctls({**others, **change.sysctls})
         make_accounts(node.namespace, (one.text for one in given.texts if one.mode is ProxyMode.IPTABLES))
         self._under_way = [
             (text, node.xtables.start_restore(_version(text), without_counters(text.text), unused=True))
@@ -87,6 +87,8 @@ class GivenNode:
 
         :raises InputError: some were refused.
         """
+        of_interfaces = {key: value for key, value in self._given.sysctls.items() if OF_INTERFACE.fullmatch(key)}
+        self.node.namespace.set_sysctls(dict(of_interfaces))
         for text, restore in self._under_way:
             try:
                 restore.finish()
@@ -186,19 +188,24 @@ def _load_nft(nft: Nft, text: GivenText) -> None:
         raise _refused(text, error) from error
 
 
-def _refused(text: GivenText, error: LabError) -> InputError:
-    return InputError(f"not loaded here: {error}", source=text.source)
+class NotLoadedError(InputError):
+    """Rules that were given are not loaded here."""
+
+
+def _refused(text: GivenText, error: LabError) -> NotLoadedError:
+    return NotLoadedError(f"not loaded here: {error}", source=text.source)
 
 
 # --- what can be loaded --------------------------------------------------------------------------------------
 
 
-def loadable(given: GivenRules) -> tuple[GivenRules, tuple[LeftOut | str, ...]]:
+def loadable(given: GivenRules, *, most: int | None = None) -> tuple[GivenRules, tuple[LeftOut | str, ...]]:
     """Return a node's rules and sysctls without those that cannot be had here, and what these are, or in sentences why.
 
     A rule that counts by a name (nfacct) does what it does without counting, and is loaded so where the kernel has no
     such counters.
 
+    :param most: characters of an nft script that is tried; what is longer is believed.
     :raises InputError: so many are refused that it can be no dump.
     :raises MissingError: a program is not installed.
     """
@@ -210,7 +217,7 @@ def loadable(given: GivenRules) -> tuple[GivenRules, tuple[LeftOut | str, ...]]:
             counted, note = _countable(text)
             kept, left = _loadable_iptables(counted)
             gone += note
-        elif text.is_json:
+        elif text.is_json or (most is not None and len(text.text) > most):
             kept, left = text, []
         else:
             kept, left = _loadable_nft(text)
@@ -228,6 +235,8 @@ def _settable(sysctls: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     with closing(Namespace.create()) as namespace, closing(Nft(namespace)) as nft:
         load_conntrack(nft)
         for key, value in sysctls.items():
+            if OF_INTERFACE.fullmatch(key):
+                continue  # its interface is not there yet
             try:
                 namespace.set_sysctls({key: value})
             except OSError as error:
@@ -352,15 +361,15 @@ def _loadable_nft(text: GivenText) -> tuple[GivenText, list[LeftOut]]:
     left: list[LeftOut] = []
     for _ in range(_MOST):
         with closing(Namespace.create()) as namespace, closing(Nft(namespace)) as nft:
+            script = "\n".join(lines)
+            with suppress(NftError):
+                nft.run(script)  # in parts, where an ordinary user may not send it at once
+                return (replace(text, text=script) if left else text), left
             try:
-                nft.run("\n".join(lines))
+                faults = nft.faults(script)
             except NftError as error:
-                places = {int(found[1]): found[2] for found in _NFT_PLACE.finditer(str(error))}
-            else:
-                return (replace(text, text="\n".join(lines)) if left else text), left
-        if not places:
-            raise InputError("libnftables refused it", source=text.source)
-        for number, reason in places.items():
+                raise _refused(text, error) from error
+        for number, reason in faults.items():
             left.append(LeftOut(text.source, text.line(number), lines[number - 1].strip(), reason))
             lines[number - 1] = ""
     raise InputError(f"more than {_MOST} of its rules are refused here", source=text.source)

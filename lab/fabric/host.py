@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lab.netns import Namespace, Nft, Program, RouteSocket, Xtables
 from lab.netns.reaper import Closable
 from lab.netns.rtnetlink import LOOPBACK_INDEX, VethEnd
@@ -20,6 +22,8 @@ class RunningHost:
         self.routes = RouteSocket(self.namespace)
         self.interfaces: dict[str, VethEnd] = {}
         self.rules: list[str] = []  # what it was given, in the order in which it was loaded
+        self.before_change: list[Callable[[], None]] = []  # called before its rules become others
+        self.is_changed = False  # whether a kube-proxy has changed them since
         self._nft: Nft | None = None
         self._xtables: Xtables | None = None
 
@@ -52,6 +56,11 @@ class RunningHost:
         """
         environment, keep = self.xtables.lock  # whatever it is, it may call iptables
         return Program(self.namespace, command, text=text, environment=environment, keep=keep).finish()
+
+    def begin_change(self) -> None:
+        """Tell whoever wants to know it that rules become others now."""
+        for listener in self.before_change:
+            listener()
 
     def parts(self) -> list[Closable]:
         """List what has to be closed for the namespace to go."""

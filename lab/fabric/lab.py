@@ -21,6 +21,7 @@ from lab.fabric.endpoints import Endpoints
 from lab.fabric.given import GivenNode
 from lab.fabric.host import RunningHost
 from lab.fabric.kube_proxy import KubeProxy
+from lab.fabric.program_node import ProgramNode
 from lab.netns.reaper import Closable, close_all
 from lab.netns.rtnetlink import LOOPBACK_INDEX, Message, VethEnd, address, link_up, neighbour, route, veth
 from lab.topology.kube_proxy import addition, node_proxy
@@ -43,6 +44,8 @@ class Lab:
 
     :param family: build this family alone; both when None.
     :param change: what a fix changes on every node.
+    :param traced: have the kernel tell which rules of the nodes a trial's packets meet.
+    :ivar changes: what fixes have changed on its nodes, one after the other.
     :ivar hosts: the running hosts by name, each with its namespace.
     :ivar topology: what was built; ``families``: for which address families.
     :ivar services: and ``endpoint_slices``: what the nodes serve now; at first the topology's.
@@ -53,8 +56,16 @@ class Lab:
     :raises LabError: the kernel refused a part of it.
     """
 
-    def __init__(self, topology: Topology, *, family: Family | None = None, change: NodeChange | None = None) -> None:
-        self.topology = topology
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        family: Family | None = None,
+        change: NodeChange | None = None,
+        traced: bool = False,
+    ) -> None:
+        self.topology, self.traced = topology, traced
+        self.changes = [change or NodeChange()]
         self.families = tuple(Family) if family is None else (family,)
         self.services, self.endpoint_slices = topology.services, topology.endpoint_slices
         self._kept: list[Closable] = []
@@ -62,7 +73,7 @@ class Lab:
         self.trials, self.is_altered = 0, False
         self.hosts: dict[str, RunningHost] = {}
         try:
-            self._build(change or NodeChange())
+            self._build(self.changes[0])
         except OSError as error:
             self.close()
             raise MachineError.of(error) or LabError(f"the kernel refused to build {topology.name}: {error}") from error
@@ -77,10 +88,15 @@ class Lab:
         self._proxies = [self._proxy(node, change) for node in self.topology.nodes]
         self._build_links()
         for proxy in self._proxies:
+            if isinstance(proxy, ProgramNode):
+                proxy.start()
+        for proxy in self._proxies:
             proxy.finish()
 
-    def _proxy(self, node: Host, change: NodeChange) -> KubeProxy | GivenNode:
+    def _proxy(self, node: Host, change: NodeChange) -> KubeProxy | GivenNode | ProgramNode:
         running = self.hosts[node.name]
+        if node.program is not None:
+            return self.keep(ProgramNode(running, self.topology, self.families, change))
         if node.given is not None:
             return GivenNode(running, node.given, self.families, self._additions(node, change), change)
         return KubeProxy(running, node_proxy(self.topology, node, self.families, change))
@@ -97,6 +113,7 @@ class Lab:
         :raises InputError: for services that claim the same address and port.
         :raises LabError: the kernel refused the change.
         """
+        self._begin_change()
         before, self.services, self.endpoint_slices = (self.services, self.endpoint_slices), services, slices
         try:
             for proxy in self._proxies:
@@ -104,7 +121,7 @@ class Lab:
         except LabError:
             self.services, self.endpoint_slices = before
             for proxy in self._proxies:
-                proxy.sync(*before, clean_conntrack=False)
+                proxy.sync(*before, clean_conntrack=isinstance(proxy, ProgramNode))
             raise
 
     def full_sync(self, service_cidrs: Sequence[IPNetwork]) -> None:
@@ -112,8 +129,14 @@ class Lab:
 
         :raises LabError: the kernel refused them; the rules are what they were.
         """
+        self._begin_change()
         for proxy in self._proxies:
             proxy.full_sync(self.services, self.endpoint_slices, service_cidrs)
+
+    def _begin_change(self) -> None:
+        for node in self.topology.nodes:
+            self.hosts[node.name].begin_change()
+            self.hosts[node.name].is_changed = True
 
     def restart_kube_proxies(self) -> None:
         """Have every node's kube-proxy start anew, with the Services and EndpointSlices that there are.
@@ -218,6 +241,7 @@ class Lab:
 
         :raises InputError: the rules were refused.
         """
+        self.changes.append(change)
         for proxy in self._proxies:
             if isinstance(proxy, GivenNode):
                 proxy.amend(self._additions(proxy.node.host, change), change)

@@ -28,6 +28,7 @@ MODULES: Final = {
     "nfnetlink_queue": "CONFIG_NETFILTER_NETLINK_QUEUE",
     "sctp": "CONFIG_IP_SCTP",
     "veth": "CONFIG_VETH",
+    "xt_TRACE": "CONFIG_NETFILTER_XT_TARGET_TRACE",
     "xt_NFQUEUE": "CONFIG_NETFILTER_XT_TARGET_NFQUEUE",
 }
 

@@ -57,6 +57,11 @@ class Message:
         return self.data[_HEADER.size + _FAMILY.size :]
 
     @property
+    def family(self) -> int:
+        """The family that it is about: of nftables, the table's."""
+        return self.data[_HEADER.size]
+
+    @property
     def is_done(self) -> bool:
         """Whether it ends a dump."""
         return (self.subsystem, self.kind) == (0, _DONE)

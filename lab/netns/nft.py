@@ -12,6 +12,7 @@ import ctypes
 import ctypes.util
 import json
 import os
+import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -23,6 +24,8 @@ from lab.netns.namespace import Namespace
 
 _FD_SETSIZE: Final = 1024  # select(2); above it the C library ends the process
 _OUTPUT_JSON: Final = 1 << 4  # NFT_CTX_OUTPUT_JSON
+_OUTPUT_HANDLES: Final = 1 << 3  # NFT_CTX_OUTPUT_HANDLE
+_FAULT: Final = re.compile(r"/fd/\d+:(\d+):\d+(?:-\d+)?: Error: ([^\n]+)")
 _FITS: Final = 16 * 1024  # bytes of a script that no socket's send buffer is too small for
 
 
@@ -45,7 +48,8 @@ def _library() -> ctypes.CDLL:
     for name in ("nft_ctx_buffer_output", "nft_ctx_buffer_error", "nft_ctx_free"):
         getattr(library, name).argtypes = [ctypes.c_void_p]
     library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
-    library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    for name in ("nft_run_cmd_from_buffer", "nft_run_cmd_from_filename"):
+        getattr(library, name).argtypes = [ctypes.c_void_p, ctypes.c_char_p]
     return library
 
 
@@ -82,13 +86,41 @@ class Nft:
         :raises NftError: it was refused as a whole.
         """
         if json or len(script) <= _FITS:
-            return self._run(script, json=json)
+            return self._run(script, flags=_OUTPUT_JSON if json else 0)
         room = self._room()
         # Where the text alone is too long, so is what is made of it.
         printed = self._attempt(script) if len(script) <= room else None
         if printed is None:
             printed = self._load(parts.script_blocks(script), room, "\n".join)
         return printed
+
+    def listed(self, what: str) -> str:
+        """Return what ``nft -a list`` prints of something: each rule with its handle.
+
+        :raises NftError: there is no such thing.
+        """
+        return self._run(f"list {what}", flags=_OUTPUT_HANDLES)
+
+    def faults(self, script: str) -> dict[int, str]:
+        """Run a script as one transaction, and return what is wrong with it by line; nothing where it is loaded.
+
+        :raises NftError: it was refused, and libnftables names no line.
+        """
+        library = _library()
+        library.nft_ctx_output_set_flags(self._context, 0)
+        descriptor = os.memfd_create("script")  # of a buffer libnftables says no line
+        try:
+            with open(descriptor, "w", closefd=False) as file:
+                file.write(script)
+            failed = library.nft_run_cmd_from_filename(self._context, f"/proc/self/fd/{descriptor}".encode())
+        finally:
+            os.close(descriptor)
+        library.nft_ctx_get_output_buffer(self._context)
+        words = library.nft_ctx_get_error_buffer(self._context).decode(errors="replace")
+        found = {int(place[1]): place[2] for place in _FAULT.finditer(words)}
+        if failed and not found:
+            raise NftError(f"nftables refused the rules: {words.strip()}")
+        return found if failed else {}
 
     def add(self, objects: Sequence[object]) -> None:
         """Add objects as libnftables-json(5) describes them, in their order.
@@ -99,9 +131,9 @@ class Nft:
         blocks = [[json.dumps(one)] for one in objects]
         self._load(blocks, room, lambda lines: f'{{"nftables": [{", ".join(lines)}]}}', json=True)
 
-    def _run(self, script: str, *, json: bool) -> str:
+    def _run(self, script: str, *, flags: int = 0) -> str:
         library = _library()
-        library.nft_ctx_output_set_flags(self._context, _OUTPUT_JSON if json else 0)
+        library.nft_ctx_output_set_flags(self._context, flags)
         failed = library.nft_run_cmd_from_buffer(self._context, script.encode())
         output: bytes = library.nft_ctx_get_output_buffer(self._context)
         words: bytes = library.nft_ctx_get_error_buffer(self._context)
@@ -112,7 +144,7 @@ class Nft:
     def _attempt(self, script: str, *, json: bool = False) -> str | None:
         """Run a script; return None where it is too large to be sent."""
         try:
-            return self._run(script, json=json)
+            return self._run(script, flags=_OUTPUT_JSON if json else 0)
         except NftError as error:
             if parts.TOO_LONG not in str(error):
                 raise

@@ -12,17 +12,17 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
-from lab.errors import InputError, nearest
+from lab.errors import InputError, ServiceError, nearest
 from lab.kubernetes.objects import EndpointSlice, Service
 from lab.node.facts import Facts
 from lab.node.places import CLIENT, NETWORK, NODE, Places
 from lab.node.services import Endpoint, Frontend, endpoints, frontends, node_ports
-from lab.topology.given import GivenRules
+from lab.topology.given import OF_INTERFACE, GivenRules
 from lab.topology.model import Host, Topology
 from lab.vocabulary import Backend, Family, ProxyMode
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 #: each protocol (net/netfilter/nf_conntrack_standalone.c), and whose packets are taken (net/ipv4/devinet.c).
 _SYSCTLS: Final = re.compile(
     r"net/netfilter/nf_conntrack_(?:checksum|(?:tcp|udp|icmp|icmpv6|sctp|dccp|gre|generic)_\w+)"
-    r"|net/ipv4/conf/(?:all|default)/(?:rp_filter|accept_local|route_localnet|src_valid_mark)"
+    r"|net/ipv4/conf/[^/]+/(?:rp_filter|accept_local|route_localnet|src_valid_mark)"
 )
 _FORWARDING: Final = "net/ipv4/ip_forward"
 _FEW: Final = 8  # endpoints of the Service that is taken unless one is named
@@ -94,7 +94,8 @@ def derive(
     places = Places(facts, addresses)
     asked = ports[0].frontend
     mode = next(iter(dumps.values())).mode
-    given = _given(bundle, backend)
+    built = {end.interface for link in places.links for end in link.ends if end.host == NODE}
+    given = _given(bundle, backend, built)
     node = Host(
         name=NODE,
         routes=tuple(places.routes[NODE]),
@@ -118,7 +119,7 @@ def derive(
         endpoint_slices=tuple(_slices(ports)),
         description=f"The node of {given.name}: a client pod, and the endpoints of {asked.name}.",
     )
-    return Derived(topology, asked.name, tuple(addresses), (*_said(bundle, ports, service), *places.notes))
+    return Derived(topology, asked.name, tuple(addresses), (*_said(bundle, given, ports, service), *places.notes))
 
 
 # --- which Service -----------------------------------------------------------------------------------------
@@ -147,14 +148,14 @@ def _named(every: Iterable[Frontend], service: str) -> tuple[str, str | None]:
     known = {one.service for one in every}
     keys = sorted(one for one in known if key in (one, one.partition("/")[2]))
     if not keys:
-        raise InputError(f"no rule is for a Service {key}", cure=nearest(key, known))
+        raise ServiceError(f"no rule is for a Service {key}", cure=nearest(key, known))
     if len(keys) > 1:
-        raise InputError(f"several Services are named {key}", cure=f"one of: {', '.join(keys)}")
+        raise ServiceError(f"several Services are named {key}", cure=f"one of: {', '.join(keys)}")
     ports = {one.port_name: one for one in every if one.service == keys[0]}
     name = next((name for name, one in ports.items() if port in (name, str(one.port))), None)
     if port and name is None:
         cure = f"its ports: {', '.join(name or str(one.port) for name, one in ports.items())}"
-        raise InputError(f"{keys[0]} has no port {port}", cure=cure)
+        raise ServiceError(f"{keys[0]} has no port {port}", cure=cure)
     return keys[0], name if port else None
 
 
@@ -184,7 +185,7 @@ def _addresses(ports: Sequence[_Port]) -> dict[Family, list[IPAddress]]:
     return {family: list(its) for family, its in found.items() if its}
 
 
-def _said(bundle: Bundle, ports: Sequence[_Port], service: str | None) -> Iterable[str]:
+def _said(bundle: Bundle, given: GivenRules, ports: Sequence[_Port], service: str | None) -> Iterable[str]:
     asked = ports[0]
     by = "the objects" if bundle.services is not None else "the rules themselves"
     chosen = "" if service else ", taken because no --service was given"
@@ -193,11 +194,35 @@ def _said(bundle: Bundle, ports: Sequence[_Port], service: str | None) -> Iterab
         f"asked is {asked.frontend.name} at {asked.frontend.address}:{asked.frontend.port}{chosen}, with"
         f" {count} {'endpoint' if count == 1 else 'endpoints'}: by {by}"
     )
-    used = len(_used(bundle.sysctls))
-    if used < len(bundle.sysctls):
-        yield f"of {len(bundle.sysctls)} sysctls {used} are set: those of conntrack's protocols and of rp_filter's kind"
+    yield from _apart(bundle, asked)
+    if invalid := bundle.conntrack.get("invalid"):
+        yield f"conntrack on the node has found {invalid:,} packets INVALID since it started"
+    used, count = len(given.sysctls), len(bundle.sysctls)
+    if used < count:
+        are = "is" if used == 1 else "are"
+        yield f"of {count} sysctls {used} {are} set: those of conntrack's protocols and of rp_filter's kind"
     if bundle.sysctls.get(_FORWARDING) == "0":
         yield "net.ipv4.ip_forward is 0 there, as on no node that works: here it forwards"
+
+
+def _apart(bundle: Bundle, asked: _Port) -> Iterable[str]:
+    """Report of which endpoints the objects and the rules do not say the same."""
+    if bundle.endpoint_slices is None:
+        return
+    said = {
+        ip_address(address)
+        for one in bundle.endpoint_slices
+        if one.address_type == asked.family.kubernetes and one.service_key == asked.frontend.service
+        for endpoint in one.endpoints
+        for address in endpoint.addresses
+    }
+    ruled = {ip_address(one.address) for one in asked.endpoints}
+    for words, those in (
+        ("the objects have endpoints that the rules lead nobody to", said - ruled),
+        ("the rules lead to endpoints that the objects lack", ruled - said),
+    ):
+        if those:
+            yield f"{words} ({asked.frontend.service}): {', '.join(map(str, sorted(those, key=int)))}"
 
 
 # --- objects ------------------------------------------------------------------------------------------------
@@ -254,10 +279,13 @@ def _slices(ports: Sequence[_Port]) -> Iterable[EndpointSlice]:
             )
 
 
-def _given(bundle: Bundle, backend: Backend | None) -> GivenRules:
+def _given(bundle: Bundle, backend: Backend | None, interfaces: Collection[str]) -> GivenRules:
+    """Return the rules and the sysctls, of those that are about an interface the ones of interfaces that are built."""
     name = bundle.name or ", ".join(dict.fromkeys(one.source for one in bundle.rules))
     texts = tuple(replace(one, backend=backend) if backend else one for one in bundle.rules)
-    return GivenRules(name, texts, _used(bundle.sysctls))
+    of_interface = {key: found[1] for key in bundle.sysctls if (found := OF_INTERFACE.fullmatch(key))}
+    used = {key: value for key, value in _used(bundle.sysctls).items() if of_interface.get(key) in (None, *interfaces)}
+    return GivenRules(name, texts, used)
 
 
 def _used(sysctls: Mapping[str, str]) -> dict[str, str]:

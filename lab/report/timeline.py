@@ -16,6 +16,7 @@ from lab.evidence.sighting import LOCAL, Sighting
 from lab.evidence.timeline import ConnectionTimeline, DownloadsTimeline, PacketTimeline, Timeline
 from lab.report.downloads import load_lines
 from lab.report.ending import about, ending
+from lab.report.walks import walks
 from lab.verdict.packet import leaked
 
 _OOPS: Final = "bold red"
@@ -241,7 +242,7 @@ def timeline_lines(timeline: Timeline) -> list[Text]:
     else:
         lines = [*_Drawing(timeline).lines(), *ending(timeline)]
     disturbed = [Text(timeline.disturbed, _OOPS)] if timeline.disturbed else []
-    return [*lines, *disturbed, *(Text(f"found: {finding}") for finding in timeline.findings)]
+    return [*lines, *disturbed, *(Text(f"found: {finding}") for finding in timeline.findings), *walks(timeline)]
 
 
 def _route(packet: Packet) -> str:

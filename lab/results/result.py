@@ -21,6 +21,7 @@ class Trial:
     :param proxy_known: whether rules of that version were seen; of others those of the last that was are loaded.
     :param given: what a real node is called whose own rules it had; empty where the lab wrote them. Then the version is
         nobody's.
+    :param program: which kube-proxy program wrote the rules, and what it was told; empty where the lab wrote them.
     """
 
     case: str
@@ -34,6 +35,7 @@ class Trial:
     settings: tuple[str, ...] = ()
     proxy_known: bool = True
     given: str = ""
+    program: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Result:
 
     @property
     def as_expected(self) -> bool:
-        """True when kernel and rules did what they were expected to, and no two witnesses disagree."""
+        """True when kernel and rules did what they were expected to, and no two sources disagree."""
         verdict = self.verdict
         if self.expected is None:
             return not verdict.disagreements

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, Unpack
 from lab.conntrack.witness import counters
 from lab.evidence.sighting import LOCAL
 from lab.evidence.timeline import Check, Timeline
+from lab.evidence.walk import Walk
 from lab.fabric.lab import Lab
 from lab.scenario.errors import RefusedError
 from lab.scenario.instrumented import Instrumented
@@ -85,7 +86,7 @@ class Scenario(Instrumented, ABC, Generic[E]):
         return self.expect("no conntrack entry", entry is None, entry or "")
 
     def expect_counter(self, name: str, count: int) -> bool:
-        """Expect a counter of the node: of ``conntrack -S``, or the witness's of a state such as ``related``."""
+        """Expect a counter of the node: one of ``conntrack -S``, or the packets of a ct state such as ``related``."""
         both = {**self.statistics(), **counters(self.node.namespace)}
         return self.expect(f"{name} counted {count:,}", both.get(name, 0) == count, f"{both.get(name, 0):,}")
 
@@ -143,6 +144,7 @@ class Scenario(Instrumented, ABC, Generic[E]):
             counted = replace(counted, other_drops=self._nodes.other_drops())
         self.recorder.stop()
         self._check_instruments()
+        walks, untraced = self._walks()
         bypasses = self._nodes.bypasses(self._server, self._server_address.address, self._peer.address)
         return {
             "client": self.roles.client,
@@ -166,7 +168,14 @@ class Scenario(Instrumented, ABC, Generic[E]):
             "standstill": self._standstill,
             "held_up": self._punctuality.late,
             "faults": tuple(dict.fromkeys(self._faults)),
+            "walks": walks,
+            "untraced": untraced,
         }
+
+    def _walks(self) -> tuple[tuple[Walk, ...], tuple[str, ...]]:
+        """Return the walks of the trial's packets where it is traced, and what could not be told of them."""
+        judged = self._injected.packet if self._injected else None
+        return self._tracing.walks(judged) if self._tracing else ((), ())
 
     def _check_instruments(self) -> None:
         """Note what the instruments missed."""

@@ -15,7 +15,7 @@ from lab.fabric import congestion
 from lab.fabric.host import RunningHost
 from lab.fabric.lab import Lab
 from lab.netns import RunningProgram
-from lab.netns.tcp_counters import tcp_counters
+from lab.netns.mib import tcp_counters
 from lab.scenario.base import Scenario
 from lab.scenario.processor import one_processor
 from lab.scenario.roles import Roles

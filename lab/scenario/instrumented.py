@@ -21,6 +21,7 @@ from lab.scenario.punctuality import Punctuality
 from lab.scenario.recorder import Recorder, UnseenError
 from lab.scenario.roles import Roles
 from lab.scenario.seen import Which, has_come, has_flags, is_of, lost_where, matching
+from lab.scenario.tracing import Tracing
 from lab.vocabulary import Behaviour, Family
 from lab.wire.craft import Injector
 
@@ -42,6 +43,8 @@ class Instrumented:
         self._punctuality = lab.keep(Punctuality())
         self._nodes = Nodes(lab, roles, family)
         self.recorder = Recorder(lab, self._nodes.names, each=self.sees_each)
+        traced = (lab, self.recorder, self._nodes.names, family)
+        self._tracing = Tracing(*traced, each=self.sees_each) if lab.traced else None
         self._nodes.open_tables()
         self._server, self._server_address = roles.servers[0]
         self._target = self._server_address
@@ -167,13 +170,13 @@ class Instrumented:
     def judgement(self) -> Judgement:
         """Return what conntrack made of the packet injected last.
 
-        :raises UnseenError: the witness has not seen it.
+        :raises UnseenError: the counting rules have not seen it.
         """
         likeness = self._to_judge().packet.likeness
         for judged in reversed(self._judged_at_node()):
             if judged.packet.likeness == likeness:
                 return judged.judgement
-        raise UnseenError("the witness saw nothing of the injected packet")
+        raise UnseenError("the counting rules saw nothing of the injected packet")
 
     def _to_judge(self) -> Injected:
         """Return the packet that the trial is about.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""All instruments of a running lab in one event loop: captures on every host, the witness on every node."""
+"""All instruments of a running lab in one event loop: captures on every host, the counting rules on every node."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from lab.conntrack.netlink import ConntrackEvents
-from lab.conntrack.nflog import LOCAL_GROUP, PacketLog
+from lab.conntrack.nflog import LOCAL_GROUP, TRACED, PacketLog, Record
 from lab.conntrack.witness import Pairing, local_script, removal, script
 from lab.errors import LabError
 from lab.evidence.entry import EntryEvent
@@ -46,6 +46,7 @@ class Recorder:
         self.sightings: list[Sighting] = []
         self.judged: list[Judged] = []
         self.entry_events: list[EntryEvent] = []
+        self.traced: dict[str, list[Record]] = {}  # what iptables-legacy told of packets that are traced, by node
         self._far_ends = _far_ends(lab.topology)
         self._under_way: Counter[tuple[tuple[str, str], bool]] = Counter()
         self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
@@ -82,6 +83,8 @@ class Recorder:
             records = log.read()
             self.judged += pairing.take(records)
             for record in records:
+                if record.words.startswith(TRACED):
+                    self.traced.setdefault(pairing.host, []).append(record)
                 if record.group == LOCAL_GROUP and record.packet is not None:
                     # The log cuts the time of arrival to microseconds, and the interface was before the socket.
                     moment = record.time + 1000 if record.time else time.time_ns()

@@ -11,6 +11,9 @@ from typing import Final
 
 from lab.vocabulary import Backend, Family, ProxyMode
 
+#: A sysctl of one interface; the first group is its name.
+OF_INTERFACE: Final = re.compile(r"net/ipv[46]/conf/(?!all/|default/)([^/]+)/\w+")
+
 #: One for all namespaces of a machine. Kernels before 5.12 let whoever is root in one of them write these
 #: (671c54ea8c7f, net/netfilter/nf_conntrack_standalone.c), and so no lab may try.
 OF_MACHINE: Final = re.compile(r"net/(?:netfilter/)?nf_conntrack_(?:max|buckets|expect_max)")
@@ -53,7 +56,8 @@ class GivenRules:
     """All rules of a node, and the sysctls that go with them.
 
     :param name: what the node is called in reports.
-    :param sysctls: keys with slashes below ``/proc/sys``; set before anything is loaded.
+    :param sysctls: keys with slashes below ``/proc/sys``; set before anything is loaded, those of interfaces when these
+        are there.
     """
 
     name: str

@@ -33,8 +33,9 @@ from pydantic import ConfigDict, FailFast, Field, PlainValidator, Strict, WithJs
 from pydantic_core import PydanticCustomError
 
 from lab.kubeproxy.options import DetectLocalMode
+from lab.kubeproxy.program import ProxyProgram
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS
-from lab.kubeproxy.values import BadValueError
+from lab.kubeproxy.values import A_NETWORK, BadValueError, network
 from lab.kubernetes.errors import found
 from lab.topology.checks import check
 from lab.topology.given import GivenRules
@@ -86,13 +87,11 @@ def _network(value: Any) -> IPNetwork:  # noqa: ANN401
     if isinstance(value, IPv4Network | IPv6Network):
         return value
     try:
-        wide = ip_network(_plain(value), strict=False)
-        exact = ip_interface(value)
+        return network(_plain(value))
+    except BadValueError as error:
+        raise refused(error.message, error.cure) from None
     except ValueError:
-        raise refused(f"{found(value)} is no CIDR", "write it as 10.0.0.0/24 or fd00::/64") from None
-    if exact.ip != wide.network_address:
-        raise refused(f"{found(value)} has bits set beyond its prefix", f"write {wide}")
-    return wide
+        raise refused(f"{found(value)} is no CIDR", A_NETWORK) from None
 
 
 def _plain(value: Any) -> str:  # noqa: ANN401
@@ -244,10 +243,12 @@ class Host(HostOptions):
     """One network namespace of a lab: client pod, node, server pod, router.
 
     :param given: a real node's rules, which it has instead of what a kube-proxy of the lab would write.
+    :param program: a kube-proxy program that writes its rules instead of the lab.
     """
 
     name: str
     given: GivenRules | None = field(default=None, repr=False)
+    program: ProxyProgram | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -16,7 +17,7 @@ from lab.rules.scratch import read_json
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lab.node.bundle import Bundle, Saved
     from lab.rules.dump import Dump
@@ -55,14 +56,36 @@ def own_node(
     """
     dumps = _of_kube_proxy(bundle)
     derived = derive(bundle, dumps, service=service, family=family, backend=backend)
-    node = derived.topology.host(NODE)
-    assert node.given is not None
-    given, gone = loadable(node.given)
-    left = map(str, gone)
-    hosts = tuple(replace(host, given=given) if host is node else host for host in derived.topology.hosts)
     missing = (f"{one.source}: {one.partial}" for one in bundle.rules if one.partial)
-    notes = (*bundle.notes, *missing, *derived.notes, *left)
-    return OwnNode(replace(derived.topology, hosts=hosts), derived.service, derived.families, notes)
+    notes = (*_kernel(bundle.kernel), *bundle.notes, *missing, *derived.notes)
+    return _loadable(OwnNode(derived.topology, derived.service, derived.families, notes), most=_BIG)
+
+
+def _kernel(release: str) -> Iterator[str]:
+    """Report that a node's kernel is another one than this machine's, which judges."""
+    here = os.uname().release
+    if release and release != here:
+        series = ".".join(release.split(".")[:2])
+        yield (
+            f"the node runs Linux {release}, and judged is Linux {here}: kernels differ in what is INVALID, which"
+            f" `lab matrix --kernels {series},running` shows"
+        )
+
+
+def tried(own: OwnNode) -> OwnNode:
+    """Return a node without what cannot be loaded here of rules so long that they were believed at first.
+
+    :raises InputError: they cannot be loaded at all.
+    """
+    return _loadable(own)
+
+
+def _loadable(own: OwnNode, most: int | None = None) -> OwnNode:
+    node = own.topology.host(NODE)
+    assert node.given is not None
+    given, gone = loadable(node.given, most=most)
+    hosts = tuple(replace(host, given=given) if host is node else host for host in own.topology.hosts)
+    return replace(own, topology=replace(own.topology, hosts=hosts), notes=(*own.notes, *map(str, gone)))
 
 
 def _of_kube_proxy(bundle: Bundle) -> dict[Family, Dump]:

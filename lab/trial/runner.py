@@ -78,7 +78,7 @@ def judge(setting: Setting, behaviour: Behaviour, timeline: Timeline) -> Result:
 
 def fresh_lab(setting: Setting) -> Lab:
     """Build the lab of a setting."""
-    return Lab(setting.topology, family=setting.family, change=setting.fix.change)
+    return Lab(setting.topology, family=setting.family, change=setting.fix.change, traced=setting.is_traced)
 
 
 async def run(

@@ -24,6 +24,7 @@ class Setting:
     :param topology: with the proxy mode, version and backend that its nodes are to have.
     :param service: which Service is asked, as ``[NAMESPACE/]NAME[:PORT]``; None for the first.
     :param said: the settings that its nodes have besides those of the topology, as options.
+    :param traced: whether the kernel is to tell which rules the packets meet, also of nodes that the lab made.
     """
 
     case: AnyCase
@@ -32,6 +33,7 @@ class Setting:
     family: Family
     service: str | None = None
     said: tuple[str, ...] = ()
+    traced: bool = False
 
     @cached_property
     def roles(self) -> Roles:
@@ -62,7 +64,13 @@ class Setting:
             self.said,
             release.known,
             node.given.name if node.given else "",
+            node.program.label if node.program else "",
         )
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether the kernel tells which rules the packets met: of a real node's, which nobody here knows, always."""
+        return self.traced or self._node.given is not None
 
     @property
     def is_unknown(self) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from lab.evidence.judgement import Judged, Judgement
 from lab.evidence.sighting import LOCAL, Sighting
 from lab.evidence.timeline import PacketTimeline, end_of_way, unreachable
+from lab.evidence.walk import Step
 from lab.verdict.verdict import Outcome, Verdict
 from lab.verdict.witnesses import disagreeing_witnesses
 
@@ -26,7 +27,7 @@ def verdict_of(
 ) -> Verdict:
     """Return the verdict of an outcome, with what conntrack made of the judged packet.
 
-    :param more: what the witnesses disagree in besides what is said of the packet.
+    :param more: what the sources disagree in besides what is said of the packet.
     """
     judged = timeline.judgement_of(timeline.injected.packet) if timeline.injected else None
     return Verdict(
@@ -86,7 +87,8 @@ def fate(timeline: PacketTimeline, more: tuple[str, ...]) -> tuple[Outcome, tupl
     """Return what became of a packet that harmed nobody, and the evidence."""
     arrival = arrival_of(timeline)
     if arrival is None:
-        return Outcome.DROPPED, (_end_of_way(timeline), *more)
+        step = _fate_of_judged(timeline)
+        return Outcome.DROPPED, (_end_of_way(timeline), *((step.words,) if step else ()), *more)
     where = f"came from {arrival.packet.source.address}"
     return (Outcome.LEAKED if leaked(timeline) else Outcome.DELIVERED), (where, *more)
 
@@ -109,24 +111,38 @@ def _end_of_way(timeline: PacketTimeline) -> str:
     last = end_of_way(injected.packet, timeline.sightings)
     where = f"ended at {last.host}" if last is not None else "seen nowhere"
     words = [one for one in timeline.judged if one.packet.likeness == injected.packet.likeness]
+    if named := _by_rule(timeline):
+        return named
     if counters.dropped and any(one.judgement is Judgement.INVALID for one in words):
         return f"{counters.dropped} dropped by rule"
     if counters.other_drops:
         return f"{where}: {'; '.join(counters.other_drops)}"
+    if vanished := [walk.vanishing for walk in timeline.judged_walks if walk.vanished]:
+        return vanished[0]
     if not words and counters.moved:
         return f"{where}: conntrack's {', '.join(counters.moved)}"
     return f"{where}, and no rule that counts has dropped it"
 
 
+def _by_rule(timeline: PacketTimeline) -> str:
+    """Return which rule dropped the judged packet, where the kernel's trace told; empty where it did not."""
+    step = _fate_of_judged(timeline)
+    return f"dropped by {step.brief}" if step else ""
+
+
+def _fate_of_judged(timeline: PacketTimeline) -> Step | None:
+    return next((walk.fate for walk in timeline.judged_walks if walk.fate), None)
+
+
 def _disagreements(timeline: PacketTimeline, outcome: Outcome, judged: Judged | None) -> list[str]:
-    """Return where the witnesses of the judged packet contradict each other."""
+    """Return where the sources contradict each other in what became of the judged packet."""
     injected, counters = timeline.injected, timeline.counters
     if injected is None:
         return []
     found = []
-    # What conntrack itself drops, for it has no room for an entry, comes to no rule, and so to no witness.
+    # What conntrack itself drops, for it has no room for an entry, comes to no rule.
     if injected.nodes and judged is None and not counters.statistics.get("drop"):
-        found.append("no node's witness saw the judged packet")
+        found.append("no node's counting rules saw the judged packet")
     for node, predicted in injected.predictions.items():
         word = timeline.judged_at(node, injected.packet)
         if word is not None and predicted.judgement is not word.judgement:
@@ -135,7 +151,8 @@ def _disagreements(timeline: PacketTimeline, outcome: Outcome, judged: Judged | 
         return found
     if judged.host == timeline.node:
         found += _of_translation(timeline, outcome, judged.judgement)
-    uncounted = counters.dropped == 0 and not counters.other_drops and not _unreachable(timeline)
+    unnamed = not counters.other_drops and not _unreachable(timeline) and not _by_rule(timeline)
+    uncounted = counters.dropped == 0 and unnamed
     if outcome is Outcome.DROPPED and judged.judgement is Judgement.INVALID and uncounted:
         found.append(f"the packet did not reach {injected.receiver}, but no rule counted a drop")
     return found

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Crafting packets with scapy, and sending them where a host's own stack would send them.
 
-Importing scapy takes a third of a second, so it is imported by the first packet that is crafted.
+Scapy is imported by the first packet that is crafted (:mod:`lab.wire.scapy_import`).
 """
 
 from __future__ import annotations
 
-import importlib
-import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from typing import Any
 
 from lab.evidence.packet import SocketAddress
 from lab.netns import Namespace
+from lab.wire.scapy_import import import_scapy
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +38,15 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Datagram:
+    """A UDP datagram to be made."""
+
+    source: SocketAddress
+    destination: SocketAddress
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class IcmpError:
     """An ICMP error about a TCP segment, as a router or an end host would send it.
 
@@ -57,24 +65,28 @@ class IcmpError:
     mtu: int = 0
 
 
-@cache
-def _import_scapy() -> None:
-    """Import scapy without the files that it would leave in the home (``_probe_xdg_folder`` in scapy/main.py)."""
-    places = {name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
-    os.environ.update(dict.fromkeys(places, "/dev/null/none"))  # where no folder can be made, scapy does without
-    try:
-        importlib.import_module("scapy.layers.inet6")
-    finally:
-        for name, value in places.items():
-            del os.environ[name]
-            if value is not None:
-                os.environ[name] = value
-
-
-def craft(packet: Segment | IcmpError) -> bytes:
+def craft(packet: Segment | Datagram | IcmpError) -> bytes:
     """Return the IP packet with its checksums."""
-    _import_scapy()
+    import_scapy()
+    if isinstance(packet, Datagram):
+        return _craft_datagram(packet)
     return _craft_segment(packet) if isinstance(packet, Segment) else _craft_error(packet)
+
+
+def _craft_datagram(datagram: Datagram) -> bytes:
+    from scapy.layers.inet import UDP
+    from scapy.packet import Raw
+
+    ports = UDP(sport=datagram.source.port, dport=datagram.destination.port)
+    return bytes(_network(datagram.source, datagram.destination) / ports / Raw(datagram.payload))
+
+
+def _network(source: SocketAddress, destination: SocketAddress) -> Any:  # noqa: ANN401 - scapy's
+    from scapy.layers.inet import IP
+    from scapy.layers.inet6 import IPv6
+
+    layer = IPv6 if ":" in source.address else IP
+    return layer(src=source.address, dst=destination.address)
 
 
 def _craft_error(error: IcmpError) -> bytes:
@@ -91,15 +103,10 @@ def _craft_error(error: IcmpError) -> bytes:
 
 
 def _craft_segment(segment: Segment) -> bytes:
-    from scapy.layers.inet import IP, TCP
+    from scapy.layers.inet import TCP
     from scapy.packet import Raw
 
-    if ":" in segment.source.address:
-        from scapy.layers.inet6 import IPv6
-
-        network = IPv6(src=segment.source.address, dst=segment.destination.address)
-    else:
-        network = IP(src=segment.source.address, dst=segment.destination.address)
+    network = _network(segment.source, segment.destination)
     options = list(segment.options)
     if segment.timestamps is not None:
         options += [("NOP", None), ("NOP", None), ("Timestamp", segment.timestamps)]

@@ -16,7 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ from lab.trial.setting import Setting
 from lab.vocabulary import Backend, Family, ProxyMode
 
 BAR = 25  # ms
+RATIO_BAR = 1.5  # a traced trial's time to that of another one
 
 WAYS = {
     "iptables mode, backend nft": (ProxyMode.IPTABLES, Backend.NFT),
@@ -138,8 +139,19 @@ def main(rounds: int) -> None:
             for way, taken in times.items():
                 print(f"  {way:30} {told(taken)}")
             if fix.name == "none":
+                print_ratios(rounds, once, settings)
+            if fix.name == "none":
                 for way, setting in settings.items():
                     print_breakdown(way, partial(once, setting), rounds)
+
+
+def print_ratios(rounds: int, once: Callable[[Setting], float], settings: dict[str, Setting]) -> None:
+    """Print how much longer a trial takes that is traced."""
+    both = {(way, traced): replace(one, traced=traced) for way, one in settings.items() for traced in (False, True)}
+    times = interleaved(rounds, {key: partial(once, one) for key, one in both.items()})
+    for way in settings:
+        plain, traced = (statistics.median(times[way, traced]) for traced in (False, True))
+        print(f"  {way:30} traced: {traced / plain:.2f} times as long (bar {RATIO_BAR})")
 
 
 def print_breakdown(way: str, once: Callable[[], float], rounds: int) -> None:

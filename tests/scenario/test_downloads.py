@@ -30,9 +30,10 @@ from lab.trial.setting import Setting
 from lab.verdict import Outcome
 from lab.verdict.downloads import decide
 from lab.vocabulary import Backend, Behaviour, Family, ProxyMode
+from tests.support import cover
 from tests.support.timelines import between
 
-AT_FULL_LENGTH = bool(os.environ.get("LAB_TESTS_AT_FULL_LENGTH"))
+AT_FULL_LENGTH = cover.at_full_length()
 
 KINDS = {
     "iptables-nft": (ProxyMode.IPTABLES, None, Backend.NFT),

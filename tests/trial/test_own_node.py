@@ -13,15 +13,19 @@ import pytest
 
 from lab import cases, fixes
 from lab.errors import InputError
+from lab.evidence.walk import Walk
+from lab.fabric.given import NotLoadedError
+from lab.fabric.lab import Lab
 from lab.fixes import Fix
 from lab.node.read import read
+from lab.report.decided import decided
 from lab.results.result import Result
 from lab.trial import probe, runner
 from lab.trial.fix_file import find_fix
-from lab.trial.own_node import own_node
+from lab.trial.own_node import own_node, tried
 from lab.trial.remedies import remedies
 from lab.trial.setting import Setting
-from lab.vocabulary import Family
+from lab.vocabulary import Backend, Behaviour, Family
 from tests.support.command import lab
 
 DUMPS = Path(__file__).parents[1] / "kubeproxy/dumps.tar.xz"
@@ -42,10 +46,14 @@ def dump():
 
 
 def judged(
-    *sources: Path, family: Family | None = None, fix: Fix = fixes.NONE, case: str = "beyond-window"
+    *sources: Path,
+    family: Family | None = None,
+    fix: Fix = fixes.NONE,
+    case: str = "beyond-window",
+    backend: Backend | None = None,
 ) -> tuple[Result, tuple[str, ...]]:
     """Return what came of a case on a node, and what has to be known of it."""
-    own = own_node(read([str(one) for one in sources]), family=family)
+    own = own_node(read([str(one) for one in sources]), family=family, backend=backend)
     family = family or own.families[0]
     setting = Setting(cases.find(case), fix, own.topology, family, own.service)
 
@@ -100,6 +108,87 @@ def test_a_dump_alone_is_judged(
     assert result.expected is None
     assert result.as_expected, result.verdict.disagreements
     assert result.trial.given
+
+
+def walk_of(result: Result) -> Walk:
+    """Return the walk of the packet that was judged."""
+    assert result.timeline.untraced == ()
+    [walk] = result.timeline.judged_walks
+    return walk
+
+
+def line_of_the_drop(text: str) -> int:
+    """Return the line of kube-proxy's rule against INVALID packets in a dump."""
+    lines = enumerate(text.splitlines(), 1)
+    [number] = [number for number, line in lines if "-A KUBE-FORWARD " in line and "INVALID" in line]
+    return number
+
+
+@pytest.mark.parametrize("backend", list(Backend))
+def test_the_rule_to_thank_is_named_by_its_line(backend: Backend, dump: Callable[[str], str], tmp_path: Path):
+    text = "# what was pasted before\n" + dump("v1.36.3/iptables-v4.txt")
+    (tmp_path / "rules.txt").write_text(text)
+    result, _notes = judged(tmp_path / "rules.txt", backend=backend)
+    walk = walk_of(result)
+    assert walk.state == "invalid"
+    assert walk.accepted_by == ()
+    assert walk.fate is not None
+    place = walk.fate.place
+    assert place is not None
+    assert (place.table, place.chain, place.rule.owner) == ("filter", "KUBE-FORWARD", "kube-proxy")
+    assert place.rule.line == line_of_the_drop(text)
+    assert f"dropped by filter KUBE-FORWARD line {place.rule.line}" == result.verdict.because[0]
+
+
+def test_of_what_nft_lists_the_line_is_named_as_well(dump: Callable[[str], str], tmp_path: Path):
+    text = dump("v1.29.1/nft.txt")
+    (tmp_path / "rules.txt").write_text(text)
+    walk = walk_of(judged(tmp_path / "rules.txt")[0])
+    assert walk.fate is not None
+    place = walk.fate.place
+    assert place is not None
+    assert (place.table, place.chain, place.rule.owner) == ("kube-proxy", "forward", "kube-proxy")
+    assert text.splitlines()[place.rule.line - 1].strip() == place.rule.text
+    assert "invalid" in place.rule.text
+
+
+def test_an_unnamed_rule_of_a_script_is_not_given_a_line(dump: Callable[[str], str], tmp_path: Path):
+    """What a script changed is not in the dump: where a chain has other rules than that, no line is guessed."""
+    (tmp_path / "rules.txt").write_text(dump("v1.36.3/iptables-v4.txt"))
+    (tmp_path / "fix.sh").write_text(
+        "#!/bin/sh\niptables-nft -I KUBE-FORWARD 1 -m conntrack --ctstate INVALID -j DROP\n"
+    )
+    walk = walk_of(judged(tmp_path / "rules.txt", fix=find_fix(str(tmp_path / "fix.sh")))[0])
+    assert walk.fate is not None
+    assert walk.fate.rule is not None
+    assert (walk.fate.chain, walk.fate.rule.position, walk.fate.rule.line) == ("KUBE-FORWARD", 1, None)
+    assert walk.fate.rule.drops_invalid
+    assert [place.rule.line for place in walk.unseen_drops] == [None]
+
+
+def test_where_it_was_deleted_no_rule_is_blamed(dump: Callable[[str], str], tmp_path: Path):
+    (tmp_path / "rules.txt").write_text(without_the_drop(dump("v1.36.3/iptables-v4.txt")))
+    walk = walk_of(judged(tmp_path / "rules.txt")[0])
+    assert (walk.state, walk.fate, walk.accepted_by, walk.unseen_drops) == ("invalid", None, (), ())
+    assert walk.left is not None
+
+
+@pytest.mark.parametrize("fix", [fixes.NONE, fixes.find("drop-forward")], ids=lambda fix: fix.name)
+def test_a_rule_that_accepts_first_is_blamed_by_its_line(fix: Fix, dump: Callable[[str], str], tmp_path: Path):
+    """A fix puts a rule before those of the dump in KUBE-FORWARD: the lines are still the dump's."""
+    text = with_a_cni_that_accepts(dump("v1.36.3/iptables-v4.txt"))
+    (tmp_path / "rules.txt").write_text(text)
+    result, _notes = judged(tmp_path / "rules.txt", fix=fix)
+    walk = walk_of(result)
+    [step] = walk.accepted_by
+    assert step.place is not None
+    assert (step.place.chain, step.place.rule.owner) == ("cali-FORWARD", "Calico")
+    assert text.splitlines()[step.place.rule.line - 1] == f"-A cali-FORWARD {step.place.rule.text}"
+    lines = [place.rule.line for place in walk.unseen_drops]
+    assert lines == [*([] if fix is fixes.NONE else [None]), line_of_the_drop(text)]
+    [words] = decided(result.timeline)
+    assert f"passed on by filter cali-FORWARD line {step.place.rule.line} of " in words
+    assert f"KUBE-FORWARD line {line_of_the_drop(text)} of " in words
 
 
 def test_its_sysctls_count(dump: Callable[[str], str], tmp_path: Path):
@@ -263,3 +352,64 @@ def test_a_service_that_nobody_has_is_refused(dump: Callable[[str], str], tmp_pa
     (tmp_path / "rules.txt").write_text(dump("v1.14.0/iptables-v4.txt"))
     with pytest.raises(InputError, match="no rule is for a Service shop/no-such"):
         own_node(read([str(tmp_path / "rules.txt")]), service="shop/no-such")
+
+
+def test_long_rules_are_believed_until_they_are_refused(
+    dump: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Trying them beforehand would take as long as loading them."""
+    lines = dump("v1.36.3/nft.txt").splitlines()
+    place = lines.index("\tchain filter-forward {") + 2
+    rule = "\t\tnosuchmatch 7 drop"
+    (tmp_path / "rules.txt").write_text("\n".join([*lines[:place], rule, *lines[place:], ""]))
+    monkeypatch.setattr("lab.trial.own_node._BIG", 1000)
+    own = own_node(read([str(tmp_path / "rules.txt")]))
+    assert not any("nosuchmatch" in note for note in own.notes)
+    assert any(f"line {place + 1}: left out" in note for note in tried(own).notes)
+    setting = Setting(cases.find("in-window"), fixes.NONE, own.topology, Family.IPV4, own.service)
+    with pytest.raises(NotLoadedError, match="not loaded here"):
+        asyncio.run(runner.run(setting, Behaviour.STRICT))
+
+
+def test_what_objects_and_other_parts_say_of_it_is_told(dump: Callable[[str], str], tmp_path: Path):
+    (tmp_path / "rules.txt").write_text(dump("v1.36.3/iptables-v4.txt"))
+    (tmp_path / "uname.txt").write_text("Linux worker-1 5.10.0-28-amd64 #1 SMP Debian x86_64 GNU/Linux\n")
+    (tmp_path / "conntrack.txt").write_text("cpu=0   found=1 invalid=1200 insert=0 insert_failed=0 drop=0\n")
+    (tmp_path / "objects.yaml").write_text(
+        """
+apiVersion: v1
+kind: Service
+metadata: {name: aff-single, namespace: default}
+spec: {clusterIP: 10.97.0.72, ports: [{name: web, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: aff-1, namespace: default, labels: {kubernetes.io/service-name: aff-single}}
+addressType: IPv4
+endpoints: [{addresses: [10.244.9.9]}]
+ports: [{name: web, port: 8080}]
+"""
+    )
+    notes = own_node(read([str(tmp_path)]), service="default/aff-single").notes
+    assert any("the node runs Linux 5.10.0-28-amd64, and judged is Linux" in note for note in notes), notes
+    assert any("--kernels 5.10,running" in note for note in notes)
+    assert any("found 1,200 packets INVALID" in note for note in notes)
+    assert any(
+        "the objects have endpoints that the rules lead nobody to (default/aff-single): 10.244.9.9" in note
+        for note in notes
+    )
+    assert any(
+        "the rules lead to endpoints that the objects lack (default/aff-single): 10.244." in note for note in notes
+    )
+
+
+def test_a_sysctl_of_an_interface_is_set_where_the_interface_is_built(dump: Callable[[str], str], tmp_path: Path):
+    (tmp_path / "rules.txt").write_text(dump("v1.14.0/iptables-v4.txt"))
+    said = ("net.ipv4.conf.eth0.rp_filter=2", "net.ipv4.conf.docker0.rp_filter=1", "net.ipv4.conf.eth0.forwarding=1")
+    (tmp_path / "sysctl.txt").write_text("\n".join([*said, ""]))
+    own = own_node(read([str(tmp_path)]))
+    assert any("of 3 sysctls 1 is set" in note for note in own.notes), own.notes
+    with Lab(own.topology, family=own.families[0]) as running:
+        namespace = running.hosts["node"].namespace
+        assert namespace.sysctl("net/ipv4/conf/eth0/rp_filter") == "2"
+        assert namespace.sysctl("net/ipv4/conf/all/rp_filter") == "0"

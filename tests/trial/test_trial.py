@@ -267,8 +267,8 @@ def test_a_blind_witness_is_no_pass(answers, monkeypatch):
     )
     result = run(HEADLINE, NONE, Family.IPV4, answers[Family.IPV4])
     assert not result.as_expected
-    assert "no node's witness saw the judged packet" in result.verdict.disagreements
-    assert "the witness on node missed the barrier datagram" in result.verdict.disagreements
+    assert "no node's counting rules saw the judged packet" in result.verdict.disagreements
+    assert "the counting rules on node missed the barrier datagram" in result.verdict.disagreements
 
 
 def test_a_blind_capture_is_no_pass(answers, monkeypatch):

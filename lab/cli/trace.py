@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: MIT
+"""`lab trace`: the rules that packets meet, as the kernel tells it: a trial's, or one of the user's own."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from lab.cli.arguments import (
+    AnyFamilyOption,
+    JsonFlag,
+    NodeOption,
+    ObjectsOption,
+    Proxy,
+    ServiceOption,
+    app,
+    case_names,
+    complete,
+    examples,
+    fix_names,
+    topology_names,
+)
+from lab.cli.kube_proxy import CommandWithSettings, with_settings
+from lab.cli.screen import console
+from lab.errors import INTERRUPTED, InputError
+from lab.kubeproxy.settings import TOPOLOGYS
+from lab.vocabulary import Family
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.text import Text
+
+    from lab.evidence.packet import SocketAddress
+    from lab.fixes import Fix
+    from lab.kubeproxy.said import Settings
+    from lab.results.result import Result
+    from lab.scenario.own_packet import OwnPacket, Sent
+    from lab.topology.model import Topology
+
+T = TypeVar("T")
+
+_PROTOCOLS = ("tcp", "udp")
+
+
+@dataclass(frozen=True)
+class Where:
+    """Options that say where packets are sent."""
+
+    topology: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOPOLOGY",
+            help="A topology by name or file, - for stdin. Else the case's own, or kube-proxy.",
+            autocompletion=complete(topology_names),
+        ),
+    ] = None
+    node: NodeOption = None
+    objects: ObjectsOption = None
+    service: ServiceOption = None
+    family: AnyFamilyOption = None
+
+
+@dataclass(frozen=True)
+class Own:
+    """Options for a packet of the user's own."""
+
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", metavar="HOST[:PORT]", help="Who sends a packet of your own; else the first client."),
+    ] = None
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="ADDRESS[:PORT]", help="Send one packet of your own there, instead of a CASE."),
+    ] = None
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol",
+            metavar="|".join(_PROTOCOLS),
+            help="What it is; else tcp.",
+            autocompletion=complete(lambda: _PROTOCOLS),
+        ),
+    ] = None
+    flags: Annotated[
+        str | None, typer.Option("--flags", metavar="FLAGS", help="Its TCP flags by their letters, of SAFRPU; else S.")
+    ] = None
+
+
+@app.command(
+    cls=CommandWithSettings,
+    short_help="Show which rules packets meet: a trial's, or one of your own.",
+    epilog=examples(
+        "lab trace beyond-window",
+        "lab trace beyond-window --fix drop-forward --proxy-mode nftables",
+        "lab trace beyond-window --node iptables-save.txt --full",
+        "lab trace --from client --to 192.168.0.2:80",
+        "lab trace --to 10.0.1.2:80 --flags FPU --node iptables-save.txt",
+        "lab trace service-cidr-late --json > walks.json",
+    )
+    + """
+
+Exit code: 0 when the trial gave what is expected, or the packet was sent, and all was traced; 1 when not;
+2 where nobody knows.""",
+)
+@with_settings(TOPOLOGYS)
+def trace(
+    *,
+    case: Annotated[
+        str | None,
+        typer.Argument(metavar="CASE", help="A case from `lab list`.", autocompletion=complete(case_names)),
+    ] = None,
+    own: Own,
+    fix: Annotated[
+        str,
+        typer.Option(metavar="FIX", help="A fix from `lab list`, or a file.", autocompletion=complete(fix_names)),
+    ] = "none",
+    where: Where,
+    proxy: Proxy,
+    full: Annotated[
+        bool, typer.Option("--full", help="Also rules that did not match, and chains that led to nothing.")
+    ] = False,
+    json: JsonFlag = False,
+    settings: Settings,
+) -> None:
+    """Run one trial, and show the walk of its packets through the nodes' rules: the handshake, the judged one, resets.
+
+    Or that of one packet of your own. Hook by hook and rule by rule as the kernel tells it, in either mode:
+    kube-proxy's rules and everybody else's.
+    """
+    from lab.trial.fix_file import find_fix
+
+    if case is not None and own != Own():
+        raise InputError("a CASE, and a packet of your own besides", cure="leave one of them away")
+    if case is None and own.to is None:
+        raise InputError("neither a CASE nor --to", cure="name a case from `lab list`, or say where a packet goes")
+    found = find_fix(fix)
+    if case is not None:
+        _trace_case(case, found, where, proxy, settings, full=full, json=json)
+    else:
+        _trace_own(own, found, where, proxy, settings, full=full, json=json)
+
+
+def _place(where: Where, proxy: Proxy, settings: Settings) -> tuple[Topology | None, Where, Proxy]:
+    """Return what is to be built where that was said, with what --node says in the place of other options."""
+    from lab.cli.arguments import Programs
+    from lab.cli.node import own_node
+    from lab.topology.reader import load
+
+    if not where.node and not where.objects:
+        return (load(where.topology) if where.topology else None), where, proxy
+    own = own_node(
+        *(where.node, where.objects, where.topology, proxy, Programs(), settings),
+        service=where.service,
+        family=where.family,
+    )
+    _tell(own.notes)
+    chosen = replace(where, service=own.service, family=where.family or own.families[0])
+    return own.topology, chosen, replace(proxy, backend=None)
+
+
+def _tell(words: Iterable[str]) -> None:
+    for one in words:
+        print(f"lab: {one}", file=sys.stderr)
+
+
+def _run(answer: Coroutine[Any, Any, T]) -> T:
+    import asyncio
+
+    from lab.netns import interrupt, userns
+
+    async def run() -> T:
+        with interrupt.cancels_task():
+            return await answer
+
+    userns.ensure()
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+# --- a trial -------------------------------------------------------------------------------------------------
+
+
+def _trace_case(case: str, fix: Fix, where: Where, proxy: Proxy, settings: Settings, *, full: bool, json: bool) -> None:
+    from lab.cases import find
+    from lab.trial import batch, probe, runner
+
+    found = find(case)
+    place, where, proxy = _place(where, proxy, settings)
+    chosen = (proxy.proxy_mode, proxy.proxy_version, proxy.backend)
+    family = where.family or Family.IPV4
+    selection = batch.select([found], [fix], place, family, chosen, where.service, settings=settings)
+    _tell(selection.remarks)
+    setting = replace(selection.settings[0], traced=True)
+
+    async def run() -> Result:
+        return await runner.run(setting, await probe.ask(family))
+
+    result = _run(run())
+    timeline = result.timeline
+    if json:
+        told = {"trial": result.trial, "verdict": result.verdict, "walks": timeline.walks}
+        _print_json({**told, "untraced": timeline.untraced})
+    else:
+        _print(_lines_of(result, full=full))
+    raise typer.Exit(0 if result.as_expected and not timeline.untraced else 1)
+
+
+def _lines_of(result: Result, *, full: bool) -> Iterable[Text | str]:
+    from rich.text import Text
+
+    from lab.report import terminal
+    from lab.report.decided import decided
+    from lab.report.walks import drawn, untraced
+
+    yield terminal.heading(result)
+    yield from drawn(result.timeline.walks, full=full)
+    yield from untraced(result.timeline.untraced)
+    yield from decided(result.timeline)
+    yield from (Text(words, "bold red") for words in (result.surprise, *result.verdict.disagreements) if words)
+
+
+def _print(lines: Iterable[Text | str]) -> None:
+    screen = console()
+    for line in lines:
+        screen.print(line, soft_wrap=True, markup=False)
+
+
+def _print_json(told: dict[str, object]) -> None:
+    from pydantic import TypeAdapter
+
+    print(TypeAdapter(dict[str, object]).dump_json(told, indent=2).decode())
+
+
+# --- a packet of the user's own ------------------------------------------------------------------------------
+
+
+def _trace_own(own: Own, fix: Fix, where: Where, proxy: Proxy, settings: Settings, *, full: bool, json: bool) -> None:
+    from lab.cli.arguments import read_topology
+    from lab.trial import own_packet
+
+    place, where, proxy = _place(where, proxy, settings)
+    if place is None or place.nodes[0].given is None:
+        place = read_topology(where.topology or "kube-proxy", proxy, settings)
+    wanted = _wanted(own, place, where)
+    sent = _run(own_packet.send(place, fix, wanted, where.service))
+    if json:
+        _print_json({"packet": wanted, "sent": sent})
+    else:
+        _print(_lines_of_own(sent, full=full))
+    raise typer.Exit(1 if sent.refusal or sent.untraced or sent.faults else 0)
+
+
+def _wanted(own: Own, place: Topology, where: Where) -> OwnPacket:
+    """Return the packet that the options speak of.
+
+    :raises InputError: there is no such packet.
+    """
+    from lab.scenario.own_packet import Protocol, own_packet
+    from lab.scenario.roles import CLIENT_PORT
+
+    if own.protocol not in (None, *_PROTOCOLS):
+        raise InputError(f"--protocol {own.protocol}", cure=f"one of: {', '.join(_PROTOCOLS)}")
+    protocol = Protocol(own.protocol or "tcp")
+    if own.flags is not None and (protocol is not Protocol.TCP or set(own.flags) - set("SAFRPU") or not own.flags):
+        raise InputError(f"--flags {own.flags!r}", cure="letters of SAFRPU, for --protocol tcp")
+    destination = _address(own.to or "")
+    family = Family.IPV6 if ":" in destination.address else Family.IPV4
+    if where.family not in (None, family):
+        raise InputError(f"--to {own.to} and --family {where.family}", cure="leave one of them away")
+    name, _, port = (own.from_ or (place.clients or place.hosts)[0].name).partition(":")
+    source = _port(port, "--from") if port else CLIENT_PORT
+    return own_packet(place, name, destination, port=source, protocol=protocol, flags=own.flags or "S")
+
+
+def _address(given: str) -> SocketAddress:
+    """Read an address with or without a port; of one of IPv6 with a port, the address is in brackets."""
+    from ipaddress import ip_address
+
+    from lab.evidence.packet import SocketAddress
+
+    found = re.fullmatch(r"\[([^]]+)\](?::(\d+))?|([^:]+)(?::(\d+))?|([0-9a-fA-F:.]+)", given)
+    try:
+        address = str(ip_address((found[1] or found[3] or found[5]) if found else given))
+    except ValueError:
+        raise InputError(f"--to {given!r} is no address", cure="write 192.168.0.2:80, or [fd00::2]:80") from None
+    port = (found[2] or found[4]) if found else None
+    return SocketAddress(address, _port(port, "--to") if port else 80)
+
+
+def _port(given: str, option: str) -> int:
+    if not given.isdecimal() or not 0 < int(given) < 1 << 16:
+        raise InputError(f"{option}: {given!r} is no port", cure="1 to 65535")
+    return int(given)
+
+
+def _lines_of_own(sent: Sent, *, full: bool) -> Iterable[Text | str]:
+    from rich.text import Text
+
+    from lab.report.walks import drawn, named, untraced
+
+    yield from drawn(sent.walks, full=full)
+    yield from untraced(sent.untraced)
+    if sent.refusal:
+        yield Text(f"its sender's stack did not send it: {sent.refusal}", "bold red")
+    else:
+        yield f"the packet {sent.end}"
+    yield from (f"answered by {named(packet)}" for packet in sent.answers)
+    if not sent.answers:
+        yield "nobody answered its sender"
+    yield from (Text(words, "bold red") for words in sent.faults)

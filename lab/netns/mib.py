@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""What a namespace's stack counts: its MIB counters, as nstat(8) names them.
+
+Some are of packets that are lost without any rule. What each stands for: include/uapi/linux/snmp.h, and where they are
+counted: ip_rcv_core, ip_rcv_finish_core (net/ipv4/ip_input.c), ip_error (net/ipv4/route.c), ip6_pkt_drop
+(net/ipv6/route.c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from lab.netns.namespace import Namespace
+
+_NET: Final = Path("/proc/thread-self/net")  # /proc/net would be the main thread's
+
+#: Counters of packets that are lost, and in words what for.
+MEANINGS: Final[Mapping[str, str]] = {
+    "IpExtInNoRoutes": "no route",
+    "IpOutNoRoutes": "no route",
+    "TcpExtIPReversePathFilter": "rp_filter: its source's way back is another one",
+    "IpInAddrErrors": "an address that nothing is received from or passed on to: martian, or no host's",
+    "IpInHdrErrors": "a wrong header, or a TTL at its end",
+    "IpInDiscards": "discarded on arrival",
+    "IpOutDiscards": "discarded on the way out",
+    "IpInUnknownProtos": "nobody listens to its protocol",
+    "IpFragFails": "larger than the next link's MTU",
+    "IpExtInTruncatedPkts": "shorter than its header says",
+    "TcpInErrs": "a wrong checksum or header of TCP",
+    "UdpInErrors": "a wrong checksum of UDP, or no room",
+    "UdpNoPorts": "no socket at its port",
+    "TcpExtListenDrops": "a listening socket refused it",
+    "Ip6InNoRoutes": "no route",
+    "Ip6OutNoRoutes": "no route",
+    "Ip6InAddrErrors": "an address that nothing is received from or passed on to",
+    "Ip6InHdrErrors": "a wrong header, or a hop limit at its end",
+    "Ip6InDiscards": "discarded on arrival",
+    "Ip6OutDiscards": "discarded on the way out",
+    "Ip6InTooBigErrors": "larger than the next link's MTU",
+    "Udp6NoPorts": "no socket at its port",
+}
+
+
+def counters(namespace: Namespace) -> dict[str, int]:
+    """Return what a namespace's stack has counted, by the kernel's names (net/ipv4/proc.c) behind their protocols'."""
+    found: dict[str, int] = {}
+    with namespace.entered():
+        lines = [line for name in ("snmp", "netstat") for line in (_NET / name).read_text().splitlines()]
+        six = (_NET / "snmp6").read_text().split() if (_NET / "snmp6").exists() else []
+    # Two lines each: the names and the values, both behind the protocol.
+    for names, values in zip(lines[::2], lines[1::2], strict=True):
+        protocol = names.partition(":")[0]
+        its = zip(names.split()[1:], map(int, values.split()[1:]), strict=True)
+        found |= {f"{protocol}{name}": value for name, value in its}
+    return found | dict(zip(six[::2], map(int, six[1::2]), strict=True))
+
+
+def tcp_counters(namespace: Namespace) -> dict[str, int]:
+    """Return the counters of TCP, without the protocols before their names. TCP over IPv6 counts here as well."""
+    found = counters(namespace)
+    extended = {name.removeprefix("TcpExt"): value for name, value in found.items() if name.startswith("TcpExt")}
+    plain = {name.removeprefix("Tcp"): value for name, value in found.items() if name.startswith("Tcp")}
+    return plain | extended
+
+
+def moved(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[str, ...]:
+    """Return in words what was counted in between of packets that were lost."""
+    counts = {name: after.get(name, 0) - before.get(name, 0) for name in MEANINGS}
+    return tuple(f"{name} {count:,} ({MEANINGS[name]})" for name, count in counts.items() if count > 0)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""The trace of iptables-legacy's rules: what it logs of a packet that is traced becomes events like those of nftables.
+
+The kernel logs each rule that matched as ``TRACE: table:chain:rule:number``, without a verdict: the rule says it
+(trace_packet in net/ipv4/netfilter/ip_tables.c). That a rule is told as ``return`` or ``policy`` means nothing where it
+is one without conditions, so its number counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from lab.conntrack.nflog import TRACED, Record
+from lab.evidence.traced import Rules, TraceEvent
+from lab.evidence.walk import ACCEPT, DROP
+
+if TYPE_CHECKING:
+    from lab.fabric.loaded import Loaded
+
+#: What the lab's first rule logs, so that one packet is told from the next.
+MARK: Final = f"{TRACED}lab:begin:rule:1"
+
+_RULE: Final = re.compile(rf"{TRACED}(\w+):(\S+):(?:rule|return|policy):(\d+)")
+_TARGET: Final = re.compile(r"(?:^| )-([jg]) (\S+)")
+_HEADERS: Final = 80  # bytes; more than both headers have
+
+# Of iptables-extensions(8): what ends a table's walk, and what goes on.
+_VERDICTS: Final = {
+    **dict.fromkeys(("ACCEPT", "DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP", "TPROXY"), ACCEPT),
+    **dict.fromkeys(("DROP", "REJECT", "SYNPROXY"), DROP),
+    **dict.fromkeys(("QUEUE", "NFQUEUE"), "queue"),
+    "RETURN": "return",
+}
+
+#: The order in which hooks come: a packet begins at one of the first.
+_ORDER: Final = {"prerouting": 0, "output": 0, "input": 1, "forward": 1, "postrouting": 2}
+
+
+def by_packet(records: Iterable[Record]) -> list[list[Record]]:
+    """Return the records of each packet, in the order in which they came, each with the lab's own before them."""
+    packets: list[list[Record]] = []
+    for record in records:
+        if record.words == MARK:
+            packets.append([])
+        if packets:
+            packets[-1].append(record)
+    return packets
+
+
+def events_of(records: Sequence[Record], loaded: Loaded, family: str) -> Iterator[TraceEvent]:
+    """Yield an event for each rule or policy that a packet's records tell of."""
+    is_over = True  # the next record is the first of a base chain
+    # A rule is logged before it does what it does: the mark that it sets is told by the next one.
+    for record, following in zip(records, [*records[1:], None], strict=True):
+        said = _RULE.match(record.words)
+        if said is None or record.words == MARK:
+            continue
+        table, chain, number = said[1], said[2], int(said[3])
+        rules = loaded.chain(family, table, chain).rules
+        rule = rules[number - 1] if number <= len(rules) else None
+        if rule is not None:
+            verdict, target = _verdict(rule.text, loaded.names(table))
+        else:
+            policy = loaded.policy(table, chain)
+            verdict, target = policy or "return", ""
+        yield TraceEvent(
+            0,
+            family,
+            table,
+            chain,
+            None,
+            rule is None and verdict in (ACCEPT, DROP),
+            verdict,
+            target,
+            (following or record).mark,
+            record.data[:_HEADERS] if is_over else b"",
+            number if rule is not None else None,
+        )
+        is_over = verdict in (ACCEPT, DROP, "queue")
+
+
+def _verdict(rule: str, chains: frozenset[str]) -> tuple[str, str]:
+    """Return what a rule does with what it matches, and the chain that it leads to."""
+    target = _TARGET.search(rule)
+    if target is None:
+        return "continue", ""
+    if target[2] in chains:
+        return ("jump" if target[1] == "j" else "goto"), target[2]
+    return _VERDICTS.get(target[2], "continue"), ""
+
+
+def merged(events: Sequence[TraceEvent], others: Iterable[TraceEvent], rules: Rules) -> tuple[TraceEvent, ...]:
+    """Return the events of a packet from both sources, by hook and priority."""
+    groups: list[list[TraceEvent]] = []
+    for event in (*events, *others):
+        if event.headers:
+            groups.append([])
+        if groups:
+            groups[-1].append(event)
+
+    def place(group: list[TraceEvent]) -> tuple[int, int]:
+        hook, priority = rules.base(group[0].family, group[0].table, group[0].chain)
+        return _ORDER.get(hook, 0), priority
+
+    return tuple(event for group in sorted(groups, key=place) for event in group)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""The trace of packets in one namespace, as the kernel tells it: what ``nft monitor trace`` reads.
+
+The socket listens before the first packet goes, so nothing is waited for. Message format: ``enum
+nft_trace_attributes`` in include/uapi/linux/netfilter/nf_tables.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final
+
+from lab.evidence.traced import TraceEvent
+from lab.netns import Namespace, nfnetlink
+from lab.netns.nfnetlink import Message, Subsystem
+from lab.netns.nft_chain import FAMILIES
+
+_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP = 270, 1, 9  # NFNLGRP_NFTRACE
+_SO_RCVBUFFORCE: Final = 33  # include/uapi/asm-generic/socket.h; Python has no name for it
+_NEW_TRACE: Final = 17  # NFT_MSG_TRACE
+_TABLE, _CHAIN, _HANDLE, _KIND, _VERDICT, _ID = 1, 2, 3, 4, 5, 6
+_NETWORK, _TRANSPORT, _MARK, _POLICY = 8, 9, 14, 16
+_IS_POLICY: Final = 1  # enum nft_trace_types
+_VERDICT_CODE, _VERDICT_CHAIN = 1, 2
+# include/uapi/linux/netfilter.h and enum nft_verdicts; of NF_QUEUE the upper half is the queue's number.
+_VERDICTS: Final = {
+    0: "drop",
+    1: "accept",
+    2: "stolen",
+    3: "queue",
+    4: "repeat",
+    -1: "continue",
+    -2: "break",
+    -3: "jump",
+    -4: "goto",
+    -5: "return",
+}
+_BUFFER: Final = 16 * 1024 * 1024
+
+
+class Trace:
+    """The trace of one namespace, from the moment on at which this is made.
+
+    :ivar lost: whether the kernel had to throw events away.
+    """
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._socket = nfnetlink.open_socket(namespace)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        except PermissionError:  # in a user namespace; then as much as net.core.rmem_max allows
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        self._socket.bind((0, 0))
+        self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
+        self.lost = False
+
+    def fileno(self) -> int:
+        """Return the descriptor, readable when events wait."""
+        return self._socket.fileno()
+
+    def read(self) -> list[TraceEvent]:
+        """Return the events that wait, in the kernel's order."""
+        events: list[TraceEvent] = []
+        while True:
+            try:
+                data = self._socket.recv(65536)
+            except BlockingIOError:
+                return events
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self.lost = True
+                continue
+            events += _events(data)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def _events(data: bytes) -> Iterator[TraceEvent]:
+    for message in nfnetlink.messages(data):
+        if (message.subsystem, message.kind) == (Subsystem.NFTABLES, _NEW_TRACE):
+            yield _event(message)
+
+
+def _event(message: Message) -> TraceEvent:
+    found = dict(nfnetlink.attributes(message.body))
+    is_policy = int.from_bytes(found[_KIND], "big") == _IS_POLICY
+    if is_policy:
+        verdict, target = _VERDICTS[int.from_bytes(found.get(_POLICY, b""), "big")], ""
+    else:
+        verdict, target = _verdict(found.get(_VERDICT, b""))
+    return TraceEvent(
+        packet_id=int.from_bytes(found[_ID], "big"),
+        family=FAMILIES[message.family],
+        table=_text(found[_TABLE]),
+        chain=_text(found[_CHAIN]),
+        handle=int.from_bytes(found[_HANDLE], "big") if _HANDLE in found else None,
+        is_policy=is_policy,
+        verdict=verdict,
+        target=target,
+        mark=int.from_bytes(found.get(_MARK, b""), "big"),
+        headers=found.get(_NETWORK, b"") + found.get(_TRANSPORT, b""),
+    )
+
+
+@lru_cache(1024)
+def _verdict(data: bytes) -> tuple[str, str]:
+    """Read a verdict, and the chain that it leads to."""
+    found = dict(nfnetlink.attributes(data))
+    code = struct.unpack("!i", found[_VERDICT_CODE])[0] if found else 1
+    return _VERDICTS[code & 0xFF if code > 0 else code], _text(found.get(_VERDICT_CHAIN, b""))
+
+
+@lru_cache(1024)
+def _text(data: bytes) -> str:
+    return data.rstrip(b"\0").decode(errors="replace")

@@ -1,0 +1,92 @@
+"""`lab trace` and `lab run --trace`, as people call them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lab.results.result import from_json
+from tests.support.command import lab
+
+pytestmark = pytest.mark.lab_kernel
+
+
+def test_a_trials_packets_are_shown_rule_by_rule():
+    done = lab("trace", "beyond-window", "--fix", "drop-forward", COLUMNS="400")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "beyond-window, fix drop-forward: dropped"
+    assert any(line.startswith("handshake at node: 10.0.0.2:34567 > 192.168.0.2:80 SYN, NEW") for line in lines)
+    assert any("-j DNAT --to-destination 10.0.1.2:80" in line for line in lines)
+    assert "               = now 10.0.0.2:34567 > 10.0.1.2:80" in lines
+    assert any("KUBE-FORWARD  rule 1  -m conntrack --ctstate INVALID -j DROP" in line for line in lines)
+    assert "no match" not in done.stdout
+    full = lab("trace", "beyond-window", "--fix", "drop-forward", "--full", COLUMNS="400").stdout
+    assert "no match: -s 10.0.1.2/32 -j KUBE-MARK-MASQ" in full
+    assert "filter KUBE-SERVICES  back to who jumped here" in full
+
+
+def test_json_has_every_walk():
+    done = lab("trace", "beyond-window", "--proxy-mode", "nftables", "--json")
+    told = json.loads(done.stdout)
+    assert [walk["role"] for walk in told["walks"]][:4] == ["handshake", "handshake", "judged", "reset"]
+    assert told["untraced"] == []
+    assert told["verdict"]["outcome"] == "reset"
+    step = told["walks"][0]["hooks"][0]["steps"][0]
+    assert step["rule"]["text"] == "ct state new jump firewall-check"
+
+
+def test_a_packet_of_ones_own():
+    done = lab("trace", "--from", "client:5", "--to", "[fd00:10:0:1::2]:80", "--flags", "FPU", "--fix", "drop-forward")
+    assert done.returncode == 0, done.stderr
+    assert "judged at node: [fd00:10::2]:5 > [fd00:10:0:1::2]:80 FIN,PSH,URG, INVALID" in done.stdout
+    assert "DROPPED by filter KUBE-FORWARD rule 1" in done.stdout
+    told = json.loads(lab("trace", "--to", "10.0.1.2", "--json").stdout)
+    assert told["packet"]["destination"] == {"address": "10.0.1.2", "port": 80}
+    assert told["sent"]["walks"][0]["role"] == "judged"
+
+
+def test_lab_run_adds_walks_where_they_are_wanted(tmp_path):
+    words = ("run", "beyond-window", "--fix", "drop-forward", "--json", tmp_path / "found.json")
+    done = lab(*words, "--trace", COLUMNS="400")
+    assert done.returncode == 0, done.stderr
+    rule = "filter KUBE-FORWARD rule 1 (kube-proxy): -m conntrack --ctstate INVALID -j DROP"
+    assert f"  DROPPED by {rule}" in done.stdout.splitlines()
+    assert f"beyond-window with drop-forward: dropped by {rule}." in done.stdout.splitlines()
+    [tally] = from_json((tmp_path / "found.json").read_text()).tallies
+    assert tally.sample.timeline.judged_walks
+    done = lab(*words)
+    assert "1 dropped by rule" in done.stdout
+    assert "DROPPED by" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "neither a CASE nor --to (name a case from `lab list`, or say where a packet goes)"),
+        (("beyond-window", "--to", "10.0.1.2"), "a CASE, and a packet of your own besides (leave one of them away)"),
+        (("beyond-windw",), "there is no case 'beyond-windw' (did you mean 'beyond-window'?)"),
+        (("--to", "nowhere"), "--to 'nowhere' is no address (write 192.168.0.2:80, or [fd00::2]:80)"),
+        (("--to", "10.0.1.2:0"), "--to: '0' is no port (1 to 65535)"),
+        (("--to", "10.0.1.2", "--from", "client:x"), "--from: 'x' is no port (1 to 65535)"),
+        (("--to", "10.0.1.2", "--from", "clint"), "kube-proxy: there is no host 'clint' (did you mean 'client'?)"),
+        (("--to", "10.0.1.2", "--flags", "SX"), "--flags 'SX' (letters of SAFRPU, for --protocol tcp)"),
+        (
+            ("--to", "10.0.1.2", "--flags", "S", "--protocol", "udp"),
+            "--flags 'S' (letters of SAFRPU, for --protocol tcp)",
+        ),
+        (("--to", "10.0.1.2", "--protocol", "sctp"), "--protocol sctp (one of: tcp, udp)"),
+        (("--to", "10.0.1.2", "--family", "ipv6"), "--to 10.0.1.2 and --family ipv6 (leave one of them away)"),
+        (("--from", "client"), "neither a CASE nor --to (name a case from `lab list`, or say where a packet goes)"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_line(words, said):
+    done = lab("trace", *words)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"lab: {said}\n")
+
+
+def test_udp_port_of_the_labs_own_datagrams_is_refused():
+    done = lab("trace", "--to", "10.0.1.2:7", "--protocol", "udp")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "port 7 is that of the lab's own datagrams" in done.stderr
