@@ -37,7 +37,7 @@ def lines(found: Sequence[Reaches]) -> Iterator[Text]:
             yield Text(f"    expected: {cell.expected}: {cell.expected.why}")
             yield Text(f"    seen:     {cell.reached[0].known_by}")
     if len(cells) <= _FEW:
-        for _one, cell in cells:
+        for _one, cell in cells if not any(cell.surprises for _one, cell in cells) else ():
             yield from (Text(f"{cell.client.host} to {cell.asked}: {words}") for words in _known(cell))
     yield _summary([cell for _one, cell in cells], len(found))
 

@@ -73,7 +73,7 @@ class Reaching:
             running.namespace.set_sysctls({key: _ICMP_UNLIMITED[key] for key in self._limits(running.name)})
         self._backlog = lab.keep(Backlog())
         hosts = lab.hosts.items()
-        self._captures = [lab.keep(Capture(name, running.namespace, loopback=True)) for name, running in hosts]
+        self._captures = [lab.keep(Capture(name, running.namespace, by_stack=True)) for name, running in hosts]
         for server in endpoints_in(lab.topology, family):
             self.listen(server.host, server.address.port, address=server.address.address, protocol=server.protocol)
 

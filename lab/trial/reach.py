@@ -116,7 +116,8 @@ def _ask(
 def _is_before_any(topology: Topology, reached: Reached) -> bool:
     """Check whether a question stopped before an endpoint was chosen, so that others would stop there as well."""
     stops = reached.fate in (Fate.REFUSED, Fate.NO_WAY, Fate.NOT_HERE, Fate.TIMES_OUT)
-    return stops and all(reached.at != host.name for host in topology.servers)
+    is_chosen = reached.entry is not None and reached.entry.reply[0] != reached.question.address
+    return stops and not is_chosen and all(reached.at != host.name for host in topology.servers)
 
 
 def _answered(reached: Sequence[Reached]) -> set[str]:

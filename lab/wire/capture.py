@@ -12,7 +12,7 @@ from lab.evidence.sighting import Sighting
 from lab.netns import Namespace
 
 _ETH_P_ALL: Final = 0x0003  # include/uapi/linux/if_ether.h
-_PACKET_OUTGOING: Final = 4  # include/uapi/linux/if_packet.h
+_PACKET_OTHERHOST, _PACKET_OUTGOING = 3, 4  # include/uapi/linux/if_packet.h
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6
 _SO_TIMESTAMPNS: Final = 35  # include/uapi/asm-generic/socket.h
 _SO_RCVBUFFORCE: Final = 33
@@ -21,16 +21,17 @@ _LONGEST: Final = 65536 + 40
 
 
 class Capture:
-    """An AF_PACKET socket that sees all interfaces of one host, the loopback only where that is asked for.
+    """An AF_PACKET socket that sees all interfaces of one host but the loopback.
 
+    :param by_stack: see what the host's own stack sees: the loopback as well, and not what a bridge floods to others.
     :raises OSError: EPERM without CAP_NET_RAW in the namespace.
     """
 
     slow_to_close = True
 
-    def __init__(self, host: str, namespace: Namespace, *, loopback: bool = False) -> None:
+    def __init__(self, host: str, namespace: Namespace, *, by_stack: bool = False) -> None:
         self.host = host
-        self._left_out = None if loopback else "lo"
+        self._by_stack = by_stack
         self._socket = namespace.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
@@ -54,7 +55,9 @@ class Capture:
                 return seen
             interface, _protocol, direction = origin[:3]
             packet = decode(view[:length])
-            if packet is None or interface == self._left_out or not extra:  # it came before timestamps were asked for
+            if packet is None or not extra:  # it came before timestamps were asked for
+                continue
+            if direction == _PACKET_OTHERHOST if self._by_stack else interface == "lo":
                 continue
             seconds, nanoseconds = struct.unpack("=qq", extra[0][2])
             time = seconds * 1_000_000_000 + nanoseconds
