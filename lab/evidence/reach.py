@@ -86,6 +86,7 @@ class Reached:
     :param seen_as: whom the server took for its client.
     :param at: the host that refused, had no way, or was the last to have the packet.
     :param how: by what it refused, or what became of the packet there, in words.
+    :param sent_on: whether it was last seen as it left that host, to come nowhere.
     :param node: the first node that the packet passed, and ``entry`` what its conntrack has of it.
     """
 
@@ -97,6 +98,7 @@ class Reached:
     seen_as: SocketAddress | None = None
     at: str = ""
     how: str = ""
+    sent_on: bool = False
     node: str = ""
     entry: Entry | None = None
 
@@ -184,19 +186,22 @@ class Passage:
                 return packet.source
         return None
 
-    def last(self) -> tuple[str, str]:
-        """Return the host at which the question was seen last, or its answer where there was one; and in words."""
+    def last(self) -> tuple[str, str, bool]:
+        """Return the host at which the question was seen last, or its answer where there was one.
+
+        And what became of it there, in words, and whether it left that host.
+        """
         first = self.first
         if first is None:
-            return self.question.client, "it did not leave"
+            return self.question.client, "it did not leave", False
         seen = self._sightings_of(first)
         answer = next((one.packet for one in self.sightings if _answers(one.packet, first, seen[-1].packet)), None)
         answers = self._sightings_of(answer) if answer else []
         last = (answers or seen)[-1]
         what = "the answer" if answers else "it"
         if last.outgoing:
-            return last.host, f"{what} left by {last.interface} and came nowhere"
-        return last.host, f"{what} came in by {last.interface} and went no further"
+            return last.host, f"{what} left by {last.interface} and came nowhere", True
+        return last.host, f"{what} came in by {last.interface} and went no further", False
 
     def passed(self) -> tuple[str, ...]:
         """Return the hosts that the question passed, in order, its client first."""

@@ -72,8 +72,11 @@ class Reaching:
         for running in lab.hosts.values():
             running.namespace.set_sysctls({key: _ICMP_UNLIMITED[key] for key in self._limits(running.name)})
         self._backlog = lab.keep(Backlog())
-        hosts = lab.hosts.items()
-        self._captures = [lab.keep(Capture(name, running.namespace, by_stack=True)) for name, running in hosts]
+        bridging = {end.host for link in lab.topology.links for end in link.ends if end.bridge}
+        self._captures = [
+            lab.keep(Capture(name, running.namespace, loopback=True, others=name in bridging))
+            for name, running in lab.hosts.items()
+        ]
         for server in endpoints_in(lab.topology, family):
             self.listen(server.host, server.address.port, address=server.address.address, protocol=server.protocol)
 
@@ -164,8 +167,8 @@ class Reaching:
         if ready:
             return self._answered(reached, asking, ready[0], passage, text, look)
         if question.protocol == "tcp" and _is_open(asking):
-            at, how = passage.last()
-            return look(replace(reached, at=at, how=f"half open: {how}"))
+            at, how, sent_on = passage.last()
+            return look(replace(reached, at=at, how=f"half open: {how}", sent_on=sent_on))
         return look(_unanswered(reached, passage, code or asking.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)))
 
     def _answered(
@@ -282,10 +285,10 @@ def _unanswered(reached: Reached, passage: Passage, code: int) -> Reached:
         return replace(reached, fate=fate, at=at, how=how)
     if stranger := passage.stranger():
         return replace(reached, fate=Fate.STRANGER, how=str(stranger))
-    at, how = passage.last()
+    at, how, sent_on = passage.last()
     if code not in (0, errno.EINPROGRESS, errno.EAGAIN):
         how = f"{errno.errorcode.get(code, code)}: {how}"
-    return replace(reached, at=at, how=how)
+    return replace(reached, at=at, how=how, sent_on=sent_on)
 
 
 def _errno_of(sender: socket.socket, text: bytes, to: tuple[str, int] | None = None) -> int:

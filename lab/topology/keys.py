@@ -45,7 +45,7 @@ def reads(field: str) -> PlainValidator:
     return PlainValidator(read)
 
 
-def sysctls(value: Any) -> tuple[tuple[str, str], ...]:  # noqa: ANN401
+def read_sysctls(value: Any) -> tuple[tuple[str, str], ...]:  # noqa: ANN401
     """Read sysctls as a mapping, and return them with slashes, each with its value as text."""
     if isinstance(value, tuple):
         return value

@@ -38,7 +38,7 @@ from lab.kubeproxy.values import A_NETWORK, BadValueError, network
 from lab.kubernetes.errors import found
 from lab.topology.checks import check
 from lab.topology.given import GivenRules
-from lab.topology.keys import key, reads, refused, sysctls
+from lab.topology.keys import key, read_sysctls, reads, refused
 from lab.topology.names import INTERFACE, VERSION
 from lab.vocabulary import Backend, Family, ProxyMode
 
@@ -144,7 +144,7 @@ class HostOptions:
     ] = False
     sysctls: Annotated[
         tuple[tuple[str, str], ...],
-        PlainValidator(sysctls),
+        PlainValidator(read_sysctls),
         WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "integer"]}}),
         Field(description="Sysctls of its namespace, such as net.ipv4.conf.all.rp_filter: set when all else is there."),
     ] = ()

@@ -114,10 +114,16 @@ def _ask(
 
 
 def _is_before_any(topology: Topology, reached: Reached) -> bool:
-    """Check whether a question stopped before an endpoint was chosen, so that others would stop there as well."""
+    """Check whether a question stopped before an endpoint was chosen, so that others would stop there as well.
+
+    Of what an endpoint itself asks, that nobody knows: what is sent back to it may end at the very node.
+    """
+    servers = {host.name for host in topology.servers}
+    if reached.fate is Fate.TIMES_OUT and reached.question.client in servers:
+        return False
     stops = reached.fate in (Fate.REFUSED, Fate.NO_WAY, Fate.NOT_HERE, Fate.TIMES_OUT)
-    is_chosen = reached.entry is not None and reached.entry.reply[0] != reached.question.address
-    return stops and not is_chosen and all(reached.at != host.name for host in topology.servers)
+    is_chosen = reached.sent_on or (reached.entry and reached.entry.reply[0] != reached.question.address)
+    return stops and not is_chosen and reached.at not in servers
 
 
 def _answered(reached: Sequence[Reached]) -> set[str]:

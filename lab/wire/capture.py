@@ -21,17 +21,18 @@ _LONGEST: Final = 65536 + 40
 
 
 class Capture:
-    """An AF_PACKET socket that sees all interfaces of one host but the loopback.
+    """An AF_PACKET socket that sees all interfaces of one host.
 
-    :param by_stack: see what the host's own stack sees: the loopback as well, and not what a bridge floods to others.
+    :param loopback: whether it sees the loopback as well.
+    :param others: whether it sees what is for others' hardware addresses, such as what a bridge floods.
     :raises OSError: EPERM without CAP_NET_RAW in the namespace.
     """
 
     slow_to_close = True
 
-    def __init__(self, host: str, namespace: Namespace, *, by_stack: bool = False) -> None:
+    def __init__(self, host: str, namespace: Namespace, *, loopback: bool = False, others: bool = True) -> None:
         self.host = host
-        self._by_stack = by_stack
+        self._loopback, self._others = loopback, others
         self._socket = namespace.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
@@ -57,7 +58,7 @@ class Capture:
             packet = decode(view[:length])
             if packet is None or not extra:  # it came before timestamps were asked for
                 continue
-            if direction == _PACKET_OTHERHOST if self._by_stack else interface == "lo":
+            if (interface == "lo" and not self._loopback) or (direction == _PACKET_OTHERHOST and not self._others):
                 continue
             seconds, nanoseconds = struct.unpack("=qq", extra[0][2])
             time = seconds * 1_000_000_000 + nanoseconds

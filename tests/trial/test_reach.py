@@ -177,3 +177,28 @@ def test_terminating_endpoints_serve_from_the_release_that_has_it():
         for version in ("v1.25", "v1.26")
     ]
     assert fates == ["times out at node-a", "server-a, as 203.0.113.2"]
+
+
+def bridged(**change):
+    topology = load("bridge")
+    hosts = [dataclasses.replace(one, **change) if one.proxy_mode else one for one in topology.hosts]
+    return dataclasses.replace(topology, hosts=tuple(hosts))
+
+
+@pytest.mark.parametrize("family", list(Family), ids=str)
+def test_what_a_bridge_passes_on_by_itself_is_not_translated_back(family):
+    """What kube-proxy warns of when it starts: missing br-netfilter module or unset sysctl br-nf-call-iptables."""
+    chosen = Chosen(("client",), targets=(Target.VIP,))
+    assert reach(bridged(), family, chosen).good
+    found = reach(bridged(bridge_nf_call_iptables=False), family, chosen)
+    pods = (
+        ("10.1.0.3:8080", "10.1.0.4:8080") if family is Family.IPV4 else ("[fd00:10:1::3]:8080", "[fd00:10:1::4]:8080")
+    )
+    assert set(found.cells[0].surprises) == {f"answered by a stranger: {pod}" for pod in pods}
+
+
+def test_a_pod_on_a_bridge_reaches_itself_only_in_hairpin_mode():
+    chosen = Chosen(("server-1",), targets=(Target.VIP,))
+    assert reach(bridged(), Family.IPV4, chosen).good
+    found = reach(bridged(hairpin=False), Family.IPV4, chosen)
+    assert found.cells[0].surprises == ("times out at node",)
