@@ -19,6 +19,8 @@ source_suffix = {".md": "markdown"}
 exclude_patterns = ["make"]
 myst_heading_anchors = 3
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_title = project
 html_show_sphinx = False
 html_copy_source = False
@@ -33,9 +35,14 @@ _PLACES = {
 }
 
 
-def _fill(_app: Sphinx, _page: str, source: list[str]) -> None:
+_WANTED = re.compile(r"^<!-- (#*) ?([A-Z]+\.md) -->$", re.MULTILINE)
+
+
+def _fill(app: Sphinx, _page: str, source: list[str]) -> None:
     """Put top files where a page wants them (`<!-- README.md -->`), and have links lead to pages of the site."""
-    text = re.sub(r"^<!-- (#*) ?([A-Z]+\.md) -->$", _read, source[0], flags=re.MULTILINE)
+    for _deeper, name in _WANTED.findall(source[0]):
+        app.env.note_dependency(str(_CHECKOUT / name))  # the page is made anew when that has changed
+    text = _WANTED.sub(_read, source[0])
     for file, place in _PLACES.items():
         text = re.sub(rf"\]\((?:\.\./)?{re.escape(file)}\)", f"]({place})", text)
     source[0] = text

@@ -46,6 +46,10 @@ class LabError(Exception):
 
     exit_code: ClassVar[int] = NO_ANSWER
 
+    def __reduce__(self) -> tuple[Callable[..., LabError], tuple[object, ...]]:
+        """Return how another process makes the same: what an error was made of is not what it says."""
+        return _made_again, (type(self), self.args, vars(self))
+
 
 class InputError(LabError):
     """What was given cannot be used: mend the named place and try again (exit code 2).
@@ -71,6 +75,20 @@ class InputError(LabError):
         place = ":".join(str(part) for part in (self.source, line) if part is not None)
         text = f"{place}: {message}" if place else message
         super().__init__(f"{text} ({cure})" if cure else text)
+
+    def said_in(self, place: str) -> InputError:
+        """Return this with the option, word or key first in which it was said."""
+        return InputError(f"{place}: {self.message}", source=self.source, line=self.line, cure=self.cure)
+
+
+class ServiceError(InputError):
+    """A Service that was named cannot be asked: there is none of this name, or it has no such port or endpoint."""
+
+
+def _made_again(kind: type[LabError], said: tuple[object, ...], fields: dict[str, object]) -> LabError:
+    error = kind.__new__(kind, *said)
+    vars(error).update(fields)
+    return error
 
 
 class UnknownNameError(InputError):

@@ -5,9 +5,19 @@ import re
 
 import pytest
 
-from lab.cases import HEADLINE
+from lab.cases import HEADLINE, find
 from lab.fabric.lab import Lab
-from lab.fixes import BE_LIBERAL, BE_LIBERAL_LATE, DAEMONSET, DAEMONSET_TODAY, FIXES, NONE, NOTRACK, Protection
+from lab.fixes import (
+    BE_LIBERAL,
+    BE_LIBERAL_LATE,
+    DAEMONSET,
+    DAEMONSET_TODAY,
+    DROP_INPUT,
+    FIXES,
+    NONE,
+    NOTRACK,
+    Protection,
+)
 from lab.topology.kube_proxy import proxy_options, render_rules
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
@@ -88,3 +98,25 @@ def test_untracked_answers_are_a_strangers():
     assert after.verdict.outcome is Outcome.REFUSED
     assert after.verdict.because == ("no connection: the SYN,ACK came from 10.0.1.2",)
     assert after.as_expected
+
+
+@pytest.mark.lab_kernel
+@pytest.mark.parametrize("mode", list(ProxyMode))
+def test_a_drop_in_input_is_for_clients_on_the_node_and_no_others(mode):
+    async def run():
+        answer = await probe.ask(Family.IPV4)
+        cases = (find("client-on-node"), HEADLINE)
+        settings = [
+            Setting(case, fix, with_proxy(load(case.topology), mode, None, None), Family.IPV4)
+            for case in cases
+            for fix in (NONE, DROP_INPUT)
+        ]
+        results = [await runner.run(setting, answer) for setting in settings]
+        return {(one.trial.case, one.trial.fix): one.verdict.outcome for one in results}
+
+    assert asyncio.run(run()) == {
+        ("client-on-node", "none"): Outcome.RESET,
+        ("client-on-node", "drop-input"): Outcome.DROPPED,
+        ("beyond-window", "none"): Outcome.RESET,
+        ("beyond-window", "drop-input"): Outcome.RESET,
+    }

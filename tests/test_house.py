@@ -25,7 +25,7 @@ FLOORS = (
     "results",
     "report",
     "netns",
-    "wire conntrack traffic",
+    "wire conntrack traffic kubeapi",
     "fabric",
     "scenario",
     "fixes",

@@ -43,7 +43,8 @@ class Case(Generic[S]):
     :param topology: the shipped topology that it runs in where nobody asks for another.
     :param demands: what it demands of any topology besides its roles.
     :param both_ways: whether what is expected of it is so only where both directions pass the node.
-    :param slow: takes seconds or more, and is left out of `lab run --all`.
+    :param slow: takes seconds or more, or what all labs share; is left out of `lab run --all`, and has the machine for
+        itself.
     :param needs: what the kernel must have beyond what every trial needs: modules by name, or ``CONFIG_`` options.
     :param about_answers: what is judged answers what came by the VIP, and so ends at a node that masquerades the
         client; False where the client sends it, or nothing is translated.

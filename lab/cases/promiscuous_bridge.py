@@ -25,7 +25,7 @@ _CALL: Final = {
     Family.IPV4: "net/bridge/bridge-nf-call-iptables",
     Family.IPV6: "net/bridge/bridge-nf-call-ip6tables",
 }
-#: The copy has been in PREROUTING already, on its way through the bridge, so the witness has to look behind that.
+#: The copy has been in PREROUTING already, on its way through the bridge, so it has to be counted behind that.
 _WITNESS: Final = f"""
 add chain inet lab_witness forward {{ type filter hook forward priority -190; policy accept; }}
 add rule inet lab_witness forward ct state invalid counter name "invalid" log prefix "invalid" group {WITNESS_GROUP}

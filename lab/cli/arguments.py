@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
 from lab.cli.command import App, Choice, at_least, one_of, words_of
-from lab.errors import InputError, LabError
+from lab.errors import InputError, LabError, ServiceError
 from lab.kubeproxy.said import NOTHING_SAID
 from lab.vocabulary import Backend, Family, ProxyMode
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Chosen = TypeVar("Chosen")
 
 app = App(name="lab")
+
+#: By which a command is told each of a program's own flags, which stand after ``--``.
+PROGRAM_FLAG: Final = "--kube-proxy-flag"
 
 
 def examples(*commands: str) -> str:
@@ -98,6 +101,18 @@ def version_names() -> Iterable[str]:
     return MINORS
 
 
+@contextlib.contextmanager
+def service_option() -> Iterator[None]:
+    """Have what is wrong with a Service that was named begin with the option.
+
+    :raises ServiceError: it was raised in the block.
+    """
+    try:
+        yield
+    except ServiceError as error:
+        raise error.said_in("--service") from None
+
+
 CasesArgument = Annotated[
     list[str] | None,
     typer.Argument(
@@ -117,6 +132,12 @@ FixesOption = Annotated[
 ]
 RepeatOption = Annotated[
     int, typer.Option(metavar="N", parser=at_least(1), help="Run every trial N times.", show_default=False)
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", "-j", metavar="N", parser=at_least(1), help="How many trials at a time; else one for each processor."
+    ),
 ]
 ModeOption = Annotated[
     ProxyMode | None,
@@ -228,13 +249,33 @@ class Proxy:
 
 
 @dataclass(frozen=True)
+class Programs:
+    """Options that have kube-proxy programs write the rules."""
+
+    kube_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kube-proxy",
+            metavar="PATH",
+            help="A kube-proxy program, which writes the node's rules instead of the lab. Flags of its own come last,"
+            " after --.",
+        ),
+    ] = None
+    kube_proxy_flags: Annotated[list[str] | None, typer.Option(PROGRAM_FLAG, hidden=True)] = None
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="With several --kube-proxy: each starts by the rules of the one before.")
+    ] = False
+
+
+@dataclass(frozen=True)
 class Files:
     """Options that say where results go."""
 
     json: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write the results as JSON, with every timeline; - for stdout."),
+        typer.Option(metavar="FILE", help="Write the results as JSON; - for stdout, *.gz and *.zst compressed."),
     ] = None
+    packets: Annotated[bool, typer.Option("--packets", help="With --json: all packets of every trial in it.")] = False
     html: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write the table as one HTML page; every cell opens to its timeline."),
@@ -243,6 +284,10 @@ class Files:
         str | None, typer.Option(metavar="FILE", help="Write JUnit XML for a CI system: a suite a kernel.")
     ] = None
     md: Annotated[str | None, typer.Option(metavar="FILE", help="Write the table in Markdown.")] = None
+    pcapng: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write every packet at every interface, commented, for Wireshark."),
+    ] = None
 
 
 def read_topology(reference: str, proxy: Proxy, settings: Settings = NOTHING_SAID) -> Topology:

@@ -6,18 +6,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
-from lab.cli.arguments import complete
+from lab.cli.arguments import PROGRAM_FLAG, complete
 from lab.cli.command import Command
 from lab.errors import InputError
 from lab.kubeproxy.said import Settings, from_words
 from lab.kubeproxy.settings import SETTINGS, ProxySetting
 
 _FILE: Final = "kube_proxy_config"
+_PROGRAM: Final = "--kube-proxy"
 _READ: Final = ("source", "topology", "diff")  # what else a command may read from standard input
 
 
@@ -32,6 +34,10 @@ class CommandWithSettings(Command):
         alone = {f"--{row.option}" for row in SETTINGS.values() if not row.metavar}
         end = args.index("--") if "--" in args else len(args)
         given = [f"{word}=true" if word in alone else word for word in args[:end]]
+        if any(word == _PROGRAM or word.startswith(f"{_PROGRAM}=") for word in given):
+            given = [_alone(word, after) for word, after in itertools.zip_longest(given, given[1:], fillvalue="--")]
+            given += [f"{PROGRAM_FLAG}={word}" for word in args[end + 1 :]]
+            return super().parse_args(ctx, given)
         return super().parse_args(ctx, given + args[end:])
 
     def sections(self, ctx: Any) -> Iterator[tuple[str, list[Any]]]:  # noqa: ANN401 - likewise
@@ -41,6 +47,11 @@ class CommandWithSettings(Command):
             yield title, [one for one in parameters if one.name not in settings]
         its = [one for one in self.get_params(ctx) if one.name in settings]
         yield "Settings of kube-proxy, by its own flags (a flag, then the file, then the topology)", its
+
+
+def _alone(word: str, after: str) -> str:
+    """Return a word; ``--diff`` without a file has an empty one, and means a program's own rules."""
+    return f"{word}=" if word == "--diff" and after.startswith("--") else word
 
 
 def with_settings(fields: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -66,11 +77,9 @@ def with_settings(fields: Iterable[str]) -> Callable[[Callable[..., None]], Call
     )
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.signature(command, eval_str=True, locals={"Settings": Settings})
+        grouped = with_groups(command)
+        signature = inspect.signature(grouped)
         others = [one for one in signature.parameters.values() if one.name != "settings"]
-        groups: dict[str, Any] = {
-            one.name: one.annotation for one in others if dataclasses.is_dataclass(one.annotation)
-        }
 
         @functools.wraps(command)
         def called(**given: Any) -> None:  # noqa: ANN401 - typer's values
@@ -78,17 +87,39 @@ def with_settings(fields: Iterable[str]) -> Callable[[Callable[..., None]], Call
             if file == "-" and "-" in (given.get(name) for name in _READ):
                 raise InputError("several things from stdin", cure="give --kube-proxy-config as a file")
             words = from_words({row.field: given.pop(row.field) for row in rows})
-            for name, group in groups.items():
-                given[name] = group(**{one.name: given.pop(one.name) for one in dataclasses.fields(group)})
-            command(settings=_read(file) + words, **given)
+            grouped(settings=_read(file) + words, **given)
 
-        flat = [one for other in others for one in (_members(groups[other.name]) if other.name in groups else [other])]
-        parameters = [*(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in flat), *options]
-        called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        called.__annotations__ = {one.name: one.annotation for one in parameters}
-        return called
+        return _with_parameters(called, signature, [*others, *options])
 
     return decorate
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with an option for each field of those of its parameters that are dataclasses."""
+    signature = inspect.signature(command, eval_str=True, locals={"Settings": Settings})
+    own = signature.parameters.values()
+    groups: dict[str, Any] = {
+        one.name: one.annotation
+        for one in own
+        if dataclasses.is_dataclass(one.annotation) and one.annotation is not Settings
+    }
+
+    @functools.wraps(command)
+    def called(**given: Any) -> None:  # noqa: ANN401 - typer's values
+        for name, group in groups.items():
+            given[name] = group(**{one.name: given.pop(one.name) for one in dataclasses.fields(group)})
+        command(**given)
+
+    flat = [one for other in own for one in (_members(groups[other.name]) if other.name in groups else [other])]
+    return _with_parameters(called, signature, [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in flat])
+
+
+def _with_parameters(
+    called: Callable[..., None], signature: inspect.Signature, parameters: list[inspect.Parameter]
+) -> Callable[..., None]:
+    called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {one.name: one.annotation for one in parameters}
+    return called
 
 
 def _members(group: Any) -> Iterator[inspect.Parameter]:  # noqa: ANN401 - a dataclass

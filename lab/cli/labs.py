@@ -14,6 +14,7 @@ from lab.cli.arguments import (
     JsonFlag,
     KeepConntrackFlag,
     LabOption,
+    Programs,
     Proxy,
     ServiceArgument,
     app,
@@ -27,6 +28,7 @@ from lab.cli.arguments import (
 )
 from lab.cli.command import App, program_words
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
+from lab.cli.programs import with_program
 from lab.cli.screen import steps
 from lab.errors import NO_ANSWER, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
@@ -45,7 +47,11 @@ app.add_typer(endpoints_app, name="endpoints")
 @app.command(
     cls=CommandWithSettings,
     short_help="Build a lab that stays until `lab down`.",
-    epilog=examples("lab up kube-proxy", "lab up kube-proxy --name fixed --fix drop-forward"),
+    epilog=examples(
+        "lab up kube-proxy",
+        "lab up kube-proxy --name fixed --fix drop-forward",
+        "lab up kube-proxy --kube-proxy ./kube-proxy --proxy-mode nftables -- --v=4",
+    ),
 )
 @with_settings(TOPOLOGYS)
 def up(
@@ -67,6 +73,7 @@ def up(
         one_word(Family, "--family", "Build one address family, not both."),
     ] = None,
     proxy: Proxy,
+    programs: Programs,
     settings: Settings,
 ) -> None:
     """Build a lab that stays until `lab down`, with servers at its endpoints and names for `ip netns`.
@@ -78,7 +85,7 @@ def up(
     from lab.standing.up import up as build
     from lab.topology.kube_proxy import topology_notes
 
-    built = read_topology(topology, proxy, settings)
+    built = read_topology(topology, proxy, with_program(programs, settings))
     for note in dict.fromkeys(note for one in Family if family in (None, one) for note in topology_notes(built, one)):
         print(f"lab: {note}", file=sys.stderr, flush=True)  # before the words of the owner
     lab = build(built, name=name, family=family, fix=find(fix).name)

@@ -111,7 +111,7 @@ def matrix(
     settings: Settings,
 ) -> None:
     """Run the same trials on several kernels, each booted in a guest of its own, and say what differs between them."""
-    from lab.cli.report_files import Outputs
+    from lab.cli.report_files import Outputs, stamped
     from lab.kernels.on_kernel import Trials
     from lab.trial import batch
 
@@ -132,10 +132,10 @@ def matrix(
     outputs = Outputs(**vars(files))
     memory = guests.memory or _MEMORY
     trials = Trials(tuple(case.name for case in cases), tuple(options), guests.limit, memory)
-    found = _run(names, trials, guests.jobs or os.cpu_count() or 1, guests.scheduler)
+    found = stamped(_run(names, trials, guests.jobs or os.cpu_count() or 1, guests.scheduler))
     written = outputs.write(found)
     if not outputs.on_stdout:
-        _print(found)
+        print_matrix(found)
     raise typer.Exit((0 if found.good else 1) if written else NO_ANSWER)
 
 
@@ -166,7 +166,8 @@ def _say(kernel: str, what: str) -> None:
     print(f"lab: {kernel}: {what}", file=sys.stderr, flush=True)
 
 
-def _print(found: Matrix) -> None:
+def print_matrix(found: Matrix) -> None:
+    """Print a table with a column a kernel or a program, and what it means."""
     from lab.report import table
     from lab.report.closing import preface
 

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from lab.cli.arguments import service_option
 from lab.cli.screen import steps
 from lab.errors import InputError
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lab.cases import AnyCase
-    from lab.cli.arguments import Proxy, Selected
+    from lab.cli.arguments import Programs, Proxy, Selected
     from lab.fixes import Fix
     from lab.kubeproxy.said import Settings
     from lab.results.result import Report
@@ -31,6 +32,7 @@ def own_node(
     objects: Sequence[str] | None,
     topology: str | None,
     proxy: Proxy,
+    programs: Programs,
     settings: Settings,
     *,
     service: str | None,
@@ -50,11 +52,12 @@ def own_node(
         "--topology": topology,
         "--proxy-mode": proxy.proxy_mode,
         "--proxy-version": proxy.proxy_version,
+        "--kube-proxy": programs.kube_proxy,
         "a setting of kube-proxy": settings.said or settings.mode,
     }
     if given := next((option for option, value in others.items() if value), None):
         raise InputError(f"--node and {given}", cure="the node's own rules say it: leave one of them away")
-    with steps() as step:
+    with steps() as step, service_option():
         step("reading the node's rules")
         bundle = read(sources, objects or ())
         userns.ensure()

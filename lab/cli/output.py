@@ -123,6 +123,6 @@ def _like(stream: object, raw: io.FileIO, errors: str) -> TextIO:
         io.BufferedWriter(raw),
         encoding=stream.encoding,
         errors=errors,
-        line_buffering=stream.line_buffering,
+        line_buffering=stream.line_buffering or stream.write_through,  # PYTHONUNBUFFERED
         write_through=stream.write_through,
     )

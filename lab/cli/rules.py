@@ -12,6 +12,7 @@ import typer
 
 from lab.cli.arguments import (
     FamilyOption,
+    Programs,
     Proxy,
     app,
     complete,
@@ -20,8 +21,10 @@ from lab.cli.arguments import (
     version_names,
 )
 from lab.cli.command import App
+from lab.cli.comparison import told
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
-from lab.cli.screen import ANY_WIDTH, console, draw, steps
+from lab.cli.programs import with_program
+from lab.cli.screen import steps
 from lab.errors import InputError
 from lab.kubeproxy.releases import MINORS
 from lab.kubeproxy.settings import SETTINGS
@@ -67,7 +70,7 @@ class Asked:
         typer.Option(
             metavar="FILE",
             help="Compare with what iptables-save, iptables -S or nft [-j] list printed on a node; - for stdin. With"
-            f" --proxy-version {AUTO}, the release that fits.",
+            f" --proxy-version {AUTO}, the release that fits. With --kube-proxy, alone: with what the program writes.",
         ),
     ] = None
     since: Annotated[
@@ -114,6 +117,16 @@ class Asked:
             cure = f"name the release that {given[0]} is for" if given else "give --diff FILE too"
             raise InputError(f"--proxy-version {AUTO}, and nothing to fit", cure=cure)
 
+    def check_for_program(self) -> None:
+        """Check that this may be asked of a kube-proxy program.
+
+        :raises InputError: it may not.
+        """
+        if given := "--since" if self.since is not None else "--sysctls" if self.sysctls else "":
+            raise InputError(f"--kube-proxy and {given}", cure="leave one of them away")
+        if self.diff:
+            raise InputError("--kube-proxy and --diff FILE", cure="--diff alone compares with what the program writes")
+
 
 @app.command(
     cls=CommandWithSettings,
@@ -125,6 +138,7 @@ class Asked:
         "lab rules objects.yaml --since v1.28 --proxy-version v1.33",
         "lab rules objects.yaml --diff node.txt --proxy-version v1.29 --node-name worker-1",
         "lab rules --sysctls --proxy-version v1.28",
+        "lab rules objects.yaml --kube-proxy ./kube-proxy --diff",
     )
     + """
 
@@ -142,6 +156,7 @@ def rules(
         ),
     ] = "kube-proxy",
     proxy: Proxy,
+    programs: Programs,
     family: FamilyOption = Family.IPV4,
     asked: Asked,
     settings: Settings,
@@ -157,6 +172,10 @@ def rules(
     gc.disable()  # looking for cycles takes half of the time with many Services, and there are none
     asked.check(source, proxy.proxy_version)
     choice = Choice(proxy.proxy_mode, proxy.proxy_version, proxy.backend)
+    if programs.kube_proxy:
+        from lab.cli.program_rules import of_program
+
+        raise typer.Exit(of_program(source, choice, with_program(programs, settings), family, asked))
     if asked.diff is not None:
         raise typer.Exit(_compare(source, asked.diff, family, choice, settings, json=asked.json))
     if asked.since is not None and choice.version is None:
@@ -221,7 +240,6 @@ def _print_sysctls(chosen: Sequence[Source], *, json: bool) -> None:
 def _compare(source: str, diff: str, family: Family, choice: Choice, settings: Settings, *, json: bool) -> int:
     """Compare a node's rules with kube-proxy's, print the differences, and return the exit code."""
     from lab.rules.check import compared, fitted, read_node, read_text
-    from lab.rules.output import conclusion, table, to_json
     from lab.rules.read_dump import given
     from lab.rules.source import proxies
 
@@ -247,14 +265,4 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, settings: S
             proxy, comparison = fitted(proxy, found)
         else:
             comparison = compared(proxy, found)
-    if json:
-        print(to_json(comparison, proxy))
-        return 0 if comparison.same else 1
-    screen = console()
-    if not screen.is_terminal:
-        screen.width = ANY_WIDTH  # what is piped on is not wrapped: a rule is one line
-    if drawn := table(comparison):
-        draw(screen, lambda _width: [drawn])
-    for line in conclusion(comparison, proxy, name):
-        screen.print(line, markup=False, soft_wrap=True)
-    return 0 if comparison.same else 1
+    return told(comparison, proxy, name, json=json)

@@ -13,9 +13,11 @@ import typer
 from lab.cli.arguments import (
     AnyFamilyOption,
     Files,
+    JobsOption,
     JsonFlag,
     NodeOption,
     ObjectsOption,
+    Programs,
     Proxy,
     Selected,
     ServiceOption,
@@ -24,9 +26,11 @@ from lab.cli.arguments import (
     chosen,
     complete,
     examples,
+    service_option,
     topology_names,
 )
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
+from lab.cli.programs import with_programs
 from lab.cli.screen import console, draw
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
@@ -36,7 +40,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lab.kubeproxy.said import Settings
+    from lab.results.matrix import Matrix
     from lab.results.result import Report
+    from lab.topology.model import Topology
+    from lab.trial.batch import Selection
     from lab.trial.setting import Setting
 
 
@@ -50,7 +57,9 @@ if TYPE_CHECKING:
         "lab run --topology mine.yaml --service shop/web",
         "lab run --node iptables-save.txt",
         "ssh node sudo iptables-save | lab run --node -",
+        "lab run --html run.html --pcapng run.pcapng",
         "lab run beyond-window --trace",
+        "lab run --kube-proxy ./kube-proxy --proxy-mode nftables",
         "lab run --all --no-timeline",
         "lab run beyond-window --repeat 1000 --no-timeline",
     )
@@ -77,6 +86,8 @@ def run(
     service: ServiceOption = None,
     family: AnyFamilyOption = None,
     proxy: Proxy,
+    programs: Programs,
+    jobs: JobsOption = None,
     files: Files,
     trace: Annotated[
         bool, typer.Option("--trace", help="Have the kernel tell which rules decided. With --node it always does.")
@@ -92,56 +103,96 @@ def run(
     settings: Settings,
 ) -> None:
     """Break real connections on purpose, each in a lab of its own, and judge what this kernel makes of it."""
-    from lab import cases as catalogue
     from lab.cli.node import own_node, trials
     from lab.cli.report_files import Outputs
-    from lab.results.history import remember
     from lab.topology.reader import load
-    from lab.trial import batch
-    from lab.trial.fix_file import find_fix
 
     paths = vars(files)
     if timeline and "-" in paths.values():
         raise InputError("--timeline, and results on stdout", cure="leave it away: nothing else is printed")
+    chosen_programs = with_programs(programs, settings)
     if node or objects:
-        own = own_node(node, objects, topology, proxy, settings, service=service, family=family)
+        own = own_node(node, objects, topology, proxy, programs, settings, service=service, family=family)
         outputs = Outputs(**paths)
         report = trials(
             own,
             selected,
             (family,) if family else own.families,
-            partial(_run, repeat=selected.repeat),
+            partial(_run, repeat=selected.repeat, jobs=jobs),
             partial(_print_answer, quiet=outputs.on_stdout),
         )
-        timeline = bool(timeline)
+        reports, timeline = [report], bool(timeline)
     else:
         family = family or Family.IPV4
-        selection = batch.select(
+        place = None if topology is None else load(topology)
+        selections = [_select(selected, place, family, proxy, service, one) for one in chosen_programs]
+        outputs = Outputs(**paths)
+        for remark in dict.fromkeys(remark for selection in selections for remark in selection.remarks):
+            print(f"lab: {remark}", file=sys.stderr)
+        tried = ([replace(one, traced=trace) for one in selection.settings] for selection in selections)
+        reports = [_run(one, family, selected.repeat, jobs) for one in tried]
+    found = _kept(chosen_programs, reports)
+    written = outputs.write(found)
+    if not outputs.on_stdout:
+        _print(found, timeline=timeline)
+        if selected.all_ and not selected.slow:
+            print(_left_out())
+    raise typer.Exit((0 if found.good else 1) if written else NO_ANSWER)
+
+
+def _kept(programs: Sequence[Settings], reports: Sequence[Report]) -> Report | Matrix:
+    """Return what was found, with when and how, and keep what came of its trials for `lab show`."""
+    from lab.cli.report_files import stamped
+    from lab.results.history import remember
+
+    made = [stamped(one) for one in reports]
+    for report in made:
+        if trouble := remember(report):
+            print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
+    return made[0] if len(made) == 1 else stamped(_side_by_side(programs, made))
+
+
+def _select(
+    selected: Selected, place: Topology | None, family: Family, proxy: Proxy, service: str | None, settings: Settings
+) -> Selection:
+    from lab.trial import batch
+    from lab.trial.fix_file import find_fix
+
+    with service_option():
+        return batch.select(
             selected.chosen_cases(),
             selected.chosen_fixes(find_fix),
-            None if topology is None else load(topology),
+            place,
             family,
             (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
             service,
             settings=settings,
             named=bool(selected.cases),
         )
-        outputs = Outputs(**paths)
-        for remark in selection.remarks:
-            print(f"lab: {remark}", file=sys.stderr)
-        tried = [replace(one, traced=trace) for one in selection.settings]
-        report = _run(tried, family, selected.repeat)
-    if trouble := remember(report):
-        print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
-    written = outputs.write(report)
-    if not outputs.on_stdout:
-        _print_report(report, timeline=timeline is not False)
-        if selected.all_ and not selected.slow:
-            print(_left_out(sum(case.slow for case in catalogue.CASES.values())))
-    raise typer.Exit((0 if report.good else 1) if written else NO_ANSWER)
 
 
-def _left_out(count: int) -> str:
+def _side_by_side(programs: Sequence[Settings], reports: Sequence[Report]) -> Matrix:
+    from lab.results.matrix import side_by_side
+
+    names = [one.program.label if one.program else "" for one in programs]
+    return side_by_side(list(zip(names, reports, strict=True)))
+
+
+def _print(found: Report | Matrix, *, timeline: bool | None) -> None:
+    from lab.results.matrix import Matrix
+
+    if isinstance(found, Matrix):
+        from lab.cli.matrix import print_matrix
+
+        print_matrix(found)
+    else:
+        print_report(found, timeline=timeline is not False)
+
+
+def _left_out() -> str:
+    from lab.cases import CASES
+
+    count = sum(case.slow for case in CASES.values())
     return f"left out: {count} slow {'case' if count == 1 else 'cases'}; --slow runs {'it' if count == 1 else 'them'}"
 
 
@@ -154,20 +205,25 @@ def _print_answer(report: Report, *, quiet: bool) -> None:
         console().print(remark.text, style=STYLES[remark.tone], soft_wrap=True)
 
 
-def _run(settings: Sequence[Setting], family: Family, repeat: int) -> Report:
+def _run(settings: Sequence[Setting], family: Family, repeat: int, jobs: int | None) -> Report:
     import asyncio
 
     from lab.netns import userns
-    from lab.trial import batch
+    from lab.trial import batch, workers
 
     userns.ensure()
     try:
-        return asyncio.run(batch.run(settings, family, repeat))
+        with workers.started(settings, len(settings) * repeat, jobs or workers.processors()) as runner:
+            return asyncio.run(batch.run(settings, family, repeat, runner))
     except asyncio.CancelledError:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _print_report(report: Report, *, timeline: bool) -> None:
+def print_report(report: Report, *, timeline: bool) -> None:
+    """Print a report.
+
+    :param timeline: with the packets of the first trial, and of those not as expected.
+    """
     from rich.text import Text
 
     from lab.report import table, terminal

@@ -22,7 +22,8 @@ def console() -> Console:
     """Return the terminal to draw on; a file or a pipe has no width, unless COLUMNS gives it one."""
     from rich.console import Console
 
-    made = Console(highlight=False)
+    plain = bool(os.environ.get("NO_COLOR"))  # of which bold is no colour to rich, but a control sequence to readers
+    made = Console(highlight=False, color_system=None if plain else "auto")
     if not (made.is_terminal or "COLUMNS" in os.environ):
         made.width = ANY_WIDTH
     made.width = max(made.width, _LEAST_WIDTH)
@@ -33,16 +34,21 @@ def console() -> Console:
 def steps() -> Iterator[Callable[[str], None]]:
     """Return what says on a terminal's standard error what is done now; at the end nothing of it is left there."""
     shown = os.isatty(2)
+    line = ""  # what stands there; it is wiped by blanks, which any terminal knows
+
+    def write(text: str) -> None:
+        if shown:
+            print(text, end="", file=sys.stderr, flush=True)
 
     def say(what: str) -> None:
-        if shown:
-            print(f"\r\x1b[K{what} ...", end="", file=sys.stderr, flush=True)
+        nonlocal line
+        before, line = line, f"{what} ..."
+        write(f"\r{line.ljust(len(before))}")
 
     try:
         yield say
     finally:
-        if shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        write(f"\r{' ' * len(line)}\r")
 
 
 def draw(on: Console, tables: Callable[[int], Iterable[Table]]) -> None:

@@ -16,6 +16,7 @@ from lab.cli.arguments import (
     JsonFlag,
     NodeOption,
     ObjectsOption,
+    Programs,
     Proxy,
     ServiceOption,
     app,
@@ -26,6 +27,7 @@ from lab.cli.arguments import (
     topology_names,
 )
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
+from lab.cli.programs import with_program
 from lab.cli.screen import console
 from lab.errors import INTERRUPTED, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
@@ -126,6 +128,7 @@ def trace(
     ] = "none",
     where: Where,
     proxy: Proxy,
+    programs: Programs,
     full: Annotated[
         bool, typer.Option("--full", help="Also rules that did not match, and chains that led to nothing.")
     ] = False,
@@ -144,6 +147,9 @@ def trace(
     if case is None and own.to is None:
         raise InputError("neither a CASE nor --to", cure="name a case from `lab list`, or say where a packet goes")
     found = find_fix(fix)
+    if programs.kube_proxy and (where.node or where.objects):
+        raise InputError("--node and --kube-proxy", cure="the node's own rules say it: leave one of them away")
+    settings = with_program(programs, settings)
     if case is not None:
         _trace_case(case, found, where, proxy, settings, full=full, json=json)
     else:
@@ -158,7 +164,9 @@ def _place(where: Where, proxy: Proxy, settings: Settings) -> tuple[Topology | N
     if not where.node and not where.objects:
         return (load(where.topology) if where.topology else None), where, proxy
     own = own_node(
-        where.node, where.objects, where.topology, proxy, settings, service=where.service, family=where.family
+        *(where.node, where.objects, where.topology, proxy, Programs(), settings),
+        service=where.service,
+        family=where.family,
     )
     _tell(own.notes)
     chosen = replace(where, service=own.service, family=where.family or own.families[0])

@@ -2,7 +2,7 @@
 """What the kernel logs about packets of one namespace: nfnetlink_log.
 
 The groups are read by one socket, so their records stay in the order in which the kernel wrote them: group 0 has
-conntrack's own words about packets that it does not like, the others are the lab's witness's.
+conntrack's own words about packets that it does not like, the others are those of the lab's counting rules.
 Message formats: include/uapi/linux/netfilter/nfnetlink_log.h.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The witness: what conntrack made of every packet, told by rules that only count and log.
+"""What conntrack made of every packet: rules of the lab's that only count and log (the counting rules).
 
 A reason in the kernel's log never means INVALID by itself: from Linux 6.1 on, packets that are ignored
 (let through and translated) are logged with a reason too. The state that rules see is the verdict.
@@ -36,7 +36,7 @@ def load_conntrack(nft: Nft) -> None:
 
 
 def script(logged: Collection[str] = STATES) -> str:
-    """Return the nftables script that sets the witness up in a namespace.
+    """Return the nftables script that sets the counting rules up in a namespace.
 
     :param logged: the states whose packets are logged; all are counted.
     """
@@ -68,12 +68,12 @@ def removal() -> str:
 
 
 def counters(namespace: Namespace) -> dict[str, int]:
-    """Return how many packets the witness counted in each state."""
+    """Return how many packets were counted in each state."""
     return nft_state.counters(namespace, TABLE)
 
 
 class Pairing:
-    """Joins the kernel's reason for a packet with the witness's word on it: they are logged in this order.
+    """Joins the kernel's reason for a packet with the state that the counting rules log after it.
 
     :param host: whose log it is.
     """
@@ -97,7 +97,7 @@ class Pairing:
         return judged
 
     def let_through(self) -> list[Judged]:
-        """Return the packets with a reason and no word: ignored ones, where the witness logs INVALID ones alone."""
+        """Return the packets with a reason and no state: ignored ones, where INVALID ones alone are logged."""
         return [
             Judged(self.host, reason.time, reason.packet, "established", _tidy(reason.words))
             for reason in self._reasons.values()

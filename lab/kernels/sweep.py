@@ -127,7 +127,7 @@ def _start(
     say: Say,
 ) -> list[Future[Column]]:
     if kernel is None:
-        # In one piece: trials that run side by side on one kernel share its conntrack hash table.
+        # In one piece: the command itself runs them side by side.
         say(RUNNING, "runs the trials on this machine")
         return [machine.run(partial(here, trials))]
     if isinstance(kernel, Column):

@@ -67,7 +67,7 @@ def read_configuration(path: str) -> Settings:
     if others:
         raise InputError("more than one document", source=file.name, cure="keep the KubeProxyConfiguration alone")
     file.warn_of_unknown(first)
-    return Settings(tuple(file.said(first)), file.mode(first))
+    return Settings(tuple(file.said(first)), file.mode(first), first)
 
 
 def _text(path: str) -> str:

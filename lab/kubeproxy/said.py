@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from lab.errors import InputError
@@ -14,6 +14,7 @@ from lab.kubeproxy.values import BadValueError, spell
 from lab.vocabulary import ProxyMode
 
 if TYPE_CHECKING:
+    from lab.kubeproxy.program import ProxyProgram
     from lab.kubeproxy.releases import Release
 
 #: Says what a setting is called where others are said.
@@ -51,13 +52,22 @@ class Settings:
     """What was said of a kube-proxy, the last word on each setting being the one that counts.
 
     :param mode: which mode a KubeProxyConfiguration asks for.
+    :param document: that KubeProxyConfiguration as it was read.
+    :param program: which kube-proxy program is to write the rules; None for the lab itself.
     """
 
     said: tuple[Said, ...] = ()
     mode: ProxyMode | None = None
+    document: Mapping[str, Any] | None = None
+    program: ProxyProgram | None = None
 
     def __add__(self, later: Settings) -> Settings:
-        return Settings(self.said + later.said, later.mode or self.mode)
+        return Settings(
+            self.said + later.said,
+            later.mode or self.mode,
+            later.document or self.document,
+            later.program or self.program,
+        )
 
     def get(self, field: str) -> Said | None:
         """Return what was said of a setting, whatever the mode."""
@@ -65,7 +75,7 @@ class Settings:
 
     def without(self, *fields: str) -> Settings:
         """Return the others."""
-        return Settings(tuple(one for one in self.said if one.setting.field not in fields), self.mode)
+        return replace(self, said=tuple(one for one in self.said if one.setting.field not in fields))
 
     def fitting(self, mode: ProxyMode, release: Release) -> dict[str, Said]:
         """Return what counts for a kube-proxy of this mode and release, by field.

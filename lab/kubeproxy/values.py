@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from typing import Any, Final, TypeAlias
 
 from lab.errors import misspelt
 from lab.kubeproxy.durations import seconds_of
 from lab.vocabulary import Family
+
+#: How a network is written, as a cure.
+A_NETWORK: Final = "write it as 10.0.0.0/24 or fd00::/64"
 
 _TRUE: Final = {"true", "1", "t"}  # strconv.ParseBool, by which kube-proxy reads its flags
 _FALSE: Final = {"false", "0", "f"}
@@ -49,7 +52,7 @@ def text(given: object) -> str:
     return given
 
 
-def network(text: str) -> Any:  # noqa: ANN401 - of either family
+def network(text: str) -> IPv4Network | IPv6Network:
     """Return a network of either family.
 
     :raises BadValueError: it is none.
@@ -58,7 +61,7 @@ def network(text: str) -> Any:  # noqa: ANN401 - of either family
         wide = ip_network(text, strict=False)
         exact = ip_interface(text)
     except ValueError:
-        raise BadValueError(f"{text!r} is no CIDR", "write it as 10.0.0.0/24 or fd00::/64") from None
+        raise BadValueError(f"{text!r} is no CIDR", A_NETWORK) from None
     if exact.ip != wide.network_address:
         raise BadValueError(f"{text!r} has bits set beyond its prefix", f"write {wide}")
     return wide

@@ -14,7 +14,7 @@ from lab.netns import packages
 from lab.netns.namespace import Namespace
 
 # Where administrators' programs live; an ordinary user's PATH often leaves these out.
-_EXTRA_PATH: Final = ("/usr/sbin", "/sbin", "/usr/local/sbin")
+EXTRA_PATH: Final = ("/usr/sbin", "/sbin", "/usr/local/sbin")
 
 
 class ProgramError(LabError):
@@ -27,7 +27,7 @@ def find(name: str) -> str:
     :raises MissingError: it is not there; names the package if the lab itself may call it, for a user's own is unknown.
     """
     path = os.environ.get("PATH", os.defpath)
-    found = shutil.which(name, path=os.pathsep.join((path, *_EXTRA_PATH)))
+    found = shutil.which(name, path=os.pathsep.join((path, *EXTRA_PATH)))
     if found is None and packages.is_known(name):
         raise MissingError(f"{name} is not installed", packages.cure(name))
     if found is None:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""The system calls that Python 3.11 lacks: unshare and setns.
+"""The system calls that Python 3.11 lacks: unshare and setns, which Python 3.12 has in ``os``, and prctl.
 
-Python 3.12 has both in ``os``; one way for all versions is simpler than two.
+One way for all versions is simpler than two.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from typing import Final
 
 CLONE_NEWNS: Final = 0x0002_0000  # include/uapi/linux/sched.h
@@ -37,3 +38,13 @@ def setns(descriptor: int, kind: int) -> None:
     :raises OSError: EPERM without CAP_SYS_ADMIN over the namespace's owner.
     """
     _checked(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)), "setns")
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the thread that forked it ends (prctl(2), PR_SET_PDEATHSIG).
+
+    :param parent: its process, which may have gone before.
+    """
+    _checked(_libc.prctl(1, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0), "prctl")
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 from typing import Final
@@ -13,14 +14,28 @@ from lab.netns.syscalls import CLONE_NEWNET, CLONE_NEWUSER, unshare
 
 # include/uapi/linux/capability.h: CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN
 _NEEDED: Final = (1 << 12) | (1 << 13) | (1 << 21)
+_NS_GET_USERNS: Final = 0xB701  # include/uapi/linux/nsfs.h
 
 
 def privileged() -> bool:
-    """Report whether this process may make namespaces and raw sockets as it is."""
+    """Report whether this process may make namespaces and raw sockets as it is, and come home from them."""
     for line in Path("/proc/thread-self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
-            return int(line.split()[1], 16) & _NEEDED == _NEEDED
+            return int(line.split()[1], 16) & _NEEDED == _NEEDED and _home_is_ours()
     return False
+
+
+def _home_is_ours() -> bool:
+    """Report whether the network namespace belongs to the user namespace that the process is root of.
+
+    It does not after ``unshare --map-root-user`` alone, or in a container that shares the host's network.
+    """
+    with open("/proc/thread-self/ns/net") as home:
+        try:
+            os.close(fcntl.ioctl(home, _NS_GET_USERNS))
+        except PermissionError:  # ioctl_nsfs(2): its owner is outside
+            return False
+    return True
 
 
 def enter() -> None:

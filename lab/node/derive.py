@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
-from lab.errors import InputError, nearest
+from lab.errors import InputError, ServiceError, nearest
 from lab.kubernetes.objects import EndpointSlice, Service
 from lab.node.facts import Facts
 from lab.node.places import CLIENT, NETWORK, NODE, Places
@@ -148,14 +148,14 @@ def _named(every: Iterable[Frontend], service: str) -> tuple[str, str | None]:
     known = {one.service for one in every}
     keys = sorted(one for one in known if key in (one, one.partition("/")[2]))
     if not keys:
-        raise InputError(f"no rule is for a Service {key}", cure=nearest(key, known))
+        raise ServiceError(f"no rule is for a Service {key}", cure=nearest(key, known))
     if len(keys) > 1:
-        raise InputError(f"several Services are named {key}", cure=f"one of: {', '.join(keys)}")
+        raise ServiceError(f"several Services are named {key}", cure=f"one of: {', '.join(keys)}")
     ports = {one.port_name: one for one in every if one.service == keys[0]}
     name = next((name for name, one in ports.items() if port in (name, str(one.port))), None)
     if port and name is None:
         cure = f"its ports: {', '.join(name or str(one.port) for name, one in ports.items())}"
-        raise InputError(f"{keys[0]} has no port {port}", cure=cure)
+        raise ServiceError(f"{keys[0]} has no port {port}", cure=cure)
     return keys[0], name if port else None
 
 

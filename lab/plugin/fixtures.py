@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from lab.errors import LabError
+from lab.errors import LabError, ServiceError
 from lab.plugin import labs, options
 from lab.plugin.marks import NAMESPACE_FIXTURE, missing_is_skipped
 from lab.plugin.user_namespace import enter
@@ -51,6 +51,7 @@ class LabTrial:
         family: str | None = None,
         service: str | None = None,
         kube_proxy_config: str | Path | None = None,
+        kube_proxy: str | Path | None = None,
         **settings: object,
     ) -> Result:
         """Try a case in a fresh lab; what is not given here is as the mark ``lab_topology`` says.
@@ -60,7 +61,7 @@ class LabTrial:
         :param case: a name from ``lab list``, or a case of one's own.
         :param fix: likewise; the node as kube-proxy leaves it where none is given.
         :param service: which is asked, instead of the first; the result's trial names it where there are several.
-        :param kube_proxy_config: a file beside the test.
+        :param kube_proxy_config: and ``kube_proxy``, a program that writes the nodes' rules: files beside the test.
         :param settings: of kube-proxy, named as its flags: ``masquerade_all=True``, ``detect_local_mode="NodeCIDR"``.
         :raises InputError: there is no such case, fix, mode, ..., or the topology does not suit the case; says why.
         :raises LabError: the trial could not be run; says why.
@@ -79,20 +80,22 @@ class LabTrial:
             "family": family,
             "service": service,
             "kube_proxy_config": kube_proxy_config,
+            "kube_proxy": kube_proxy,
             **settings,
         }
         said = {key: value for key, value in given.items() if value is not None}
         asked = options.asked_for(self._item).and_then(said, "lab_trial({}=...)".format)
         directory = self._item.path.parent
-        [setting] = select(
-            [cases.find(case) if isinstance(case, str) else case],
-            [options.fix_of(asked)],
-            None if asked["topology"] is None else options.topology_of(asked["topology"], directory),
-            options.family_of(asked) or Family.IPV4,
-            options.proxy_of(asked),
-            options.service_of(asked),
-            settings=options.settings_of(asked, directory),
-        ).settings
+        with asked.place("service", ServiceError):
+            [setting] = select(
+                [cases.find(case) if isinstance(case, str) else case],
+                [options.fix_of(asked)],
+                None if asked["topology"] is None else options.topology_of(asked["topology"], directory),
+                options.family_of(asked) or Family.IPV4,
+                options.proxy_of(asked),
+                options.service_of(asked),
+                settings=options.with_program(asked, options.settings_of(asked, directory), directory),
+            ).settings
         with missing_is_skipped():
             behaviour = _behaviour(self._item.config, setting.family)
             return asyncio.run(run(setting, behaviour, self._keep, self._build))
@@ -139,8 +142,9 @@ def lab_running(request: pytest.FixtureRequest, _lab_namespace: None) -> Iterato
     """A fresh running lab: of the topology that the mark ``lab_topology`` names, or of kube-proxy.yaml."""
     item = request.node
     try:
-        wanted = options.lab_of(options.asked_for(item), item.path.parent)
-        with missing_is_skipped():
+        asked = options.asked_for(item)
+        wanted = options.lab_of(asked, item.path.parent)
+        with missing_is_skipped(), asked.place("service", ServiceError):
             lab = labs.build(item, *wanted)
     except LabError as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None

@@ -87,9 +87,11 @@ def _send_to_guests(config: pytest.Config) -> None:
         config.getoption("dist", "no") != "no",
         config.getoption("lab_keep"),
         config.getoption("lab_shell_on_failure"),
+        config.getoption("lab_kube_proxy"),
     )
     if any(here):
-        message = "--lab-kernels runs the tests elsewhere: leave out -n, --lab-keep, --lab-shell-on-failure"
+        others = "-n, --lab-keep, --lab-shell-on-failure, --lab-kube-proxy"
+        message = f"--lab-kernels runs the tests elsewhere: leave out {others}"
         raise pytest.UsageError(message)
     names = dict.fromkeys(name.strip() for name in config.getoption("lab_kernels").split(","))
     limit = config.getoption("lab_kernels_limit") or options.GUEST_LIMIT

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 DESCRIPTIONS: Final = {
     "lab_topology": "lab_topology(reference, *, proxy_mode, proxy_version, backend, family, fix, service,"
-    " kube_proxy_config, ...): what `lab_running` and `lab_trial` build. The reference is a shipped topology's name, a"
-    " file beside the test, YAML text or a Topology; without one, a trial's case runs in its own. The settings of"
-    " kube-proxy are named as its flags, with underscores.",
+    " kube_proxy_config, kube_proxy, ...): what `lab_running` and `lab_trial` build. The reference is a shipped"
+    " topology's name, a file beside the test, YAML text or a Topology; without one, a trial's case runs in its own."
+    " The settings of kube-proxy are named as its flags, with underscores.",
     "lab_kernel": "lab_kernel: the test makes namespaces. Tests that use `lab_running` or `lab_trial` have it by"
     " themselves.",
     "lab_kernel_feature": "lab_kernel_feature(name, ...): the test needs these modules or CONFIG_ options.",

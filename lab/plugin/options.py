@@ -7,6 +7,7 @@ They are named as the keys of a topology file and the options of the command; a 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from enum import StrEnum
 
     from lab.fixes import Fix
+    from lab.kubeproxy.program import ProxyProgram
     from lab.kubeproxy.said import Called, Settings
     from lab.topology.model import Topology
     from lab.trial.batch import ProxyChoice
@@ -37,6 +39,7 @@ KEYS: Final = {
     "fix": ("the change to the nodes", None),
     "service": ("which Service is asked, instead of the first: [namespace/]name[:port]", None),
     "kube_proxy_config": ("kube-proxy's own file, a KubeProxyConfiguration", None),
+    "kube_proxy": ("a kube-proxy program, which writes the nodes' rules instead of the lab", None),
 }
 
 #: Seconds that a guest may take where nobody says.
@@ -101,17 +104,19 @@ class Asked:
         return Asked((*self.layers, Layer(values, called)))
 
     @contextlib.contextmanager
-    def place(self, key: str) -> Iterator[None]:
+    def place(self, key: str, errors: type[InputError] = InputError) -> Iterator[None]:
         """Put into an error where the word was said that it is about.
 
+        :param errors: those that are about it.
         :raises InputError: it was raised in the block.
         """
         try:
             yield
-        except InputError as error:
+        except errors as error:
             layer = self._layer(key)
-            message = error.message if layer is None else f"{layer.called(key)}: {error.message}"
-            raise InputError(message, source=error.source, line=error.line, cure=error.cure) from None
+            if layer is None:
+                raise
+            raise error.said_in(layer.called(key)) from None
 
 
 def check_options(config: pytest.Config) -> None:
@@ -123,6 +128,8 @@ def check_options(config: pytest.Config) -> None:
     if any(asked[key] is not None for key in ("kube_proxy_config", *setting_keys())):
         settings_of(asked, config.invocation_params.dir)
     proxy_of(asked)
+    if asked["kube_proxy"] is not None and not Path(asked["kube_proxy"]).is_file():
+        raise InputError(f"--lab-kube-proxy: there is no program {asked['kube_proxy']}")
     if asked["fix"] is not None:
         fix_of(asked)
 
@@ -139,8 +146,9 @@ def asked_for(item: pytest.Item) -> Asked:
 def _options(config: pytest.Config) -> Layer:
     """Return what the options say; a file is where pytest was started."""
     given: dict[str, object] = {key: config.getoption(f"lab_{key}") for key in (*KEYS, *setting_keys())}
-    if file := given.get("kube_proxy_config"):
-        given["kube_proxy_config"] = config.invocation_params.dir / str(file)
+    for key in ("kube_proxy_config", "kube_proxy"):
+        if file := given.get(key):
+            given[key] = config.invocation_params.dir / str(file)
     return Layer(given, lambda word: f"--lab-{word.replace('_', '-')}")
 
 
@@ -163,7 +171,7 @@ def lab_of(asked: Asked, directory: Path) -> tuple[Topology, Family | None, Fix,
     from lab.topology.with_settings import with_proxy
 
     topology = topology_of(asked["topology"] or "kube-proxy", directory)
-    topology = with_proxy(topology, *proxy_of(asked), settings_of(asked, directory))
+    topology = with_proxy(topology, *proxy_of(asked), with_program(asked, settings_of(asked, directory), directory))
     return topology, family_of(asked), fix_of(asked), service_of(asked)
 
 
@@ -192,6 +200,25 @@ def settings_of(asked: Asked, directory: Path) -> Settings:
         its = {key: value for key, value in layer.values.items() if key not in {*KEYS, "topology"}}
         read += from_words({find_word(key).field: value for key, value in its.items()}, _by_word(layer))
     return read
+
+
+def with_program(asked: Asked, settings: Settings, directory: Path) -> Settings:
+    """Return the settings, and with them the kube-proxy program that is asked for; it is asked for its version.
+
+    :raises InputError: it is no kube-proxy.
+    """
+    if asked["kube_proxy"] is None:
+        return settings
+    with asked.place("kube_proxy"):
+        return dataclasses.replace(settings, program=_program(str(directory / str(asked["kube_proxy"]))))
+
+
+@cache
+def _program(path: str) -> ProxyProgram:
+    from lab.fabric.program import ask_version
+    from lab.kubeproxy.program import ProxyProgram
+
+    return ProxyProgram(path, ask_version(path))
 
 
 def _by_word(layer: Layer) -> Called:

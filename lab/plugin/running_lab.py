@@ -120,7 +120,8 @@ class RunningLab:
             if host.proxy_mode is not None:
                 version = node_release(host).label
                 backend = f", backend {host.backend}" if host.proxy_mode is ProxyMode.IPTABLES else ""
-                parts.append(f"kube-proxy {version} in {host.proxy_mode} mode{backend}, fix {self.fix.name}")
+                program = f" by {host.program.label}" if host.program else ""
+                parts.append(f"kube-proxy {version}{program} in {host.proxy_mode} mode{backend}, fix {self.fix.name}")
             lines.append(f"{host.name:{width}}  {'; '.join(parts)}")
         return "\n".join(lines)
 

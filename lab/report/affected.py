@@ -126,7 +126,7 @@ def is_hit(tally: Tally) -> bool:
 
 
 def came(tally: Tally) -> frozenset[Outcome]:
-    """Return the outcomes of a trial that can be believed: not those of a run whose witnesses disagree."""
+    """Return the outcomes of a trial that can be believed: not those of a run whose sources disagree."""
     if tally.sample is not None and tally.sample.verdict.disagreements:
         expected = tally.sample.expected
         return frozenset({expected.outcome} if tally.as_expected and expected else ())

@@ -26,7 +26,8 @@ def preface(matrix: Matrix) -> Iterator[str]:
     ways: dict[tuple[Family, Behaviour], list[str]] = {}
     for column in matrix.columns:
         for way in column.report.behaviours.items() if column.report else ():
-            ways.setdefault(way, []).append(column.name)
+            if column.name not in ways.setdefault(way, []):
+                ways[way].append(column.name)
     for (family, behaviour), kernels in ways.items():
         yield f"Linux {listed(kernels)}, {family}: {behaviour.words}."
     trials = [row.trial for row in matrix.rows]
@@ -64,12 +65,13 @@ def _differences(matrix: Matrix) -> Iterator[Remark]:
     found = list(differences(matrix))
     for difference in found:
         yield Remark(difference.sentence, Tone.NOTHING)
-    if found:
+    if found and not matrix.by_program:
         text = "Where two kernels differ, the change came somewhere between their versions; where, nobody looked for."
         yield Remark(text, Tone.NOTHING)
     ran = sum(column.report is not None for column in matrix.columns)
     if ran == len(matrix.columns) > 1:
-        yield Remark(f"{alike(matrix)} of {len(matrix.rows)} trials gave the same on all {ran} kernels.", Tone.NOTHING)
+        on_all = f"{'with' if matrix.by_program else 'on'} all {ran} {matrix.kinds}"
+        yield Remark(f"{alike(matrix)} of {len(matrix.rows)} trials gave the same {on_all}.", Tone.NOTHING)
 
 
 def _failed(matrix: Matrix, column: Column) -> Iterator[Remark]:
@@ -129,7 +131,7 @@ def _of_unknown(tallies: Sequence[Tally]) -> str:
     count = "1 trial was judged by what came of it" if len(tallies) == 1 else None
     count = f"{count or f'{len(tallies)} trials were judged by what came of them'} alone"
     wrong = sum(not tally.good for tally in tallies)
-    doubt = f", and of {wrong} the witnesses disagree or the end was not reached" if wrong else ""
+    doubt = f", and of {wrong} the sources disagree or the end was not reached" if wrong else ""
     return f"{count}, for rules that are not the lab's{doubt}"
 
 

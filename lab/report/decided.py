@@ -35,12 +35,6 @@ def decided(timeline: Timeline) -> Iterator[str]:
             yield f"{at}{words}"
 
 
-def blamed(timeline: Timeline) -> str:
-    """Return which rule let the judged packet pass before one that drops such could see it; empty where none did."""
-    words = [_of(walk) for walk in timeline.judged_walks if walk.accepted_by]
-    return words[0] if words else ""
-
-
 def _of(walk: Walk) -> str:
     if fate := walk.fate:
         before = f", before {_seen(walk.unseen_drops)}" if walk.unseen_drops else ""

@@ -34,7 +34,9 @@ def junit(matrix: Matrix) -> str:
 
 
 def _suite(column: Column, trials: list[tuple[Trial, str, Cell]]) -> ElementTree.Element:
-    suite = ElementTree.Element("testsuite", name=f"Linux {column.label}", time=f"{column.seconds:.3f}")
+    suite = ElementTree.Element(
+        "testsuite", name=column.label if column.program else f"Linux {column.label}", time=f"{column.seconds:.3f}"
+    )
     ElementTree.SubElement(suite, "properties")
     _property(suite, "kernel", column.release)
     for family, behaviour in (column.report.behaviours if column.report else {}).items():

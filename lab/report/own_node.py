@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from lab.report.affected import HEADLINE, NO_FIX, Remark, came, held, is_hit
-from lab.report.decided import blamed
+from lab.report.decided import decided
 from lab.report.tone import Tone, tone_of
 from lab.results.places import node
 from lab.results.result import Report, Tally
@@ -26,12 +26,11 @@ def answer(report: Report) -> Iterator[Remark]:
             continue
         where = f"on Linux {report.kernel}, {node(headline.trial)}"
         if is_hit(headline):
-            blame = blamed(headline.sample.timeline) if headline.sample else ""
             words = f"AFFECTED: {where} lets one packet that is out of the window reset a healthy connection"
-            words += f": {blame}." if blame else "."
-            yield Remark(words, Tone.HARMFUL)
+            yield Remark(f"{words}{_rule(headline)}.", Tone.HARMFUL)
         elif held(headline):
-            yield Remark(f"NOT AFFECTED: {where} keeps a healthy connection alive: {_decided(headline)}.", Tone.FINE)
+            words = f"NOT AFFECTED: {where} keeps a healthy connection alive"
+            yield Remark(f"{words}{_rule(headline) or f': {_decided(headline)}'}.", Tone.FINE)
         else:
             came_of = ", ".join(came(headline)) or "nobody can say what"
             yield Remark(f"NOT KNOWN: {where}: what came of {HEADLINE} is {came_of}.", Tone.HARMLESS)
@@ -117,6 +116,11 @@ def _is_cured(before: Tally | None, after: Tally) -> bool:
 
 def _is_broken(before: Tally, after: Tally) -> bool:
     return held(before) and after.runs > 0 and any(tone_of(outcome) is Tone.HARMFUL for outcome in came(after))
+
+
+def _rule(tally: Tally) -> str:
+    """Return which rule is to be thanked or blamed, by the kernel's own trace; empty where it is no rule's doing."""
+    return "".join(f": {words}" for words in decided(tally.sample.timeline)) if tally.sample else ""
 
 
 def _decided(tally: Tally) -> str:

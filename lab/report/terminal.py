@@ -134,7 +134,7 @@ def _cell(tally: Tally | None, word: str | None = None) -> Text:
         elif _word(tally) not in ("-", word):
             text.append(f"\n{_word(tally)}", _QUIET)
         if not result.as_expected:
-            text.append(f"\nNOT AS EXPECTED\n{(result.surprise or 'witnesses disagree').replace('; ', chr(10))}", _OOPS)
+            text.append(f"\nNOT AS EXPECTED\n{(result.surprise or 'sources disagree').replace('; ', chr(10))}", _OOPS)
             for disagreement in result.verdict.disagreements:
                 text.append(f"\n{disagreement}", _OOPS)
     if tally.failure:

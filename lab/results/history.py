@@ -21,7 +21,6 @@ from typing import Any, Final
 from lab.evidence.judgement import Judgement
 from lab.results.result import Report, Trial
 from lab.verdict import Outcome
-from lab.vocabulary import Backend, Family, ProxyMode
 
 _FILE: Final = "last.json"
 
@@ -106,8 +105,8 @@ def recall(case: str) -> tuple[Remembered, ...]:
 
     What another version of the lab has written otherwise is as good as nothing.
     """
-    with suppress(RuntimeError, ValueError, TypeError, KeyError):
-        return tuple(_remembered(**entry) for entry in _read(directory()).get(case, {}).values())
+    with suppress(RuntimeError, ValueError):
+        return tuple(_remembered(entry) for entry in _read(directory()).get(case, {}).values())
     return ()
 
 
@@ -132,34 +131,16 @@ def _read(place: Path) -> dict[str, dict[str, dict[str, Any]]]:
     return known if isinstance(known, dict) and all(isinstance(fixes, dict) for fixes in known.values()) else {}
 
 
-def _remembered(trial: dict[str, Any], outcome: str, judgement: str | None, **rest: Any) -> Remembered:  # noqa: ANN401
-    backend = trial["backend"]
-    typed = {
-        "proxy_mode": ProxyMode(trial["proxy_mode"]),
-        "backend": Backend(backend) if backend else None,
-        "family": Family(trial["family"]),
-        "settings": tuple(trial.get("settings", ())),
-    }
-    word = Judgement(judgement) if judgement else None
-    found = Remembered(trial=Trial(**(trial | typed)), outcome=Outcome(outcome), judgement=word, **rest)
-    _check(found)
-    return found
+def _remembered(entry: dict[str, Any]) -> Remembered:
+    """Return an entry as it was written.
 
-
-def _check(found: Remembered) -> None:
-    """Refuse what no run of the lab has written.
-
-    :raises TypeError: a field is of another type.
-    :raises ValueError: its time is none.
+    :raises ValueError: no run of the lab has written it so.
     """
-    one = found.trial
-    texts = [one.case, one.fix, one.topology, one.proxy_version, *one.settings]
-    texts += [one.service or "", found.kernel, found.lab, found.decided_by, found.surprise]
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("a text is none")
-    if type(found.when) is not int or type(found.runs) is not int or not isinstance(found.as_expected, bool):
-        raise TypeError("a number is none")
+    from pydantic import TypeAdapter
+
+    found = TypeAdapter(Remembered).validate_json(json.dumps(entry), strict=True)
     try:
         time.localtime(found.when)
     except (OverflowError, OSError) as error:
         raise ValueError("a time is none") from error
+    return found

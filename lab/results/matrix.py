@@ -7,9 +7,13 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
-from lab.results.places import names
+from lab.kubeproxy.releases import MINORS
+from lab.results.places import OF_COLUMN, names
 from lab.results.result import Report, Tally, Trial
+
+NEWEST_VERSION: Final = MINORS[-1]  # in the place of each column's own
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Column:
     :param failure: why it gave none; empty where it did.
     :param console: the last lines of its console, where it gave none.
     :param seconds: from its start to its end.
+    :param program: the kube-proxy program that wrote the rules, in a matrix with a column a program; else empty.
     """
 
     kernel: str
@@ -32,10 +37,13 @@ class Column:
     failure: str = ""
     console: tuple[str, ...] = ()
     seconds: float = 0.0
+    program: str = ""
 
     @property
     def label(self) -> str:
-        """What to call it: its series, or its version with the name that it was asked for by."""
+        """What to call it: its program, its series, or its version with the name that it was asked for by."""
+        if self.program:
+            return self.program
         if self.kernel[:1].isdigit() or not self.version:
             return self.kernel
         name = self.kernel.rpartition("/")[2]
@@ -69,18 +77,38 @@ class Matrix:
 
     :param lab: the version of the lab that was run.
     :param columns: the kernels, the oldest first.
+    :param when: it was found out, in seconds since the epoch; 0 where nobody knows.
+    :param command: what repeats it; empty likewise.
     """
 
     lab: str
     columns: tuple[Column, ...]
+    when: int = 0
+    command: str = ""
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """The trials, in the order in which they were run."""
+        """The trials, in the order in which they were run; with a column a program, whichever that was."""
         reports = [column.report for column in self.columns]
-        found = [{tally.trial: tally for tally in report.tallies} if report else {} for report in reports]
+        found = [{self._row(tally.trial): tally for tally in report.tallies} if report else {} for report in reports]
         trials = dict.fromkeys(itertools.chain.from_iterable(found))
         return tuple(Row(trial, tuple(tallies.get(trial) for tallies in found)) for trial in trials)
+
+    def _row(self, trial: Trial) -> Trial:
+        """Return a trial as all columns have it."""
+        if not self.by_program:
+            return trial
+        return replace(trial, program=OF_COLUMN, proxy_version=NEWEST_VERSION, proxy_known=True)
+
+    @property
+    def kinds(self) -> str:
+        """What the columns are, in a word."""
+        return "kube-proxies" if self.by_program else "kernels"
+
+    @property
+    def by_program(self) -> bool:
+        """Whether each column is a kube-proxy program, all on one kernel."""
+        return any(column.program for column in self.columns)
 
     @property
     def names(self) -> dict[Trial, str]:
@@ -118,30 +146,23 @@ def joined(shares: Sequence[Column], cases: Sequence[str]) -> Column:
 def alone(report: Report) -> Matrix:
     """Return the table of one report: a matrix with one kernel. It took what its trials took, one after the other."""
     seconds = sum(tally.seconds for tally in report.tallies)
-    return Matrix(report.lab, (Column("", report.kernel, version(report.kernel), report, seconds=seconds),))
+    column = Column("", report.kernel, version(report.kernel), report, seconds=seconds)
+    return Matrix(report.lab, (column,), report.when, report.command)
+
+
+def side_by_side(reports: Sequence[tuple[str, Report]]) -> Matrix:
+    """Return one table of what several kube-proxy programs gave on this kernel, in their order.
+
+    :param reports: each with what to call its program.
+    """
+    columns = (replace(alone(report).columns[0], program=name) for name, report in reports)
+    return Matrix(reports[0][1].lab, tuple(columns))
 
 
 def version(release: str) -> str:
     """Return the version that a release begins with: ``6.18.44`` of ``6.18.44-cloud-amd64``."""
     number = re.match(r"\d+(\.\d+)*", release)
     return number[0] if number else release
-
-
-def to_json(matrix: Matrix) -> str:
-    """Return the matrix as JSON."""
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Matrix).dump_json(matrix).decode()
-
-
-def from_json(text: str) -> Matrix:
-    """Return the matrix that :func:`to_json` wrote.
-
-    :raises ValueError: the text is no such matrix.
-    """
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Matrix).validate_json(text)
 
 
 def _age(column: Column) -> list[int]:

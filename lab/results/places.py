@@ -5,19 +5,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 from lab.kubeproxy.releases import find_release
 from lab.results.result import Trial
+
+#: In the place of a program, in a row of a matrix with a column a program.
+OF_COLUMN: Final = "each column's kube-proxy"
 
 
 def node(trial: Trial) -> str:
     """Return what kind of node judged: kube-proxy's version and mode, who loaded its rules, the family."""
     backend = f"iptables-{trial.backend}, " if trial.backend else ""
     said = "".join(f", {setting}" for setting in trial.settings)
-    if trial.given:
-        return f"{trial.given} in {trial.proxy_mode} mode ({backend}{trial.family}{said})"
+    whose = trial.given or (OF_COLUMN if trial.program == OF_COLUMN else f"kube-proxy {_version(trial)}")
+    return f"{whose} in {trial.proxy_mode} mode ({backend}{trial.family}{said})"
+
+
+def _version(trial: Trial) -> str:
+    """Return kube-proxy's version, with the program where one wrote the rules."""
     version = find_release(trial.proxy_version).label
-    return f"kube-proxy {version} in {trial.proxy_mode} mode ({backend}{trial.family}{said})"
+    return f"{version} by {trial.program}" if trial.program else version
 
 
 def topology(trial: Trial) -> str:
@@ -83,5 +91,5 @@ def _parts(trial: Trial) -> tuple[str, ...]:
     backend = f"iptables-{trial.backend}" if trial.backend else ""
     service = f"Service {trial.service}" if trial.service else ""
     mode, where = f"{trial.proxy_mode} mode", f"topology {trial.topology}"
-    version = trial.given or find_release(trial.proxy_version).label
+    version = trial.given or _version(trial)
     return (version, mode, backend, trial.family, " ".join(trial.settings), where, service)

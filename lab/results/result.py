@@ -21,6 +21,7 @@ class Trial:
     :param proxy_known: whether rules of that version were seen; of others those of the last that was are loaded.
     :param given: what a real node is called whose own rules it had; empty where the lab wrote them. Then the version is
         nobody's.
+    :param program: which kube-proxy program wrote the rules, and what it was told; empty where the lab wrote them.
     """
 
     case: str
@@ -34,6 +35,7 @@ class Trial:
     settings: tuple[str, ...] = ()
     proxy_known: bool = True
     given: str = ""
+    program: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Result:
 
     @property
     def as_expected(self) -> bool:
-        """True when kernel and rules did what they were expected to, and no two witnesses disagree."""
+        """True when kernel and rules did what they were expected to, and no two sources disagree."""
         verdict = self.verdict
         if self.expected is None:
             return not verdict.disagreements
@@ -152,6 +154,8 @@ class Report:
     :param notes: in sentences, what has to be known of what was tried: of a real node what was left out or stands for
         something.
     :param remedies: of a real node, how each fix that was tried is made there.
+    :param when: it was found out, in seconds since the epoch; 0 where nobody knows.
+    :param command: what repeats it; empty likewise.
     """
 
     lab: str
@@ -160,6 +164,8 @@ class Report:
     tallies: tuple[Tally, ...]
     notes: tuple[str, ...] = ()
     remedies: tuple[Remedy, ...] = ()
+    when: int = 0
+    command: str = ""
 
     @property
     def good(self) -> bool:
@@ -174,20 +180,3 @@ def joined(*reports: Report) -> Report:
     tallies = {tally.trial: tally for one in reports for tally in one.tallies}
     notes = dict.fromkeys(note for one in reports for note in one.notes)
     return replace(first, behaviours=behaviours, tallies=tuple(tallies.values()), notes=tuple(notes))
-
-
-def to_json(report: Report) -> str:
-    """Return the report as JSON."""
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Report).dump_json(report).decode()
-
-
-def from_json(text: str) -> Report:
-    """Return the report that :func:`to_json` wrote.
-
-    :raises ValueError: the text is no such report.
-    """
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Report).validate_json(text)

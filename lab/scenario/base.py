@@ -86,7 +86,7 @@ class Scenario(Instrumented, ABC, Generic[E]):
         return self.expect("no conntrack entry", entry is None, entry or "")
 
     def expect_counter(self, name: str, count: int) -> bool:
-        """Expect a counter of the node: of ``conntrack -S``, or the witness's of a state such as ``related``."""
+        """Expect a counter of the node: one of ``conntrack -S``, or the packets of a ct state such as ``related``."""
         both = {**self.statistics(), **counters(self.node.namespace)}
         return self.expect(f"{name} counted {count:,}", both.get(name, 0) == count, f"{both.get(name, 0):,}")
 

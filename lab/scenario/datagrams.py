@@ -152,7 +152,7 @@ class DatagramsScenario(Scenario[DatagramsTimeline]):
             hold.read()
             return len(hold.held) >= count
 
-        # The node's witness sees each before it is held, and one queue of the kernel's is behind both.
+        # The counting rules see each before it is held, and one queue of the kernel's is behind both.
         await self.barrier()
         await self.until(there, f"{count} questions to be held")
         return list(hold.held)

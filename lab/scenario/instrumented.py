@@ -170,13 +170,13 @@ class Instrumented:
     def judgement(self) -> Judgement:
         """Return what conntrack made of the packet injected last.
 
-        :raises UnseenError: the witness has not seen it.
+        :raises UnseenError: the counting rules have not seen it.
         """
         likeness = self._to_judge().packet.likeness
         for judged in reversed(self._judged_at_node()):
             if judged.packet.likeness == likeness:
                 return judged.judgement
-        raise UnseenError("the witness saw nothing of the injected packet")
+        raise UnseenError("the counting rules saw nothing of the injected packet")
 
     def _to_judge(self) -> Injected:
         """Return the packet that the trial is about.

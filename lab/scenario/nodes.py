@@ -145,7 +145,7 @@ class Nodes:
     def count(self, recorder: Recorder) -> Counters:
         """Read what all nodes counted, when the log tells the same: a stack may send again meanwhile.
 
-        A packet is counted by conntrack first, then by the witness, and logged last.
+        A packet is counted by conntrack first, then by the lab's rules, and logged last.
         """
         recorder.read()
         for _ in range(_ROUNDS):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""All instruments of a running lab in one event loop: captures on every host, the witness on every node."""
+"""All instruments of a running lab in one event loop: captures on every host, the counting rules on every node."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final
 
-from lab.errors import InputError, nearest
+from lab.errors import InputError, ServiceError, nearest
 from lab.evidence.packet import SocketAddress
 from lab.kubeproxy import MINORS, ProxyOptions
 from lab.kubeproxy.services import ServicePort, service_ports
@@ -139,7 +139,7 @@ def service_port(topology: Topology, family: Family, protocol: str, service: str
         return port
     there = ", ".join(f"{one.name} ({one.protocol.upper()})" for one in named)
     if service is not None:
-        raise InputError(f"{topology.name}: {service} has no {protocol.upper()} port, but {there}")
+        raise ServiceError(f"{topology.name}: {service} has no {protocol.upper()} port, but {there}")
     raise InputError(
         f"{topology.name}: no {protocol.upper()} service with an {family} endpoint that a host has"
         + (f", but {there}" if there else ""),
@@ -151,10 +151,10 @@ def named_ports(topology: Topology, family: Family, service: str) -> list[Servic
     """Return the ports that a name means, of those that can be asked.
 
     :param service: as :func:`service_port` knows it.
-    :raises InputError: it is no name, there are none, or they are of several Services.
+    :raises ServiceError: it is no name, there are none, or they are of several Services.
     """
     if not _SERVICE.fullmatch(service):
-        raise InputError(f"{service!r} names no Service", cure="write [NAMESPACE/]NAME[:PORT], such as shop/web:http")
+        raise ServiceError(f"{service!r} names no Service", cure="write [NAMESPACE/]NAME[:PORT], such as shop/web:http")
     key, _, wanted = service.partition(":")
     found = [
         port
@@ -164,13 +164,13 @@ def named_ports(topology: Topology, family: Family, service: str) -> list[Servic
     keys = list(dict.fromkeys(port.service for port in found))
     keys = keys or [one.key for one in topology.services if _is_called(one.key, key)]
     if len(keys) > 1:
-        raise InputError(f"{topology.name}: several Services are named {key}", cure=f"one of: {', '.join(keys)}")
+        raise ServiceError(f"{topology.name}: several Services are named {key}", cure=f"one of: {', '.join(keys)}")
     if not found:
         raise _no_port(topology, family, service, keys)
     return found
 
 
-def _no_port(topology: Topology, family: Family, service: str, keys: list[str]) -> InputError:
+def _no_port(topology: Topology, family: Family, service: str, keys: list[str]) -> ServiceError:
     """Return what there is to say where no port that can be asked has a name: how far the name leads.
 
     :param keys: the Service that is named; empty where there is none.
@@ -179,18 +179,18 @@ def _no_port(topology: Topology, family: Family, service: str, keys: list[str]) 
     can_be_asked = usable_ports(topology, family)
     if not keys:
         cure = nearest(service, {port.name if wanted else port.service for port in can_be_asked})
-        return InputError(f"{topology.name}: there is no Service {service}", cure=cure)
+        return ServiceError(f"{topology.name}: there is no Service {service}", cure=cure)
     [key] = keys
     ports = [port for port in _ports(topology, family) if port.service == key]
     others = f"can be asked: {', '.join(port.name for port in can_be_asked) or 'none'}"
     if not ports:
-        return InputError(f"{topology.name}: {key} has no {family} cluster IP", cure=others)
+        return ServiceError(f"{topology.name}: {key} has no {family} cluster IP", cure=others)
     its = [port for port in ports if wanted in ("", port.port_name, str(port.port))]
     if not its:
         there = ", ".join(port.port_name or str(port.port) for port in ports)
-        return InputError(f"{topology.name}: {key} has no port {wanted}", cure=f"its ports: {there}")
+        return ServiceError(f"{topology.name}: {key} has no port {wanted}", cure=f"its ports: {there}")
     names = ", ".join(port.name for port in its)
-    return InputError(f"{topology.name}: {names} has no ready {family} endpoint", cure=others)
+    return ServiceError(f"{topology.name}: {names} has no ready {family} endpoint", cure=others)
 
 
 def _is_called(service: str, key: str) -> bool:

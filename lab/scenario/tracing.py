@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from lab import kubeapi
 from lab.conntrack.nflog import REASON_GROUP
 from lab.conntrack.witness import STATES, TABLE
 from lab.errors import LabError, MissingError
@@ -75,7 +76,7 @@ def _chain(name: str, hook: str, priority: int, rules: Iterable[str]) -> str:
 def own_hook(table: str, chain: str) -> str:
     """Return where a chain of the lab's instruments hangs; empty of anybody else's."""
     hook = chain.rpartition("_")[2]
-    return {"local": "input"}.get(hook, hook) if table in (_TABLE, TABLE) else ""
+    return {"local": "input"}.get(hook, hook) if table in (_TABLE, TABLE, kubeapi.TABLE) else ""
 
 
 @dataclass

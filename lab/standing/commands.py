@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from lab.errors import InputError, LabError, MissingError, nearest
 from lab.netns import Namespace
+from lab.netns.mounts import READ_ONLY, RECURSIVE, SLAVE, mount
 from lab.netns.program import find
 from lab.netns.syscalls import CLONE_NEWNET, CLONE_NEWNS, setns, unshare
 from lab.standing import names
-from lab.standing.mounts import READ_ONLY, RECURSIVE, SLAVE, mount
 from lab.standing.record import StandingHost, StandingLab, forget, labs
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lab.errors import InputError
-from lab.standing.mounts import BIND, DETACH, RECURSIVE, SHARED, mount, unmount
+from lab.netns.mounts import BIND, DETACH, RECURSIVE, SHARED, mount, unmount
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from lab.errors import InputError, warn
+from lab.kubeproxy.program import ProxyProgram
 from lab.kubeproxy.releases import find_release
 from lab.kubeproxy.said import NOTHING_SAID, Said, Settings, settled, unfit
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS, TOPOLOGYS
@@ -32,6 +33,9 @@ def with_proxy(
     """
     mode = mode or settings.mode
     _check_scope(topology, settings, 1 if node else len(topology.nodes))
+    if settings.program is not None:
+        settings = dataclasses.replace(settings, program=settings.program.of_version(version))
+        version = settings.program.version if settings.program else version
     modes = {mode or host.proxy_mode for host in topology.nodes}
     given = {"proxy mode": mode, "proxy version": version, "backend": backend}
     for word, value in given.items():
@@ -48,12 +52,27 @@ def with_proxy(
         chosen = backend if host.proxy_mode is ProxyMode.IPTABLES and backend is not None else host.backend
         host = dataclasses.replace(host, proxy_version=version or host.proxy_version, backend=chosen)
         said = said_of(host, settings) if node in (None, host.name) else {}
-        return dataclasses.replace(host, **{field: one.value for field, one in said.items()})
+        return dataclasses.replace(
+            host, **{field: one.value for field, one in said.items()}, program=_program(host, settings)
+        )
 
     hosts = tuple(map(changed, topology.hosts))
     ranges = _cluster_said(hosts, settings)
     cidrs = ranges.value if ranges else topology.service_cidrs
     return dataclasses.replace(topology, hosts=hosts, service_cidrs=cidrs)
+
+
+def _program(node: Host, settings: Settings) -> ProxyProgram | None:
+    """Return the program that writes a node's rules, with the file that it is to read.
+
+    :raises InputError: it is given flags of its own besides.
+    """
+    program = settings.program
+    if program is None:
+        return node.program
+    if settings.document is not None and program.arguments:
+        raise InputError("--kube-proxy-config and flags after --", cure="kube-proxy takes one of them: leave one away")
+    return dataclasses.replace(program, document=settings.document)
 
 
 def _in_mode(host: Host, mode: ProxyMode, version: str | None) -> Host:

@@ -1,37 +1,34 @@
 # SPDX-License-Identifier: MIT
-"""Many trials in a row: what the command runs."""
+"""Many trials: what the command runs."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import os
-import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
 from lab import __version__
 from lab.cases import CASES, HEADLINE, AnyCase
-from lab.errors import InputError, LabError, MachineError, MissingError
-from lab.evidence.timeline import Timeline
+from lab.errors import InputError
 from lab.fixes import Fix
 from lab.kubeproxy.releases import find_release
 from lab.kubeproxy.said import NOTHING_SAID, Settings
 from lab.netns import interrupt
-from lab.results.result import Report, Tally
+from lab.results.result import Report
 from lab.scenario.roles import Roles, named_ports, usable_ports
 from lab.topology.kube_proxy import topology_notes
 from lab.topology.model import Topology
 from lab.topology.reader import load
 from lab.topology.with_settings import as_options, with_proxy
-from lab.trial import probe, runner
+from lab.trial import probe
+from lab.trial.rounds import rounds
 from lab.trial.setting import Setting
-from lab.trial.shared import SharedLabs
-from lab.vocabulary import Backend, Behaviour, Family, ProxyMode
+from lab.trial.workers import InThisProcess, Runner
+from lab.vocabulary import Backend, Family, ProxyMode
 
 #: Mode, version and backend of a kube-proxy, None for what a topology says.
 ProxyChoice: TypeAlias = tuple[ProxyMode | None, str | None, Backend | None]
@@ -238,56 +235,18 @@ def _protocols(family: Family) -> frozenset[str]:
     )
 
 
-async def run(settings: Sequence[Setting], family: Family, repeat: int) -> Report:
+async def run(settings: Sequence[Setting], family: Family, repeat: int, runner: Runner | None = None) -> Report:
     """Probe what the kernel does, then try everything ``repeat`` times, with progress on stderr.
 
     Ctrl-C cancels it.
 
+    :param runner: what runs the trials; None for this process, one after the other.
     :raises InputError: the topology cannot run these cases.
     :raises MachineError: the machine ran out of something on the way.
     :raises LabError: the kernel fits no known behaviour, or cannot hold a lab.
     """
-    with interrupt.cancels_task(), closing(SharedLabs()) as labs:
+    used = closing(InThisProcess(settings)) if runner is None else nullcontext(runner)
+    with interrupt.cancels_task(), used as runs:
         answer = await probe.ask(family)
-        tallies = await _rounds(settings, answer, repeat, labs)
+        tallies = await rounds(settings, answer, repeat, runs)
     return Report(__version__, os.uname().release, {family: answer}, tallies)
-
-
-async def _rounds(settings: Sequence[Setting], answer: Behaviour, repeat: int, labs: SharedLabs) -> tuple[Tally, ...]:
-    """Try everything round by round, so that a machine that changes under way shows in every trial and not in one."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    tallies = {setting.trial: Tally(setting.trial) for setting in settings}
-    with Progress(console=Console(stderr=True), transient=True, disable=not os.isatty(2)) as progress:
-        task = progress.add_task("", total=len(settings) * repeat)
-        for _round, setting in itertools.product(range(repeat), settings):
-            tally = tallies[setting.trial]
-            progress.update(task, description=f"{setting.case.name} with {setting.fix.name}")
-            if not tally.failure and not tally.missing:
-                start = time.monotonic()
-                tallies[setting.trial] = (await _once(tally, setting, answer, labs)).and_took(time.monotonic() - start)
-            progress.advance(task)
-    return tuple(tallies.values())
-
-
-async def _once(tally: Tally, setting: Setting, answer: Behaviour, labs: SharedLabs) -> Tally:
-    seen: list[Timeline] = []
-    try:
-        return tally.and_then(await labs.run(setting, answer, seen.append))
-    except (InputError, MachineError):
-        raise
-    except MissingError as error:
-        return dataclasses.replace(tally, missing=str(error))
-    except LabError as error:
-        failure = str(error)
-    except OSError:
-        raise
-    except Exception as error:  # a bug keeps its traceback, and the other trials their results
-        traceback.print_exc()
-        failure = f"a fault of the lab's own: {type(error).__name__}: {error}"
-    failed = dataclasses.replace(tally, failure=failure)
-    if not seen:
-        return failed
-    timeline = dataclasses.replace(seen[-1], faults=(*seen[-1].faults, failure))
-    return dataclasses.replace(failed, sample=runner.judge(setting, answer, timeline))

@@ -64,6 +64,7 @@ class Setting:
             self.said,
             release.known,
             node.given.name if node.given else "",
+            node.program.label if node.program else "",
         )
 
     @property

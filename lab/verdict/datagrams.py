@@ -35,7 +35,7 @@ def _decide(timeline: DatagramsTimeline, decisive: Exchange | None) -> Verdict:
     judged = _judged(timeline, decisive)
     found = disagreeing_witnesses(timeline)
     if judged is None and not timeline.counters.statistics.get("drop"):
-        found.append("the node's witness never saw the question")
+        found.append("the node's counting rules never saw the question")
     if any(exchange.answered and exchange.answer is None for exchange in timeline.exchanges):
         found.append("a socket took an answer that its host's capture did not see")
     return Verdict(

@@ -27,7 +27,7 @@ def verdict_of(
 ) -> Verdict:
     """Return the verdict of an outcome, with what conntrack made of the judged packet.
 
-    :param more: what the witnesses disagree in besides what is said of the packet.
+    :param more: what the sources disagree in besides what is said of the packet.
     """
     judged = timeline.judgement_of(timeline.injected.packet) if timeline.injected else None
     return Verdict(
@@ -135,14 +135,14 @@ def _fate_of_judged(timeline: PacketTimeline) -> Step | None:
 
 
 def _disagreements(timeline: PacketTimeline, outcome: Outcome, judged: Judged | None) -> list[str]:
-    """Return where the witnesses of the judged packet contradict each other."""
+    """Return where the sources contradict each other in what became of the judged packet."""
     injected, counters = timeline.injected, timeline.counters
     if injected is None:
         return []
     found = []
-    # What conntrack itself drops, for it has no room for an entry, comes to no rule, and so to no witness.
+    # What conntrack itself drops, for it has no room for an entry, comes to no rule.
     if injected.nodes and judged is None and not counters.statistics.get("drop"):
-        found.append("no node's witness saw the judged packet")
+        found.append("no node's counting rules saw the judged packet")
     for node, predicted in injected.predictions.items():
         word = timeline.judged_at(node, injected.packet)
         if word is not None and predicted.judgement is not word.judgement:

@@ -36,7 +36,7 @@ class Verdict:
     :param judgement: what conntrack made of the injected packet; None where it never came to the node.
     :param reason: the kernel's own words about it; empty where it had none.
     :param because: the evidence, a sentence each.
-    :param disagreements: where two witnesses contradict each other, or the case's own checks do not hold; not empty
+    :param disagreements: where two sources contradict each other, or the case's own checks do not hold; not empty
         means: do not believe the outcome.
     :param findings: what kernels may differ in, in words that are the same where they do not.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where the witnesses of a trial contradict each other, whatever its kind: then no outcome is to be believed."""
+"""Where the sources of a trial contradict each other, whatever its kind: then no outcome is to be believed."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def broken(timeline: Timeline) -> list[str]:
 
 
 def miscounts(timeline: Timeline) -> list[str]:
-    """Return where the witness's log, its counters, conntrack's own and the rules' differ in INVALID packets."""
+    """Return where the log of ct states, its counters, conntrack's own and the rules' differ in INVALID packets."""
     found = []
     logged = sum(judged.state == "invalid" for judged in timeline.judged)
     counted = timeline.counters.states.get("invalid", 0)
     if logged != counted:
-        found.append(f"the witness logged {logged} INVALID packets and counted {counted}")
+        found.append(f"the counting rules logged {logged} INVALID packets and counted {counted}")
     logged_tcp = sum(judged.state == "invalid" and judged.packet.protocol == TCP for judged in timeline.judged)
     statistics = timeline.counters.statistics.get("invalid", 0)
     if logged_tcp != statistics:
-        found.append(f"the witness logged {logged_tcp} INVALID packets, conntrack's statistics say {statistics}")
+        found.append(f"the counting rules logged {logged_tcp} INVALID packets, conntrack's statistics say {statistics}")
     if (timeline.counters.dropped or 0) > counted:
-        found.append(f"rules dropped {timeline.counters.dropped} INVALID packets, the witness counted {counted}")
+        found.append(f"rules dropped {timeline.counters.dropped} INVALID packets, {counted} were counted")
     return found
 
 

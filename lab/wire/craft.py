@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Crafting packets with scapy, and sending them where a host's own stack would send them.
 
-Importing scapy takes a third of a second, so it is imported by the first packet that is crafted.
+Scapy is imported by the first packet that is crafted (:mod:`lab.wire.scapy_import`).
 """
 
 from __future__ import annotations
 
-import importlib
-import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from lab.evidence.packet import SocketAddress
 from lab.netns import Namespace
+from lab.wire.scapy_import import import_scapy
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +65,9 @@ class IcmpError:
     mtu: int = 0
 
 
-@cache
-def _import_scapy() -> None:
-    """Import scapy without the files that it would leave in the home (``_probe_xdg_folder`` in scapy/main.py)."""
-    places = {name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
-    os.environ.update(dict.fromkeys(places, "/dev/null/none"))  # where no folder can be made, scapy does without
-    try:
-        importlib.import_module("scapy.layers.inet6")
-    finally:
-        for name, value in places.items():
-            del os.environ[name]
-            if value is not None:
-                os.environ[name] = value
-
-
 def craft(packet: Segment | Datagram | IcmpError) -> bytes:
     """Return the IP packet with its checksums."""
-    _import_scapy()
+    import_scapy()
     if isinstance(packet, Datagram):
         return _craft_datagram(packet)
     return _craft_segment(packet) if isinstance(packet, Segment) else _craft_error(packet)

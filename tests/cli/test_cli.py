@@ -63,8 +63,8 @@ def test_the_version_is_known():
 
 def test_what_completes_a_value_is_its_words():
     def completed(*words):
-        asked = {"_LAB_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
-        return lab(**asked).stdout.split()
+        line, place = " ".join(words), str(len(words) - 1)
+        return lab(_LAB_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=place).stdout.split()
 
     assert completed("lab", "run", "--family", "ip") == list(Family)
     assert completed("lab", "run", "--family", "ipv5", "--proxy-mode", "n") == ["nftables"]
@@ -182,8 +182,8 @@ def test_the_schema_is_json():
         (("matrix", "--kernels", "running", "--memory", "256"), "--memory is for guests, and running is none"),
         (("matrix", "--kernels", "running", "--jobs", "2"), "--jobs is for guests, and running is none"),
         (("run", "--topology", "kube-proxy", "client-on-node"), "client-on-node cannot run in kube-proxy: it needs"),
-        (("run", "in-window", "--service", "nix"), "lab: kube-proxy: there is no Service nix (known: default/web"),
-        (("run", "--service", ""), "lab: '' names no Service (write [NAMESPACE/]NAME[:PORT], such as shop/web:http)"),
+        (("run", "in-window", "--service", "nix"), "lab: --service: kube-proxy: there is no Service nix (known: defa"),
+        (("run", "--service", ""), "lab: --service: '' names no Service (write [NAMESPACE/]NAME[:PORT], such as "),
         (("run", "--proxy-mode", "nftables", "--backend", "nft"), "backend nft is for iptables mode"),
         (("run", "--json", "-", "--timeline"), "--timeline, and results on stdout"),
         (("run", "--json", "-", "--md", "-"), "--json and --md both to standard output"),
@@ -314,15 +314,14 @@ class TestRun:
         forms = {form: tmp_path / form for form in ("md", "html", "junit", "json")}
         to = [word for form, file in forms.items() for word in (f"--{form}", str(file))]
         chosen = ("--topology", place, "--service", "green/web", "--no-timeline")
-        state = {"XDG_STATE_HOME": str(tmp_path)}
-        done = lab("run", "in-window", "--fix", "none", *chosen, *to, **state)
+        done = lab("run", "in-window", "--fix", "none", *chosen, *to, XDG_STATE_HOME=str(tmp_path))
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stderr == ""
         assert "topology several, Service green/web." in done.stdout
         for form in ("md", "html", "junit"):
             assert "topology several, Service green/web" in forms[form].read_text(), form
         assert '"service":"green/web"' in forms["json"].read_text()
-        assert "topology several, Service green/web" in lab("show", "in-window", **state).stdout
+        assert "topology several, Service green/web" in lab("show", "in-window", XDG_STATE_HOME=str(tmp_path)).stdout
 
     def test_everything_as_expected_is_exit_code_0(self):
         done = lab("run")
@@ -355,7 +354,7 @@ class TestRun:
         only_nft = tmp_path / "bin"
         only_nft.mkdir()
         code = (
-            "import sys, lab.netns.program as program; program._EXTRA_PATH = ()\n"
+            "import sys, lab.netns.program as program; program.EXTRA_PATH = ()\n"
             "sys.argv = ['lab', 'run', 'in-window', '--fix', 'none']\n"
             "from lab.__main__ import main; main()"
         )
@@ -376,6 +375,14 @@ class TestRun:
     def test_progress_names_the_trial_that_is_running(self):
         asked = ("run", "in-window", "--fix", "drop-forward", "--repeat", "20")
         assert b"in-window with drop-forward" in shown_on_terminal(*asked, TERM="xterm", COLUMNS="120")
+
+    def test_a_terminal_of_somebody_who_wants_no_colour_gets_no_control_sequence(self):
+        run = ("run", "in-window", "--fix", "none")
+        assert b"\x1b[1min-window, fix none: " in shown_on_terminal(*run, both=True, TERM="xterm")
+        for command in (run, ("show", "in-window"), ("rules", "kube-proxy"), ("doctor",)):
+            shown = shown_on_terminal(*command, both=True, TERM="xterm", NO_COLOR="1")
+            assert shown.strip()
+            assert b"\x1b" not in shown
 
     def test_what_all_leaves_out_is_named(self, monkeypatch):
         slow = sum(case.slow for case in CASES.values())

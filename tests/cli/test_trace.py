@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lab.results.result import from_json
+from lab.results.saved import from_json
 from tests.support.command import lab
 
 pytestmark = pytest.mark.lab_kernel

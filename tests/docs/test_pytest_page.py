@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import re
 
+from lab.kubeproxy.settings import SETTINGS, TOPOLOGYS
 from tests.support.command import run_pytest
 from tests.support.pages import CHECKOUT, DOCS
 
 PAGE = (DOCS / "pytest.md").read_text()
 
 
-def test_the_plugins_marks_and_options_are_those_that_are_told(pytester):
-    marks = set(re.findall(r"`(\w+)(?:\(\.\.\.\))?`", re.findall(r"^The marks (.*) skip a test", PAGE, re.M)[0]))
-    assert marks == {"lab_needs_root", "lab_needs_tool", "lab_kernel_feature"}
-    known = run_pytest(pytester.path, "--markers").outlines
-    assert marks <= set(re.findall(r"^@pytest\.mark\.(\w+)", "\n".join(known), re.M))
-    options = set(re.findall(r"`(--lab-[a-z-]+)`", PAGE))
-    assert options == {"--lab-keep", "--lab-shell-on-failure", "--lab-proxy-mode"}
+def table(heading):
+    """Return what stands in the first column of a section's table, by its code words."""
+    section = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)[0]
+    return {
+        word for row in re.findall(r"^\| (`[^|]*) \|", section, re.MULTILINE) for word in re.findall(r"`([^`]+)`", row)
+    }
+
+
+def test_the_plugins_fixtures_marks_and_options_are_those_that_are_told(pytester):
+    fixtures = run_pytest(pytester.path, "--fixtures", "-q").outlines
+    assert table("Fixtures") == set(re.findall(r"^(lab_\w+) -- ", "\n".join(fixtures), re.MULTILINE))
+
+    known = "\n".join(run_pytest(pytester.path, "--markers").outlines)
+    # What makes namespaces with a fixture has that mark by itself.
+    assert table("Marks") == set(re.findall(r"^@pytest\.mark\.(lab_\w+)", known, re.MULTILINE)) - {"lab_kernel"}
+
     helped = "\n".join(run_pytest(pytester.path, "--help").outlines)
-    assert options <= set(re.findall(r"--lab-[a-z-]+", helped))
+    options = set(re.findall(r"^ +(--lab-[a-z-]+)", helped, re.MULTILINE))
+    assert table("Options") == options - {f"--lab-{SETTINGS[field].option}" for field in TOPOLOGYS}
+    assert set(re.findall(r"--lab-[a-z-]+", PAGE)) <= options
 
 
 def test_every_benchmark_is_named():

@@ -67,7 +67,7 @@ def test_completion_is_installed_for_the_shell(shell, tmp_path):
         pytest.skip(f"there is no {shell} here")
     command = shlex.join([sys.executable, "-P", "-c", NAMED_LAB, "--install-completion"])
     done = subprocess.run(
-        [program, "-c", f"{command}; exit $?"],
+        [program, "-c", f"{command}; exit {'$status' if shell == 'fish' else '$?'}"],
         env={
             **os.environ,
             "HOME": str(tmp_path),

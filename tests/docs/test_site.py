@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +46,17 @@ def test_it_is_built_strictly_and_loads_nothing(tmp_path):
         assert not [one for one in loaded if re.match(r"(?:https?:)?//", one)], page.name
     sheets = "".join(sheet.read_text() for sheet in (tmp_path / "_static").rglob("*.css"))
     assert not re.search(r"(?:@import\s|url\()[\"']?(?:https?:)?//", sheets)
+
+
+def test_a_page_is_made_anew_when_the_top_file_in_it_has_changed(tmp_path):
+    pytest.importorskip("sphinx", reason="the generator is not installed: pip install --group docs")
+    (copy := tmp_path / "checkout").mkdir()
+    for name in ("README.md", "LICENSE", "pyproject.toml", *(top.name for top in TOP)):
+        shutil.copy(CHECKOUT / name, copy)
+    shutil.copytree(DOCS, copy / "docs")
+    command = [sys.executable, "-m", "sphinx", "-q", "-d", tmp_path / "trees", copy / "docs", tmp_path / "site"]
+    subprocess.run(command, capture_output=True, check=True)
+    with (copy / "README.md").open("a") as file:
+        file.write("* Something new.\n")
+    subprocess.run(command, capture_output=True, check=True)
+    assert "Something new." in (tmp_path / "site/index.html").read_text()

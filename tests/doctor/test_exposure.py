@@ -183,6 +183,7 @@ def test_a_machine_without_kube_proxy_is_no_node():
     assert sentence == "No: there are no rules of kube-proxy, neither of iptables mode nor of nftables mode."
 
 
+@pytest.mark.lab_needs_tool("ip")
 def test_ipvs_mode_is_not_taken_for_no_node():
     userns.ensure()
     namespace = Namespace.create()

@@ -51,7 +51,7 @@ def test_modules_are_loaded_after_what_they_need(tmp_path):
 
 
 def test_all_that_is_missing_is_named_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("lab.netns.program._EXTRA_PATH", ())
+    monkeypatch.setattr("lab.netns.program.EXTRA_PATH", ())
     monkeypatch.setenv("PATH", str(tmp_path))
     for name in ("apt-get", "dpkg-deb", "setpriv", "cpio", "depmod"):
         (tmp_path / name).touch(mode=0o755)
@@ -66,7 +66,7 @@ def test_all_that_is_missing_is_named_at_once(tmp_path, monkeypatch):
 
 
 def test_an_ordinary_user_needs_uidmap_as_well(tmp_path, monkeypatch):
-    monkeypatch.setattr("lab.netns.program._EXTRA_PATH", ())
+    monkeypatch.setattr("lab.netns.program.EXTRA_PATH", ())
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(MissingError, match=r"^newuidmap is not installed: .*uidmap$"):

@@ -264,3 +264,16 @@ def in_user_namespace():
         return done.stdout
 
     return run
+
+
+@pytest.mark.parametrize(("namespaces", "privileged"), [(("--user",), False), (("--user", "--net"), True)])
+def test_root_of_a_user_namespace_has_a_network_namespace_of_its_own_to_come_home_to(namespaces, privileged):
+    """Where he shares the machine's, as in a container with the host's network, he can leave it and not come back."""
+    code = (
+        "from lab.netns import Namespace, userns\n"
+        "print(userns.privileged())\n"
+        "userns.ensure(); Namespace.create().close(); print(userns.privileged())\n"
+    )
+    command = ["unshare", *namespaces, "--map-root-user", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, [str(privileged), "True"]), done.stderr

@@ -38,7 +38,8 @@ def test_what_is_restored_is_saved_and_what_was_there_stays(namespace, backend, 
 
 @pytest.mark.lab_kernel
 def test_a_refused_input_tells_the_programs_words(namespace):
-    with pytest.raises(ProgramError, match=r"iptables-nft-restore .* exit code 1: .*line 2 failed"):
+    # iptables 1.8.7 (Ubuntu 22.04) names the line of the COMMIT instead.
+    with pytest.raises(ProgramError, match=r"iptables-nft-restore .* exit code 1: .*line [23] failed"):
         Xtables(namespace, "nft").start_restore(4, "*filter\n-A NOWHERE -j ACCEPT\nCOMMIT\n").finish()
 
 
@@ -69,7 +70,7 @@ def test_a_program_that_fails_keeps_its_words(namespace):
 
 def test_a_missing_program_names_its_package(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr("lab.netns.program._EXTRA_PATH", ())
+    monkeypatch.setattr("lab.netns.program.EXTRA_PATH", ())
     with pytest.raises(MissingError, match="iptables-legacy-restore is not installed: apt install iptables"):
         find("iptables-legacy-restore")
 
@@ -124,7 +125,7 @@ def on(distribution, monkeypatch):
 def test_what_is_missing_is_named_as_the_distribution_at_hand_has_it(distribution, monkeypatch):
     on(distribution, monkeypatch)
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr("lab.netns.program._EXTRA_PATH", ())
+    monkeypatch.setattr("lab.netns.program.EXTRA_PATH", ())
     with pytest.raises(MissingError) as caught:
         find("tc")
     assert str(caught.value) == f"tc is not installed: {DISTRIBUTIONS[distribution][1]}"

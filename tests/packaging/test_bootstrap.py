@@ -448,6 +448,16 @@ esac
     assert system.run("true").stderr.endswith(" iptables nftables python3.11-venv\n")
 
 
+def test_the_same_before_there_are_package_lists(system: System) -> None:
+    without_packages(system)
+    (system.root / "etc").mkdir(exist_ok=True)
+    release = system.root / "etc/os-release"
+    release.write_text('ID=ubuntu\nVERSION_ID="22.04"\nVERSION_CODENAME=jammy\n')
+    assert system.run("true").stderr.endswith(" iptables nftables python3.11-venv\n")
+    release.write_text("ID=debian\nVERSION_CODENAME=trixie\n")
+    assert system.run("true").stderr.endswith(" iptables nftables python3-venv\n")
+
+
 def test_other_kernels_are_sent_to_vagrant(system: System) -> None:
     system.program("uname", "#!/bin/sh\necho Darwin arm64\n")
     done = system.run("true")

@@ -78,7 +78,7 @@ def settings_of_apt() -> str:
 
 
 def settings_of_pip() -> tuple[dict[str, str], list[str]]:
-    """Return how this machine's pip reaches its index, as environment variables, and the places that these name."""
+    """Return how this machine's pip reaches its index, as variables for pip and uv, and the places that these name."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     variables, places = {}, []
@@ -93,6 +93,10 @@ def settings_of_pip() -> tuple[dict[str, str], list[str]]:
             # What the pages of an index of one's own link to lies beside them.
             places += [str(path.parent if word.startswith("file://") else path)] if local else []
         variables[f"PIP_{name.rpartition('.')[2].upper().replace('-', '_')}"] = " ".join(words)
+    # uv asks for its own: https://docs.astral.sh/uv/reference/environment/
+    for mine, of_uv in (("PIP_CERT", "SSL_CERT_FILE"), ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")):
+        if mine in variables:
+            variables[of_uv] = variables[mine]
     return variables, list(dict.fromkeys(places))
 
 
@@ -145,9 +149,14 @@ def distribution(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     options, root = directory / "apt.conf", directory / "root"
     options.write_text(settings_of_apt())
     sources = [f"deb {where} {one} {components}" for one in (suite, f"{suite}-updates")]
-    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--aptopt={options}", suite, str(root), *sources]
+    # Ubuntu calls apt important, Debian required, which is what minbase has.
+    chosen = ["--variant=minbase", "--include=apt", f"--aptopt={options}"]
+    command = ["mmdebstrap", "--quiet", *chosen, suite, str(root), *sources]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
+    # A keyring that the mirror came with is this machine's; in there the distribution's own is at its place.
+    lines = [re.sub(r"\[.*\] ", "", line) for line in sources]
+    (root / "etc/apt/sources.list").write_text("\n".join([*lines, ""]))
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
     yield root
     shutil.rmtree(directory)
@@ -228,7 +237,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def answers(machine: Machine, *lab: str, user: str = "") -> None:
     """Check that a command of an installation runs the main job, from a directory that has nothing to do with it."""
-    said = machine.must("sh", "-c", 'cd / && exec "$@" run --no-timeline', "sh", *lab, user=user)
+    said = machine.must("sh", "-c", 'cd / && "$@" --version && exec "$@" run --no-timeline', "sh", *lab, user=user)
+    assert re.search(r"^kube-proxy-lab \d", said, re.MULTILINE)
     assert "\nAFFECTED: " in said or "\nNOT AFFECTED: " in said
 
 

@@ -77,10 +77,9 @@ FAILS = """
 
 
 @pytest.mark.lab_needs_root
-@pytest.mark.parametrize("workers", [(), ("-n1",)], ids=["alone", "xdist"])
-def test_a_failing_test_s_lab_can_be_kept(project, own_run, workers):
+def test_a_failing_test_s_lab_can_be_kept(project, own_run):
     project.makepyfile(FAILS)
-    result = project.run_pytest("--lab-keep", *workers, start=("env",))
+    result = project.run_pytest("--lab-keep", start=("env",))
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(
         [
@@ -98,6 +97,17 @@ def test_a_failing_test_s_lab_can_be_kept(project, own_run, workers):
     assert "does not answer" in lab_command("endpoints", "list").stderr
     project.run_pytest("--lab-keep", start=("env",))
     assert {lab.name for lab in record.labs()} == {"test-fails", "test-fails-2"}
+    assert lab_command("down", "--all").returncode == 0
+    assert list(own_run.iterdir()) == []
+
+
+@pytest.mark.lab_needs_root
+def test_a_worker_s_lab_can_be_kept(project, own_run):
+    project.makepyfile(FAILS)
+    result = project.run_pytest("--lab-keep", "-n1", "-ktest_fails", start=("env",))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*::test_fails: test-fails: `lab shell --lab test-fails client|node|server`, *"])
+    assert "-A KUBE-SVC-" in lab_command("exec", "node", "--", "iptables-nft-save").stdout
     assert lab_command("down", "--all").returncode == 0
     assert list(own_run.iterdir()) == []
 

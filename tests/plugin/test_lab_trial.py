@@ -107,3 +107,27 @@ def test_a_service_is_chosen_by_marker_call_and_option(project):
         """
     )
     project.run_pytest("--lab-service=green/web").assert_outcomes(passed=3)
+
+
+def test_a_service_that_nobody_has_is_told_with_where_it_was_named(project):
+    project.makepyfile(
+        """
+        def test_asked(lab_trial):
+            lab_trial("in-window")
+
+        def test_called(lab_trial):
+            lab_trial("in-window", service="nix")
+
+        def test_lab(lab_running):
+            pass
+        """
+    )
+    result = project.run_pytest("--lab-service=no/such")
+    result.assert_outcomes(failed=2, errors=1)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*InputError: --lab-service: kube-proxy: there is no Service no/such (known: default/web)",
+            "*InputError: lab_trial(service=...): kube-proxy: there is no Service nix (known: default/web)",
+            "--lab-service: kube-proxy: there is no Service no/such (known: default/web)",
+        ]
+    )

@@ -40,7 +40,7 @@ def test_what_is_missing_is_skipped_and_said_aloud(project, monkeypatch):
     project.makeconftest(
         """
         import lab.netns.features, lab.netns.program
-        lab.netns.program._EXTRA_PATH = ()
+        lab.netns.program.EXTRA_PATH = ()
         lab.netns.features._kernel_options = lambda: {"CONFIG_NET": "y", "CONFIG_NF_CONNTRACK": "y"}
         """
     )

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.programs import pretended
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -45,6 +47,8 @@ def test_topologies_are_named_by_name_file_text_or_object(project):
     (project.path / "inside/test_topologies.py").write_text(
         """
 import pytest
+
+from tests.support.programs import pretended
 from ipaddress import ip_interface
 from pathlib import Path
 from lab.topology.model import End, Host, Link, Topology
@@ -123,7 +127,7 @@ def test_what_cannot_be_built_is_told_in_a_line(project):
             "<inline>:2: hosts.a.forwardin: *(*forwarding*)",
             "lab_topology(proxy_mode=...): there is no 'ipvs' (known: iptables, nftables)",
             "no topology: 42 (*)",
-            "kube-proxy: there is no Service no/such*",
+            "lab_topology(service=...): kube-proxy: there is no Service no/such*",
         ]
     )
     assert "Traceback" not in result.stdout.str()
@@ -140,6 +144,8 @@ def test_settings_of_kube_proxy_are_words_as_well(project):
     (project.path / "inside/test_settings.py").write_text(
         """
 import pytest
+
+from tests.support.programs import pretended
 
 def pods(running):
     [node] = running.topology.nodes
@@ -241,3 +247,26 @@ def test_a_connection_of_ones_own(project):
         """
     )
     project.run_pytest().assert_outcomes(passed=5)
+
+
+@pytest.mark.lab_kernel
+def test_a_kube_proxy_program_is_an_option_and_a_word(project, tmp_path):
+    path = pretended(tmp_path, does="echo F1129 broken; exit 255")
+    project.makepyfile(
+        test_program="""
+        import pytest
+        def test_option(lab_running): pass
+        @pytest.mark.lab_topology("kube-proxy", kube_proxy="/bin/cat")
+        def test_word(lab_running): pass
+        def test_trial(lab_trial):
+            with pytest.raises(Exception, match="F1129 broken"):
+                lab_trial("beyond-window")
+        """
+    )
+    done = project.run_pytest("--lab-kube-proxy", path)
+    done.assert_outcomes(errors=2, passed=1)
+    done.stdout.fnmatch_lines([f"*{path} ended: F1129 broken", "*kube_proxy=...): /bin/cat is no kube-proxy*"])
+    done = project.run_pytest("--lab-kube-proxy", "nowhere")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done = project.run_pytest("--lab-kube-proxy", path, "--lab-kernels", "newest")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR

@@ -6,9 +6,11 @@ import itertools
 import pytest
 
 from lab.report.closing import remarks
+from lab.results import places
 from lab.results.differences import alike, differences
-from lab.results.matrix import Column, alone, from_json, joined, merge, to_json
+from lab.results.matrix import Column, alone, joined, merge, side_by_side
 from lab.results.result import Tally
+from lab.results.saved import from_json, to_json
 from lab.verdict import Outcome
 
 from .conftest import tally, with_verdict
@@ -48,7 +50,12 @@ def test_a_trial_that_one_kernel_did_not_come_to_has_its_row_all_the_same(matrix
 
 def test_json_is_the_whole_of_it(matrix, broken_matrix):
     assert from_json(to_json(matrix)) == matrix
-    assert from_json(to_json(broken_matrix)) == broken_matrix
+    # What a console said comes back without what a terminal would obey.
+    old, wrong, panicked, new = broken_matrix.columns
+    console = tuple(line.replace("\x1b", "\ufffd").replace("\x00", "\ufffd") for line in panicked.console)
+    assert console != panicked.console
+    told = dataclasses.replace(panicked, console=console)
+    assert from_json(to_json(broken_matrix)).columns == (old, wrong, told, new)
 
 
 def test_what_differs_is_told_by_what_the_kernels_did(matrix):
@@ -164,3 +171,24 @@ def test_shares_are_joined_to_what_was_shared_out(report):
 def test_a_share_that_gave_nothing_is_what_counts(report):
     failed = Column("6.1", report.kernel, "6.1.192", failure="panicked: Oops", console=("Oops",), seconds=3.0)
     assert joined([Column("6.1", report.kernel, "6.1.192", report), failed], ("beyond-window",)) == failed
+
+
+def test_programs_are_columns_in_the_order_given_and_share_their_rows(report, lenient_report):
+    def by(program, version, one):
+        tallies = tuple(
+            dataclasses.replace(each, trial=dataclasses.replace(each.trial, program=program, proxy_version=version))
+            for each in one.tallies
+        )
+        return dataclasses.replace(one, tallies=tallies)
+
+    old, new = by("/old", "v1.20.2", report), by("/new", "v1.36.3", lenient_report)
+    both = side_by_side([("/old", old), ("/new", new)])
+    assert [column.label for column in both.columns] == ["/old", "/new"]
+    assert [row.tallies for row in both.rows] == list(zip(old.tallies, new.tallies, strict=True))
+    assert {places.node(row.trial) for row in both.rows} == {
+        "each column's kube-proxy in iptables mode (iptables-nft, ipv4)"
+    }
+    assert "kube-proxy v1.20.2 by /old in iptables mode" in places.node(old.tallies[0].trial)
+    said = [remark.text for remark in remarks(both)]
+    assert any(text.endswith(f"of {len(both.rows)} trials gave the same with all 2 kube-proxies.") for text in said)
+    assert from_json(to_json(both)) == both

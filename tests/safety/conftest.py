@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import lab
+from tests.support import cover
 from tests.support.command import python
 
 HERE = Path(__file__).parent
@@ -24,7 +25,7 @@ BOUND = 60  # seconds; a generous end to waits that an event ends
 @pytest.fixture(scope="session")
 def at_full_length():
     """Whether the long measurements are wanted: 50 kills, 1,000 repetitions."""
-    return bool(os.environ.get("LAB_TESTS_AT_FULL_LENGTH"))
+    return cover.at_full_length()
 
 
 @pytest.fixture

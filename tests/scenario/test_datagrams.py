@@ -76,7 +76,7 @@ def test_what_conntrack_dropped_is_said_to_be():
 @pytest.mark.parametrize(
     ("seen", "words"),
     [
-        (timeline(ANSWERED, judged=()), "the node's witness never saw the question"),
+        (timeline(ANSWERED, judged=()), "the node's counting rules never saw the question"),
         (
             timeline(dataclasses.replace(ANSWERED, answer=None)),
             "a socket took an answer that its host's capture did not",

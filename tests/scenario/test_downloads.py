@@ -22,7 +22,8 @@ from lab.fabric import congestion
 from lab.fixes import BE_LIBERAL, FIXES, NONE
 from lab.netns import ProgramError
 from lab.report.timeline import timeline_text
-from lab.results.result import Report, Tally, from_json, to_json
+from lab.results.result import Report, Tally
+from lab.results.saved import from_json, to_json
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
 from lab.trial import probe, runner
@@ -30,9 +31,10 @@ from lab.trial.setting import Setting
 from lab.verdict import Outcome
 from lab.verdict.downloads import decide
 from lab.vocabulary import Backend, Behaviour, Family, ProxyMode
+from tests.support import cover
 from tests.support.timelines import between
 
-AT_FULL_LENGTH = bool(os.environ.get("LAB_TESTS_AT_FULL_LENGTH"))
+AT_FULL_LENGTH = cover.at_full_length()
 
 KINDS = {
     "iptables-nft": (ProxyMode.IPTABLES, None, Backend.NFT),

@@ -84,12 +84,15 @@ def python(
     )
 
 
-def shown_on_terminal(*arguments: str | Path, **environment: str) -> bytes:
-    """Run the command ``lab`` with a terminal for its standard error, and return what that shows."""
+def shown_on_terminal(*arguments: str | Path, both: bool = False, **environment: str) -> bytes:
+    """Run the command ``lab`` with a terminal for its standard error, and return what that shows.
+
+    :param both: whether its standard output goes there as well.
+    """
     ours, its = os.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "lab", *map(str, arguments)],
-        stdout=subprocess.DEVNULL,
+        stdout=its if both else subprocess.DEVNULL,
         stderr=its,
         env={**os.environ, **environment},
     ):

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 SEED: Final = "LAB_SEED"
 FULL: Final = "LAB_FULL"
+LONG: Final = "LAB_TESTS_AT_FULL_LENGTH"
 
 Row = TypeVar("Row")
 Column = TypeVar("Column")
@@ -30,6 +31,11 @@ def set_seed() -> str:
 def whole() -> bool:
     """Report whether whole products are wanted."""
     return bool(os.environ.get(FULL))
+
+
+def at_full_length() -> bool:
+    """Report whether long measurements are wanted, as every whole run has them: 50 kills, 1,000 repetitions."""
+    return whole() or bool(os.environ.get(LONG))
 
 
 def pairs(

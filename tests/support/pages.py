@@ -17,6 +17,7 @@ NEEDS: Final = {
     "root": "run there, all of them in one namespace of mounts",
     "Debian or Ubuntu": "tests/packaging/test_rootfs.py, on bare distributions",
     "a release": "tests/packaging, with a wheel of its own",
+    "a kube-proxy": "tests/fabric/test_program.py and tests/cli, with LAB_KUBE_PROXY",
     "a cluster": "nobody: it is about somebody's own nodes",
     "virtual machines": "tests/kernels and tests/results, with LAB_BOOT=1",
     "workers": "tests/results/test_cluster.py",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.netns.mounts import RECURSIVE, mount
 from lab.netns.syscalls import CLONE_NEWNS, setns, unshare
 from lab.standing import commands, record
-from lab.standing.mounts import RECURSIVE, mount
 
 PRIVATE = 0x4_0000  # MS_PRIVATE, include/uapi/linux/mount.h
 

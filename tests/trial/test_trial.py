@@ -18,7 +18,8 @@ from lab.evidence.judgement import Judgement
 from lab.evidence.sighting import LOCAL
 from lab.fixes import BE_LIBERAL, DEFAULT_FIXES, DROP_FORWARD, FIXES, NONE
 from lab.report.timeline import timeline_text
-from lab.results.result import Expectation, Report, Tally, from_json, to_json
+from lab.results.result import Expectation, Report, Tally
+from lab.results.saved import from_json, to_json
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
 from lab.trial import probe, runner
@@ -267,8 +268,8 @@ def test_a_blind_witness_is_no_pass(answers, monkeypatch):
     )
     result = run(HEADLINE, NONE, Family.IPV4, answers[Family.IPV4])
     assert not result.as_expected
-    assert "no node's witness saw the judged packet" in result.verdict.disagreements
-    assert "the witness on node missed the barrier datagram" in result.verdict.disagreements
+    assert "no node's counting rules saw the judged packet" in result.verdict.disagreements
+    assert "the counting rules on node missed the barrier datagram" in result.verdict.disagreements
 
 
 def test_a_blind_capture_is_no_pass(answers, monkeypatch):

@@ -88,14 +88,14 @@ def test_a_server_that_was_reset_by_nobody_seen_is_lost():
     ("seen", "words"),
     [
         (timeline(dropped=1, faults=("the captures lost 3 packets",)), "the captures lost 3 packets"),
-        (timeline(dropped=1, judged=()), "no node's witness saw the judged packet"),
+        (timeline(dropped=1, judged=()), "no node's counting rules saw the judged packet"),
         (
             timeline(dropped=1, counters=Counters({"invalid": 2}, {"invalid": 1}, 1)),
-            "the witness logged 1 INVALID packets and counted 2",
+            "the counting rules logged 1 INVALID packets and counted 2",
         ),
         (
             timeline(dropped=1, counters=Counters({"invalid": 1}, {"invalid": 0}, 1)),
-            "the witness logged 1 INVALID packets, conntrack's statistics say 0",
+            "the counting rules logged 1 INVALID packets, conntrack's statistics say 0",
         ),
         (
             timeline(LEAKED, state="established"),
@@ -104,7 +104,7 @@ def test_a_server_that_was_reset_by_nobody_seen_is_lost():
         (timeline(TRANSLATED), "conntrack judged the packet INVALID, and yet it was translated back"),
         (
             timeline(TRANSLATED, state="established", reason="", dropped=1),
-            "rules dropped 1 INVALID packets, the witness counted 0",
+            "rules dropped 1 INVALID packets, 0 were counted",
         ),
         (timeline(dropped=0), "the packet did not reach client, but no rule counted a drop"),
         (timeline(LEAKED, RESET), "a reset with the exact number reached the server, and yet its socket lives"),
