@@ -48,6 +48,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PROTOCOLS = ("tcp", "udp")
+_USUAL = "kube-proxy"  # the topology of a packet of one's own, where none is named
+
+
+def _protocol_names() -> tuple[str, ...]:
+    """List what a packet of one's own may be, for completion: a name, for an annotation's lambda knows none."""
+    return _PROTOCOLS
+
+
+def _usual_hosts() -> list[str]:
+    """List the hosts of the topology that is built where none is named, for completion."""
+    from lab.topology.reader import load
+
+    return [host.name for host in load(_USUAL).hosts]
 
 
 @dataclass(frozen=True)
@@ -78,6 +91,7 @@ class Own:
             "--from",
             metavar="HOST",
             help="Who sends it, as HOST or HOST:PORT; else the first client.",
+            autocompletion=complete(_usual_hosts),
         ),
     ] = None
     to: Annotated[
@@ -90,7 +104,7 @@ class Own:
             "--protocol",
             metavar="|".join(_PROTOCOLS),
             help="What it is; else tcp.",
-            autocompletion=complete(lambda: _PROTOCOLS),
+            autocompletion=complete(_protocol_names),
         ),
     ] = None
     flags: Annotated[
@@ -257,7 +271,7 @@ def _trace_own(own: Own, fix: Fix, where: Where, proxy: Proxy, settings: Setting
 
     place, where, proxy = _place(where, proxy, settings)
     if place is None or place.nodes[0].given is None:
-        place = read_topology(where.topology or "kube-proxy", proxy, settings)
+        place = read_topology(where.topology or _USUAL, proxy, settings)
     wanted = _wanted(own, place, where)
     sent = _run(own_packet.send(place, fix, wanted, where.service))
     if json:

@@ -70,6 +70,9 @@ def test_what_completes_a_value_is_its_words():
     assert completed("lab", "run", "--family", "ipv5", "--proxy-mode", "n") == ["nftables"]
     assert completed("lab", "show", "in-window", "beyond-window-") == ["beyond-window-without-data"]
     assert completed("lab", "help", "kern") == ["kernels"]
+    assert completed("lab", "trace", "beyond-window-") == ["beyond-window-without-data"]
+    assert completed("lab", "trace", "--from", "cl") == ["client"]
+    assert completed("lab", "trace", "--to", "10.0.1.2", "--protocol", "u") == ["udp"]
     assert completed("lab", "rules", "--since", "v1.1")[0] == "v1.14"
 
 
