@@ -75,14 +75,14 @@ class Own:
     from_: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="HOST", help="Who sends a packet of your own, HOST[:PORT]; else the first client."
+            "--from",
+            metavar="HOST",
+            help="Who sends it, as HOST or HOST:PORT; else the first client.",
         ),
     ] = None
     to: Annotated[
         str | None,
-        typer.Option(
-            "--to", metavar="ADDRESS", help="Send one packet of your own there, ADDRESS[:PORT], instead of a CASE."
-        ),
+        typer.Option("--to", metavar="ADDRESS", help="Send one packet of your own to this ADDRESS or ADDRESS:PORT."),
     ] = None
     protocol: Annotated[
         str | None,

@@ -19,7 +19,7 @@ from lab.errors import LabError, MissingError
 from lab.evidence.packet import BARRIER_PORT, RST, SYN, UDP, Packet, is_error
 from lab.evidence.traced import Told, TraceEvent, walk_of
 from lab.evidence.walk import Role, Walk, kin
-from lab.fabric.loaded import Loaded
+from lab.fabric.loaded import Loaded, loaded_on
 from lab.netns import mib
 from lab.netns.features import require
 from lab.netns.nft_chain import NftChains
@@ -211,7 +211,7 @@ class Tracing:
     def _read(self, node: str) -> _Batch:
         """Read what was told of a node since."""
         host, tracer = self._lab.hosts[node], self._tracers[node]
-        loaded = Loaded(host, tracer.chains, self._family, self._lab.changes)
+        loaded = loaded_on(host, tracer.chains, self._family, self._lab.changes)
         self._batches.append(_Batch(node, tracer.read(), loaded))
         return self._batches[-1]
 

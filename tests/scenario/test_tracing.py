@@ -14,7 +14,8 @@ from lab.evidence.packet import UDP
 from lab.fabric.lab import Lab
 from lab.netns import features
 from lab.report.timeline import timeline_text
-from lab.results.result import Report, Tally, from_json, to_json
+from lab.results.result import Report, Tally
+from lab.results.saved import from_json, to_json
 from lab.scenario import recorder
 from lab.scenario.tracing import Tracer
 from lab.topology.reader import load
