@@ -36,7 +36,7 @@ _RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_GETR
 )
 _RTN_LOCAL: Final = 2  # include/uapi/linux/rtnetlink.h
 
-_IFF_UP, _IFF_RUNNING, _IFF_LOWER_UP = 0x1, 0x40, 0x10000
+_IFF_UP, _IFF_RUNNING, _IFF_PROMISC, _IFF_LOWER_UP = 0x1, 0x40, 0x100, 0x10000
 _READY: Final = _IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP
 _IFA_F_NODAD: Final = 0x02
 _NUD_PERMANENT: Final = 0x80
@@ -80,6 +80,34 @@ class VethEnd:
     name: str
     index: int
     mac: bytes
+    mtu: int | None = None
+
+
+def bridge(device: VethEnd, *, promiscuous: bool) -> Message:
+    """Make a bridge that forwards at once, and floods what is for groups.
+
+    :param promiscuous: whether it hands its host every frame, also those for others.
+    """
+    at_once, no_snooping = _number(1, 0), _attribute(23, b"\0")  # IFLA_BR_FORWARD_DELAY, IFLA_BR_MCAST_SNOOPING
+    flags = _IFF_PROMISC if promiscuous else 0
+    body = struct.pack("=BxHiII", 0, 0, device.index, flags, flags)
+    body += _attribute(3, device.name.encode() + b"\0") + _attribute(1, device.mac)  # IFLA_IFNAME, IFLA_ADDRESS
+    body += _attribute(18, _attribute(1, b"bridge\0") + _attribute(2, at_once + no_snooping))  # IFLA_LINKINFO
+    return Message(_RTM_NEWLINK, _NLM_F_CREATE_EXCL, body, f"make the bridge {device.name}")
+
+
+def port(index: int, of: int, purpose: str) -> Message:
+    """Make interface ``index`` a port of a bridge."""
+    body = struct.pack("=BxHiII", 0, 0, index, 0, 0) + _number(10, of)  # IFLA_MASTER
+    return Message(_RTM_NEWLINK, 0, body, f"make {purpose} a port of a bridge")
+
+
+def hairpin(index: int, purpose: str) -> Message:
+    """Have a bridge send what came by its port ``index`` back by it, where that is its way."""
+    mode = _attribute(5, _attribute(4, b"\1"))  # IFLA_INFO_SLAVE_DATA{IFLA_BRPORT_MODE}
+    linkinfo = _attribute(18, _attribute(4, b"bridge\0") + mode)  # IFLA_LINKINFO{IFLA_INFO_SLAVE_KIND}
+    body = struct.pack("=BxHiII", 0, 0, index, 0, 0) + linkinfo
+    return Message(_RTM_NEWLINK, 0, body, f"have {purpose} in hairpin mode")
 
 
 def veth(near: VethEnd, far: VethEnd, far_namespace: Namespace) -> Message:
@@ -90,6 +118,7 @@ def veth(near: VethEnd, far: VethEnd, far_namespace: Namespace) -> Message:
             struct.pack("=BxHiII", 0, 0, side.index, 0, 0)
             + _attribute(3, side.name.encode() + b"\0")  # IFLA_IFNAME
             + _attribute(1, side.mac)  # IFLA_ADDRESS
+            + (_number(4, side.mtu) if side.mtu else b"")  # IFLA_MTU
             + extra
         )
 

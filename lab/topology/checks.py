@@ -21,11 +21,12 @@ from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
     from lab.kubeproxy.releases import Release
-    from lab.topology.model import Host, IPAddress, IPInterface, IPNetwork, Topology
+    from lab.topology.model import End, Host, IPAddress, IPInterface, IPNetwork, Topology
 
 # Names that the kernel keeps for itself in every namespace: its loopback device, and the two directories that
 # stand beside the interfaces' own in /proc/sys/net/ipv4/conf (Documentation/networking/ip-sysctl.rst).
 _RESERVED = {"lo", "all", "default"}
+_LEAST_MTU = 1280  # bytes
 
 
 def check(topology: Topology) -> None:
@@ -157,19 +158,37 @@ def _interfaces(topology: Topology) -> None:
                 cure = f"it is in links[{seen[end.host, end.interface]}]; give this one another name"
                 raise TopologyError(path, message, cure)
             seen[end.host, end.interface] = index
+            _bridge(topology, end, ("links", index, side))
+            if end.mtu is not None and end.mtu < _LEAST_MTU and any(own.version == 6 for own in end.addresses):
+                message = f"{end.mtu} is too small for IPv6 (RFC 8200, 5)"
+                raise TopologyError(("links", index, side, "mtu"), message, f"take {_LEAST_MTU} or more")
+
+
+def _bridge(topology: Topology, end: End, path: Path) -> None:
+    """Refuse a port of a bridge that has no name of one, or other addresses than the other ports."""
+    if not end.bridge:
+        return
+    taken = {other.interface for other in topology.ends(end.host)} | _RESERVED
+    if not re.fullmatch(INTERFACE, end.bridge) or end.bridge in taken:
+        raise TopologyError((*path, "bridge"), f"{found(end.bridge)} is no name of a bridge", "take one such as cbr0")
+    first = next(other for other in topology.ends(end.host) if other.bridge == end.bridge)
+    if set(first.addresses) != set(end.addresses):
+        message = f"{end.bridge} has other addresses at its port {end.interface} than at {first.interface}"
+        raise TopologyError((*path, "addresses"), message, "they are the bridge's: write the same at each port")
 
 
 def _addresses(topology: Topology) -> None:
-    owners: dict[IPAddress, str] = {}
+    owners: dict[IPAddress, tuple[str, str]] = {}
     for index, link in enumerate(topology.links):
         for side, end in enumerate(link.ends):
             for number, address in enumerate(end.addresses):
                 path: Path = ("links", index, side, "addresses", number)
                 _usable(address, path)
-                if address.ip in owners:
-                    message = f"{owners[address.ip]} has {address.ip} already"
+                place = (end.host, end.bridge)
+                if address.ip in owners and not (end.bridge and owners[address.ip] == place):
+                    message = f"{owners[address.ip][0]} has {address.ip} already"
                     raise TopologyError(path, message, "give each its own address")
-                owners[address.ip] = end.host
+                owners[address.ip] = place
 
 
 def _usable(address: IPInterface, path: Path) -> None:
@@ -203,7 +222,10 @@ class _Span(NamedTuple):
 
 def _subnets(topology: Topology) -> None:
     spans: list[_Span] = []
+    segments: dict[tuple[str, str], int] = {}  # the first link of a bridge stands for all of them
     for index, link in enumerate(topology.links):
+        bridged = next(((end.host, end.bridge) for end in link.ends if end.bridge), None)
+        segment = segments.setdefault(bridged, index) if bridged else index
         networks = [{address.network for address in end.addresses} for end in link.ends]
         for side, end in enumerate(link.ends):
             peer = link.ends[1 - side].host
@@ -215,7 +237,7 @@ def _subnets(topology: Topology) -> None:
                     message = f"{address} of {end.host} and the other end, {peer}, are in no common subnet"
                     raise TopologyError(path, message, f"give {peer} an address in {network}")
                 first = int(network.network_address)
-                span = _Span(network.version, first, first + network.num_addresses - 1, index, path, network)
+                span = _Span(network.version, first, first + network.num_addresses - 1, segment, path, network)
                 spans.append(span)
     # Subnets are nested or apart: in the order of their first addresses, only the outermost can overlap.
     spans.sort(key=lambda span: span[:4])

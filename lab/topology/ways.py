@@ -20,17 +20,18 @@ def way_out(topology: Topology, host: str, destination: str) -> End | None:
     :param destination: an address that is not the host's own.
     """
     wanted = ip_address(destination)
-    found: list[tuple[int, End]] = []
+    found: list[tuple[int, bool, End]] = []
     for end in topology.ends(host):
-        found += [(own.network.prefixlen, end) for own in end.addresses if _in(wanted, own.network)]
         gateways = {own.ip for own in topology.peer(end).addresses}
+        is_behind = wanted in gateways  # of the ports of a bridge, which have the same subnets, this one
+        found += [(own.network.prefixlen, is_behind, end) for own in end.addresses if _in(wanted, own.network)]
         found += [
-            (route.network.prefixlen, end)
+            (route.network.prefixlen, False, end)
             for route in topology.host(host).routes
             if route.via in gateways and _in(wanted, route.network)
         ]
     # Of the same length there is one: the topology's rules see to that.
-    return max(found, key=lambda one: one[0])[1] if found else None
+    return max(found, key=lambda one: one[:2])[2] if found else None
 
 
 def way(topology: Topology, source: str, destination: str) -> tuple[str, ...]:
