@@ -19,11 +19,12 @@ from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 from lab.errors import InputError
+from lab.evidence.judgement import Judgement
 from lab.evidence.timeline import KINDS as TIMELINES
 from lab.evidence.timeline import PacketTimeline, Timeline
 from lab.kubeproxy.releases import find_release
 from lab.results.matrix import Matrix
-from lab.results.result import Report, Result, Tally
+from lab.results.result import Report, Result, Tally, Trial
 
 #: What a file of results holds.
 Found: TypeAlias = Report | Matrix
@@ -38,6 +39,9 @@ KINDS: Final[dict[str, type[Report] | type[Matrix]]] = {"result": Report, "matri
 _SUSPECT: Final = re.compile(r"\\u00[0189][0-9a-fA-F]|\\u007[fF]|\\[bf]|[\x7f-\x9f]|(?<![.\d])\d{20}")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _MOST: Final = 1 << 64
+
+#: What the nodes' rules tell of conntrack's judgement (xt_conntrack's ctstate), besides ESTABLISHED.
+_STATES: Final = {"ESTABLISHED", *(one.upper() for one in Judgement)}
 
 
 def to_json(found: Found, *, packets: bool = True) -> str:
@@ -173,14 +177,25 @@ def _check(found: Found) -> None:
 
     :raises ValueError: says what.
     """
-    for report in reports_of(found):
-        for tally in report.tallies:
-            try:
-                find_release(tally.trial.proxy_version)
-            except InputError as error:
-                if not tally.trial.given:
-                    raise ValueError(str(error)) from None
-            sightings = tally.sample.timeline.sightings if tally.sample else ()
-            for packet in (sighting.packet for sighting in sightings):
-                if packet.tcp and not 0 <= (packet.tcp.window_scale or 0) <= 255:
-                    raise ValueError(f"a window scale of {packet.tcp.window_scale} fits into no packet")
+    for tally in (tally for report in reports_of(found) for tally in report.tallies):
+        _check_trial(tally.trial)
+        if tally.sample is not None:
+            _check_trial(tally.sample.trial)
+            _check_timeline(tally.sample.timeline)
+
+
+def _check_trial(trial: Trial) -> None:
+    try:
+        find_release(trial.proxy_version)
+    except InputError as error:
+        if not trial.given:
+            raise ValueError(str(error)) from None
+
+
+def _check_timeline(timeline: Timeline) -> None:
+    for judged in timeline.judged:
+        if judged.state.upper() not in _STATES:
+            raise ValueError(f"conntrack makes nothing {judged.state!r:.40} of a packet")
+    for tcp in (sighting.packet.tcp for sighting in timeline.sightings):
+        if tcp is not None and not 0 <= (tcp.window_scale or 0) <= 255:
+            raise ValueError(f"a window scale of {tcp.window_scale} fits into no packet")

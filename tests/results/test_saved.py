@@ -108,6 +108,8 @@ def test_what_was_not_as_expected_keeps_its_packets():
         (lambda data: with_first(data, "trial", "proxy_version", "[bold]x"), "bold"),
         (lambda data: data | {"x": 10**30}, "larger"),
         (lambda data: with_first(data, "sample", "behaviour", "nice"), "behaviour"),
+        (lambda data: with_timeline(data, "judged", lambda judged: judged | {"state": "nice"}), "makes nothing 'nice'"),
+        (lambda data: with_timeline(data, "sightings", scaled), "a window scale of -1 fits into no packet"),
     ],
 )
 def test_what_no_lab_wrote_is_refused(change, complaint):
@@ -116,6 +118,18 @@ def test_what_no_lab_wrote_is_refused(change, complaint):
         from_json(json.dumps(change(data)))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+def scaled(sighting):
+    packet = sighting["packet"]
+    return sighting | {"packet": packet | {"tcp": packet["tcp"] | {"window_scale": -1}}}
+
+
+def with_timeline(data, field, change):
+    """Return the data with another first of something in the first trial's timeline."""
+    sample = data["tallies"][0]["sample"]
+    first, *others = sample["timeline"][field]
+    return with_first(data, "sample", "timeline", sample["timeline"] | {field: [change(first), *others]})
 
 
 def with_first(data, part, field, value):
