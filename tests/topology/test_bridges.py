@@ -1,4 +1,4 @@
-"""Bridges, tunnels, MTUs and sysctls in a topology file: what is taken, what is refused and in which words, and the way."""
+"""Bridges, tunnels, MTUs and sysctls in a topology file: what is taken, what is refused, and the way."""
 
 from __future__ import annotations
 
