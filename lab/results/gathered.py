@@ -20,10 +20,10 @@ def gathered(files: Sequence[tuple[str, Found]]) -> Found:
     """
     if len(files) == 1:
         return files[0][1]
-    groups: dict[str, list[tuple[str, Column]]] = {}
+    groups: dict[tuple[str, str], list[tuple[str, Column]]] = {}
     for name, found in files:
         for column in columns_of(found):
-            groups.setdefault(column.release, []).append((name, column))
+            groups.setdefault((column.release, column.program), []).append((name, column))
     columns = [column for its in groups.values() for column in _together(its)]
     labs = dict.fromkeys(found.lab for _name, found in files)
     if len(columns) == 1 and not columns[0].kernel and columns[0].report is not None:

@@ -12,18 +12,18 @@ version  what changed
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, replace
+from typing import Any, Final, TypeAlias, get_type_hints
 
 from lab.errors import InputError
+from lab.evidence.judgement import Judgement
 from lab.evidence.timeline import KINDS as TIMELINES
 from lab.evidence.timeline import PacketTimeline, Timeline
 from lab.kubeproxy.releases import find_release
-from lab.results.matrix import Matrix
-from lab.results.result import Report, Result, Tally
+from lab.results.matrix import Column, Matrix
+from lab.results.result import Report, Result, Tally, Trial
 
 #: What a file of results holds.
 Found: TypeAlias = Report | Matrix
@@ -39,17 +39,18 @@ _SUSPECT: Final = re.compile(r"\\u00[0189][0-9a-fA-F]|\\u007[fF]|\\[bf]|[\x7f-\x
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _MOST: Final = 1 << 64
 
+#: What the nodes' rules tell of conntrack's judgement (xt_conntrack's ctstate), besides ESTABLISHED.
+_STATES: Final = {"ESTABLISHED", *(one.upper() for one in Judgement)}
 
-def to_json(found: Found, *, packets: bool = True) -> str:
-    """Return results as JSON, a line a trial.
+
+def to_json(found: Found, *, packets: bool = True) -> bytes:
+    """Return results as JSON in UTF-8, a line a trial.
 
     :param packets: whether all packets are in it, with their bytes; otherwise those of trials that were not as
         expected are.
     """
-    from pydantic import TypeAdapter
-
-    data = TypeAdapter(type(found)).dump_python(found if packets else without_packets(found), mode="json")
-    return _written({"version": VERSION, **data})
+    # Line by line, for a guest has little memory.
+    return b"".join((*_object(found if packets else without_packets(found), b'"version":%d' % VERSION), b"\n"))
 
 
 def from_json(text: str | bytes) -> Found:
@@ -135,21 +136,36 @@ def _lean_timeline(result: Result) -> Timeline:
     return replace(timeline, sightings=(), judged=tuple(judged), entry_events=(), left_out=left_out)
 
 
-def _written(data: dict[str, Any]) -> str:
-    """Write a dictionary whose lists of kernels and trials have a line for each."""
-    parts = []
-    for key, value in data.items():
-        if key in ("columns", "tallies"):
-            inner = _written if key == "columns" else _dumped
-            text = "[\n" + ",\n".join(map(inner, value)) + "\n]"
+def _object(one: Found | Column, *more: bytes) -> Iterator[bytes]:
+    """Yield an object of JSON whose lists of kernels and trials have a line for each.
+
+    :param more: its first members, as JSON.
+    """
+    from pydantic import TypeAdapter
+
+    yield b"{%s" % b"".join(b"%s," % member for member in more)
+    types = get_type_hints(type(one), include_extras=True)
+    for number, field in enumerate(fields(one)):
+        value = getattr(one, field.name)
+        yield b'%s"%s":' % (b"," if number else b"", field.name.encode())
+        if field.name == "tallies":
+            tally = TypeAdapter(Tally)
+            yield from _lines((tally.dump_json(each),) for each in value)
+        elif field.name == "columns":
+            yield from _lines(_object(column) for column in value)
+        elif field.name == "report" and value is not None:
+            yield from _object(value)
         else:
-            text = _written(value) if key == "report" and value is not None else _dumped(value)
-        parts.append(f"{_dumped(key)}:{text}")
-    return f"{{{','.join(parts)}}}"
+            yield TypeAdapter(types[field.name]).dump_json(value)
+    yield b"}"
 
 
-def _dumped(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def _lines(members: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
+    yield b"["
+    for number, member in enumerate(members):
+        yield b",\n" if number else b"\n"
+        yield from member
+    yield b"\n]"
 
 
 def _harmless(value: Any) -> Any:  # noqa: ANN401 - whatever JSON can hold
@@ -173,14 +189,25 @@ def _check(found: Found) -> None:
 
     :raises ValueError: says what.
     """
-    for report in reports_of(found):
-        for tally in report.tallies:
-            try:
-                find_release(tally.trial.proxy_version)
-            except InputError as error:
-                if not tally.trial.given:
-                    raise ValueError(str(error)) from None
-            sightings = tally.sample.timeline.sightings if tally.sample else ()
-            for packet in (sighting.packet for sighting in sightings):
-                if packet.tcp and not 0 <= (packet.tcp.window_scale or 0) <= 255:
-                    raise ValueError(f"a window scale of {packet.tcp.window_scale} fits into no packet")
+    for tally in (tally for report in reports_of(found) for tally in report.tallies):
+        _check_trial(tally.trial)
+        if tally.sample is not None:
+            _check_trial(tally.sample.trial)
+            _check_timeline(tally.sample.timeline)
+
+
+def _check_trial(trial: Trial) -> None:
+    try:
+        find_release(trial.proxy_version)
+    except InputError as error:
+        if not trial.given:
+            raise ValueError(str(error)) from None
+
+
+def _check_timeline(timeline: Timeline) -> None:
+    for judged in timeline.judged:
+        if judged.state.upper() not in _STATES:
+            raise ValueError(f"conntrack makes nothing {judged.state!r:.40} of a packet")
+    for tcp in (sighting.packet.tcp for sighting in timeline.sightings):
+        if tcp is not None and not 0 <= (tcp.window_scale or 0) <= 255:
+            raise ValueError(f"a window scale of {tcp.window_scale} fits into no packet")

@@ -55,7 +55,7 @@ def with_bytes(report):
 @pytest.mark.parametrize("packets", [False, True])
 def test_what_is_written_fits_the_schema(kind, packets):
     report = with_bytes(read(1))
-    text = to_json(report if kind == "result" else alone(report), packets=packets)
+    text = to_json(report if kind == "result" else alone(report), packets=packets).decode()
     jsonschema.Draft202012Validator.check_schema(schema(kind))
     jsonschema.validate(json.loads(text), schema(kind), cls=jsonschema.Draft202012Validator)
     broken = json.loads(text.replace('"kind":"connection"', '"kind":"nonsense"'))
@@ -67,12 +67,12 @@ def test_bytes_come_back_as_they_were():
     report = with_bytes(read(1))
     [again] = {one.data for tally in from_json(to_json(report)).tallies for one in tally.sample.timeline.sightings}
     assert again == b"\x45\x00\xff\xfe\x00"
-    assert '"data":"RQD//gA="' in to_json(report)  # the usual alphabet of base64, RFC 4648, 4
+    assert b'"data":"RQD//gA="' in to_json(report)  # the usual alphabet of base64, RFC 4648, 4
 
 
 def test_packets_are_left_out_and_that_is_said_and_a_line_is_a_trial():
     report = read(1)
-    text = to_json(report, packets=False)
+    text = to_json(report, packets=False).decode()
     assert len(text) < 3600 * len(report.tallies)
     lines = [json.loads(line.rstrip(",")) for line in text.splitlines()[1:-1]]
     assert [line["trial"]["fix"] for line in lines] == [tally.trial.fix for tally in report.tallies]
@@ -108,6 +108,8 @@ def test_what_was_not_as_expected_keeps_its_packets():
         (lambda data: with_first(data, "trial", "proxy_version", "[bold]x"), "bold"),
         (lambda data: data | {"x": 10**30}, "larger"),
         (lambda data: with_first(data, "sample", "behaviour", "nice"), "behaviour"),
+        (lambda data: with_timeline(data, "judged", lambda judged: judged | {"state": "nice"}), "makes nothing 'nice'"),
+        (lambda data: with_timeline(data, "sightings", scaled), "a window scale of -1 fits into no packet"),
     ],
 )
 def test_what_no_lab_wrote_is_refused(change, complaint):
@@ -116,6 +118,18 @@ def test_what_no_lab_wrote_is_refused(change, complaint):
         from_json(json.dumps(change(data)))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+def scaled(sighting):
+    packet = sighting["packet"]
+    return sighting | {"packet": packet | {"tcp": packet["tcp"] | {"window_scale": -1}}}
+
+
+def with_timeline(data, field, change):
+    """Return the data with another first of something in the first trial's timeline."""
+    sample = data["tallies"][0]["sample"]
+    first, *others = sample["timeline"][field]
+    return with_first(data, "sample", "timeline", sample["timeline"] | {field: [change(first), *others]})
 
 
 def with_first(data, part, field, value):
