@@ -15,6 +15,7 @@ ICMP: Final = 1
 TCP: Final = 6
 UDP: Final = 17
 ICMPV6: Final = 58
+SCTP: Final = 132
 
 #: The port of the lab's own datagrams that prove what is over: echo, RFC 862.
 BARRIER_PORT: Final = 7
@@ -175,7 +176,7 @@ def _decode_transport(
             max(0, total - offset - header_length),
             tcp,
         )
-    ports = struct.unpack_from("!HH", data, offset) if protocol == UDP else (0, 0)
+    ports = struct.unpack_from("!HH", data, offset) if protocol in (UDP, SCTP) else (0, 0)
     return Packet(
         SocketAddress(source, ports[0]),
         SocketAddress(destination, ports[1]),

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from lab.netns import Namespace, Nft, Program, RouteSocket, Xtables
 from lab.netns.reaper import Closable
 from lab.netns.rtnetlink import LOOPBACK_INDEX, VethEnd
-from lab.topology.model import Host
+from lab.topology.model import End, Host
+
+if TYPE_CHECKING:
+    from lab.fabric.loaded import Loaded
 
 
 class RunningHost:
@@ -23,17 +27,22 @@ class RunningHost:
         self.interfaces: dict[str, VethEnd] = {}
         self.rules: list[str] = []  # what it was given, in the order in which it was loaded
         self.before_change: list[Callable[[], None]] = []  # called before its rules become others
+        self.loaded: tuple[tuple[int, bool], Loaded] | None = None  # what is known of them, and of which
         self.is_changed = False  # whether a kube-proxy has changed them since
         self._nft: Nft | None = None
         self._xtables: Xtables | None = None
 
-    def add_interface(self, name: str) -> VethEnd:
+    def add_interface(self, name: str, mtu: int | None = None) -> VethEnd:
         """Choose index and hardware address of the next interface, so that nobody has to ask for them."""
         index = LOOPBACK_INDEX + 1 + len(self.interfaces)
         # A locally administered address (IEEE 802, bit 1 of the first byte).
         mac = b"\x02\x00" + self._number.to_bytes(2, "big") + index.to_bytes(2, "big")
-        self.interfaces[name] = VethEnd(name, index, mac)
+        self.interfaces[name] = VethEnd(name, index, mac, mtu)
         return self.interfaces[name]
+
+    def device(self, end: End) -> VethEnd:
+        """Return what has the addresses of an end: the interface, or the bridge that it is a port of."""
+        return self.interfaces[end.bridge or end.interface]
 
     @property
     def nft(self) -> Nft:

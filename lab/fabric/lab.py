@@ -7,13 +7,11 @@ links are built; what is left is to wait until every link carries packets and ev
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from lab.conntrack.netlink import ConntrackTable
 from lab.errors import LabError, MachineError, MissingError
@@ -21,22 +19,20 @@ from lab.fabric.endpoints import Endpoints
 from lab.fabric.given import GivenNode
 from lab.fabric.host import RunningHost
 from lab.fabric.kube_proxy import KubeProxy
-from lab.fabric.program_node import ProgramNode
+from lab.fabric.links import build_links, set_own_sysctls
 from lab.netns.reaper import Closable, close_all
-from lab.netns.rtnetlink import LOOPBACK_INDEX, Message, VethEnd, address, link_up, neighbour, route, veth
 from lab.topology.kube_proxy import addition, node_proxy
-from lab.topology.model import End, Host, IPNetwork, Topology
+from lab.topology.model import Host, IPNetwork, Topology
 from lab.topology.node_change import NodeChange
 from lab.topology.ways import way_out
 from lab.vocabulary import Family, ProxyMode
 from lab.wire.craft import Injector
 
 if TYPE_CHECKING:
+    from lab.fabric.program_node import ProgramNode
     from lab.kubernetes.objects import EndpointSlice, Service
 
 Kept = TypeVar("Kept", bound=Closable)
-
-_ROUNDS: Final = 100_000  # questions for a link's state before giving up; the first is answered with "up"
 
 
 class Lab:
@@ -85,18 +81,24 @@ class Lab:
         for number, host in enumerate(self.topology.hosts):
             running = self.hosts[host.name] = RunningHost(host, number)
             running.namespace.set_sysctls(_sysctls(host, self.families))
+        self._programs: list[ProgramNode] = []
         self._proxies = [self._proxy(node, change) for node in self.topology.nodes]
-        self._build_links()
-        for proxy in self._proxies:
-            if isinstance(proxy, ProgramNode):
-                proxy.start()
+        build_links(self.topology, self.hosts, self.families)
+        for program in self._programs:
+            program.start()
         for proxy in self._proxies:
             proxy.finish()
+        for host in self.topology.hosts:
+            set_own_sysctls(self.hosts[host.name])
 
     def _proxy(self, node: Host, change: NodeChange) -> KubeProxy | GivenNode | ProgramNode:
         running = self.hosts[node.name]
         if node.program is not None:
-            return self.keep(ProgramNode(running, self.topology, self.families, change))
+            from lab.fabric.program_node import ProgramNode
+
+            program = self.keep(ProgramNode(running, self.topology, self.families, change))
+            self._programs.append(program)
+            return program
         if node.given is not None:
             return GivenNode(running, node.given, self.families, self._additions(node, change), change)
         return KubeProxy(running, node_proxy(self.topology, node, self.families, change))
@@ -121,7 +123,7 @@ class Lab:
         except LabError:
             self.services, self.endpoint_slices = before
             for proxy in self._proxies:
-                proxy.sync(*before, clean_conntrack=isinstance(proxy, ProgramNode))
+                proxy.sync(*before, clean_conntrack=proxy in self._programs)
             raise
 
     def full_sync(self, service_cidrs: Sequence[IPNetwork]) -> None:
@@ -146,53 +148,6 @@ class Lab:
         for proxy in self._proxies:
             proxy.restart()
 
-    def _build_links(self) -> None:
-        first: dict[str, list[Message]] = {name: [link_up(LOOPBACK_INDEX, f"{name}: lo")] for name in self.hosts}
-        second: dict[str, list[Message]] = {name: [] for name in self.hosts}
-        ends: dict[tuple[str, str], VethEnd] = {}
-        for link in self.topology.links:
-            near, far = link.ends
-            for end in link.ends:
-                ends[end.host, end.interface] = self.hosts[end.host].add_interface(end.interface)
-            first[near.host].append(
-                veth(
-                    ends[near.host, near.interface],
-                    ends[far.host, far.interface],
-                    self.hosts[far.host].namespace,
-                )
-            )
-            for end, other in (link.ends, link.ends[::-1]):
-                second[end.host] += self._end_messages(
-                    end, ends[end.host, end.interface], other, ends[other.host, other.interface].mac
-                )
-        for host in self.topology.hosts:
-            second[host.name] += [
-                route(entry.network, entry.via, host.name)
-                for entry in host.routes
-                if Family.of(entry.via) in self.families
-            ]
-        for batch in (first, second):
-            for name, messages in batch.items():
-                if messages:
-                    self.hosts[name].routes.apply(messages)
-        for running in self.hosts.values():
-            for interface in running.interfaces.values():
-                _await(partial(running.routes.is_running, interface.index), f"{running.name}: {interface.name}")
-            for own in self.topology.addresses(running.name, Family.IPV6) if Family.IPV6 in self.families else ():
-                _await(partial(running.routes.is_local, own), f"{running.name}: {own}")
-
-    def _end_messages(self, end: End, device: VethEnd, other: End, other_mac: bytes) -> list[Message]:
-        place = f"{end.host}: {end.interface}"
-        return [
-            link_up(device.index, place),
-            *(address(device.index, own, place) for own in end.addresses if Family.of(own) in self.families),
-            *(
-                neighbour(device.index, own.ip, other_mac, place)
-                for own in other.addresses
-                if Family.of(own) in self.families
-            ),
-        ]
-
     @property
     def endpoints(self) -> Endpoints:
         """The endpoints of the Services: to be added, removed and drained while traffic runs."""
@@ -207,7 +162,7 @@ class Lab:
         if end is None:
             raise LabError(f"{host} has no route to {destination}")
         peer = self.topology.peer(end)
-        macs = (self.hosts[one.host].interfaces[one.interface].mac for one in (peer, end))
+        macs = (self.hosts[one.host].device(one).mac for one in (peer, end))
         return self.keep(Injector(self.hosts[host].namespace, end.interface, b"".join(macs)))
 
     def keep(self, thing: Kept) -> Kept:
@@ -290,11 +245,3 @@ def _sysctls(host: Host, families: Sequence[Family]) -> dict[str, str | int]:
     elif has_ipv6:
         values["net/ipv6/conf/default/disable_ipv6"] = 1
     return values
-
-
-def _await(is_up: Callable[[], bool], what: str) -> None:
-    for _ in range(_ROUNDS):
-        if is_up():
-            return
-        os.sched_yield()
-    raise LabError(f"{what} did not come up")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from lab.errors import InputError
+from lab.topology.names import with_slashes
 
 _SYSCTL: Final = re.compile(
     r"(?:/proc/sys/)?((?:net|kernel|fs|vm|user|dev|debug|abi|crypto)[./][^\s=:]+)\s?[=:]\s?(.*)"
@@ -116,11 +117,3 @@ _TAKING: Final[tuple[Callable[[Printed, str], bool], ...]] = (
     Printed._counted,
     Printed._logged,
 )
-
-
-def with_slashes(key: str) -> str:
-    """Return a sysctl's key as below ``/proc/sys``: where dots separate, a slash stands for a dot (sysctl(8))."""
-    dot, slash = key.find("."), key.find("/")
-    if slash < 0 or 0 <= dot < slash:
-        return key.translate(str.maketrans("./", "/."))
-    return key

@@ -17,15 +17,17 @@ from lab.kubeproxy.said import incomplete, unfit
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS
 from lab.kubernetes.errors import Path, TopologyError, found
 from lab.topology.names import INTERFACE, NAME
+from lab.topology.ways import underlay
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
     from lab.kubeproxy.releases import Release
-    from lab.topology.model import Host, IPAddress, IPInterface, IPNetwork, Topology
+    from lab.topology.model import End, Host, IPAddress, IPInterface, IPNetwork, Topology
 
 # Names that the kernel keeps for itself in every namespace: its loopback device, and the two directories that
 # stand beside the interfaces' own in /proc/sys/net/ipv4/conf (Documentation/networking/ip-sysctl.rst).
 _RESERVED = {"lo", "all", "default"}
+_LEAST_MTU = 1280  # bytes
 
 
 def check(topology: Topology) -> None:
@@ -41,6 +43,7 @@ def check(topology: Topology) -> None:
         _addresses,
         _subnets,
         _routes,
+        _tunnels,
         _services,
         _service_cidrs,
         _cluster_ips,
@@ -136,6 +139,9 @@ def _links(topology: Topology) -> None:
             if end.host not in hosts:
                 path: Path = ("links", index, side, "host")
                 raise TopologyError(path, f"no host is named {found(end.host)}", nearest(end.host, hosts))
+        if link.ends[0].vxlan != link.ends[1].vxlan:
+            message = f"the ends of a tunnel have two numbers, {link.ends[0].vxlan} and {link.ends[1].vxlan}"
+            raise TopologyError(("links", index, 1, "vxlan"), message, "write the same at both ends")
         if link.ends[0].host == link.ends[1].host:
             message = f"{link.ends[0].host} is linked to itself"
             raise TopologyError(("links", index), message, "a link joins two hosts")
@@ -157,19 +163,37 @@ def _interfaces(topology: Topology) -> None:
                 cure = f"it is in links[{seen[end.host, end.interface]}]; give this one another name"
                 raise TopologyError(path, message, cure)
             seen[end.host, end.interface] = index
+            _bridge(topology, end, ("links", index, side))
+            if end.mtu is not None and end.mtu < _LEAST_MTU and any(own.version == 6 for own in end.addresses):
+                message = f"{end.mtu} is too small for IPv6 (RFC 8200, 5)"
+                raise TopologyError(("links", index, side, "mtu"), message, f"take {_LEAST_MTU} or more")
+
+
+def _bridge(topology: Topology, end: End, path: Path) -> None:
+    """Refuse a port of a bridge that has no name of one, or other addresses than the other ports."""
+    if not end.bridge:
+        return
+    taken = {other.interface for other in topology.ends(end.host)} | _RESERVED
+    if not re.fullmatch(INTERFACE, end.bridge) or end.bridge in taken:
+        raise TopologyError((*path, "bridge"), f"{found(end.bridge)} is no name of a bridge", "take one such as cbr0")
+    first = next(other for other in topology.ends(end.host) if other.bridge == end.bridge)
+    if set(first.addresses) != set(end.addresses):
+        message = f"{end.bridge} has other addresses at its port {end.interface} than at {first.interface}"
+        raise TopologyError((*path, "addresses"), message, "they are the bridge's: write the same at each port")
 
 
 def _addresses(topology: Topology) -> None:
-    owners: dict[IPAddress, str] = {}
+    owners: dict[IPAddress, tuple[str, str]] = {}
     for index, link in enumerate(topology.links):
         for side, end in enumerate(link.ends):
             for number, address in enumerate(end.addresses):
                 path: Path = ("links", index, side, "addresses", number)
                 _usable(address, path)
-                if address.ip in owners:
-                    message = f"{owners[address.ip]} has {address.ip} already"
+                place = (end.host, end.bridge)
+                if address.ip in owners and not (end.bridge and owners[address.ip] == place):
+                    message = f"{owners[address.ip][0]} has {address.ip} already"
                     raise TopologyError(path, message, "give each its own address")
-                owners[address.ip] = end.host
+                owners[address.ip] = place
 
 
 def _usable(address: IPInterface, path: Path) -> None:
@@ -203,7 +227,10 @@ class _Span(NamedTuple):
 
 def _subnets(topology: Topology) -> None:
     spans: list[_Span] = []
+    segments: dict[tuple[str, str], int] = {}  # the first link of a bridge stands for all of them
     for index, link in enumerate(topology.links):
+        bridged = next(((end.host, end.bridge) for end in link.ends if end.bridge), None)
+        segment = segments.setdefault(bridged, index) if bridged else index
         networks = [{address.network for address in end.addresses} for end in link.ends]
         for side, end in enumerate(link.ends):
             peer = link.ends[1 - side].host
@@ -215,7 +242,7 @@ def _subnets(topology: Topology) -> None:
                     message = f"{address} of {end.host} and the other end, {peer}, are in no common subnet"
                     raise TopologyError(path, message, f"give {peer} an address in {network}")
                 first = int(network.network_address)
-                span = _Span(network.version, first, first + network.num_addresses - 1, index, path, network)
+                span = _Span(network.version, first, first + network.num_addresses - 1, segment, path, network)
                 spans.append(span)
     # Subnets are nested or apart: in the order of their first addresses, only the outermost can overlap.
     spans.sort(key=lambda span: span[:4])
@@ -254,6 +281,17 @@ def _routes(topology: Topology) -> None:
                 message = f"{host.name} has a route to {route.network} already"
                 raise TopologyError((*path, "to"), message, "keep one")
             taken.add(route.network)
+
+
+def _tunnels(topology: Topology) -> None:
+    for index, link in enumerate(topology.links):
+        near, far = (end.host for end in link.ends)
+        families = {Family.of(own) for end in link.ends for own in end.addresses} if link.is_tunnel else ()
+        for family in sorted(families):
+            if not (underlay(topology, near, far, family) and underlay(topology, far, near, family)):
+                message = f"{near} and {far} do not reach each other by {family} on links that are no tunnels"
+                cure = "a tunnel's packets travel by other links: add one, or a route"
+                raise TopologyError(("links", index, 0, "vxlan"), message, cure)
 
 
 def _services(topology: Topology) -> None:

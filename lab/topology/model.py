@@ -30,7 +30,6 @@ from ipaddress import (
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import ConfigDict, FailFast, Field, PlainValidator, Strict, WithJsonSchema
-from pydantic_core import PydanticCustomError
 
 from lab.kubeproxy.options import DetectLocalMode
 from lab.kubeproxy.program import ProxyProgram
@@ -39,6 +38,7 @@ from lab.kubeproxy.values import A_NETWORK, BadValueError, network
 from lab.kubernetes.errors import found
 from lab.topology.checks import check
 from lab.topology.given import GivenRules
+from lab.topology.keys import key, read_sysctls, reads, refused
 from lab.topology.names import INTERFACE, VERSION
 from lab.vocabulary import Backend, Family, ProxyMode
 
@@ -52,11 +52,6 @@ IPInterface: TypeAlias = IPv4Interface | IPv6Interface
 IPNetwork: TypeAlias = IPv4Network | IPv6Network
 
 _STRICT_KEYS = ConfigDict(extra="forbid")
-
-
-def refused(message: str, cure: str | None) -> PydanticCustomError:
-    """Make the error that a validator raises: what is wrong, and what to write instead."""
-    return PydanticCustomError("refused", "{message}", {"message": message, "cure": cure})
 
 
 def _address(value: Any) -> IPAddress:  # noqa: ANN401 - anything may stand in a file
@@ -112,28 +107,6 @@ FileNetwork = Annotated[IPNetwork, PlainValidator(_network), WithJsonSchema(_TEX
 FileDestination = Annotated[IPNetwork | Literal["default"], PlainValidator(_destination), WithJsonSchema(_TEXT)]
 
 
-def _key(field: str) -> Any:  # noqa: ANN401 - what pydantic's Field is said to return
-    """Return the key of a kube-proxy's setting, and its words."""
-    return Field(alias=KEYS[field].key, description=KEYS[field].what)
-
-
-def _reads(field: str) -> PlainValidator:
-    """Return what reads a setting's value, by the same word as its option is read."""
-    setting = KEYS[field]
-
-    def read(value: Any) -> Any:  # noqa: ANN401
-        if setting.many and not isinstance(value, list | tuple | dict):
-            raise refused(f"must be a list, not {found(value)}", None)
-        if not setting.metavar and not isinstance(value, bool):
-            raise refused(f"must be true or false, not {found(value)}", None)
-        try:
-            return setting.read(value)
-        except BadValueError as error:
-            raise refused(error.message, error.cure) from None
-
-    return PlainValidator(read)
-
-
 _FLAG = WithJsonSchema({"type": "boolean"})
 _NAME = WithJsonSchema(_TEXT)
 
@@ -169,6 +142,26 @@ class HostOptions:
         Strict(),
         Field(description="Whether it forwards packets of both families, as nodes and routers do."),
     ] = False
+    sysctls: Annotated[
+        tuple[tuple[str, str], ...],
+        PlainValidator(read_sysctls),
+        WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "integer"]}}),
+        Field(description="Sysctls of its namespace, such as net.ipv4.conf.all.rp_filter: set when all else is there."),
+    ] = ()
+    hairpin: Annotated[
+        bool, Strict(), Field(description="Whether its bridges send a frame back by the port that it came by.")
+    ] = False
+    promiscuous: Annotated[
+        bool, Strict(), Field(description="Whether its bridges hand it every frame, also those for others.")
+    ] = False
+    bridge_nf_call_iptables: Annotated[
+        bool,
+        Strict(),
+        Field(
+            alias="bridge-nf-call-iptables",
+            description="Whether its rules see what its bridges pass on: br_netfilter, which kube-proxy wants.",
+        ),
+    ] = True
     proxy_mode: Annotated[
         ProxyMode | None,
         Field(alias="proxy-mode", description="Makes it a node with kube-proxy's rules of this mode."),
@@ -183,7 +176,7 @@ class HostOptions:
         ),
     ] = None
     backend: Backend = Backend.NFT
-    cluster_cidrs: Annotated[tuple[FileNetwork, ...], _key("cluster_cidrs")] = ()
+    cluster_cidrs: Annotated[tuple[FileNetwork, ...], key("cluster_cidrs")] = ()
     node_ips: Annotated[
         tuple[FileAddress, ...],
         FailFast(),
@@ -192,44 +185,44 @@ class HostOptions:
             description="The node's own addresses, one a family: kubelet's --node-ip. Left out: the default route's.",
         ),
     ] = ()
-    masquerade_all: Annotated[bool, Strict(), _key("masquerade_all")] = False
-    detect_local_mode: Annotated[DetectLocalMode | None, _key("detect_local_mode")] = None
-    pod_bridge_interface: Annotated[str, _reads("pod_bridge_interface"), _NAME, _key("pod_bridge_interface")] = ""
+    masquerade_all: Annotated[bool, Strict(), key("masquerade_all")] = False
+    detect_local_mode: Annotated[DetectLocalMode | None, key("detect_local_mode")] = None
+    pod_bridge_interface: Annotated[str, reads("pod_bridge_interface"), _NAME, key("pod_bridge_interface")] = ""
     pod_interface_name_prefix: Annotated[
-        str, _reads("pod_interface_name_prefix"), _NAME, _key("pod_interface_name_prefix")
+        str, reads("pod_interface_name_prefix"), _NAME, key("pod_interface_name_prefix")
     ] = ""
     node_port_addresses: Annotated[
         tuple[str, ...],
-        _reads("node_port_addresses"),
+        reads("node_port_addresses"),
         WithJsonSchema({"type": "array", "items": _TEXT}),
-        _key("node_port_addresses"),
+        key("node_port_addresses"),
     ] = ()
-    localhost_node_ports: Annotated[
-        bool | None, _reads("localhost_node_ports"), _FLAG, _key("localhost_node_ports")
-    ] = None
+    localhost_node_ports: Annotated[bool | None, reads("localhost_node_ports"), _FLAG, key("localhost_node_ports")] = (
+        None
+    )
     masquerade_bit: Annotated[
         int | None,
-        _reads("masquerade_bit"),
+        reads("masquerade_bit"),
         WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 31}),
-        _key("masquerade_bit"),
+        key("masquerade_bit"),
     ] = None
     conntrack_tcp_be_liberal: Annotated[
-        bool | None, _reads("conntrack_tcp_be_liberal"), _FLAG, _key("conntrack_tcp_be_liberal")
+        bool | None, reads("conntrack_tcp_be_liberal"), _FLAG, key("conntrack_tcp_be_liberal")
     ] = None
     conntrack_tcp_timeout_established: Annotated[
-        str, _reads("conntrack_tcp_timeout_established"), _NAME, _key("conntrack_tcp_timeout_established")
+        str, reads("conntrack_tcp_timeout_established"), _NAME, key("conntrack_tcp_timeout_established")
     ] = ""
     conntrack_tcp_timeout_close_wait: Annotated[
-        str, _reads("conntrack_tcp_timeout_close_wait"), _NAME, _key("conntrack_tcp_timeout_close_wait")
+        str, reads("conntrack_tcp_timeout_close_wait"), _NAME, key("conntrack_tcp_timeout_close_wait")
     ] = ""
     feature_gates: Annotated[
         tuple[tuple[str, bool], ...],
-        _reads("feature_gates"),
+        reads("feature_gates"),
         WithJsonSchema({"type": "object", "additionalProperties": {"type": "boolean"}}),
-        _key("feature_gates"),
+        key("feature_gates"),
     ] = ()
-    node_zone: Annotated[str, _reads("node_zone"), _NAME, _key("node_zone")] = ""
-    node_pod_cidrs: Annotated[tuple[FileNetwork, ...], _key("node_pod_cidrs")] = ()
+    node_zone: Annotated[str, reads("node_zone"), _NAME, key("node_zone")] = ""
+    node_pod_cidrs: Annotated[tuple[FileNetwork, ...], key("node_pod_cidrs")] = ()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -266,13 +259,38 @@ class End:
         FailFast(),
         Field(description="Addresses with their subnet's prefix length, such as 10.0.0.1/24 and fd00::1/64."),
     ] = ()
+    mtu: Annotated[
+        int | None, Strict(), Field(ge=68, le=65535, description="The largest packet in bytes; else 1500.")
+    ] = None
+    bridge: Annotated[
+        str,
+        Field(
+            description="A bridge of the host, of which this interface is a port. The addresses are the bridge's: ports"
+            " of one bridge are written with the same.",
+            json_schema_extra={"pattern": INTERFACE},
+        ),
+    ] = ""
+    vxlan: Annotated[
+        int | None,
+        Strict(),
+        Field(
+            ge=1,
+            lt=1 << 24,
+            description="Makes the link a VXLAN tunnel with this number (VNI), by other links of its two hosts.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
 class Link:
-    """A veth pair."""
+    """A veth pair, or a VXLAN tunnel where its ends say so."""
 
     ends: tuple[End, End]
+
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether its packets travel in those of other links."""
+        return self.ends[0].vxlan is not None
 
 
 @dataclass(frozen=True)
@@ -313,12 +331,8 @@ class Topology:
 
     def addresses(self, host: str, family: Family | None = None) -> tuple[IPAddress, ...]:
         """List the addresses of a host, of one family or of both, in the order of the links."""
-        return tuple(
-            address.ip
-            for end in self.ends(host)
-            for address in end.addresses
-            if family is None or address.version == family.version
-        )
+        found = (own for end in self.ends(host) for own in end.addresses if family in (None, Family.of(own)))
+        return tuple(dict.fromkeys(own.ip for own in found))  # those of a bridge stand at each of its ports
 
     def host_of(self, address: IPAddress | str) -> Host | None:
         """Return which host has an address (no VIP: nodes only rewrite those); None where no host has it."""

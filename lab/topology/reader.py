@@ -20,7 +20,8 @@ from lab.kubernetes import manifest
 from lab.kubernetes.errors import Path, TopologyError, cure_of_key, first_error, found, keys, spell
 from lab.kubernetes.objects import EndpointSlice, Service
 from lab.kubernetes.parse import ObjectList, parse_objects
-from lab.topology.model import End, FileNetwork, Host, HostOptions, IPNetwork, Link, Topology, refused
+from lab.topology.keys import refused
+from lab.topology.model import End, FileNetwork, Host, HostOptions, IPNetwork, Link, Topology
 from lab.topology.names import NAME
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Final
 
 from lab.errors import InputError
 from lab.fixes import Fix, find
-from lab.node.printed import with_slashes
 from lab.topology.given import OF_MACHINE, GivenText
+from lab.topology.names import with_slashes
 from lab.topology.node_change import NodeChange
 from lab.vocabulary import Family, ProxyMode
 

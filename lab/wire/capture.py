@@ -12,7 +12,7 @@ from lab.evidence.sighting import Sighting
 from lab.netns import Namespace
 
 _ETH_P_ALL: Final = 0x0003  # include/uapi/linux/if_ether.h
-_PACKET_OUTGOING: Final = 4  # include/uapi/linux/if_packet.h
+_PACKET_OTHERHOST, _PACKET_OUTGOING = 3, 4  # include/uapi/linux/if_packet.h
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6
 _SO_TIMESTAMPNS: Final = 35  # include/uapi/asm-generic/socket.h
 _SO_RCVBUFFORCE: Final = 33
@@ -21,15 +21,18 @@ _LONGEST: Final = 65536 + 40
 
 
 class Capture:
-    """An AF_PACKET socket that sees all interfaces of one host but the loopback.
+    """An AF_PACKET socket that sees all interfaces of one host.
 
+    :param loopback: whether it sees the loopback as well.
+    :param others: whether it sees what is for others' hardware addresses, such as what a bridge floods.
     :raises OSError: EPERM without CAP_NET_RAW in the namespace.
     """
 
     slow_to_close = True
 
-    def __init__(self, host: str, namespace: Namespace) -> None:
+    def __init__(self, host: str, namespace: Namespace, *, loopback: bool = False, others: bool = True) -> None:
         self.host = host
+        self._loopback, self._others = loopback, others
         self._socket = namespace.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
@@ -53,7 +56,9 @@ class Capture:
                 return seen
             interface, _protocol, direction = origin[:3]
             packet = decode(view[:length])
-            if packet is None or interface == "lo" or not extra:  # it came before timestamps were asked for
+            if packet is None or not extra:  # it came before timestamps were asked for
+                continue
+            if (interface == "lo" and not self._loopback) or (direction == _PACKET_OTHERHOST and not self._others):
                 continue
             seconds, nanoseconds = struct.unpack("=qq", extra[0][2])
             time = seconds * 1_000_000_000 + nanoseconds

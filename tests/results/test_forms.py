@@ -174,10 +174,10 @@ class TestJunit:
 
     def test_the_times_are_those_of_the_trials(self, report):
         [suite] = ElementTree.fromstring(written("junit", report)).findall("testsuite")
-        times = [float(case.get("time")) for case in suite.findall("testcase")]
+        times = [float(case.attrib["time"]) for case in suite.findall("testcase")]
         assert times == [pytest.approx(one.seconds, abs=1e-6) for one in report.tallies]
         assert all(time > 0 for time in times)
-        assert float(suite.get("time")) == pytest.approx(sum(times), abs=0.001)
+        assert float(suite.attrib["time"]) == pytest.approx(sum(times), abs=0.001)
 
     def test_a_suite_says_what_was_judged_and_its_answer(self, broken_matrix):
         suites = ElementTree.fromstring(written("junit", broken_matrix)).findall("testsuite")

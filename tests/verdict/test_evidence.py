@@ -171,7 +171,7 @@ def test_what_ended_in_an_error_keeps_what_was_seen():
 def test_a_bug_in_one_trial_keeps_its_traceback_and_loses_no_other(capsys):
     async def steps(scenario):
         await scenario.establish()
-        [_one, _two] = [scenario]
+        _one, _two = iter([scenario])
 
     good = dataclasses.replace(a_setting(healthy), fix=FIXES["be-liberal"])
     report = asyncio.run(batch.run([a_setting(steps), good], Family.IPV4, 1))

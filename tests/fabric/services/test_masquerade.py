@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import pytest
 
+from lab.vocabulary import Family
+
 pytestmark = pytest.mark.lab_kernel
 
 
@@ -76,7 +78,10 @@ def test_a_hairpin_needs_the_nodes_name_in_v1_36(cluster):
     cluster.serve("other", [2])
     network = cluster.start()
     by_name = cluster.proxy.nftables and cluster.proxy.version == "v1.36"
-    expected = "silence" if by_name else ("pod-1", cluster.gateway(1))
+    expected: object = ("pod-1", cluster.gateway(1))
+    if by_name:  # what comes from its own address is a martian in IPv4 alone; in IPv6 the pod answers itself
+        ipv4 = cluster.family is Family.IPV4
+        expected = "silence" if ipv4 else f"answered by a stranger: [{cluster.pod(1)}]:8080"
     assert network.fate("pod-1", cluster.vip()) == expected
 
 
@@ -100,7 +105,7 @@ def test_a_pod_that_asks_the_world_is_seen_as_its_node(cluster):
     """
     cluster.serve("web", [1])
     network = cluster.start()
-    network.listen("world")
+    network.listen("world", 8080)
     world = (cluster.uplink(2), 8080)
     assert network.ask("client", *world) == ("world", cluster.pod(9))
     rules = f"*nat\n-A POSTROUTING -s {cluster.pod_range} ! -d {cluster.pod_range} -j MASQUERADE\nCOMMIT\n"

@@ -55,7 +55,6 @@ def test_an_undefined_port_of_a_cluster_ip(cluster, client):
 
 
 def test_source_ranges_let_nobody_else_in(cluster):
-    """The barrier has the very same source, and its packets do arrive."""
     length = 31 if cluster.family.version == 4 else 127
     ranges = {"loadBalancerSourceRanges": [f"{cluster.outside(2)}/{length}"]}
     cluster.serve("web", [1], type="LoadBalancer", ports=NODE_PORT, status=[cluster.balancer()], **ranges)
@@ -73,7 +72,7 @@ def test_source_ranges_let_nobody_else_in(cluster):
 
 
 def test_nobody_is_refused_without_a_rule(cluster):
-    """A test of the tests: a barrier that arrives says nothing of what was never sent on the same path."""
+    """A test of the tests: what the hosts' own stacks make of it."""
     cluster.serve("web", [1])
     network = cluster.start()
     assert network.fate("client", cluster.vip()) == ("pod-1", cluster.pod(9))

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+"""The links of a lab: veth pairs, the bridges whose ports some of their ends are, addresses, neighbours and routes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from lab.errors import LabError, MissingError
+from lab.fabric.host import RunningHost
+from lab.netns.rtnetlink import (
+    LOOPBACK_INDEX,
+    Message,
+    VethEnd,
+    address,
+    bridge,
+    hairpin,
+    link_up,
+    neighbour,
+    port,
+    route,
+    veth,
+    vxlan,
+)
+from lab.topology.model import End, Host, Topology
+from lab.topology.ways import underlay
+from lab.vocabulary import Family
+
+_ROUNDS: Final = 100_000  # questions for a link's state before giving up; the first is answered with "up"
+_BRIDGE_CALLS: Final = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables")
+
+
+def build_links(topology: Topology, hosts: Mapping[str, RunningHost], families: Sequence[Family]) -> None:
+    """Build all links, and return when every one carries packets and every address takes them.
+
+    :raises MissingError: the kernel lacks what a bridge wants.
+    :raises LabError: a link did not come up.
+    """
+    builder = _Links(topology, hosts, families)
+    builder.build()
+    for running in hosts.values():
+        for interface in running.interfaces.values():
+            _await(partial(running.routes.is_running, interface.index), f"{running.name}: {interface.name}")
+        for own in topology.addresses(running.name, Family.IPV6) if Family.IPV6 in families else ():
+            _await(partial(running.routes.is_local, own), f"{running.name}: {own}")
+
+
+class _Links:
+    """The messages that make them, a batch a host: first what makes links, then what is on them."""
+
+    def __init__(self, topology: Topology, hosts: Mapping[str, RunningHost], families: Sequence[Family]) -> None:
+        self._topology, self._hosts, self._families = topology, hosts, families
+        self._first: dict[str, list[Message]] = {name: [link_up(LOOPBACK_INDEX, f"{name}: lo")] for name in hosts}
+        self._second: dict[str, list[Message]] = {name: [] for name in hosts}
+
+    def build(self) -> None:
+        """Make all of them."""
+        for link in self._topology.links:
+            near, far = (self._hosts[end.host].add_interface(end.interface, end.mtu) for end in link.ends)
+            if link.is_tunnel:
+                continue
+            there = self._hosts[link.ends[1].host]
+            self._first[link.ends[0].host].append(veth(near, far, there.namespace))
+        for host in self._topology.hosts:
+            self._bridges(host)
+        for link in self._topology.links:
+            for end, other in (link.ends, link.ends[::-1]):
+                if end.vxlan is not None:
+                    self._second[end.host].append(self._tunnel(end, end.vxlan, other))
+                self._end(end, other)
+        for host in self._topology.hosts:
+            own = (entry for entry in host.routes if Family.of(entry.via) in self._families)
+            self._second[host.name] += [route(entry.network, entry.via, host.name) for entry in own]
+        for batch in (self._first, self._second):
+            for name, messages in batch.items():
+                if messages:
+                    self._hosts[name].routes.apply(messages)
+
+    def _bridges(self, host: Host) -> None:
+        ports: dict[str, End] = {}
+        for end in self._topology.ends(host.name):
+            if end.bridge:
+                ports.setdefault(end.bridge, end)
+        if ports:
+            _have_rules_see(self._hosts[host.name], wanted=host.bridge_nf_call_iptables)
+        for name, end in ports.items():
+            device = self._hosts[host.name].add_interface(name)
+            self._first[host.name].append(bridge(device, promiscuous=host.promiscuous))
+            self._second[host.name] += [link_up(device.index, name), *self._addresses(device, end)]
+
+    def _end(self, end: End, other: End) -> None:
+        running, messages = self._hosts[end.host], self._second[end.host]
+        own = running.interfaces[end.interface]
+        place, device = f"{end.host}: {end.interface}", running.device(end)
+        if end.bridge:
+            messages.append(port(own.index, device.index, place))
+            messages += [hairpin(own.index, place)] if running.host.hairpin else []
+        messages.append(link_up(own.index, place))
+        if not end.bridge:
+            messages += self._addresses(own, end)
+        messages += self._neighbours(device, other, place)
+        # Who is on the same bridge is a neighbour as well.
+        for beside in self._topology.ends(other.host) if other.bridge else ():
+            if beside.bridge == other.bridge and beside != other:
+                messages += self._neighbours(device, self._topology.peer(beside), place)
+
+    def _tunnel(self, end: End, number: int, other: End) -> Message:
+        running, by = self._hosts[end.host], underlay(self._topology, end.host, other.host, self._families[0])
+        assert by is not None  # the topology's rules see to that
+        index = running.device(by.end).index
+        return vxlan(running.interfaces[end.interface], number, index, by.local, by.remote)
+
+    def _addresses(self, device: VethEnd, end: End) -> Iterable[Message]:
+        own = (one for one in end.addresses if Family.of(one) in self._families)
+        return [address(device.index, one, f"{end.host}: {device.name}") for one in own]
+
+    def _neighbours(self, device: VethEnd, other: End, place: str) -> Iterable[Message]:
+        mac = self._hosts[other.host].device(other).mac
+        its = (one for one in other.addresses if Family.of(one) in self._families)
+        return [neighbour(device.index, one.ip, mac, place) for one in its]
+
+
+def _have_rules_see(running: RunningHost, *, wanted: bool) -> None:
+    """Set whether a host's rules see what its bridges pass on.
+
+    :raises MissingError: they are to, and cannot: br_netfilter is not there.
+    """
+    try:
+        running.namespace.set_sysctls(dict.fromkeys(_BRIDGE_CALLS, int(wanted)))
+    except FileNotFoundError:
+        if wanted:
+            cure = "modprobe br_netfilter, or write bridge-nf-call-iptables: false"
+            raise MissingError("rules do not see what a bridge passes on", cure) from None
+
+
+def set_own_sysctls(running: RunningHost) -> None:
+    """Set the sysctls that a topology gives a host.
+
+    :raises MissingError: this kernel has none of that name.
+    :raises LabError: it takes no such value.
+    """
+    for key, value in running.host.sysctls:
+        try:
+            running.namespace.set_sysctls({key: value})
+        except FileNotFoundError:
+            what = f"{running.name}: this kernel has no sysctl {key}"
+            raise MissingError(what, "load the module that brings it, or leave it away") from None
+        except OSError as error:
+            raise LabError(f"{running.name}: the kernel takes no {key}={value}: {error.strerror}") from error
+
+
+def _await(is_up: Callable[[], bool], what: str) -> None:
+    for _ in range(_ROUNDS):
+        if is_up():
+            return
+        os.sched_yield()
+    raise LabError(f"{what} did not come up")

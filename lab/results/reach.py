@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""What became of the questions to Services, client by address, as plain data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from lab.evidence.packet import SocketAddress
+from lab.evidence.reach import Fate, Question, Reached, Target
+from lab.verdict.reach import Expected, surprises
+from lab.vocabulary import Family
+
+
+@dataclass(frozen=True)
+class Client:
+    """A row: who asks, and where it is."""
+
+    host: str
+    place: str
+
+    def __str__(self) -> str:
+        return f"{self.host}, {self.place}"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A column: an address of a Service.
+
+    :param service: the Service's port, as ``namespace/name:port``.
+    """
+
+    service: str
+    target: Target
+    address: SocketAddress
+    protocol: str
+
+    def __str__(self) -> str:
+        return f"{self.target} {self.address}/{self.protocol}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What became of one client's questions to one address.
+
+    :param enough: after how many questions each endpoint would have answered.
+    """
+
+    client: Client
+    asked: Asked
+    reached: tuple[Reached, ...]
+    expected: Expected | None
+    enough: int
+
+    @property
+    def question(self) -> Question:
+        """What was asked."""
+        return self.reached[0].question
+
+    @cached_property
+    def surprises(self) -> tuple[str, ...]:
+        """What is not as expected."""
+        return tuple(surprises(self.expected, self.reached, self.enough)) if self.expected else ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How often it was what, in words."""
+        return dict(sorted(Counter(one.words for one in self.reached).items()))
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the kernel lacks what it takes."""
+        return all(one.fate is Fate.NOT_HERE for one in self.reached)
+
+    @property
+    def likeness(self) -> tuple[str, ...]:
+        """What another kube-proxy's cell is compared by."""
+        return tuple(self.counts)
+
+
+@dataclass(frozen=True)
+class Reaches:
+    """All cells of one lab.
+
+    :param proxies: which kube-proxy its nodes have, such as ``iptables v1.33``.
+    :param remarks: what has to be known, in sentences.
+    :param repeats: how often each question was asked by request; 0 for as often as it takes.
+    """
+
+    topology: str
+    proxies: str
+    family: Family
+    cells: tuple[Cell, ...]
+    remarks: tuple[str, ...] = ()
+    repeats: int = 0
+
+    @property
+    def clients(self) -> tuple[Client, ...]:
+        """The rows."""
+        return tuple(dict.fromkeys(cell.client for cell in self.cells))
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """The columns, of each Service in the order of :class:`Target`."""
+        found = dict.fromkeys(cell.asked for cell in self.cells)
+        services = list(dict.fromkeys(asked.service for asked in found))
+        targets = list(Target)
+        return tuple(sorted(found, key=lambda one: (services.index(one.service), targets.index(one.target))))
+
+    def cell(self, client: Client, asked: Asked) -> Cell | None:
+        """Return a cell; None where the client has no such question."""
+        return self._by_place.get((client, asked))
+
+    @cached_property
+    def _by_place(self) -> dict[tuple[Client, Asked], Cell]:
+        return {(cell.client, cell.asked): cell for cell in self.cells}
+
+    @property
+    def unexpected(self) -> Iterator[Cell]:
+        """The cells that are not as expected."""
+        return (cell for cell in self.cells if cell.surprises)
+
+    @property
+    def good(self) -> bool:
+        """Whether each is as expected."""
+        return not any(self.unexpected)
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "topology": self.topology,
+            "proxy": self.proxies,
+            "family": self.family,
+            "remarks": list(self.remarks),
+            "cells": [_cell_data(cell) for cell in self.cells],
+        }
+
+
+def _cell_data(cell: Cell) -> dict[str, Any]:
+    expected = cell.expected
+    return {
+        "client": cell.client.host,
+        "place": cell.client.place,
+        "service": cell.asked.service,
+        "to": cell.asked.target,
+        "address": cell.asked.address.address,
+        "port": cell.asked.address.port,
+        "protocol": cell.asked.protocol,
+        "expected": str(expected) if expected else None,
+        "why": expected.why if expected else None,
+        "as_expected": None if expected is None or cell.is_missing else not cell.surprises,
+        "surprises": list(cell.surprises),
+        "reached": [_reached_data(one) for one in cell.reached],
+    }
+
+
+def _reached_data(one: Reached) -> dict[str, Any]:
+    return {
+        "fate": one.fate,
+        "server": one.server or None,
+        "server_address": str(one.server_address) if one.server_address else None,
+        "own_address": str(one.own) if one.own else None,
+        "seen_as": str(one.seen_as) if one.seen_as else None,
+        "source_kept": one.is_kept if one.fate is Fate.CONNECTED else None,
+        "at": one.at or None,
+        "how": one.how or None,
+        "node": one.node or None,
+        "entry": str(one.entry) if one.entry else None,
+    }

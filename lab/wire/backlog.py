@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""What proves that no packet is under way any more: a datagram that is queued behind all of them.
+
+Each processor has one queue for what is received from veth pairs and from the loopback, whatever namespace it is in
+(``softnet_data.input_pkt_queue``, filled by ``netif_rx`` and emptied in order by ``process_backlog``, net/core/dev.c).
+So a datagram over the loopback of a namespace of its own, where nothing filters or routes it, comes through behind
+every packet that the same processor had queued before. What such a packet led to is queued behind the datagram: each
+round takes all of them one hop on.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+from lab.netns import Namespace, RouteSocket, bound
+from lab.netns.rtnetlink import LOOPBACK_INDEX, link_up
+
+_ADDRESS: Final = "127.0.0.1"
+
+
+class Backlog:
+    """Rounds over a loopback of its own; the thread has to stay on one processor, as the packets' senders do.
+
+    :raises OSError: no namespace can be made.
+    """
+
+    def __init__(self) -> None:
+        self._namespace = Namespace.create()
+        try:
+            self._routes = RouteSocket(self._namespace)
+            self._routes.apply([link_up(LOOPBACK_INDEX, "the loopback of the barrier")])
+            self._socket = self._namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        except BaseException:
+            self._namespace.close()
+            raise
+        self._socket.bind((_ADDRESS, 0))
+        self._socket.connect(self._socket.getsockname())
+        self._socket.settimeout(bound.SECONDS)
+
+    def push(self) -> None:
+        """Return when whatever was in this processor's queue has gone one hop on.
+
+        :raises TimeoutError: it has not, for as long as :data:`lab.netns.bound.SECONDS`.
+        """
+        self._socket.send(b".")
+        self._socket.recv(1)
+
+    def close(self) -> None:
+        """Close its namespace."""
+        self._socket.close()
+        self._routes.close()
+        self._namespace.close()

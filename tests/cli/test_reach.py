@@ -1,0 +1,97 @@
+"""`lab reach` as people call it: what it prints, and what it exits with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.command import lab
+
+
+@pytest.mark.lab_kernel
+def test_a_table_of_clients_by_addresses_and_the_count_below():
+    done = lab("reach", "--proxy-version", "v1.36")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "uplink, iptables v1.36 (nft), ipv4"
+    [row] = [line for line in lines if line.startswith("│ outside")]
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells == ["outside", "server, as 10.0.1.1", "server, as 10.0.1.1", "-", "server, as 203.0.113.2"]
+    assert lines[-1] == "13 cells: 13 of 13 as Kubernetes documents it"
+
+
+@pytest.mark.lab_kernel
+def test_a_cell_that_differs_makes_the_exit_code_1_and_is_explained(tmp_path):
+    """What is given as a fix takes something away here: the node's own firewall."""
+    firewall = tmp_path / "firewall.nft"
+    rule = "chain c { type filter hook forward priority 0; ip saddr 203.0.113.2 tcp dport 80 ct state new drop; }"
+    firewall.write_text(f"table ip firewall {{\n{rule}\n}}\n")
+    done = lab("reach", "--proxy-mode", "nftables", "--to", "nodeport", "--fix", firewall)
+    assert done.returncode == 1
+    assert "NOT AS EXPECTED" in done.stdout
+    assert "outside to nodeport 203.0.113.1:30080/tcp: times out at node" in done.stdout
+    assert "    expected: server, as 10.0.1.1: kubernetes.io/docs/" in done.stdout
+    assert "came in by outside and went no further" in done.stdout
+    assert done.stdout.splitlines()[-1] == "4 cells: 3 of 4 as Kubernetes documents it"
+
+
+@pytest.mark.lab_kernel
+def test_json_has_every_cell():
+    asked = ("reach", "services", "--from", "outside", "--service", "ranges", "--to", "loadbalancer", "--json")
+    done = lab(*asked, "--proxy-version", "v1.31")
+    assert done.returncode == 0
+    [found] = json.loads(done.stdout)
+    assert (found["topology"], found["proxy"], found["family"]) == ("services", "iptables v1.31 (nft)", "ipv4")
+    [cell] = found["cells"]
+    assert (cell["client"], cell["service"], cell["to"], cell["address"], cell["as_expected"]) == (
+        "outside",
+        "default/ranges:http",
+        "loadbalancer",
+        "198.18.0.4",
+        True,
+    )
+    assert cell["expected"] == "times out at node-a"
+    assert cell["why"].startswith("loadBalancerSourceRanges")
+    assert (cell["reached"][0]["fate"], cell["reached"][0]["at"]) == ("times out", "node-a")
+
+
+@pytest.mark.lab_kernel
+def test_versions_and_modes_stand_beside_each_other_and_what_is_left_out_is_told():
+    asked = ("reach", "services", "--service", "leaving", "--from", "outside", "--to", "loadbalancer")
+    done = lab(*asked, "--proxy-version", "v1.25,v1.26", "--proxy-mode", "both")
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        "lab: kube-proxy v1.25 has no nftables mode: left out",
+        "lab: kube-proxy v1.26 has no nftables mode: left out",
+    ]
+    [row] = [line for line in done.stdout.splitlines() if line.startswith("│ outside")]
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells[2:] == ["times out at node-a", "≠ server-a, as 203.0.113.2"]
+
+
+@pytest.mark.lab_kernel
+def test_a_node_of_ones_own_is_asked_and_nothing_is_held_against_it(tmp_path):
+    rules = lab("rules", "uplink", "--proxy-version", "v1.31", "--saved").stdout
+    (tmp_path / "node.txt").write_text(rules)
+    done = lab("reach", "--node", "node.txt", directory=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "endpoint-1, as " in done.stdout
+    assert "nothing is held against them" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nope",), "nope: there is no such file or topology"),
+        (("--to", "vp"), "--to: there is no 'vp' (did you mean 'vip'?)"),
+        (("--from", "clint"), "uplink: there is no host clint (did you mean 'client'?)"),
+        (("--protocol", "udp"), "uplink: no port is for udp (there is: tcp)"),
+        (("--repeat", "0"), "--repeat: must be a whole number, 1 or more, not '0'"),
+        (("--proxy-mode", "nftables", "--proxy-version", "v1.20"), "kube-proxy v1.20 has no nftables mode"),
+        (("--proxy-version", "v1.20,"), ""),
+    ],
+)
+def test_mistakes_are_told_in_a_line(words, said):
+    done = lab("reach", *words)
+    assert (done.returncode, done.stderr.startswith(f"lab: {said}")) == ((2, True) if said else (0, False)), done.stderr
