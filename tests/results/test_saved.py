@@ -165,4 +165,8 @@ def test_zstd_is_used_where_it_is_and_named_where_it_is_not():
             with pytest.raises(MissingError, match=r"x.*: zstandard is not installed: pip install zstandard"):
                 refused()
     else:
-        assert unpacked(packing("x.zst")(b"{}"), "x") == b"{}"
+        packed = packing("x.zst")(b"{}" * 500)
+        assert unpacked(packed, "x") == b"{}" * 500
+        for broken in (packed[:-2], packed[:4] + b"garbage"):
+            with pytest.raises(InputError, match="x: broken"):
+                unpacked(broken, "x")
