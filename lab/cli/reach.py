@@ -28,6 +28,7 @@ from lab.cli.arguments import (
 )
 from lab.cli.command import at_least
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
+from lab.cli.programs import with_programs
 from lab.cli.screen import console, draw, steps
 from lab.errors import InputError
 from lab.kubeproxy.settings import TOPOLOGYS
@@ -78,6 +79,7 @@ class _Modes(StrEnum):
         "lab reach services --proxy-version v1.20,v1.31,v1.36 --proxy-mode both",
         "lab reach endpoints --to vip --repeat 90",
         "lab reach --node iptables-save.txt",
+        "lab reach services --kube-proxy ./kube-proxy --proxy-mode both",
     )
     + """
 
@@ -120,6 +122,7 @@ def reach(
         ),
     ] = None,
     backend: BackendOption = None,
+    programs: Programs,
     fix: Annotated[
         str, typer.Option(metavar="FIX", help="A fix from `lab list`.", autocompletion=complete(fix_names))
     ] = "none",
@@ -154,13 +157,17 @@ def reach(
     versions: list[str | None] = [one.strip() for one in (proxy_version or "").split(",") if one.strip()]
     if node or objects:
         given = Proxy(None if proxy_mode is None else ProxyMode.IPTABLES, proxy_version, backend)
-        own = own_node(node, objects, topology, given, Programs(), settings, service=service, family=family)
+        own = own_node(node, objects, topology, given, programs, settings, service=service, family=family)
         for note in own.notes:
             print(f"lab: {note}", file=sys.stderr)
         topologies, service = [own.topology], service or own.service
         family = family or own.families[0]
     else:
-        topologies = list(_topologies(topology or _USUAL, proxy_mode, versions or [None], backend, settings))
+        topologies = [
+            made
+            for one in with_programs(programs, settings)
+            for made in _topologies(topology or _USUAL, proxy_mode, versions or [None], backend, one)
+        ]
     chosen = Chosen(
         tuple(from_ or ()),
         service,
@@ -169,6 +176,8 @@ def reach(
         repeat or 0,
     )
     userns.ensure()
+    if not topologies:
+        raise InputError("none of these kube-proxies has the mode", cure="take v1.29 or later")
     found = _found(topologies, family or Family.IPV4, chosen, change, affinity=affinity)
     if json:
         from json import dumps
@@ -184,21 +193,27 @@ def _topologies(
 ) -> Iterator[Topology]:
     """Yield the topology with each kube-proxy that is asked for; a version without a mode is told and left out.
 
-    :raises InputError: there is none of this name, or none of the versions has the mode.
+    :raises InputError: there is none of this name, or the one version does not have the mode.
     """
+    wanted: list[ProxyMode | None] = list(ProxyMode) if modes is _Modes.BOTH else [ProxyMode(modes) if modes else None]
+    own = settings.program.version if settings.program else None
+    pairs = [(mode, version) for mode in wanted for version in versions]
+    having = [(mode, one) for mode, one in pairs if mode is None or _has(one or own, mode)]
+    for mode, version in pairs:
+        if (mode, version) not in having:
+            left = f"kube-proxy {version or own} has no {mode} mode"
+            if not having and len(pairs) == 1:
+                raise InputError(left, cure="take v1.29 or later")
+            print(f"lab: {left}: left out", file=sys.stderr)
+    for mode, version in having:
+        chosen = None if mode is ProxyMode.NFTABLES and modes is _Modes.BOTH else backend
+        yield read_topology(reference, Proxy(mode, version, chosen), settings)
+
+
+def _has(version: str | None, mode: ProxyMode) -> bool:
     from lab.kubeproxy.releases import find_release
 
-    wanted: list[ProxyMode | None] = list(ProxyMode) if modes is _Modes.BOTH else [ProxyMode(modes) if modes else None]
-    pairs = [(mode, version) for mode in wanted for version in versions]
-    lacking = [(mode, one) for mode, one in pairs if mode and one and not find_release(one).has_mode(mode)]
-    if lacking == pairs:
-        raise InputError(f"kube-proxy {lacking[0][1]} has no {lacking[0][0]} mode", cure="take v1.29 or later")
-    for without, one in lacking:
-        print(f"lab: kube-proxy {one} has no {without} mode: left out", file=sys.stderr)
-    for mode, version in pairs:
-        if (mode, version) not in lacking:
-            chosen = None if mode is ProxyMode.NFTABLES and modes is _Modes.BOTH else backend
-            yield read_topology(reference, Proxy(mode, version, chosen), settings)
+    return version is None or find_release(version).has_mode(mode)
 
 
 def _found(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from tests.support.command import lab
+from tests.support.programs import each_program
 
 
 @pytest.mark.lab_kernel
@@ -78,6 +80,16 @@ def test_a_node_of_ones_own_is_asked_and_nothing_is_held_against_it(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "endpoint-1, as " in done.stdout
     assert "nothing is held against them" in done.stdout
+
+
+@pytest.mark.lab_kernel
+@each_program
+def test_a_real_kube_proxy_does_as_documented(program):
+    """The renderer has no part in it: the rules are the program's own, and the expectations the documentation's."""
+    done = lab("reach", "services", "--proxy-mode", "both", "--kube-proxy", program)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "NOT AS EXPECTED" not in done.stdout
+    assert re.search(r"([0-9,]+) of \1 as Kubernetes documents it", done.stdout)
 
 
 @pytest.mark.parametrize(
