@@ -79,7 +79,7 @@ def test_a_type_checker_and_python_find_the_same() -> None:
 
 def test_another_name_is_refused() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Scene'"):
-        lab.Scene  # noqa: B018
+        getattr(lab, "Scene")  # noqa: B009 - what is not there has no type
 
 
 def test_it_costs_nothing_until_a_name_is_asked_for() -> None:

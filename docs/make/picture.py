@@ -20,7 +20,8 @@ from rich.text import Text
 
 from lab.report import terminal
 from lab.report.timeline import timeline_lines
-from lab.results.result import Report, from_json
+from lab.results.result import Report
+from lab.results.saved import from_json
 
 PICTURE = Path(__file__).parents[1] / "lab-run.svg"
 WIDTH = 122  # columns: the longest of the packets' lines
@@ -44,8 +45,10 @@ THEME = TerminalTheme(
 
 def run() -> Report:
     """Return what comes of the case with each of the fixes that `lab run` tries by itself."""
-    command = [sys.executable, "-m", "lab", "run", "beyond-window", "--json", "-"]
-    return from_json(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    command = [sys.executable, "-m", "lab", "run", "beyond-window", "--packets", "--json", "-"]
+    found = from_json(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    assert isinstance(found, Report)
+    return found
 
 
 def draw(report: Report) -> str:

@@ -14,7 +14,8 @@ import traceback
 from typing import Final, NoReturn
 
 # isort: off
-from lab.cli import run, reach, trace, collect, rules, labs, matrix, kernels, about  # noqa: F401  each registers its own
+# each registers its commands
+from lab.cli import run, reach, trace, collect, rules, labs, matrix, report, kernels, about  # noqa: F401
 
 # isort: on
 from lab.cli import output

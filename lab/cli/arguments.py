@@ -273,8 +273,9 @@ class Files:
 
     json: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write the results as JSON, with every timeline; - for stdout."),
+        typer.Option(metavar="FILE", help="Write the results as JSON; - for stdout, *.gz and *.zst compressed."),
     ] = None
+    packets: Annotated[bool, typer.Option("--packets", help="With --json: all packets of every trial in it.")] = False
     html: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write the table as one HTML page; every cell opens to its timeline."),
@@ -283,6 +284,10 @@ class Files:
         str | None, typer.Option(metavar="FILE", help="Write JUnit XML for a CI system: a suite a kernel.")
     ] = None
     md: Annotated[str | None, typer.Option(metavar="FILE", help="Write the table in Markdown.")] = None
+    pcapng: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write every packet at every interface, commented, for Wireshark."),
+    ] = None
 
 
 def read_topology(reference: str, proxy: Proxy, settings: Settings = NOTHING_SAID) -> Topology:

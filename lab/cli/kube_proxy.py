@@ -77,11 +77,9 @@ def with_settings(fields: Iterable[str]) -> Callable[[Callable[..., None]], Call
     )
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.signature(command, eval_str=True, locals={"Settings": Settings})
+        grouped = with_groups(command)
+        signature = inspect.signature(grouped)
         others = [one for one in signature.parameters.values() if one.name != "settings"]
-        groups: dict[str, Any] = {
-            one.name: one.annotation for one in others if dataclasses.is_dataclass(one.annotation)
-        }
 
         @functools.wraps(command)
         def called(**given: Any) -> None:  # noqa: ANN401 - typer's values
@@ -89,17 +87,39 @@ def with_settings(fields: Iterable[str]) -> Callable[[Callable[..., None]], Call
             if file == "-" and "-" in (given.get(name) for name in _READ):
                 raise InputError("several things from stdin", cure="give --kube-proxy-config as a file")
             words = from_words({row.field: given.pop(row.field) for row in rows})
-            for name, group in groups.items():
-                given[name] = group(**{one.name: given.pop(one.name) for one in dataclasses.fields(group)})
-            command(settings=_read(file) + words, **given)
+            grouped(settings=_read(file) + words, **given)
 
-        flat = [one for other in others for one in (_members(groups[other.name]) if other.name in groups else [other])]
-        parameters = [*(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in flat), *options]
-        called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        called.__annotations__ = {one.name: one.annotation for one in parameters}
-        return called
+        return _with_parameters(called, signature, [*others, *options])
 
     return decorate
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with an option for each field of those of its parameters that are dataclasses."""
+    signature = inspect.signature(command, eval_str=True, locals={"Settings": Settings})
+    own = signature.parameters.values()
+    groups: dict[str, Any] = {
+        one.name: one.annotation
+        for one in own
+        if dataclasses.is_dataclass(one.annotation) and one.annotation is not Settings
+    }
+
+    @functools.wraps(command)
+    def called(**given: Any) -> None:  # noqa: ANN401 - typer's values
+        for name, group in groups.items():
+            given[name] = group(**{one.name: given.pop(one.name) for one in dataclasses.fields(group)})
+        command(**given)
+
+    flat = [one for other in own for one in (_members(groups[other.name]) if other.name in groups else [other])]
+    return _with_parameters(called, signature, [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in flat])
+
+
+def _with_parameters(
+    called: Callable[..., None], signature: inspect.Signature, parameters: list[inspect.Parameter]
+) -> Callable[..., None]:
+    called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {one.name: one.annotation for one in parameters}
+    return called
 
 
 def _members(group: Any) -> Iterator[inspect.Parameter]:  # noqa: ANN401 - a dataclass

@@ -111,7 +111,7 @@ def matrix(
     settings: Settings,
 ) -> None:
     """Run the same trials on several kernels, each booted in a guest of its own, and say what differs between them."""
-    from lab.cli.report_files import Outputs
+    from lab.cli.report_files import Outputs, stamped
     from lab.kernels.on_kernel import Trials
     from lab.trial import batch
 
@@ -132,7 +132,7 @@ def matrix(
     outputs = Outputs(**vars(files))
     memory = guests.memory or _MEMORY
     trials = Trials(tuple(case.name for case in cases), tuple(options), guests.limit, memory)
-    found = _run(names, trials, guests.jobs or os.cpu_count() or 1, guests.scheduler)
+    found = stamped(_run(names, trials, guests.jobs or os.cpu_count() or 1, guests.scheduler))
     written = outputs.write(found)
     if not outputs.on_stdout:
         print_matrix(found)

@@ -6,20 +6,25 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shlex
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
 from lab.cli.output import STDOUT
+from lab.cli.packed import Pack, packing
 from lab.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from lab.results.matrix import Matrix
     from lab.results.result import Report
+
+Result = TypeVar("Result", "Report", "Matrix")
 
 # What is below these is the kernel's: nothing is put in its place.
 _DEVICES: Final = (Path("/dev"), Path("/proc"))
@@ -34,14 +39,16 @@ class _Output:
 
     :param place: as the user named it.
     :param target: the file to be written, or what takes bytes as they come: a pipe, a device, standard output.
+    :param pack: compresses them as the file's name says.
     """
 
     form: str
     place: str
     target: Path | BinaryIO
+    pack: Pack
 
-    def write(self, text: str) -> None:
-        data = text.encode()  # every form is UTF-8, whatever a terminal's encoding is
+    def write(self, data: bytes) -> None:
+        data = self.pack(data)
         try:
             if not isinstance(self.target, Path):
                 self.target.write(data)
@@ -55,11 +62,16 @@ class _Output:
 class Outputs:
     """The files that somebody wants results in. They are looked at now, so that a mistyped path costs no trial.
 
+    :param packets: whether all packets are in the JSON.
     :param paths: by the form; - for standard output, None for what nobody wants.
     :raises InputError: nothing can be written there, or several results would go to one place.
+    :raises MissingError: what compresses a file of that name is not installed.
     """
 
-    def __init__(self, **paths: str | None) -> None:
+    def __init__(self, *, packets: bool = False, **paths: str | None) -> None:
+        if packets and paths.get("json") is None:
+            raise InputError("--packets, and no JSON that they would be in", cure="give --json FILE, or leave it away")
+        self._packets = packets
         self._outputs = [_open(form, path) for form, path in paths.items() if path is not None]
         forms_by_place: dict[object, str] = {}
         for output in self._outputs:
@@ -78,26 +90,34 @@ class Outputs:
 
     def write(self, found: Report | Matrix) -> bool:
         """Write what was found in every form that is wanted, and return whether all could be; else that is told."""
+        from lab.cases import GROUPS
         from lab.report import forms
 
+        catalogue = {case.name: (group, case.title) for group, cases in GROUPS.items() for case in cases}
         whole = True
         for output in self._outputs:
             try:
-                output.write(f"{forms.write(output.form, found)}\n")
+                output.write(forms.write(output.form, found, packets=self._packets, catalogue=catalogue))
             except OutputError as error:
                 print(f"lab: {error}", file=sys.stderr)
                 whole = False
         return whole
 
 
+def stamped(found: Result) -> Result:
+    """Return what was found with when that was, and the command that repeats it."""
+    return replace(found, when=int(time.time()), command=shlex.join(("lab", *sys.argv[1:])))
+
+
 def _open(form: str, path: str) -> _Output:
+    pack = packing(path)
     try:
         if path == "-" or _is_stdout(path):
-            return _Output(form, STDOUT, sys.stdout.buffer)
+            return _Output(form, STDOUT, sys.stdout.buffer, pack)
         target = Path(os.path.realpath(path))
         is_device = any(target.is_relative_to(place) or Path(path).is_relative_to(place) for place in _DEVICES)
         if is_device or (target.exists() and not target.is_file()) or not target.name:
-            return _Output(form, path, open(path, "wb"))
+            return _Output(form, path, open(path, "wb"), pack)
         try:
             with _beside(target):
                 pass
@@ -109,7 +129,7 @@ def _open(form: str, path: str) -> _Output:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"cannot write {path}: {reason}") from None
-    return _Output(form, path, target)
+    return _Output(form, path, target, pack)
 
 
 def _is_stdout(path: str) -> bool:

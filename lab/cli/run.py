@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from lab.kubeproxy.said import Settings
     from lab.results.matrix import Matrix
     from lab.results.result import Report
+    from lab.topology.model import Topology
+    from lab.trial.batch import Selection
     from lab.trial.setting import Setting
 
 
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
         "lab run --topology mine.yaml --service shop/web",
         "lab run --node iptables-save.txt",
         "ssh node sudo iptables-save | lab run --node -",
+        "lab run --html run.html --pcapng run.pcapng",
         "lab run beyond-window --trace",
         "lab run --kube-proxy ./kube-proxy --proxy-mode nftables",
         "lab run --all --no-timeline",
@@ -100,13 +103,9 @@ def run(
     settings: Settings,
 ) -> None:
     """Break real connections on purpose, each in a lab of its own, and judge what this kernel makes of it."""
-    from lab import cases as catalogue
     from lab.cli.node import own_node, trials
     from lab.cli.report_files import Outputs
-    from lab.results.history import remember
     from lab.topology.reader import load
-    from lab.trial import batch
-    from lab.trial.fix_file import find_fix
 
     paths = vars(files)
     if timeline and "-" in paths.values():
@@ -126,35 +125,50 @@ def run(
     else:
         family = family or Family.IPV4
         place = None if topology is None else load(topology)
-        with service_option():
-            selections = [
-                batch.select(
-                    selected.chosen_cases(),
-                    selected.chosen_fixes(find_fix),
-                    place,
-                    family,
-                    (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
-                    service,
-                    settings=one,
-                    named=bool(selected.cases),
-                )
-                for one in chosen_programs
-            ]
+        selections = [_select(selected, place, family, proxy, service, one) for one in chosen_programs]
         outputs = Outputs(**paths)
         for remark in dict.fromkeys(remark for selection in selections for remark in selection.remarks):
             print(f"lab: {remark}", file=sys.stderr)
         tried = ([replace(one, traced=trace) for one in selection.settings] for selection in selections)
         reports = [_run(one, family, selected.repeat, jobs) for one in tried]
-    for report in reports:
-        if trouble := remember(report):
-            print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
-    found = reports[0] if len(reports) == 1 else _side_by_side(chosen_programs, reports)
+    found = _kept(chosen_programs, reports)
     written = outputs.write(found)
     if not outputs.on_stdout:
         _print(found, timeline=timeline)
         if selected.all_ and not selected.slow:
-            print(_left_out(sum(case.slow for case in catalogue.CASES.values())))
+            print(_left_out())
     raise typer.Exit((0 if found.good else 1) if written else NO_ANSWER)
+
+
+def _kept(programs: Sequence[Settings], reports: Sequence[Report]) -> Report | Matrix:
+    """Return what was found, with when and how, and keep what came of its trials for `lab show`."""
+    from lab.cli.report_files import stamped
+    from lab.results.history import remember
+
+    made = [stamped(one) for one in reports]
+    for report in made:
+        if trouble := remember(report):
+            print(f"lab: not kept for `lab show`: {trouble}", file=sys.stderr)
+    return made[0] if len(made) == 1 else stamped(_side_by_side(programs, made))
+
+
+def _select(
+    selected: Selected, place: Topology | None, family: Family, proxy: Proxy, service: str | None, settings: Settings
+) -> Selection:
+    from lab.trial import batch
+    from lab.trial.fix_file import find_fix
+
+    with service_option():
+        return batch.select(
+            selected.chosen_cases(),
+            selected.chosen_fixes(find_fix),
+            place,
+            family,
+            (proxy.proxy_mode, proxy.proxy_version, proxy.backend),
+            service,
+            settings=settings,
+            named=bool(selected.cases),
+        )
 
 
 def _side_by_side(programs: Sequence[Settings], reports: Sequence[Report]) -> Matrix:
@@ -172,10 +186,13 @@ def _print(found: Report | Matrix, *, timeline: bool | None) -> None:
 
         print_matrix(found)
     else:
-        _print_report(found, timeline=timeline is not False)
+        print_report(found, timeline=timeline is not False)
 
 
-def _left_out(count: int) -> str:
+def _left_out() -> str:
+    from lab.cases import CASES
+
+    count = sum(case.slow for case in CASES.values())
     return f"left out: {count} slow {'case' if count == 1 else 'cases'}; --slow runs {'it' if count == 1 else 'them'}"
 
 
@@ -202,7 +219,11 @@ def _run(settings: Sequence[Setting], family: Family, repeat: int, jobs: int | N
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _print_report(report: Report, *, timeline: bool) -> None:
+def print_report(report: Report, *, timeline: bool) -> None:
+    """Print a report.
+
+    :param timeline: with the packets of the first trial, and of those not as expected.
+    """
     from rich.text import Text
 
     from lab.report import table, terminal

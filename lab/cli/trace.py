@@ -16,6 +16,7 @@ from lab.cli.arguments import (
     JsonFlag,
     NodeOption,
     ObjectsOption,
+    Programs,
     Proxy,
     ServiceOption,
     app,
@@ -26,6 +27,7 @@ from lab.cli.arguments import (
     topology_names,
 )
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
+from lab.cli.programs import with_program
 from lab.cli.screen import console
 from lab.errors import INTERRUPTED, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
@@ -46,6 +48,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PROTOCOLS = ("tcp", "udp")
+_USUAL = "kube-proxy"  # the topology of a packet of one's own, where none is named
+
+
+def _protocol_names() -> tuple[str, ...]:
+    """List what a packet of one's own may be, for completion: a name, for an annotation's lambda knows none."""
+    return _PROTOCOLS
+
+
+def _usual_hosts() -> list[str]:
+    """List the hosts of the topology that is built where none is named, for completion."""
+    from lab.topology.reader import load
+
+    return [host.name for host in load(_USUAL).hosts]
 
 
 @dataclass(frozen=True)
@@ -72,11 +87,16 @@ class Own:
 
     from_: Annotated[
         str | None,
-        typer.Option("--from", metavar="HOST[:PORT]", help="Who sends a packet of your own; else the first client."),
+        typer.Option(
+            "--from",
+            metavar="HOST",
+            help="Who sends it, as HOST or HOST:PORT; else the first client.",
+            autocompletion=complete(_usual_hosts),
+        ),
     ] = None
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="ADDRESS[:PORT]", help="Send one packet of your own there, instead of a CASE."),
+        typer.Option("--to", metavar="ADDRESS", help="Send one packet of your own to this ADDRESS or ADDRESS:PORT."),
     ] = None
     protocol: Annotated[
         str | None,
@@ -84,7 +104,7 @@ class Own:
             "--protocol",
             metavar="|".join(_PROTOCOLS),
             help="What it is; else tcp.",
-            autocompletion=complete(lambda: _PROTOCOLS),
+            autocompletion=complete(_protocol_names),
         ),
     ] = None
     flags: Annotated[
@@ -122,6 +142,7 @@ def trace(
     ] = "none",
     where: Where,
     proxy: Proxy,
+    programs: Programs,
     full: Annotated[
         bool, typer.Option("--full", help="Also rules that did not match, and chains that led to nothing.")
     ] = False,
@@ -140,6 +161,9 @@ def trace(
     if case is None and own.to is None:
         raise InputError("neither a CASE nor --to", cure="name a case from `lab list`, or say where a packet goes")
     found = find_fix(fix)
+    if programs.kube_proxy and (where.node or where.objects):
+        raise InputError("--node and --kube-proxy", cure="the node's own rules say it: leave one of them away")
+    settings = with_program(programs, settings)
     if case is not None:
         _trace_case(case, found, where, proxy, settings, full=full, json=json)
     else:
@@ -148,7 +172,6 @@ def trace(
 
 def _place(where: Where, proxy: Proxy, settings: Settings) -> tuple[Topology | None, Where, Proxy]:
     """Return what is to be built where that was said, with what --node says in the place of other options."""
-    from lab.cli.arguments import Programs
     from lab.cli.node import own_node
     from lab.topology.reader import load
 
@@ -248,7 +271,7 @@ def _trace_own(own: Own, fix: Fix, where: Where, proxy: Proxy, settings: Setting
 
     place, where, proxy = _place(where, proxy, settings)
     if place is None or place.nodes[0].given is None:
-        place = read_topology(where.topology or "kube-proxy", proxy, settings)
+        place = read_topology(where.topology or _USUAL, proxy, settings)
     wanted = _wanted(own, place, where)
     sent = _run(own_packet.send(place, fix, wanted, where.service))
     if json:

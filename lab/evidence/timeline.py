@@ -205,6 +205,8 @@ class Timeline:
     :param held_up: for how long the trial was kept from running, in seconds, while all time-outs went on.
     :param walks: of a trial that is traced, the walks of its packets through the nodes' rules, node by node.
     :param untraced: in sentences, what of them could not be told.
+    :param left_out: how many sightings there were, where they were not kept; what was judged, and the entries' events,
+        are left out with them.
     :param kind: of the trial: which of the classes below holds its evidence.
     """
 
@@ -231,6 +233,7 @@ class Timeline:
     held_up: float = 0.0
     walks: tuple[Walk, ...] = ()
     untraced: tuple[str, ...] = ()
+    left_out: int = 0
     kind: str = ""
 
     @property

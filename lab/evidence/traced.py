@@ -58,7 +58,7 @@ class Chain:
     :param handles: of its rules, in their order; empty where they have none.
     """
 
-    rules: tuple[Rule, ...]
+    rules: Sequence[Rule]
     handles: tuple[int, ...] = ()
 
     def position(self, event: TraceEvent) -> int:
@@ -97,7 +97,7 @@ class _Frame(NamedTuple):
     """A chain that the packet is in, and how many of its rules it has met."""
 
     chain: str
-    rules: tuple[Rule, ...]
+    rules: Sequence[Rule]
     met: int
 
 
@@ -145,11 +145,12 @@ class _Walker:
             self._stack.pop()
 
     def _step(self, frame: _Frame, position: int, verdict: str, target: str) -> None:
-        missed = frame.rules[frame.met : position - 1]
+        missed = position - 1 - frame.met
         rule = frame.rules[position - 1] if position <= len(frame.rules) else None
-        if rule is None and verdict == "return" and not missed and frame.met:
+        if rule is None and verdict == "return" and missed <= 0 and frame.met:
             return  # it went back behind its last rule
-        kept, more = missed[-_KEPT:], max(0, len(missed) - _KEPT)
+        kept = tuple(frame.rules[max(frame.met, position - 1 - _KEPT) : position - 1])
+        more = max(0, missed - _KEPT)
         self.steps.append(Step(self._family, self._table, frame.chain, rule, verdict, target, self._mark, kept, more))
 
     @property

@@ -12,7 +12,10 @@ from typing import Final
 from lab.evidence.packet import Packet
 
 #: What a rule says that drops what conntrack finds INVALID: iptables' words, and nft's.
-_DROPS_INVALID: Final = re.compile(r"--(?:ct)?state \S*\bINVALID\b.*-j DROP\b|\bct state \S*\binvalid\b.*\bdrop\b")
+_DROPS_INVALID: Final = re.compile(
+    r"(?<!! )--(?:ct)?state \S*\bINVALID\b.*-j DROP\b"
+    r"|\bct state (?:\{[^}]*\binvalid\b[^}]*\}|\S*\binvalid\b).*\bdrop\b"
+)
 
 #: The verdict of a rule behind which nobody asks another one.
 DROP: Final = "drop"

@@ -94,6 +94,18 @@ def by_state(state: str | None, *, from_client: bool) -> Prediction | None:
 
 
 @dataclass(frozen=True)
+class Edges:
+    """What a segment is held against: the first and the last number that each condition allows, modulo 2^32.
+
+    :param sequence: of its data: not ending before the first (II), not beginning behind the last (I).
+    :param acknowledgement: what it may acknowledge: not older than the first (IV), nothing behind the last (III).
+    """
+
+    sequence: tuple[int, int]
+    acknowledgement: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Tracker:
     """One connection as a node saw it so far.
 
@@ -119,6 +131,11 @@ class Tracker:
             prediction = ACCEPTED
         sides = (sender, receiver) if from_client else (receiver, sender)
         return prediction, replace(self, liberal=liberal, original=sides[0], reply=sides[1])
+
+    def edges(self, packet: Packet) -> Edges | None:
+        """Return what a segment is held against; None where a side of the connection was not seen yet."""
+        sides = (self.original, self.reply) if packet.source == self.client else (self.reply, self.original)
+        return _edges(*sides) if all(side.window for side in sides) else None
 
     def after(self, packets: Iterable[Packet]) -> Tracker:
         """Return what the kernel knows after more packets."""
@@ -171,13 +188,12 @@ def _judge(
             return ACCEPTED, sender, receiver
     if not tcp.flags & ACK or (tcp.flags & RST and acknowledged == 0):
         acknowledged = selected = receiver.end
-    oldest = _up(receiver.end, -max(_LEAST_ACK_WINDOW, sender.window))
-    first_end = _up(sender.end, -receiver.window)
+    bounds = _edges(sender, receiver)
     excess = {
-        "I": distance(sender.limit, sequence),
-        "III": distance(receiver.end, selected),
-        "II": distance(end, first_end) if receiver.window else 0,
-        "IV": distance(selected, oldest),
+        "I": distance(bounds.sequence[1], sequence),
+        "III": distance(bounds.acknowledgement[1], selected),
+        "II": distance(end, bounds.sequence[0]) if receiver.window else 0,
+        "IV": distance(selected, bounds.acknowledgement[0]),
     }
     broken = next((condition for condition, by in excess.items() if by > 0), "")
     if broken:
@@ -190,6 +206,11 @@ def _judge(
         judgement = Judgement.INVALID if broken in ("I", "III") else _mildly(behaviour)
         return Prediction(judgement, broken, excess[broken]), sender, receiver
     return ACCEPTED, *_update(packet, sender, receiver, acknowledged, selected)
+
+
+def _edges(sender: SideWindow, receiver: SideWindow) -> Edges:
+    oldest = _up(receiver.end, -max(_LEAST_ACK_WINDOW, sender.window))
+    return Edges((_up(sender.end, -receiver.window), sender.limit), (oldest, receiver.end))
 
 
 def _mildly(behaviour: Behaviour) -> Judgement:

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from lab.netns import Namespace, Nft, Program, RouteSocket, Xtables
 from lab.netns.reaper import Closable
 from lab.netns.rtnetlink import LOOPBACK_INDEX, VethEnd
 from lab.topology.model import End, Host
+
+if TYPE_CHECKING:
+    from lab.fabric.loaded import Loaded
 
 
 class RunningHost:
@@ -23,6 +27,7 @@ class RunningHost:
         self.interfaces: dict[str, VethEnd] = {}
         self.rules: list[str] = []  # what it was given, in the order in which it was loaded
         self.before_change: list[Callable[[], None]] = []  # called before its rules become others
+        self.loaded: tuple[tuple[int, bool], Loaded] | None = None  # what is known of them, and of which
         self.is_changed = False  # whether a kube-proxy has changed them since
         self._nft: Nft | None = None
         self._xtables: Xtables | None = None

@@ -20,7 +20,6 @@ from lab.fabric.given import GivenNode
 from lab.fabric.host import RunningHost
 from lab.fabric.kube_proxy import KubeProxy
 from lab.fabric.links import build_links, set_own_sysctls
-from lab.fabric.program_node import ProgramNode
 from lab.netns.reaper import Closable, close_all
 from lab.topology.kube_proxy import addition, node_proxy
 from lab.topology.model import Host, IPNetwork, Topology
@@ -30,6 +29,7 @@ from lab.vocabulary import Family, ProxyMode
 from lab.wire.craft import Injector
 
 if TYPE_CHECKING:
+    from lab.fabric.program_node import ProgramNode
     from lab.kubernetes.objects import EndpointSlice, Service
 
 Kept = TypeVar("Kept", bound=Closable)
@@ -81,11 +81,11 @@ class Lab:
         for number, host in enumerate(self.topology.hosts):
             running = self.hosts[host.name] = RunningHost(host, number)
             running.namespace.set_sysctls(_sysctls(host, self.families))
+        self._programs: list[ProgramNode] = []
         self._proxies = [self._proxy(node, change) for node in self.topology.nodes]
         build_links(self.topology, self.hosts, self.families)
-        for proxy in self._proxies:
-            if isinstance(proxy, ProgramNode):
-                proxy.start()
+        for program in self._programs:
+            program.start()
         for proxy in self._proxies:
             proxy.finish()
         for host in self.topology.hosts:
@@ -94,7 +94,11 @@ class Lab:
     def _proxy(self, node: Host, change: NodeChange) -> KubeProxy | GivenNode | ProgramNode:
         running = self.hosts[node.name]
         if node.program is not None:
-            return self.keep(ProgramNode(running, self.topology, self.families, change))
+            from lab.fabric.program_node import ProgramNode
+
+            program = self.keep(ProgramNode(running, self.topology, self.families, change))
+            self._programs.append(program)
+            return program
         if node.given is not None:
             return GivenNode(running, node.given, self.families, self._additions(node, change), change)
         return KubeProxy(running, node_proxy(self.topology, node, self.families, change))
@@ -119,7 +123,7 @@ class Lab:
         except LabError:
             self.services, self.endpoint_slices = before
             for proxy in self._proxies:
-                proxy.sync(*before, clean_conntrack=isinstance(proxy, ProgramNode))
+                proxy.sync(*before, clean_conntrack=proxy in self._programs)
             raise
 
     def full_sync(self, service_cidrs: Sequence[IPNetwork]) -> None:

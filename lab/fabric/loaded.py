@@ -8,9 +8,9 @@ that has as many, and else from what the kernel's programs list.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Final, overload
 
 from lab.evidence.traced import BaseChain, Chain
 from lab.evidence.walk import Place, Rule
@@ -41,9 +41,17 @@ class Loaded:
 
     :param chains: of its nftables.
     :param changes: what fixes have changed there.
+    :param known: what another one has found out of the same rules, which are the same still.
     """
 
-    def __init__(self, node: RunningHost, chains: NftChains, family: Family, changes: Sequence[NodeChange]) -> None:
+    def __init__(
+        self,
+        node: RunningHost,
+        chains: NftChains,
+        family: Family,
+        changes: Sequence[NodeChange],
+        known: Loaded | None = None,
+    ) -> None:
         self._node, self._chains, self._family = node, chains, family
         # What programs have loaded there is known by no text: then each rule's is what the kernel's programs list.
         self._is_doubted = node.is_changed or any(change.script for change in changes)
@@ -52,9 +60,20 @@ class Loaded:
         self._tables: dict[str, dict[str, list[str]]] = {}
         self._bases: dict[tuple[str, str, str], BaseChain] = {}
         self._found: dict[tuple[str, str, str], Chain] = {}
+        self._drops: dict[tuple[str, str], list[Place]] = {}
+        if known:
+            self._take_over(known)
         given = node.host.given
         texts = [*(given.texts if given else ()), *(text for change in changes for text in change.texts)]
         self._sources = {one.text: one for one in texts}
+
+    def _take_over(self, known: Loaded) -> None:
+        """Take over what is known, but for tables of trials: those come and go."""
+        self._policies, self._tables = known._policies, known._tables
+        self._listings = {key: one for key, one in known._listings.items() if not _is_of_trial(key[1])}
+        self._bases = {key: one for key, one in known._bases.items() if not _is_of_trial(key[1])}
+        self._found = {key: one for key, one in known._found.items() if not _is_of_trial(key[1])}
+        self._drops = {key: one for key, one in known._drops.items() if not _is_of_trial(key[1])}
 
     def chain(self, family: str, table: str, name: str) -> Chain:
         """Return a chain as it is loaded now; without rules where there is none."""
@@ -68,9 +87,12 @@ class Loaded:
 
     def drops(self, family: str, table: str) -> list[Place]:
         """Return the rules of a table that are for dropping INVALID packets."""
-        names = self._names_with_drops(family, table)
-        places = (Place(family, table, name, rule) for name in names for rule in self.chain(family, table, name).rules)
-        return [place for place in places if place.rule.drops_invalid]
+        key = (family, table)
+        if key not in self._drops:
+            names = self._names_with_drops(*key)
+            places = (Place(*key, name, rule) for name in names for rule in self.chain(*key, name).rules)
+            self._drops[key] = [place for place in places if place.rule.drops_invalid]
+        return self._drops[key]
 
     def base(self, family: str, table: str, name: str) -> BaseChain:
         """Return where a chain hangs; no hook of one that is no base chain."""
@@ -146,11 +168,12 @@ class Loaded:
     def _chain(self, key: tuple[str, str, str], handles: tuple[int, ...], texts: Sequence[str]) -> Chain:
         lines = self._lines(*key)
         known = lines if lines is not None and len(lines) == len(texts) else [None] * len(texts)
-        rules = (
-            self._rule(*key, position, text, line if line and self._is_sure(line, text) else None)
-            for position, (text, line) in enumerate(zip(texts, known, strict=True), 1)
-        )
-        return Chain(tuple(rules), handles)
+
+        def rule(index: int) -> Rule:
+            text, line = texts[index], known[index]
+            return self._rule(*key, index + 1, text, line if line and self._is_sure(line, text) else None)
+
+        return Chain(_Rules(len(texts), rule), handles)
 
     def _is_sure(self, line: Line, text: str) -> bool:
         """Whether a rule is the one of a line: of a chain that others may have changed, where it reads the same."""
@@ -212,6 +235,38 @@ class Loaded:
         return self._is_doubted or not self._texts
 
 
+def loaded_on(node: RunningHost, chains: NftChains, family: Family, changes: Sequence[NodeChange]) -> Loaded:
+    """Return what a node has loaded; of rules that were given, with what is known of them from before."""
+    state = (len(node.rules), node.is_changed)
+    known = node.loaded[1] if node.host.given and node.loaded and node.loaded[0] == state else None
+    found = Loaded(node, chains, family, changes, known)
+    node.loaded = (state, found)
+    return found
+
+
+class _Rules(Sequence[Rule]):
+    """The rules of a chain, each made when it is asked for: of very many few are."""
+
+    def __init__(self, length: int, make: Callable[[int], Rule]) -> None:
+        self._length, self._make = length, make
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, place: int) -> Rule: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Rule, ...]: ...
+    def __getitem__(self, place: int | slice) -> Rule | tuple[Rule, ...]:
+        if isinstance(place, slice):
+            return tuple(map(self._make, range(*place.indices(self._length))))
+        return self._make(range(self._length)[place])
+
+
+def _is_of_trial(table: str) -> bool:
+    return table.startswith("lab_")
+
+
 def _chains_in(listing: str) -> dict[str, dict[int, str]]:
     """Return the rules in what ``nft -a list`` prints, by chain and handle, in their order."""
     found: dict[str, dict[int, str]] = {}
@@ -224,6 +279,7 @@ def _chains_in(listing: str) -> dict[str, dict[int, str]]:
     return found
 
 
+@lru_cache(16)
 def _mode(text: str) -> ProxyMode:
     return ProxyMode.IPTABLES if re.search(r"^\*[a-z]+$", text, re.MULTILINE) else ProxyMode.NFTABLES
 

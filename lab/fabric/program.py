@@ -11,19 +11,19 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
-from shutil import which
 from typing import TYPE_CHECKING, Any, Final
 
-from lab.errors import InputError, LabError, warn
+from lab.errors import InputError, LabError, MissingError, warn
 from lab.fabric.program_progress import Progress, progress
+from lab.kubeapi import TABLE
 from lab.kubeapi.server import ApiServer
 from lab.kubeapi.store import Store
 from lab.kubeproxy.command import FILE, configuration, configured, flags
 from lab.kubeproxy.program import ProxyProgram, version_said
 from lab.kubeproxy.releases import find_release
-from lab.netns import Namespace, Nft
+from lab.netns import Namespace, Nft, interrupt
 from lab.netns.confined import OWN, ConfinedProgram
-from lab.netns.program import EXTRA_PATH, find
+from lab.netns.program import find
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _WITHOUT_CONNTRACK: Final = 32  # v1.32, which deletes entries itself
 
 # What a program and the lab say to each other is none of a node's traffic: without this it would be among the entries
 # of the node's conntrack, and what is left of a connection that was cut counts as INVALID there.
-_UNTRACKED: Final = """table inet lab_api {{
+_UNTRACKED: Final = """table inet {table} {{
 chain prerouting {{
 type filter hook prerouting priority raw; policy accept;
 iif lo tcp dport {{ {ports} }} notrack
@@ -124,7 +124,7 @@ class RunningKubeProxy:
         self._store = Store()
         self._store.put(objects)
         self._server = ApiServer(place.namespace, self._store, program.version)
-        place.nft.run(_UNTRACKED.format(ports=f"{self._server.port}, 10249, 10256"))
+        place.nft.run(_UNTRACKED.format(table=TABLE, ports=f"{self._server.port}, 10249, 10256"))
         self._running: ConfinedProgram | None = None
         self._has_written = False
 
@@ -173,7 +173,9 @@ class RunningKubeProxy:
         end = time.monotonic() + _PATIENCE
         pause = _LOOK
         while time.monotonic() < end:
-            if running.ends_within(pause):
+            with interrupt.ends_waiting():
+                has_ended = running.ends_within(pause)
+            if has_ended:
                 raise self._failed("ended")
             if not running.is_idle or not self._store.is_delivered:
                 still, pause = None, _LOOK
@@ -249,11 +251,12 @@ def _tell_of(program: ProxyProgram, families: Sequence[Family]) -> None:
     release = find_release(program.version)
     if len(families) > 1 and release.minor < _DUAL:
         warn(f"{program.path}: kube-proxy {release.name} serves one address family: {families[0]}")
-    if release.minor < _WITHOUT_CONNTRACK and all(
-        which("conntrack", path=path) is None for path in (None, *EXTRA_PATH)
-    ):
-        words = "deletes UDP flows' entries by the program conntrack, which is not installed"
-        warn(f"{program.path}: kube-proxy {release.name} {words}: they go stale here")
+    if release.minor < _WITHOUT_CONNTRACK:
+        try:
+            find("conntrack")
+        except MissingError as error:
+            words = f"kube-proxy {release.name} deletes UDP flows' entries by the program conntrack"
+            warn(f"{program.path}: {words}, and they go stale here: {error}")
 
 
 def _last(words: str) -> str:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from lab.errors import LabError, MissingError
 from lab.results.matrix import Column, version
-from lab.results.result import from_json
+from lab.results.result import Report
+from lab.results.saved import from_json
 
 if TYPE_CHECKING:
     from lab.kernels import GuestRun, Image, Kernel
@@ -62,7 +63,13 @@ async def in_guest(kernel: Kernel, image: Image, trials: Trials) -> Column:
     """
     from lab.kernels import run_in_guest
 
-    command = ("sh", "-c", f'exec lab run --no-timeline --json "$LAB_RESULTS/{_REPORT}" "$@"', "lab", *trials.arguments)
+    command = (
+        "sh",
+        "-c",
+        f'exec lab run --no-timeline --packets --json "$LAB_RESULTS/{_REPORT}" "$@"',
+        "lab",
+        *trials.arguments,
+    )
     try:
         run = await run_in_guest(kernel, command, image=image, limit=trials.limit, memory=trials.memory)
     except MissingError:
@@ -84,7 +91,7 @@ async def here(trials: Trials) -> Column:
 
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lab-") as results:
-        command = [sys.executable, "-m", "lab", "run", "--no-timeline", "--json", f"{results}/{_REPORT}"]
+        command = [sys.executable, "-m", "lab", "run", "--no-timeline", "--packets", "--json", f"{results}/{_REPORT}"]
         process = await asyncio.create_subprocess_exec(
             *dying_with_us([*command, *trials.arguments]),
             stdin=asyncio.subprocess.DEVNULL,
@@ -113,8 +120,10 @@ def column(kernel: str, release: str, number: str, run: GuestRun) -> Column:
     if run.failure:
         return Column(kernel, release, number, None, run.failure, _last_lines(run.console or run.output), run.seconds)
     try:
-        report = from_json(run.files[_REPORT].decode())
-    except (KeyError, ValueError):
+        report = from_json(run.files[_REPORT])
+        if not isinstance(report, Report):
+            raise TypeError("a matrix")
+    except (KeyError, ValueError, TypeError):
         words = _last_lines(run.output)
         failure = words[-1].removeprefix("lab: ") if words else f"the command ended with exit code {run.exit_code}"
         return Column(kernel, release, number, None, failure, _last_lines(run.output), run.seconds)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 
 
@@ -24,4 +25,21 @@ def cancels_task() -> Iterator[None]:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def ends_waiting() -> Iterator[None]:
+    """Have Ctrl-C raise KeyboardInterrupt at once in a block that only waits, whatever it does otherwise.
+
+    Another thread than the main one never hears of it; who ignores Ctrl-C goes on to do so.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
         signal.signal(signal.SIGINT, before)

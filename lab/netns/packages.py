@@ -65,6 +65,7 @@ _BY_PROGRAM: Final[dict[str, tuple[str | None, ...]]] = {
     "nft": ("nftables",) * 5,
     "ip": ("iproute2", "iproute", "iproute2", "iproute2", "iproute2"),
     "tc": ("iproute2", "iproute-tc", "iproute2-tc", "iproute2", "iproute2"),
+    "conntrack": ("conntrack", "conntrack-tools", "conntrack-tools", "conntrack-tools", "conntrack-tools"),
     "nginx": ("nginx",) * 5,
     "curl": ("curl",) * 5,
     "mount": ("mount", "util-linux", "mount", "util-linux", "util-linux"),

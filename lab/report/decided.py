@@ -23,7 +23,7 @@ def decisions(matrix: Matrix) -> Iterator[Remark]:
                 trials.setdefault(words, []).append(tally.trial)
         kernel = f"{column.label}: " if len(matrix.columns) > 1 else ""
         for words, its in trials.items():
-            yield Remark(f"{kernel}{'; '.join(called(its, matrix.names))}: {words}.", Tone.NOTHING)
+            yield Remark(f"{kernel}{words}: {'; '.join(called(its, matrix.names))}.", Tone.NOTHING)
 
 
 def decided(timeline: Timeline) -> Iterator[str]:

@@ -9,26 +9,33 @@ from typing import Final
 from lab.report.html import html
 from lab.report.junit import junit
 from lab.report.markdown import markdown
-from lab.results import matrix as matrices
-from lab.results import result
-from lab.results.matrix import Matrix
+from lab.report.page import Catalogue
+from lab.report.pcapng import pcapng
+from lab.results.matrix import Matrix, alone
 from lab.results.result import Report
+from lab.results.saved import to_json
 
 _FORMS: Final[dict[str, Callable[[Matrix], str]]] = {
-    "json": matrices.to_json,
-    "html": html,
     "junit": junit,
     "md": markdown,
 }
 
 
-def write(form: str, found: Report | Matrix) -> str:
-    """Return results in one of the forms ``json``, ``html``, ``junit`` and ``md``.
+def write(form: str, found: Report | Matrix, *, packets: bool = False, catalogue: Catalogue | None = None) -> bytes:
+    """Return results in one of the forms ``json``, ``html``, ``junit``, ``md`` and ``pcapng``: all but that are UTF-8.
 
     A report's JSON is its own; its other forms are those of a matrix with one kernel.
+
+    :param packets: whether all packets are in the JSON.
+    :param catalogue: what is known of the cases, for the page.
     """
-    if isinstance(found, Report):
-        if form == "json":
-            return result.to_json(found)
-        found = matrices.alone(found)
-    return _FORMS[form](found)
+    if form == "json":
+        return to_json(found, packets=packets)
+    matrix = alone(found) if isinstance(found, Report) else found
+    if form == "pcapng":
+        return pcapng(matrix)
+    return _text(html(matrix, catalogue) if form == "html" else _FORMS[form](matrix))
+
+
+def _text(text: str) -> bytes:
+    return f"{text}\n".encode()

@@ -3,233 +3,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Final
 
 from rich.text import Text
 
-from lab.evidence.follow import distance
-from lab.evidence.judgement import Judged
-from lab.evidence.packet import ACK, FIN, ICMP, RST, SYN, TCP, UDP, Packet
-from lab.evidence.sighting import LOCAL, Sighting
-from lab.evidence.timeline import ConnectionTimeline, DownloadsTimeline, PacketTimeline, Timeline
+from lab.evidence.timeline import DownloadsTimeline, Timeline
 from lab.report.downloads import load_lines
-from lab.report.ending import about, ending
+from lab.report.ending import ending
+from lab.report.hops import Finding, Hop, hops
 from lab.report.walks import walks
-from lab.verdict.packet import leaked
 
 _OOPS: Final = "bold red"
 _QUIET: Final = "dim"
 _INDENT: Final = " " * 13  # below the times
 _STATE_STYLES: Final = {"invalid": _OOPS, "new": "cyan"}
-
-# Which packets bring an entry into which state (net/netfilter/nf_conntrack_proto_tcp.c, tcp_conntracks).
-_CAUSES: Final = {
-    "SYN_SENT": SYN,
-    "SYN_RECV": SYN | ACK,
-    "ESTABLISHED": ACK,
-    "FIN_WAIT": FIN,
-    "CLOSE_WAIT": ACK,
-    "LAST_ACK": FIN,
-    "TIME_WAIT": ACK,
-    "CLOSE": RST,
+_STYLES: Final = {
+    Finding.INJECTED: "bold",
+    Finding.REASON: "yellow",
+    Finding.INVALID: _OOPS,
+    Finding.LEAK: _OOPS,
+    Finding.END: _OOPS,
 }
-
-
-@dataclass(frozen=True)
-class _Crossing:
-    """One packet on one link: leaving one interface, and arriving at the other unless it was lost between."""
-
-    leaving: Sighting | None
-    arriving: Sighting | None
-
-    @property
-    def sighting(self) -> Sighting:
-        seen = self.leaving or self.arriving
-        assert seen is not None
-        return seen
-
-    @property
-    def place(self) -> str:
-        if self.arriving and self.arriving.interface == LOCAL:
-            return f"{self.arriving.host} > {LOCAL}"
-        ends = (f"{end.host} {end.interface}" if end else "?" for end in (self.leaving, self.arriving))
-        return " > ".join(ends)
-
-
-def _crossings(sightings: Iterable[Sighting]) -> list[_Crossing]:
-    """Pair the sightings of segments, datagrams and ICMP errors link by link, in the order in which they were seen."""
-    crossings: list[_Crossing] = []
-    waiting: list[tuple[int, Sighting]] = []
-    for sighting in sightings:
-        if not _is_drawn(sighting.packet):
-            continue
-        if sighting.outgoing:
-            waiting.append((len(crossings), sighting))
-            crossings.append(_Crossing(sighting, None))
-            continue
-        # A link changes nothing: what arrives is, to the last field, what left the other end. A socket is on no link.
-        on_link = sighting.interface != LOCAL
-        match = next((item for item in waiting if item[1].packet == sighting.packet), None) if on_link else None
-        if match is None:
-            crossings.append(_Crossing(None, sighting))
-        else:
-            waiting.remove(match)
-            crossings[match[0]] = _Crossing(match[1], sighting)
-    return crossings
-
-
-def _is_drawn(packet: Packet) -> bool:
-    is_error = packet.icmp is not None and packet.icmp.quoted is not None
-    return packet.tcp is not None or is_error or (packet.protocol == UDP and not packet.is_barrier)
-
-
-class _Drawing:
-    """Draws one timeline, crossing by crossing, and remembers what it has told already."""
-
-    def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
-        self._crossings = _crossings(timeline.sightings)
-        self._start = self._crossings[0].sighting.time if self._crossings else 0
-        self._places = max((len(crossing.place) for crossing in self._crossings), default=0)
-        self._routes = max((len(_route(crossing.sighting.packet)) for crossing in self._crossings), default=0)
-        of_packet = timeline if isinstance(timeline, PacketTimeline) else None
-        self._injected = of_packet.injected if of_packet else None
-        self._leak = leaked(of_packet) if of_packet else None
-        self._first = of_packet.first_numbers if of_packet else {}
-        self._judged = list(timeline.judged)
-        self._changes = [
-            event.entry.tcp_state
-            for event in timeline.entry_events
-            if event.entry.protocol == TCP and event.entry.tcp_state and event.kind != "destroy"
-        ]
-        self._marked: set[str] = set()
-        # Each connection's own, by the client's port: there may be several, one after the other.
-        self._firsts: dict[int, dict[str, int]] = {}
-        for crossing in self._crossings:
-            packet = crossing.sighting.packet
-            if packet.tcp is not None and packet.tcp.flags & SYN:
-                of_client = packet.source not in (timeline.server_address, timeline.target)
-                port = (packet.source if of_client else packet.destination).port
-                side = timeline.client if of_client else timeline.server
-                self._firsts.setdefault(port, {}).setdefault(side, packet.tcp.sequence)
-
-    def lines(self) -> Iterator[Text]:
-        """Draw every packet on every link, with what is to be said about it below."""
-        for crossing in self._crossings:
-            note = _take(self._judged, crossing.arriving) if crossing.arriving else None
-            yield self._line(crossing, note)
-            for remark, style in self._remarks(crossing, note):
-                yield Text(f"{_INDENT}{remark}", style)
-
-    def _line(self, crossing: _Crossing, note: Judged | None) -> Text:
-        packet = crossing.sighting.packet
-        line = Text()
-        line.append(f"{(crossing.sighting.time - self._start) / 1e6:8.3f} ms  ", _QUIET)
-        line.append(f"{crossing.place:{self._places}}  ")
-        line.append(f"{_route(packet):{self._routes}}  ", _OOPS if self._is_leak(crossing) else "")
-        line.append(self._numbers(packet), "bold" if self._is_injected(packet) else "")
-        if note is not None:
-            line.append("  ")
-            line.append(note.state.upper(), _STATE_STYLES.get(note.state, "green"))
-            if state := self._change(note):
-                line.append(f", entry {state}", "cyan")
-        if number := self._mark(crossing):
-            line.append(f"  {number}", "bold magenta")
-        return line
-
-    def _remarks(self, crossing: _Crossing, note: Judged | None) -> Iterator[tuple[str, str]]:
-        timeline, packet, arriving = self._timeline, crossing.sighting.packet, crossing.arriving
-        injected = self._injected
-        if injected is not None and self._is_injected(packet) and crossing.sighting.host == injected.host:
-            yield about(injected), "bold"
-        if note is not None and note.reason:
-            yield f"kernel: {note.reason}", _OOPS if note.state == "invalid" else "yellow"
-        if arriving is not None and self._is_leak(crossing):
-            knows = f"from the pod's address; the client only knows {timeline.target}"
-            strange = f"not translated; {arriving.host} has no such connection"
-            yield f"OOPS: {knows if arriving.host == timeline.client else strange}", _OOPS
-        if arriving is not None and packet.tcp is not None and packet.tcp.flags & RST and self._is_end(arriving):
-            end = timeline.end_of(arriving.host) if isinstance(timeline, ConnectionTimeline) else None
-            if end is not None and end.error is not None:
-                yield f"{end.host}'s socket: {end.error}", _OOPS
-
-    def _is_injected(self, packet: Packet) -> bool:
-        injected = self._injected
-        return injected is not None and packet.likeness == injected.packet.likeness
-
-    def _is_end(self, arriving: Sighting) -> bool:
-        """Return whether a packet is where a socket takes it: a node's interfaces come before its translation."""
-        return arriving.interface == LOCAL or arriving.host != self._timeline.node
-
-    def _is_leak(self, crossing: _Crossing) -> bool:
-        arriving, timeline = crossing.arriving, self._timeline
-        if arriving is None or arriving == self._leak:
-            return arriving is not None
-        # Others leak as well: what comes of the injected packet later, and what is sent again.
-        from_pod = arriving.packet.source == timeline.server_address != timeline.target
-        return from_pod and arriving.host == timeline.client and self._is_end(arriving)
-
-    def _numbers(self, packet: Packet) -> str:
-        """Flags and numbers of a segment, relative to its connection's first; what else there is to tell of others."""
-        tcp, timeline = packet.tcp, self._timeline
-        if packet.protocol == UDP:
-            return f"UDP len {packet.payload_length}"
-        if tcp is None:
-            return _error(packet)
-        first = self._first_numbers(packet)
-        own, other = timeline.client, timeline.server
-        if packet.source in (timeline.server_address, timeline.target):
-            own, other = other, own
-        words = [tcp.flag_names, f"seq {distance(first[own], tcp.sequence) if own in first else tcp.sequence}"]
-        if packet.payload_length:
-            words.append(f"len {packet.payload_length}")
-        if tcp.flags & ACK:
-            number = tcp.acknowledgement
-            words.append(f"ack {distance(first[other], number) if other in first else number}")
-        return " ".join(words)
-
-    def _first_numbers(self, packet: Packet) -> dict[str, int]:
-        """Return both sides' initial sequence numbers of a segment's connection."""
-        for port in (packet.source.port, packet.destination.port):
-            if port in self._firsts:
-                return self._first | self._firsts[port]
-        return self._first
-
-    def _change(self, note: Judged) -> str | None:
-        """Take the entry's next change if this packet can bring it about: events come in the packets' order."""
-        tcp = note.packet.tcp
-        if not self._changes or note.state == "invalid" or note.host != self._timeline.node or tcp is None:
-            return None
-        cause = _CAUSES.get(self._changes[0], 0)
-        looked_at = SYN | ACK if cause == SYN else cause
-        return self._changes.pop(0) if cause and tcp.flags & looked_at == cause else None
-
-    def _mark(self, crossing: _Crossing) -> str:
-        """Return the figure's number for a crossing, empty for packets that it does not show."""
-        timeline, packet = self._timeline, crossing.sighting.packet
-        clients = (timeline.client_address, timeline.peer_address)
-        number = ""
-        if self._leak is not None and self._is_injected(packet):
-            number = "(4)" if self._is_leak(crossing) else "(3)"
-        elif packet.tcp is not None and packet.tcp.flags & RST and packet.source in clients:
-            number = "(5)"
-        elif packet.tcp is not None and packet.source == timeline.client_address and packet.payload_length:
-            number = "(1)" if packet.destination == timeline.target else "(2)"
-        if number in self._marked:
-            return ""
-        self._marked.add(number)
-        return number
-
-
-def _error(packet: Packet) -> str:
-    message = packet.icmp
-    assert message is not None
-    assert message.quoted is not None
-    protocol = "ICMP" if packet.protocol == ICMP else "ICMPv6"
-    source, destination = message.quoted
-    return f"{protocol} type {message.kind} code {message.code} about {source} > {destination}"
 
 
 def timeline_lines(timeline: Timeline) -> list[Text]:
@@ -240,25 +35,41 @@ def timeline_lines(timeline: Timeline) -> list[Text]:
     if isinstance(timeline, DownloadsTimeline) and timeline.load is not None:
         lines = load_lines(timeline, timeline.load)
     else:
-        lines = [*_Drawing(timeline).lines(), *ending(timeline)]
+        lines = [*_packets(timeline), *ending(timeline)]
+    if timeline.left_out:
+        words = f"not kept: {timeline.left_out} sightings of packets; `lab run --json FILE --packets` keeps them"
+        lines.append(Text(words, "yellow"))
     disturbed = [Text(timeline.disturbed, _OOPS)] if timeline.disturbed else []
     return [*lines, *disturbed, *(Text(f"found: {finding}") for finding in timeline.findings), *walks(timeline)]
-
-
-def _route(packet: Packet) -> str:
-    if packet.icmp is not None:
-        return f"{packet.source.address} > {packet.destination.address}"
-    return f"{packet.source} > {packet.destination}"
-
-
-def _take(judged: list[Judged], arriving: Sighting) -> Judged | None:
-    """Take the judgement of a packet where it arrived out of those that are left: the same packet may come twice."""
-    for index, note in enumerate(judged):
-        if note.host == arriving.host and note.packet == arriving.packet:
-            return judged.pop(index)
-    return None
 
 
 def timeline_text(timeline: Timeline) -> str:
     """Return a timeline as plain text."""
     return "\n".join(line.plain.rstrip() for line in timeline_lines(timeline))
+
+
+def _packets(timeline: Timeline) -> Iterator[Text]:
+    """Draw every packet on every link, with what is to be said about it below."""
+    told = hops(timeline)
+    places = max((len(hop.place) for hop in told), default=0)
+    routes = max((len(hop.route) for hop in told), default=0)
+    for hop in told:
+        yield _line(hop, places, routes)
+        for note in hop.notes:
+            yield Text(f"{_INDENT}{note.words}", _STYLES[note.finding])
+
+
+def _line(hop: Hop, places: int, routes: int) -> Text:
+    line = Text()
+    line.append(f"{hop.after / 1e6:8.3f} ms  ", _QUIET)
+    line.append(f"{hop.place:{places}}  ")
+    line.append(f"{hop.route:{routes}}  ", _OOPS if hop.is_leak else "")
+    line.append(hop.numbers, "bold" if hop.is_injected else "")
+    if hop.judged is not None:
+        line.append("  ")
+        line.append(hop.judged.state.upper(), _STATE_STYLES.get(hop.judged.state, "green"))
+        if hop.change:
+            line.append(f", entry {hop.change}", "cyan")
+    if hop.number:
+        line.append(f"  {hop.number}", "bold magenta")
+    return line

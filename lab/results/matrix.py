@@ -77,10 +77,14 @@ class Matrix:
 
     :param lab: the version of the lab that was run.
     :param columns: the kernels, the oldest first.
+    :param when: it was found out, in seconds since the epoch; 0 where nobody knows.
+    :param command: what repeats it; empty likewise.
     """
 
     lab: str
     columns: tuple[Column, ...]
+    when: int = 0
+    command: str = ""
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -142,7 +146,8 @@ def joined(shares: Sequence[Column], cases: Sequence[str]) -> Column:
 def alone(report: Report) -> Matrix:
     """Return the table of one report: a matrix with one kernel. It took what its trials took, one after the other."""
     seconds = sum(tally.seconds for tally in report.tallies)
-    return Matrix(report.lab, (Column("", report.kernel, version(report.kernel), report, seconds=seconds),))
+    column = Column("", report.kernel, version(report.kernel), report, seconds=seconds)
+    return Matrix(report.lab, (column,), report.when, report.command)
 
 
 def side_by_side(reports: Sequence[tuple[str, Report]]) -> Matrix:
@@ -158,23 +163,6 @@ def version(release: str) -> str:
     """Return the version that a release begins with: ``6.18.44`` of ``6.18.44-cloud-amd64``."""
     number = re.match(r"\d+(\.\d+)*", release)
     return number[0] if number else release
-
-
-def to_json(matrix: Matrix) -> str:
-    """Return the matrix as JSON."""
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Matrix).dump_json(matrix).decode()
-
-
-def from_json(text: str) -> Matrix:
-    """Return the matrix that :func:`to_json` wrote.
-
-    :raises ValueError: the text is no such matrix.
-    """
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Matrix).validate_json(text)
 
 
 def _age(column: Column) -> list[int]:

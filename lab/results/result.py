@@ -154,6 +154,8 @@ class Report:
     :param notes: in sentences, what has to be known of what was tried: of a real node what was left out or stands for
         something.
     :param remedies: of a real node, how each fix that was tried is made there.
+    :param when: it was found out, in seconds since the epoch; 0 where nobody knows.
+    :param command: what repeats it; empty likewise.
     """
 
     lab: str
@@ -162,6 +164,8 @@ class Report:
     tallies: tuple[Tally, ...]
     notes: tuple[str, ...] = ()
     remedies: tuple[Remedy, ...] = ()
+    when: int = 0
+    command: str = ""
 
     @property
     def good(self) -> bool:
@@ -176,20 +180,3 @@ def joined(*reports: Report) -> Report:
     tallies = {tally.trial: tally for one in reports for tally in one.tallies}
     notes = dict.fromkeys(note for one in reports for note in one.notes)
     return replace(first, behaviours=behaviours, tallies=tuple(tallies.values()), notes=tuple(notes))
-
-
-def to_json(report: Report) -> str:
-    """Return the report as JSON."""
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Report).dump_json(report).decode()
-
-
-def from_json(text: str) -> Report:
-    """Return the report that :func:`to_json` wrote.
-
-    :raises ValueError: the text is no such report.
-    """
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Report).validate_json(text)

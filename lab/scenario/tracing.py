@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from lab import kubeapi
 from lab.conntrack.nflog import REASON_GROUP
 from lab.conntrack.witness import STATES, TABLE
 from lab.errors import LabError, MissingError
 from lab.evidence.packet import BARRIER_PORT, RST, SYN, UDP, Packet, is_error
 from lab.evidence.traced import Told, TraceEvent, walk_of
 from lab.evidence.walk import Role, Walk, kin
-from lab.fabric.loaded import Loaded
+from lab.fabric.loaded import Loaded, loaded_on
 from lab.netns import mib
 from lab.netns.features import require
 from lab.netns.nft_chain import NftChains
@@ -75,7 +76,7 @@ def _chain(name: str, hook: str, priority: int, rules: Iterable[str]) -> str:
 def own_hook(table: str, chain: str) -> str:
     """Return where a chain of the lab's instruments hangs; empty of anybody else's."""
     hook = chain.rpartition("_")[2]
-    return {"local": "input"}.get(hook, hook) if table in (_TABLE, TABLE) else ""
+    return {"local": "input"}.get(hook, hook) if table in (_TABLE, TABLE, kubeapi.TABLE) else ""
 
 
 @dataclass
@@ -210,7 +211,7 @@ class Tracing:
     def _read(self, node: str) -> _Batch:
         """Read what was told of a node since."""
         host, tracer = self._lab.hosts[node], self._tracers[node]
-        loaded = Loaded(host, tracer.chains, self._family, self._lab.changes)
+        loaded = loaded_on(host, tracer.chains, self._family, self._lab.changes)
         self._batches.append(_Batch(node, tracer.read(), loaded))
         return self._batches[-1]
 

@@ -62,7 +62,8 @@ class Capture:
                 continue
             seconds, nanoseconds = struct.unpack("=qq", extra[0][2])
             time = seconds * 1_000_000_000 + nanoseconds
-            seen.append(Sighting(time, self.host, interface, direction == _PACKET_OUTGOING, packet))
+            outgoing = direction == _PACKET_OUTGOING
+            seen.append(Sighting(time, self.host, interface, outgoing, packet, bytes(view[:length])))
 
     def lost(self) -> int:
         """Return how many packets the kernel could not hand over since the last call."""

@@ -99,7 +99,8 @@ def run(command, path, namespace, lock, stdout=None):
 
 
 def with_iptables(folder, count, backend, rounds):
-    text = iptables.render(*objects(count), ProxyOptions(Family.IPV4, version="v1.29", nfacct=False)).restore
+    services, slices = objects(count)
+    text = iptables.render(services, slices, ProxyOptions(Family.IPV4, version="v1.29", nfacct=False)).restore
     path, lock = folder / "restore", folder / "lock"
     path.write_text(text)
     command = [f"iptables-{backend}-restore", "-w", "5", "-W", "100000", "--noflush", "--counters"]
@@ -114,7 +115,8 @@ def with_iptables(folder, count, backend, rounds):
 
 
 def with_nft(folder, count, version, rounds):
-    text = nftables.render(*objects(count), ProxyOptions(Family.IPV4, version=version))
+    services, slices = objects(count)
+    text = nftables.render(services, slices, ProxyOptions(Family.IPV4, version=version))
     path, lock = folder / "script", folder / "lock"
     path.write_text(text)
 
@@ -140,13 +142,13 @@ def saved_and_compared(folder, count, version, backend, rounds):
     otherwise = replace(proxy, services=proxy.services[1:])  # the node has a Service that the objects lack
     with closing(Namespace.create()) as namespace, ExitStack() as stack:
         if backend:
-            tool = stack.enter_context(closing(Xtables(namespace, backend)))
+            xtables = stack.enter_context(closing(Xtables(namespace, backend)))
             for one in script:
-                tool.start_restore(4, one, unused=True).finish()
+                xtables.start_restore(4, one, unused=True).finish()
             command = [f"iptables-{backend}-save"]
         else:
-            tool = stack.enter_context(closing(Nft(namespace)))
-            tool.run("".join(script))
+            nft = stack.enter_context(closing(Nft(namespace)))
+            nft.run("".join(script))
             command = ["nft", "list", "ruleset"]
         work = {
             "render": proxy.render,

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from typing import Any
 
 import pytest
 from rich.table import Table
@@ -10,6 +11,7 @@ from lab.cases import CASES
 from lab.cases.demands import to_vips
 from lab.cli.catalogue import as_data, story
 from lab.errors import InputError
+from lab.evidence.timeline import DatagramsTimeline
 from lab.fabric.lab import Lab
 from lab.fixes import FIXES, NONE, NOTRACK, Protection
 from lab.scenario.datagrams import DatagramsScenario
@@ -51,7 +53,7 @@ ENDS = {
 }
 
 
-@pytest.fixture(params=NODES.values(), ids=NODES.keys())
+@pytest.fixture(params=list(NODES.values()), ids=list(NODES))
 def node(request):
     return request.param
 
@@ -208,6 +210,7 @@ def test_an_error_is_of_a_question_that_has_not_settled(answer):
     chosen = dataclasses.replace(case, steps=ask_again)
     topology = with_proxy(load("dns"), ProxyMode.NFTABLES, "v1.31", None)
     timeline = asyncio.run(runner.run(Setting(chosen, NONE, topology, Family.IPV4), answer)).timeline
+    assert isinstance(timeline, DatagramsTimeline)
     assert [one.error for one in timeline.exchanges] == [None, "ECONNREFUSED", "ECONNREFUSED"]
 
 
@@ -223,7 +226,7 @@ async def ask_again(scenario: DatagramsScenario) -> None:
 
 
 def test_what_is_expected_is_shown_for_each_kind_of_node():
-    data = as_data(CASES["udp-before-service"], ())
+    data: dict[str, Any] = as_data(CASES["udp-before-service"], ())
     grids = {"": data["expected"], **data["expected_elsewhere"]}
     assert {where: grid["ignores-late"]["none"]["outcome"] for where, grid in grids.items()} == {
         "": "lost",

@@ -40,7 +40,7 @@ def test_help_writes_every_value_in_one_style():
             else:
                 yield *path, name
 
-    style = re.compile(r"[A-Z]+(=true)?(,\.\.\.)?|[a-z0-9]+(\|[a-z0-9]+)+|\[=true\|false\]")
+    style = re.compile(r"[A-Z]+(=true)?(,\.\.\.)?|[a-z0-9-]+(\|[a-z0-9-]+)+|\[=true\|false\]")
     paths = list(walk(get_command(app), ()))
     assert ("kernels", "run") in paths
     for path in paths:
@@ -63,13 +63,16 @@ def test_the_version_is_known():
 
 def test_what_completes_a_value_is_its_words():
     def completed(*words):
-        asked = {"_LAB_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
-        return lab(**asked).stdout.split()
+        line, place = " ".join(words), str(len(words) - 1)
+        return lab(_LAB_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=place).stdout.split()
 
     assert completed("lab", "run", "--family", "ip") == list(Family)
     assert completed("lab", "run", "--family", "ipv5", "--proxy-mode", "n") == ["nftables"]
     assert completed("lab", "show", "in-window", "beyond-window-") == ["beyond-window-without-data"]
     assert completed("lab", "help", "kern") == ["kernels"]
+    assert completed("lab", "trace", "beyond-window-") == ["beyond-window-without-data"]
+    assert completed("lab", "trace", "--from", "cl") == ["client"]
+    assert completed("lab", "trace", "--to", "10.0.1.2", "--protocol", "u") == ["udp"]
     assert completed("lab", "rules", "--since", "v1.1")[0] == "v1.14"
 
 
@@ -314,15 +317,14 @@ class TestRun:
         forms = {form: tmp_path / form for form in ("md", "html", "junit", "json")}
         to = [word for form, file in forms.items() for word in (f"--{form}", str(file))]
         chosen = ("--topology", place, "--service", "green/web", "--no-timeline")
-        state = {"XDG_STATE_HOME": str(tmp_path)}
-        done = lab("run", "in-window", "--fix", "none", *chosen, *to, **state)
+        done = lab("run", "in-window", "--fix", "none", *chosen, *to, XDG_STATE_HOME=str(tmp_path))
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stderr == ""
         assert "topology several, Service green/web." in done.stdout
         for form in ("md", "html", "junit"):
             assert "topology several, Service green/web" in forms[form].read_text(), form
         assert '"service":"green/web"' in forms["json"].read_text()
-        assert "topology several, Service green/web" in lab("show", "in-window", **state).stdout
+        assert "topology several, Service green/web" in lab("show", "in-window", XDG_STATE_HOME=str(tmp_path)).stdout
 
     def test_everything_as_expected_is_exit_code_0(self):
         done = lab("run")

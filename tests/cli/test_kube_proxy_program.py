@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from tests.support.command import lab
+from tests.support.command import CHECKOUT, PATIENCE, lab
 from tests.support.programs import PROGRAMS, each_program, pretended
 
 pytestmark = pytest.mark.lab_kernel
-TROUBLES = pytest.mark.parametrize("command", [("run", "beyond-window"), ("rules",)], ids=lambda one: one[0])
+TROUBLES = pytest.mark.parametrize(
+    "command", [("run", "beyond-window"), ("rules",), ("trace", "beyond-window")], ids=lambda one: one[0]
+)
 
 
 def refused(*arguments):
@@ -40,6 +49,7 @@ def test_what_is_no_kube_proxy(command, tmp_path):
         (("run", "--kube-proxy", "KP", "--upgrade"), "--upgrade wants two programs"),
         (("run", "--upgrade"), "--upgrade wants two programs"),
         (("run", "--kube-proxy", "KP", "--node", "node.txt"), "--node and --kube-proxy"),
+        (("trace", "beyond-window", "--kube-proxy", "KP", "--node", "node.txt"), "--node and --kube-proxy"),
         (("rules", "--kube-proxy", "KP", "--kube-proxy", "KP"), "several --kube-proxy"),
         (("rules", "--kube-proxy", "KP", "--diff", "node.txt"), "--kube-proxy and --diff FILE"),
         (("rules", "--kube-proxy", "KP", "--since", "v1.20"), "--kube-proxy and --since"),
@@ -70,6 +80,14 @@ def test_one_run(program, tmp_path):
 
 
 @each_program
+def test_the_walk_through_its_rules(program):
+    done = lab("trace", "beyond-window", "--kube-proxy", program)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "DROPPED by filter KUBE-FORWARD rule 1 (kube-proxy)" in done.stdout
+    assert "lab_api" not in done.stdout  # which is the lab's
+
+
+@each_program
 def test_rules_and_their_difference_from_the_labs(program):
     done = lab("rules", "endpoints", "--kube-proxy", program)
     assert done.returncode == 0, done.stderr
@@ -89,3 +107,31 @@ def test_two_side_by_side_and_one_over_the_other(tmp_path):
     done = lab("run", "beyond-window", "--fix", "none", *both, "--upgrade")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"by {PROGRAMS[1]} over the rules of {PROGRAMS[0]} in iptables mode" in done.stdout
+
+
+def test_ctrl_c_ends_the_wait_for_a_program(tmp_path):
+    path = pretended(tmp_path, does="exec sleep 1000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lab", "run", "beyond-window", "--fix", "none", "--kube-proxy", path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=CHECKOUT,
+        start_new_session=True,
+    )
+    end = time.monotonic() + PATIENCE
+    while not _sleeps(process.pid) and time.monotonic() < end:
+        os.sched_yield()
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=20)  # it would wait for a minute
+    assert (process.returncode, output) == (130, "")
+
+
+def _sleeps(session):
+    """Return whether the program's sleep runs in a session."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            fields = (path / "stat").read_text()
+            if "(sleep)" in fields and int(fields.rpartition(")")[2].split()[3]) == session:
+                return True
+    return False

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lab.results.result import from_json
+from lab.results.saved import from_json
 from tests.support.command import lab
 
 pytestmark = pytest.mark.lab_kernel
@@ -53,7 +53,7 @@ def test_lab_run_adds_walks_where_they_are_wanted(tmp_path):
     assert done.returncode == 0, done.stderr
     rule = "filter KUBE-FORWARD rule 1 (kube-proxy): -m conntrack --ctstate INVALID -j DROP"
     assert f"  DROPPED by {rule}" in done.stdout.splitlines()
-    assert f"beyond-window with drop-forward: dropped by {rule}." in done.stdout.splitlines()
+    assert f"dropped by {rule}: beyond-window with drop-forward." in done.stdout.splitlines()
     [tally] = from_json((tmp_path / "found.json").read_text()).tallies
     assert tally.sample.timeline.judged_walks
     done = lab(*words)

@@ -39,9 +39,13 @@ def test_a_table_is_filled_to_the_limit_and_again_when_there_is_room(namespace, 
         assert namespace.sysctl(COUNT) == namespace.sysctl(LIMIT) == limit
         other = FLOW[0], SocketAddress("10.0.1.2", 54)
         assert not table.create(creation(UDP, *other, assured=True, timeout=60))
-        assert table.delete(table.entry(UDP, *FLOW))
+        entry = table.entry(UDP, *FLOW)
+        assert entry is not None
+        assert table.delete(entry)
         assert table.create(creation(UDP, *other, assured=True, timeout=60))
-        table.delete(table.entry(UDP, *other))
+        entry = table.entry(UDP, *other)
+        assert entry is not None
+        table.delete(entry)
         filler.fill()
         assert namespace.sysctl(COUNT) == limit
         told = {event.entry.original for event in events.read()}

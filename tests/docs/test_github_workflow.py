@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -70,7 +71,8 @@ def test_the_command_takes_what_it_is_given():
     from lab.cli import app
     from lab.cli.kernels import kernel_names
 
-    command = get_command(app).commands["matrix"]
+    group: Any = get_command(app)
+    command = group.commands["matrix"]
     choices = job()["strategy"]["matrix"]
     for values in itertools.product(*choices.values()):
         given = dict(zip(choices, values, strict=True))

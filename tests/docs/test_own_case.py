@@ -86,7 +86,7 @@ def test_every_word_that_it_speaks_of_exists():
     from lab import Fix, NodeChange, ScriptedScenario, cases, scenario
     from lab.wire.craft import Segment
 
-    assert ScriptedScenario
+    assert ScriptedScenario is not None
     for word in (
         "establish",
         "inject",
@@ -110,5 +110,5 @@ def test_every_word_that_it_speaks_of_exists():
     assert {word for word in segment if f"`{word}`" in PAGE} == segment
     its_rows = {name for name in vars(cases.case) if name.endswith(("_LIBERAL", "_DROPPED", "_ALWAYS"))}
     assert its_rows == set(re.findall(r"`([A-Z_]+_(?:LIBERAL|DROPPED|ALWAYS))`", PAGE))
-    assert {field.name for field in fields(Fix)} == {"name", "summary", "change", "protection", "known"}
+    assert {field.name for field in fields(Fix)} == {"name", "summary", "change", "protection", "lasting", "known"}
     assert {field.name for field in fields(NodeChange)} == {"sysctls", "iptables", "nftables", "script", "texts"}

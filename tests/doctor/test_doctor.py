@@ -179,17 +179,17 @@ class TestWantIsNoLackOfTheMachine:
             looks.check("conntrack", failing)
 
     def test_in_making_namespaces(self, failing, monkeypatch):
-        monkeypatch.setattr(features.Namespace, "create", failing)
+        monkeypatch.setattr(Namespace, "create", failing)
         with pytest.raises(ExhaustedError):
             next(features.features())
 
     def test_in_a_child(self, failing, monkeypatch):
-        monkeypatch.setattr(machine.userns, "enter", failing)
+        monkeypatch.setattr(userns, "enter", failing)
         with pytest.raises(ExhaustedError):
             machine._user_namespaces()
 
     def test_in_reading_sysctls_and_rules(self, failing, monkeypatch):
-        monkeypatch.setattr(exposure.Namespace, "open", failing)
+        monkeypatch.setattr(Namespace, "open", failing)
         with pytest.raises(ExhaustedError):
             exposure.expose()
         monkeypatch.setattr(Path, "read_text", failing)

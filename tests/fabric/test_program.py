@@ -28,7 +28,7 @@ from tests.support.programs import PROGRAMS, each_program, pretended
 pytestmark = [
     pytest.mark.lab_kernel,
     # What it deletes entries with up to v1.31 need not be here.
-    pytest.mark.filterwarnings("ignore:.*the program conntrack, which is not installed"),
+    pytest.mark.filterwarnings("ignore:.*conntrack is not installed"),
     pytest.mark.filterwarnings("ignore:.*serves one address family"),
 ]
 

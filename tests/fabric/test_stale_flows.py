@@ -244,6 +244,7 @@ def test_a_restart_ends_all_flows_of_udp_services_up_to_v1_31(version):  # kuber
     options = ProxyOptions(Family.IPV4, version=version)
     after = state(R12, options, **ALL)
     is_stale = stale_flows(NOTHING, after, options)
+    assert is_stale is not None
     for to in ((VIP, 53), (OUTSIDE, 53)):
         assert is_stale(to, ("10.244.0.1", 8080)) is (version in EVENTS)
         assert is_stale(to, ("10.244.0.99", 8080))

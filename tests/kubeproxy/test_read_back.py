@@ -162,8 +162,8 @@ def nft_back(text):
         for element in maps.get(name, []):
             key, _, verdict = re.sub(r' comment "[^"]*"', "", element).rpartition(" : ")
             *address, protocol, port = key.split(" . ")
-            value = {"drop": "DROP", "goto reject-chain": "REJECT"}.get(verdict)
-            value = value or frozenset(endpoints(verdict.removeprefix("goto ")))
+            refused = {"drop": "DROP", "goto reject-chain": "REJECT"}.get(verdict)
+            value = refused or frozenset(endpoints(verdict.removeprefix("goto ")))
             result.setdefault((*(address or ["node"]), protocol, int(port)), value)
     return result
 

@@ -17,8 +17,10 @@ def pair():
     namespaces = Namespace.create(), Namespace.create()
     sockets = tuple(RouteSocket(namespace) for namespace in namespaces)
     yield namespaces, sockets
-    for thing in (*sockets, *namespaces):
-        thing.close()
+    for socket in sockets:
+        socket.close()
+    for namespace in namespaces:
+        namespace.close()
 
 
 def test_a_pair_is_built_as_asked_and_carries_packets(pair):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from configparser import ConfigParser
 from email.parser import Parser
 from pathlib import Path
@@ -28,7 +29,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def wheel(built: Path) -> zipfile.ZipFile:
+def wheel(built: Path) -> Iterator[zipfile.ZipFile]:
     (path,) = built.glob("*.whl")
     with zipfile.ZipFile(path) as wheel:
         yield wheel

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.results.result import Expectation, Tally, from_json
+from lab.results.result import Expectation, Tally
+from lab.results.saved import from_json
 
 RESULTS = Path(__file__).parent / "results.json"  # `lab run beyond-window upstream-regression --json`, on Linux 6.18
 

@@ -62,7 +62,7 @@ def test_the_same_case_in_two_places_has_two_names_and_two_rows(report):
     many = [elsewhere(both, fix=f"fix-{number}") for number in range(6)]
     assert "beyond-window (ipv6," in printed(terminal.tables(joined(*many).tallies, 200)).replace("\n", " ")
     for form in ("md", "html", "junit"):
-        text = forms.write(form, matrix)
+        text = forms.write(form, matrix).decode()
         assert "beyond-window (ipv4, topology kube-proxy)" in text
         assert "beyond-window (ipv6, topology mine)" in text
 
@@ -75,7 +75,7 @@ def test_the_service_that_was_asked_stands_beside_the_topology(report):
     assert {place(trial) for trial in trials(asked)} == {f"{node}, {where})"}
     assert f"Judged: nodes that the lab made, of {node}), {where}." in preface(alone(asked))
     for form in ("md", "html", "junit"):
-        text = forms.write(form, asked)
+        text = forms.write(form, asked).decode()
         assert text.count(f"{node}), {where}") == 1
         assert f"a node of {node}, {where}) lets one packet reset a healthy connection" in text
     lines = "\n".join(line.plain for line in table.lines(alone(asked)))
@@ -102,12 +102,12 @@ def test_every_form_says_what_was_judged(report):
     words = "kube-proxy v1.14 in iptables mode (iptables-nft, ipv4), topology kube-proxy"
     answer = "a node of kube-proxy v1.14 in iptables mode (iptables-nft, ipv4, topology kube-proxy) lets one packet"
     for form in ("html", "junit"):
-        text = forms.write(form, report)
+        text = forms.write(form, report).decode()
         assert words in text
         assert answer in text
-    text = MarkdownIt("commonmark").enable("table").render(forms.write("md", report))
+    text = MarkdownIt("commonmark").enable("table").render(forms.write("md", report).decode())
     assert text.index(words) < text.index("<table>") < text.index(answer)
     first, second = preface(alone(report))
     assert first == f"Linux {report.kernel}, ipv4: {report.behaviours[Family.IPV4].words}."
     assert second == f"Judged: nodes that the lab made, of {words}."
-    assert '"proxy_version":"v1.14"' in forms.write("json", report)
+    assert '"proxy_version":"v1.14"' in forms.write("json", report).decode()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import cast
 
 import pytest
 from rich.console import Console
@@ -14,7 +15,8 @@ from lab.report.terminal import heading, tables
 from lab.report.timeline import timeline_text
 from lab.report.tone import style_of
 from lab.results.matrix import alone
-from lab.results.result import Tally, from_json, to_json
+from lab.results.result import Tally
+from lab.results.saved import from_json, to_json
 from lab.verdict import Outcome
 
 from .conftest import RESULTS, tally
@@ -210,8 +212,8 @@ def test_findings_are_in_the_timeline(report):
 
 
 def test_an_outcome_that_nobody_knows_yet_has_a_look():
-    assert style_of("connected") == style_of(Outcome.DELIVERED) == "green"
-    assert style_of("exploded") == style_of(Outcome.RESET)
+    assert style_of(Outcome("connected")) == style_of(Outcome.DELIVERED) == "green"
+    assert style_of(cast("Outcome", "exploded")) == style_of(Outcome.RESET)
     assert {style_of(outcome) for outcome in Outcome} == {"green", "yellow", "bold red"}
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from lab.evidence.judgement import Judgement
 from lab.results.matrix import Column, merge
-from lab.results.result import Expectation, Tally, from_json
+from lab.results.result import Expectation, Tally
+from lab.results.saved import from_json
 from lab.verdict import Outcome
 from lab.vocabulary import Behaviour, Family
 
@@ -20,7 +21,7 @@ from lab.vocabulary import Behaviour, Family
 def report(tmp_path_factory):
     path = tmp_path_factory.mktemp("matrix") / "report.json"
     subprocess.run(
-        [sys.executable, "-m", "lab", "run", "--no-timeline", "--json", str(path)],
+        [sys.executable, "-m", "lab", "run", "--no-timeline", "--packets", "--json", str(path)],
         check=True,
         capture_output=True,
         timeout=60,

@@ -21,6 +21,10 @@ from lab.results.result import Tally
 pytestmark = pytest.mark.lab_kernel
 
 
+def written(form, found):
+    return forms.write(form, found).decode()
+
+
 def printed(matrix, width=160):
     console = Console(width=width, force_terminal=False)
     with console.capture() as capture:
@@ -106,7 +110,7 @@ class TestTerminal:
 
 class TestMarkdown:
     def test_it_is_a_table_to_a_markdown_parser(self, broken_matrix):
-        html = MarkdownIt("commonmark").enable("table").render(forms.write("md", broken_matrix))
+        html = MarkdownIt("commonmark").enable("table").render(written("md", broken_matrix))
         rows = re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL)
         assert len(rows) == 1 + len(broken_matrix.rows)
         assert {row.count("<td>") + row.count("<th>") for row in rows} == {6}
@@ -120,19 +124,19 @@ class TestMarkdown:
         timeline = timeline_text(
             next(row.tallies[1] for row in broken_matrix.rows if row.trial.case == "in-window").sample.timeline
         )
-        text = forms.write("md", broken_matrix)
+        text = written("md", broken_matrix)
         assert title in text
         assert timeline in text
         html = MarkdownIt("commonmark").enable("table").render(text)
         assert html.count("<details>") == html.count("</details>") == 1
-        assert "<details>" not in forms.write("md", matrix)
+        assert "<details>" not in written("md", matrix)
         text = "\n".join(line.plain.rstrip() for line in table.timelines(broken_matrix))
         assert text.startswith(title)
         assert timeline in text
         assert list(table.timelines(matrix)) == []
 
     def test_it_says_what_the_terminal_says(self, matrix):
-        text = forms.write("md", matrix)
+        text = written("md", matrix)
         assert [[cell.strip("*").replace("**,", ",") for cell in row] for row in cells(text)[2:]] == cells(
             printed(matrix)
         )
@@ -144,7 +148,7 @@ class TestMarkdown:
         reports = dict.fromkeys(names, lenient_report) | {"5.10": strict_report}
         columns = [Column(name, version, version, reports[name]) for name, version in names.items()]
         page = (Path(__file__).parents[2] / "docs" / "kernels.md").read_text()
-        assert forms.write("md", merge("0.1.0", columns)) in page
+        assert written("md", merge("0.1.0", columns)) in page
 
 
 def counts(suite):
@@ -155,10 +159,10 @@ class TestJunit:
     def test_it_fits_the_usual_schema(self, matrix, broken_matrix, report):
         schema = xmlschema.XMLSchema(Path(__file__).parent / "junit.xsd")
         for found in (matrix, broken_matrix, report):
-            schema.validate(forms.write("junit", found))
+            schema.validate(written("junit", found))
 
     def test_a_suite_a_kernel_and_a_case_a_trial(self, matrix):
-        suites = ElementTree.fromstring(forms.write("junit", matrix)).findall("testsuite")
+        suites = ElementTree.fromstring(written("junit", matrix)).findall("testsuite")
         assert [suite.get("name") for suite in suites] == ["Linux 5.10", "Linux 6.1", "Linux 7.3.1 (newest)"]
         assert {(suite.get("tests"), suite.get("failures"), suite.get("errors")) for suite in suites} == {
             ("12", "0", "0")
@@ -169,14 +173,14 @@ class TestJunit:
         assert case.findtext("system-out").splitlines()[1:] == timeline_text(sample.timeline).splitlines()
 
     def test_the_times_are_those_of_the_trials(self, report):
-        [suite] = ElementTree.fromstring(forms.write("junit", report)).findall("testsuite")
-        times = [float(case.get("time")) for case in suite.findall("testcase")]
+        [suite] = ElementTree.fromstring(written("junit", report)).findall("testsuite")
+        times = [float(case.attrib["time"]) for case in suite.findall("testcase")]
         assert times == [pytest.approx(one.seconds, abs=1e-6) for one in report.tallies]
         assert all(time > 0 for time in times)
-        assert float(suite.get("time")) == pytest.approx(sum(times), abs=0.001)
+        assert float(suite.attrib["time"]) == pytest.approx(sum(times), abs=0.001)
 
     def test_a_suite_says_what_was_judged_and_its_answer(self, broken_matrix):
-        suites = ElementTree.fromstring(forms.write("junit", broken_matrix)).findall("testsuite")
+        suites = ElementTree.fromstring(written("junit", broken_matrix)).findall("testsuite")
         judged = "kube-proxy v1.14 in iptables mode (iptables-nft, ipv4), topology kube-proxy"
         for suite, kernel in zip(suites, ("5.10", "6.1", None, "7.3.1 (newest)"), strict=True):
             said = [(one.get("name"), one.get("value")) for one in suite.findall("properties/property")]
@@ -186,7 +190,7 @@ class TestJunit:
             assert answers == [f"AFFECTED{case}: on Linux {kernel}" for case in cases]
 
     def test_what_went_wrong_is_failure_error_or_skipped(self, broken_matrix):
-        _old, wrong, panicked, _new = ElementTree.fromstring(forms.write("junit", broken_matrix)).findall("testsuite")
+        _old, wrong, panicked, _new = ElementTree.fromstring(written("junit", broken_matrix)).findall("testsuite")
         counts = [
             (suite.get(name)) for suite in (wrong, panicked) for name in ("tests", "failures", "errors", "skipped")
         ]
@@ -213,8 +217,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.seen.append(tag)
-        self.asks += [name for name, _value in attributes if name in ("src", "href", "onclick", "srcset")]
-        if tag != "meta":
+        self.asks += [value for name, value in attributes if name in ("src", "href", "onclick", "srcset")]
+        if tag not in ("meta", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -226,36 +230,40 @@ class Page(HTMLParser):
 
 class TestHtml:
     def test_it_is_one_page_that_needs_nothing_else(self, broken_matrix):
-        text = forms.write("html", broken_matrix)
+        text = written("html", broken_matrix)
         page = Page(text)
         assert page.open == []
-        assert page.asks == []
-        assert not {"script", "link", "img", "iframe"} & set(page.seen)
+        assert all(place.startswith("#") for place in page.asks)
+        assert not {"link", "img", "iframe"} & set(page.seen)
         assert "url(" not in text
         assert "@import" not in text
+        assert "default-src 'none'" in text
 
-    def test_every_cell_opens_to_its_timeline(self, matrix):
-        page = Page(forms.write("html", matrix))
-        assert page.seen.count("details") == 36
+    def test_every_cell_leads_to_its_trial_with_its_timeline(self, matrix):
+        text = written("html", matrix)
+        page = Page(text)
+        trials = [place for place in page.asks if place.startswith("#t") and place != "#table"]
+        assert len(set(trials)) == len(trials) == 36
+        assert all(f'id="{place[1:]}"' in text for place in trials)
         for row in matrix.rows:
             for tally in row.tallies:
                 assert timeline_text(tally.sample.timeline) in page.text
 
     def test_what_others_said_is_text_and_not_markup(self, broken_matrix):
-        page = Page(forms.write("html", broken_matrix))
+        page = Page(written("html", broken_matrix))
         assert "Kernel panic - not syncing: <VFS> & co" in page.text
         assert "iptables_nat: <no> such table" in page.text
         assert "vfs" not in page.seen
 
     def test_it_says_what_the_terminal_says(self, broken_matrix):
-        text = " ".join(Page(forms.write("html", broken_matrix)).text.split())
+        text = " ".join(Page(written("html", broken_matrix)).text.split())
         for line in table.lines(broken_matrix):
             assert " ".join(line.plain.split()) in text
 
 
 def test_a_report_is_written_as_a_matrix_with_one_kernel_but_its_json_is_its_own(report):
-    assert '"tallies"' in forms.write("json", report)[:200]
-    rows = cells(forms.write("md", report).partition("\n\n")[2])
+    assert '"tallies":[\n{"trial"' in written("json", report)[:400]
+    rows = cells(written("md", report).partition("\n\n")[2])
     assert rows[0][:2] == ["case", "fix"]
     assert len(rows[0]) == 3
     assert len(rows) == 2 + len(report.tallies)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lab.results.differences import differences
-from lab.results.matrix import from_json
+from lab.results.saved import from_json
 
 COMMAND = (sys.executable, "-m", "lab", "matrix", "upstream-regression", "in-window", "--fix", "none", "--limit", "300")
 KERNELS = os.environ.get("LAB_BOOT_KERNELS", "5.10,6.1")

@@ -13,7 +13,8 @@ from lab.cases import HEADLINE
 from lab.cli.catalogue import as_data, story
 from lab.fixes import FIXES
 from lab.results.history import directory, recall, remember
-from lab.results.result import Tally, from_json
+from lab.results.result import Tally
+from lab.results.saved import from_json
 from lab.verdict import Outcome
 from tests.support.command import lab
 

@@ -8,7 +8,7 @@ import pytest
 
 from lab.evidence.packet import UDP, Packet, SocketAddress
 from lab.evidence.timeline import KINDS, Counters, DatagramsTimeline, Exchange, SavedTimeline, kind_of
-from lab.results.result import from_json, to_json
+from lab.results.saved import from_json, to_json
 
 OLD = Path(__file__).parents[1] / "report" / "results.json"
 CLIENT, VIP = SocketAddress("10.0.0.2", 34567), SocketAddress("192.168.0.2", 53)

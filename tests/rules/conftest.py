@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,12 +52,12 @@ def make_proxy():
     return make
 
 
-@pytest.fixture(params=SHAPES.values(), ids=SHAPES)
+@pytest.fixture(params=list(SHAPES.values()), ids=list(SHAPES))
 def choice(request):
     return request.param
 
 
-@pytest.fixture(params=IPTABLES.values(), ids=IPTABLES)
+@pytest.fixture(params=list(IPTABLES.values()), ids=list(IPTABLES))
 def iptables_choice(request):
     return request.param
 
@@ -82,7 +83,7 @@ def lab_rules():
     """Run `lab rules` as people do."""
 
     def run(*arguments, given="", code):
-        done = lab("rules", *arguments, given=given)
+        done: Any = lab("rules", *arguments, given=given)
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         done.json = lambda: json.loads(done.stdout)

@@ -13,8 +13,9 @@ NFT = "table ip kube-proxy {{\n{}}}\n"
 
 
 def effects(ours, theirs, form=FILTER):
-    dumps = [read(form.format("".join(f"{line}\n" for line in lines)), "dump", Family.IPV4) for lines in (ours, theirs)]
-    return [(str(one.kind), str(one.effect)) for one in compare(*dumps).differences]
+    texts = (form.format("".join(f"{line}\n" for line in lines)) for lines in (ours, theirs))
+    here, there = (read(text, "dump", Family.IPV4) for text in texts)
+    return [(str(one.kind), str(one.effect)) for one in compare(here, there).differences]
 
 
 CHAINS = [":KUBE-FORWARD - [0:0]", ":KUBE-SERVICES - [0:0]", ":KUBE-SVC-A - [0:0]"]
@@ -167,5 +168,6 @@ def test_a_difference_says_whose_it_is():
     port = '-p tcp -m comment --comment "shop/web:http cluster IP" -m tcp --dport 80'
     rules = [*USED, "-A FORWARD -j KUBE-SERVICES", f"-A KUBE-SERVICES {port} -j KUBE-SVC-A"]
     texts = (FILTER.format("\n".join([*rules, last, ""])) for last in ("", "-A KUBE-SVC-A -j DROP"))
-    [difference] = compare(*(read(text, "dump", Family.IPV4) for text in texts)).differences
+    here, there = (read(text, "dump", Family.IPV4) for text in texts)
+    [difference] = compare(here, there).differences
     assert (difference.name, difference.service) == ("KUBE-SVC-A", "shop/web")

@@ -132,8 +132,8 @@ class TestKernel:
         assert difference.line is None
         node = tmp_path / "node.json"
         node.write_text(text)
-        words = ("--proxy-version", "v1.33", "--node-name", "w1", "--node-address", "10.66.0.1")
-        words = (HERE / "nft-objects.yaml", "--diff", node, *words, "--cluster-cidr", "10.66.0.0/16")
+        node_words = ("--proxy-version", "v1.33", "--node-name", "w1", "--node-address", "10.66.0.1")
+        words = (HERE / "nft-objects.yaml", "--diff", node, *node_words, "--cluster-cidr", "10.66.0.0/16")
         assert "the node: masquerade random" in lab_rules(*words, code=1).stdout
         assert lab_rules(*words, "--json", code=1).json()["differences"][0]["line"] is None
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lab.rules.diff import Kind, compare
+from lab.rules.diff import compare
+from lab.rules.effects import Kind
 from lab.rules.read_dump import read
 from lab.vocabulary import Family
 
@@ -13,8 +14,8 @@ NFT = "table ip kube-proxy {{\n\tchain services {{\n{}\n\t}}\n}}\n"
 
 
 def kinds(form, ours, theirs, family=Family.IPV4):
-    dumps = [read(form.format("\n".join(rules)), "dump", family) for rules in (ours, theirs)]
-    return [str(difference.kind) for difference in compare(*dumps).differences]
+    here, there = (read(form.format("\n".join(rules)), "dump", family) for rules in (ours, theirs))
+    return [str(difference.kind) for difference in compare(here, there).differences]
 
 
 def iptables(ours, theirs, chain="KUBE-SVC-A", **options):

@@ -129,7 +129,7 @@ class TestResults:
         path.chmod(0o640)
         return path
 
-    @pytest.mark.parametrize("form", ["json", "html", "junit", "md"])
+    @pytest.mark.parametrize("form", ["json", "html", "junit", "md", "pcapng"])
     def test_on_a_full_device_the_rest_is_printed_all_the_same(self, run_lab, form):
         code, output, errors = run_lab(*TRIAL, f"--{form}", "/dev/full")
         assert (code, errors) == (2, "lab: cannot write /dev/full: No space left on device\n")
@@ -144,7 +144,7 @@ class TestResults:
             f"""trap 'cat {place}/x.json; ls -A {place}' EXIT; "$@"; exit $?"""
         )
         code, output, errors = run_lab(
-            *TRIAL, "--json", f"{place}/x.json", prefix=("unshare", "--mount", "sh", "-c", setup, "sh")
+            *TRIAL, "--packets", "--json", f"{place}/x.json", prefix=("unshare", "--mount", "sh", "-c", setup, "sh")
         )
         assert (code, errors) == (2, f"lab: cannot write {place}/x.json: No space left on device\n")
         assert output.splitlines()[-2:] == ["earlier", "x.json"]

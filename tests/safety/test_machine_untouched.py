@@ -16,6 +16,7 @@ import subprocess
 import pytest
 
 from lab.netns import Namespace
+from lab.netns.program import find
 from tests.support import cover
 from tests.support.programs import each_program
 
@@ -169,7 +170,7 @@ def test_whole_run_of_a_kube_proxy_program(unchanged, machine, start_lab, progra
     [("/bin/false", 1, "ended with exit code 1"), ("/dev/null", 0, "iptables-nft-restore is not installed")],
 )
 def test_run_that_fails_in_the_middle(unchanged, machine, start_lab, instead, code, words):
-    tool = os.path.realpath(shutil.which("iptables-nft-restore", path=os.environ["PATH"] + ":/usr/sbin:/sbin"))
+    tool = os.path.realpath(find("iptables-nft-restore"))
     hidden = ("unshare", "--mount", "sh", "-c", f'mount --bind {instead} {tool} && exec "$@"', "sh")
     with unchanged(), machine():
         process = start_lab("run", "beyond-window", "--json", "-", prefix=hidden)

@@ -22,7 +22,8 @@ from lab.fabric import congestion
 from lab.fixes import BE_LIBERAL, FIXES, NONE
 from lab.netns import ProgramError
 from lab.report.timeline import timeline_text
-from lab.results.result import Report, Tally, from_json, to_json
+from lab.results.result import Report, Tally
+from lab.results.saved import from_json, to_json
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
 from lab.trial import probe, runner

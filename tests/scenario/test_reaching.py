@@ -27,7 +27,8 @@ VIP = "192.168.0.2"
 
 @pytest.fixture(params=[(ProxyMode.NFTABLES, "v1.36"), (ProxyMode.IPTABLES, "v1.14")], ids=lambda one: one[0])
 def proxied(request):
-    return lambda name: with_proxy(load(name), *request.param, None)
+    mode, version = request.param
+    return lambda name: with_proxy(load(name), mode, version, None)
 
 
 @pytest.fixture

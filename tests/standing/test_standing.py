@@ -48,6 +48,7 @@ def test_up_shows_the_lab_and_down_leaves_nothing(own_run, topology):
     assert (lab.name, lab.topology) == ("kube-proxy", "kube-proxy")
     assert lab.host("client").addresses == ("10.0.0.2/24", "fd00:10::2/64")
     assert b"lab.standing.owner" in Path(f"/proc/{lab.owner}/cmdline").read_bytes()
+    assert lab.owner is not None
     owner = os.pidfd_open(lab.owner)
     commands.down(lab)
     assert select.select([owner], [], [], 0)[0]  # it has ended

@@ -112,6 +112,7 @@ def test_stale_udp_entries_go_unless_they_are_to_be_kept(own_run):
 
 def test_a_dead_owner_cannot_be_asked_and_its_socket_is_removed(own_run):
     lab = up(load("kube-proxy"))
+    assert lab.owner is not None
     process = os.pidfd_open(lab.owner)
     signal.pidfd_send_signal(process, signal.SIGKILL)
     assert select.select([process], [], [], PATIENCE)[0]

@@ -50,7 +50,7 @@ class Network(Reaching):
         with one_processor():
             return super().ask(question, with_entry=False)
 
-    def ask(self, client, address, port=80, *, source=None, protocol="tcp"):
+    def ask(self, client, address, port=80, *, source=None, protocol="tcp"):  # type: ignore[override] # in few words
         """Return who answers.
 
         :raises ConnectionRefusedError: nobody does, and the client hears of it.

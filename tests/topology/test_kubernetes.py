@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import yaml
@@ -121,7 +122,7 @@ NODE_PORT = {"type": "NodePort", "ports": [{"port": 80, "nodePort": 30000}]}
 
 
 def service(**spec):
-    document = copy.deepcopy(SERVICE)
+    document: dict[str, Any] = copy.deepcopy(SERVICE)
     document["spec"].update(spec)
     return document
 

@@ -49,9 +49,8 @@ def renamed(name):
     given = load(name)
     hosts = [dataclasses.replace(host, name=f"h{number}") for number, host in enumerate(given.hosts)]
     names = {host.name: other.name for host, other in zip(given.hosts, hosts, strict=True)}
-    links = (
-        Link(tuple(dataclasses.replace(end, host=names[end.host]) for end in link.ends[::-1])) for link in given.links
-    )
+    turned = ((dataclasses.replace(end, host=names[end.host]) for end in link.ends[::-1]) for link in given.links)
+    links = (Link((first, second)) for first, second in turned)
     slices = tuple(
         piece.model_copy(update={"endpoints": [one.model_copy(update={"node_name": None}) for one in piece.endpoints]})
         for piece in given.endpoint_slices

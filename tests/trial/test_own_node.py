@@ -191,6 +191,23 @@ def test_a_rule_that_accepts_first_is_blamed_by_its_line(fix: Fix, dump: Callabl
     assert f"KUBE-FORWARD line {line_of_the_drop(text)} of " in words
 
 
+def test_the_answer_names_the_rule_to_blame(dump: Callable[[str], str], tmp_path: Path):
+    text = with_a_cni_that_accepts(dump("v1.20.0-rc.0/iptables-v4-dual.txt"))
+    (tmp_path / "node.txt").write_text(text)
+    done = lab("run", "beyond-window", "--node", "node.txt", "--fix", "none", directory=tmp_path, COLUMNS="800")
+    assert done.returncode == 0, done.stderr
+    lines = text.splitlines()
+    accepting, dropping = lines.index("-A cali-FORWARD -o cali+ -j ACCEPT") + 1, line_of_the_drop(text)
+    blame = (
+        f"INVALID and passed on by filter cali-FORWARD line {accepting} of node.txt (Calico): -o cali+ -j ACCEPT,"
+        f" before filter KUBE-FORWARD line {dropping} of node.txt (kube-proxy) could see it"
+    )
+    told = done.stdout.splitlines()
+    assert told[0].startswith("AFFECTED: ")
+    assert told[0].endswith(f" reset a healthy connection: {blame}.")
+    assert f"{blame}: beyond-window with none." in told
+
+
 def test_its_sysctls_count(dump: Callable[[str], str], tmp_path: Path):
     (tmp_path / "rules.txt").write_text(dump("v1.14.0/iptables-v4.txt"))
     (tmp_path / "sysctl.txt").write_text("net.netfilter.nf_conntrack_tcp_be_liberal = 1\n")

@@ -9,6 +9,7 @@ import pytest
 
 from lab.errors import InputError
 from lab.evidence.reach import Fate, Target
+from lab.fabric.lab import Lab
 from lab.kubeproxy.releases import MINORS, find_release
 from lab.report.reach import lines, tables
 from lab.topology.reader import load, shipped
@@ -71,9 +72,8 @@ def uplink(**change):
 
 def test_a_node_that_does_not_as_documented_is_red_and_says_what_was_expected(monkeypatch):
     """The masquerade of node ports is taken away from the node behind the lab's back."""
-    built = module.Lab
 
-    class Broken(built):
+    class Broken(Lab):
         def __init__(self, *given, **options):
             super().__init__(*given, **options)
             self.hosts["node"].nft.run("flush chain ip kube-proxy masquerading")
@@ -93,9 +93,7 @@ def test_a_node_that_does_not_as_documented_is_red_and_says_what_was_expected(mo
 
 
 def test_a_drop_of_the_hosts_own_is_red_where_documentation_has_a_connection(monkeypatch):
-    built = module.Lab
-
-    class Broken(built):
+    class Broken(Lab):
         def __init__(self, *given, **options):
             super().__init__(*given, **options)
             rule = "type filter hook forward priority 0;\ntcp dport 80 ip saddr 203.0.113.2 drop"

@@ -237,7 +237,7 @@ def test_a_name_of_no_service_is_told_before_any_case(case, named, service, word
 def test_a_service_that_nobody_can_ask_says_what_it_lacks(tmp_path, changed, family, words):
     file = tmp_path / "lacking.yaml"
     head, db = (HERE / "several.yaml").read_text().split("metadata: {name: db, namespace: green}\n", 1)
-    file.write_text(f"{head}metadata: {{name: db, namespace: green}}\n{db.replace(*changed, 1)}")
+    file.write_text(f"{head}metadata: {{name: db, namespace: green}}\n{db.replace(changed[0], changed[1], 1)}")
     with pytest.raises(InputError) as refused:
         choose(["in-window"], str(file), "db", family=family)
     can = "none" if family is Family.IPV6 else "blue/web, green/web"

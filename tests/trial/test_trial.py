@@ -18,7 +18,8 @@ from lab.evidence.judgement import Judgement
 from lab.evidence.sighting import LOCAL
 from lab.fixes import BE_LIBERAL, DEFAULT_FIXES, DROP_FORWARD, FIXES, NONE
 from lab.report.timeline import timeline_text
-from lab.results.result import Expectation, Report, Tally, from_json, to_json
+from lab.results.result import Expectation, Report, Tally
+from lab.results.saved import from_json, to_json
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
 from lab.trial import probe, runner

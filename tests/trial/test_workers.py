@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import InputError, LabError, MachineError, MissingError, UnknownNameError
-from lab.results.result import from_json
+from lab.results.saved import from_json
 from tests.support.command import lab, python
 
 NAMES = ["in-window", "beyond-window", "no-ack-flag"]

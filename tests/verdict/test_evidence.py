@@ -163,7 +163,7 @@ def test_what_ended_in_an_error_keeps_what_was_seen():
     assert not tally.good
     assert len([one for one in tally.sample.timeline.sightings if one.packet.tcp]) > 10
     assert "waited in vain" in tally.sample.verdict.disagreements
-    printed = forms.write("md", report)
+    printed = forms.write("md", report).decode()
     assert "not run" in printed
     assert "PSH,ACK seq 1 len 15" in printed
 
@@ -171,13 +171,13 @@ def test_what_ended_in_an_error_keeps_what_was_seen():
 def test_a_bug_in_one_trial_keeps_its_traceback_and_loses_no_other(capsys):
     async def steps(scenario):
         await scenario.establish()
-        [_one, _two] = [scenario]
+        _one, _two = iter([scenario])
 
     good = dataclasses.replace(a_setting(healthy), fix=FIXES["be-liberal"])
     report = asyncio.run(batch.run([a_setting(steps), good], Family.IPV4, 1))
     bad, other = report.tallies
     assert bad.failure.startswith("a fault of the lab's own: ValueError: not enough values")
-    assert "PSH,ACK seq 1 len 15" in forms.write("md", report)
+    assert "PSH,ACK seq 1 len 15" in forms.write("md", report).decode()
     assert not bad.good
     assert other.good
     assert "Traceback" in capsys.readouterr().err

@@ -94,7 +94,7 @@ def test_it_is_the_race_that_loses_a_packet(together):
 
     async def whole():
         with Lab(topology, family=family) as lab:
-            scenario = DatagramsScenario(lab, PLAIN.choose_roles(topology, family), family)
+            scenario = DatagramsScenario(lab, PLAIN.roles(topology, family), family)
             if together:
                 await PLAIN.steps(scenario)
             else:

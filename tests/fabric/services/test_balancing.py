@@ -57,8 +57,8 @@ def test_affinity_expires(clusters):
     memories, before = {}, {}
     for name, cluster in clusters.items():
         cluster.serve("web", [1, 2, 3], **STICKY, sessionAffinityConfig={"clientIP": {"timeoutSeconds": 1}})
-        memory = _SetMemory if cluster.proxy.nftables else _RecentMemory
-        memories[name] = memory(cluster.start(), cluster, _sources(cluster)[-1])
+        kind = _SetMemory if cluster.proxy.nftables else _RecentMemory
+        memories[name] = kind(cluster.start(), cluster, _sources(cluster)[-1])
         assert not memories[name].lasts()
     for name, cluster in clusters.items():
         for _attempt in range(10):  # a machine may stall for longer than the second

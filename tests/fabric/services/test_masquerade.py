@@ -78,7 +78,7 @@ def test_a_hairpin_needs_the_nodes_name_in_v1_36(cluster):
     cluster.serve("other", [2])
     network = cluster.start()
     by_name = cluster.proxy.nftables and cluster.proxy.version == "v1.36"
-    expected = ("pod-1", cluster.gateway(1))
+    expected: object = ("pod-1", cluster.gateway(1))
     if by_name:  # what comes from its own address is a martian in IPv4 alone; in IPv6 the pod answers itself
         ipv4 = cluster.family is Family.IPV4
         expected = "silence" if ipv4 else f"answered by a stranger: [{cluster.pod(1)}]:8080"

@@ -1,0 +1,162 @@
+"""Results in files: with a version and by a schema, without packets unless wanted, and read from every version."""
+
+import dataclasses
+import gzip
+import importlib.util
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from lab.cli.packed import packing, unpacked
+from lab.errors import InputError, MissingError
+from lab.report import forms
+from lab.results import saved
+from lab.results.matrix import alone
+from lab.results.saved import VERSION, from_json, schema, to_json
+from lab.verdict import Outcome
+
+#: One of each version; of those before there was a number, from a lab of before (`lab run beyond-window
+#: upstream-regression --json`, on Linux 6.18).
+VERSIONS = {1: Path(__file__).parents[1] / "report" / "results.json", 2: Path(__file__).parent / "version-2.json"}
+
+
+def read(version):
+    return from_json(VERSIONS[version].read_bytes())
+
+
+def test_there_is_a_file_of_every_version():
+    assert max(VERSIONS) == VERSION
+    assert json.loads(VERSIONS[VERSION].read_text())["version"] == VERSION
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_file_of_every_version_is_read_and_told_in_every_form(version):
+    report = read(version)
+    assert from_json(to_json(report)) == report
+    for form in ("json", "html", "junit", "md", "pcapng"):
+        assert forms.write(form, report)
+
+
+def with_bytes(report):
+    """Return the report with bytes for every packet, among them such as are no text."""
+
+    def changed(tally):
+        timeline = tally.sample.timeline
+        seen = tuple(dataclasses.replace(one, data=b"\x45\x00\xff\xfe\x00") for one in timeline.sightings)
+        sample = dataclasses.replace(tally.sample, timeline=dataclasses.replace(timeline, sightings=seen))
+        return dataclasses.replace(tally, sample=sample)
+
+    return dataclasses.replace(report, tallies=tuple(map(changed, report.tallies)))
+
+
+@pytest.mark.parametrize("kind", saved.KINDS)
+@pytest.mark.parametrize("packets", [False, True])
+def test_what_is_written_fits_the_schema(kind, packets):
+    report = with_bytes(read(1))
+    text = to_json(report if kind == "result" else alone(report), packets=packets).decode()
+    jsonschema.Draft202012Validator.check_schema(schema(kind))
+    jsonschema.validate(json.loads(text), schema(kind), cls=jsonschema.Draft202012Validator)
+    broken = json.loads(text.replace('"kind":"connection"', '"kind":"nonsense"'))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, schema(kind), cls=jsonschema.Draft202012Validator)
+
+
+def test_bytes_come_back_as_they_were():
+    report = with_bytes(read(1))
+    [again] = {one.data for tally in from_json(to_json(report)).tallies for one in tally.sample.timeline.sightings}
+    assert again == b"\x45\x00\xff\xfe\x00"
+    assert b'"data":"RQD//gA="' in to_json(report)  # the usual alphabet of base64, RFC 4648, 4
+
+
+def test_packets_are_left_out_and_that_is_said_and_a_line_is_a_trial():
+    report = read(1)
+    text = to_json(report, packets=False).decode()
+    assert len(text) < 3600 * len(report.tallies)
+    lines = [json.loads(line.rstrip(",")) for line in text.splitlines()[1:-1]]
+    assert [line["trial"]["fix"] for line in lines] == [tally.trial.fix for tally in report.tallies]
+    lean = from_json(text)
+    for before, after in zip(report.tallies, lean.tallies, strict=True):
+        assert (after.sample.verdict, after.outcomes) == (before.sample.verdict, before.outcomes)
+        assert after.sample.timeline.sightings == ()
+        assert after.sample.timeline.left_out == len(before.sample.timeline.sightings) > 20
+        assert after.sample.timeline.judgement_of(before.sample.timeline.injected.packet) is not None
+    assert "not kept: " in forms.write("html", lean).decode()
+    assert "not kept: " not in forms.write("html", report).decode()
+
+
+def test_what_was_not_as_expected_keeps_its_packets():
+    report = read(1)
+    first, *others = report.tallies
+    verdict = dataclasses.replace(first.sample.verdict, outcome=Outcome.STALLED)
+    wrong = dataclasses.replace(first, sample=dataclasses.replace(first.sample, verdict=verdict))
+    lean = from_json(to_json(dataclasses.replace(report, tallies=(wrong, *others)), packets=False))
+    assert lean.tallies[0].sample.timeline == first.sample.timeline
+    assert all(not tally.sample.timeline.sightings for tally in lean.tallies[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda data: [data], "no results"),
+        (lambda data: {"version": 2}, "neither tallies nor columns"),
+        (lambda data: data | {"version": 99}, "in version 99: this one reads files up to version 2"),
+        (lambda data: data | {"version": "x" * 500}, "in version 'xxx"),
+        (lambda data: data | {"tallies": [3]}, r"tallies\.0: "),
+        (lambda data: with_first(data, "trial", "proxy_version", "v9999999999"), "v9999999999"),
+        (lambda data: with_first(data, "trial", "proxy_version", "[bold]x"), "bold"),
+        (lambda data: data | {"x": 10**30}, "larger"),
+        (lambda data: with_first(data, "sample", "behaviour", "nice"), "behaviour"),
+        (lambda data: with_timeline(data, "judged", lambda judged: judged | {"state": "nice"}), "makes nothing 'nice'"),
+        (lambda data: with_timeline(data, "sightings", scaled), "a window scale of -1 fits into no packet"),
+    ],
+)
+def test_what_no_lab_wrote_is_refused(change, complaint):
+    data = json.loads(VERSIONS[1].read_text())
+    with pytest.raises(ValueError, match=complaint) as caught:
+        from_json(json.dumps(change(data)))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def scaled(sighting):
+    packet = sighting["packet"]
+    return sighting | {"packet": packet | {"tcp": packet["tcp"] | {"window_scale": -1}}}
+
+
+def with_timeline(data, field, change):
+    """Return the data with another first of something in the first trial's timeline."""
+    sample = data["tallies"][0]["sample"]
+    first, *others = sample["timeline"][field]
+    return with_first(data, "sample", "timeline", sample["timeline"] | {field: [change(first), *others]})
+
+
+def with_first(data, part, field, value):
+    first, *others = data["tallies"]
+    return data | {"tallies": [first | {part: first[part] | {field: value}}, *others]}
+
+
+def test_what_a_terminal_would_obey_is_not_kept():
+    data = json.loads(VERSIONS[1].read_text()) | {"kernel": "6.1\x1b]0;x\x07\x9b31m"}
+    assert from_json(json.dumps(data)).kernel == "6.1\ufffd]0;x\ufffd\ufffd31m"
+    assert from_json(json.dumps(data, ensure_ascii=False).replace("\x1b", "\\u001B").replace("\x07", "\\u0007")).kernel
+
+
+def test_the_name_says_how_a_file_is_compressed():
+    data = b"{}" * 5000
+    packed = packing("x.json.gz")(data)
+    assert gzip.decompress(packed) == data
+    assert packed == packing("y.gz")(data)  # nothing of when or where
+    assert (packing("x.json")(data), unpacked(packed, "x"), unpacked(data, "x")) == (data, data, data)
+    with pytest.raises(InputError, match="x: broken"):
+        unpacked(packed[:-9], "x")
+
+
+def test_zstd_is_used_where_it_is_and_named_where_it_is_not():
+    if importlib.util.find_spec("zstandard") is None:  # an extra of whoever wants it
+        for refused in (lambda: packing("x.zst"), lambda: unpacked(b"\x28\xb5\x2f\xfd", "x")):
+            with pytest.raises(MissingError, match=r"x.*: zstandard is not installed: pip install zstandard"):
+                refused()
+    else:
+        assert unpacked(packing("x.zst")(b"{}"), "x") == b"{}"
