@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +24,6 @@ from lab.cli.arguments import (
     examples,
     fix_names,
     one_word,
-    read_topology,
     topology_names,
     version_names,
 )
@@ -30,7 +31,7 @@ from lab.cli.command import at_least
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.programs import with_programs
 from lab.cli.screen import console, draw, steps
-from lab.errors import InputError
+from lab.errors import INTERRUPTED, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
 from lab.vocabulary import Backend, Family, ProxyMode
 
@@ -150,6 +151,7 @@ def reach(
     from lab.cli.node import own_node
     from lab.evidence.reach import Target
     from lab.netns import userns
+    from lab.topology.reader import load
     from lab.trial.fix_file import find_fix
     from lab.trial.reach import Chosen
 
@@ -163,10 +165,11 @@ def reach(
         topologies, service = [own.topology], service or own.service
         family = family or own.families[0]
     else:
+        place = load(topology or _USUAL)
         topologies = [
             made
             for one in with_programs(programs, settings)
-            for made in _topologies(topology or _USUAL, proxy_mode, versions or [None], backend, one)
+            for made in _topologies(place, proxy_mode, versions or [None], backend, one)
         ]
     chosen = Chosen(
         tuple(from_ or ()),
@@ -178,7 +181,14 @@ def reach(
     userns.ensure()
     if not topologies:
         raise InputError("none of these kube-proxies has the mode", cure="take v1.29 or later")
-    found = _found(topologies, family or Family.IPV4, chosen, change, affinity=affinity)
+    family = family or Family.IPV4
+    try:
+        found = _found(topologies, family, chosen, change, affinity=affinity)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    if not (node or objects or affinity or settings.said or settings.document):
+        pairs = zip(found, topologies, strict=True)
+        found = [replace(one, again=_again(topology or _USUAL, made, family, fix)) for one, made in pairs]
     if json:
         from json import dumps
 
@@ -189,12 +199,14 @@ def reach(
 
 
 def _topologies(
-    reference: str, modes: _Modes | None, versions: Sequence[str | None], backend: Backend | None, settings: Settings
+    place: Topology, modes: _Modes | None, versions: Sequence[str | None], backend: Backend | None, settings: Settings
 ) -> Iterator[Topology]:
     """Yield the topology with each kube-proxy that is asked for; a version without a mode is told and left out.
 
-    :raises InputError: there is none of this name, or the one version does not have the mode.
+    :raises InputError: the one version does not have the mode, or is not known.
     """
+    from lab.topology.with_settings import with_proxy
+
     wanted: list[ProxyMode | None] = list(ProxyMode) if modes is _Modes.BOTH else [ProxyMode(modes) if modes else None]
     own = settings.program.version if settings.program else None
     pairs = [(mode, version) for mode in wanted for version in versions]
@@ -207,7 +219,7 @@ def _topologies(
             print(f"lab: {left}: left out", file=sys.stderr)
     for mode, version in having:
         chosen = None if mode is ProxyMode.NFTABLES and modes is _Modes.BOTH else backend
-        yield read_topology(reference, Proxy(mode, version, chosen), settings)
+        yield with_proxy(place, mode, version, chosen, settings)
 
 
 def _has(version: str | None, mode: ProxyMode) -> bool:
@@ -233,6 +245,17 @@ def _found(
             step(f"asking in {topology.name}, {number} of {len(topologies)}")
             found.append(asked(with_affinity(topology) if affinity else topology, family, chosen, change))
     return found
+
+
+def _again(reference: str, topology: Topology, family: Family, fix: str) -> str:
+    """Return the options by which another command has the same lab; empty where a program or a setting has a say."""
+    node = topology.nodes[0] if topology.nodes else None
+    if node is None or node.program is not None or reference == "-":
+        return ""
+    options = {"--topology": reference, "--proxy-mode": node.proxy_mode, "--proxy-version": node.proxy_version}
+    options |= {"--family": family if family is not Family.IPV4 else None, "--fix": fix if fix != "none" else None}
+    options |= {"--backend": node.backend if node.backend is not Backend.NFT else None}
+    return " ".join(f"{option} {shlex.quote(str(value))}" for option, value in options.items() if value)
 
 
 def _print(found: Sequence[Reaches]) -> None:
