@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The endpoints of a Service, by whichever objects there are: EndpointSlices, else Endpoints, else Pods by their labels.
+"""The endpoints of a Service, by the objects that there are: EndpointSlices, else Endpoints, else Pods by their labels.
 
 Where there are none of these, what makes Pods (a Deployment and its kind) stands for the Pods that it would make.
 """
@@ -142,8 +142,12 @@ def _selects(service: Service, labels: Mapping[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in service.spec.selector.items())
 
 
-def slices_of(one: Backing, families: Sequence[Family], addresses: Mapping[tuple[str, str], Sequence[IPAddress]],
-              nodes: Mapping[tuple[str, str], str]) -> Iterator[EndpointSlice]:
+def slices_of(
+    one: Backing,
+    families: Sequence[Family],
+    addresses: Mapping[tuple[str, str], Sequence[IPAddress]],
+    nodes: Mapping[tuple[str, str], str],
+) -> Iterator[EndpointSlice]:
     """Yield the EndpointSlices of replicas: those whose containers have the same ports share one.
 
     :param addresses: of each replica, by its namespace and name; ``nodes`` likewise.
@@ -151,8 +155,7 @@ def slices_of(one: Backing, families: Sequence[Family], addresses: Mapping[tuple
     groups: dict[tuple[int, ...], list[Replica]] = {}
     for replica in one.replicas:
         groups.setdefault(tuple(_number(port, replica.spec) for port in one.service.spec.ports), []).append(replica)
-    number = 0
-    for numbers, replicas in groups.items():
+    for number, (numbers, replicas) in enumerate(groups.items()):
         for family in families:
             its = [
                 {
@@ -173,7 +176,6 @@ def slices_of(one: Backing, families: Sequence[Family], addresses: Mapping[tuple
             ]
             if its:
                 yield slice_of(one.service, family, number, its, ports)
-        number += 1
 
 
 def _number(port: ServicePort, spec: PodSpec) -> int:

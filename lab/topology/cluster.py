@@ -25,7 +25,6 @@ from lab.topology.reader import placed
 Kind = TypeVar("Kind")
 
 _READ: Final = ("Service", "EndpointSlice")
-_LISTED: Final = "what `kubectl get services,endpointslices,nodes -A -o yaml` prints"
 #: From which cluster IPs and node ports are given: kubeadm's range, and kube-apiserver's --service-node-port-range.
 _CLUSTER_IPS: Final = {"IPv4": ip_network("10.96.0.0/12"), "IPv6": ip_network("fd00:10:96::/112")}
 _NODE_PORTS: Final = range(30000, 32768)
@@ -102,12 +101,13 @@ def read_cluster(texts: Sequence[tuple[str, str]]) -> Cluster:
         slices += [Found(one, Where(text, source, *place)) for one, place in its_slices]
     beside = [_beside(value, where) for value, where in raw if value.get("kind") in BESIDE]
     _once([*services, *slices, *beside])
-    if not services:
-        raise InputError("there is no Service in it", source=", ".join(source for _, source in texts), cure=_LISTED)
     return Cluster(
         tuple(services),
         tuple(slices),
-        *(_of(kind, beside) for kind in (Endpoints, Node, Pod, Workload)),  # type: ignore[arg-type]
+        _of(Endpoints, beside),
+        _of(Node, beside),
+        _of(Pod, beside),
+        _of(Workload, beside),
         tuple(notes),
     )
 

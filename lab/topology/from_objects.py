@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
@@ -18,7 +19,7 @@ from lab.topology.space import Space
 from lab.vocabulary import Family
 
 if TYPE_CHECKING:
-    from lab.kubernetes.objects import EndpointSlice, Service
+    from lab.kubernetes.objects import Endpoint, EndpointSlice, Service
     from lab.topology.cluster import Cluster
 
 MOST_SERVICES: Final = 12  # of those that nobody names
@@ -48,6 +49,9 @@ def topology_of(cluster: Cluster, service: str | None = None, sources: Sequence[
     :param sources: the files that they are from, for the description.
     :raises InputError: no topology can be made of them.
     """
+    if not cluster.services:
+        cure = "give what `kubectl get services,endpointslices,nodes -A -o yaml` prints"
+        raise InputError("there is no Service in it", source=", ".join(sources) or None, cure=cure)
     notes = list(cluster.notes)
     services = _chosen(cluster, service, notes)
     named = _named_nodes(cluster)
@@ -69,8 +73,8 @@ def _chosen(cluster: Cluster, service: str | None, notes: list[str]) -> list[Ser
     if without := [one.key for one in every if one not in asked]:
         notes.append(f"left out, as kube-proxy does nothing for Services without a cluster IP: {_few(without)}")
     if len(asked) > MOST_SERVICES:
-        left = [one.key for one in asked[MOST_SERVICES:]]
-        notes.append(f"of {len(asked)} Services the first {MOST_SERVICES} are taken; --service takes another, such as {left[0]}")
+        left = _few([one.key for one in asked[MOST_SERVICES:]])
+        notes.append(f"of {len(asked)} Services the first {MOST_SERVICES} are taken, others by --service: {left}")
     return asked[:MOST_SERVICES]
 
 
@@ -127,6 +131,7 @@ class _Maker:
         every = [address for seat in self._seats.values() for address in seat.addresses]
         of_nodes = [ip_address(ip) for one in cluster.nodes for ip in one.value.internal_ips]
         self._of_nodes = set(of_nodes)
+        self._turns = itertools.count()
         self._space = Space([*vips, *self._outer, *every, *of_nodes])
 
     def _outer_addresses(self) -> Iterator[IPAddress]:
@@ -204,9 +209,8 @@ class _Maker:
         for node in nodes:
             if any(_within(address, cidr) for address in seat.addresses for cidr in node.cidrs.values()):
                 return node.name
-        if key[0] and not seat.addresses:
-            self._numbered = getattr(self, "_numbered", -1) + 1
-            return nodes[self._numbered % len(nodes)].name
+        if not seat.addresses:
+            return nodes[next(self._turns) % len(nodes)].name
         if any(node.cidrs for node in nodes):
             self._notes.append(f"{key[1]} is in no Node's podCIDR and on no node: it is behind the router")
             return ROUTER
@@ -264,7 +268,7 @@ class _Maker:
         try:
             return Topology(
                 name=_NAME,
-                hosts=tuple(layout.hosts(names, self._clusters(layout))),
+                hosts=tuple(layout.hosts(names, self._clusters(layout, places))),
                 links=tuple(layout.links),
                 services=tuple(self._services),
                 endpoint_slices=tuple(self._slices(places)),
@@ -274,13 +278,11 @@ class _Maker:
             message = f"no topology can be made of these objects: {error.message}"
             raise InputError(message, cure="give fewer Services, or write a topology") from None
 
-    def _clusters(self, layout: Layout) -> list[IPNetwork]:
+    def _clusters(self, layout: Layout, places: Mapping[Pod, str]) -> list[IPNetwork]:
         """Return the ranges of the cluster's pods, as kube-proxy's --cluster-cidr has them."""
-        pods = [
-            address for key, seat in self._seats.items() for address in seat.addresses if address not in self._of_nodes
-        ]
         cidrs = [cidr for one in layout.members for cidr in one.cidrs.values()]
-        inner = [address for address in pods if not any(layout_place == ROUTER for layout_place in ())]
+        pods = [one for key, seat in self._seats.items() if places[key] != ROUTER for one in seat.addresses]
+        inner = [one for one in pods if one not in self._of_nodes]
         others = [address for some in layout.own.values() for address in some.values()]
         found = []
         for family in self._families:
@@ -312,11 +314,11 @@ class _Maker:
         return piece.model_copy(update={"endpoints": tuple(endpoints)})
 
 
-def _pod_of(endpoint: object) -> Pod:
-    reference = getattr(endpoint, "target_ref", None) or {}
+def _pod_of(endpoint: Endpoint) -> Pod:
+    reference = endpoint.target_ref or {}
     if reference.get("kind") == "Pod" and reference.get("name"):
         return str(reference.get("namespace") or "default"), str(reference["name"])
-    return "", str(getattr(endpoint, "addresses")[0])
+    return "", endpoint.addresses[0]
 
 
 def _trimmed(service: Service) -> Service:

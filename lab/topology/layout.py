@@ -10,7 +10,7 @@ from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING, Final
 
 from lab.errors import InputError
-from lab.topology.model import End, Host, IPAddress, IPInterface, IPNetwork, Link, Route
+from lab.topology.model import End, Host, IPAddress, IPNetwork, Link, Route
 from lab.topology.space import USUAL, Joint, Space
 from lab.vocabulary import Family, ProxyMode
 
@@ -76,7 +76,7 @@ class Layout:
         gateways = tuple(self.space.free(net) for net in nets.values())
         self.lans += [(net, frozenset(one.name for one in members)) for net in nets.values()]
         if bridge:  # the router is asked of neighbours, and need not tell of that
-            self.sysctls += [(f"net.ipv4.conf.{name}.send_redirects", "0") for name in ("all", bridge)]
+            self.sysctls += [(f"net/ipv4/conf/{name}/send_redirects", "0") for name in ("all", bridge)]
         for member in members:
             ends = []
             for family, net in nets.items():
@@ -198,6 +198,3 @@ def cover(family: Family, addresses: Iterable[IPAddress | IPNetwork]) -> IPNetwo
 
 def _inside(net: IPNetwork, whole: IPNetwork) -> bool:
     return whole.prefixlen <= net.prefixlen and net.network_address in whole
-
-
-__all__ = ["OUTSIDE", "ROUTER", "IPInterface", "Layout", "cover"]

@@ -51,7 +51,7 @@ def members(cluster: Cluster, named: Iterable[str], busy: Iterable[str], notes: 
     :param named: by endpoints and pods; ``busy`` are those with an endpoint that is asked, which are kept first.
     """
     known = {one.value.metadata.name: one.value for one in cluster.nodes}
-    added = [one for one in dict.fromkeys(busy if known else named) if one not in known]
+    added = sorted({*(busy if known else named)} - {*known})
     if known and added:
         notes.append(f"no Node is given of {', '.join(added)}, where endpoints are: made by the lab")
     every = [*known, *added] or [_USUAL_NAME]

@@ -100,13 +100,14 @@ class Space:
         :raises InputError: the range is full.
         """
         if cidr.prefixlen <= cidr.max_prefixlen - 3:
-            subnets = cidr.subnets(new_prefix=cidr.max_prefixlen - 2)
+            subnets: Iterator[Any] = cidr.subnets(new_prefix=cidr.max_prefixlen - 2)
             for number, subnet in enumerate(subnets):
                 if number > _MOST:
                     break
                 if number and not any(_within(one, subnet) for one in self._used):
-                    self._used.add(subnet[2])
-                    return subnet[2]
+                    address: IPAddress = subnet[2]
+                    self._used.add(address)
+                    return address
         raise InputError(f"no address is left for a pod of the lab in {cidr}", cure="ask fewer Services, by --service")
 
     def joint(self, address: IPAddress) -> Joint:

@@ -29,10 +29,10 @@ class _Dumper(yaml.SafeDumper):
         del data
         return True
 
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: FBT001, FBT002
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         """Indent the items of a list, as the files that come along do."""
         del indentless
-        super().increase_indent(flow, False)  # noqa: FBT003
+        super().increase_indent(flow, False)
 
 
 def text_of(topology: Topology, comments: Iterable[str] = ()) -> str:
@@ -57,7 +57,9 @@ def text_of(topology: Topology, comments: Iterable[str] = ()) -> str:
 
 
 def _dumped(document: dict[str, Any]) -> str:
-    text = yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=_WIDTH, allow_unicode=True, default_flow_style=None)
+    text = yaml.dump(
+        document, Dumper=_Dumper, sort_keys=False, width=_WIDTH, allow_unicode=True, default_flow_style=None
+    )
     assert isinstance(text, str)
     return text
 
