@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MOST_SERVICES: Final = 12  # of those that nobody names
 MOST_ENDPOINTS: Final = 24
 _NAME: Final = "objects"
+_OTHERS: Final = "service.kubernetes.io/service-proxy-name"
 _NOISE: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
 Pod = tuple[str, str]
@@ -65,13 +66,15 @@ def topology_of(cluster: Cluster, service: str | None = None, sources: Sequence[
 
 def _chosen(cluster: Cluster, service: str | None, notes: list[str]) -> list[Service]:
     every = [one.value for one in cluster.services]
-    asked = [one for one in every if any(ip not in ("", "None") for ip in one.spec.all_cluster_ips)]
+    asked = [one for one in every if _is_served(one)]
     if service:
         return [_named(every, asked, service.partition(":")[0])]
     if not asked:
-        raise InputError("no Service has a cluster IP: kube-proxy does nothing for those", cure="give one that has")
+        raise InputError("no Service has a cluster IP and is kube-proxy's own", cure="give one that has")
     if without := [one.key for one in every if one not in asked]:
-        notes.append(f"left out, as kube-proxy does nothing for Services without a cluster IP: {_few(without)}")
+        notes.append(
+            f"left out, as kube-proxy does nothing for them (no cluster IP, or another proxy's): {_few(without)}"
+        )
     if len(asked) > MOST_SERVICES:
         left = _few([one.key for one in asked[MOST_SERVICES:]])
         notes.append(f"of {len(asked)} Services the first {MOST_SERVICES} are taken, others by --service: {left}")
@@ -85,8 +88,15 @@ def _named(every: Sequence[Service], asked: Sequence[Service], name: str) -> Ser
     if len(found) > 1:
         raise ServiceError(f"several Services are named {name}", cure=f"one of: {_few([one.key for one in found])}")
     if found[0] not in asked:
-        raise ServiceError(f"{found[0].key} has no cluster IP: kube-proxy does nothing for it", cure="take another")
+        why = "is for another proxy" if _OTHERS in found[0].metadata.labels else "has no cluster IP"
+        raise ServiceError(f"{found[0].key} {why}: kube-proxy does nothing for it", cure="take another")
     return found[0]
+
+
+def _is_served(service: Service) -> bool:
+    """Return whether kube-proxy serves it (``pkg/proxy/util/utils.go``, and the selector of its own watch)."""
+    addresses = service.spec.all_cluster_ips
+    return any(ip not in ("", "None") for ip in addresses) and _OTHERS not in service.metadata.labels
 
 
 def _few(words: Sequence[str]) -> str:
