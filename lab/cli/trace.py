@@ -24,6 +24,7 @@ from lab.cli.arguments import (
     complete,
     examples,
     fix_names,
+    hosts_of,
     topology_names,
 )
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
@@ -57,13 +58,6 @@ def _protocol_names() -> tuple[str, ...]:
     return _PROTOCOLS
 
 
-def _usual_hosts() -> list[str]:
-    """List the hosts of the topology that is built where none is named, for completion."""
-    from lab.topology.reader import load
-
-    return [host.name for host in load(_USUAL).hosts]
-
-
 @dataclass(frozen=True)
 class Where:
     """Options that say where packets are sent."""
@@ -92,7 +86,7 @@ class Own:
             "--from",
             metavar="HOST",
             help="Who sends it, as HOST or HOST:PORT; else the first client.",
-            autocompletion=complete(_usual_hosts),
+            autocompletion=complete(hosts_of(_USUAL)),
         ),
     ] = None
     to: Annotated[

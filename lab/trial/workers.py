@@ -88,7 +88,7 @@ class _Worker:
             theirs.close()
 
     def close(self) -> None:
-        """Let it go: it ends, for nobody can ask it any more; what still runs there is interrupted."""
+        """Close its connection: it ends, for nobody can ask it any more; what still runs there is interrupted."""
         self.connection.close()
         self.process.join(_PATIENCE)
         if self.process.exitcode is None:

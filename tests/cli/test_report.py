@@ -98,7 +98,10 @@ def test_compare_says_what_changed(tmp_path):
         ((OLD, "--packets"), "--packets, and no JSON"),
         (("/no/such.json",), "/no/such.json: cannot be read: No such file"),
         (("/",), "/: cannot be read: Is a directory"),
-        ((HERE / "results" / "junit.xsd",), "junit.xsd: these are no results of `lab run` or `lab matrix`: no JSON, expec"),
+        (
+            (HERE / "results" / "junit.xsd",),
+            "junit.xsd: these are no results of `lab run` or `lab matrix`: no JSON, ",
+        ),
         (("/dev/null",), "/dev/null: these are no results of `lab run` or `lab matrix`: there is nothing in it"),
     ],
 )
