@@ -148,7 +148,7 @@ FixesOption = Annotated[
     typer.Option(
         "--fix",
         metavar="FIX",
-        help="A fix from `lab list`; may be repeated. Else: none, drop-forward, be-liberal.",
+        help="A fix from `lab list`, for `lab run` also a file; may be repeated. Else: none, drop-forward, be-liberal.",
         autocompletion=complete(fix_names),
     ),
 ]

@@ -44,7 +44,13 @@ class Guests:
 
     jobs: Annotated[
         int | None,
-        typer.Option(metavar="N", parser=at_least(1), help="How many guests at a time; else one for each processor."),
+        typer.Option(
+            "--jobs",
+            "-j",
+            metavar="N",
+            parser=at_least(1),
+            help="How many guests at a time; else one for each processor.",
+        ),
     ] = None
     scheduler: Annotated[
         str | None,

@@ -128,7 +128,7 @@ def reach(
     ] = None,
     backend: BackendOption = None,
     fix: Annotated[
-        str, typer.Option(metavar="FIX", help="A fix from `lab list`.", autocompletion=complete(fix_names))
+        str, typer.Option(metavar="FIX", help="A fix from `lab list`, or a file.", autocompletion=complete(fix_names))
     ] = "none",
     node: NodeOption = None,
     objects: ObjectsOption = None,

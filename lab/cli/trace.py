@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -25,6 +26,7 @@ from lab.cli.arguments import (
     examples,
     fix_names,
     hosts_of,
+    one_word,
     topology_names,
 )
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
@@ -48,14 +50,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_PROTOCOLS = ("tcp", "udp")
 _ONLY_INVALID = "of a trial under load only INVALID packets are traced, and there were none"
 _USUAL = "kube-proxy"  # the topology of a packet of one's own, where none is named
 
 
-def _protocol_names() -> tuple[str, ...]:
-    """List what a packet of one's own may be, for completion: a name, for an annotation's lambda knows none."""
-    return _PROTOCOLS
+class _Protocol(StrEnum):
+    TCP = "tcp"
+    UDP = "udp"
 
 
 @dataclass(frozen=True)
@@ -93,15 +94,7 @@ class Own:
         str | None,
         typer.Option("--to", metavar="ADDRESS", help="Send one packet of your own to this ADDRESS or ADDRESS:PORT."),
     ] = None
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            "--protocol",
-            metavar="|".join(_PROTOCOLS),
-            help="What it is; else tcp.",
-            autocompletion=complete(_protocol_names),
-        ),
-    ] = None
+    protocol: Annotated[_Protocol | None, one_word(_Protocol, "--protocol", "What it is; else tcp.")] = None
     flags: Annotated[
         str | None, typer.Option("--flags", metavar="FLAGS", help="Its TCP flags by their letters, of SAFRPU; else S.")
     ] = None
@@ -288,8 +281,6 @@ def _wanted(own: Own, place: Topology, where: Where) -> OwnPacket:
     from lab.scenario.own_packet import Protocol, own_packet
     from lab.scenario.roles import CLIENT_PORT
 
-    if own.protocol not in (None, *_PROTOCOLS):
-        raise InputError(f"--protocol {own.protocol}", cure=f"one of: {', '.join(_PROTOCOLS)}")
     protocol = Protocol(own.protocol or "tcp")
     if own.flags is not None and (protocol is not Protocol.TCP or set(own.flags) - set("SAFRPU") or not own.flags):
         raise InputError(f"--flags {own.flags!r}", cure="letters of SAFRPU, for --protocol tcp")

@@ -83,7 +83,10 @@ def test_lab_run_adds_walks_where_they_are_wanted(tmp_path):
             ("--to", "10.0.1.2", "--flags", "S", "--protocol", "udp"),
             "--flags 'S' (letters of SAFRPU, for --protocol tcp)",
         ),
-        (("--to", "10.0.1.2", "--protocol", "sctp"), "--protocol sctp (one of: tcp, udp)"),
+        (
+            ("--to", "10.0.1.2", "--protocol", "sctp"),
+            "--protocol: there is no 'sctp' (known: tcp, udp)\nTry `lab trace --help`.",
+        ),
         (("--to", "10.0.1.2", "--family", "ipv6"), "--to 10.0.1.2 and --family ipv6 (leave one of them away)"),
         (("--from", "client"), "neither a CASE nor --to (name a case from `lab list`, or say where a packet goes)"),
     ],

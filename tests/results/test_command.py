@@ -78,6 +78,11 @@ def test_help_says_what_it_takes_and_exits_with():
     assert "a kernel gave no results" in " ".join(text.split())
 
 
+def test_jobs_are_told_as_lab_run_is_told():
+    done = matrix("in-window", "--kernels", "running", "-j", "2")
+    assert (done.returncode, done.stderr.startswith("lab: --jobs is for guests")) == (2, True)
+
+
 def test_the_last_name_of_the_list_is_completed():
     from lab.cli.arguments import complete_list
     from lab.cli.matrix import _kernel_names
