@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PROTOCOLS = ("tcp", "udp")
+_ONLY_INVALID = "of a trial under load only INVALID packets are traced, and there were none"
 _USUAL = "kube-proxy"  # the topology of a packet of one's own, where none is named
 
 
@@ -239,6 +240,7 @@ def _trace_case(case: str, fix: Fix, where: Where, proxy: Proxy, settings: Setti
 def _lines_of(result: Result, *, full: bool) -> Iterable[Text | str]:
     from rich.text import Text
 
+    from lab.evidence.timeline import DownloadsTimeline
     from lab.report import terminal
     from lab.report.decided import decided
     from lab.report.walks import drawn, untraced
@@ -246,6 +248,9 @@ def _lines_of(result: Result, *, full: bool) -> Iterable[Text | str]:
     yield terminal.heading(result)
     yield from drawn(result.timeline.walks, full=full)
     yield from untraced(result.timeline.untraced)
+    if not result.timeline.walks and not result.timeline.untraced:
+        under_load = isinstance(result.timeline, DownloadsTimeline)
+        yield f"nothing to show: {_ONLY_INVALID if under_load else 'no packet came to the rules of a node'}"
     yield from decided(result.timeline)
     yield from (Text(words, "bold red") for words in (result.surprise, *result.verdict.disagreements) if words)
 

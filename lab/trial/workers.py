@@ -199,7 +199,7 @@ def _serve(
             return
         try:
             came: Attempt | Exception = asyncio.run(_cancelled_by_interrupt(settings[number], answer))
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, KeyboardInterrupt):  # the latter from interrupt.ends_waiting()
             sys.exit(INTERRUPTED)
         except Exception as error:  # the parent raises it, as if it had run the trial itself
             came = error

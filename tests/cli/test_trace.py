@@ -37,6 +37,13 @@ def test_json_has_every_walk():
     assert step["rule"]["text"] == "ct state new jump firewall-check"
 
 
+def test_a_trial_under_load_has_walks_of_invalid_packets_alone():
+    done = lab("trace", "congested", "--fix", "be-liberal")
+    assert done.stdout.splitlines()[1:] == [
+        "nothing to show: of a trial under load only INVALID packets are traced, and there were none"
+    ]
+
+
 def test_a_packet_of_ones_own():
     done = lab("trace", "--from", "client:5", "--to", "[fd00:10:0:1::2]:80", "--flags", "FPU", "--fix", "drop-forward")
     assert done.returncode == 0, done.stderr
