@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is done inside a lab that stays: look at its packets and entries."""
+"""What is done inside a lab that stays: look at its packets, and at its entries."""
 
 from __future__ import annotations
 
@@ -9,14 +9,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.arguments import LabOption, app, complete, examples, host_names
+from lab.cli.arguments import HostArgument, JsonFlag, LabOption, app, complete, examples, host_names
+from lab.cli.command import App
 from lab.cli.output import STDOUT
 from lab.errors import InputError, OutputError, ReaderGoneError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lab.conntrack.flows import Flows
     from lab.standing.live import Output
+
+conntrack_app = App(help="List and delete the conntrack entries of a host of a lab that stands.")
+app.add_typer(conntrack_app, name="conntrack")
+
+ProtocolOption = Annotated[
+    str | None, typer.Option("--protocol", metavar="PROTOCOL", help="Of this protocol: tcp, udp, icmp, icmpv6, sctp.")
+]
+SourceOption = Annotated[
+    str, typer.Option(metavar="ADDRESS[:PORT]", help="Whose first packet came from there.", show_default=False)
+]
+DestinationOption = Annotated[
+    str,
+    typer.Option(
+        metavar="ADDRESS[:PORT]", help="Whose first packet went there, as its client sent it.", show_default=False
+    ),
+]
 
 
 @app.command(
@@ -81,3 +99,87 @@ def _opened(place: str) -> Iterator[Output]:
         raise ReaderGoneError from None
     except OSError as error:
         raise OutputError(place, error) from None
+
+
+@conntrack_app.command(
+    "list",
+    short_help="List a host's conntrack entries.",
+    epilog=examples("lab conntrack list node", "lab conntrack list node --protocol udp --destination 192.168.0.10:53"),
+)
+def conntrack_list(
+    host: HostArgument,
+    protocol: ProtocolOption = None,
+    source: SourceOption = "",
+    destination: DestinationOption = "",
+    lab: LabOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """List a host's conntrack entries of both families as `conntrack -L` does, which need not be installed."""
+    from dataclasses import asdict
+    from json import dumps
+
+    from lab.conntrack.flows import chosen
+
+    with _flows(host, lab) as flows:
+        found = chosen(flows, protocol, source, destination)
+    if json:
+        print(dumps([asdict(flow) for flow in found], indent=2))
+    else:
+        for flow in found:
+            print(flow)
+        print(f"lab: {_entries(len(found))}", file=sys.stderr)
+
+
+@conntrack_app.command(
+    "delete",
+    short_help="Delete some of a host's conntrack entries.",
+    epilog=examples(
+        "lab conntrack delete node --protocol udp --destination 192.168.0.10:53",
+        "lab conntrack delete node --source 10.0.0.2",
+    )
+    + """
+
+Exit code: 1 where there was no such entry.""",
+)
+def conntrack_delete(
+    host: HostArgument,
+    protocol: ProtocolOption = None,
+    source: SourceOption = "",
+    destination: DestinationOption = "",
+    lab: LabOption = None,
+) -> None:
+    """Delete the entries that all options choose, and print them."""
+    with _flows(host, lab) as flows:
+        gone = flows.delete(protocol=protocol, source=source, destination=destination)
+    for flow in gone:
+        print(flow)
+    print(f"lab: {_entries(len(gone))} deleted", file=sys.stderr)
+    raise typer.Exit(0 if gone else 1)
+
+
+@conntrack_app.command(
+    "flush",
+    short_help="Delete all of a host's conntrack entries.",
+    epilog=examples("lab conntrack flush node", "lab conntrack flush node --lab fixed"),
+)
+def conntrack_flush(host: HostArgument, lab: LabOption = None) -> None:
+    """Delete all of a host's conntrack entries, of both families."""
+    with _flows(host, lab) as flows:
+        flows.flush()
+
+
+@contextmanager
+def _flows(host: str, lab: str | None) -> Iterator[Flows]:
+    from lab.conntrack.flows import Flows
+    from lab.standing.commands import choose
+    from lab.standing.names import opened
+
+    chosen = choose(lab)
+    where = chosen.host(host)
+    chosen.check()
+    with closing(opened(where.namespace)) as namespace:
+        yield Flows(namespace)
+
+
+def _entries(number: int) -> str:
+    return f"{number} {'entry' if number == 1 else 'entries'}"

@@ -10,8 +10,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
-from lab.errors import LabError, ReaderGoneError
-from lab.netns import Namespace
+from lab.errors import ReaderGoneError
 from lab.report.pcapng_blocks import ETHERNET, RAW, interface, packet, section
 from lab.standing import names
 from lab.wire.frames import Frame, Frames
@@ -52,8 +51,8 @@ class LiveCapture:
     """
 
     def __init__(self, lab: StandingLab, hosts: Sequence[StandingHost], version: str) -> None:
-        if lab.owner is None:
-            raise LabError(f"the owner of the lab {lab.name} is dead: `lab down {lab.name}`, then `lab up` again")
+        lab.check()
+        assert lab.owner is not None
         self.packets = 0
         self._kernel = os.uname().release
         self._numbers: dict[tuple[str, str, bool], int] = {}
@@ -67,7 +66,7 @@ class LiveCapture:
         self._head = begun + b"".join(self._numbered(*end)[1] for end in ends)
 
     def _source(self, host: StandingHost) -> Frames:
-        namespace = Namespace.open(names.DIRECTORY / host.namespace)
+        namespace = names.opened(host.namespace)
         try:
             source = Frames(host.name, namespace)
         finally:
