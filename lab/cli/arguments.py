@@ -300,7 +300,7 @@ class Files:
     packets: Annotated[bool, typer.Option("--packets", help="With --json: all packets of every trial in it.")] = False
     html: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write the table as one HTML page; every cell opens to its timeline."),
+        typer.Option(metavar="FILE", help="Write one HTML page: the answer, the table, and each trial drawn."),
     ] = None
     junit: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write JUnit XML for a CI system: a suite a kernel.")

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
+from lab.conntrack.flows import Flows
 from lab.errors import InputError, LabError, MissingError, nearest
 from lab.evidence.timeline import Timeline
 from lab.fabric.endpoints import Endpoints
@@ -70,9 +71,19 @@ class RunningLab:
         :raises InputError: the topology has no such host.
         :raises ProgramError: its exit code was not 0.
         """
-        if host not in self.hosts:
-            raise InputError(f"there is no host {host!r}", cure=nearest(host, self.hosts))
-        return self.hosts[host].run(*command, text=text)
+        return self._host(host).run(*command, text=text)
+
+    def _host(self, name: str) -> RunningHost:
+        if name not in self.hosts:
+            raise InputError(f"there is no host {name!r}", cure=nearest(name, self.hosts))
+        return self.hosts[name]
+
+    def conntrack(self, host: str) -> Flows:
+        """Return the conntrack entries of a host: to be iterated, chosen from, deleted and flushed.
+
+        :raises InputError: the topology has no such host.
+        """
+        return Flows(self._host(host).namespace)
 
     def try_steps(self, steps: Callable[[ConnectionScenario], Awaitable[None]]) -> Verdict:
         """Connect through the lab, disturb the connection as ``steps`` says, and decide what became of it.

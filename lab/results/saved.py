@@ -135,9 +135,11 @@ def _lean_tally(tally: Tally) -> Tally:
 
 def _lean_timeline(result: Result) -> Timeline:
     timeline = result.timeline
+    if not timeline.sightings:
+        return timeline  # of many downloads, what was judged is all that there is
     injected = timeline.injected if isinstance(timeline, PacketTimeline) else None
     judged = [one for one in timeline.judged if injected and one.packet.likeness == injected.packet.likeness]
-    left_out = timeline.left_out or len(timeline.sightings)
+    left_out = len(timeline.sightings)
     return replace(timeline, sightings=(), judged=tuple(judged), entry_events=(), left_out=left_out)
 
 

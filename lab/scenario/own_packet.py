@@ -114,7 +114,8 @@ class OwnPacketScenario(Instrumented):
     async def send(self, wanted: OwnPacket) -> Sent:
         """Send a packet by its host's own stack, wait until its effect is over, and return what became of it."""
         packet = decode(wanted.data)
-        assert packet is not None
+        if packet is None:
+            raise InputError(f"the lab cannot read the packet that it is to send: {wanted}")
         refusal = self._send(wanted)
         await self.barrier()
         seen = [one for one in self.recorder.sightings if not one.packet.is_barrier]

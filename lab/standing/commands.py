@@ -14,7 +14,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from lab.errors import InputError, LabError, MissingError, nearest
-from lab.netns import Namespace
 from lab.netns.mounts import READ_ONLY, RECURSIVE, SLAVE, mount
 from lab.netns.program import find
 from lab.netns.syscalls import CLONE_NEWNET, CLONE_NEWNS, setns, unshare
@@ -70,10 +69,9 @@ def enter(lab: StandingLab, host: StandingHost, command: Sequence[str]) -> NoRet
     :raises NotExecutableError: it cannot be run.
     :raises LabError: the owner of the lab is dead.
     """
-    if lab.owner is None:
-        raise LabError(f"the owner of the lab {lab.name} is dead: `lab down {lab.name}`, then `lab up` again")
+    lab.check()
     program = _executable(command[0])
-    namespace = Namespace.open(names.DIRECTORY / host.namespace)
+    namespace = names.opened(host.namespace)
     # By this descriptor all programs in the lab find the same file, and none makes it anew when it is gone.
     lock = os.open(lab.path, os.O_RDONLY)
     os.set_inheritable(lock, True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
+from lab.errors import InputError
 from tests.support.programs import pretended
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -145,6 +147,7 @@ def test_settings_of_kube_proxy_are_words_as_well(project):
         """
 import pytest
 
+from lab.errors import InputError
 from tests.support.programs import pretended
 
 def pods(running):
@@ -270,3 +273,20 @@ def test_a_kube_proxy_program_is_an_option_and_a_word(project, tmp_path):
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     done = project.run_pytest("--lab-kube-proxy", path, "--lab-kernels", "newest")
     assert done.ret == pytest.ExitCode.USAGE_ERROR
+
+
+@pytest.mark.lab_kernel
+def test_conntracks_entries_of_a_host_are_listed_deleted_and_flushed(lab_running):
+    client, node = lab_running.hosts["client"].namespace, lab_running.conntrack("node")
+    for port in (7, 8):
+        with client.socket(socket.AF_INET, socket.SOCK_DGRAM) as lone:
+            lone.sendto(b"hello", ("10.0.1.2", port))
+    assert [flow.original.ports["dport"] for flow in sorted(node, key=str)] == [7, 8]
+    assert str(next(iter(node))).startswith("udp      17 ")
+    [gone] = node.delete(destination="10.0.1.2:7")
+    assert gone.original.ports["dport"] == 7
+    assert [flow.original.ports["dport"] for flow in node] == [8]
+    node.flush()
+    assert list(node) == []
+    with pytest.raises(InputError, match="there is no host 'nod'"):
+        lab_running.conntrack("nod")

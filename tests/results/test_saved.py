@@ -12,6 +12,7 @@ import pytest
 from lab.cli.packed import packing, unpacked
 from lab.errors import InputError, MissingError
 from lab.report import forms
+from lab.report.timeline import timeline_text
 from lab.results import saved
 from lab.results.matrix import alone
 from lab.results.saved import VERSION, from_json, schema, to_json
@@ -82,6 +83,11 @@ def test_packets_are_left_out_and_that_is_said_and_a_line_is_a_trial():
         assert after.sample.timeline.sightings == ()
         assert after.sample.timeline.left_out == len(before.sample.timeline.sightings) > 20
         assert after.sample.timeline.judgement_of(before.sample.timeline.injected.packet) is not None
+        # What is told of it is less, and nothing else.
+        *told, not_kept = timeline_text(after.sample.timeline).splitlines()
+        assert not_kept.startswith("not kept: ")
+        assert set(told) <= set(timeline_text(before.sample.timeline).splitlines())
+    assert from_json(to_json(lean, packets=False)) == lean
     assert "not kept: " in forms.write("html", lean).decode()
     assert "not kept: " not in forms.write("html", report).decode()
 
@@ -159,4 +165,8 @@ def test_zstd_is_used_where_it_is_and_named_where_it_is_not():
             with pytest.raises(MissingError, match=r"x.*: zstandard is not installed: pip install zstandard"):
                 refused()
     else:
-        assert unpacked(packing("x.zst")(b"{}"), "x") == b"{}"
+        packed = packing("x.zst")(b"{}" * 500)
+        assert unpacked(packed, "x") == b"{}" * 500
+        for broken in (packed[:-2], packed[:4] + b"garbage"):
+            with pytest.raises(InputError, match="x: broken"):
+                unpacked(broken, "x")
