@@ -325,7 +325,7 @@ def _lines_of_own(sent: Sent, *, full: bool) -> Iterable[Text | str]:
         yield Text(f"its sender's stack did not send it: {sent.refusal}", "bold red")
     else:
         yield f"the packet {sent.end}"
-    yield from (f"answered by {named(packet)}" for packet in sent.answers)
-    if not sent.answers:
-        yield "nobody answered its sender"
+        yield from (f"answered by {named(packet)}" for packet in sent.answers)
+        if not sent.answers:
+            yield "nobody answered its sender"
     yield from (Text(words, "bold red") for words in sent.faults)

@@ -54,6 +54,12 @@ def test_a_packet_of_ones_own():
     assert told["sent"]["walks"][0]["role"] == "judged"
 
 
+def test_a_packet_that_its_sender_cannot_send():
+    done = lab("trace", "--from", "node", "--to", "192.168.0.2")
+    assert done.returncode == 1
+    assert done.stdout == "its sender's stack did not send it: ENETUNREACH (Network is unreachable)\n"
+
+
 def test_lab_run_adds_walks_where_they_are_wanted(tmp_path):
     words = ("run", "beyond-window", "--fix", "drop-forward", "--json", tmp_path / "found.json")
     done = lab(*words, "--trace", COLUMNS="400")
@@ -75,6 +81,10 @@ def test_lab_run_adds_walks_where_they_are_wanted(tmp_path):
         (("beyond-window", "--to", "10.0.1.2"), "a CASE, and a packet of your own besides (leave one of them away)"),
         (("beyond-windw",), "there is no case 'beyond-windw' (did you mean 'beyond-window'?)"),
         (("--to", "nowhere"), "--to 'nowhere' is no address (write 192.168.0.2:80, or [fd00::2]:80)"),
+        *(
+            (("--to", to), f"{to} is client's own: a packet to it comes to no node (take another, or a node as sender)")
+            for to in ("10.0.0.2", "127.0.0.1", "::1")
+        ),
         (("--to", "10.0.1.2:0"), "--to: '0' is no port (1 to 65535)"),
         (("--to", "10.0.1.2", "--from", "client:x"), "--from: 'x' is no port (1 to 65535)"),
         (("--to", "10.0.1.2", "--from", "clint"), "kube-proxy: there is no host 'clint' (did you mean 'client'?)"),
