@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""What a reader of captures yields, and the bytes that it reads."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO, Final, NamedTuple, TypeAlias
+
+from lab.errors import InputError
+from lab.evidence.packet import Packet
+
+_GZIP: Final = b"\x1f\x8b"  # RFC 1952, 2.3.1
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"  # RFC 8878, 3.1.1
+_BUFFER: Final = 1 << 20  # bytes
+
+#: No packet is longer: that of a link with the largest offload has 256 KiB, which is also tcpdump's usual snaplen.
+LONGEST: Final = 1 << 24
+
+#: Is told a sentence that whoever reads a capture has to know.
+Note: TypeAlias = Callable[[str], None]
+
+
+class Frame(NamedTuple):
+    """One IP packet as a capture has it.
+
+    :param time: in nanoseconds since the epoch.
+    :param interface: the name of it, as the capture has it.
+    :param outgoing: whether the machine that captured sent it; None where the capture does not say.
+    :param number: of the packet in its file, from 1 on, as Wireshark counts.
+    :param section: of its file, from 0 on: what is in another one was captured apart from it.
+    """
+
+    time: int
+    interface: str
+    outgoing: bool | None
+    packet: Packet
+    number: int
+    section: int
+
+
+@dataclass
+class Cut(Exception):  # noqa: N818 - the end of a file, not an error of whoever gave it
+    """The file ends in the middle of something that begins at this byte."""
+
+    at: int
+
+
+class Source:
+    """The bytes of a capture from its beginning on, with the gzip around them taken off.
+
+    :raises InputError: it is broken, or packed by what is not read here.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self.name = name
+        self.place = 0
+        buffered = io.BufferedReader(stream, _BUFFER)  # type: ignore[arg-type]
+        begins = buffered.peek(4)[:4]
+        if begins.startswith(_ZSTD):
+            raise InputError("is packed by zstd", source=name, cure="unpack it first: zstd -d")
+        if begins.startswith(_GZIP):
+            buffered = io.BufferedReader(gzip.GzipFile(fileobj=buffered), _BUFFER)  # type: ignore[arg-type]
+        self._stream = buffered
+
+    def take(self, length: int) -> bytes:
+        """Return the next bytes; none at the end of the file.
+
+        :raises Cut: the file ends in the middle of them.
+        :raises InputError: they cannot be read.
+        """
+        try:
+            data = self._stream.read(length)
+        except EOFError:  # of gzip, that is cut short itself
+            raise Cut(self.place) from None
+        except (OSError, zlib.error) as error:
+            words = getattr(error, "strerror", None) or error
+            raise InputError(f"cannot be read behind byte {self.place:,}: {words}", source=self.name) from None
+        if len(data) < length and data:
+            raise Cut(self.place)
+        self.place += len(data)
+        return data
+
+    def all_of(self, length: int, begun: int) -> bytes:
+        """Return the next bytes of what began at a byte of the file.
+
+        :raises Cut: the file has no more.
+        """
+        try:
+            data = self.take(length)
+        except Cut:
+            raise Cut(begun) from None
+        if len(data) < length:
+            raise Cut(begun)
+        return data
+
+    def broken(self, what: str) -> InputError:
+        """Return the error of a capture that says what cannot be."""
+        return InputError(f"broken: {what}", source=self.name)
