@@ -27,11 +27,11 @@ _KEPT: Final = 20  # packets of a connection that are kept for being out of the 
 class Segment:
     """One packet of a connection, however often it was captured.
 
+    :ivar exact: its number is the one that its receiver waits for, by what came there before (RFC 9293, 3.4).
     :ivar direct: sent to the endpoint's own address by a client that asked the VIP: it belongs to no entry.
     :ivar places: where it was seen, as it came.
     :ivar translated: seen in the form that its receiver knows.
     :ivar leaked: seen untranslated behind the node.
-    :ivar checked: False where its checksum is known to be wrong; None where that is not known.
     """
 
     packet: Packet
@@ -70,11 +70,14 @@ class Connection:
         self.points: dict[tuple[str, str], None] = {}
         self.odd: list[Segment] = []
         self.resets: list[Segment] = []
+        self.lost: dict[bool, list[Place]] = {}
         self.again: dict[bool, list[Place]] = {}
         self.closed_window: dict[bool, list[Place]] = {}
         self._before: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._behind: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._unplaced: dict[bool, set[Stream]] = {True: set(), False: set()}
+        self._next: dict[bool, int] = {}
+        self._handshake: dict[bool, Segment] = {}
         self._recent: OrderedDict[tuple[object, ...], Segment] = OrderedDict()
 
     @property
@@ -82,9 +85,28 @@ class Connection:
         """Whether client and endpoint know each other by other addresses than their own."""
         return self.endpoint is not None
 
-    def has_behind(self, *, from_client: bool) -> bool:
-        """Check whether the capture has a point behind the translation for packets of a side."""
-        return bool(self._behind[from_client])
+    def end(self) -> None:
+        """Take it that no more copies of any packet come."""
+        while self._recent:
+            self._pass(self._recent.popitem(last=False)[1])
+
+    def _pass(self, segment: Segment) -> None:
+        plain = segment.word is FINE and segment.leaked is None and not segment.direct
+        if plain and self.is_missing(segment):
+            self.lost.setdefault(segment.from_client, []).append(segment.place)
+
+    def strayed(self, segment: Segment) -> Place | None:
+        """Return where a packet was seen instead of where it was to come to; None where it was nowhere else."""
+        first = self._handshake.get(segment.from_client)
+        if first is None or not self.is_missing(segment):
+            return None
+        ways = {(file, point) for file, point, _way in first.streams}
+        return next((place for place in segment.places if (place.file, place.point) not in ways), None)
+
+    def is_missing(self, segment: Segment) -> bool:
+        """Check whether a packet was seen at fewer points than the first one of its side, which came through."""
+        first = self._handshake.get(segment.from_client)
+        return first is not None and not first.streams <= segment.streams
 
     def translate(self, packet: Packet) -> None:
         """Take it that this first packet is the connection's, as the endpoint sees it."""
@@ -113,14 +135,16 @@ class Connection:
         self.last = frame.time
         self.points.setdefault((place.file, frame.interface))
         from_client = self.is_from_client(packet)
-        key = (from_client, tcp.sequence, tcp.acknowledgement, tcp.flags, packet.payload_length, tcp.window)
-        key = (*key, packet.identification, tcp.timestamps)
+        key = (
+            *(from_client, tcp.sequence, tcp.acknowledgement, tcp.flags, packet.payload_length, tcp.window),
+            *(packet.identification, tcp.timestamps),
+        )
         segment = self._recent.get(key)
         if segment is None or stream in segment.streams:
             segment = Segment(packet, from_client)
             self._recent[key] = segment
             if len(self._recent) > _RECENT:
-                self._recent.popitem(last=False)
+                self._pass(self._recent.popitem(last=False)[1])
             self._begin(segment, stream, place)
         else:
             self._recent.move_to_end(key)
@@ -137,15 +161,27 @@ class Connection:
         self.first = self.first or packet
         self.begins = self.begins or tcp.flags & (SYN | ACK) == SYN
         segment.direct = from_client and packet.destination == self.endpoint and stream in self._before[True]
-        segment.exact = self.conntrack.awaits(packet, from_client=from_client)
+        segment.exact = tcp.sequence in (self._next.get(from_client), self.conntrack.awaited(from_client=from_client))
         if not segment.direct:
+            self._follow(packet, from_client)
             self._repeats(segment, place)
             judged = replace(packet, source=self.client) if from_client and packet.source != self.client else packet
             segment.word = self.conntrack.judge(judged, from_client=from_client)
+        if segment.word is FINE and tcp.flags & SYN:
+            self._handshake.setdefault(from_client, segment)
         if tcp.flags & RST and len(self.resets) < _KEPT:
             self.resets.append(segment)
         if segment.word.judgement is not Judgement.ACCEPTED:
             self._keep(segment)
+
+    def _follow(self, packet: Packet, from_client: bool) -> None:
+        """Take into account what the receiver has got of a side without a gap, whatever conntrack makes of it."""
+        assert packet.tcp is not None
+        awaited = self._next.get(from_client)
+        if packet.tcp.flags & RST:
+            return
+        if awaited is None or (distance(packet.tcp.sequence, awaited) >= 0 and distance(awaited, packet.end) > 0):
+            self._next[from_client] = packet.end
 
     def _keep(self, segment: Segment) -> None:
         if len(self.odd) < _KEPT and all(segment is not one for one in self.odd):

@@ -24,9 +24,16 @@ _SHOWN: Final = 5  # packets of one kind
 
 def explained(connection: Connection, behaviour: Behaviour) -> Explained:
     """Return what a connection's packets tell of it."""
+    connection.end()
     judged = [_of_segment(connection, segment, behaviour) for segment in connection.odd]
     outcome = _outcome(connection)
-    others = (*_killed(connection, outcome), *_repeated(connection), *_closed(connection), *_unanswered(connection))
+    others = (
+        *_killed(connection, outcome),
+        *_lost(connection),
+        *_repeated(connection),
+        *_closed(connection),
+        *_unanswered(connection),
+    )
     return Explained(
         client=connection.client,
         target=connection.target,
@@ -42,11 +49,14 @@ def explained(connection: Connection, behaviour: Behaviour) -> Explained:
     )
 
 
-def observed(connection: Connection, segment: Segment) -> Judgement:
-    """Return what conntrack made of a packet: the model's word, unless what became of the packet says otherwise."""
+def observed(connection: Connection, segment: Segment) -> Judgement | None:
+    """Return what conntrack made of a packet: the model's word, unless what became of the packet says otherwise.
+
+    None where it leaked and the model does not say why.
+    """
     expected = segment.word.judgement
     if segment.leaked is not None:
-        return Judgement.INVALID
+        return Judgement.INVALID if segment.word.by else None
     if expected is Judgement.INVALID and segment.translated and _is_seen_before(connection, segment):
         return Judgement.ACCEPTED
     return expected
@@ -59,7 +69,7 @@ def _is_seen_before(connection: Connection, segment: Segment) -> bool:
 
 def resets_of(connection: Connection, segment: Segment) -> list[Segment]:
     """Return the resets that answered a packet which came to a stranger."""
-    if observed(connection, segment) is not Judgement.INVALID or segment.translated:
+    if observed(connection, segment) not in (Judgement.INVALID, None) or segment.translated:
         return []
     return list(connection.answers_to(segment))
 
@@ -69,7 +79,7 @@ def _outcome(connection: Connection) -> Outcome:
     answers = [reset for segment in segments for reset in resets_of(connection, segment)]
     if any(reset.exact for reset in answers):
         return Outcome.RESET
-    if any(segment.leaked for segment in segments):
+    if any(segment.leaked or connection.strayed(segment) for segment in segments):
         return Outcome.LEAKED
     if any(_is_gone(connection, segment) for segment in segments):
         return Outcome.DROPPED
@@ -77,16 +87,18 @@ def _outcome(connection: Connection) -> Outcome:
         return Outcome.KILLED
     if connection.begins and not connection.conntrack.answered:
         return Outcome.REFUSED
+    if connection.lost and not connection.conntrack.closed:
+        return Outcome.STALLED
     return Outcome.DELIVERED if segments else Outcome.CONNECTED
 
 
 def _is_gone(connection: Connection, segment: Segment) -> bool:
-    """Check whether a packet that is INVALID was seen nowhere behind the node, though the capture has a point there."""
+    """Check whether a packet that is INVALID was not seen where its side's first one came to."""
     return (
         segment.word.judgement is Judgement.INVALID
         and not segment.translated
         and segment.leaked is None
-        and connection.has_behind(from_client=segment.from_client)
+        and connection.is_missing(segment)
     )
 
 
@@ -94,7 +106,7 @@ def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour) 
     judgement = observed(connection, segment)
     answers = resets_of(connection, segment)
     case = known(segment, leaked=segment.leaked is not None, translated=connection.is_translated)
-    sentences = [_said(connection, segment, judgement, behaviour)]
+    sentences = [_said(segment, judgement, behaviour)]
     packets = [segment.place]
     if segment.leaked is not None:
         packets.append(segment.leaked)
@@ -102,8 +114,12 @@ def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour) 
     for reset in answers:
         packets.append(reset.place)
         sentences.append(_answer(reset))
-    if _is_gone(connection, segment):
-        sentences.append("it was seen nowhere behind the node: dropped there, or lost")
+    stray = connection.strayed(segment)
+    if stray is not None:
+        packets.append(stray)
+        sentences.append(f"untranslated it went another way: packet {stray.number} ({stray.point})")
+    elif _is_gone(connection, segment):
+        sentences.append("it did not come as far as the first packet of its side: dropped, or lost")
     return Finding(
         case.kind,
         "; ".join(sentences),
@@ -112,11 +128,18 @@ def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour) 
         segment.word.condition,
         segment.word.excess,
         case.case,
-        case.fixes if judgement is Judgement.INVALID else (),
+        _helping(connection, segment, case.fixes),
     )
 
 
-def _said(connection: Connection, segment: Segment, judgement: Judgement, behaviour: Behaviour) -> str:
+def _helping(connection: Connection, segment: Segment, fixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the fixes that help: against a drop only being liberal does, and what does no harm needs none."""
+    if segment.leaked is not None or resets_of(connection, segment) or connection.strayed(segment) is not None:
+        return fixes
+    return tuple(fix for fix in fixes if fix == "be-liberal" and _is_gone(connection, segment))
+
+
+def _said(segment: Segment, judgement: Judgement | None, behaviour: Behaviour) -> str:
     word = segment.word
     packet = segment.packet
     assert packet.tcp is not None
@@ -162,7 +185,9 @@ def _answer(reset: Segment) -> str:
 
 
 def _killers(connection: Connection) -> list[Segment]:
-    return [one for one in connection.resets if not one.direct and one.exact and one.word.judgement is not Judgement.INVALID]
+    return [
+        one for one in connection.resets if not one.direct and one.exact and one.word.judgement is not Judgement.INVALID
+    ]
 
 
 def _killed(connection: Connection, outcome: Outcome) -> Iterator[Finding]:
@@ -176,6 +201,16 @@ def _killed(connection: Connection, outcome: Outcome) -> Iterator[Finding]:
         words = f"the {who} resets the connection: RST {reset.place.number}, with the number that is awaited"
         case = "reset-exact-from-client" if reset.from_client else "reset-exact"
         yield Finding("reset", words, (reset.place,), Judgement.ACCEPTED, case=case)
+
+
+def _lost(connection: Connection) -> Iterator[Finding]:
+    for from_client, places in connection.lost.items():
+        who = "client" if from_client else "server"
+        words = (
+            f"{len(places):,} of the {who} did not come as far as its first one: lost, dropped, or not captured"
+            f"{_which(places)}"
+        )
+        yield Finding("lost", words, tuple(places[:_SHOWN]))
 
 
 def _repeated(connection: Connection) -> Iterator[Finding]:
@@ -213,4 +248,3 @@ def _untold(connection: Connection) -> Iterator[str]:
             "No translation was seen: where there is a VIP, a capture of both sides of the node tells what became of"
             " the packets."
         )
-

@@ -17,7 +17,8 @@ from lab.evidence.packet import ACK, RST, SYN, Packet, SocketAddress
 from lab.vocabulary import Behaviour
 
 #: Connections that are followed at the same time, and packets by which a translation is found where no SYN was seen.
-_MOST: Final = 50_000
+_MOST: Final = 30_000
+_LIVE: Final = 1024  # of them, those of whose packets copies are looked for
 _RECENT: Final = 4096
 _NEAR: Final = 1 << 22  # bytes: what a stranger's packet may be off by and still be about a connection
 
@@ -39,6 +40,7 @@ class Follower:
         self._begun: dict[tuple[int, int], Connection] = {}
         self._ends: dict[tuple[int, SocketAddress], Connection] = {}
         self._recent: OrderedDict[tuple[object, ...], Connection] = OrderedDict()
+        self._live: OrderedDict[int, Connection] = OrderedDict()
 
     @property
     def connections(self) -> Iterable[Connection]:
@@ -55,6 +57,10 @@ class Follower:
             connection = self._found(packet, frame.section)
         if not connection.begins:
             self._remember(packet, connection)
+        self._live[id(connection)] = connection
+        self._live.move_to_end(id(connection))
+        if len(self._live) > _LIVE:
+            self._live.popitem(last=False)[1].end()
         stream = (file, frame.interface, frame.outgoing)
         connection.see(frame, Place(file, frame.number, frame.time, frame.interface), stream)
 
@@ -134,6 +140,7 @@ class Follower:
         oldest = next((one for one in list(self._all.values())[:100] if not one.odd), next(iter(self._all.values())))
         self.forgotten += 1
         del self._all[id(oldest)]
+        self._live.pop(id(oldest), None)
         for flow in self._own.pop(id(oldest), ()):
             if self._flows.get(flow) is oldest:
                 del self._flows[flow]

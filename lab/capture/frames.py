@@ -8,7 +8,8 @@ import io
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO, Final, NamedTuple, TypeAlias
+from io import RawIOBase
+from typing import Any, BinaryIO, Final, NamedTuple, TypeAlias
 
 from lab.errors import InputError
 from lab.evidence.packet import Packet
@@ -55,16 +56,16 @@ class Source:
     :raises InputError: it is broken, or packed by what is not read here.
     """
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(self, stream: RawIOBase, name: str) -> None:
         self.name = name
         self.place = 0
-        buffered = io.BufferedReader(stream, _BUFFER)  # type: ignore[arg-type]
+        buffered: Any = io.BufferedReader(stream, _BUFFER)
         begins = buffered.peek(4)[:4]
         if begins.startswith(_ZSTD):
             raise InputError("is packed by zstd", source=name, cure="unpack it first: zstd -d")
         if begins.startswith(_GZIP):
-            buffered = io.BufferedReader(gzip.GzipFile(fileobj=buffered), _BUFFER)  # type: ignore[arg-type]
-        self._stream = buffered
+            buffered = io.BufferedReader(gzip.GzipFile(fileobj=buffered), _BUFFER)
+        self._stream: BinaryIO = buffered
 
     def take(self, length: int) -> bytes:
         """Return the next bytes; none at the end of the file.

@@ -64,6 +64,10 @@ class Conntrack:
         side = self.tracker.original if by_client else self.tracker.reply
         return side.end if side.window else None
 
+    def awaited(self, *, from_client: bool) -> int | None:
+        """Return the number that the other side has acknowledged to a side; None where it has told nothing."""
+        return self._acknowledged.get(not from_client)
+
     def judge(self, packet: Packet, *, from_client: bool) -> Word:
         """Say what is expected of a packet, and take it into account.
 
@@ -113,19 +117,15 @@ class Conntrack:
         assert tcp is not None
         if not self.begun:
             return _MIDDLE
-        awaited = self._acknowledged.get(not from_client)
+        awaited = self.awaited(from_client=from_client)
         if awaited is not None and distance(tcp.sequence, awaited) > 0 and (tcp.sequence or self.established):
             return Word(Judgement.INVALID, "reset", excess=distance(tcp.sequence, awaited))
         if self.established and tcp.sequence != awaited:
             prediction, _unchanged = self.tracker.judge(packet)
             if prediction.judgement is not Judgement.ACCEPTED:
                 return self._window(prediction)
+        self.closed = True
         return FINE
-
-    def awaits(self, packet: Packet, *, from_client: bool) -> bool:
-        """Check whether a packet has the one number that its receiver waits for, as far as that has told."""
-        assert packet.tcp is not None
-        return packet.tcp.sequence == self._acknowledged.get(not from_client)
 
     @staticmethod
     def _window(prediction: Prediction) -> Word:
