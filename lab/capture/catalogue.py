@@ -27,15 +27,15 @@ class Known:
     fixes: tuple[str, ...] = ()
 
 
-def known(segment: Segment, *, leaked: bool, translated: bool) -> Known:
+def known(segment: Segment, *, leaked: bool, harmless: bool) -> Known:
     """Return what is known of a packet that is out of the ordinary.
 
     :param leaked: whether it came through untranslated.
-    :param translated: whether its connection is.
+    :param harmless: its connection is not translated, as far as is known, and nobody resets it.
     """
     by = segment.word.by
     if by == "window":
-        return Known("out-of-window", _of_window(segment, translated=translated), _OUT_OF_WINDOW)
+        return Known("out-of-window", _of_window(segment, harmless=harmless), _OUT_OF_WINDOW)
     if by == "flags":
         tcp = segment.packet.tcp
         assert tcp is not None
@@ -45,10 +45,12 @@ def known(segment: Segment, *, leaked: bool, translated: bool) -> Known:
         return Known("reset", "reset-behind", _INVALID_ANYHOW)
     if by == "state":
         return Known("state", _of_state(segment), _INVALID_ANYHOW)
+    if segment.is_corrupt:
+        return Known("checksum", "bad-checksum", _INVALID_ANYHOW)
     return Known("leak" if leaked else "odd", "entry-deleted" if leaked else "", _INVALID_ANYHOW if leaked else ())
 
 
-def _of_window(segment: Segment, *, translated: bool) -> str:
+def _of_window(segment: Segment, *, harmless: bool) -> str:
     word, packet = segment.word, segment.packet
     tcp = packet.tcp
     assert tcp is not None
@@ -60,7 +62,7 @@ def _of_window(segment: Segment, *, translated: bool) -> str:
             return "client-beyond-window"
         if word.judgement == "ignored":
             return "last-ignored-byte-with-data" if packet.payload_length else "last-ignored-byte"
-        if not translated:
+        if harmless:
             return "without-nat"
         if word.excess < _FAR:
             return "first-invalid-byte-with-data" if packet.payload_length else "first-invalid-byte"

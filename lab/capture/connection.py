@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 
 from lab.capture.explanation import Place
 from lab.capture.frames import Frame
+from lab.capture.headers import checksum_is_wrong
 from lab.capture.judging import FINE, Conntrack, Word
 from lab.evidence.follow import distance
 from lab.evidence.judgement import Judgement
@@ -29,6 +30,8 @@ class Segment:
 
     :ivar exact: its number is the one that its receiver waits for, by what came there before (RFC 9293, 3.4).
     :ivar direct: sent to the endpoint's own address by a client that asked the VIP: it belongs to no entry.
+    :ivar late: the connection was over already.
+    :ivar is_corrupt: leaked, and its checksum is wrong.
     :ivar places: where it was seen, as it came.
     :ivar translated: seen in the form that its receiver knows.
     :ivar leaked: seen untranslated behind the node.
@@ -39,6 +42,8 @@ class Segment:
     word: Word = FINE
     direct: bool = False
     exact: bool = False
+    late: bool = False
+    is_corrupt: bool = False
     places: list[Place] = field(default_factory=list)
     streams: set[Stream] = field(default_factory=set)
     translated: bool = False
@@ -110,8 +115,7 @@ class Connection:
 
     def translate(self, packet: Packet) -> None:
         """Take it that this first packet is the connection's, as the endpoint sees it."""
-        if packet.destination != self.target:
-            self.endpoint = packet.destination
+        self.endpoint = packet.destination
         self.peer = packet.source
 
     def stranger(self, address: SocketAddress) -> None:
@@ -150,7 +154,7 @@ class Connection:
             self._recent.move_to_end(key)
         segment.places.append(place)
         segment.streams.add(stream)
-        self._place(segment, packet, stream, place)
+        self._place(segment, frame, stream, place)
 
     def _begin(self, segment: Segment, stream: Stream, place: Place) -> None:
         """Judge a packet that was not seen before."""
@@ -160,7 +164,9 @@ class Connection:
         self.count += 1
         self.first = self.first or packet
         self.begins = self.begins or tcp.flags & (SYN | ACK) == SYN
-        segment.direct = from_client and packet.destination == self.endpoint and stream in self._before[True]
+        asked_directly = from_client and packet.destination == self.endpoint != self.target
+        segment.direct = asked_directly and stream in self._before[True]
+        segment.late = self.conntrack.closed
         segment.exact = tcp.sequence in (self._next.get(from_client), self.conntrack.awaited(from_client=from_client))
         if not segment.direct:
             self._follow(packet, from_client)
@@ -201,7 +207,7 @@ class Connection:
         if tcp.window == 0 and not tcp.flags & SYN:
             self.closed_window.setdefault(side, []).append(place)
 
-    def _place(self, segment: Segment, packet: Packet, stream: Stream, place: Place) -> None:
+    def _place(self, segment: Segment, frame: Frame, stream: Stream, place: Place) -> None:
         """Take into account in which form a packet was seen where."""
         side = segment.from_client
         if self.endpoint is None:
@@ -209,7 +215,7 @@ class Connection:
             return
         if segment.direct:
             return
-        ends = (packet.source, packet.destination)
+        ends = (frame.packet.source, frame.packet.destination)
         behind = (self.peer, self.endpoint) if side else (self.target, self.client)
         if ends == behind:
             self._behind[side].add(stream)
@@ -217,6 +223,7 @@ class Connection:
         elif stream in self._behind[side]:
             if segment.leaked is None:
                 segment.leaked = place
+                segment.is_corrupt = checksum_is_wrong(frame.data, frame.at)
             self._keep(segment)
         else:
             self._before[side].add(stream)

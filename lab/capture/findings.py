@@ -37,7 +37,7 @@ def explained(connection: Connection, behaviour: Behaviour) -> Explained:
     return Explained(
         client=connection.client,
         target=connection.target,
-        endpoint=connection.endpoint,
+        endpoint=connection.endpoint if connection.endpoint != connection.target else None,
         peer=connection.peer,
         begins=connection.begins,
         packets=connection.count,
@@ -56,7 +56,7 @@ def observed(connection: Connection, segment: Segment) -> Judgement | None:
     """
     expected = segment.word.judgement
     if segment.leaked is not None:
-        return Judgement.INVALID if segment.word.by else None
+        return Judgement.INVALID if segment.word.by or segment.is_corrupt else None
     if expected is Judgement.INVALID and segment.translated and _is_seen_before(connection, segment):
         return Judgement.ACCEPTED
     return expected
@@ -105,7 +105,7 @@ def _is_gone(connection: Connection, segment: Segment) -> bool:
 def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour) -> Finding:
     judgement = observed(connection, segment)
     answers = resets_of(connection, segment)
-    case = known(segment, leaked=segment.leaked is not None, translated=connection.is_translated)
+    case = known(segment, leaked=segment.leaked is not None, harmless=not connection.is_translated and not answers)
     sentences = [_said(segment, judgement, behaviour)]
     packets = [segment.place]
     if segment.leaked is not None:
@@ -154,6 +154,8 @@ def _said(segment: Segment, judgement: Judgement | None, behaviour: Behaviour) -
         why = f": a reset whose number is {word.excess:,} bytes behind what its receiver has acknowledged"
     elif word.by == "state":
         why = " by the table of states: the connection is not where such a packet belongs"
+    elif segment.is_corrupt:
+        return f"{what}: INVALID: its checksum is wrong"
     else:
         return (
             f"{what}: within the window, and yet not translated: its entry was gone (deleted, or expired), or conntrack"
@@ -185,22 +187,39 @@ def _answer(reset: Segment) -> str:
 
 
 def _killers(connection: Connection) -> list[Segment]:
+    return [one for one in _resets(connection) if one.exact]
+
+
+def _resets(connection: Connection) -> list[Segment]:
+    """Return the resets that are the sides' own words on the connection, while it lived."""
+    answers = [id(reset) for segment in connection.odd for reset in resets_of(connection, segment)]
     return [
-        one for one in connection.resets if not one.direct and one.exact and one.word.judgement is not Judgement.INVALID
+        one
+        for one in connection.resets
+        if not (one.direct or one.late or id(one) in answers) and one.word.judgement is Judgement.ACCEPTED
     ]
 
 
 def _killed(connection: Connection, outcome: Outcome) -> Iterator[Finding]:
     if outcome is Outcome.RESET:
         return  # told with the packet that it answers
-    for reset in _killers(connection)[:1]:
+    for reset in _resets(connection):
         who = "client" if reset.from_client else "server"
+        number = reset.place.number
         if not connection.conntrack.answered:
-            yield Finding("refused", f"the server refuses the connection: RST {reset.place.number}", (reset.place,))
+            yield Finding("refused", f"the server refuses the connection: RST {number}", (reset.place,))
+        elif reset.exact:
+            words = f"the {who} resets the connection: RST {number}, with the number that is awaited"
+            case = "reset-exact-from-client" if reset.from_client else "reset-exact"
+            yield Finding("reset", words, (reset.place,), Judgement.ACCEPTED, case=case)
             return
-        words = f"the {who} resets the connection: RST {reset.place.number}, with the number that is awaited"
-        case = "reset-exact-from-client" if reset.from_client else "reset-exact"
-        yield Finding("reset", words, (reset.place,), Judgement.ACCEPTED, case=case)
+        else:
+            words = (
+                f"RST {number} of the {who} has not the number that is awaited, as far as was captured: its receiver"
+                " asks back (RFC 5961) and lives"
+            )
+            case = "reset-inexact-from-client" if reset.from_client else "reset-inexact"
+            yield Finding("reset", words, (reset.place,), Judgement.ACCEPTED, case=case)
 
 
 def _lost(connection: Connection) -> Iterator[Finding]:

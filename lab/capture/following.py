@@ -97,7 +97,7 @@ class Follower:
         """
         tcp = packet.tcp
         known = self._ends.get((section, packet.destination))
-        if tcp is None or known is None or known.is_translated or not known.begins:
+        if tcp is None or known is None or known.is_translated or not known.conntrack.answered:
             return None
         sent = known.conntrack.sent(by_client=True)
         if sent is None or not tcp.flags & ACK or abs(distance(sent, tcp.acknowledgement)) > _NEAR:
@@ -152,10 +152,11 @@ class Follower:
 
 
 def _is_another(connection: Connection, packet: Packet) -> bool:
-    """Check whether a SYN begins another connection of the same addresses, as the old one is over."""
+    """Check whether a SYN begins another connection of the same addresses, as the old one is over, or never began."""
     assert packet.tcp is not None
     first = connection.first.tcp if connection.first is not None else None
-    return connection.conntrack.closed and first is not None and first.sequence != packet.tcp.sequence
+    over = connection.conntrack.closed or not connection.conntrack.answered
+    return over and first is not None and first.sequence != packet.tcp.sequence
 
 
 def _shares(connection: Connection, packet: Packet) -> bool:

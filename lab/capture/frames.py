@@ -33,6 +33,8 @@ class Frame(NamedTuple):
     :param outgoing: whether the machine that captured sent it; None where the capture does not say.
     :param number: of the packet in its file, from 1 on, as Wireshark counts.
     :param section: of its file, from 0 on: what is in another one was captured apart from it.
+    :param data: as captured, from the link's header on.
+    :param at: where in it the IP header begins.
     """
 
     time: int
@@ -41,6 +43,8 @@ class Frame(NamedTuple):
     packet: Packet
     number: int
     section: int
+    data: bytes
+    at: int
 
 
 @dataclass

@@ -68,6 +68,36 @@ def tcp_packet(data: bytes, at: int) -> Packet | None:
     )
 
 
+def checksum_is_wrong(data: bytes, at: int) -> bool:
+    """Check whether the checksum of a TCP packet whose headers are whole is wrong (RFC 9293, 3.1).
+
+    False where that cannot be told: it was cut, or captured before the network card computed it, which is when there
+    is the sum of the pseudo header alone.
+    """
+    if data[at] >> 4 == 4:
+        transport = at + (data[at] & 15) * 4
+        end, addresses = at + int.from_bytes(data[at + 2 : at + 4], "big"), data[at + 12 : at + 20]
+    else:
+        transport, end = at + 40, at + 40 + int.from_bytes(data[at + 4 : at + 6], "big")
+        addresses = data[at + 8 : at + 40]
+        if data[at + 6] != TCP:
+            return False
+    if not transport + 20 <= end <= len(data):
+        return False
+    segment = data[transport:end]
+    pseudo = _sum(addresses + struct.pack("!II", len(segment), TCP))
+    return _sum(struct.pack("!H", pseudo) + segment) != 0xFFFF and int.from_bytes(segment[16:18], "big") != pseudo
+
+
+def _sum(data: bytes) -> int:
+    """Return the sum in ones' complement of words of 16 bits (RFC 1071)."""
+    words = data + bytes(len(data) % 2)
+    total = sum(struct.unpack(f"!{len(words) // 2}H", words))
+    while total > 0xFFFF:
+        total = (total >> 16) + (total & 0xFFFF)
+    return int(total)
+
+
 def _end_of(address: bytes, port: bytes) -> SocketAddress:
     found = _ends.get((address, port))
     if found is None:

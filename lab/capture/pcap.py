@@ -47,4 +47,4 @@ def frames(source: Source, begins: bytes, note: Note) -> Iterator[Frame]:
             note("other")
             continue
         interface = f"interface {found[2]}" if found[2] else "any" if link == 113 else ""
-        yield Frame(seconds * 1_000_000_000 + part * fraction, interface, found[1], packet, number, 0)
+        yield Frame(seconds * 1_000_000_000 + part * fraction, interface, found[1], packet, number, 0, data, found[0])

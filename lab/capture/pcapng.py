@@ -154,4 +154,6 @@ def _frame(
         if len(flags) == 4:
             way = _WAYS.get(struct.unpack(f"{order}I", flags)[0] & 3)
     name = f"{interface.name} {found[2]}" if found[2] else interface.name
-    return Frame(interface.time(high, low), name, found[1] if way is None else way, packet, number, section)
+    return Frame(
+        interface.time(high, low), name, found[1] if way is None else way, packet, number, section, data, found[0]
+    )
