@@ -33,6 +33,7 @@ class Segment:
     :ivar late: the connection was over already.
     :ivar is_corrupt: leaked, and its checksum is wrong.
     :ivar places: where it was seen, as it came.
+    :ivar streams_before: of all that it was seen in, those in which it was not translated.
     :ivar translated: seen in the form that its receiver knows.
     :ivar leaked: seen untranslated behind the node.
     """
@@ -46,6 +47,7 @@ class Segment:
     is_corrupt: bool = False
     places: list[Place] = field(default_factory=list)
     streams: set[Stream] = field(default_factory=set)
+    streams_before: set[Stream] = field(default_factory=set)
     translated: bool = False
     leaked: Place | None = None
 
@@ -82,6 +84,7 @@ class Connection:
         self._behind: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._unplaced: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._next: dict[bool, int] = {}
+        self._mixed: set[Stream] = set()
         self._handshake: dict[bool, Segment] = {}
         self._recent: OrderedDict[tuple[object, ...], Segment] = OrderedDict()
 
@@ -144,7 +147,8 @@ class Connection:
             *(packet.identification, tcp.timestamps),
         )
         segment = self._recent.get(key)
-        if segment is None or stream in segment.streams:
+        # What one point has twice is sent again, unless it says by its IP header that it is the same (RFC 6864).
+        if segment is None or (stream in segment.streams and not packet.identification):
             segment = Segment(packet, from_client)
             self._recent[key] = segment
             if len(self._recent) > _RECENT:
@@ -218,15 +222,23 @@ class Connection:
         ends = (frame.packet.source, frame.packet.destination)
         behind = (self.peer, self.endpoint) if side else (self.target, self.client)
         if ends == behind:
+            if stream in segment.streams_before:
+                self._mixed.add(stream)
             self._behind[side].add(stream)
             segment.translated = True
-        elif stream in self._behind[side]:
+            return
+        segment.streams_before.add(stream)
+        if stream in self._behind[side] - self._mixed:
             if segment.leaked is None:
                 segment.leaked = place
                 segment.is_corrupt = checksum_is_wrong(frame.data, frame.at)
             self._keep(segment)
         else:
             self._before[side].add(stream)
+
+    def is_mixed(self, segment: Segment) -> bool:
+        """Check whether a packet was seen where packets are before their translation as well as behind it."""
+        return bool(segment.streams & self._mixed)
 
     def answers_to(self, segment: Segment) -> Iterator[Segment]:
         """Yield the resets that answer a packet: they have the number that it acknowledges (RFC 9293, 3.5.2)."""

@@ -98,7 +98,7 @@ def _is_gone(connection: Connection, segment: Segment) -> bool:
         segment.word.judgement is Judgement.INVALID
         and not segment.translated
         and segment.leaked is None
-        and connection.is_missing(segment)
+        and (connection.is_missing(segment) or connection.is_mixed(segment))
     )
 
 
@@ -118,8 +118,10 @@ def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour) 
     if stray is not None:
         packets.append(stray)
         sentences.append(f"untranslated it went another way: packet {stray.number} ({stray.point})")
-    elif _is_gone(connection, segment):
+    elif connection.is_missing(segment) and _is_gone(connection, segment):
         sentences.append("it did not come as far as the first packet of its side: dropped, or lost")
+    elif _is_gone(connection, segment):
+        sentences.append("no translated copy of it follows: it leaked, or was dropped")
     return Finding(
         case.kind,
         "; ".join(sentences),

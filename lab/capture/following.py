@@ -178,7 +178,11 @@ def _likeness(packet: Packet) -> tuple[object, ...]:
 
 def in_order(readers: Iterable[Reader]) -> Iterator[tuple[Frame, str]]:
     """Yield the packets of all files by their times, section by section."""
-    ways = [((frame, reader.name) for frame in reader) for reader in readers]
+    ways = [_named(reader) for reader in readers]
     if len(ways) == 1:
-        return iter(ways[0])
+        return ways[0]
     return heapq.merge(*ways, key=lambda one: (one[0].section, one[0].time))
+
+
+def _named(reader: Reader) -> Iterator[tuple[Frame, str]]:
+    return ((frame, reader.name) for frame in reader)

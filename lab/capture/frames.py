@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import zlib
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from lab.evidence.packet import Packet
 
 _GZIP: Final = b"\x1f\x8b"  # RFC 1952, 2.3.1
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"  # RFC 8878, 3.1.1
+_WITH_HEADER: Final = 31  # zlib's window bits for gzip
 _BUFFER: Final = 1 << 20  # bytes
 
 #: No packet is longer: that of a link with the largest offload has 256 KiB, which is also tcpdump's usual snaplen.
@@ -54,21 +54,53 @@ class Cut(Exception):  # noqa: N818 - the end of a file, not an error of whoever
     at: int
 
 
+class _Gunzip(io.RawIOBase):
+    """What is within gzip (RFC 1952), to the last byte that is there: Python's own gives up the last megabyte.
+
+    :ivar cut: it ends before its end.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.cut = False
+        self._stream = stream
+        self._rest = b""
+        self._decoder = zlib.decompressobj(_WITH_HEADER)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - whatever takes bytes
+        while True:
+            given = self._rest or self._stream.read(_BUFFER)
+            if not given:
+                self.cut = not self._decoder.eof
+                return 0
+            if self._decoder.eof:  # another member follows
+                self._decoder = zlib.decompressobj(_WITH_HEADER)
+            data = self._decoder.decompress(given, len(buffer))
+            self._rest = self._decoder.unused_data if self._decoder.eof else self._decoder.unconsumed_tail
+            if data:
+                buffer[: len(data)] = data
+                return len(data)
+
+
 class Source:
     """The bytes of a capture from its beginning on, with the gzip around them taken off.
 
     :raises InputError: it is broken, or packed by what is not read here.
     """
 
-    def __init__(self, stream: RawIOBase, name: str) -> None:
+    def __init__(self, stream: RawIOBase | BinaryIO, name: str) -> None:
         self.name = name
         self.place = 0
+        self._gunzip: _Gunzip | None = None
         buffered: Any = io.BufferedReader(stream, _BUFFER)
         begins = buffered.peek(4)[:4]
         if begins.startswith(_ZSTD):
             raise InputError("is packed by zstd", source=name, cure="unpack it first: zstd -d")
         if begins.startswith(_GZIP):
-            buffered = io.BufferedReader(gzip.GzipFile(fileobj=buffered), _BUFFER)
+            self._gunzip = _Gunzip(buffered)
+            buffered = io.BufferedReader(self._gunzip, _BUFFER)
         self._stream: BinaryIO = buffered
 
     def take(self, length: int) -> bytes:
@@ -79,12 +111,10 @@ class Source:
         """
         try:
             data = self._stream.read(length)
-        except EOFError:  # of gzip, that is cut short itself
-            raise Cut(self.place) from None
         except (OSError, zlib.error) as error:
             words = getattr(error, "strerror", None) or error
             raise InputError(f"cannot be read behind byte {self.place:,}: {words}", source=self.name) from None
-        if len(data) < length and data:
+        if len(data) < length and (data or (self._gunzip is not None and self._gunzip.cut)):
             raise Cut(self.place)
         self.place += len(data)
         return data
