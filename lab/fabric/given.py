@@ -189,7 +189,8 @@ def _load_nft(nft: Nft, text: GivenText) -> None:
         if text.is_json:
             import json
 
-            nft.add(sorted(json.loads(text.text)["nftables"], key=_place))
+            objects: list[dict[str, object]] = json.loads(text.text)["nftables"]
+            nft.add(sorted(objects, key=_place))
         else:
             nft.run(text.text)
     except NftError as error:
