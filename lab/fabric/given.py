@@ -190,7 +190,8 @@ def _load_nft(nft: Nft, text: GivenText) -> None:
             import json
 
             objects: list[dict[str, object]] = json.loads(text.text)["nftables"]
-            nft.add(sorted(objects, key=_place))
+            objects.sort(key=_place)
+            nft.add(objects)
         else:
             nft.run(text.text)
     except NftError as error:
