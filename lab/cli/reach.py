@@ -21,8 +21,10 @@ from lab.cli.arguments import (
     Proxy,
     app,
     complete,
+    complete_list,
     examples,
     fix_names,
+    hosts_of,
     one_word,
     topology_names,
     version_names,
@@ -105,7 +107,12 @@ def reach(
     ] = None,
     from_: Annotated[
         list[str] | None,
-        typer.Option("--from", metavar="HOST", help="Who asks; may be repeated. Else one host of each kind and place."),
+        typer.Option(
+            "--from",
+            metavar="HOST",
+            help="Who asks; may be repeated. Else one host of each kind and place.",
+            autocompletion=complete(hosts_of(_USUAL)),
+        ),
     ] = None,
     service: Annotated[
         str | None,
@@ -122,14 +129,14 @@ def reach(
         typer.Option(
             metavar="VERSION,...",
             help="Whose rules, such as v1.14, v1.33.6 or v1.33.6-gke.1, instead of the topology's.",
-            autocompletion=complete(version_names),
+            autocompletion=complete_list(version_names),
         ),
     ] = None,
     backend: BackendOption = None,
     programs: Programs,
     nodes: NodesOption = None,
     fix: Annotated[
-        str, typer.Option(metavar="FIX", help="A fix from `lab list`.", autocompletion=complete(fix_names))
+        str, typer.Option(metavar="FIX", help="A fix from `lab list`, or a file.", autocompletion=complete(fix_names))
     ] = "none",
     node: NodeOption = None,
     objects: ObjectsOption = None,
