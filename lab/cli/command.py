@@ -63,7 +63,8 @@ class Group(TyperGroup):
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             known = [one for one in self.list_commands(ctx) if not self.commands[one].hidden]
-            raise USAGE_ERROR(f"there is no command {name!r} ({nearest(name, known)})", ctx)
+            likely = nearest(name, known)
+            raise USAGE_ERROR(f"there is no command {name!r}{f' ({likely})' if likely else ''}", ctx)
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - likewise

@@ -163,7 +163,9 @@ def reach(
     from lab.trial.reach import Chosen
 
     change = find_fix(fix).change
-    versions: list[str | None] = [] if proxy_version is None else [one.strip() for one in proxy_version.split(",")]
+    if proxy_version is not None and not proxy_version.strip(", "):
+        raise InputError(f"--proxy-version {proxy_version!r} names none", cure="write v1.20,v1.36")
+    versions: list[str | None] = [one.strip() for one in (proxy_version or "").split(",") if one.strip()]
     if node or objects:
         given = Proxy(None if proxy_mode is None else ProxyMode.IPTABLES, proxy_version, backend)
         own = own_node(node, objects, topology, given, programs, settings, service=service, family=family)
@@ -212,12 +214,8 @@ def _topologies(
 
     :raises InputError: the one version does not have the mode, or is not known.
     """
-    from lab.kubeproxy.releases import find_release
     from lab.topology.with_settings import with_proxy
 
-    for version in versions:
-        if version is not None:
-            find_release(version)
     wanted: list[ProxyMode | None] = list(ProxyMode) if modes is _Modes.BOTH else [ProxyMode(modes) if modes else None]
     own = settings.program.version if settings.program else None
     pairs = [(mode, version) for mode in wanted for version in versions]
