@@ -17,6 +17,7 @@ from lab.evidence.timeline import Timeline
 from lab.fabric.endpoints import Endpoints
 from lab.fabric.host import RunningHost
 from lab.fabric.lab import Lab
+from lab.fabric.services import Services
 from lab.fixes import Fix
 from lab.kubeproxy.nftables import table_of
 from lab.netns.program import find
@@ -63,6 +64,32 @@ class RunningLab:
     def endpoints(self) -> Endpoints:
         """The endpoints of the Services: to be added, removed and drained while traffic runs."""
         return self._lab.endpoints
+
+    @property
+    def services(self) -> Services:
+        """The Services: to be added, applied and removed, as text too, while traffic runs."""
+        return self._lab.served
+
+    def stop_kube_proxy(self, node: str) -> None:
+        """Stop a node's kube-proxy: its rules follow no change from then on.
+
+        :raises InputError: there is no such node, or it is stopped already.
+        """
+        self._lab.stop_kube_proxy(node)
+
+    def start_kube_proxy(self, node: str) -> None:
+        """Start a node's kube-proxy that was stopped: it takes in what has changed.
+
+        :raises InputError: there is no such node, or it is not stopped.
+        """
+        self._lab.start_kube_proxy(node)
+
+    def restart_kube_proxy(self, node: str) -> None:
+        """Restart a node's kube-proxy: it deletes UDP entries as its release does.
+
+        :raises InputError: there is no such node.
+        """
+        self._lab.restart_kube_proxy(node)
 
     def run(self, host: str, *command: str, text: str = "") -> str:
         """Run a program on a host and return what it prints.

@@ -94,7 +94,7 @@ def test_what_is_chosen_is_deleted_and_nothing_else(lab):
     ran = lab_command("conntrack", "delete", "node", "--destination", "192.168.0.2:81")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert lab_command("conntrack", "flush", "node").returncode == 0
-    assert listed() == []
+    assert not [line for line in listed() if line.startswith(("tcp", "udp"))]
 
 
 def test_what_is_refused_is_said_in_a_line(lab):
