@@ -132,7 +132,12 @@ def test_an_endpoint_of_the_clients_own_network_is_reached_by_the_node(dump: Cal
         {"ifname": "cni0", "addr_info": [{"local": "10.244.1.1", "prefixlen": 24}]},
         {"ifname": "eth0", "addr_info": [{"local": "192.168.50.10", "prefixlen": 24}]},
     ]
+    routes = [
+        {"dst": "default", "gateway": "192.168.50.1", "dev": "eth0"},
+        {"dst": "10.244.1.0/24", "dev": "cni0"},
+    ]
     (tmp_path / "ip-addr.json").write_text(json.dumps(addresses))
+    (tmp_path / "ip-route.json").write_text(json.dumps(routes))
     own = own_node(read([str(tmp_path)]), service="default/dual-itp-local")
     beside = [note.split()[0] for note in own.notes if "is a pod of this node" in note]
     assert beside
