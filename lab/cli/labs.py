@@ -37,6 +37,7 @@ from lab.vocabulary import Family
 if TYPE_CHECKING:
     from lab.kubeproxy.said import Settings
     from lab.standing.control import Word
+    from lab.standing.record import StandingLab
 
 _AFFECTED: Final = 3  # exit code
 
@@ -224,7 +225,17 @@ def _change_endpoints(word: Word, service: str, address: str, lab: str | None, k
     from lab.standing.commands import choose
     from lab.standing.control import change, lines
 
-    print(*lines(change(choose(lab), word, service, address, clean_conntrack=not keep_conntrack)), sep="\n")
+    chosen = choose(lab)
+    print(*lines(change(chosen, word, service, address, clean_conntrack=not keep_conntrack)), sep="\n")
+    tell_lag(chosen)
+
+
+def tell_lag(lab: StandingLab) -> None:
+    """Tell of nodes to which a change did not come."""
+    from lab.standing.commands import lag
+
+    for words in lag(lab):
+        print(f"lab: {words}", file=sys.stderr)
 
 
 @app.command(

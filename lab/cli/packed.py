@@ -41,11 +41,22 @@ def unpacked(data: bytes, name: str) -> bytes:
         if data.startswith(_GZIP):
             return gzip.decompress(data)
         if data.startswith(_ZSTD):
-            whole: bytes = _zstd(name).ZstdDecompressor().decompressobj().decompress(data)
-            return whole
+            return _from_zstd(data, name)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"broken: {error}", source=name) from None
     return data
+
+
+def _from_zstd(data: bytes, name: str) -> bytes:
+    library = _zstd(name)
+    reader = library.ZstdDecompressor().decompressobj()
+    try:
+        whole: bytes = reader.decompress(data)
+    except library.ZstdError as error:
+        raise InputError(f"broken: {error}", source=name) from None
+    if not reader.eof:
+        raise InputError("broken: cut short", source=name)
+    return whole
 
 
 def _zstd(name: str) -> Any:  # noqa: ANN401 - a module

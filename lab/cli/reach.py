@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,17 +21,20 @@ from lab.cli.arguments import (
     Proxy,
     app,
     complete,
+    complete_list,
     examples,
     fix_names,
+    hosts_of,
     one_word,
-    read_topology,
     topology_names,
     version_names,
 )
 from lab.cli.command import at_least
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
+from lab.cli.objects import NodesOption, made_of, texts_of
+from lab.cli.programs import with_programs
 from lab.cli.screen import console, draw, steps
-from lab.errors import InputError
+from lab.errors import INTERRUPTED, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
 from lab.vocabulary import Backend, Family, ProxyMode
 
@@ -77,7 +82,9 @@ class _Modes(StrEnum):
         "lab reach mine.yaml --service shop/web --protocol udp",
         "lab reach services --proxy-version v1.20,v1.31,v1.36 --proxy-mode both",
         "lab reach endpoints --to vip --repeat 90",
+        "lab reach objects.yaml --nodes nodes.yaml --service shop/web",
         "lab reach --node iptables-save.txt",
+        "lab reach services --kube-proxy ./kube-proxy --proxy-mode both",
     )
     + """
 
@@ -89,17 +96,23 @@ output has gone.""",
 def reach(
     *,
     topology: Annotated[
-        str | None,
+        list[str] | None,
         typer.Argument(
             metavar="TOPOLOGY",
-            help=f"A topology by name or file, - for stdin. Else {_USUAL}.",
+            help=f"A topology by name or file, - for stdin. Else {_USUAL}. Or files of a cluster's objects, as kubectl"
+            " prints them, of which one is made.",
             autocompletion=complete(topology_names),
             show_default=False,
         ),
     ] = None,
     from_: Annotated[
         list[str] | None,
-        typer.Option("--from", metavar="HOST", help="Who asks; may be repeated. Else one host of each kind and place."),
+        typer.Option(
+            "--from",
+            metavar="HOST",
+            help="Who asks; may be repeated. Else one host of each kind and place.",
+            autocompletion=complete(hosts_of(_USUAL)),
+        ),
     ] = None,
     service: Annotated[
         str | None,
@@ -116,12 +129,14 @@ def reach(
         typer.Option(
             metavar="VERSION,...",
             help="Whose rules, such as v1.14, v1.33.6 or v1.33.6-gke.1, instead of the topology's.",
-            autocompletion=complete(version_names),
+            autocompletion=complete_list(version_names),
         ),
     ] = None,
     backend: BackendOption = None,
+    programs: Programs,
+    nodes: NodesOption = None,
     fix: Annotated[
-        str, typer.Option(metavar="FIX", help="A fix from `lab list`.", autocompletion=complete(fix_names))
+        str, typer.Option(metavar="FIX", help="A fix from `lab list`, or a file.", autocompletion=complete(fix_names))
     ] = "none",
     node: NodeOption = None,
     objects: ObjectsOption = None,
@@ -151,16 +166,27 @@ def reach(
     from lab.trial.reach import Chosen
 
     change = find_fix(fix).change
+    is_kept = False
     versions: list[str | None] = [one.strip() for one in (proxy_version or "").split(",") if one.strip()]
     if node or objects:
         given = Proxy(None if proxy_mode is None else ProxyMode.IPTABLES, proxy_version, backend)
-        own = own_node(node, objects, topology, given, Programs(), settings, service=service, family=family)
+        if nodes:
+            raise InputError("--nodes with a node's own rules", cure="leave one of them away")
+        own = own_node(
+            node, objects, " ".join(topology or ()) or None, given, programs, settings, service=service, family=family
+        )
         for note in own.notes:
             print(f"lab: {note}", file=sys.stderr)
         topologies, service = [own.topology], service or own.service
         family = family or own.families[0]
     else:
-        topologies = list(_topologies(topology or _USUAL, proxy_mode, versions or [None], backend, settings))
+        base, is_kept = _base(topology or [_USUAL], nodes, service)
+        family = family or _only_family(base)
+        topologies = [
+            made
+            for one in with_programs(programs, settings)
+            for made in _topologies(base, proxy_mode, versions or [None], backend, one)
+        ]
     chosen = Chosen(
         tuple(from_ or ()),
         service,
@@ -169,7 +195,16 @@ def reach(
         repeat or 0,
     )
     userns.ensure()
-    found = _found(topologies, family or Family.IPV4, chosen, change, affinity=affinity)
+    if not topologies:
+        raise InputError("none of these kube-proxies has the mode", cure="take v1.29 or later")
+    family = family or Family.IPV4
+    try:
+        found = _found(topologies, family, chosen, change, affinity=affinity)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    if is_kept and not (affinity or settings.said or settings.document):
+        pairs = zip(found, topologies, strict=True)
+        found = [replace(one, again=_again((topology or [_USUAL])[0], made, family, fix)) for one, made in pairs]
     if json:
         from json import dumps
 
@@ -179,26 +214,61 @@ def reach(
     raise typer.Exit(0 if all(one.good for one in found) else 1)
 
 
+def _base(references: list[str], nodes: list[str] | None, service: str | None) -> tuple[Topology, bool]:
+    """Return what is asked, and whether other commands have it by its name: it was no objects.
+
+    :raises InputError: several topologies, or one with nodes besides.
+    """
+    from lab.topology.cluster import is_topology
+    from lab.topology.reader import parse
+
+    texts = texts_of(references)
+    known = [(text, source) for text, source in texts if is_topology(text, source)]
+    if not known:
+        return made_of(texts, nodes, service).topology, False
+    source = known[0][1]
+    if len(texts) > 1:
+        raise InputError("a topology among several files", source=source, cure="give it alone")
+    if nodes:
+        raise InputError("a topology, and --nodes", source=source, cure="--nodes is for objects: leave it away")
+    return parse(*known[0]), True
+
+
+def _only_family(topology: Topology) -> Family | None:
+    """Return the family of all cluster IPs; None where there are both, or none."""
+    addresses = {ip for one in topology.services for ip in one.spec.all_cluster_ips if ip != "None"}
+    families = {Family.IPV6 if ":" in ip else Family.IPV4 for ip in addresses}
+    return families.pop() if len(families) == 1 else None
+
+
 def _topologies(
-    reference: str, modes: _Modes | None, versions: Sequence[str | None], backend: Backend | None, settings: Settings
+    place: Topology, modes: _Modes | None, versions: Sequence[str | None], backend: Backend | None, settings: Settings
 ) -> Iterator[Topology]:
     """Yield the topology with each kube-proxy that is asked for; a version without a mode is told and left out.
 
-    :raises InputError: there is none of this name, or none of the versions has the mode.
+    :raises InputError: the one version does not have the mode, or is not known.
     """
-    from lab.kubeproxy.releases import find_release
+    from lab.topology.with_settings import with_proxy
 
     wanted: list[ProxyMode | None] = list(ProxyMode) if modes is _Modes.BOTH else [ProxyMode(modes) if modes else None]
+    own = settings.program.version if settings.program else None
     pairs = [(mode, version) for mode in wanted for version in versions]
-    lacking = [(mode, one) for mode, one in pairs if mode and one and not find_release(one).has_mode(mode)]
-    if lacking == pairs:
-        raise InputError(f"kube-proxy {lacking[0][1]} has no {lacking[0][0]} mode", cure="take v1.29 or later")
-    for without, one in lacking:
-        print(f"lab: kube-proxy {one} has no {without} mode: left out", file=sys.stderr)
+    having = [(mode, one) for mode, one in pairs if mode is None or _has(one or own, mode)]
     for mode, version in pairs:
-        if (mode, version) not in lacking:
-            chosen = None if mode is ProxyMode.NFTABLES and modes is _Modes.BOTH else backend
-            yield read_topology(reference, Proxy(mode, version, chosen), settings)
+        if (mode, version) not in having:
+            left = f"kube-proxy {version or own} has no {mode} mode"
+            if not having and len(pairs) == 1:
+                raise InputError(left, cure="take v1.29 or later")
+            print(f"lab: {left}: left out", file=sys.stderr)
+    for mode, version in having:
+        chosen = None if mode is ProxyMode.NFTABLES and modes is _Modes.BOTH else backend
+        yield with_proxy(place, mode, version, chosen, settings)
+
+
+def _has(version: str | None, mode: ProxyMode) -> bool:
+    from lab.kubeproxy.releases import find_release
+
+    return version is None or find_release(version).has_mode(mode)
 
 
 def _found(
@@ -218,6 +288,17 @@ def _found(
             step(f"asking in {topology.name}, {number} of {len(topologies)}")
             found.append(asked(with_affinity(topology) if affinity else topology, family, chosen, change))
     return found
+
+
+def _again(reference: str, topology: Topology, family: Family, fix: str) -> str:
+    """Return the options by which another command has the same lab; empty where a program or a setting has a say."""
+    node = topology.nodes[0] if topology.nodes else None
+    if node is None or node.program is not None or reference == "-":
+        return ""
+    options = {"--topology": reference, "--proxy-mode": node.proxy_mode, "--proxy-version": node.proxy_version}
+    options |= {"--family": family if family is not Family.IPV4 else None, "--fix": fix if fix != "none" else None}
+    options |= {"--backend": node.backend if node.backend is not Backend.NFT else None}
+    return " ".join(f"{option} {shlex.quote(str(value))}" for option, value in options.items() if value)
 
 
 def _print(found: Sequence[Reaches]) -> None:

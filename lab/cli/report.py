@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @app.command(
-    short_help="Tell saved results again, in any form, or what changed between two.",
+    short_help="Report saved results again, in any form, or what changed between two.",
     epilog=examples(
         "lab report run.json",
         "lab report run.json --html run.html --pcapng run.pcapng",
@@ -45,7 +45,7 @@ def report(
     ] = False,
     files: Files,
 ) -> None:
-    """Tell results that were saved, on any machine; of several kernels as one table."""
+    """Report results that were saved, on any machine; of several kernels as one table."""
     from lab.cli.matrix import print_matrix
     from lab.cli.report_files import Outputs
     from lab.cli.run import print_report
@@ -56,8 +56,6 @@ def report(
         _compare(results, files)
     outputs = Outputs(**vars(files))
     found = gathered([(_stem(name), _read(name)) for name in results])
-    if files.pcapng is not None or files.packets:
-        _check_packets(found)
     written = outputs.write(found)
     if outputs.on_stdout:
         pass
@@ -103,14 +101,6 @@ def _read(name: str) -> Found:
         return from_json(unpacked(data, source))
     except (ValueError, RecursionError) as error:
         raise InputError(str(error), source=source) from None
-
-
-def _check_packets(found: Found) -> None:
-    """Warn where what is to be written has no packets to be made from."""
-    from lab.report.pcapng import without_packets
-
-    for words in without_packets(found):
-        print(f"lab: {words}", file=sys.stderr)
 
 
 def _stem(name: str) -> str:

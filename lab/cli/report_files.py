@@ -92,8 +92,12 @@ class Outputs:
         """Write what was found in every form that is wanted, and return whether all could be; else that is told."""
         from lab.cases import GROUPS
         from lab.report import forms
+        from lab.report.pcapng import without_packets
 
         catalogue = {case.name: (group, case.title) for group, cases in GROUPS.items() for case in cases}
+        if self._packets or any(output.form == "pcapng" for output in self._outputs):
+            for words in without_packets(found):
+                print(f"lab: {words}", file=sys.stderr)
         whole = True
         for output in self._outputs:
             try:

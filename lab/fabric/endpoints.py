@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Protocol
 
-from lab.errors import InputError, misspelt, nearest
+from lab.errors import InputError
+from lab.fabric.services import named
 from lab.kubernetes.objects import MAX_ENDPOINTS, Endpoint, EndpointConditions, EndpointPort, EndpointSlice, Metadata
 from lab.vocabulary import Family
 
@@ -143,17 +144,7 @@ class Endpoints:
         return {known.address: known.state for piece in pieces for known in self._known(piece, service.key)}
 
     def _service(self, name: str) -> Service:
-        services = self._lab.services
-        found = [service for service in services if name in {service.key, service.metadata.name}]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            cure = f"one of: {', '.join(service.key for service in found)}"
-            raise InputError(f"several Services are named {name!r}", cure=cure)
-        known = {key for service in services for key in (service.key, service.metadata.name)}
-        keys = (service.key for service in services)
-        cure = misspelt(name, known) or nearest(name, keys) or "the topology has none"
-        raise InputError(f"there is no Service {name!r}", cure=cure)
+        return named(self._lab.services, name)
 
     def _address(self, text: str) -> IPAddress:
         try:

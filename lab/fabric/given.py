@@ -143,6 +143,14 @@ class GivenNode:
         """Refuse, as :meth:`sync` does."""
         raise _fixed()
 
+    def stop(self) -> None:
+        """Refuse, as :meth:`sync` does."""
+        raise _fixed()
+
+    def resume(self, _services: Sequence[Service], _slices: Sequence[EndpointSlice]) -> None:
+        """Refuse, as :meth:`sync` does."""
+        raise _fixed()
+
 
 def _fixed() -> InputError:
     return InputError("a node with given rules has no kube-proxy that could change them")

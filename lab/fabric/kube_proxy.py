@@ -128,6 +128,21 @@ class KubeProxy:
         for proxier in self._proxiers:
             proxier.restart()
 
+    def stop(self) -> None:
+        """Do nothing: a kube-proxy that is stopped leaves its rules as they are."""
+
+    def resume(self, services: Sequence[Service], slices: Sequence[EndpointSlice]) -> None:
+        """Do what kube-proxy does when it is started after other Services and EndpointSlices have come.
+
+        It writes rules for those, and deletes the entries that :meth:`restart` deletes: what there was before it was
+        stopped it does not know.
+
+        :raises InputError: as for :meth:`sync`.
+        :raises LabError: likewise.
+        """
+        self.sync(services, slices, clean_conntrack=False)
+        self.restart()
+
 
 class _Proxier:
     """One family's rules on one node."""

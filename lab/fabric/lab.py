@@ -14,12 +14,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from lab.conntrack.netlink import ConntrackTable
-from lab.errors import LabError, MachineError, MissingError
+from lab.errors import InputError, LabError, MachineError, MissingError, nearest
 from lab.fabric.endpoints import Endpoints
 from lab.fabric.given import GivenNode
 from lab.fabric.host import RunningHost
 from lab.fabric.kube_proxy import KubeProxy
 from lab.fabric.links import build_links, set_own_sysctls
+from lab.fabric.services import Services
 from lab.netns.reaper import Closable, close_all
 from lab.topology.kube_proxy import addition, node_proxy
 from lab.topology.model import Host, IPNetwork, Topology
@@ -45,6 +46,7 @@ class Lab:
     :ivar hosts: the running hosts by name, each with its namespace.
     :ivar topology: what was built; ``families``: for which address families.
     :ivar services: and ``endpoint_slices``: what the nodes serve now; at first the topology's.
+    :ivar stopped: the nodes whose kube-proxy is stopped, and to which no change comes.
     :ivar trials: how many have had it (see :meth:`lent`).
     :ivar is_altered: whether something was changed that :meth:`lent` does not take back.
     :raises MissingError: a program or a kernel feature is not there.
@@ -67,6 +69,7 @@ class Lab:
         self._kept: list[Closable] = []
         self._undo: list[Callable[[], object]] = []
         self.trials, self.is_altered = 0, False
+        self.stopped: tuple[str, ...] = ()
         self.hosts: dict[str, RunningHost] = {}
         try:
             self._build(self.changes[0])
@@ -106,7 +109,7 @@ class Lab:
     def sync(
         self, services: tuple[Service, ...], slices: tuple[EndpointSlice, ...], *, clean_conntrack: bool = True
     ) -> None:
-        """Have every node's kube-proxy serve other Services and EndpointSlices from now on.
+        """Have every node's kube-proxy serve other Services and EndpointSlices from now on, but those that are stopped.
 
         Each changes only what differs (see :meth:`lab.fabric.kube_proxy.KubeProxy.sync`), one node after the other.
         Where a node refuses, the nodes before it are taken back to what they had.
@@ -118,11 +121,11 @@ class Lab:
         self._begin_change()
         before, self.services, self.endpoint_slices = (self.services, self.endpoint_slices), services, slices
         try:
-            for proxy in self._proxies:
+            for proxy in self._at_work():
                 proxy.sync(services, slices, clean_conntrack=clean_conntrack)
         except LabError:
             self.services, self.endpoint_slices = before
-            for proxy in self._proxies:
+            for proxy in self._at_work():
                 proxy.sync(*before, clean_conntrack=proxy in self._programs)
             raise
 
@@ -132,7 +135,7 @@ class Lab:
         :raises LabError: the kernel refused them; the rules are what they were.
         """
         self._begin_change()
-        for proxy in self._proxies:
+        for proxy in self._at_work():
             proxy.full_sync(self.services, self.endpoint_slices, service_cidrs)
 
     def _begin_change(self) -> None:
@@ -145,13 +148,62 @@ class Lab:
 
         :raises LabError: the kernel refused to delete entries.
         """
-        for proxy in self._proxies:
-            proxy.restart()
+        for node in self.topology.nodes:
+            self.restart_kube_proxy(node.name)
+
+    def stop_kube_proxy(self, node: str) -> None:
+        """Stop a node's kube-proxy: its rules stay as they are, and no change comes to them until it is started.
+
+        :raises InputError: there is no such node, its rules were given, or it is stopped already.
+        """
+        proxy = self._proxy_of(node)
+        if node in self.stopped:
+            raise InputError(f"the kube-proxy of {node} is stopped already")
+        proxy.stop()
+        self.stopped = (*self.stopped, node)
+
+    def start_kube_proxy(self, node: str) -> None:
+        """Start a node's kube-proxy that is stopped: it takes in what has changed meanwhile.
+
+        :raises InputError: there is no such node, or it is not stopped.
+        :raises LabError: the kernel refused the change; it is stopped still.
+        """
+        proxy = self._proxy_of(node)
+        if node not in self.stopped:
+            raise InputError(f"the kube-proxy of {node} is running", cure="restart it, or stop it first")
+        self._begin_change()
+        proxy.resume(self.services, self.endpoint_slices)
+        self.stopped = tuple(one for one in self.stopped if one != node)
+
+    def restart_kube_proxy(self, node: str) -> None:
+        """Have a node's kube-proxy start anew, or start, with the Services and EndpointSlices that there are.
+
+        :raises InputError: there is no such node, or its rules were given.
+        :raises LabError: the kernel refused to delete entries.
+        """
+        if node in self.stopped:
+            self.start_kube_proxy(node)
+        else:
+            self._proxy_of(node).restart()
+
+    def _at_work(self) -> list[KubeProxy | GivenNode | ProgramNode]:
+        return [self._proxy_of(node.name) for node in self.topology.nodes if node.name not in self.stopped]
+
+    def _proxy_of(self, node: str) -> KubeProxy | GivenNode | ProgramNode:
+        found = {host.name: proxy for host, proxy in zip(self.topology.nodes, self._proxies, strict=True)}
+        if node not in found:
+            raise InputError(f"there is no node {node!r}", cure=nearest(node, found))
+        return found[node]
 
     @property
     def endpoints(self) -> Endpoints:
         """The endpoints of the Services: to be added, removed and drained while traffic runs."""
         return Endpoints(self)
+
+    @property
+    def served(self) -> Services:
+        """The Services: to be added, applied and removed while traffic runs."""
+        return Services(self)
 
     def injector(self, host: str, destination: str) -> Injector:
         """Make a socket that sends ready packets to an address from a host, by the link that its own stack would take.

@@ -22,8 +22,10 @@ from lab.netns.rtnetlink import (
     port,
     route,
     veth,
+    vxlan,
 )
 from lab.topology.model import End, Host, Topology
+from lab.topology.ways import underlay
 from lab.vocabulary import Family
 
 _ROUNDS: Final = 100_000  # questions for a link's state before giving up; the first is answered with "up"
@@ -57,12 +59,16 @@ class _Links:
         """Make all of them."""
         for link in self._topology.links:
             near, far = (self._hosts[end.host].add_interface(end.interface, end.mtu) for end in link.ends)
+            if link.is_tunnel:
+                continue
             there = self._hosts[link.ends[1].host]
             self._first[link.ends[0].host].append(veth(near, far, there.namespace))
         for host in self._topology.hosts:
             self._bridges(host)
         for link in self._topology.links:
             for end, other in (link.ends, link.ends[::-1]):
+                if end.vxlan is not None:
+                    self._second[end.host].append(self._tunnel(end, end.vxlan, other))
                 self._end(end, other)
         for host in self._topology.hosts:
             own = (entry for entry in host.routes if Family.of(entry.via) in self._families)
@@ -99,6 +105,12 @@ class _Links:
         for beside in self._topology.ends(other.host) if other.bridge else ():
             if beside.bridge == other.bridge and beside != other:
                 messages += self._neighbours(device, self._topology.peer(beside), place)
+
+    def _tunnel(self, end: End, number: int, other: End) -> Message:
+        running, by = self._hosts[end.host], underlay(self._topology, end.host, other.host, self._families[0])
+        assert by is not None  # the topology's rules see to that
+        index = running.device(by.end).index
+        return vxlan(running.interfaces[end.interface], number, index, by.local, by.remote)
 
     def _addresses(self, device: VethEnd, end: End) -> Iterable[Message]:
         own = (one for one in end.addresses if Family.of(one) in self._families)

@@ -136,12 +136,18 @@ class RunningKubeProxy:
             self._end()
         self._start(self._program)
 
-    def restart(self) -> None:
+    def stop(self) -> None:
+        """End the program; its rules stay."""
+        self._end()
+
+    def restart(self, objects: Mapping[str, Sequence[Object]] | None = None) -> None:
         """End the program, start it anew by the rules that it has left, and wait until it has written its own.
 
+        :param objects: what else the API serves from now on, by kind.
         :raises LabError: as for :meth:`settle`.
         """
         self._end()
+        self._store.put(objects or {})
         self._start(self._program)
         self.settle()
 

@@ -113,6 +113,18 @@ class ProgramNode:
         self._kube_proxy.restart()
         self._add()
 
+    def stop(self) -> None:
+        """End the program; its rules stay."""
+        self._kube_proxy.stop()
+
+    def resume(self, services: Sequence[Service], slices: Sequence[EndpointSlice]) -> None:
+        """Start the program that was stopped, with other objects to watch.
+
+        :raises LabError: as for :meth:`sync`.
+        """
+        self._kube_proxy.restart(changing(services, slices))
+        self._add()
+
     def close(self) -> None:
         """End the program, and its API."""
         self._kube_proxy.close()

@@ -22,6 +22,7 @@ LOOPBACK_INDEX: Final = 1  # every namespace is born with it
 _NLM_F_REQUEST: Final = 0x1
 _NLM_F_ACK: Final = 0x4
 _NLM_F_CREATE_EXCL: Final = 0x600
+_NLM_F_CREATE_REPLACE: Final = 0x500
 _NLMSG_ERROR: Final = 2
 _NLM_F_ACK_TLVS: Final = 0x200
 
@@ -38,6 +39,7 @@ _RTN_LOCAL: Final = 2  # include/uapi/linux/rtnetlink.h
 
 _IFF_UP, _IFF_RUNNING, _IFF_PROMISC, _IFF_LOWER_UP = 0x1, 0x40, 0x100, 0x10000
 _READY: Final = _IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP
+_VXLAN_PORT: Final = 8472  # flannel's and Cilium's, and Linux' own default before RFC 7348 had 4789
 _IFA_F_NODAD: Final = 0x02
 _NUD_PERMANENT: Final = 0x80
 _MAXIMUM_BATCH: Final = 64 * 1024  # bytes; well below the default send buffer of 208 KiB
@@ -110,6 +112,23 @@ def hairpin(index: int, purpose: str) -> Message:
     return Message(_RTM_NEWLINK, 0, body, f"have {purpose} in hairpin mode")
 
 
+def vxlan(device: VethEnd, number: int, by: int, local: type_of_address, remote: type_of_address) -> Message:
+    """Make one end of a VXLAN tunnel (RFC 7348) to one other host.
+
+    :param number: of the network (VNI).
+    :param by: the index of the interface that its packets leave by; from that it has its MTU where none is given.
+    """
+    data = _number(1, number) + _number(3, by)  # IFLA_VXLAN_ID, IFLA_VXLAN_LINK
+    kinds = (4, 2) if local.version == 4 else (17, 16)  # IFLA_VXLAN_LOCAL and _GROUP, _LOCAL6 and _GROUP6
+    data += _attribute(kinds[0], local.packed) + _attribute(kinds[1], remote.packed)
+    data += _attribute(7, b"\0") + _attribute(15, struct.pack("!H", _VXLAN_PORT))  # IFLA_VXLAN_LEARNING, _PORT
+    body = struct.pack("=BxHiII", 0, 0, device.index, 0, 0)
+    body += _attribute(3, device.name.encode() + b"\0") + _attribute(1, device.mac)  # IFLA_IFNAME, IFLA_ADDRESS
+    body += _number(4, device.mtu) if device.mtu else b""  # IFLA_MTU
+    body += _attribute(18, _attribute(1, b"vxlan\0") + _attribute(2, data))  # IFLA_LINKINFO
+    return Message(_RTM_NEWLINK, _NLM_F_CREATE_EXCL, body, f"make the tunnel {device.name}")
+
+
 def veth(near: VethEnd, far: VethEnd, far_namespace: Namespace) -> Message:
     """Make a veth pair whose far end is born in ``far_namespace``: moving a link later costs 20 ms."""
 
@@ -152,7 +171,8 @@ def neighbour(index: int, target: type_of_address, mac: bytes, purpose: str) -> 
         + _attribute(1, target.packed)  # NDA_DST
         + _attribute(2, mac)  # NDA_LLADDR
     )
-    return Message(_RTM_NEWNEIGH, _NLM_F_CREATE_EXCL, body, f"tell {purpose} of its neighbour {target}")
+    # The other side may have asked by then, so that it is known already.
+    return Message(_RTM_NEWNEIGH, _NLM_F_CREATE_REPLACE, body, f"tell {purpose} of its neighbour {target}")
 
 
 def route(to: IPv4Network | IPv6Network, via: type_of_address, purpose: str) -> Message:

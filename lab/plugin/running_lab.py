@@ -11,11 +11,13 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
+from lab.conntrack.flows import Flows
 from lab.errors import InputError, LabError, MissingError, nearest
 from lab.evidence.timeline import Timeline
 from lab.fabric.endpoints import Endpoints
 from lab.fabric.host import RunningHost
 from lab.fabric.lab import Lab
+from lab.fabric.services import Services
 from lab.fixes import Fix
 from lab.kubeproxy.nftables import table_of
 from lab.netns.program import find
@@ -63,6 +65,32 @@ class RunningLab:
         """The endpoints of the Services: to be added, removed and drained while traffic runs."""
         return self._lab.endpoints
 
+    @property
+    def services(self) -> Services:
+        """The Services: to be added, applied and removed, as text too, while traffic runs."""
+        return self._lab.served
+
+    def stop_kube_proxy(self, node: str) -> None:
+        """Stop a node's kube-proxy: its rules follow no change from then on.
+
+        :raises InputError: there is no such node, or it is stopped already.
+        """
+        self._lab.stop_kube_proxy(node)
+
+    def start_kube_proxy(self, node: str) -> None:
+        """Start a node's kube-proxy that was stopped: it takes in what has changed.
+
+        :raises InputError: there is no such node, or it is not stopped.
+        """
+        self._lab.start_kube_proxy(node)
+
+    def restart_kube_proxy(self, node: str) -> None:
+        """Restart a node's kube-proxy: it deletes UDP entries as its release does.
+
+        :raises InputError: there is no such node.
+        """
+        self._lab.restart_kube_proxy(node)
+
     def run(self, host: str, *command: str, text: str = "") -> str:
         """Run a program on a host and return what it prints.
 
@@ -70,9 +98,19 @@ class RunningLab:
         :raises InputError: the topology has no such host.
         :raises ProgramError: its exit code was not 0.
         """
-        if host not in self.hosts:
-            raise InputError(f"there is no host {host!r}", cure=nearest(host, self.hosts))
-        return self.hosts[host].run(*command, text=text)
+        return self._host(host).run(*command, text=text)
+
+    def _host(self, name: str) -> RunningHost:
+        if name not in self.hosts:
+            raise InputError(f"there is no host {name!r}", cure=nearest(name, self.hosts))
+        return self.hosts[name]
+
+    def conntrack(self, host: str) -> Flows:
+        """Return the conntrack entries of a host: to be iterated, chosen from, deleted and flushed.
+
+        :raises InputError: the topology has no such host.
+        """
+        return Flows(self._host(host).namespace)
 
     def try_steps(self, steps: Callable[[ConnectionScenario], Awaitable[None]]) -> Verdict:
         """Connect through the lab, disturb the connection as ``steps`` says, and decide what became of it.

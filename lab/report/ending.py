@@ -26,15 +26,17 @@ _OOPS: Final = "bold red"
 def ending(timeline: Timeline) -> list[Text]:
     """Return a line for each end of a connection or question, and what the node has left of it."""
     lines = []
-    if isinstance(timeline, PacketTimeline) and timeline.injected and (lost := lost_where(timeline)):
-        lines.append(Text(f"the packet did not reach {timeline.injected.receiver}: {lost}", "green"))
+    # Where sightings were left out nobody can say any more where it was seen.
+    of_packet = timeline if isinstance(timeline, PacketTimeline) and not timeline.left_out else None
+    if of_packet is not None and of_packet.injected and (lost := lost_where(of_packet)):
+        lines.append(Text(f"the packet did not reach {of_packet.injected.receiver}: {lost}", "green"))
     ends = ", ".join(map(_of_socket, timeline.ends)) if isinstance(timeline, ConnectionTimeline) else ""
     lines += [Text(words, _OOPS) for words in timeline.standstill]
     if timeline.refusal is not None:
         ends = ": ".join(timeline.refused)
     if ends:
         lines.append(Text(ends, "green" if timeline.complete else _OOPS))
-    if isinstance(timeline, RetryingTimeline) and timeline.tries:
+    if isinstance(timeline, RetryingTimeline) and timeline.tries and not timeline.left_out:
         lines.append(Text(", ".join(cost(timeline))))
     if isinstance(timeline, DatagramsTimeline):
         lines += [Text(_of(exchange), "green" if exchange.answered else _OOPS) for exchange in timeline.exchanges]

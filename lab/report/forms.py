@@ -30,7 +30,7 @@ def write(form: str, found: Report | Matrix, *, packets: bool = False, catalogue
     :param catalogue: what is known of the cases, for the page.
     """
     if form == "json":
-        return _text(to_json(found, packets=packets))
+        return to_json(found, packets=packets)
     matrix = alone(found) if isinstance(found, Report) else found
     if form == "pcapng":
         return pcapng(matrix)

@@ -1,44 +1,22 @@
 # SPDX-License-Identifier: MIT
 """Trials as a capture that Wireshark opens: every packet at every interface, with the lab's findings as comments.
 
-The form is that of draft-ietf-opsawg-pcapng: a section a trial, an interface block for each interface of each host,
-times in nanoseconds.
+There is a section a trial, and in it an interface block for each interface of each host.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 from lab.evidence.packet import IcmpHeader
 from lab.evidence.sighting import LOCAL, Sighting
 from lab.evidence.timeline import Timeline
 from lab.report.cells import rows
 from lab.report.hops import Hop, hops
+from lab.report.pcapng_blocks import LATEST, interface, packet, section
 from lab.results.matrix import Column, Matrix, alone
 from lab.results.places import place
 from lab.results.result import Report, Result
-
-_SECTION: Final = 0x0A0D0D0A
-_INTERFACE: Final = 1
-_PACKET: Final = 6  # an enhanced packet block
-_BYTE_ORDER: Final = 0x1A2B3C4D
-_RAW: Final = 101  # LINKTYPE_RAW: begins with the IP header, of either version
-_ANY_LENGTH: Final = 0xFFFFFFFFFFFFFFFF
-_LATEST: Final = 1 << 64  # nanoseconds; a packet's time has no more bits
-
-# Options: of every block, and of these blocks alone.
-_END, _COMMENT = 0, 1
-_OS, _PROGRAM = 3, 4
-_NAME, _DESCRIPTION, _RESOLUTION, _INTERFACE_OS = 2, 3, 9, 12
-_FLAGS: Final = 2
-_INBOUND, _OUTBOUND = 1, 2
-_NANOSECONDS: Final = b"\x09"  # 10^-9 s
-_LONGEST: Final = 0xFFFF  # bytes that an option has room for
-
-#: One option of a block: its code and its value.
-_Option = tuple[int, str | bytes]
 
 
 def pcapng(matrix: Matrix) -> bytes:
@@ -69,7 +47,7 @@ def _results(matrix: Matrix) -> Iterator[tuple[Column, str, Result]]:
 
 def _captured(timeline: Timeline) -> list[Sighting]:
     """Return the packets whose bytes are there, by their times: what a socket got was at an interface before."""
-    kept = [one for one in timeline.sightings if one.data and one.interface != LOCAL and 0 <= one.time < _LATEST]
+    kept = [one for one in timeline.sightings if one.data and one.interface != LOCAL and 0 <= one.time < LATEST]
     return sorted(kept, key=lambda sighting: sighting.time)
 
 
@@ -80,14 +58,15 @@ def _blocks(matrix: Matrix) -> Iterator[bytes]:
         told = f"{name}: {verdict.outcome}: {'; '.join(verdict.because)}. {place(result.trial)}"
         if not seen:
             told += ". Its packets were not kept."
-        yield _section(matrix.lab, column.release, told)
+        yield section(matrix.lab, column.release, told)
         ends = list(dict.fromkeys((sighting.host, sighting.interface) for sighting in seen))
-        for host, interface in ends:
-            yield _interface(host, interface, _role(result.timeline, host), column.release)
+        for host, end in ends:
+            yield interface(host, end, _role(result.timeline, host), column.release)
         comments = _comments(hops(result.timeline))
         for sighting in seen:
             number = ends.index((sighting.host, sighting.interface))
-            yield _packet(number, sighting, comments.get(id(sighting)) or tuple(_of_the_lab(sighting)))
+            words = comments.get(id(sighting)) or tuple(_of_the_lab(sighting))
+            yield packet(number, sighting.time, sighting.data, outgoing=sighting.outgoing, comments=words)
 
 
 def _comments(told: Iterable[Hop]) -> dict[int, tuple[str, ...]]:
@@ -127,40 +106,3 @@ def _role(timeline: Timeline, host: str) -> str:
     roles |= dict.fromkeys(timeline.bystanders, "a bystander: what comes here went astray")
     roles[timeline.node] = "the node whose conntrack is followed"
     return roles.get(host, "on the way")
-
-
-def _section(lab: str, kernel: str, comment: str) -> bytes:
-    body = struct.pack("<IHHQ", _BYTE_ORDER, 1, 0, _ANY_LENGTH)
-    program = f"kube-proxy-lab {lab}"
-    return _block(_SECTION, body, ((_COMMENT, comment), (_OS, f"Linux {kernel}"), (_PROGRAM, program)))
-
-
-def _interface(host: str, interface: str, role: str, kernel: str) -> bytes:
-    words = f"{interface} in the network namespace of {host} ({role})"
-    named = ((_NAME, f"{host}:{interface}"), (_DESCRIPTION, words), (_RESOLUTION, _NANOSECONDS))
-    return _block(_INTERFACE, struct.pack("<HHI", _RAW, 0, 0), (*named, (_INTERFACE_OS, f"Linux {kernel}")))
-
-
-def _packet(interface: int, sighting: Sighting, comments: Iterable[str]) -> bytes:
-    high, low = divmod(sighting.time, 1 << 32)
-    length = len(sighting.data)
-    head = struct.pack("<IIIII", interface, high, low, length, length)
-    way = struct.pack("<I", _OUTBOUND if sighting.outgoing else _INBOUND)
-    return _block(_PACKET, head + _padded(sighting.data), (*((_COMMENT, one) for one in comments), (_FLAGS, way)))
-
-
-def _block(kind: int, body: bytes, options: Iterable[_Option]) -> bytes:
-    whole = body + b"".join(map(_option, options)) + struct.pack("<HH", _END, 0)
-    length = struct.pack("<I", 12 + len(whole))
-    return struct.pack("<I", kind) + length + whole + length
-
-
-def _option(option: _Option) -> bytes:
-    code, value = option
-    data = value if isinstance(value, bytes) else value.encode()[:_LONGEST].decode(errors="ignore").encode()
-    return struct.pack("<HH", code, len(data)) + _padded(data)
-
-
-def _padded(data: bytes) -> bytes:
-    """Fill up to 32 bits, as every part of a block is."""
-    return data + bytes(-len(data) % 4)

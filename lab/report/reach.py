@@ -35,11 +35,18 @@ def lines(found: Sequence[Reaches]) -> Iterator[Text]:
             where = f" ({one.proxies})" if len(found) > 1 else ""
             yield Text(f"{cell.client.host} to {cell.asked}{where}: {'; '.join(cell.surprises)}", STYLES[Tone.HARMFUL])
             yield Text(f"    expected: {cell.expected}: {cell.expected.why}")
-            yield Text(f"    seen:     {cell.reached[0].known_by}")
+            yield Text(f"    seen:     {_first_surprise(cell)}")
+            if command := one.trace(cell):
+                yield Text(f"    rules:    {command}")
     if len(cells) <= _FEW:
         for _one, cell in cells if not any(cell.surprises for _one, cell in cells) else ():
             yield from (Text(f"{cell.client.host} to {cell.asked}: {words}") for words in _known(cell))
     yield _summary([cell for _one, cell in cells], len(found))
+
+
+def _first_surprise(cell: Cell) -> str:
+    """Return what is known of the first question that was not as expected, else of the first."""
+    return next((one.known_by for one in cell.reached if one.words in cell.surprises), cell.reached[0].known_by)
 
 
 def _known(cell: Cell) -> Iterator[str]:

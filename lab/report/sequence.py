@@ -26,7 +26,7 @@ _Place = tuple[str, str]
 _TIMES: Final = 84  # pixels, at the left
 _EDGE: Final = 60  # around the first host's line, and around the last one's
 _INSIDE: Final = 150  # between two interfaces of one host, at least
-_ENTRY: Final = 210  # for the entry's life, at the right
+_ENTRY: Final = 230  # for the entry's life, at the right
 _HEAD: Final = 52
 _ROW: Final = 50
 _NOTE: Final = 15  # a line of what is found about a packet
@@ -59,7 +59,7 @@ class _Diagram:
     def _columns(self, told: Sequence[Hop]) -> dict[_Place, float]:
         """Return where each interface's line is: as far from the next as the words between them are long."""
         longest = max(len(words) for hop in told for words in (hop.route, hop.numbers))
-        wire = max(150.0, longest * svg.LETTER + 46)
+        wire = max(150.0, longest * svg.LETTER + 70)
         longest = max(len(_translation(hop)) for hop in told)
         inside = max(float(_INSIDE), longest * svg.LETTER + 16)
         x = float(_TIMES + _EDGE)
@@ -177,7 +177,7 @@ class _Diagram:
 
     def _entry(self, bottom: float) -> Iterator[str]:
         """Draw the life of the conntrack entry beside the packets that changed it."""
-        x = self._right + 14
+        x = self._right + 34
         yield svg.words(x, 19, "conntrack entry", "name")
         yield svg.words(x, 42, f"at {self._timeline.node}", "faint")
         for index, (y, state) in enumerate(self._life):

@@ -93,6 +93,8 @@ def _lanes(timeline: PacketTimeline, packet: Packet, edges: Edges) -> Iterator[_
     if tcp.flags & ACK:
         low, high = edges.acknowledgement
         number = tcp.acknowledgement
+        for _left, right in tcp.sack_blocks:  # the kernel looks at what is selected as well
+            number = right if distance(number, right) > 0 else number
         oldest, newest = ("IV", low, "older ones are no use"), ("III", high, f"the last that {receiver} sent")
         yield _Lane(f"what {sender} acknowledges", other, oldest, newest, number, number)
 

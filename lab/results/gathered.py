@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lab.results.matrix import Column, Matrix, alone, merge
+from lab.results.matrix import Column, alone, merge
 from lab.results.result import Report, joined
 from lab.results.saved import Found
 
@@ -20,10 +20,10 @@ def gathered(files: Sequence[tuple[str, Found]]) -> Found:
     """
     if len(files) == 1:
         return files[0][1]
-    groups: dict[str, list[tuple[str, Column]]] = {}
+    groups: dict[tuple[str, str], list[tuple[str, Column]]] = {}
     for name, found in files:
         for column in columns_of(found):
-            groups.setdefault(column.release, []).append((name, column))
+            groups.setdefault((column.release, column.program), []).append((name, column))
     columns = [column for its in groups.values() for column in _together(its)]
     labs = dict.fromkeys(found.lab for _name, found in files)
     if len(columns) == 1 and not columns[0].kernel and columns[0].report is not None:
@@ -46,8 +46,3 @@ def _together(its: Sequence[tuple[str, Column]]) -> list[Column]:
         first = its[0][1]
         return [replace(first, report=joined(*reports), seconds=sum(column.seconds for _name, column in its))]
     return [replace(column, kernel=name) for name, column in its]
-
-
-def matrix_of(found: Found) -> Matrix:
-    """Return results as a matrix, of one kernel where they are a report."""
-    return alone(found) if isinstance(found, Report) else found

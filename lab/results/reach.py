@@ -87,6 +87,7 @@ class Reaches:
 
     :param proxies: which kube-proxy its nodes have, such as ``iptables v1.33``.
     :param remarks: what has to be known, in sentences.
+    :param again: by which options `lab trace` has the same lab; empty where it cannot.
     :param repeats: how often each question was asked by request; 0 for as often as it takes.
     """
 
@@ -96,6 +97,15 @@ class Reaches:
     cells: tuple[Cell, ...]
     remarks: tuple[str, ...] = ()
     repeats: int = 0
+    again: str = ""
+
+    def trace(self, cell: Cell) -> str:
+        """Return the command that shows which rules a cell's packet meets; empty where there is none."""
+        asked = cell.asked
+        if not self.again or asked.protocol == "sctp":
+            return ""
+        protocol = f" --protocol {asked.protocol}" if asked.protocol != "tcp" else ""
+        return f"lab trace {self.again} --from {cell.client.host} --to {asked.address}{protocol}"
 
     @property
     def clients(self) -> tuple[Client, ...]:

@@ -12,18 +12,18 @@ version  what changed
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, replace
+from typing import Any, Final, TypeAlias, get_type_hints
 
 from lab.errors import InputError
+from lab.evidence.judgement import Judgement
 from lab.evidence.timeline import KINDS as TIMELINES
 from lab.evidence.timeline import PacketTimeline, Timeline
 from lab.kubeproxy.releases import find_release
-from lab.results.matrix import Matrix
-from lab.results.result import Report, Result, Tally
+from lab.results.matrix import Column, Matrix
+from lab.results.result import Report, Result, Tally, Trial
 
 #: What a file of results holds.
 Found: TypeAlias = Report | Matrix
@@ -37,19 +37,21 @@ KINDS: Final[dict[str, type[Report] | type[Matrix]]] = {"result": Report, "matri
 # A file may be anybody's: what no lab writes, and what would do something to a terminal or be too large to reckon with.
 _SUSPECT: Final = re.compile(r"\\u00[0189][0-9a-fA-F]|\\u007[fF]|\\[bf]|[\x7f-\x9f]|(?<![.\d])\d{20}")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_NONE: Final = "these are no results of `lab run` or `lab matrix`"
 _MOST: Final = 1 << 64
 
+#: What the nodes' rules tell of conntrack's judgement (xt_conntrack's ctstate), besides ESTABLISHED.
+_STATES: Final = {"ESTABLISHED", *(one.upper() for one in Judgement)}
 
-def to_json(found: Found, *, packets: bool = True) -> str:
-    """Return results as JSON, a line a trial.
+
+def to_json(found: Found, *, packets: bool = True) -> bytes:
+    """Return results as JSON in UTF-8, a line a trial.
 
     :param packets: whether all packets are in it, with their bytes; otherwise those of trials that were not as
         expected are.
     """
-    from pydantic import TypeAdapter
-
-    data = TypeAdapter(type(found)).dump_python(found if packets else without_packets(found), mode="json")
-    return _written({"version": VERSION, **data})
+    # Line by line, for a guest has little memory.
+    return b"".join((*_object(found if packets else without_packets(found), b'"version":%d' % VERSION), b"\n"))
 
 
 def from_json(text: str | bytes) -> Found:
@@ -60,17 +62,21 @@ def from_json(text: str | bytes) -> Found:
     from pydantic import TypeAdapter, ValidationError
     from pydantic_core import from_json as parse
 
-    text = text if isinstance(text, str) else text.decode()
-    data = parse(text)
+    try:
+        text = text if isinstance(text, str) else text.decode()
+        data = parse(text)
+    except ValueError as error:
+        reason = "bytes that are no text" if isinstance(error, UnicodeDecodeError) else f"no JSON, {error}"
+        raise ValueError(f"{_NONE}: {reason}" if text.strip() else f"{_NONE}: there is nothing in it") from None
     if not isinstance(data, dict):
-        raise ValueError("these are no results of `lab run` or `lab matrix`")
+        raise ValueError(_NONE)
     version = data.pop("version", 1)
     if version not in range(1, VERSION + 1):
         newest = f"this one reads files up to version {VERSION}"
         raise ValueError(f"another lab wrote these results, in version {version!r:.40}: {newest}")
     kind: Any = next((kind for key, kind in (("tallies", Report), ("columns", Matrix)) if key in data), None)
     if kind is None:
-        raise ValueError("these are no results of `lab run` or `lab matrix`: neither tallies nor columns are there")
+        raise ValueError(f"{_NONE}: neither tallies nor columns are there")
     try:
         data = _harmless(data) if _SUSPECT.search(text) else data
         found: Found = TypeAdapter(kind).validate_python(data)
@@ -129,27 +135,44 @@ def _lean_tally(tally: Tally) -> Tally:
 
 def _lean_timeline(result: Result) -> Timeline:
     timeline = result.timeline
+    if not timeline.sightings:
+        return timeline  # of many downloads, what was judged is all that there is
     injected = timeline.injected if isinstance(timeline, PacketTimeline) else None
     judged = [one for one in timeline.judged if injected and one.packet.likeness == injected.packet.likeness]
-    left_out = timeline.left_out or len(timeline.sightings)
+    left_out = len(timeline.sightings)
     return replace(timeline, sightings=(), judged=tuple(judged), entry_events=(), left_out=left_out)
 
 
-def _written(data: dict[str, Any]) -> str:
-    """Write a dictionary whose lists of kernels and trials have a line for each."""
-    parts = []
-    for key, value in data.items():
-        if key in ("columns", "tallies"):
-            inner = _written if key == "columns" else _dumped
-            text = "[\n" + ",\n".join(map(inner, value)) + "\n]"
+def _object(one: Found | Column, *more: bytes) -> Iterator[bytes]:
+    """Yield an object of JSON whose lists of kernels and trials have a line for each.
+
+    :param more: its first members, as JSON.
+    """
+    from pydantic import TypeAdapter
+
+    yield b"{%s" % b"".join(b"%s," % member for member in more)
+    types = get_type_hints(type(one), include_extras=True)
+    for number, field in enumerate(fields(one)):
+        value = getattr(one, field.name)
+        yield b'%s"%s":' % (b"," if number else b"", field.name.encode())
+        if field.name == "tallies":
+            tally = TypeAdapter(Tally)
+            yield from _lines((tally.dump_json(each),) for each in value)
+        elif field.name == "columns":
+            yield from _lines(_object(column) for column in value)
+        elif field.name == "report" and value is not None:
+            yield from _object(value)
         else:
-            text = _written(value) if key == "report" and value is not None else _dumped(value)
-        parts.append(f"{_dumped(key)}:{text}")
-    return f"{{{','.join(parts)}}}"
+            yield TypeAdapter(types[field.name]).dump_json(value)
+    yield b"}"
 
 
-def _dumped(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def _lines(members: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
+    yield b"["
+    for number, member in enumerate(members):
+        yield b",\n" if number else b"\n"
+        yield from member
+    yield b"\n]"
 
 
 def _harmless(value: Any) -> Any:  # noqa: ANN401 - whatever JSON can hold
@@ -173,14 +196,25 @@ def _check(found: Found) -> None:
 
     :raises ValueError: says what.
     """
-    for report in reports_of(found):
-        for tally in report.tallies:
-            try:
-                find_release(tally.trial.proxy_version)
-            except InputError as error:
-                if not tally.trial.given:
-                    raise ValueError(str(error)) from None
-            sightings = tally.sample.timeline.sightings if tally.sample else ()
-            for packet in (sighting.packet for sighting in sightings):
-                if packet.tcp and not 0 <= (packet.tcp.window_scale or 0) <= 255:
-                    raise ValueError(f"a window scale of {packet.tcp.window_scale} fits into no packet")
+    for tally in (tally for report in reports_of(found) for tally in report.tallies):
+        _check_trial(tally.trial)
+        if tally.sample is not None:
+            _check_trial(tally.sample.trial)
+            _check_timeline(tally.sample.timeline)
+
+
+def _check_trial(trial: Trial) -> None:
+    try:
+        find_release(trial.proxy_version)
+    except InputError as error:
+        if not trial.given:
+            raise ValueError(str(error)) from None
+
+
+def _check_timeline(timeline: Timeline) -> None:
+    for judged in timeline.judged:
+        if judged.state.upper() not in _STATES:
+            raise ValueError(f"conntrack makes nothing {judged.state!r:.40} of a packet")
+    for tcp in (sighting.packet.tcp for sighting in timeline.sightings):
+        if tcp is not None and not 0 <= (tcp.window_scale or 0) <= 255:
+            raise ValueError(f"a window scale of {tcp.window_scale} fits into no packet")

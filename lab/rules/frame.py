@@ -205,7 +205,7 @@ class _Given:
                     yield name, chain
 
     def missing(self) -> Iterator[str]:
-        """Say what is not there."""
+        """Report what is not there."""
         self._place()
         if self._placed:
             yield (

@@ -14,11 +14,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from lab.errors import InputError, LabError, MissingError, nearest
-from lab.netns import Namespace
 from lab.netns.mounts import READ_ONLY, RECURSIVE, SLAVE, mount
 from lab.netns.program import find
 from lab.netns.syscalls import CLONE_NEWNET, CLONE_NEWNS, setns, unshare
 from lab.standing import names
+from lab.standing.control import kube_proxies
 from lab.standing.record import StandingHost, StandingLab, forget, labs
 
 if TYPE_CHECKING:
@@ -70,10 +70,9 @@ def enter(lab: StandingLab, host: StandingHost, command: Sequence[str]) -> NoRet
     :raises NotExecutableError: it cannot be run.
     :raises LabError: the owner of the lab is dead.
     """
-    if lab.owner is None:
-        raise LabError(f"the owner of the lab {lab.name} is dead: `lab down {lab.name}`, then `lab up` again")
+    lab.check()
     program = _executable(command[0])
-    namespace = Namespace.open(names.DIRECTORY / host.namespace)
+    namespace = names.opened(host.namespace)
     # By this descriptor all programs in the lab find the same file, and none makes it anew when it is gone.
     lock = os.open(lab.path, os.O_RDONLY)
     os.set_inheritable(lock, True)
@@ -144,8 +143,13 @@ def _end(lab: StandingLab) -> None:
 
 
 def status_json(found: Sequence[StandingLab]) -> str:
-    """Write standing labs as JSON: a list of their records, each with its owner (null: dead)."""
-    return json.dumps([asdict(lab) for lab in found], indent=2)
+    """Write standing labs as JSON: a list of their records, each with its owner (null: dead) and its kube-proxies."""
+    return json.dumps([{**asdict(lab), "kube_proxies": _kube_proxies(lab)} for lab in found], indent=2)
+
+
+def _kube_proxies(lab: StandingLab) -> dict[str, str]:
+    """Return the state of each node's kube-proxy; none where nobody can be asked."""
+    return kube_proxies(lab) if lab.owner is not None and lab.socket.exists() else {}
 
 
 def status_lines(found: Sequence[StandingLab]) -> Iterator[str]:
@@ -162,3 +166,12 @@ def status_lines(found: Sequence[StandingLab]) -> Iterator[str]:
         width = max((len(host.name) for host in lab.hosts), default=0)
         for host in lab.hosts:
             yield f"  {host.name:{width}}  {'  '.join(host.addresses)}"
+        yield from (f"  {words}" for words in lag(lab))
+
+
+def lag(lab: StandingLab) -> Iterator[str]:
+    """Yield a sentence for each node whose kube-proxy is stopped: it does not follow what changes."""
+    for node, state in _kube_proxies(lab).items():
+        if state == "stopped":
+            cure = f"`lab kube-proxy start {node} --lab {lab.name}`"
+            yield f"the kube-proxy of {node} is stopped, so its rules follow no change until {cure}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Asking the owner of a lab that stands to change its endpoints: a line of JSON each way over a socket.
+"""Asking the owner of a lab that stands to change it: a line of JSON each way over a socket.
 
 The socket lies beside the lab's record, in a directory that only root may enter.
 """
@@ -11,31 +11,41 @@ import json
 import socket
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 
 from lab.errors import InputError, LabError
 from lab.fabric.endpoints import KnownEndpoint
+from lab.fabric.services import KnownService
+from lab.kubernetes.parse import parse_objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from lab.fabric.lab import Lab
+    from lab.kubernetes.objects import EndpointSlice, Service
     from lab.standing.record import StandingLab
+    from lab.standing.servers import Servers
 
+#: What is done with an endpoint, with Services, with a node's kube-proxy.
 Word: TypeAlias = Literal["add", "remove", "drain"]
+ServiceWord: TypeAlias = Literal["add", "apply"]
+ProxyWord: TypeAlias = Literal["stop", "start", "restart"]
 
-_LONGEST = 64 * 1024  # bytes of a question
+_LONGEST: Final = 4 * 1024 * 1024  # bytes of a question: the largest file of objects, with room
 
 
 class Control:
     """The owner's end, for the length of a block in its event loop: one change after the other.
 
     The servers of the lab answer meanwhile. A change that has begun is finished before the block ends.
+
+    :param servers: follow the changes.
     """
 
-    def __init__(self, lab: Lab, path: Path) -> None:
+    def __init__(self, lab: Lab, servers: Servers, path: Path) -> None:
         self._lab = lab
+        self._servers = servers
         self._path = path
         self._turn = asyncio.Lock()
 
@@ -54,21 +64,44 @@ class Control:
             with suppress(ConnectionError, ValueError):  # whoever asked is gone, or was no program of the lab's
                 question = json.loads(await reader.readline())
                 async with self._turn:
-                    answer = await asyncio.to_thread(self._obey, question)
+                    answer = await self._obey(question)
                 writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()
         finally:
             writer.close()
 
-    def _obey(self, question: dict[str, Any]) -> dict[str, object]:
+    async def _obey(self, question: dict[str, Any]) -> dict[str, object]:
         try:
-            if word := question.get("change"):
-                served = self._lab.endpoints
-                change = {"add": served.add, "remove": served.remove, "drain": served.drain}[word]
-                change(question["service"], question["address"], clean_conntrack=question["clean_conntrack"])
+            await asyncio.to_thread(self._change, question)
+            await self._servers.follow()
         except LabError as error:
             return {"error": str(error), "input": isinstance(error, InputError)}
-        return {"endpoints": [asdict(known) for known in self._lab.endpoints]}
+        nodes = (node.name for node in self._lab.topology.nodes)
+        return {
+            "endpoints": [asdict(known) for known in self._lab.endpoints],
+            "services": [asdict(known) for known in self._lab.served],
+            "kube_proxies": {node: "stopped" if node in self._lab.stopped else "running" for node in nodes},
+        }
+
+    def _change(self, question: dict[str, Any]) -> None:
+        lab, clean = self._lab, question.get("clean_conntrack", True)
+        if word := question.get("change"):
+            served = lab.endpoints
+            change = {"add": served.add, "remove": served.remove, "drain": served.drain}[word]
+            change(question["service"], question["address"], clean_conntrack=clean)
+        elif word := question.get("services"):
+            objects = [parsed for document in question["objects"] for parsed in parse_objects(document)]
+            put = {"add": lab.served.add, "apply": lab.served.apply}[word]
+            put(objects, clean_conntrack=clean)
+        elif names := question.get("remove_services"):
+            lab.served.remove(*names, clean_conntrack=clean)
+        elif word := question.get("kube_proxy"):
+            act = {
+                "stop": lab.stop_kube_proxy,
+                "start": lab.start_kube_proxy,
+                "restart": lab.restart_kube_proxy,
+            }[word]
+            act(question["node"])
 
 
 def endpoints(lab: StandingLab) -> tuple[KnownEndpoint, ...]:
@@ -76,7 +109,7 @@ def endpoints(lab: StandingLab) -> tuple[KnownEndpoint, ...]:
 
     :raises LabError: its owner is dead.
     """
-    return _ask(lab, {})
+    return _endpoints(_ask(lab, {}))
 
 
 def change(
@@ -87,10 +120,59 @@ def change(
     :raises InputError: there is no such service or endpoint (see :class:`lab.fabric.endpoints.Endpoints`).
     :raises LabError: the kernel refused the change, or the owner of the lab is dead.
     """
-    return _ask(lab, {"change": word, "service": service, "address": address, "clean_conntrack": clean_conntrack})
+    question = {"change": word, "service": service, "address": address, "clean_conntrack": clean_conntrack}
+    return _endpoints(_ask(lab, question))
 
 
-def _ask(lab: StandingLab, question: dict[str, object]) -> tuple[KnownEndpoint, ...]:
+def services(lab: StandingLab) -> tuple[KnownService, ...]:
+    """List the Services of a lab that stands.
+
+    :raises LabError: its owner is dead.
+    """
+    return _services(_ask(lab, {}))
+
+
+def put_services(
+    lab: StandingLab, word: ServiceWord, objects: Sequence[Service | EndpointSlice], *, clean_conntrack: bool = True
+) -> tuple[KnownService, ...]:
+    """Add Services and EndpointSlices, or have them in the place of others, and return the Services that are then.
+
+    :raises InputError: the lab cannot have them (see :class:`lab.fabric.services.Services`).
+    :raises LabError: the kernel refused the change, or the owner of the lab is dead.
+    """
+    documents = [one.model_dump(mode="json", by_alias=True, exclude_unset=True) for one in objects]
+    return _services(_ask(lab, {"services": word, "objects": documents, "clean_conntrack": clean_conntrack}))
+
+
+def remove_services(
+    lab: StandingLab, names: Sequence[str], *, clean_conntrack: bool = True
+) -> tuple[KnownService, ...]:
+    """Remove Services with their EndpointSlices, and return the Services that are left.
+
+    :raises InputError: there is no such Service.
+    :raises LabError: the kernel refused the change, or the owner of the lab is dead.
+    """
+    return _services(_ask(lab, {"remove_services": list(names), "clean_conntrack": clean_conntrack}))
+
+
+def kube_proxies(lab: StandingLab) -> dict[str, str]:
+    """Return the state of each node's kube-proxy, by the node: ``running`` or ``stopped``.
+
+    :raises LabError: the owner of the lab is dead.
+    """
+    return dict(_ask(lab, {})["kube_proxies"])
+
+
+def change_kube_proxy(lab: StandingLab, word: ProxyWord, node: str) -> None:
+    """Stop, start or restart a node's kube-proxy.
+
+    :raises InputError: there is no such node, or it is so already.
+    :raises LabError: the kernel refused the change, or the owner of the lab is dead.
+    """
+    _ask(lab, {"kube_proxy": word, "node": node})
+
+
+def _ask(lab: StandingLab, question: dict[str, object]) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX) as owner:
         try:
             owner.connect(str(lab.socket))
@@ -100,10 +182,21 @@ def _ask(lab: StandingLab, question: dict[str, object]) -> tuple[KnownEndpoint, 
             line = b""
     if not line:
         raise LabError(f"the owner of the lab {lab.name} does not answer: `lab down {lab.name}`, then `lab up` again")
-    answer = json.loads(line)
+    answer: dict[str, Any] = json.loads(line)
     if error := answer.get("error"):
         raise (InputError if answer["input"] else LabError)(error)
+    return answer
+
+
+def _endpoints(answer: dict[str, Any]) -> tuple[KnownEndpoint, ...]:
     return tuple(KnownEndpoint(**{**known, "ports": tuple(known["ports"])}) for known in answer["endpoints"])
+
+
+def _services(answer: dict[str, Any]) -> tuple[KnownService, ...]:
+    return tuple(
+        KnownService(known["service"], known["type"], tuple(known["addresses"]), tuple(known["ports"]))
+        for known in answer["services"]
+    )
 
 
 def lines(found: Sequence[KnownEndpoint]) -> Iterator[str]:
@@ -113,6 +206,20 @@ def lines(found: Sequence[KnownEndpoint]) -> Iterator[str]:
         return
     rows = [("SERVICE", "ADDRESS", "PORTS", "STATE", "HOST")]
     rows += [(known.service, known.address, ",".join(known.ports), known.state, known.host) for known in found]
+    yield from _table(rows)
+
+
+def service_lines(found: Sequence[KnownService]) -> Iterator[str]:
+    """Write Services as a table, for a terminal."""
+    if not found:
+        yield "there is no Service"
+        return
+    rows = [("SERVICE", "TYPE", "CLUSTER-IPS", "PORTS")]
+    rows += [(known.service, known.type, ",".join(known.addresses), ",".join(known.ports)) for known in found]
+    yield from _table(rows)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip()

@@ -14,15 +14,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from lab.errors import InputError
+from lab.errors import InputError, LabError
+from lab.netns import Namespace
 from lab.netns.mounts import BIND, DETACH, RECURSIVE, SHARED, mount, unmount
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lab.netns import Namespace
-
 DIRECTORY: Final = Path("/run/netns")
+
+
+def opened(name: str) -> Namespace:
+    """Open a namespace by its name.
+
+    :raises LabError: there is none any more.
+    """
+    try:
+        return Namespace.open(DIRECTORY / name)
+    except FileNotFoundError:
+        raise LabError(f"there is no {DIRECTORY / name}: its name was taken away (`ip netns delete`)") from None
 
 
 def prepare(note: Path) -> None:

@@ -61,10 +61,10 @@ async def _own(lab: Lab, order: Order, starter: socket.socket) -> None:
     for number in ENDING:
         loop.add_signal_handler(number, ended.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-    async with Servers(lab):
+    async with Servers(lab) as servers:
         record = describe(order.name, order.topology, lab.families)
         with standing(record, {name: host.namespace for name, host in lab.hosts.items()}):
-            async with Control(lab, record.socket):
+            async with Control(lab, servers, record.socket):
                 tell(starter, {})
                 if agreed(starter):
                     detach(record)

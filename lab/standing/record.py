@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from lab.errors import InputError, MissingError, nearest
+from lab.errors import InputError, LabError, MissingError, nearest
 from lab.standing import names
 from lab.vocabulary import Family
 
@@ -60,6 +60,14 @@ class StandingLab:
     since: float
     hosts: tuple[StandingHost, ...]
     owner: int | None = None
+
+    def check(self) -> None:
+        """Check that the lab lives.
+
+        :raises LabError: its owner is dead.
+        """
+        if self.owner is None:
+            raise LabError(f"the owner of the lab {self.name} is dead: `lab down {self.name}`, then `lab up` again")
 
     def host(self, name: str) -> StandingHost:
         """Find a host.

@@ -8,9 +8,11 @@ they get.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import struct
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Self
 
@@ -73,18 +75,36 @@ class Servers:
         self._listeners: list[asyncio.Server] = []
         self._echoes: list[asyncio.DatagramTransport] = []
         self._connections: set[asyncio.StreamWriter] = set()
+        self._answering: set[tuple[str, str, SocketAddress]] = set()
 
     async def __aenter__(self) -> Self:
         """Open all sockets: from here on every endpoint answers."""
-        for host, protocol, own in servers(self._lab.topology):
-            if Family.of(ip_address(own.address)) not in self._lab.families:
-                continue
-            namespace = self._lab.hosts[host].namespace
-            if protocol == "TCP":
-                self._listeners.append(await self._listen(host, namespace, own))
-            elif protocol == "UDP":
-                self._echoes.append(await _echo(namespace, own))
+        for server in self._lacking():
+            await self._open(*server)
         return self
+
+    async def follow(self) -> None:
+        """Have those answer as well that the Services of now have; where somebody's own server listens, that does."""
+        for server in self._lacking():
+            try:
+                await self._open(*server)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+
+    def _lacking(self) -> list[tuple[str, str, SocketAddress]]:
+        lab = self._lab
+        now = replace(lab.topology, services=lab.services, endpoint_slices=lab.endpoint_slices)
+        wanted = (one for one in servers(now) if Family.of(ip_address(one[2].address)) in lab.families)
+        return [one for one in wanted if one not in self._answering]
+
+    async def _open(self, host: str, protocol: str, own: SocketAddress) -> None:
+        namespace = self._lab.hosts[host].namespace
+        if protocol == "TCP":
+            self._listeners.append(await self._listen(host, namespace, own))
+        elif protocol == "UDP":
+            self._echoes.append(await _echo(namespace, own))
+        self._answering.add((host, protocol, own))
 
     async def __aexit__(self, *_: object) -> None:
         """Close all sockets at once: an orphaned connection would hold its namespace."""

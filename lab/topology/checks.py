@@ -17,6 +17,7 @@ from lab.kubeproxy.said import incomplete, unfit
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS
 from lab.kubernetes.errors import Path, TopologyError, found
 from lab.topology.names import INTERFACE, NAME
+from lab.topology.ways import underlay
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def check(topology: Topology) -> None:
         _addresses,
         _subnets,
         _routes,
+        _tunnels,
         _services,
         _service_cidrs,
         _cluster_ips,
@@ -137,6 +139,9 @@ def _links(topology: Topology) -> None:
             if end.host not in hosts:
                 path: Path = ("links", index, side, "host")
                 raise TopologyError(path, f"no host is named {found(end.host)}", nearest(end.host, hosts))
+        if link.ends[0].vxlan != link.ends[1].vxlan:
+            message = f"the ends of a tunnel have two numbers, {link.ends[0].vxlan} and {link.ends[1].vxlan}"
+            raise TopologyError(("links", index, 1, "vxlan"), message, "write the same at both ends")
         if link.ends[0].host == link.ends[1].host:
             message = f"{link.ends[0].host} is linked to itself"
             raise TopologyError(("links", index), message, "a link joins two hosts")
@@ -276,6 +281,17 @@ def _routes(topology: Topology) -> None:
                 message = f"{host.name} has a route to {route.network} already"
                 raise TopologyError((*path, "to"), message, "keep one")
             taken.add(route.network)
+
+
+def _tunnels(topology: Topology) -> None:
+    for index, link in enumerate(topology.links):
+        near, far = (end.host for end in link.ends)
+        families = {Family.of(own) for end in link.ends for own in end.addresses} if link.is_tunnel else ()
+        for family in sorted(families):
+            if not (underlay(topology, near, far, family) and underlay(topology, far, near, family)):
+                message = f"{near} and {far} do not reach each other by {family} on links that are no tunnels"
+                cure = "a tunnel's packets travel by other links: add one, or a route"
+                raise TopologyError(("links", index, 0, "vxlan"), message, cure)
 
 
 def _services(topology: Topology) -> None:

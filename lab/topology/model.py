@@ -270,13 +270,27 @@ class End:
             json_schema_extra={"pattern": INTERFACE},
         ),
     ] = ""
+    vxlan: Annotated[
+        int | None,
+        Strict(),
+        Field(
+            ge=1,
+            lt=1 << 24,
+            description="Makes the link a VXLAN tunnel with this number (VNI), by other links of its two hosts.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
 class Link:
-    """A veth pair."""
+    """A veth pair, or a VXLAN tunnel where its ends say so."""
 
     ends: tuple[End, End]
+
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether its packets travel in those of other links."""
+        return self.ends[0].vxlan is not None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ first (RFC 1812, 5.2.4.3). What a node translates, the caller says.
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from lab.vocabulary import Family
 
 if TYPE_CHECKING:
     from lab.topology.model import End, IPAddress, IPNetwork, Topology
@@ -32,6 +34,31 @@ def way_out(topology: Topology, host: str, destination: str) -> End | None:
         ]
     # Of the same length there is one: the topology's rules see to that.
     return max(found, key=lambda one: one[:2])[2] if found else None
+
+
+class Underlay(NamedTuple):
+    """How a tunnel's packets travel.
+
+    :param end: the interface by which they leave.
+    :param local: and ``remote``: the addresses of the tunnel's two hosts.
+    """
+
+    end: End
+    local: IPAddress
+    remote: IPAddress
+
+
+def underlay(topology: Topology, host: str, other: str, family: Family) -> Underlay | None:
+    """Return how a tunnel's packets travel from a host to another; None where no other link leads there."""
+    for far in topology.ends(other):
+        for address in far.addresses if far.vxlan is None else ():
+            end = way_out(topology, host, str(address.ip)) if Family.of(address) is family else None
+            if end is None or end.vxlan is not None or way(topology, host, str(address.ip))[-1] != other:
+                continue
+            own = next((one.ip for one in end.addresses if Family.of(one) is family), None)
+            if own is not None:
+                return Underlay(end, own, address.ip)
+    return None
 
 
 def way(topology: Topology, source: str, destination: str) -> tuple[str, ...]:

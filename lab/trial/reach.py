@@ -261,7 +261,8 @@ def _endpoints(topology: Topology, family: Family, service: Service, port: Servi
 def _proxies(topology: Topology) -> str:
     """Return which kube-proxy its nodes have."""
     found = [
-        f"{mode} {node_release(node).name}{f' ({node.backend})' if mode is ProxyMode.IPTABLES else ''}"
+        f"{mode} {node.program.label if node.program else node_release(node).name}"
+        f"{f' ({node.backend})' if mode is ProxyMode.IPTABLES else ''}"
         for node in topology.nodes
         if (mode := node.proxy_mode)
     ]

@@ -48,7 +48,7 @@ WAYS = {
 PARTS: dict[str, list[tuple[type, str]]] = {
     "namespaces": [(Namespace, "create")],
     "sysctls": [(Namespace, "set_sysctls")],
-    "links": [(Lab, "_build_links"), (RouteSocket, "apply")],
+    "links": [(RouteSocket, "apply")],
     "rules: rendered, started": [(KubeProxy, "__init__")],
     "rules: waited for": [(KubeProxy, "finish")],
     "instruments": [(Recorder, "__init__")],

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 
 from tests.support.command import lab
+from tests.support.programs import each_program
 
 
 @pytest.mark.lab_kernel
@@ -34,6 +38,10 @@ def test_a_cell_that_differs_makes_the_exit_code_1_and_is_explained(tmp_path):
     assert "    expected: server, as 10.0.1.1: kubernetes.io/docs/" in done.stdout
     assert "came in by outside and went no further" in done.stdout
     assert done.stdout.splitlines()[-1] == "4 cells: 3 of 4 as Kubernetes documents it"
+    [command] = re.findall("    rules:    lab (trace .*)", done.stdout)
+    traced = lab(*shlex.split(command))
+    assert traced.returncode == 0, traced.stderr
+    assert re.search("firewall.* drop", traced.stdout), traced.stdout
 
 
 @pytest.mark.lab_kernel
@@ -78,6 +86,24 @@ def test_a_node_of_ones_own_is_asked_and_nothing_is_held_against_it(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "endpoint-1, as " in done.stdout
     assert "nothing is held against them" in done.stdout
+
+
+@pytest.mark.lab_kernel
+def test_a_topology_from_standard_input_is_read_once_for_all_versions():
+    text = (Path(__file__).parents[2] / "topologies" / "uplink.yaml").read_text()
+    done = lab("reach", "-", "--proxy-version", "v1.20,v1.36", "--from", "client", given=text)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "6 cells with 2 kube-proxies: 6 of 6 as Kubernetes documents it"
+
+
+@pytest.mark.lab_kernel
+@each_program
+def test_a_real_kube_proxy_does_as_documented(program):
+    """The renderer has no part in it: the rules are the program's own, and the expectations the documentation's."""
+    done = lab("reach", "services", "--proxy-mode", "both", "--kube-proxy", program)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "NOT AS EXPECTED" not in done.stdout
+    assert re.search(r"([0-9,]+) of \1 as Kubernetes documents it", done.stdout)
 
 
 @pytest.mark.parametrize(

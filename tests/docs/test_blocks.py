@@ -78,6 +78,8 @@ def place(tmp_path_factory):
     (directory / "run.json").write_text((CHECKOUT / "tests" / "results" / "version-2.json").read_text())
     (directory / "mine.yaml").write_text(code(DOCS / "topology.md", "yaml")[0])
     (directory / "kube-proxy.yaml").write_text(code(DOCS / "fixes.md", "yaml")[0])
+    web = (CHECKOUT / "topologies" / "endpoints.yaml").read_text().partition("---\n")[2]
+    (directory / "endpoints-web.yaml").write_text(web)
     node = called(Command(("rules", str(objects), "--proxy-version=v1.28", "--cluster-cidr=10.244.0.0/16", "--saved")))
     assert node.exit_code == 0, node.output
     rules = [line for line in node.stdout.splitlines() if "--ctstate INVALID" not in line]
@@ -112,8 +114,9 @@ def test_the_difference_that_own_node_shows_is_found(place, monkeypatch):
 
 
 @pytest.mark.lab_needs_root
-def test_every_block_that_needs_root_alone_does_its_work(own_run, place):  # noqa: F811
+def test_every_block_that_needs_root_alone_does_its_work(own_run, place, monkeypatch):  # noqa: F811
     """What becomes another program (`lab exec`) has a process of its own, in the same namespace of mounts."""
+    monkeypatch.chdir(place)
     seen: set[str] = set()
     for lines in sorted((block.lines for _page, block in BLOCKS if block.needs == ("root",)), key=len, reverse=True):
         if seen >= set(lines):  # a shorter block of the same

@@ -70,3 +70,15 @@ def test_a_sysctl_that_is_not_there_or_not_taken_is_named():
         Lab(node(load("kube-proxy"), sysctls=(("net/ipv4/nothing", "1"),)))
     with pytest.raises(LabError, match="node: the kernel takes no net/ipv4/tcp_sack=many: Invalid argument"):
         Lab(node(load("kube-proxy"), sysctls=(("net/ipv4/tcp_sack", "many"),)))
+
+
+@pytest.mark.parametrize("family", [*Family, None], ids=str)
+def test_a_tunnel_travels_by_the_nodes_own_link(family):
+    with Lab(load("vxlan"), family=family) as lab:
+        tunnel = devices(lab, "node-a")["flannel.1"]
+        its = tunnel["linkinfo"]["info_data"]
+        ipv6 = family is Family.IPV6
+        ends = (its["local6"], its["remote6"]) if ipv6 else (its["local"], its["remote"])
+        assert ends == (("2001:db8:2::1", "2001:db8:2::2") if ipv6 else ("192.0.2.1", "192.0.2.2"))
+        assert (its["id"], its["port"], its["link"], its["learning"]) == (1, 8472, "node-b", False)
+        assert tunnel["mtu"] == (1430 if ipv6 else 1450)

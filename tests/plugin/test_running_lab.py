@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
+from lab.errors import InputError
 from tests.support.programs import pretended
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -145,6 +147,7 @@ def test_settings_of_kube_proxy_are_words_as_well(project):
         """
 import pytest
 
+from lab.errors import InputError
 from tests.support.programs import pretended
 
 def pods(running):
@@ -270,3 +273,49 @@ def test_a_kube_proxy_program_is_an_option_and_a_word(project, tmp_path):
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     done = project.run_pytest("--lab-kube-proxy", path, "--lab-kernels", "newest")
     assert done.ret == pytest.ExitCode.USAGE_ERROR
+
+
+@pytest.mark.lab_kernel
+def test_conntracks_entries_of_a_host_are_listed_deleted_and_flushed(lab_running):
+    client, node = lab_running.hosts["client"].namespace, lab_running.conntrack("node")
+    for port in (7, 8):
+        with client.socket(socket.AF_INET, socket.SOCK_DGRAM) as lone:
+            lone.sendto(b"hello", ("10.0.1.2", port))
+
+    def ports():  # kernels send something of their own now and then
+        lines = (str(flow) for flow in node)
+        return sorted(int(line.partition(" dport=")[2].split()[0]) for line in lines if line.startswith("udp      17 "))
+
+    assert ports() == [7, 8]
+    [gone] = node.delete(destination="10.0.1.2:7")
+    assert gone.original.ports["dport"] == 7
+    assert ports() == [8]
+    node.flush()
+    assert ports() == []
+    with pytest.raises(InputError, match="there is no host 'nod'"):
+        lab_running.conntrack("nod")
+
+
+@pytest.mark.lab_kernel
+@pytest.mark.lab_topology("kube-proxy", proxy_mode="nftables", family="ipv4")
+def test_services_change_and_nodes_lag_while_their_kube_proxy_is_stopped(lab_running):
+    def rules():
+        return lab_running.run("node", "nft", "list", "ruleset")
+
+    service = (
+        "{apiVersion: v1, kind: Service, metadata: {name: other}, spec: {clusterIP: 192.168.0.7, ports: [{port: 9}]}}"
+    )
+    lab_running.stop_kube_proxy("node")
+    lab_running.services.add(service)
+    assert [known.service for known in lab_running.services] == ["default/web", "default/other"]
+    assert "192.168.0.7" not in rules()
+    lab_running.start_kube_proxy("node")
+    assert "192.168.0.7" in rules()
+    with pytest.raises(InputError, match="there is a Service default/other already"):
+        lab_running.services.add(service)
+    lab_running.services.apply(service.replace("192.168.0.7", "192.168.0.8"))
+    assert "192.168.0.7" not in rules()
+    lab_running.services.remove("other", "web")
+    lab_running.restart_kube_proxy("node")
+    assert "192.168.0" not in rules()
+    assert list(lab_running.endpoints) == []

@@ -12,6 +12,7 @@ import pytest
 from lab.cli.packed import packing, unpacked
 from lab.errors import InputError, MissingError
 from lab.report import forms
+from lab.report.timeline import timeline_text
 from lab.results import saved
 from lab.results.matrix import alone
 from lab.results.saved import VERSION, from_json, schema, to_json
@@ -55,7 +56,7 @@ def with_bytes(report):
 @pytest.mark.parametrize("packets", [False, True])
 def test_what_is_written_fits_the_schema(kind, packets):
     report = with_bytes(read(1))
-    text = to_json(report if kind == "result" else alone(report), packets=packets)
+    text = to_json(report if kind == "result" else alone(report), packets=packets).decode()
     jsonschema.Draft202012Validator.check_schema(schema(kind))
     jsonschema.validate(json.loads(text), schema(kind), cls=jsonschema.Draft202012Validator)
     broken = json.loads(text.replace('"kind":"connection"', '"kind":"nonsense"'))
@@ -67,12 +68,12 @@ def test_bytes_come_back_as_they_were():
     report = with_bytes(read(1))
     [again] = {one.data for tally in from_json(to_json(report)).tallies for one in tally.sample.timeline.sightings}
     assert again == b"\x45\x00\xff\xfe\x00"
-    assert '"data":"RQD//gA="' in to_json(report)  # the usual alphabet of base64, RFC 4648, 4
+    assert b'"data":"RQD//gA="' in to_json(report)  # the usual alphabet of base64, RFC 4648, 4
 
 
 def test_packets_are_left_out_and_that_is_said_and_a_line_is_a_trial():
     report = read(1)
-    text = to_json(report, packets=False)
+    text = to_json(report, packets=False).decode()
     assert len(text) < 3600 * len(report.tallies)
     lines = [json.loads(line.rstrip(",")) for line in text.splitlines()[1:-1]]
     assert [line["trial"]["fix"] for line in lines] == [tally.trial.fix for tally in report.tallies]
@@ -82,6 +83,11 @@ def test_packets_are_left_out_and_that_is_said_and_a_line_is_a_trial():
         assert after.sample.timeline.sightings == ()
         assert after.sample.timeline.left_out == len(before.sample.timeline.sightings) > 20
         assert after.sample.timeline.judgement_of(before.sample.timeline.injected.packet) is not None
+        # What is told of it is less, and nothing else.
+        *told, not_kept = timeline_text(after.sample.timeline).splitlines()
+        assert not_kept.startswith("not kept: ")
+        assert set(told) <= set(timeline_text(before.sample.timeline).splitlines())
+    assert from_json(to_json(lean, packets=False)) == lean
     assert "not kept: " in forms.write("html", lean).decode()
     assert "not kept: " not in forms.write("html", report).decode()
 
@@ -108,6 +114,8 @@ def test_what_was_not_as_expected_keeps_its_packets():
         (lambda data: with_first(data, "trial", "proxy_version", "[bold]x"), "bold"),
         (lambda data: data | {"x": 10**30}, "larger"),
         (lambda data: with_first(data, "sample", "behaviour", "nice"), "behaviour"),
+        (lambda data: with_timeline(data, "judged", lambda judged: judged | {"state": "nice"}), "makes nothing 'nice'"),
+        (lambda data: with_timeline(data, "sightings", scaled), "a window scale of -1 fits into no packet"),
     ],
 )
 def test_what_no_lab_wrote_is_refused(change, complaint):
@@ -116,6 +124,18 @@ def test_what_no_lab_wrote_is_refused(change, complaint):
         from_json(json.dumps(change(data)))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+def scaled(sighting):
+    packet = sighting["packet"]
+    return sighting | {"packet": packet | {"tcp": packet["tcp"] | {"window_scale": -1}}}
+
+
+def with_timeline(data, field, change):
+    """Return the data with another first of something in the first trial's timeline."""
+    sample = data["tallies"][0]["sample"]
+    first, *others = sample["timeline"][field]
+    return with_first(data, "sample", "timeline", sample["timeline"] | {field: [change(first), *others]})
 
 
 def with_first(data, part, field, value):
@@ -145,4 +165,8 @@ def test_zstd_is_used_where_it_is_and_named_where_it_is_not():
             with pytest.raises(MissingError, match=r"x.*: zstandard is not installed: pip install zstandard"):
                 refused()
     else:
-        assert unpacked(packing("x.zst")(b"{}"), "x") == b"{}"
+        packed = packing("x.zst")(b"{}" * 500)
+        assert unpacked(packed, "x") == b"{}" * 500
+        for broken in (packed[:-2], packed[:4] + b"garbage"):
+            with pytest.raises(InputError, match="x: broken"):
+                unpacked(broken, "x")

@@ -1,4 +1,4 @@
-"""Bridges, MTUs and sysctls in a topology file: what is taken, what is refused and in which words, and the way."""
+"""Bridges, tunnels, MTUs and sysctls in a topology file: what is taken, what is refused, and the way."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pytest
 from lab.errors import InputError
 from lab.topology.reader import load, parse
 from lab.topology.routes import is_pod, next_hop
-from lab.topology.ways import way
+from lab.topology.ways import underlay, way
+from lab.vocabulary import Family
 
 FILE = """topology: t
 hosts: {a: {}, b: {}, n: {forwarding: true, %s}}
@@ -79,3 +80,37 @@ def test_sysctls_are_written_with_dots_or_slashes():
         ("net/ipv4/conf/eth0.1/rp_filter", "2"),
         ("net/ipv4/tcp_sack", "0"),
     )
+
+
+TUNNEL = """topology: t
+hosts: {a: {}, b: {}}
+links:
+  - [{host: a, interface: t, vxlan: %s, addresses: [10.1.0.1/30]}, {host: b, interface: t, %s addresses: [10.1.0.2/30]}]
+"""
+UNDERLAY = (
+    "  - [{host: a, interface: e, addresses: [10.0.0.1/24]}, {host: b, interface: e, addresses: [10.0.0.2/24]}]\n"
+)
+
+
+def test_a_tunnel_is_a_link_like_others():
+    topology = parse(TUNNEL % (7, "vxlan: 7,") + UNDERLAY)
+    assert [link.is_tunnel for link in topology.links] == [True, False]
+    assert way(topology, "a", "10.1.0.2") == ("a", "b")
+    by = underlay(topology, "a", "b", Family.IPV4)
+    assert (by.end.interface, str(by.local), str(by.remote)) == ("e", "10.0.0.1", "10.0.0.2")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (TUNNEL % (7, "vxlan: 7,"), "a and b do not reach each other by ipv4 on links that are no tunnels"),
+        (TUNNEL % (7, "vxlan: 8,") + UNDERLAY, "the ends of a tunnel have two numbers, 7 and 8"),
+        (TUNNEL % (7, "") + UNDERLAY, "the ends of a tunnel have two numbers, 7 and None"),
+        (TUNNEL % (0, "vxlan: 0,") + UNDERLAY, "vxlan"),
+    ],
+)
+def test_a_tunnel_that_cannot_be_is_refused(text, words):
+    with pytest.raises(InputError) as refused:
+        parse(text)
+    assert words in str(refused.value)
+    assert refused.value.line == 4

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: MIT
+"""What is done inside a lab that stays: look at its packets, and at its entries."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.cli.arguments import HostArgument, JsonFlag, LabOption, app, complete, examples, host_names
+from lab.cli.command import App
+from lab.cli.output import STDOUT
+from lab.errors import InputError, OutputError, ReaderGoneError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lab.conntrack.flows import Flows
+    from lab.standing.live import Output
+
+conntrack_app = App(help="List and delete the conntrack entries of a host of a lab that stands.")
+app.add_typer(conntrack_app, name="conntrack")
+
+ProtocolOption = Annotated[
+    str | None, typer.Option("--protocol", metavar="PROTOCOL", help="Of this protocol: tcp, udp, icmp, icmpv6, sctp.")
+]
+SourceOption = Annotated[
+    str, typer.Option(metavar="ADDRESS[:PORT]", help="Whose first packet came from there.", show_default=False)
+]
+DestinationOption = Annotated[
+    str,
+    typer.Option(
+        metavar="ADDRESS[:PORT]", help="Whose first packet went there, as its client sent it.", show_default=False
+    ),
+]
+
+
+@app.command(
+    short_help="Write what passes a lab that stands, live, for Wireshark.",
+    epilog=examples(
+        "lab capture web.pcapng", "lab capture | wireshark -k -i -", "lab capture --lab fixed --host node | tshark -r -"
+    )
+    + """
+
+Exit code: 0 at Ctrl-C and when the lab ends; the file is whole then. 141 when the reader of a pipe has gone.""",
+)
+def capture(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Where to, as pcapng; - for standard output.", show_default=False)
+    ] = "-",
+    host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="This host alone; may be repeated.", autocompletion=complete(host_names)),
+    ] = None,
+    lab: LabOption = None,
+) -> None:
+    """Write every packet at every interface of every host, live, until Ctrl-C.
+
+    Each interface is named by its host, as in node:client, and times are in nanoseconds.
+    """
+    from lab import __version__
+    from lab.standing.commands import choose
+    from lab.standing.live import LiveCapture
+
+    chosen = choose(lab)
+    hosts = [chosen.host(name) for name in dict.fromkeys(host)] if host else chosen.hosts
+    with closing(LiveCapture(chosen, hosts, __version__)) as live, _opened(file) as output:
+        told = f"{live.interfaces} interfaces of the lab {chosen.name}"
+        print(f"lab: capturing at {told}; Ctrl-C ends it", file=sys.stderr, flush=True)
+        live.write_to(output)
+        missed = f", and {lost} that the kernel could not hand over" if (lost := live.lost()) else ""
+        print(f"lab: {live.packets} packets{missed}", file=sys.stderr)
+
+
+@contextmanager
+def _opened(place: str) -> Iterator[Output]:
+    """Open where a capture goes.
+
+    :raises InputError: it is a terminal, or cannot be opened.
+    :raises OutputError: by the block: it can no longer be written.
+    :raises ReaderGoneError: likewise: whoever read it has gone.
+    """
+    if place == "-":
+        if sys.stdout.isatty():
+            cure = "name a file, or pipe it: `lab capture | wireshark -k -i -`"
+            raise InputError(f"a capture is no text, and {STDOUT} is a terminal", cure=cure)
+        yield sys.stdout.buffer
+        return
+    try:
+        file = open(place, "wb")  # noqa: SIM115 - what the block raises is told otherwise
+    except OSError as error:
+        raise InputError(f"cannot write {place}: {error.strerror}") from None
+    try:
+        with file:
+            yield file
+    except BrokenPipeError:
+        raise ReaderGoneError from None
+    except OSError as error:
+        raise OutputError(place, error) from None
+
+
+@conntrack_app.command(
+    "list",
+    short_help="List a host's conntrack entries.",
+    epilog=examples("lab conntrack list node", "lab conntrack list node --protocol udp --destination 192.168.0.10:53"),
+)
+def conntrack_list(
+    host: HostArgument,
+    protocol: ProtocolOption = None,
+    source: SourceOption = "",
+    destination: DestinationOption = "",
+    lab: LabOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """List a host's conntrack entries of both families as `conntrack -L` does, which need not be installed."""
+    from dataclasses import asdict
+    from json import dumps
+
+    from lab.conntrack.flows import chosen
+
+    with _flows(host, lab) as flows:
+        found = chosen(flows, protocol, source, destination)
+    if json:
+        print(dumps([asdict(flow) for flow in found], indent=2))
+    else:
+        for flow in found:
+            print(flow)
+        print(f"lab: {_entries(len(found))}", file=sys.stderr)
+
+
+@conntrack_app.command(
+    "delete",
+    short_help="Delete some of a host's conntrack entries.",
+    epilog=examples(
+        "lab conntrack delete node --protocol udp --destination 192.168.0.10:53",
+        "lab conntrack delete node --source 10.0.0.2",
+    )
+    + """
+
+Exit code: 1 where there was no such entry.""",
+)
+def conntrack_delete(
+    host: HostArgument,
+    protocol: ProtocolOption = None,
+    source: SourceOption = "",
+    destination: DestinationOption = "",
+    lab: LabOption = None,
+) -> None:
+    """Delete the entries that all options choose, and print them."""
+    with _flows(host, lab) as flows:
+        gone = flows.delete(protocol=protocol, source=source, destination=destination)
+    for flow in gone:
+        print(flow)
+    print(f"lab: {_entries(len(gone))} deleted", file=sys.stderr)
+    raise typer.Exit(0 if gone else 1)
+
+
+@conntrack_app.command(
+    "flush",
+    short_help="Delete all of a host's conntrack entries.",
+    epilog=examples("lab conntrack flush node", "lab conntrack flush node --lab fixed"),
+)
+def conntrack_flush(host: HostArgument, lab: LabOption = None) -> None:
+    """Delete all of a host's conntrack entries, of both families."""
+    with _flows(host, lab) as flows:
+        flows.flush()
+
+
+@contextmanager
+def _flows(host: str, lab: str | None) -> Iterator[Flows]:
+    from lab.conntrack.flows import Flows
+    from lab.standing.commands import choose
+    from lab.standing.names import opened
+
+    chosen = choose(lab)
+    where = chosen.host(host)
+    chosen.check()
+    with closing(opened(where.namespace)) as namespace:
+        yield Flows(namespace)
+
+
+def _entries(number: int) -> str:
+    return f"{number} {'entry' if number == 1 else 'entries'}"

@@ -1,0 +1,107 @@
+"""`lab conntrack`: the entries of a host, as the program `conntrack` prints them."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from contextlib import ExitStack
+
+import pytest
+
+from lab.netns import Namespace
+from lab.standing import names
+from lab.standing.up import up
+from lab.topology.reader import load
+from tests.support.command import lab as lab_command
+
+pytestmark = pytest.mark.lab_needs_root
+
+PATIENCE = 5.0  # seconds; the end of a wait that an event ends at once
+
+
+@pytest.fixture
+def lab(own_run):
+    """A lab with flows of several kinds over its node: TCP and UDP, of both families, answered and not."""
+    lab = up(load("kube-proxy"))
+    with ExitStack() as stack:
+        namespace = Namespace.open(names.DIRECTORY / "kube-proxy-client")
+        for vip in ("192.168.0.2", "fd00:192:168::2"):
+            family = socket.AF_INET6 if ":" in vip else socket.AF_INET
+            client = stack.enter_context(namespace.socket(family, socket.SOCK_STREAM))
+            client.settimeout(PATIENCE)
+            client.connect((vip, 80))
+        lone = stack.enter_context(namespace.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        lone.sendto(b"hello", ("10.0.1.2", 9))
+        icmp = stack.enter_context(namespace.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+        icmp.settimeout(PATIENCE)
+        icmp.sendto(bytes.fromhex("0800f7fd00010001"), ("10.0.1.2", 0))  # an echo request, and its checksum
+        assert icmp.recv(100)[20] == 0
+        namespace.close()
+        yield lab
+
+
+def listed(*arguments):
+    ran = lab_command("conntrack", "list", "node", *arguments)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.splitlines()
+
+
+def test_the_entries_of_both_families(lab):
+    lines = listed()
+    assert any(
+        re.fullmatch(
+            r"tcp      6 \d+ ESTABLISHED src=10\.0\.0\.2 dst=192\.168\.0\.2 sport=\d+ dport=80"
+            r" src=10\.0\.1\.2 dst=10\.0\.0\.2 sport=80 dport=\d+ \[ASSURED\] mark=0 use=1",
+            line,
+        )
+        for line in lines
+    ), lines
+    assert any("dst=fd00:192:168::2" in line and "src=fd00:10:0:1::2" in line for line in lines)
+    assert any(
+        re.fullmatch(r"icmp     1 \d+ .*dst=10.0.1.2 type=8 code=0 id=1 .*type=0 code=0.*", line) for line in lines
+    )
+
+
+@pytest.mark.lab_needs_tool("conntrack")
+def test_it_is_what_conntrack_prints(lab):
+    theirs = [
+        line
+        for family in ("ipv4", "ipv6")
+        for line in lab_command("exec", "node", "--", "conntrack", "-L", "-f", family).stdout.splitlines()
+    ]
+    assert len(theirs) >= 4
+    fixed = (
+        sorted(re.sub(r"use=\d+", "", re.sub(r"^(\S+ +\d+) \d+", r"\1", line)) for line in one)
+        for one in (listed(), theirs)
+    )
+    ours, theirs = fixed
+    assert ours == theirs
+
+
+def test_what_is_chosen_is_deleted_and_nothing_else(lab):
+    def known():
+        return {(flow["protocol"], flow["original"]["destination"]) for flow in json.loads("".join(listed("--json")))}
+
+    before = known()
+    assert {("tcp", "192.168.0.2"), ("tcp", "fd00:192:168::2"), ("icmp", "10.0.1.2")} < before
+    ran = lab_command("conntrack", "delete", "node", "--protocol", "tcp", "--destination", "[fd00:192:168::2]:80")
+    assert (ran.returncode, ran.stderr) == (0, "lab: 1 entry deleted\n")
+    assert "dst=fd00:192:168::2" in ran.stdout
+    assert known() == before - {("tcp", "fd00:192:168::2")}
+    ran = lab_command("conntrack", "delete", "node", "--protocol", "icmp")
+    assert (ran.returncode, known()) == (0, before - {("tcp", "fd00:192:168::2"), ("icmp", "10.0.1.2")})
+    ran = lab_command("conntrack", "delete", "node", "--destination", "192.168.0.2:81")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert lab_command("conntrack", "flush", "node").returncode == 0
+    assert not [line for line in listed() if line.startswith(("tcp", "udp"))]
+
+
+def test_what_is_refused_is_said_in_a_line(lab):
+    for arguments, says in (
+        (("delete", "node"), "lab: nothing says which entries are to go (flush deletes all of them)\n"),
+        (("list", "nope"), "lab: the lab kube-proxy has no host 'nope' (did you mean 'node'?)\n"),
+        (("list", "node", "--source", "x"), "lab: 'x' is no address (write 10.0.0.1, 10.0.0.1:80 or [fd00::1]:80)\n"),
+    ):
+        ran = lab_command("conntrack", *arguments)
+        assert (ran.returncode, ran.stderr, ran.stdout) == (2, says, "")
