@@ -166,6 +166,8 @@ def reach(
     from lab.trial.reach import Chosen
 
     change = find_fix(fix).change
+    if proxy_version is not None and not proxy_version.strip(", "):
+        raise InputError(f"--proxy-version {proxy_version!r} names none", cure="write v1.20,v1.36")
     is_kept = False
     versions: list[str | None] = [one.strip() for one in (proxy_version or "").split(",") if one.strip()]
     if node or objects:
