@@ -100,25 +100,3 @@ def test_what_would_end_others_connections_is_refused(own_run, clients):
         assert len(ran.stderr.splitlines()) <= 2
     assert is_answered(client)
     assert lab_command("inject", "in-window").returncode == 0
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_the_trials_own_client_comes_to_the_trials_server_and_nobody_else(address):
-    own = SocketAddress(address, 80)
-    with ExitStack() as stack:
-        space = stack.enter_context(closing(Namespace.create()))
-        routes = stack.enter_context(closing(RouteSocket(space)))
-        routes.ask([link_up(LOOPBACK_INDEX)])
-        for _round in range(2):  # also after one has come and gone
-            first = stack.enter_context(listen_first(space, own)) if _round == 0 else first
-            with listen_beside(space, own, 34567) as beside:
-                for port, server in ((34567, beside), (0, first), (34568, first), (34569, first)):
-                    client = stack.enter_context(datagram_free(space, address, port))
-                    client.connect((address, 80))
-                    assert select.select([first, beside], [], [], PATIENCE)[0] == [server]
-                    stack.enter_context(server.accept()[0])
-            client = stack.enter_context(datagram_free(space, address, 34570 + _round))
-            client.connect((address, 80))
-            stack.enter_context(first.accept()[0])
-        with listen(space, SocketAddress(address, 81)), pytest.raises(OSError, match="in use"):
-            listen_beside(space, SocketAddress(address, 81), 34567)
