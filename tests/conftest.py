@@ -16,8 +16,13 @@ NETWORK = "/proc/thread-self/ns/net"
 pytest_plugins = ["pytester"]
 
 
-def pytest_configure():
+def pytest_configure(config):
     cover.set_seed()  # before there are workers, which inherit it
+    # Where workers collect, pytest-xdist 3.8 says of a mistyped name that no tests ran, and nothing else.
+    for argument in config.args:
+        place = argument.partition("::")[0]
+        if not (config.invocation_params.dir / place).exists() and not config.getoption("pyargs"):
+            raise pytest.UsageError(f"file or directory not found: {place}")
     # By Python's own 700 new objects a tenth of a run is searching what was imported and collected.
     gc.set_threshold(100_000)
 

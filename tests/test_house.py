@@ -22,7 +22,7 @@ FLOORS = (
     "node",
     "evidence",
     "verdict",
-    "results",
+    "results capture",
     "report",
     "netns",
     "wire conntrack traffic kubeapi",

@@ -22,7 +22,7 @@ _THREADS: Final = (
     "weaveworks/weave#3287",
     "net/netfilter/nf_conntrack_core.c (nf_ct_resolve_clash: ed07d9a021df, 6a757c07e51f)",
 )
-_TRIES: Final = 64  # the node throws a die: in as many, the wanted choice is missed once in 2^64
+_TRIES: Final = 64  # the node chooses at random: in as many, the wanted choice is missed once in 2^64
 _UNTRACKED: Final = Expectation(Judgement.NEW, Outcome.LEAKED)
 
 

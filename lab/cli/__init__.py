@@ -15,7 +15,8 @@ from typing import Final, NoReturn
 
 # isort: off
 # each registers its commands
-from lab.cli import run, reach, trace, collect, rules, labs, services, standing, matrix, report, kernels, about  # noqa: F401
+from lab.cli import run, reach, trace, explain, collect, rules, topology, labs, services, standing  # noqa: F401
+from lab.cli import matrix, report, kernels, about  # noqa: F401
 
 # isort: on
 from lab.cli import output

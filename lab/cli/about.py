@@ -3,22 +3,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from lab.cli.arguments import app, complete, examples
+from lab.cli.arguments import app, examples
 from lab.cli.command import Group
 from lab.errors import InputError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
-
-def command_names() -> Iterable[str]:
-    """List the commands, for completion."""
-    group: Any = typer.main.get_command(app)
-    return list(group.commands)
+def _complete_command(context: typer.Context, incomplete: str) -> list[str]:
+    """Complete a command, behind the name of a group one of the group's."""
+    commands: Any = typer.main.get_command(app)
+    for word in context.params.get("command") or ():
+        commands = getattr(commands, "commands", {}).get(word)
+    return [name for name in getattr(commands, "commands", ()) if name.startswith(incomplete)]
 
 
 def _print_version(asked: bool) -> None:
@@ -43,7 +42,7 @@ def help_(
     context: typer.Context,
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="COMMAND", help="Which; else all are listed.", autocompletion=complete(command_names)),
+        typer.Argument(metavar="COMMAND", help="Which; else all are listed.", autocompletion=_complete_command),
     ] = None,
 ) -> None:
     """Show the help of a command, as its --help does."""

@@ -40,6 +40,17 @@ def complete(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
 
 
+def complete_list(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Return what completes the last name of a list with commas, by one that is not among those before it."""
+
+    def completed(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        others = before.split(",")
+        return [f"{before}{comma}{name}" for name in names() if name.startswith(last) and name not in others]
+
+    return completed
+
+
 def one_word(words: type[Choice], option: str, meaning: str, *, default: str | bool = True) -> Any:  # noqa: ANN401
     """Return an option whose value is one of a few words, as typer's Option is.
 
@@ -53,6 +64,17 @@ def one_word(words: type[Choice], option: str, meaning: str, *, default: str | b
         show_default=default,
         autocompletion=complete(lambda: words),
     )
+
+
+def hosts_of(topology: str) -> Callable[[], Iterable[str]]:
+    """Return what lists the hosts of a topology, that which is built where none is named, for completion."""
+
+    def names() -> Iterable[str]:
+        from lab.topology.reader import load
+
+        return [host.name for host in load(topology).hosts]
+
+    return names
 
 
 def case_names() -> Iterable[str]:
@@ -126,7 +148,7 @@ FixesOption = Annotated[
     typer.Option(
         "--fix",
         metavar="FIX",
-        help="A fix from `lab list`; may be repeated. Else: none, drop-forward, be-liberal.",
+        help="A fix from `lab list`, for `lab run` also a file; may be repeated. Else: none, drop-forward, be-liberal.",
         autocompletion=complete(fix_names),
     ),
 ]

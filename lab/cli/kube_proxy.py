@@ -84,7 +84,8 @@ def with_settings(fields: Iterable[str]) -> Callable[[Callable[..., None]], Call
         @functools.wraps(command)
         def called(**given: Any) -> None:  # noqa: ANN401 - typer's values
             file = given.pop(_FILE)
-            if file == "-" and "-" in (given.get(name) for name in _READ):
+            others = (given.get(name) for name in _READ)
+            if file == "-" and any(one == "-" or (isinstance(one, list) and "-" in one) for one in others):
                 raise InputError("several things from stdin", cure="give --kube-proxy-config as a file")
             words = from_words({row.field: given.pop(row.field) for row in rows})
             grouped(settings=_read(file) + words, **given)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.arguments import FamilyOption, Files, Proxy, Selected, app, examples
+from lab.cli.arguments import FamilyOption, Files, Proxy, Selected, app, complete_list, examples
 from lab.cli.command import at_least
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.screen import console, draw
@@ -20,7 +20,7 @@ from lab.kubeproxy.settings import TOPOLOGYS
 from lab.vocabulary import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from lab.kernels.cluster import Cluster
     from lab.kernels.on_kernel import Trials
@@ -31,13 +31,11 @@ _MEMORY = 512  # MiB
 _KERNELS = "5.10,6.1,6.12,6.18,newest"
 
 
-def _complete_kernels(incomplete: str) -> list[str]:
-    """Complete the last name of a list with commas."""
+def _kernel_names() -> Iterable[str]:
+    """List the kernels that can be had, for completion."""
     from lab.cli.kernels import kernel_names
 
-    before, comma, last = incomplete.rpartition(",")
-    names = [name for name in kernel_names() if name not in before.split(",")]
-    return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
+    return kernel_names()
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,13 @@ class Guests:
 
     jobs: Annotated[
         int | None,
-        typer.Option(metavar="N", parser=at_least(1), help="How many guests at a time; else one for each processor."),
+        typer.Option(
+            "--jobs",
+            "-j",
+            metavar="N",
+            parser=at_least(1),
+            help="How many guests at a time; else one for each processor.",
+        ),
     ] = None
     scheduler: Annotated[
         str | None,
@@ -101,7 +105,7 @@ def matrix(
         typer.Option(
             metavar="KERNEL,...",
             help="As `lab kernels` knows them: a series, newest, a version, a file; or running, this machine's own.",
-            autocompletion=_complete_kernels,
+            autocompletion=complete_list(_kernel_names),
         ),
     ] = _KERNELS,
     family: FamilyOption = Family.IPV4,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lab.fixes import Fix
     from lab.kubeproxy.said import Settings
     from lab.results.result import Report
+    from lab.trial.batch import Selection
     from lab.trial.own_node import OwnNode
     from lab.trial.setting import Setting
     from lab.vocabulary import Family
@@ -102,33 +103,38 @@ def _trials(
     is_catalogue = not (selected.cases or selected.all_ or selected.slow or big(own))
     cases = usual(all_=True, slow=False) if is_catalogue else selected.chosen_cases()
     found: list[Report] = []
-    for family in families:
-        plain = _settings(own, family, cases, (NONE,), named=bool(selected.cases), quiet=is_catalogue)
-        first = [setting for setting in plain if setting.case is HEADLINE]
-        if first:
+    plain = {family: _selected(own, family, cases, (NONE,), named=bool(selected.cases)) for family in families}
+    for family, selection in plain.items():  # the answers first, and what keeps cases from being tried behind them
+        if first := [setting for setting in selection.settings if setting.case is HEADLINE]:
             found.append(run(first, family))
-            say(found[-1])
-        if rest := [setting for setting in plain if setting not in first]:
+            say(replace(found[-1], notes=own.notes))
+    for family, selection in plain.items():
+        _tell(selection, family, len(cases), quiet=is_catalogue, named=bool(selected.cases))
+        if rest := [setting for setting in selection.settings if setting.case is not HEADLINE]:
             found.append(run(rest, family))
-        hit = {tally.trial.case for one in found for tally in one.tallies if is_hit(tally)}
+        tallies = [tally for one in found for tally in one.tallies if tally.trial.family is family]
+        hit = {tally.trial.case for tally in tallies if is_hit(tally)}
         kept = {case.name for case in usual(all_=False, slow=False)} | hit
-        fixed = [setting.case for setting in plain if not is_catalogue or setting.case.name in kept]
+        fixed = [one.case for one in selection.settings if not is_catalogue or one.case.name in kept]
         for fix in fixes:  # one after the other, for all trials with one share a lab
-            found.append(run(_settings(own, family, fixed, (fix,), named=True, quiet=True), family))
+            found.append(run(_selected(own, family, fixed, (fix,), named=True).settings, family))
+    found.sort(key=lambda one: list(families).index(next(iter(one.behaviours))))
     report = joined(*found)
     return replace(report, notes=own.notes, remedies=tuple(remedies(own.topology, NODE, families, fixes)))
 
 
-def _settings(
-    own: OwnNode, family: Family, cases: Sequence[AnyCase], fixes: Sequence[Fix], *, named: bool, quiet: bool
-) -> tuple[Setting, ...]:
-    """Return what can be tried there; what cannot is told, in one line where nobody asked for it by name."""
+def _selected(
+    own: OwnNode, family: Family, cases: Sequence[AnyCase], fixes: Sequence[Fix], *, named: bool
+) -> Selection:
     from lab.trial import batch
 
-    selection = batch.select(cases, fixes, own.topology, family, (None, None, None), own.service, named=named)
+    return batch.select(cases, fixes, own.topology, family, (None, None, None), own.service, named=named)
+
+
+def _tell(selection: Selection, family: Family, asked: int, *, quiet: bool, named: bool) -> None:
+    """Tell what cannot be tried there, in one line where nobody asked for it by name."""
     if not quiet:
         for remark in selection.remarks:
             print(f"lab: {remark}", file=sys.stderr)
-    elif not named and (out := len(cases) * len(fixes) - len(selection.settings)):
+    elif not named and (out := asked - len(selection.settings)):
         print(f"lab: {out} cases cannot be had on this node by {family} (--all says why)", file=sys.stderr)
-    return selection.settings

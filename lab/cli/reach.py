@@ -21,14 +21,17 @@ from lab.cli.arguments import (
     Proxy,
     app,
     complete,
+    complete_list,
     examples,
     fix_names,
+    hosts_of,
     one_word,
     topology_names,
     version_names,
 )
 from lab.cli.command import at_least
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
+from lab.cli.objects import NodesOption, made_of, texts_of
 from lab.cli.programs import with_programs
 from lab.cli.screen import console, draw, steps
 from lab.errors import INTERRUPTED, InputError
@@ -79,6 +82,7 @@ class _Modes(StrEnum):
         "lab reach mine.yaml --service shop/web --protocol udp",
         "lab reach services --proxy-version v1.20,v1.31,v1.36 --proxy-mode both",
         "lab reach endpoints --to vip --repeat 90",
+        "lab reach objects.yaml --nodes nodes.yaml --service shop/web",
         "lab reach --node iptables-save.txt",
         "lab reach services --kube-proxy ./kube-proxy --proxy-mode both",
     )
@@ -92,17 +96,23 @@ output has gone.""",
 def reach(
     *,
     topology: Annotated[
-        str | None,
+        list[str] | None,
         typer.Argument(
             metavar="TOPOLOGY",
-            help=f"A topology by name or file, - for stdin. Else {_USUAL}.",
+            help=f"A topology by name or file, - for stdin. Else {_USUAL}. Or files of a cluster's objects, as kubectl"
+            " prints them, of which one is made.",
             autocompletion=complete(topology_names),
             show_default=False,
         ),
     ] = None,
     from_: Annotated[
         list[str] | None,
-        typer.Option("--from", metavar="HOST", help="Who asks; may be repeated. Else one host of each kind and place."),
+        typer.Option(
+            "--from",
+            metavar="HOST",
+            help="Who asks; may be repeated. Else one host of each kind and place.",
+            autocompletion=complete(hosts_of(_USUAL)),
+        ),
     ] = None,
     service: Annotated[
         str | None,
@@ -119,13 +129,14 @@ def reach(
         typer.Option(
             metavar="VERSION,...",
             help="Whose rules, such as v1.14, v1.33.6 or v1.33.6-gke.1, instead of the topology's.",
-            autocompletion=complete(version_names),
+            autocompletion=complete_list(version_names),
         ),
     ] = None,
     backend: BackendOption = None,
     programs: Programs,
+    nodes: NodesOption = None,
     fix: Annotated[
-        str, typer.Option(metavar="FIX", help="A fix from `lab list`.", autocompletion=complete(fix_names))
+        str, typer.Option(metavar="FIX", help="A fix from `lab list`, or a file.", autocompletion=complete(fix_names))
     ] = "none",
     node: NodeOption = None,
     objects: ObjectsOption = None,
@@ -151,25 +162,30 @@ def reach(
     from lab.cli.node import own_node
     from lab.evidence.reach import Target
     from lab.netns import userns
-    from lab.topology.reader import load
     from lab.trial.fix_file import find_fix
     from lab.trial.reach import Chosen
 
     change = find_fix(fix).change
+    is_kept = False
     versions: list[str | None] = [one.strip() for one in (proxy_version or "").split(",") if one.strip()]
     if node or objects:
         given = Proxy(None if proxy_mode is None else ProxyMode.IPTABLES, proxy_version, backend)
-        own = own_node(node, objects, topology, given, programs, settings, service=service, family=family)
+        if nodes:
+            raise InputError("--nodes with a node's own rules", cure="leave one of them away")
+        own = own_node(
+            node, objects, " ".join(topology or ()) or None, given, programs, settings, service=service, family=family
+        )
         for note in own.notes:
             print(f"lab: {note}", file=sys.stderr)
         topologies, service = [own.topology], service or own.service
         family = family or own.families[0]
     else:
-        place = load(topology or _USUAL)
+        base, is_kept = _base(topology or [_USUAL], nodes, service)
+        family = family or _only_family(base)
         topologies = [
             made
             for one in with_programs(programs, settings)
-            for made in _topologies(place, proxy_mode, versions or [None], backend, one)
+            for made in _topologies(base, proxy_mode, versions or [None], backend, one)
         ]
     chosen = Chosen(
         tuple(from_ or ()),
@@ -186,9 +202,9 @@ def reach(
         found = _found(topologies, family, chosen, change, affinity=affinity)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    if not (node or objects or affinity or settings.said or settings.document):
+    if is_kept and not (affinity or settings.said or settings.document):
         pairs = zip(found, topologies, strict=True)
-        found = [replace(one, again=_again(topology or _USUAL, made, family, fix)) for one, made in pairs]
+        found = [replace(one, again=_again((topology or [_USUAL])[0], made, family, fix)) for one, made in pairs]
     if json:
         from json import dumps
 
@@ -196,6 +212,33 @@ def reach(
     else:
         _print(found)
     raise typer.Exit(0 if all(one.good for one in found) else 1)
+
+
+def _base(references: list[str], nodes: list[str] | None, service: str | None) -> tuple[Topology, bool]:
+    """Return what is asked, and whether other commands have it by its name: it was no objects.
+
+    :raises InputError: several topologies, or one with nodes besides.
+    """
+    from lab.topology.cluster import is_topology
+    from lab.topology.reader import parse
+
+    texts = texts_of(references)
+    known = [(text, source) for text, source in texts if is_topology(text, source)]
+    if not known:
+        return made_of(texts, nodes, service).topology, False
+    source = known[0][1]
+    if len(texts) > 1:
+        raise InputError("a topology among several files", source=source, cure="give it alone")
+    if nodes:
+        raise InputError("a topology, and --nodes", source=source, cure="--nodes is for objects: leave it away")
+    return parse(*known[0]), True
+
+
+def _only_family(topology: Topology) -> Family | None:
+    """Return the family of all cluster IPs; None where there are both, or none."""
+    addresses = {ip for one in topology.services for ip in one.spec.all_cluster_ips if ip != "None"}
+    families = {Family.IPV6 if ":" in ip else Family.IPV4 for ip in addresses}
+    return families.pop() if len(families) == 1 else None
 
 
 def _topologies(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @app.command(
-    short_help="Tell saved results again, in any form, or what changed between two.",
+    short_help="Report saved results again, in any form, or what changed between two.",
     epilog=examples(
         "lab report run.json",
         "lab report run.json --html run.html --pcapng run.pcapng",
@@ -45,7 +45,7 @@ def report(
     ] = False,
     files: Files,
 ) -> None:
-    """Tell results that were saved, on any machine; of several kernels as one table."""
+    """Report results that were saved, on any machine; of several kernels as one table."""
     from lab.cli.matrix import print_matrix
     from lab.cli.report_files import Outputs
     from lab.cli.run import print_report

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`lab rules` and `lab topology`: what a node is given, and how a lab is written down."""
+"""`lab rules`: what a node is given."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from lab.cli.arguments import (
     topology_names,
     version_names,
 )
-from lab.cli.command import App
 from lab.cli.comparison import told
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.programs import with_program
@@ -39,19 +38,6 @@ if TYPE_CHECKING:
 
 AUTO: Final = "auto"
 """For --proxy-version: the release that fits."""
-
-topology_app = App(help="Help with writing topology files.")
-app.add_typer(topology_app, name="topology")
-
-
-@topology_app.command("schema", epilog=examples("lab topology schema > topology.schema.json"))
-def topology_schema() -> None:
-    """Print the JSON Schema of topology files, for editors."""
-    import json
-
-    from lab.topology.reader import json_schema
-
-    print(json.dumps(json_schema(), indent=2))
 
 
 @dataclass(frozen=True)

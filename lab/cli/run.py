@@ -203,6 +203,7 @@ def _print_answer(report: Report, *, quiet: bool) -> None:
 
     for remark in answer(report) if not quiet else ():
         console().print(remark.text, style=STYLES[remark.tone], soft_wrap=True)
+    sys.stdout.flush()  # whoever reads a pipe wants it now as well
 
 
 def _run(settings: Sequence[Setting], family: Family, repeat: int, jobs: int | None) -> Report:

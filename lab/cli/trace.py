@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -24,6 +25,8 @@ from lab.cli.arguments import (
     complete,
     examples,
     fix_names,
+    hosts_of,
+    one_word,
     topology_names,
 )
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
@@ -47,20 +50,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_PROTOCOLS = ("tcp", "udp")
+_ONLY_INVALID = "of a trial under load only INVALID packets are traced, and there were none"
 _USUAL = "kube-proxy"  # the topology of a packet of one's own, where none is named
 
 
-def _protocol_names() -> tuple[str, ...]:
-    """List what a packet of one's own may be, for completion: a name, for an annotation's lambda knows none."""
-    return _PROTOCOLS
-
-
-def _usual_hosts() -> list[str]:
-    """List the hosts of the topology that is built where none is named, for completion."""
-    from lab.topology.reader import load
-
-    return [host.name for host in load(_USUAL).hosts]
+class _Protocol(StrEnum):
+    TCP = "tcp"
+    UDP = "udp"
 
 
 @dataclass(frozen=True)
@@ -91,22 +87,14 @@ class Own:
             "--from",
             metavar="HOST",
             help="Who sends it, as HOST or HOST:PORT; else the first client.",
-            autocompletion=complete(_usual_hosts),
+            autocompletion=complete(hosts_of(_USUAL)),
         ),
     ] = None
     to: Annotated[
         str | None,
         typer.Option("--to", metavar="ADDRESS", help="Send one packet of your own to this ADDRESS or ADDRESS:PORT."),
     ] = None
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            "--protocol",
-            metavar="|".join(_PROTOCOLS),
-            help="What it is; else tcp.",
-            autocompletion=complete(_protocol_names),
-        ),
-    ] = None
+    protocol: Annotated[_Protocol | None, one_word(_Protocol, "--protocol", "What it is; else tcp.")] = None
     flags: Annotated[
         str | None, typer.Option("--flags", metavar="FLAGS", help="Its TCP flags by their letters, of SAFRPU; else S.")
     ] = None
@@ -239,6 +227,7 @@ def _trace_case(case: str, fix: Fix, where: Where, proxy: Proxy, settings: Setti
 def _lines_of(result: Result, *, full: bool) -> Iterable[Text | str]:
     from rich.text import Text
 
+    from lab.evidence.timeline import DownloadsTimeline
     from lab.report import terminal
     from lab.report.decided import decided
     from lab.report.walks import drawn, untraced
@@ -246,6 +235,9 @@ def _lines_of(result: Result, *, full: bool) -> Iterable[Text | str]:
     yield terminal.heading(result)
     yield from drawn(result.timeline.walks, full=full)
     yield from untraced(result.timeline.untraced)
+    if not result.timeline.walks and not result.timeline.untraced:
+        under_load = isinstance(result.timeline, DownloadsTimeline)
+        yield f"nothing to show: {_ONLY_INVALID if under_load else 'no packet came to the rules of a node'}"
     yield from decided(result.timeline)
     yield from (Text(words, "bold red") for words in (result.surprise, *result.verdict.disagreements) if words)
 
@@ -289,8 +281,6 @@ def _wanted(own: Own, place: Topology, where: Where) -> OwnPacket:
     from lab.scenario.own_packet import Protocol, own_packet
     from lab.scenario.roles import CLIENT_PORT
 
-    if own.protocol not in (None, *_PROTOCOLS):
-        raise InputError(f"--protocol {own.protocol}", cure=f"one of: {', '.join(_PROTOCOLS)}")
     protocol = Protocol(own.protocol or "tcp")
     if own.flags is not None and (protocol is not Protocol.TCP or set(own.flags) - set("SAFRPU") or not own.flags):
         raise InputError(f"--flags {own.flags!r}", cure="letters of SAFRPU, for --protocol tcp")
@@ -335,7 +325,7 @@ def _lines_of_own(sent: Sent, *, full: bool) -> Iterable[Text | str]:
         yield Text(f"its sender's stack did not send it: {sent.refusal}", "bold red")
     else:
         yield f"the packet {sent.end}"
-    yield from (f"answered by {named(packet)}" for packet in sent.answers)
-    if not sent.answers:
-        yield "nobody answered its sender"
+        yield from (f"answered by {named(packet)}" for packet in sent.answers)
+        if not sent.answers:
+            yield "nobody answered its sender"
     yield from (Text(words, "bold red") for words in sent.faults)

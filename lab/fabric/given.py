@@ -189,11 +189,18 @@ def _load_nft(nft: Nft, text: GivenText) -> None:
         if text.is_json:
             import json
 
-            nft.add(json.loads(text.text)["nftables"])
+            objects: list[dict[str, object]] = json.loads(text.text)["nftables"]
+            objects.sort(key=_place)
+            nft.add(objects)
         else:
             nft.run(text.text)
     except NftError as error:
         raise _refused(text, error) from error
+
+
+def _place(entry: Mapping[str, object]) -> int:
+    """Return where an object comes among others: ``nft -j`` lists maps before the chains to which they lead."""
+    return {"metainfo": 0, "table": 1, "chain": 2, "rule": 4}.get(next(iter(entry), ""), 3)
 
 
 class NotLoadedError(InputError):

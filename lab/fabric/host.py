@@ -67,7 +67,7 @@ class RunningHost:
         return Program(self.namespace, command, text=text, environment=environment, keep=keep).finish()
 
     def begin_change(self) -> None:
-        """Tell whoever wants to know it that rules become others now."""
+        """Report to whoever wants to know it that rules become others now."""
         for listener in self.before_change:
             listener()
 

@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
-        """Say nothing: there is no log."""
+        """Write nothing: there is no log."""
 
     def do_GET(self) -> None:
         """Answer a list, a watch, a question for one object, or one of what there is."""

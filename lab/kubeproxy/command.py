@@ -59,7 +59,7 @@ def configured(url: str, node: str, directory: str) -> tuple[str, ...]:
 
     :param directory: where the file is.
     """
-    # The name is said again: up to v1.19 a file's counts for the node, and not for all that asks for it.
+    # The name is given here as well: up to v1.19 a file's counts for the node, and not for all that asks for it.
     return (f"--config={directory}/{FILE}", f"--master={url}", f"--hostname-override={node}")
 
 

@@ -32,7 +32,7 @@ def _warned(path: Location) -> None:
     warn(f"{spell(path)}: unknown field, left out")
 
 
-def _validated(model: type[Parsed], document: Any, unknown: Unknown) -> Parsed:  # noqa: ANN401
+def validated(model: type[Parsed], document: Any, unknown: Unknown) -> Parsed:  # noqa: ANN401
     """Validate a document without its unknown fields. Only one that does not pass is looked at twice: most have none.
 
     kubectl prints ``endpoints: null`` for an empty slice; as in Kubernetes, null is the same as nothing.
@@ -64,7 +64,7 @@ def _parse(document: Any, unknown: Unknown = _warned) -> Service | EndpointSlice
     elif not isinstance(kind := document.get("kind"), str) or kind not in models:
         refusals.add(("kind",), "must be Service or EndpointSlice", kind)
     refusals.raise_any("Kubernetes object")
-    return _validated(models[document["kind"]], document, unknown)
+    return validated(models[document["kind"]], document, unknown)
 
 
 def _parse_item(document: Any, _: ValidatorFunctionWrapHandler) -> Service | EndpointSlice:  # noqa: ANN401
@@ -91,5 +91,5 @@ def parse_objects(document: Any, unknown: Unknown = _warned) -> tuple[Service | 
     :raises pydantic.ValidationError: for each thing wrong, with the path of the field as ``loc``.
     """
     if isinstance(document, dict) and document.get("kind") == "List":
-        return _validated(ObjectList, document, unknown).items
+        return validated(ObjectList, document, unknown).items
     return (_parse(document, unknown),)

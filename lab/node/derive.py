@@ -44,6 +44,10 @@ _FEW: Final = 8  # endpoints of the Service that is taken unless one is named
 _LOOKED_AT: Final = 1000  # Services with endpoints, of which that one is
 
 
+class NoServiceError(InputError):
+    """A node's rules name no Service that could be asked."""
+
+
 @dataclass(frozen=True)
 class Derived:
     """A node as a topology.
@@ -173,8 +177,9 @@ def _usual(dumps: Mapping[Family, Dump], every: Sequence[Frontend]) -> tuple[str
         for one, count in having:
             if count <= most:
                 return one.service, one.port_name
-    raise InputError(
-        "these rules are for no Service by TCP with an endpoint", cure="give all that the node has, of kube-proxy too"
+    raise NoServiceError(
+        "these rules are for no Service by TCP with an endpoint: there is none to ask",
+        cure="give all that iptables-save or 'nft list ruleset' prints on the node",
     )
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from lab.errors import InputError
 from lab.node.bundle import Saved
-from lab.rules.frame import framed, incomplete
+from lab.rules.frame import PART, framed, incomplete
 from lab.rules.pieces import CURE, Form, Piece
 from lab.vocabulary import Backend, Family, ProxyMode
 
@@ -182,5 +182,5 @@ def _declared(piece: Piece, source: str, missing: list[tuple[int, str, list[str]
         lines[place + 1 : place + 1] = [f"chain {name} {{ }}" for name in names]
         numbers[place + 1 : place + 1] = array("L", [place + 1] * len(names))
     text = "\n".join(lines)
-    partial = f"Only a part of what nft prints: {'; '.join(said[:5])}{' and more' if len(said) > 5 else ''}."
+    partial = f"{PART}nft prints: {'; '.join(said[:5])}{' and more' if len(said) > 5 else ''}."
     return Saved(source, text, ProxyMode.NFTABLES, partial=partial, numbers=tuple(numbers))

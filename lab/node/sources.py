@@ -134,7 +134,7 @@ def _members(data: bytes, name: str, budget: _Budget) -> Iterator[Part]:
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
             for member in archive:
-                place = f"{name}: {_printable(member.name)}"
+                place = f"{name}: {_printable(member.name.removeprefix('./'))}"
                 if member.isdir():
                     budget.take(0, place)
                     continue

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from lab.errors import LabError, ServiceError
+from lab.errors import InputError, LabError, ServiceError
 from lab.plugin import labs, options
 from lab.plugin.marks import NAMESPACE_FIXTURE, missing_is_skipped
 from lab.plugin.user_namespace import enter
@@ -68,10 +69,10 @@ class LabTrial:
         """
         import asyncio
 
-        from lab import cases
-        from lab.trial.batch import select
         from lab.trial.runner import run
 
+        # What was asked for is told where it was asked, without the lab's own lines.
+        __tracebackhide__ = operator.methodcaller("errisinstance", InputError)
         given = {
             "fix": fix,
             "proxy_mode": proxy_mode,
@@ -83,7 +84,22 @@ class LabTrial:
             "kube_proxy": kube_proxy,
             **settings,
         }
-        said = {key: value for key, value in given.items() if value is not None}
+        try:
+            setting = self._asked(case, {key: value for key, value in given.items() if value is not None})
+        except InputError as error:
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
+        with missing_is_skipped():
+            behaviour = _behaviour(self._item.config, setting.family)
+            return asyncio.run(run(setting, behaviour, self._keep, self._build))
+
+    def _asked(self, case: str | AnyCase, said: dict[str, object]) -> Setting:
+        """Return what is to be tried.
+
+        :raises InputError: there is no such thing.
+        """
+        from lab import cases
+        from lab.trial.batch import select
+
         asked = options.asked_for(self._item).and_then(said, "lab_trial({}=...)".format)
         directory = self._item.path.parent
         with asked.place("service", ServiceError):
@@ -96,9 +112,7 @@ class LabTrial:
                 options.service_of(asked),
                 settings=options.with_program(asked, options.settings_of(asked, directory), directory),
             ).settings
-        with missing_is_skipped():
-            behaviour = _behaviour(self._item.config, setting.family)
-            return asyncio.run(run(setting, behaviour, self._keep, self._build))
+        return setting
 
     @contextlib.contextmanager
     def _build(self, setting: Setting) -> Iterator[Lab]:

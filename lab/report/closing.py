@@ -127,7 +127,7 @@ def _last_words(matrix: Matrix) -> Remark:
 
 
 def _of_unknown(tallies: Sequence[Tally]) -> str:
-    """Tell of trials of which nothing is expected: each was judged by what came of it."""
+    """Report trials of which nothing is expected: each was judged by what came of it."""
     count = "1 trial was judged by what came of it" if len(tallies) == 1 else None
     count = f"{count or f'{len(tallies)} trials were judged by what came of them'} alone"
     wrong = sum(not tally.good for tally in tallies)

@@ -27,7 +27,7 @@ def decisions(matrix: Matrix) -> Iterator[Remark]:
 
 
 def decided(timeline: Timeline) -> Iterator[str]:
-    """Tell of each node that the judged packet came to what decided there, where that is a matter of its rules."""
+    """Report of each node that the judged packet came to what decided there, where that is a matter of its rules."""
     nodes = {walk.node for walk in timeline.judged_walks}
     for walk in timeline.judged_walks:
         at = f"at {walk.node} " if len(nodes) > 1 else ""

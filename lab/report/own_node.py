@@ -6,11 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from lab.report.affected import HEADLINE, NO_FIX, Remark, came, held, is_hit
+from lab.evidence.judgement import Judgement
+from lab.report.affected import HEADLINE, NO_FIX, Remark, came, held, is_hit, listed
 from lab.report.decided import decided
 from lab.report.tone import Tone, tone_of
 from lab.results.places import node
 from lab.results.result import Report, Tally
+from lab.rules.frame import PART
+from lab.verdict import Outcome
 from lab.vocabulary import Family
 
 #: What came of each case, by its name.
@@ -26,14 +29,45 @@ def answer(report: Report) -> Iterator[Remark]:
             continue
         where = f"on Linux {report.kernel}, {node(headline.trial)}"
         if is_hit(headline):
-            words = f"AFFECTED: {where} lets one packet that is out of the window reset a healthy connection"
-            yield Remark(f"{words}{_rule(headline)}.", Tone.HARMFUL)
+            words = f"{where} lets one packet that is out of the window reset a healthy connection{_rule(headline)}"
+            if part := _missing(report):
+                yield Remark(f"NOT KNOWN: as far as these rules tell, {words}; but {part}", Tone.HARMLESS)
+            else:
+                yield Remark(f"AFFECTED: {words}.", Tone.HARMFUL)
         elif held(headline):
-            words = f"NOT AFFECTED: {where} keeps a healthy connection alive"
-            yield Remark(f"{words}{_rule(headline) or f': {_decided(headline)}'}.", Tone.FINE)
+            words = f"NOT AFFECTED: {where} keeps a healthy connection alive{_rule(headline) or _unruled(headline)}"
+            part = _missing(report)
+            yield Remark(f"{words}; but {part}" if part else f"{words}.", Tone.FINE)
         else:
-            came_of = ", ".join(came(headline)) or "nobody can say what"
-            yield Remark(f"NOT KNOWN: {where}: what came of {HEADLINE} is {came_of}.", Tone.HARMLESS)
+            yield Remark(f"NOT KNOWN: {where}: {_unknown(headline)}", Tone.HARMLESS)
+
+
+def _missing(report: Report) -> str:
+    """Return what of the node's rules was not given; empty where nothing is known to be missing."""
+    parts = (note.partition(PART) for note in report.notes)
+    return " ".join(f"{source}is only a part of what {rest}" for source, part, rest in parts if part).replace(
+        ": is", " is"
+    )
+
+
+def _unruled(tally: Tally) -> str:
+    """Return why a connection lived where it was no rule's doing."""
+    if tally.sample and tally.sample.verdict.judgement is Judgement.ACCEPTED:
+        return ": the packet is not INVALID there, as net.netfilter.nf_conntrack_tcp_be_liberal=1 has it"
+    return f": {_decided(tally)}"
+
+
+def _unknown(tally: Tally) -> str:
+    """Return why nobody can say whether the node is affected."""
+    if tally.sample and tally.sample.verdict.outcome is Outcome.REFUSED:
+        fates = dict.fromkeys(walk.fate.words for walk in tally.sample.timeline.walks if walk.fate)
+        by = f": dropped by {listed(fates)}" if fates else ""
+        return f"no connection by the Service comes about there{by}. --service asks another one."
+    if outcomes := came(tally):
+        return f"what came of {HEADLINE} is {', '.join(outcomes)}."
+    doubts = tally.sample.verdict.disagreements if tally.sample else ()
+    said = "; ".join(doubts) or tally.failure or "it did not come to its end"
+    return f"{HEADLINE} cannot be believed: {said}."
 
 
 def effects(report: Report) -> Iterator[Remark]:

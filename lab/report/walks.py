@@ -34,7 +34,7 @@ def walks(timeline: Timeline) -> Iterator[Text]:
 
 
 def untraced(sentences: Sequence[str]) -> Iterator[Text]:
-    """Tell what of walks could not be told."""
+    """Yield in a line each what of walks could not be traced."""
     for words in sentences:
         yield Text(f"not traced: {words}", _OOPS)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lab.results.matrix import Column, Matrix, alone, merge
+from lab.results.matrix import Column, alone, merge
 from lab.results.result import Report, joined
 from lab.results.saved import Found
 
@@ -46,8 +46,3 @@ def _together(its: Sequence[tuple[str, Column]]) -> list[Column]:
         first = its[0][1]
         return [replace(first, report=joined(*reports), seconds=sum(column.seconds for _name, column in its))]
     return [replace(column, kernel=name) for name, column in its]
-
-
-def matrix_of(found: Found) -> Matrix:
-    """Return results as a matrix, of one kernel where they are a report."""
-    return alone(found) if isinstance(found, Report) else found

@@ -37,6 +37,7 @@ KINDS: Final[dict[str, type[Report] | type[Matrix]]] = {"result": Report, "matri
 # A file may be anybody's: what no lab writes, and what would do something to a terminal or be too large to reckon with.
 _SUSPECT: Final = re.compile(r"\\u00[0189][0-9a-fA-F]|\\u007[fF]|\\[bf]|[\x7f-\x9f]|(?<![.\d])\d{20}")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_NONE: Final = "these are no results of `lab run` or `lab matrix`"
 _MOST: Final = 1 << 64
 
 #: What the nodes' rules tell of conntrack's judgement (xt_conntrack's ctstate), besides ESTABLISHED.
@@ -61,17 +62,21 @@ def from_json(text: str | bytes) -> Found:
     from pydantic import TypeAdapter, ValidationError
     from pydantic_core import from_json as parse
 
-    text = text if isinstance(text, str) else text.decode()
-    data = parse(text)
+    try:
+        text = text if isinstance(text, str) else text.decode()
+        data = parse(text)
+    except ValueError as error:
+        reason = "bytes that are no text" if isinstance(error, UnicodeDecodeError) else f"no JSON, {error}"
+        raise ValueError(f"{_NONE}: {reason}" if text.strip() else f"{_NONE}: there is nothing in it") from None
     if not isinstance(data, dict):
-        raise ValueError("these are no results of `lab run` or `lab matrix`")
+        raise ValueError(_NONE)
     version = data.pop("version", 1)
     if version not in range(1, VERSION + 1):
         newest = f"this one reads files up to version {VERSION}"
         raise ValueError(f"another lab wrote these results, in version {version!r:.40}: {newest}")
     kind: Any = next((kind for key, kind in (("tallies", Report), ("columns", Matrix)) if key in data), None)
     if kind is None:
-        raise ValueError("these are no results of `lab run` or `lab matrix`: neither tallies nor columns are there")
+        raise ValueError(f"{_NONE}: neither tallies nor columns are there")
     try:
         data = _harmless(data) if _SUSPECT.search(text) else data
         found: Found = TypeAdapter(kind).validate_python(data)

@@ -102,9 +102,13 @@ class Framed:
         return ((self.numbers[number - 1], line) for number, line in numbered(self.text))
 
 
+#: How the sentence begins that says what of a dump is missing.
+PART: Final = "Only a part of what "
+
+
 def incomplete(missing: Sequence[str]) -> str:
     """Return in a sentence what is missing; empty where nothing is."""
-    return f"Only a part of what iptables-save prints: {'; '.join(missing)}." if missing else ""
+    return f"{PART}iptables-save prints: {'; '.join(missing)}." if missing else ""
 
 
 def framed(piece: Piece, source: str) -> Framed:
@@ -201,7 +205,7 @@ class _Given:
                     yield name, chain
 
     def missing(self) -> Iterator[str]:
-        """Say what is not there."""
+        """Report what is not there."""
         self._place()
         if self._placed:
             yield (

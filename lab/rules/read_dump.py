@@ -74,14 +74,6 @@ def given(text: str, source: str) -> Given:
     return Given(source, tuple(pieces))
 
 
-def mode_of(text: str, source: str) -> ProxyMode:
-    """Return the proxy mode of a dump.
-
-    :raises InputError: it is no dump.
-    """
-    return given(text, source).mode
-
-
 def read(text: str, source: str, family: Family) -> Dump:
     """Read a dump that is text.
 

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 
 from lab.errors import raise_if_of_machine
 from lab.evidence.packet import BARRIER_PORT, SocketAddress
@@ -29,7 +32,7 @@ class Barrier:
     def __init__(self, lab: Lab, roles: Roles, nodes: Nodes, recorder: Recorder, faults: list[str]) -> None:
         self.lab = lab
         self._roles, self._nodes, self._recorder, self._faults = roles, nodes, recorder, faults
-        self._sent: Counter[str] = Counter()
+        self._came: Counter[str] = Counter()  # how many of the datagrams came to each host
         self._legs: Counter[str] = Counter()  # how often each node should have seen a barrier's datagram
 
     async def send(self, server: str, address: SocketAddress) -> None:
@@ -42,16 +45,15 @@ class Barrier:
             self._faults.append(str(failure))
         except (TimeoutError, OSError) as failure:
             raise_if_of_machine(failure)
-            self._faults.append(f"the barrier datagram did not come back: {failure or 'no answer'}")
-        self._sent[server] += 1
+            self._faults.append(f"the barrier datagram did not come back: {str(failure) or 'no answer'}")
         self._recorder.read()
         if self._recorder.sees_each:
             self._check_instruments(server)
 
     def _check_instruments(self, server: str) -> None:
         """Note which instrument missed a barrier."""
-        for host, passed in ((self._roles.client, self._sent.total()), (server, 2 * self._sent[server])):
-            if self._seen_at(host) < passed:
+        for host in (self._roles.client, server):
+            if self._seen_at(host) < self._came[host]:
                 self._faults.append(f"the capture on {host} missed the barrier datagram")
         for node, legs in self._legs.items():
             if sum(judged.packet.is_barrier for judged in self._recorder.judged if judged.host == node) < legs:
@@ -68,7 +70,6 @@ class Barrier:
         while recorder.is_under_way and not recorder.blind_ends:
             await recorder.until(lambda: not recorder.is_under_way, "what left a link's end to come to the other")
             await self._echo(server, address)
-            self._sent[server] += 1
             recorder.read()
 
     async def _echo(self, server: str, address: SocketAddress) -> None:
@@ -82,21 +83,62 @@ class Barrier:
         to_server = SocketAddress(address.address, BARRIER_PORT)
         there = datagram_socket(hosts[client].namespace, to_client, to_server)
         here = datagram_socket(hosts[server].namespace, to_server)
-        loop = asyncio.get_running_loop()
+        passed = self._nodes.passed(client, address.address)
         try:
             async with asyncio.timeout(bound.SECONDS):
-                there.send(b"there")
-                _words, sender = await loop.sock_recvfrom(here, 16)  # a masquerading node is the sender itself
-                here.sendto(b"and back", sender)
-                await loop.sock_recv(there, 16)
-                there.send(b"and there")
-                await loop.sock_recv(here, 16)
-            passed = self._nodes.passed(client, address.address)
-            back = self._nodes.passed(server, sender[0])
-            self._legs.update([*passed, *back, *passed])
+                sender = await self._leg(partial(there.send, b"there"), here, server, passed)
+                peer = sender or (to_client.address, to_client.port)  # a masquerading node is the sender itself
+                await self._leg(partial(here.sendto, b"and back", peer), there, client, self._back(server, peer))
+                await self._leg(partial(there.send, b"and there"), here, server, passed)
         finally:
             there.close()
             here.close()
+
+    def _back(self, server: str, peer: tuple[str, int]) -> tuple[str, ...]:
+        return self._nodes.passed(server, peer[0])
+
+    async def _leg(
+        self, send: Callable[[], int], receiver: socket.socket, end: str, passed: tuple[str, ...]
+    ) -> tuple[str, int] | None:
+        """Send a datagram and wait until it comes; return who sent it, and None where a real node's rules drop it."""
+        ends = (self._roles.client, end)
+        real = [node for node in passed if self.lab.hosts[node].host.given and node not in ends]
+        if real and self._recorder.sees_each:
+            coming = await self._past_rules(send, real[0])
+        else:
+            coming = send() and 1
+        sender = None
+        for _ in range(coming):
+            sender = await _received(receiver)
+            self._came[end] += 1
+            self._legs.update(passed)
+        return sender
+
+    async def _past_rules(self, send: Callable[[], int], node: str) -> int:
+        """Send a datagram through a real node, and return how many come: none where its rules let only TCP through.
+
+        That is known by another one behind it: when it comes in, the node has done with the first, and with all that
+        came before; and what it passed on is waited for until it is at the next end of a link.
+
+        :raises UnseenError: it did not come to the node, or what was passed on went no further.
+        """
+        recorder = self._recorder
+        entered, left = self._passing(node)
+        for number in (1, 2):
+            _sent(send)
+            await recorder.until(
+                lambda number=number: self._passing(node)[0] >= entered + number,  # type: ignore[misc]
+                f"a barrier's datagram to come to {node}",
+            )
+            if self._passing(node)[1] > left:
+                return number
+        await recorder.until(lambda: not recorder.is_under_way, "what left a link's end to come to the other")
+        return 0
+
+    def _passing(self, node: str) -> tuple[int, int]:
+        """Count the barriers' datagrams that came into a node, and those that left it."""
+        seen = Counter(one.outgoing for one in self._recorder.sightings if one.host == node and one.packet.is_barrier)
+        return seen[False], seen[True]
 
     def _seen_at(self, host: str) -> int:
         """Count the barriers' datagrams that came to a host."""
@@ -104,3 +146,25 @@ class Barrier:
             sighting.host == host and not sighting.outgoing and sighting.packet.is_barrier
             for sighting in self._recorder.sightings
         )
+
+
+def _sent(send: Callable[[], int]) -> None:
+    """Send a datagram, again where the socket tells first how a rule has rejected the one before (ICMP).
+
+    :raises OSError: there is no way.
+    """
+    try:
+        send()
+    except OSError as error:
+        raise_if_of_machine(error)
+        send()
+
+
+async def _received(receiver: socket.socket) -> tuple[str, int]:
+    """Return who sent the next datagram; what the socket tells first of one that was rejected is no answer."""
+    loop = asyncio.get_running_loop()
+    try:
+        _words, sender = await loop.sock_recvfrom(receiver, 16)
+    except ConnectionRefusedError:
+        _words, sender = await loop.sock_recvfrom(receiver, 16)
+    return str(sender[0]), int(sender[1])

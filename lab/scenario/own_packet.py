@@ -7,6 +7,7 @@ import errno
 import socket
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import ip_address
 
 from lab.errors import InputError, nearest
 from lab.evidence.packet import BARRIER_PORT, Packet, SocketAddress, decode
@@ -95,9 +96,14 @@ def own_packet(
     if host not in names:
         raise InputError(f"{topology.name}: there is no host {host!r}", cure=nearest(host, names))
     family = Family.IPV6 if ":" in destination.address else Family.IPV4
+    its, to = topology.addresses(host, family), ip_address(destination.address)
+    if topology.host(host).proxy_mode is None and (to in its or to.is_loopback or to.is_unspecified):
+        raise InputError(
+            f"{to} is {host}'s own: a packet to it comes to no node", cure="take another, or a node as sender"
+        )
     end = way_out(topology, host, destination.address)
     near = [own.ip for own in end.addresses if Family.of(own) is family] if end else []
-    addresses = near or topology.addresses(host, family)
+    addresses = near or its
     if not addresses:
         raise InputError(f"{topology.name}: {host} has no {family} address to send from", cure="give it one")
     return OwnPacket(host, SocketAddress(str(addresses[0]), port), destination, protocol, flags)
@@ -137,5 +143,5 @@ class OwnPacketScenario(Instrumented):
                 sender.sendto(wanted.data, (wanted.destination.address, 0))
             except OSError as error:
                 # A rule of its own that drops it says EPERM, which the walk tells as well.
-                return errno.errorcode.get(error.errno or 0, str(error))
+                return f"{errno.errorcode.get(error.errno or 0, '')} ({error.strerror or error})".lstrip()
         return ""

@@ -13,7 +13,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_interface
 from typing import Final
@@ -24,7 +24,7 @@ from lab.evidence.packet import SocketAddress
 from lab.evidence.reach import PROTOCOLS, Fate, Passage, Question, Reached, Target
 from lab.evidence.sighting import Sighting
 from lab.fabric.lab import Lab
-from lab.netns import bound
+from lab.netns import bound, mib
 from lab.netns.rtnetlink import LOOPBACK_INDEX
 from lab.netns.rtnetlink import address as netlink_address
 from lab.scenario.processor import one_processor
@@ -42,6 +42,7 @@ _MOST_ROUNDS: Final = 10_000  # a packet passes 255 hosts at most, and so does i
 # A host answers six ICMP errors a second to another, and a machine a thousand (net/ipv4/icmp.c): here many cells ask
 # the same host in a moment. A mask without the types that are sent lets all of them through.
 _ICMP_UNLIMITED: Final = {"net/ipv4/icmp_ratemask": 0, "net/ipv6/icmp/ratemask": 255}
+_NO_ROUTE: Final = "IpExtInNoRoutes"
 _NO_WAY: Final = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL, errno.EADDRNOTAVAIL}
 
 
@@ -68,6 +69,7 @@ class Reaching:
         self._servers: dict[socket.socket, _Server] = {}
         self._tables: dict[str, ConntrackTable] = {}
         self._asked = 0
+        self._without_route: set[str] = set()
         self.lacking: set[str] = set()
         for running in lab.hosts.values():
             running.namespace.set_sysctls({key: _ICMP_UNLIMITED[key] for key in self._limits(running.name)})
@@ -152,6 +154,7 @@ class Reaching:
             return self._ask(question, asking, self._with_entry if with_entry else _as_it_is)
 
     def _ask(self, question: Question, asking: socket.socket, look: Callable[[Reached], Reached]) -> Reached:
+        unrouted = self._unrouted()
         code = asking.connect_ex((question.address.address, question.address.port))
         own = SocketAddress(*asking.getsockname()[:2])
         if code in _NO_WAY:
@@ -169,7 +172,25 @@ class Reaching:
         if question.protocol == "tcp" and _is_open(asking):
             at, how, sent_on = passage.last()
             return look(replace(reached, at=at, how=f"half open: {how}", sent_on=sent_on))
-        return look(_unanswered(reached, passage, code or asking.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)))
+        code = code or asking.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return look(self._or_no_route(_unanswered(reached, passage, code), unrouted))
+
+    def _unrouted(self) -> dict[str, int]:
+        """Return how many packets the hosts that have sent an error had no route for, by their own count."""
+        hosts = self.lab.hosts
+        return {host: mib.counters(hosts[host].namespace).get(_NO_ROUTE, 0) for host in self._without_route}
+
+    def _or_no_route(self, reached: Reached, before: Mapping[str, int]) -> Reached:
+        """Return what became of a question, told by the host's count where its error was one too many.
+
+        Linux sends one host five such errors in a row and then one a second (ip_error in net/ipv4/route.c), by
+        settings that are the whole machine's (route/error_burst).
+        """
+        if reached.fate is Fate.NO_WAY:
+            self._without_route.add(reached.at)
+        if reached.fate is Fate.TIMES_OUT and self._unrouted().get(reached.at, 0) > before.get(reached.at, 0):
+            return replace(reached, fate=Fate.NO_WAY, how="no route, by its count; its errors are one a second by now")
+        return reached
 
     def _answered(
         self,

@@ -98,7 +98,7 @@ def begin() -> tuple[Any, socket.socket]:
 
 
 def tell(starter: socket.socket, news: dict[str, object]) -> None:
-    """Say how it went: nothing where the lab stands, else the error."""
+    """Report how it went: nothing where the lab stands, else the error."""
     with suppress(ConnectionError):  # it is gone, as the next question to it will show
         starter.sendall(json.dumps(news).encode() + b"\n")
 
@@ -121,5 +121,5 @@ def detach(lab: StandingLab) -> None:
 
 
 def tell_error(starter: socket.socket, error: LabError) -> None:
-    """Say what went wrong."""
+    """Report what went wrong."""
     tell(starter, {"error": str(error), "input": isinstance(error, InputError)})

@@ -105,7 +105,7 @@ def load(reference: str | FilePath) -> Topology:
     :param reference: a shipped topology's name such as ``kube-proxy``, a path, or ``-`` for standard input.
     :raises InputError: with file, line and cure, for the first thing wrong.
     """
-    return parse(*_read(reference))
+    return parse(*read(reference))
 
 
 def parse(text: str, source: str = "<inline>") -> Topology:
@@ -143,7 +143,7 @@ def parse(text: str, source: str = "<inline>") -> Topology:
             case ("endpoint_slices", int(index), *rest):
                 place = slices[index][1]
             case rest:
-                place = _Place(0, ())
+                place = Place(0, ())
         raise file.refusal(error, place.document, (*place.path, *rest)) from None
 
 
@@ -153,7 +153,7 @@ def load_either(reference: str | FilePath) -> Topology | Objects:
     :param reference: as for :func:`load`.
     :raises InputError: with file, line and cure, for the first thing wrong.
     """
-    text, source = _read(reference)
+    text, source = read(reference)
     documents = manifest.documents(text, source)
     first = next(documents, None)
     if first is None:
@@ -174,6 +174,24 @@ def objects_of(text: str, source: str) -> Objects:
     file = _File(text, source, others=OTHERS)
     services, slices = file.objects(enumerate(manifest.documents(text, source)))
     return Objects(tuple(service for service, _ in services), tuple(piece for piece, _ in slices))
+
+
+class Place(NamedTuple):
+    """Where an object stands: in which document, and by which path in it."""
+
+    document: int
+    path: Path
+
+
+def placed(
+    documents: Iterable[tuple[int, dict[str, Any]]], text: str, source: str, others: frozenset[str]
+) -> tuple[list[tuple[Service, Place]], list[tuple[EndpointSlice, Place]]]:
+    """Validate numbered documents of a text as Kubernetes objects, and tell where each one stands.
+
+    :param others: the kinds of objects that are left out.
+    :raises InputError: with line and cure, for the first thing wrong.
+    """
+    return _File(text, source, others=others).objects(documents)
 
 
 def shipped() -> tuple[tuple[str, FilePath], ...]:
@@ -206,8 +224,11 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _read(reference: str | FilePath) -> tuple[str, str]:
-    """Read what a reference means, and name it for errors."""
+def read(reference: str | FilePath) -> tuple[str, str]:
+    """Read the text that a reference means, and name it for errors.
+
+    :raises InputError: there is no such file, or it cannot be read.
+    """
     if reference == "-":
         return manifest.text_of(sys.stdin.buffer.read(_MAX_BYTES), "<stdin>"), "<stdin>"
     names = dict(shipped())
@@ -256,13 +277,6 @@ def _first_keys(text: str, source: str) -> manifest.CheckKey:
     return check
 
 
-class _Place(NamedTuple):
-    """Where an object stands: in which document, and by which path in it."""
-
-    document: int
-    path: Path
-
-
 @dataclass(frozen=True)
 class _File:
     """Validates the documents of a text, and gives errors their lines in it.
@@ -283,10 +297,10 @@ class _File:
 
     def objects(
         self, documents: Iterable[tuple[int, dict[str, Any]]]
-    ) -> tuple[list[tuple[Service, _Place]], list[tuple[EndpointSlice, _Place]]]:
+    ) -> tuple[list[tuple[Service, Place]], list[tuple[EndpointSlice, Place]]]:
         """Validate numbered documents as Kubernetes objects, and remember where each one stands."""
-        services: list[tuple[Service, _Place]] = []
-        slices: list[tuple[EndpointSlice, _Place]] = []
+        services: list[tuple[Service, Place]] = []
+        slices: list[tuple[EndpointSlice, Place]] = []
         unknown = _UnknownFields(self)
         try:
             for number, document in documents:
@@ -295,9 +309,9 @@ class _File:
                     raise InputError("a second topology", source=self.source, line=line, cure=cure)
                 for item, path in self._flatten(document, number, (), unknown):
                     if isinstance(item, Service):
-                        services.append((item, _Place(number, path)))
+                        services.append((item, Place(number, path)))
                     else:
-                        slices.append((item, _Place(number, path)))
+                        slices.append((item, Place(number, path)))
         finally:
             unknown.warn()  # also before an error: a misspelt field is often why another is missing
         return services, slices
@@ -315,7 +329,7 @@ class _File:
         items = value.get("items") if isinstance(value, dict) and value.get("kind") == "List" else None
         shell = value if not isinstance(items, list) else {**value, "items": []}
         try:
-            yield from ((item, path) for item in parse_objects(shell, partial(unknown.add, _Place(number, path))))
+            yield from ((item, path) for item in parse_objects(shell, partial(unknown.add, Place(number, path))))
         except ValidationError as invalid:
             error = first_error(invalid, value, _OBJECTS.json_schema())
             raise self.refusal(error, number, (*path, *error.path)) from None
@@ -335,10 +349,10 @@ class _UnknownFields:
 
     def __init__(self, file: _File) -> None:
         self._file = file
-        self._first: dict[Path, tuple[_Place, Path]] = {}
+        self._first: dict[Path, tuple[Place, Path]] = {}
         self._counts: Counter[Path] = Counter()
 
-    def add(self, place: _Place, path: Path) -> None:
+    def add(self, place: Place, path: Path) -> None:
         """Take note of a field of the object at a place."""
         name = tuple(part for part in path if isinstance(part, str))
         self._counts[name] += 1

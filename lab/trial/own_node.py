@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from lab.errors import InputError
 from lab.fabric.given import loadable
-from lab.node.derive import derive
+from lab.node.derive import NoServiceError, derive
 from lab.node.places import NODE
 from lab.rules import read_dump
 from lab.rules.scratch import read_json
@@ -55,8 +55,12 @@ def own_node(
     :raises MissingError: a program is not installed.
     """
     dumps = _of_kube_proxy(bundle)
-    derived = derive(bundle, dumps, service=service, family=family, backend=backend)
-    missing = (f"{one.source}: {one.partial}" for one in bundle.rules if one.partial)
+    missing = [f"{one.source}: {one.partial}" for one in bundle.rules if one.partial]
+    try:
+        derived = derive(bundle, dumps, service=service, family=family, backend=backend)
+    except NoServiceError as error:
+        said = " ".join((error.message, *missing)) if missing else error.message
+        raise InputError(said, source=bundle.rules[0].source, cure=error.cure) from None
     notes = (*_kernel(bundle.kernel), *bundle.notes, *missing, *derived.notes)
     return _loadable(OwnNode(derived.topology, derived.service, derived.families, notes), most=_BIG)
 
@@ -106,7 +110,7 @@ def _of_kube_proxy(bundle: Bundle) -> dict[Family, Dump]:
                 except InputError as error:
                     reasons.append(error)
         if dumps:
-            return dumps
+            return {family: dumps[family] for family in Family if family in dumps}
         if mode is ProxyMode.IPTABLES and reasons:
             raise reasons[0]
     source = bundle.rules[0].source if bundle.rules else None

@@ -117,11 +117,11 @@ class _Progress:
         self._bar.stop()
 
     def tell(self, setting: Setting) -> None:
-        """Tell what is tried now."""
+        """Report what is tried now."""
         self._bar.update(self._task, description=f"{setting.case.name} with {setting.fix.name}")
 
     def advance(self) -> None:
-        """Tell that one more trial is over."""
+        """Report that one more trial is over."""
         self._bar.advance(self._task)
         self._done += 1
         took = time.monotonic() - self._begun

@@ -88,7 +88,7 @@ class _Worker:
             theirs.close()
 
     def close(self) -> None:
-        """Let it go: it ends, for nobody can ask it any more; what still runs there is interrupted."""
+        """Close its connection: it ends, for nobody can ask it any more; what still runs there is interrupted."""
         self.connection.close()
         self.process.join(_PATIENCE)
         if self.process.exitcode is None:
@@ -199,7 +199,7 @@ def _serve(
             return
         try:
             came: Attempt | Exception = asyncio.run(_cancelled_by_interrupt(settings[number], answer))
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, KeyboardInterrupt):  # the latter from interrupt.ends_waiting()
             sys.exit(INTERRUPTED)
         except Exception as error:  # the parent raises it, as if it had run the trial itself
             came = error

@@ -232,6 +232,8 @@ class _Case(Standpoint):
         node, answers = self.node.name, list[Allowed]()
         others: tuple[Fate, ...] = ()
         sticks = self.service.spec.affinity_seconds > 0
+        if self.asked.source is not None and way(self.topology, node, self.asked.source)[-1] != self.asked.client:
+            return None
         for endpoint in pool:
             address = endpoint.addresses[0]
             owner = self.topology.host_of(address)

@@ -70,6 +70,11 @@ def test_what_completes_a_value_is_its_words():
     assert completed("lab", "run", "--family", "ipv5", "--proxy-mode", "n") == ["nftables"]
     assert completed("lab", "show", "in-window", "beyond-window-") == ["beyond-window-without-data"]
     assert completed("lab", "help", "kern") == ["kernels"]
+    assert completed("lab", "help", "kernels", "") == ["list", "fetch", "run"]
+    assert completed("lab", "help", "run", "r") == []
+    assert completed("lab", "reach", "--from", "out") == ["outside"]
+    assert completed("lab", "reach", "--proxy-version", "v1.20,v1.35") == ["v1.20,v1.35"]
+    assert "v1.35,v1.35" not in completed("lab", "reach", "--proxy-version", "v1.35,v1.3")
     assert completed("lab", "trace", "beyond-window-") == ["beyond-window-without-data"]
     assert completed("lab", "trace", "--from", "cl") == ["client"]
     assert completed("lab", "trace", "--to", "10.0.1.2", "--protocol", "u") == ["udp"]

@@ -109,10 +109,11 @@ def test_two_side_by_side_and_one_over_the_other(tmp_path):
     assert f"by {PROGRAMS[1]} over the rules of {PROGRAMS[0]} in iptables mode" in done.stdout
 
 
-def test_ctrl_c_ends_the_wait_for_a_program(tmp_path):
+@pytest.mark.parametrize("more", [(), ("--repeat", "40", "-j", "2")], ids=["here", "in workers"])
+def test_ctrl_c_ends_the_wait_for_a_program(more, tmp_path):
     path = pretended(tmp_path, does="exec sleep 1000")
     process = subprocess.Popen(
-        [sys.executable, "-m", "lab", "run", "beyond-window", "--fix", "none", "--kube-proxy", path],
+        [sys.executable, "-m", "lab", "run", "beyond-window", "--fix", "none", "--kube-proxy", path, *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -124,7 +125,8 @@ def test_ctrl_c_ends_the_wait_for_a_program(tmp_path):
         os.sched_yield()
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=20)  # it would wait for a minute
-    assert (process.returncode, output) == (130, "")
+    assert process.returncode == 130
+    assert all(line.startswith("lab: 40 trials, ") for line in output.splitlines()), output
 
 
 def _sleeps(session):

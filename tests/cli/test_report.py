@@ -98,7 +98,11 @@ def test_compare_says_what_changed(tmp_path):
         ((OLD, "--packets"), "--packets, and no JSON"),
         (("/no/such.json",), "/no/such.json: cannot be read: No such file"),
         (("/",), "/: cannot be read: Is a directory"),
-        ((HERE / "results" / "junit.xsd",), "junit.xsd: expected value at line 1"),
+        (
+            (HERE / "results" / "junit.xsd",),
+            "junit.xsd: these are no results of `lab run` or `lab matrix`: no JSON, ",
+        ),
+        (("/dev/null",), "/dev/null: these are no results of `lab run` or `lab matrix`: there is nothing in it"),
     ],
 )
 def test_mistakes(words, complaint):
@@ -135,6 +139,7 @@ def test_bytes_that_are_no_text_are_one_error(tmp_path):
     path.write_bytes(b"\xff\xfe{}")
     done = lab("report", path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "no results of `lab run` or `lab matrix`: bytes that are no text" in done.stderr
 
 
 def test_schemas_are_printed_and_hold():

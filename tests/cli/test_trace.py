@@ -37,6 +37,13 @@ def test_json_has_every_walk():
     assert step["rule"]["text"] == "ct state new jump firewall-check"
 
 
+def test_a_trial_under_load_has_walks_of_invalid_packets_alone():
+    done = lab("trace", "congested", "--fix", "be-liberal")
+    assert done.stdout.splitlines()[1:] == [
+        "nothing to show: of a trial under load only INVALID packets are traced, and there were none"
+    ]
+
+
 def test_a_packet_of_ones_own():
     done = lab("trace", "--from", "client:5", "--to", "[fd00:10:0:1::2]:80", "--flags", "FPU", "--fix", "drop-forward")
     assert done.returncode == 0, done.stderr
@@ -45,6 +52,12 @@ def test_a_packet_of_ones_own():
     told = json.loads(lab("trace", "--to", "10.0.1.2", "--json").stdout)
     assert told["packet"]["destination"] == {"address": "10.0.1.2", "port": 80}
     assert told["sent"]["walks"][0]["role"] == "judged"
+
+
+def test_a_packet_that_its_sender_cannot_send():
+    done = lab("trace", "--from", "node", "--to", "192.168.0.2")
+    assert done.returncode == 1
+    assert done.stdout == "its sender's stack did not send it: ENETUNREACH (Network is unreachable)\n"
 
 
 def test_lab_run_adds_walks_where_they_are_wanted(tmp_path):
@@ -68,6 +81,10 @@ def test_lab_run_adds_walks_where_they_are_wanted(tmp_path):
         (("beyond-window", "--to", "10.0.1.2"), "a CASE, and a packet of your own besides (leave one of them away)"),
         (("beyond-windw",), "there is no case 'beyond-windw' (did you mean 'beyond-window'?)"),
         (("--to", "nowhere"), "--to 'nowhere' is no address (write 192.168.0.2:80, or [fd00::2]:80)"),
+        *(
+            (("--to", to), f"{to} is client's own: a packet to it comes to no node (take another, or a node as sender)")
+            for to in ("10.0.0.2", "127.0.0.1", "::1")
+        ),
         (("--to", "10.0.1.2:0"), "--to: '0' is no port (1 to 65535)"),
         (("--to", "10.0.1.2", "--from", "client:x"), "--from: 'x' is no port (1 to 65535)"),
         (("--to", "10.0.1.2", "--from", "clint"), "kube-proxy: there is no host 'clint' (did you mean 'client'?)"),
@@ -76,7 +93,10 @@ def test_lab_run_adds_walks_where_they_are_wanted(tmp_path):
             ("--to", "10.0.1.2", "--flags", "S", "--protocol", "udp"),
             "--flags 'S' (letters of SAFRPU, for --protocol tcp)",
         ),
-        (("--to", "10.0.1.2", "--protocol", "sctp"), "--protocol sctp (one of: tcp, udp)"),
+        (
+            ("--to", "10.0.1.2", "--protocol", "sctp"),
+            "--protocol: there is no 'sctp' (known: tcp, udp)\nTry `lab trace --help`.",
+        ),
         (("--to", "10.0.1.2", "--family", "ipv6"), "--to 10.0.1.2 and --family ipv6 (leave one of them away)"),
         (("--from", "client"), "neither a CASE nor --to (name a case from `lab list`, or say where a packet goes)"),
     ],

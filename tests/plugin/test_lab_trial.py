@@ -131,3 +131,6 @@ def test_a_service_that_nobody_has_is_told_with_where_it_was_named(project):
             "--lab-service: kube-proxy: there is no Service no/such (known: default/web)",
         ]
     )
+    assert "in select" not in result.stdout.str()
+    assert "def __call__" not in result.stdout.str()  # but the test's own line, and what is wrong with it
+    result.stdout.fnmatch_lines(['>* lab_trial("in-window", service="nix")', "E * there is no Service nix *"])

@@ -78,12 +78,19 @@ def test_help_says_what_it_takes_and_exits_with():
     assert "a kernel gave no results" in " ".join(text.split())
 
 
-def test_the_last_name_of_the_list_is_completed():
-    from lab.cli.matrix import _complete_kernels
+def test_jobs_are_told_as_lab_run_is_told():
+    done = matrix("in-window", "--kernels", "running", "-j", "2")
+    assert (done.returncode, done.stderr.startswith("lab: --jobs is for guests")) == (2, True)
 
-    assert _complete_kernels("6.1,ne") == ["6.1,newest"]
-    assert "running" in _complete_kernels("")
-    assert "6.1,6.1" not in _complete_kernels("6.1,")
+
+def test_the_last_name_of_the_list_is_completed():
+    from lab.cli.arguments import complete_list
+    from lab.cli.matrix import _kernel_names
+
+    completed = complete_list(_kernel_names)
+    assert completed("6.1,ne") == ["6.1,newest"]
+    assert "running" in completed("")
+    assert "6.1,6.1" not in completed("6.1,")
 
 
 @pytest.mark.lab_kernel

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.results.changes import changes, same
-from lab.results.gathered import gathered, matrix_of
+from lab.results.gathered import gathered
 from lab.results.matrix import Column, Matrix, merge, side_by_side
 from lab.results.result import Report
 from lab.results.saved import from_json
@@ -63,4 +63,3 @@ def test_kernels_are_compared_by_what_they_are_called(report):
     assert told[1:] == ["6.1: was tried, is hung", "only in a: Linux 6.12", "only in b: Linux 6.18"]
     assert same(before, after) == len(half(report, True).tallies)
     assert list(changes(("a", before), ("b", before))) == []
-    assert matrix_of(before) is before

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import InputError
-from lab.rules.read_dump import mode_of, read
+from lab.rules.read_dump import given, read
 from lab.vocabulary import Family, ProxyMode
 
 # A node with Docker, a CNI plug-in, the kubelet and a rule of its administrator.
@@ -168,8 +168,10 @@ def test_what_is_pasted_around_rules_is_left_out(change):
 
 
 def test_the_kind_is_seen_after_comments():
-    assert mode_of("# Warning: legacy tables present\n\n*filter\n", "") is ProxyMode.IPTABLES
-    assert mode_of("# Warning: table ip nat is managed by iptables-nft\ntable ip nat {\n}\n", "") is ProxyMode.NFTABLES
+    assert given("# Warning: legacy tables present\n\n*filter\n", "").mode is ProxyMode.IPTABLES
+    assert (
+        given("# Warning: table ip nat is managed by iptables-nft\ntable ip nat {\n}\n", "").mode is ProxyMode.NFTABLES
+    )
 
 
 def test_a_jump_that_a_comment_speaks_of_is_none():

@@ -12,7 +12,7 @@ from lab.kubeproxy.said import from_words
 from lab.netns import Namespace, Nft
 from lab.rules import json_dump
 from lab.rules.check import check
-from lab.rules.read_dump import mode_of, read
+from lab.rules.read_dump import given, read
 from lab.rules.source import Choice
 from lab.vocabulary import Family, ProxyMode
 
@@ -24,8 +24,8 @@ NODE = from_words({"node_name": "w1", "node_addresses": "10.66.0.1", "cluster_ci
 
 
 def test_what_it_is(make_proxy):
-    assert mode_of(JSON, "") is ProxyMode.NFTABLES
-    assert mode_of(f"# Warning: table ip mangle is managed by iptables-nft, do not touch!\n{JSON}", "")
+    assert given(JSON, "").mode is ProxyMode.NFTABLES
+    assert given(f"# Warning: table ip mangle is managed by iptables-nft, do not touch!\n{JSON}", "").mode
 
 
 def test_others_are_counted_as_in_text():

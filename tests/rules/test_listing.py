@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import InputError
-from lab.rules.read_dump import mode_of, read
+from lab.rules.read_dump import given, read
 from lab.vocabulary import Family, ProxyMode
 
 HERE = Path(__file__).parent
@@ -81,7 +81,7 @@ def test_what_is_not_decidable_is_refused(text, line, words):
 
 def test_a_real_one():
     text = (HERE / "iptables-S.txt").read_text()
-    assert mode_of(text, "") is ProxyMode.IPTABLES
+    assert given(text, "").mode is ProxyMode.IPTABLES
     dump = read(text, "", Family.IPV4)
     assert set(dump.containers) == {("filter", "FORWARD"), ("filter", "KUBE-SERVICES"), ("filter", "KUBE-FORWARD")}
     assert dump.counts_by_name

@@ -80,7 +80,7 @@ def test_a_nodes_own_packet_meets_its_output():
 
 def test_what_its_own_stack_refuses_is_told():
     found = sent(to("192.168.0.2", host="node"))
-    assert found.refusal == "ENETUNREACH"
+    assert found.refusal == "ENETUNREACH (Network is unreachable)"
     assert found.walks == ()
 
 

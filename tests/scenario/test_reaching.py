@@ -82,6 +82,16 @@ def test_more_are_refused_than_a_host_answers_in_a_second_by_itself(reaching):
     assert {ask(reaching, "client", VIP).fate for _ in range(100)} == {Fate.REFUSED}
 
 
+def test_more_have_no_route_than_a_router_says_in_a_second():
+    """Five such errors in a row is what Linux sends one host, and no sysctl of a namespace's changes that."""
+    with Lab(load("services"), family=Family.IPV4) as lab:
+        reaching = Reaching(lab, Family.IPV4)
+        found = [ask(reaching, "outside", "10.2.1.2", 8080, protocol) for protocol in ("tcp", "udp") * 5]
+        assert {(one.fate, one.at, one.words) for one in found} == {(Fate.NO_WAY, "router", "no way at router")}
+        give(lab, "router", "filter", "prerouting", 0, "drop")
+        assert ask(reaching, "outside", "10.2.1.2", 8080).fate is Fate.TIMES_OUT
+
+
 def test_a_host_without_a_route_has_no_way(reaching):
     found = ask(reaching, "outside", VIP)
     assert (found.fate, found.at, found.own is None) == (Fate.NO_WAY, "outside", True)

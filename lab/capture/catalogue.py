@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""Which case of the catalogue a packet in a capture is, and what helps there; by name, for the cases are above."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from lab.capture.connection import Segment
+from lab.evidence.packet import ACK, FIN, SYN
+
+_FAR: Final = 1 << 28  # bytes; nothing is lost or held back for so long by itself
+_OUT_OF_WINDOW: Final = ("drop-forward", "be-liberal")
+_INVALID_ANYHOW: Final = ("drop-forward",)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of such a packet.
+
+    :param kind: in a word.
+    :param case: of the catalogue; empty where it is none.
+    """
+
+    kind: str
+    case: str = ""
+    fixes: tuple[str, ...] = ()
+
+
+def known(segment: Segment, *, leaked: bool, harmless: bool) -> Known:
+    """Return what is known of a packet that is out of the ordinary.
+
+    :param leaked: whether it came through untranslated.
+    :param harmless: its connection is not translated, as far as is known, and nobody resets it.
+    """
+    by = segment.word.by
+    if by == "window":
+        return Known("out-of-window", _of_window(segment, harmless=harmless), _OUT_OF_WINDOW)
+    if by == "flags":
+        tcp = segment.packet.tcp
+        assert tcp is not None
+        both = tcp.flags & SYN and tcp.flags & FIN
+        return Known("flags", "syn-fin" if both else "" if tcp.flags & ACK else "no-ack-flag", _INVALID_ANYHOW)
+    if by == "reset":
+        return Known("reset", "reset-behind", _INVALID_ANYHOW)
+    if by == "state":
+        return Known("state", _of_state(segment), _INVALID_ANYHOW)
+    if segment.is_corrupt:
+        return Known("checksum", "bad-checksum", _INVALID_ANYHOW)
+    return Known("leak" if leaked else "odd", "entry-deleted" if leaked else "", _INVALID_ANYHOW if leaked else ())
+
+
+def _of_window(segment: Segment, *, harmless: bool) -> str:
+    word, packet = segment.word, segment.packet
+    tcp = packet.tcp
+    assert tcp is not None
+    if tcp.flags & 4:
+        return "reset-out-of-window"
+    with_data = "" if packet.payload_length else "-without-data"
+    if word.condition == "I":
+        if segment.from_client:
+            return "client-beyond-window"
+        if word.judgement == "ignored":
+            return "last-ignored-byte-with-data" if packet.payload_length else "last-ignored-byte"
+        if harmless:
+            return "without-nat"
+        if word.excess < _FAR:
+            return "first-invalid-byte-with-data" if packet.payload_length else "first-invalid-byte"
+        return f"beyond-window{with_data}"
+    if word.condition == "II":
+        return f"{'far-behind' if word.excess >= _FAR else 'upstream-regression'}{with_data}"
+    name = "ack-below" if word.condition == "IV" else "sack-beyond" if tcp.sack_blocks else "ack-above"
+    return f"{name}-with-data" if packet.payload_length else name
+
+
+def _of_state(segment: Segment) -> str:
+    tcp = segment.packet.tcp
+    assert tcp is not None
+    if tcp.flags & SYN:
+        if tcp.flags & ACK:
+            return "" if segment.from_client else "syn-ack-again" if segment.word.judgement == "ignored" else ""
+        return "syn-from-client" if segment.from_client else "syn-from-server"
+    return "asymmetric-route-clients-half" if segment.from_client else ""

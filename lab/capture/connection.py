@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: MIT
+"""One connection in a capture: its packets, each once, and where each was seen in which form."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
+
+from lab.capture.explanation import Place
+from lab.capture.frames import Frame
+from lab.capture.headers import checksum_is_wrong
+from lab.capture.judging import FINE, Conntrack, Word
+from lab.evidence.follow import distance
+from lab.evidence.judgement import Judgement
+from lab.evidence.packet import ACK, RST, SYN, Packet, SocketAddress
+from lab.vocabulary import Behaviour
+
+#: Where packets pass by in one direction: a file, an interface of it, and the way where that is told.
+Stream: TypeAlias = tuple[str, str, bool | None]
+
+_RECENT: Final = 64  # packets whose copies are looked for
+_KEPT: Final = 20  # packets of a connection that are kept for being out of the ordinary, of each kind
+
+
+@dataclass(slots=True)
+class Segment:
+    """One packet of a connection, however often it was captured.
+
+    :ivar exact: its number is the one that its receiver waits for, by what came there before (RFC 9293, 3.4).
+    :ivar direct: sent to the endpoint's own address by a client that asked the VIP: it belongs to no entry.
+    :ivar late: the connection was over already.
+    :ivar is_corrupt: leaked, and its checksum is wrong.
+    :ivar places: where it was seen, as it came.
+    :ivar streams_before: of all that it was seen in, those in which it was not translated.
+    :ivar translated: seen in the form that its receiver knows.
+    :ivar leaked: seen untranslated behind the node.
+    """
+
+    packet: Packet
+    from_client: bool
+    word: Word = FINE
+    direct: bool = False
+    exact: bool = False
+    late: bool = False
+    is_corrupt: bool = False
+    places: list[Place] = field(default_factory=list)
+    streams: set[Stream] = field(default_factory=set)
+    streams_before: set[Stream] = field(default_factory=set)
+    translated: bool = False
+    leaked: Place | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where it is shown: where it was seen first."""
+        return self.places[0]
+
+
+class Connection:
+    """A TCP connection, from one or more points.
+
+    :ivar target: whom the client asked.
+    :ivar endpoint: whom that became; None until a translation was seen.
+    """
+
+    def __init__(self, client: SocketAddress, target: SocketAddress, section: int, behaviour: Behaviour) -> None:
+        self.client = self.peer = client
+        self.target = target
+        self.endpoint: SocketAddress | None = None
+        self.section = section
+        self.conntrack = Conntrack(client, behaviour)
+        self.first: Packet | None = None
+        self.count = 0
+        self.begins = False
+        self.last = 0
+        self.points: dict[tuple[str, str], None] = {}
+        self.odd: list[Segment] = []
+        self.resets: list[Segment] = []
+        self.lost: dict[bool, list[Place]] = {}
+        self.again: dict[bool, list[Place]] = {}
+        self.closed_window: dict[bool, list[Place]] = {}
+        self._before: dict[bool, set[Stream]] = {True: set(), False: set()}
+        self._behind: dict[bool, set[Stream]] = {True: set(), False: set()}
+        self._unplaced: dict[bool, set[Stream]] = {True: set(), False: set()}
+        self._next: dict[bool, int] = {}
+        self._mixed: set[Stream] = set()
+        self._handshake: dict[bool, Segment] = {}
+        self._recent: OrderedDict[tuple[object, ...], Segment] = OrderedDict()
+
+    @property
+    def is_translated(self) -> bool:
+        """Whether client and endpoint know each other by other addresses than their own."""
+        return self.endpoint is not None
+
+    def end(self) -> None:
+        """Take it that no more copies of any packet come."""
+        while self._recent:
+            self._pass(self._recent.popitem(last=False)[1])
+
+    def _pass(self, segment: Segment) -> None:
+        plain = segment.word is FINE and segment.leaked is None and not segment.direct
+        if plain and self.is_missing(segment):
+            self.lost.setdefault(segment.from_client, []).append(segment.place)
+
+    def strayed(self, segment: Segment) -> Place | None:
+        """Return where a packet was seen instead of where it was to come to; None where it was nowhere else."""
+        first = self._handshake.get(segment.from_client)
+        if first is None or not self.is_missing(segment):
+            return None
+        ways = {(file, point) for file, point, _way in first.streams}
+        return next((place for place in segment.places if (place.file, place.point) not in ways), None)
+
+    def is_missing(self, segment: Segment) -> bool:
+        """Check whether a packet was seen at fewer points than the first one of its side, which came through."""
+        first = self._handshake.get(segment.from_client)
+        return first is not None and not first.streams <= segment.streams
+
+    def translate(self, packet: Packet) -> None:
+        """Take it that this first packet is the connection's, as the endpoint sees it."""
+        self.endpoint = packet.destination
+        self.peer = packet.source
+
+    def stranger(self, address: SocketAddress) -> None:
+        """Take it that an address which the client does not know is the endpoint's, by what came from there.
+
+        Then everything that the client got so far was translated.
+        """
+        self.endpoint = address
+        for side, streams in self._unplaced.items():
+            (self._before if side else self._behind)[side].update(streams)
+
+    def is_from_client(self, packet: Packet) -> bool:
+        """Check which side a packet is from."""
+        return packet.source in (self.client, self.peer)
+
+    def see(self, frame: Frame, place: Place, stream: Stream) -> None:
+        """Take one packet at one point into account."""
+        packet = frame.packet
+        tcp = packet.tcp
+        assert tcp is not None
+        self.last = frame.time
+        self.points.setdefault((place.file, frame.interface))
+        from_client = self.is_from_client(packet)
+        key = (
+            *(from_client, tcp.sequence, tcp.acknowledgement, tcp.flags, packet.payload_length, tcp.window),
+            *(packet.identification, tcp.timestamps),
+        )
+        segment = self._recent.get(key)
+        # What one point has twice is sent again, unless it says by its IP header that it is the same (RFC 6864).
+        if segment is None or (stream in segment.streams and not packet.identification):
+            segment = Segment(packet, from_client)
+            self._recent[key] = segment
+            if len(self._recent) > _RECENT:
+                self._pass(self._recent.popitem(last=False)[1])
+            self._begin(segment, stream, place)
+        else:
+            self._recent.move_to_end(key)
+        segment.places.append(place)
+        segment.streams.add(stream)
+        self._place(segment, frame, stream, place)
+
+    def _begin(self, segment: Segment, stream: Stream, place: Place) -> None:
+        """Judge a packet that was not seen before."""
+        packet, from_client = segment.packet, segment.from_client
+        tcp = packet.tcp
+        assert tcp is not None
+        self.count += 1
+        self.first = self.first or packet
+        self.begins = self.begins or tcp.flags & (SYN | ACK) == SYN
+        asked_directly = from_client and packet.destination == self.endpoint != self.target
+        segment.direct = asked_directly and stream in self._before[True]
+        segment.late = self.conntrack.closed
+        segment.exact = tcp.sequence in (self._next.get(from_client), self.conntrack.awaited(from_client=from_client))
+        if not segment.direct:
+            self._follow(packet, from_client)
+            self._repeats(segment, place)
+            judged = replace(packet, source=self.client) if from_client and packet.source != self.client else packet
+            segment.word = self.conntrack.judge(judged, from_client=from_client)
+        if segment.word is FINE and tcp.flags & SYN:
+            self._handshake.setdefault(from_client, segment)
+        if tcp.flags & RST and len(self.resets) < _KEPT:
+            self.resets.append(segment)
+        if segment.word.judgement is not Judgement.ACCEPTED:
+            self._keep(segment)
+
+    def _follow(self, packet: Packet, from_client: bool) -> None:
+        """Take into account what the receiver has got of a side without a gap, whatever conntrack makes of it."""
+        assert packet.tcp is not None
+        awaited = self._next.get(from_client)
+        if packet.tcp.flags & RST:
+            return
+        if awaited is None or (distance(packet.tcp.sequence, awaited) >= 0 and distance(awaited, packet.end) > 0):
+            self._next[from_client] = packet.end
+
+    def _keep(self, segment: Segment) -> None:
+        if len(self.odd) < _KEPT and all(segment is not one for one in self.odd):
+            self.odd.append(segment)
+
+    def _repeats(self, segment: Segment, place: Place) -> None:
+        packet, tcp = segment.packet, segment.packet.tcp
+        assert tcp is not None
+        side = segment.from_client
+        sent = self.conntrack.sent(by_client=side)
+        if tcp.flags & RST or sent is None:
+            return
+        length = packet.payload_length
+        is_probe = length <= 1 and distance(tcp.sequence, sent) == 1 and not tcp.flags & SYN
+        if (length or tcp.flags & SYN) and 0 <= distance(packet.end, sent) < 1 << 20 and not is_probe:
+            self.again.setdefault(side, []).append(place)
+        if tcp.window == 0 and not tcp.flags & SYN:
+            self.closed_window.setdefault(side, []).append(place)
+
+    def _place(self, segment: Segment, frame: Frame, stream: Stream, place: Place) -> None:
+        """Take into account in which form a packet was seen where."""
+        side = segment.from_client
+        if self.endpoint is None:
+            self._unplaced[side].add(stream)
+            return
+        if segment.direct:
+            return
+        ends = (frame.packet.source, frame.packet.destination)
+        behind = (self.peer, self.endpoint) if side else (self.target, self.client)
+        if ends == behind:
+            if stream in segment.streams_before:
+                self._mixed.add(stream)
+            self._behind[side].add(stream)
+            segment.translated = True
+            return
+        segment.streams_before.add(stream)
+        if stream in self._behind[side] - self._mixed:
+            if segment.leaked is None:
+                segment.leaked = place
+                segment.is_corrupt = checksum_is_wrong(frame.data, frame.at)
+            self._keep(segment)
+        else:
+            self._before[side].add(stream)
+
+    def is_mixed(self, segment: Segment) -> bool:
+        """Check whether a packet was seen where packets are before their translation as well as behind it."""
+        return bool(segment.streams & self._mixed)
+
+    def answers_to(self, segment: Segment) -> Iterator[Segment]:
+        """Yield the resets that answer a packet: they have the number that it acknowledges (RFC 9293, 3.5.2)."""
+        tcp = segment.packet.tcp
+        assert tcp is not None
+        for reset in self.resets:
+            number = reset.packet.tcp
+            later = reset.place.time >= segment.place.time
+            if number and later and reset.from_client != segment.from_client and tcp.flags & ACK:
+                untranslated = reset.direct or (not reset.word.by and not self._passed(reset))
+                if number.sequence == tcp.acknowledgement and untranslated:
+                    yield reset
+
+    def _passed(self, reset: Segment) -> bool:
+        """Check whether a reset was seen before its translation: then it is the client's word on the connection."""
+        return bool(reset.streams & self._before[reset.from_client])

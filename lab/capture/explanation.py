@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""What a capture tells, as plain data: its connections, and of each what was found, by the numbers of its packets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lab.evidence.judgement import Judgement
+from lab.evidence.packet import SocketAddress
+from lab.verdict import Outcome
+from lab.vocabulary import Behaviour
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One packet of one file.
+
+    :param number: as Wireshark counts, from 1 on.
+    :param point: the interface, as the file names it; empty where it does not.
+    """
+
+    file: str
+    number: int
+    time: int
+    point: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is out of the ordinary.
+
+    :param kind: in a word, for programs.
+    :param words: in a sentence, for a person.
+    :param packets: those that it is about.
+    :param judgement: conntrack's of the first of them; None where the finding is about something else.
+    :param condition: of the window check, I to IV, which it breaks; empty where it breaks none.
+    :param excess: by how many bytes it breaks it.
+    :param case: the case of the catalogue that it is; empty where it is none.
+    :param fixes: those that help there.
+    """
+
+    kind: str
+    words: str
+    packets: tuple[Place, ...]
+    judgement: Judgement | None = None
+    condition: str = ""
+    excess: int = 0
+    case: str = ""
+    fixes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One connection.
+
+    :param target: whom the client asked: the VIP where there is one.
+    :param endpoint: who answered; None where no translation was seen.
+    :param peer: the client as the endpoint knows it.
+    :param begins: whether its SYN is in the capture.
+    :param packets: how many there are, each counted once however often it was captured.
+    :param points: where it was seen.
+    :param outcome: as a trial's.
+    :param untold: what the capture cannot tell, in sentences.
+    """
+
+    client: SocketAddress
+    target: SocketAddress
+    endpoint: SocketAddress | None
+    peer: SocketAddress
+    begins: bool
+    packets: int
+    points: tuple[str, ...]
+    section: int
+    outcome: Outcome
+    findings: tuple[Finding, ...]
+    untold: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Everything that was found in captures.
+
+    :param behaviour: the kernel's that is assumed.
+    :param notes: what has to be known of the files, in sentences.
+    """
+
+    behaviour: Behaviour
+    packets: int
+    connections: tuple[Explained, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def found(self) -> bool:
+        """Whether any connection has something out of the ordinary."""
+        return any(one.findings for one in self.connections)

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: MIT
+"""What there is to tell of a connection when all its packets are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from lab.capture.catalogue import known
+from lab.capture.connection import Connection, Segment
+from lab.capture.explanation import Explained, Finding, Place
+from lab.evidence.judgement import Judgement
+from lab.verdict import Outcome
+from lab.vocabulary import Behaviour
+
+_CONDITIONS: Final = {
+    "I": "begins behind what its receiver ever granted",
+    "II": "ends more than a window behind what its sender had sent",
+    "III": "acknowledges what was not seen yet",
+    "IV": "acknowledges what is far too old",
+}
+_SHOWN: Final = 5  # packets of one kind
+
+
+def explained(connection: Connection, behaviour: Behaviour) -> Explained:
+    """Return what a connection's packets tell of it."""
+    connection.end()
+    judged = [_of_segment(connection, segment, behaviour) for segment in connection.odd]
+    outcome = _outcome(connection)
+    others = (
+        *_killed(connection, outcome),
+        *_lost(connection),
+        *_repeated(connection),
+        *_closed(connection),
+        *_unanswered(connection),
+    )
+    return Explained(
+        client=connection.client,
+        target=connection.target,
+        endpoint=connection.endpoint if connection.endpoint != connection.target else None,
+        peer=connection.peer,
+        begins=connection.begins,
+        packets=connection.count,
+        points=tuple(point for _file, point in connection.points if point),
+        section=connection.section,
+        outcome=outcome,
+        findings=(*judged, *others),
+        untold=tuple(_untold(connection)),
+    )
+
+
+def observed(connection: Connection, segment: Segment) -> Judgement | None:
+    """Return what conntrack made of a packet: the model's word, unless what became of the packet says otherwise.
+
+    None where it leaked and the model does not say why.
+    """
+    expected = segment.word.judgement
+    if segment.leaked is not None:
+        return Judgement.INVALID if segment.word.by or segment.is_corrupt else None
+    if expected is Judgement.INVALID and segment.translated and _is_seen_before(connection, segment):
+        return Judgement.ACCEPTED
+    return expected
+
+
+def _is_seen_before(connection: Connection, segment: Segment) -> bool:
+    """Check whether a packet was seen on both sides of its translation, which is then known to be the node's."""
+    return len(segment.places) > 1 and connection.is_translated
+
+
+def resets_of(connection: Connection, segment: Segment) -> list[Segment]:
+    """Return the resets that answered a packet which came to a stranger."""
+    if observed(connection, segment) not in (Judgement.INVALID, None) or segment.translated:
+        return []
+    return list(connection.answers_to(segment))
+
+
+def _outcome(connection: Connection) -> Outcome:
+    segments = connection.odd
+    answers = [reset for segment in segments for reset in resets_of(connection, segment)]
+    if any(reset.exact for reset in answers):
+        return Outcome.RESET
+    if any(segment.leaked or connection.strayed(segment) for segment in segments):
+        return Outcome.LEAKED
+    if any(_is_gone(connection, segment) for segment in segments):
+        return Outcome.DROPPED
+    if _killers(connection):
+        return Outcome.KILLED
+    if connection.begins and not connection.conntrack.answered:
+        return Outcome.REFUSED
+    if connection.lost and not connection.conntrack.closed:
+        return Outcome.STALLED
+    return Outcome.DELIVERED if segments else Outcome.CONNECTED
+
+
+def _is_gone(connection: Connection, segment: Segment) -> bool:
+    """Check whether a packet that is INVALID was not seen where its side's first one came to."""
+    return (
+        segment.word.judgement is Judgement.INVALID
+        and not segment.translated
+        and segment.leaked is None
+        and (connection.is_missing(segment) or connection.is_mixed(segment))
+    )
+
+
+def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour) -> Finding:
+    judgement = observed(connection, segment)
+    answers = resets_of(connection, segment)
+    case = known(segment, leaked=segment.leaked is not None, harmless=not connection.is_translated and not answers)
+    sentences = [_said(segment, judgement, behaviour)]
+    packets = [segment.place]
+    if segment.leaked is not None:
+        packets.append(segment.leaked)
+        sentences.append(_leak(connection, segment, segment.leaked))
+    for reset in answers:
+        packets.append(reset.place)
+        sentences.append(_answer(reset))
+    stray = connection.strayed(segment)
+    if stray is not None:
+        packets.append(stray)
+        sentences.append(f"untranslated it went another way: packet {stray.number} ({stray.point})")
+    elif connection.is_missing(segment) and _is_gone(connection, segment):
+        sentences.append("it did not come as far as the first packet of its side: dropped, or lost")
+    elif _is_gone(connection, segment):
+        sentences.append("no translated copy of it follows: it leaked, or was dropped")
+    return Finding(
+        case.kind,
+        "; ".join(sentences),
+        tuple(packets),
+        judgement,
+        segment.word.condition,
+        segment.word.excess,
+        case.case,
+        _helping(connection, segment, case.fixes),
+    )
+
+
+def _helping(connection: Connection, segment: Segment, fixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the fixes that help: against a drop only being liberal does, and what does no harm needs none."""
+    if segment.leaked is not None or resets_of(connection, segment) or connection.strayed(segment) is not None:
+        return fixes
+    return tuple(fix for fix in fixes if fix == "be-liberal" and _is_gone(connection, segment))
+
+
+def _said(segment: Segment, judgement: Judgement | None, behaviour: Behaviour) -> str:
+    word = segment.word
+    packet = segment.packet
+    assert packet.tcp is not None
+    who = "client" if segment.from_client else "server"
+    what = f"{packet.tcp.flag_names} of the {who}, {packet.payload_length:,} bytes"
+    if word.by == "window":
+        plural = "byte" if word.excess == 1 else "bytes"
+        why = f" by condition {word.condition}: it {_CONDITIONS[word.condition]}, by {word.excess:,} {plural}"
+    elif word.by == "flags":
+        why = ": no packet has these flags together"
+    elif word.by == "reset":
+        why = f": a reset whose number is {word.excess:,} bytes behind what its receiver has acknowledged"
+    elif word.by == "state":
+        why = " by the table of states: the connection is not where such a packet belongs"
+    elif segment.is_corrupt:
+        return f"{what}: INVALID: its checksum is wrong"
+    else:
+        return (
+            f"{what}: within the window, and yet not translated: its entry was gone (deleted, or expired), or conntrack"
+            " did not like what the model does not look at, such as its checksum"
+        )
+    said = f"{what}: {judgement if judgement is word.judgement else word.judgement}{why}"
+    if judgement is Judgement.ACCEPTED:
+        return f"{said}; it was translated all the same: nf_conntrack_tcp_be_liberal is set there, or the like"
+    if judgement is Judgement.INVALID and word.judgement is Judgement.IGNORED:
+        return f"{said}; it was not translated: INVALID there, as kernels up to Linux 6.0 judge it"
+    if word.judgement is Judgement.IGNORED and word.by == "window" and behaviour is Behaviour.IGNORES_LATE:
+        return f"{said} (let through and translated; up to Linux 6.0 it is INVALID)"
+    return said
+
+
+def _leak(connection: Connection, segment: Segment, place: Place) -> str:
+    where = f" ({place.point})" if place.point else ""
+    if segment.from_client:
+        return f"leaked: packet {place.number}{where} is still for {connection.target}, behind the node"
+    return (
+        f"leaked: packet {place.number}{where} comes from {segment.packet.source}, and the client only knows"
+        f" {connection.target}"
+    )
+
+
+def _answer(reset: Segment) -> str:
+    deed = "the number that is awaited: it ends the connection" if reset.exact else "not the number that is awaited"
+    return f"RST {reset.place.number} answers it, with {deed}"
+
+
+def _killers(connection: Connection) -> list[Segment]:
+    return [one for one in _resets(connection) if one.exact]
+
+
+def _resets(connection: Connection) -> list[Segment]:
+    """Return the resets that are the sides' own words on the connection, while it lived."""
+    answers = [id(reset) for segment in connection.odd for reset in resets_of(connection, segment)]
+    return [
+        one
+        for one in connection.resets
+        if not (one.direct or one.late or id(one) in answers) and one.word.judgement is Judgement.ACCEPTED
+    ]
+
+
+def _killed(connection: Connection, outcome: Outcome) -> Iterator[Finding]:
+    if outcome is Outcome.RESET:
+        return  # told with the packet that it answers
+    for reset in _resets(connection):
+        who = "client" if reset.from_client else "server"
+        number = reset.place.number
+        if not connection.conntrack.answered:
+            yield Finding("refused", f"the server refuses the connection: RST {number}", (reset.place,))
+        elif reset.exact:
+            words = f"the {who} resets the connection: RST {number}, with the number that is awaited"
+            case = "reset-exact-from-client" if reset.from_client else "reset-exact"
+            yield Finding("reset", words, (reset.place,), Judgement.ACCEPTED, case=case)
+            return
+        else:
+            words = (
+                f"RST {number} of the {who} has not the number that is awaited, as far as was captured: its receiver"
+                " asks back (RFC 5961) and lives"
+            )
+            case = "reset-inexact-from-client" if reset.from_client else "reset-inexact"
+            yield Finding("reset", words, (reset.place,), Judgement.ACCEPTED, case=case)
+
+
+def _lost(connection: Connection) -> Iterator[Finding]:
+    for from_client, places in connection.lost.items():
+        who = "client" if from_client else "server"
+        words = (
+            f"{len(places):,} of the {who} did not come as far as its first one: lost, dropped, or not captured"
+            f"{_which(places)}"
+        )
+        yield Finding("lost", words, tuple(places[:_SHOWN]))
+
+
+def _repeated(connection: Connection) -> Iterator[Finding]:
+    for from_client, places in connection.again.items():
+        who = "client" if from_client else "server"
+        words = f"{len(places):,} sent again by the {who}{_which(places)}"
+        yield Finding("retransmission", words, tuple(places[:_SHOWN]))
+
+
+def _closed(connection: Connection) -> Iterator[Finding]:
+    for from_client, places in connection.closed_window.items():
+        who = "client" if from_client else "server"
+        words = f"zero window: the {who} takes nothing more, in {len(places):,} packets{_which(places)}"
+        yield Finding("zero-window", words, tuple(places[:_SHOWN]))
+
+
+def _which(places: list[Place]) -> str:
+    numbers = ", ".join(str(place.number) for place in places[:_SHOWN])
+    return f": {numbers}" + (", and more" if len(places) > _SHOWN else "")
+
+
+def _unanswered(connection: Connection) -> Iterator[Finding]:
+    if connection.begins and not connection.conntrack.answered and not connection.resets:
+        yield Finding("unanswered", "nobody answers its SYN, as far as the capture goes", ())
+
+
+def _untold(connection: Connection) -> Iterator[str]:
+    if not connection.begins:
+        yield (
+            "Its SYN is not in the capture: a node that saw no more than this would accept everything, so nothing can"
+            " be said of its window."
+        )
+    if connection.odd and not connection.is_translated:
+        yield (
+            "No translation was seen: where there is a VIP, a capture of both sides of the node tells what became of"
+            " the packets."
+        )

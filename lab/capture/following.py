@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: MIT
+"""Which connection each packet of a capture belongs to, also where it is translated on its way."""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from lab.capture.connection import Connection
+from lab.capture.explanation import Place
+from lab.capture.frames import Frame
+from lab.capture.reader import Reader
+from lab.evidence.follow import distance
+from lab.evidence.packet import ACK, RST, SYN, Packet, SocketAddress
+from lab.vocabulary import Behaviour
+
+#: Connections that are followed at the same time, and packets by which a translation is found where no SYN was seen.
+_MOST: Final = 30_000
+_LIVE: Final = 1024  # of them, those of whose packets copies are looked for
+_RECENT: Final = 4096
+_NEAR: Final = 1 << 22  # bytes: what a stranger's packet may be off by and still be about a connection
+
+_Flow = tuple[int, SocketAddress, SocketAddress]
+
+
+class Follower:
+    """Takes packets in the order of their times, and keeps the connections that they make.
+
+    :ivar forgotten: connections that were given up for memory, though nothing was wrong with them.
+    """
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.forgotten = 0
+        self._behaviour = behaviour
+        self._all: OrderedDict[int, Connection] = OrderedDict()
+        self._flows: dict[_Flow, Connection] = {}
+        self._own: dict[int, list[_Flow]] = {}
+        self._begun: dict[tuple[int, int], Connection] = {}
+        self._ends: dict[tuple[int, SocketAddress], Connection] = {}
+        self._recent: OrderedDict[tuple[object, ...], Connection] = OrderedDict()
+        self._live: OrderedDict[int, Connection] = OrderedDict()
+
+    @property
+    def connections(self) -> Iterable[Connection]:
+        """The connections in the order of their beginnings."""
+        return self._all.values()
+
+    def see(self, frame: Frame, file: str) -> None:
+        """Take one packet into account."""
+        packet = frame.packet
+        tcp = packet.tcp
+        assert tcp is not None
+        connection = self._flows.get((frame.section, packet.source, packet.destination))
+        if connection is None or (tcp.flags & (SYN | ACK | RST) == SYN and _is_another(connection, packet)):
+            connection = self._found(packet, frame.section)
+        if not connection.begins:
+            self._remember(packet, connection)
+        self._live[id(connection)] = connection
+        self._live.move_to_end(id(connection))
+        if len(self._live) > _LIVE:
+            self._live.popitem(last=False)[1].end()
+        stream = (file, frame.interface, frame.outgoing)
+        connection.see(frame, Place(file, frame.number, frame.time, frame.interface), stream)
+
+    def _found(self, packet: Packet, section: int) -> Connection:
+        """Return the connection of a pair of addresses that is new."""
+        tcp = packet.tcp
+        assert tcp is not None
+        if tcp.flags & (SYN | ACK | RST) == SYN:
+            known = self._begun.get((section, tcp.sequence))
+            if known is None or not _shares(known, packet):
+                return self._new(packet, section)
+            known.translate(packet)
+            self._add(known, packet, section)
+            return known
+        known = self._recent.get(_likeness(packet))
+        if known is not None and known.section == section:
+            if known.is_from_client(packet):
+                known.translate(packet)
+            elif known.target != packet.source:
+                known.endpoint, known.target = known.target, packet.source
+                known.peer, known.client = known.client, packet.destination
+            self._add(known, packet, section)
+            return known
+        stranger = self._strangers(packet, section)
+        if stranger is not None:
+            self._add(stranger, packet, section)
+            return stranger
+        return self._new(packet, section)
+
+    def _strangers(self, packet: Packet, section: int) -> Connection | None:
+        """Return the connection that a packet from an address that its client does not know is about, by its numbers.
+
+        That is all that a point on the client's side sees of a translation that is missing.
+        """
+        tcp = packet.tcp
+        known = self._ends.get((section, packet.destination))
+        if tcp is None or known is None or known.is_translated or not known.conntrack.answered:
+            return None
+        sent = known.conntrack.sent(by_client=True)
+        if sent is None or not tcp.flags & ACK or abs(distance(sent, tcp.acknowledgement)) > _NEAR:
+            return None
+        known.stranger(packet.source)
+        return known
+
+    def _new(self, packet: Packet, section: int) -> Connection:
+        tcp = packet.tcp
+        assert tcp is not None
+        from_server = tcp.flags & (SYN | ACK) == SYN | ACK or (
+            not tcp.flags & SYN and packet.source.port < packet.destination.port
+        )
+        ends = (packet.destination, packet.source) if from_server else (packet.source, packet.destination)
+        made = Connection(*ends, section, self._behaviour)
+        self._all[id(made)] = made
+        self._ends[section, ends[0]] = made
+        if not from_server:
+            self._begun[section, tcp.sequence] = made
+        self._add(made, packet, section)
+        if len(self._all) > _MOST:
+            self._forget()
+        return made
+
+    def _add(self, connection: Connection, packet: Packet, section: int) -> None:
+        for flow in (
+            (section, packet.source, packet.destination),
+            (section, packet.destination, packet.source),
+        ):
+            self._flows[flow] = connection
+            self._own.setdefault(id(connection), []).append(flow)
+
+    def _remember(self, packet: Packet, connection: Connection) -> None:
+        self._recent[_likeness(packet)] = connection
+        if len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+
+    def _forget(self) -> None:
+        """Give up the oldest connection that is without anything to tell; or the oldest, and count it."""
+        oldest = next((one for one in list(self._all.values())[:100] if not one.odd), next(iter(self._all.values())))
+        self.forgotten += 1
+        del self._all[id(oldest)]
+        self._live.pop(id(oldest), None)
+        for flow in self._own.pop(id(oldest), ()):
+            if self._flows.get(flow) is oldest:
+                del self._flows[flow]
+        end = (oldest.section, oldest.client)
+        if self._ends.get(end) is oldest:
+            del self._ends[end]
+        if oldest.first is not None and oldest.first.tcp is not None:
+            self._begun.pop((oldest.section, oldest.first.tcp.sequence), None)
+
+
+def _is_another(connection: Connection, packet: Packet) -> bool:
+    """Check whether a SYN begins another connection of the same addresses, as the old one is over, or never began."""
+    assert packet.tcp is not None
+    first = connection.first.tcp if connection.first is not None else None
+    over = connection.conntrack.closed or not connection.conntrack.answered
+    return over and first is not None and first.sequence != packet.tcp.sequence
+
+
+def _shares(connection: Connection, packet: Packet) -> bool:
+    """Check whether a SYN is the first one of a connection once more, translated: more than its number is the same."""
+    first = connection.first
+    if first is None or first.tcp is None or packet.tcp is None:
+        return False
+    same = (first.tcp.window_scale, first.tcp.window) == (packet.tcp.window_scale, packet.tcp.window)
+    known = {first.source.address, first.source.port, first.destination.address}
+    return same and bool(known & {packet.source.address, packet.source.port, packet.destination.address})
+
+
+def _likeness(packet: Packet) -> tuple[object, ...]:
+    tcp = packet.tcp
+    assert tcp is not None
+    numbers = (tcp.sequence, tcp.acknowledgement, tcp.flags, tcp.window, tcp.timestamps)
+    return (*numbers, packet.payload_length, packet.identification)
+
+
+def in_order(readers: Iterable[Reader]) -> Iterator[tuple[Frame, str]]:
+    """Yield the packets of all files by their times, section by section."""
+    ways = [_named(reader) for reader in readers]
+    if len(ways) == 1:
+        return ways[0]
+    return heapq.merge(*ways, key=lambda one: (one[0].section, one[0].time))
+
+
+def _named(reader: Reader) -> Iterator[tuple[Frame, str]]:
+    return ((frame, reader.name) for frame in reader)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""What conntrack makes of a connection's packets, as far as these tell: flags, resets, the state, the window.
+
+Follows nf_conntrack_proto_tcp.c: ``tcp_error`` for flags, the table ``tcp_conntracks`` for a SYN or SYN,ACK on a
+connection that is established, ``nf_conntrack_tcp_packet`` for resets. The window is the model's of
+:mod:`lab.evidence.window`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from lab.evidence.follow import distance
+from lab.evidence.judgement import Judgement
+from lab.evidence.packet import ACK, FIN, RST, SYN, Packet, SocketAddress
+from lab.evidence.window import Prediction, Tracker
+from lab.vocabulary import Behaviour
+
+_URG: Final = 0x20
+#: What tcp_valid_flags lets pass, PSH left aside.
+_VALID: Final = frozenset(
+    {SYN, SYN | _URG, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK | _URG, ACK, ACK | _URG},
+)
+_PUSH: Final = 0x08
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What conntrack is expected to say of a packet.
+
+    :param by: what it looks at: ``window``, ``flags``, ``reset``, ``state``; empty where it accepts.
+    """
+
+    judgement: Judgement
+    by: str = ""
+    condition: str = ""
+    excess: int = 0
+
+
+FINE: Final = Word(Judgement.ACCEPTED)
+_FLAGS: Final = Word(Judgement.INVALID, "flags")
+_MIDDLE: Final = Word(Judgement.INVALID, "state")
+_STATE_IGNORED: Final = Word(Judgement.IGNORED, "state")
+
+
+class Conntrack:
+    """The entry of one connection, as its packets make it.
+
+    :ivar closed: it is over: a reset, or a FIN of each side.
+    """
+
+    def __init__(self, client: SocketAddress, behaviour: Behaviour) -> None:
+        self.tracker = Tracker(client, behaviour)
+        self.begun = False
+        self.answered = False
+        self.established = False
+        self.closed = False
+        self._fins: set[bool] = set()
+        self._acknowledged: dict[bool, int] = {}
+
+    def sent(self, *, by_client: bool) -> int | None:
+        """Return the number behind the last byte that a side sent; None where it sent nothing."""
+        side = self.tracker.original if by_client else self.tracker.reply
+        return side.end if side.window else None
+
+    def awaited(self, *, from_client: bool) -> int | None:
+        """Return the number that the other side has acknowledged to a side; None where it has told nothing."""
+        return self._acknowledged.get(not from_client)
+
+    def judge(self, packet: Packet, *, from_client: bool) -> Word:
+        """Say what is expected of a packet, and take it into account.
+
+        :param packet: its source is the client that the entry knows, where it is from it.
+        """
+        tcp = packet.tcp
+        assert tcp is not None
+        flags = tcp.flags
+        if flags & ~_PUSH not in _VALID:
+            return _FLAGS
+        if flags & RST:
+            return self._reset(packet, from_client)
+        if flags & SYN and self.established:
+            mild = bool(flags & ACK) != from_client  # a SYN of the client's, or a SYN,ACK of the server's
+            return _STATE_IGNORED if mild else _MIDDLE
+        if not self.begun and (flags & (SYN | ACK)) == SYN | ACK:
+            return _MIDDLE
+        if flags & ACK and not flags & SYN and self.begun and not self.answered:
+            return _MIDDLE if from_client else _STATE_IGNORED
+        prediction, self.tracker = self.tracker.judge(packet)
+        if prediction.judgement is not Judgement.ACCEPTED:
+            return self._window(prediction)
+        self._take(packet, from_client)
+        return FINE
+
+    def _take(self, packet: Packet, from_client: bool) -> None:
+        tcp = packet.tcp
+        assert tcp is not None
+        flags = tcp.flags
+        if not self.begun:
+            self.begun = True
+            self.established = self.answered = not flags & SYN  # else picked up in its middle
+        elif flags & SYN:
+            self.answered = self.answered or not from_client
+        elif from_client and self.answered:
+            self.established = True
+        if flags & ACK:
+            before = self._acknowledged.get(from_client)
+            if before is None or distance(before, tcp.acknowledgement) > 0:
+                self._acknowledged[from_client] = tcp.acknowledgement
+        if flags & FIN:
+            self._fins.add(from_client)
+            self.closed = len(self._fins) == 2
+
+    def _reset(self, packet: Packet, from_client: bool) -> Word:
+        tcp = packet.tcp
+        assert tcp is not None
+        if not self.begun:
+            return _MIDDLE
+        awaited = self.awaited(from_client=from_client)
+        if awaited is not None and distance(tcp.sequence, awaited) > 0 and (tcp.sequence or self.established):
+            return Word(Judgement.INVALID, "reset", excess=distance(tcp.sequence, awaited))
+        if self.established and tcp.sequence != awaited:
+            prediction, _unchanged = self.tracker.judge(packet)
+            if prediction.judgement is not Judgement.ACCEPTED:
+                return self._window(prediction)
+        self.closed = True
+        return FINE
+
+    @staticmethod
+    def _window(prediction: Prediction) -> Word:
+        return Word(prediction.judgement, "window", prediction.condition, prediction.excess)

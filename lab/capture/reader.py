@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""Reading a capture of whatever form, in one pass and with little memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from io import RawIOBase
+from typing import BinaryIO
+
+from lab.capture import pcap, pcapng
+from lab.capture.frames import Cut, Frame, Source
+from lab.capture.link import KNOWN
+from lab.errors import InputError
+
+
+class Reader:
+    """The TCP packets of one capture: pcap or pcapng, also within gzip; times to the micro- or nanosecond.
+
+    :ivar name: the file's.
+    :ivar cut: the byte at which it is cut short, None where it is whole; known at the end.
+    """
+
+    def __init__(self, stream: RawIOBase | BinaryIO, name: str) -> None:
+        self.name = name
+        self.cut: int | None = None
+        self.read = 0
+        self._left_out: Counter[str] = Counter()
+        self._source = Source(stream, name)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the packets as they come.
+
+        :raises InputError: the file is no capture, is broken, or of a link that is not known here.
+        """
+        try:
+            for frame in self._frames():
+                self.read += 1
+                yield frame
+        except Cut as end:
+            self.cut = end.at
+
+    def _frames(self) -> Iterator[Frame]:
+        try:
+            begins = self._source.take(4)
+        except Cut:
+            begins = b""
+        if not begins:
+            raise InputError("is empty, or nearly so", source=self.name, cure="give a capture: pcap or pcapng")
+        if begins == pcapng.MAGIC:
+            return pcapng.frames(self._source, self._note)
+        if begins in pcap.MAGIC:
+            return pcap.frames(self._source, begins, self._note)
+        raise InputError("is no capture", source=self.name, cure="give one of pcap or pcapng, also with gzip")
+
+    def _note(self, what: str) -> None:
+        self._left_out[what] += 1
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """What whoever reads on has to know of the file, in sentences; complete at its end."""
+        if self.cut is not None:
+            yield f"{self.name}: cut short at byte {self.cut:,}: read until there"
+        for what, count in self._left_out.items():
+            packets = "1 packet is" if count == 1 else f"{count:,} packets are"
+            if what == "other":
+                yield f"{self.name}: {packets} no TCP, or cut within the headers: left out"
+            else:
+                yield f"{self.name}: {packets} of a link that is not known here ({what}): left out. Known: {KNOWN}"

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""`lab explain`: captures of the user's own, and what happened in them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import textwrap
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from lab.cli.arguments import JsonFlag, app, complete, examples
+from lab.cli.screen import console
+from lab.errors import InputError
+from lab.vocabulary import Behaviour
+
+if TYPE_CHECKING:
+    from io import RawIOBase
+
+    from lab.capture.explanation import Explanation
+
+#: The first release that ignores late packets (:class:`lab.vocabulary.Behaviour`).
+_IGNORES_LATE_FROM: Final = (6, 1)
+
+
+def _usual_kernels() -> Iterable[str]:
+    """List a kernel of each kind, for completion."""
+    return ("5.10", "6.1")
+
+
+@app.command(
+    short_help="Explain captures of your own: INVALID packets, leaks, resets, and what else went wrong.",
+    epilog=examples(
+        "lab explain capture.pcap",
+        "lab explain client-side.pcapng server-side.pcapng.gz --kernel 5.10",
+        "tcpdump -i any -w - tcp port 80 | lab explain -",
+        "lab explain capture.pcap --json > explained.json",
+    )
+    + """
+
+Exit code: 0 when nothing is wrong with any connection, 1 when something is, 2 where that is not known: a file that is
+no capture.""",
+)
+def explain(
+    *,
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE", help="pcap or pcapng, also with gzip, of one or more points; - for stdin."),
+    ],
+    kernel: Annotated[
+        str | None,
+        typer.Option(
+            "--kernel",
+            metavar="RELEASE",
+            help="The node's kernel, such as 5.10 or `uname -r` says; else 6.1 or later.",
+            autocompletion=complete(_usual_kernels),
+        ),
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Explain what happened in captures: which packets conntrack called INVALID, and what came of it.
+
+    Several files are captures of the same time, such as of both sides of a node. Packets are named by their numbers.
+    """
+    from lab.capture.explain import explain as explained
+    from lab.capture.reader import Reader
+    from lab.report.explained import lines
+
+    behaviour = Behaviour.IGNORES_LATE if kernel is None else _behaviour(kernel)
+    if len(set(files)) < len(files):
+        raise InputError("the same file twice", cure="name each once")
+    with contextlib.ExitStack() as opened:
+        told = explained([Reader(opened.enter_context(_opened(name)), name) for name in files], behaviour)
+    if json:
+        _print_json(told)
+    else:
+        screen = console()
+        for words in lines(told, assumed=kernel is None):
+            further = " " * (len(words) - len(words.lstrip(" *")))
+            filled = textwrap.fill(words, screen.width, subsequent_indent=further, break_on_hyphens=False)
+            screen.print(filled, soft_wrap=True, markup=False, emoji=False)
+    raise typer.Exit(1 if told.found else 0)
+
+
+def _behaviour(kernel: str) -> Behaviour:
+    """Return how a kernel judges.
+
+    :raises InputError: it is no release.
+    """
+    found = re.match(r"v?(\d+)\.(\d+)(?!\d)", kernel)
+    if found is None:
+        raise InputError(f"--kernel: {kernel!r} is no release", cure="such as 5.10, or what `uname -r` says there")
+    release = (int(found[1]), int(found[2]))
+    return Behaviour.IGNORES_LATE if release >= _IGNORES_LATE_FROM else Behaviour.STRICT
+
+
+def _opened(name: str) -> RawIOBase:
+    """Return a file to read from.
+
+    :raises InputError: it cannot be read.
+    """
+    try:
+        return open(0 if name == "-" else name, "rb", buffering=0, closefd=name != "-")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"cannot be read: {reason}", source="<stdin>" if name == "-" else name) from None
+
+
+def _print_json(told: Explanation) -> None:
+    import dataclasses
+    import json
+
+    json.dump({"version": 1, **dataclasses.asdict(told)}, sys.stdout, indent=1)
+    print()
