@@ -77,6 +77,9 @@ def place(tmp_path_factory):
     objects.write_text((CHECKOUT / "tests" / "rules" / "objects.yaml").read_text())
     (directory / "run.json").write_text((CHECKOUT / "tests" / "results" / "version-2.json").read_text())
     (directory / "mine.yaml").write_text(code(DOCS / "topology.md", "yaml")[0])
+    shop, nodes = code(DOCS / "reach.md", "yaml")
+    (directory / "shop.yaml").write_text(shop)
+    (directory / "nodes.yaml").write_text(nodes)
     (directory / "kube-proxy.yaml").write_text(code(DOCS / "fixes.md", "yaml")[0])
     web = (CHECKOUT / "topologies" / "endpoints.yaml").read_text().partition("---\n")[2]
     (directory / "endpoints-web.yaml").write_text(web)
