@@ -46,10 +46,14 @@ class Segment:
     late: bool = False
     is_corrupt: bool = False
     places: list[Place] = field(default_factory=list)
-    streams: set[Stream] = field(default_factory=set)
-    forms: set[tuple[Stream, SocketAddress, SocketAddress]] = field(default_factory=set)
+    forms: list[tuple[Stream, SocketAddress, SocketAddress]] = field(default_factory=list)
     translated: bool = False
     leaked: Place | None = None
+
+    @property
+    def streams(self) -> set[Stream]:
+        """Where it was seen."""
+        return {stream for stream, _source, _destination in self.forms}
 
     @property
     def place(self) -> Place:
@@ -99,6 +103,9 @@ class Connection:
             self._pass(self._recent.popitem(last=False)[1])
 
     def _pass(self, segment: Segment) -> None:
+        first = self._handshake.get(segment.from_client)
+        if first is None or len(segment.forms) >= len(first.forms):
+            return
         plain = segment.word is FINE and segment.leaked is None and not segment.direct
         if plain and self.is_missing(segment):
             self.lost.setdefault(segment.from_client, []).append(segment.place)
@@ -155,11 +162,10 @@ class Connection:
             if len(self._recent) > _RECENT:
                 self._pass(self._recent.popitem(last=False)[1])
             self._begin(segment, stream, place)
-        elif stream in segment.streams and form not in segment.forms:
+        elif form not in segment.forms and stream in segment.streams:
             self._mixed.add(stream)
         segment.places.append(place)
-        segment.streams.add(stream)
-        segment.forms.add(form)
+        segment.forms.append(form)
         self._place(segment, frame, stream, place)
 
     def _begin(self, segment: Segment, stream: Stream, place: Place) -> None:
@@ -203,6 +209,8 @@ class Connection:
         packet, tcp = segment.packet, segment.packet.tcp
         assert tcp is not None
         side = segment.from_client
+        if not packet.payload_length and not tcp.flags & SYN and tcp.window:
+            return
         sent = self.conntrack.sent(by_client=side)
         if tcp.flags & RST or sent is None:
             return

@@ -33,15 +33,15 @@ def download(port, packets):
     client, vip = ("10.0.0.2", port), ("192.168.0.2", 80)
     stamps = b"\x01\x01\x08\x0a" + struct.pack("!II", 1, 2)
     scale = b"\x01\x03\x03\x07"
-    yield tcp(client, vip, SYN, 999, 0, options=scale)
-    yield tcp(vip, client, SYN | ACK, 4999, 1000, options=scale)
-    yield tcp(client, vip, ACK, 1000, 5000, options=stamps, window=2000)
-    sent, data = 5000, bytes(SIZE)
+    asked, sent, data = port * 1000, 5000, bytes(SIZE)
+    yield tcp(client, vip, SYN, asked - 1, 0, options=scale)
+    yield tcp(vip, client, SYN | ACK, sent - 1, asked, options=scale)
+    yield tcp(client, vip, ACK, asked, sent, options=stamps, window=2000)
     for number in range(packets):
         if number % 3 == 2:
-            yield tcp(client, vip, ACK, 1000, sent, options=stamps, window=2000, number=number)
+            yield tcp(client, vip, ACK, asked, sent, options=stamps, window=2000, number=number)
         else:
-            yield tcp(vip, client, ACK, sent, 1000, data, options=stamps, window=2000, number=number)
+            yield tcp(vip, client, ACK, sent, asked, data, options=stamps, window=2000, number=number)
             sent += SIZE
 
 
