@@ -174,9 +174,8 @@ def reach(
         given = Proxy(None if proxy_mode is None else ProxyMode.IPTABLES, proxy_version, backend)
         if nodes:
             raise InputError("--nodes with a node's own rules", cure="leave one of them away")
-        own = own_node(
-            node, objects, " ".join(topology or ()) or None, given, programs, settings, service=service, family=family
-        )
+        named = " ".join(topology or ()) or None
+        own = own_node(node, objects, named, given, programs, settings, service=service, family=family)
         for note in own.notes:
             print(f"lab: {note}", file=sys.stderr)
         topologies, service = [own.topology], service or own.service
@@ -200,10 +199,7 @@ def reach(
     if not topologies:
         raise InputError("none of these kube-proxies has the mode", cure="take v1.29 or later")
     family = family or Family.IPV4
-    try:
-        found = _found(topologies, family, chosen, change, affinity=affinity)
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+    found = _found(topologies, family, chosen, change, affinity=affinity)
     if is_kept and not (affinity or settings.said or settings.document):
         pairs = zip(found, topologies, strict=True)
         found = [replace(one, again=_again((topology or [_USUAL])[0], made, family, fix)) for one, made in pairs]
@@ -291,10 +287,13 @@ def _found(
     from lab.trial.reach import with_affinity
 
     found = []
-    with steps() as step:
-        for number, topology in enumerate(topologies, 1):
-            step(f"asking in {topology.name}, {number} of {len(topologies)}")
-            found.append(asked(with_affinity(topology) if affinity else topology, family, chosen, change))
+    try:
+        with steps() as step:
+            for number, topology in enumerate(topologies, 1):
+                step(f"asking in {topology.name}, {number} of {len(topologies)}")
+                found.append(asked(with_affinity(topology) if affinity else topology, family, chosen, change))
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
     return found
 
 
