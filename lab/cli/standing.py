@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is done inside a lab that stays: look at its packets, and at its entries."""
+"""What is done inside a lab that stays: try cases, look at its packets and at its entries."""
 
 from __future__ import annotations
 
@@ -9,10 +9,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.arguments import HostArgument, JsonFlag, LabOption, app, complete, examples, host_names
+from lab.cli.arguments import (
+    HostArgument,
+    JsonFlag,
+    LabOption,
+    ServiceOption,
+    app,
+    case_names,
+    complete,
+    examples,
+    host_names,
+    one_word,
+    service_option,
+)
 from lab.cli.command import App
 from lab.cli.output import STDOUT
+from lab.cli.screen import steps
 from lab.errors import InputError, OutputError, ReaderGoneError
+from lab.vocabulary import Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,14 +41,58 @@ ProtocolOption = Annotated[
     str | None, typer.Option("--protocol", metavar="PROTOCOL", help="Of this protocol: tcp, udp, icmp, icmpv6, sctp.")
 ]
 SourceOption = Annotated[
-    str, typer.Option(metavar="ADDRESS[:PORT]", help="Whose first packet came from there.", show_default=False)
+    str,
+    typer.Option(
+        metavar="ADDRESS", help="Whose first packet came from this ADDRESS or ADDRESS:PORT.", show_default=False
+    ),
 ]
 DestinationOption = Annotated[
     str,
     typer.Option(
-        metavar="ADDRESS[:PORT]", help="Whose first packet went there, as its client sent it.", show_default=False
+        metavar="ADDRESS",
+        help="Whose first packet went to this ADDRESS or ADDRESS:PORT, as its client sent it.",
+        show_default=False,
     ),
 ]
+
+
+@app.command(
+    short_help="Try a case in a lab that stands.",
+    epilog=examples("lab inject beyond-window", "lab inject beyond-window --lab fixed --family ipv6")
+    + """
+
+Exit code: 0 when it gave what this kernel is expected to give, 1 when it did not or could not be run, 2 for an error in
+what was given.""",
+)
+def inject(
+    case: Annotated[
+        str, typer.Argument(metavar="CASE", help="A case from `lab list`.", autocompletion=complete(case_names))
+    ],
+    lab: LabOption = None,
+    family: Annotated[
+        Family | None, one_word(Family, "--family", "The address family.", default="the first that the lab has")
+    ] = None,
+    service: ServiceOption = None,
+) -> None:
+    """Play a case's packet into a lab that stands, on a connection of its own, and print what came of it.
+
+    The lab's own servers and everybody's connections go on, and what the case changes is taken back: look at it with
+    `lab capture` or tcpdump meanwhile. What others send there meanwhile stands in the timeline too.
+    """
+    from lab.cases import find
+    from lab.cli.run import print_report
+    from lab.standing import control
+    from lab.standing.commands import choose
+
+    name = find(case).name
+    chosen = choose(lab)
+    with steps() as say, service_option():
+        say(f"trying {name} in the lab {chosen.name}")
+        report, remarks = control.inject(chosen, name, family, service)
+    for remark in remarks:
+        print(f"lab: {remark}", file=sys.stderr)
+    print_report(report, timeline=True)
+    raise typer.Exit(0 if report.good else 1)
 
 
 @app.command(

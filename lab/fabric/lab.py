@@ -46,6 +46,7 @@ class Lab:
     :ivar hosts: the running hosts by name, each with its namespace.
     :ivar topology: what was built; ``families``: for which address families.
     :ivar services: and ``endpoint_slices``: what the nodes serve now; at first the topology's.
+    :ivar has_others: whether others have connections in it, which a trial leaves alone.
     :ivar stopped: the nodes whose kube-proxy is stopped, and to which no change comes.
     :ivar trials: how many have had it (see :meth:`lent`).
     :ivar is_altered: whether something was changed that :meth:`lent` does not take back.
@@ -70,6 +71,7 @@ class Lab:
         self._undo: list[Callable[[], object]] = []
         self.trials, self.is_altered = 0, False
         self.stopped: tuple[str, ...] = ()
+        self.has_others = False
         self.hosts: dict[str, RunningHost] = {}
         try:
             self._build(self.changes[0])
@@ -224,8 +226,13 @@ class Lab:
 
     @contextmanager
     def lent(self) -> Iterator[Self]:
-        """Lend the lab to one trial of several: what is kept meanwhile is closed behind it, its entries are deleted."""
+        """Lend the lab to one trial of several, and take back what it has changed.
+
+        What is kept meanwhile is closed behind it, and what the nodes serve is what it was before. Conntrack's entries
+        are deleted, unless others have some.
+        """
         mine, self._kept = self._kept, []
+        served = self.services, self.endpoint_slices
         try:
             yield self
         finally:
@@ -234,7 +241,9 @@ class Lab:
             for step in reversed(self._undo):
                 step()
             self._undo = []
-            for node in self.topology.nodes:
+            if (self.services, self.endpoint_slices) != served:
+                self.sync(*served)
+            for node in self.topology.nodes if not self.has_others else ():
                 with closing(ConntrackTable(self.hosts[node.name].namespace)) as table:
                     table.flush()
             self.trials += 1

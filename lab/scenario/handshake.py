@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import Any
 
-from lab.errors import raise_if_of_machine
+from lab.errors import InputError, raise_if_of_machine
 from lab.evidence.packet import RST, SYN, SocketAddress
 from lab.scenario.base import Scenario
 from lab.scenario.errors import HalfOpenError, RefusedError
 from lab.topology.ways import way_out
-from lab.traffic.tcp import A_MOMENT, Attempt, TcpEnd, listen
+from lab.traffic.tcp import A_MOMENT, Attempt, TcpEnd, listen, listen_beside
 
 
 async def connect(scenario: Scenario[Any], own: SocketAddress, target: SocketAddress) -> tuple[TcpEnd, TcpEnd]:
@@ -23,7 +24,8 @@ async def connect(scenario: Scenario[Any], own: SocketAddress, target: SocketAdd
     """
     hosts, client = scenario.lab.hosts, scenario.roles.client
     servers = scenario.roles.servers
-    listeners = [(host, listen(hosts[host].namespace, address)) for host, address in servers]
+    open_one = partial(listen_beside, port=own.port) if scenario.lab.has_others else listen
+    listeners = [(host, open_one(hosts[host].namespace, address)) for host, address in servers]
     try:
         async with Attempt(client, hosts[client].namespace, own, listeners, target) as attempt:
             if not await attempt.over_within(A_MOMENT):
@@ -33,6 +35,8 @@ async def connect(scenario: Scenario[Any], own: SocketAddress, target: SocketAdd
                 if not attempt.is_connected:
                     raise _unanswered(scenario)
                 _check_half_open(scenario, attempt, target)
+                if scenario.lab.has_others:
+                    raise _taken(target)
             return await attempt.ends()
     except OSError as error:
         raise_if_of_machine(error)
@@ -44,6 +48,12 @@ async def connect(scenario: Scenario[Any], own: SocketAddress, target: SocketAdd
     finally:
         for _host, listener in listeners:
             listener.close()
+
+
+def _taken(target: SocketAddress) -> InputError:
+    """Return the error for a connection that another server has, which stands there for everybody."""
+    message = f"the connection to {target} came to the server that stands there: nothing tells it from others'"
+    return InputError(message, cure="masquerading gives it another port; `lab run` tries the case in a lab of its own")
 
 
 def _unanswered(scenario: Scenario[Any]) -> RefusedError:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import ClassVar, Unpack
 
 from lab.evidence.entry import Entry
@@ -15,7 +17,7 @@ from lab.evidence.timeline import Injected
 from lab.fabric.host import RunningHost
 from lab.fabric.lab import Lab
 from lab.scenario.barrier import Barrier
-from lab.scenario.nodes import Nodes, extra_rules
+from lab.scenario.nodes import Nodes, extra_rules, spare_others
 from lab.scenario.processor import one_processor
 from lab.scenario.punctuality import Punctuality
 from lab.scenario.recorder import Recorder, UnseenError
@@ -110,7 +112,11 @@ class Instrumented:
         self._nodes.followed.delete(entry)
 
     def flush_entries(self) -> None:
-        """Delete every entry of the node, as `conntrack -F` does."""
+        """Delete every entry of the node, as `conntrack -F` does.
+
+        :raises InputError: some are others'.
+        """
+        spare_others(self.lab, "deletes every conntrack entry")
         self._nodes.followed.flush()
 
     def load(self, host: str, rules: str) -> None:
@@ -118,6 +124,8 @@ class Instrumented:
         running = self.lab.hosts[host]
         self.lab.is_altered = True
         running.nft.run(rules)
+        for table in re.findall(r"^table (\w+ \w+)", rules, re.MULTILINE):
+            self.lab.undo(partial(running.nft.run, f"delete table {table}\n"))
         running.rules.append(rules)
 
     def fill_table(self, *, assured: bool = True) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 from lab.conntrack.fill import Filler
 from lab.conntrack.netlink import ConntrackTable, creation
 from lab.conntrack.witness import counters
-from lab.errors import MissingError
+from lab.errors import InputError, MissingError
 from lab.evidence.packet import BARRIER_PORT, TCP, UDP, Packet, SocketAddress
 from lab.evidence.timeline import Counters
 from lab.fabric.dropped import counted_drops, dropped_as_invalid
@@ -25,6 +25,16 @@ from lab.vocabulary import Family
 
 _ROUNDS: Final = 10  # retransmissions come further and further apart
 _AN_HOUR: Final = 3600  # seconds; longer than any trial
+
+
+def spare_others(lab: Lab, what: str) -> None:
+    """Refuse what would end others' connections in a lab where there are some.
+
+    :raises InputError: there are.
+    """
+    if lab.has_others:
+        message = f"the case {what}, and others have connections here"
+        raise InputError(message, cure="`lab run` tries it in a lab of its own")
 
 
 class Nodes:
@@ -90,7 +100,9 @@ class Nodes:
 
         :param assured: as by flows that go on; otherwise as by datagrams that nobody answers, which make room.
         :raises MissingError: see :class:`lab.conntrack.fill.Filler`.
+        :raises InputError: others have connections in the lab.
         """
+        spare_others(self._lab, "fills the node's conntrack table")
         if self._filler is None:
             self._lab.is_altered = True
             self._filler = self._lab.keep(Filler(self._hosts[0].namespace, assured=assured))

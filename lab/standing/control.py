@@ -17,6 +17,7 @@ from lab.errors import InputError, LabError
 from lab.fabric.endpoints import KnownEndpoint
 from lab.fabric.services import KnownService
 from lab.kubernetes.parse import parse_objects
+from lab.vocabulary import Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from lab.fabric.lab import Lab
     from lab.kubernetes.objects import EndpointSlice, Service
+    from lab.results.result import Report
     from lab.standing.record import StandingLab
     from lab.standing.servers import Servers
 
@@ -40,11 +42,12 @@ class Control:
 
     The servers of the lab answer meanwhile. A change that has begun is finished before the block ends.
 
+    :param fix: that its nodes have, by its name.
     :param servers: follow the changes.
     """
 
-    def __init__(self, lab: Lab, servers: Servers, path: Path) -> None:
-        self._lab = lab
+    def __init__(self, lab: Lab, fix: str, servers: Servers, path: Path) -> None:
+        self._lab, self._fix = lab, fix
         self._servers = servers
         self._path = path
         self._turn = asyncio.Lock()
@@ -72,6 +75,8 @@ class Control:
 
     async def _obey(self, question: dict[str, Any]) -> dict[str, object]:
         try:
+            if case := question.get("inject"):
+                return await self._inject(case, question["family"], question["service"])
             await asyncio.to_thread(self._change, question)
             await self._servers.follow()
         except LabError as error:
@@ -82,6 +87,13 @@ class Control:
             "services": [asdict(known) for known in self._lab.served],
             "kube_proxies": {node: "stopped" if node in self._lab.stopped else "running" for node in nodes},
         }
+
+    async def _inject(self, case: str, family: str | None, service: str | None) -> dict[str, object]:
+        from lab.results.saved import to_json  # these take a quarter of a second to import
+        from lab.standing.inject import inject
+
+        found = await inject(self._lab, self._fix, case, Family(family) if family else None, service)
+        return {"report": to_json(found.report).decode(), "remarks": found.remarks}
 
     def _change(self, question: dict[str, Any]) -> None:
         lab, clean = self._lab, question.get("clean_conntrack", True)
@@ -170,6 +182,21 @@ def change_kube_proxy(lab: StandingLab, word: ProxyWord, node: str) -> None:
     :raises LabError: the kernel refused the change, or the owner of the lab is dead.
     """
     _ask(lab, {"kube_proxy": word, "node": node})
+
+
+def inject(lab: StandingLab, case: str, family: Family | None, service: str | None) -> tuple[Report, tuple[str, ...]]:
+    """Try a case in a lab that stands (see :mod:`lab.standing.inject`); return what came of it, and remarks.
+
+    :raises InputError: the case cannot run there; says why.
+    :raises LabError: the lab cannot hold it, or its owner is dead.
+    """
+    from lab.results.result import Report
+    from lab.results.saved import from_json
+
+    answer = _ask(lab, {"inject": case, "family": family, "service": service})
+    report = from_json(answer["report"])
+    assert isinstance(report, Report)
+    return report, tuple(answer["remarks"])
 
 
 def _ask(lab: StandingLab, question: dict[str, object]) -> dict[str, Any]:

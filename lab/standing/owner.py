@@ -64,7 +64,7 @@ async def _own(lab: Lab, order: Order, starter: socket.socket) -> None:
     async with Servers(lab) as servers:
         record = describe(order.name, order.topology, lab.families)
         with standing(record, {name: host.namespace for name, host in lab.hosts.items()}):
-            async with Control(lab, servers, record.socket):
+            async with Control(lab, order.fix, servers, record.socket):
                 tell(starter, {})
                 if agreed(starter):
                     detach(record)

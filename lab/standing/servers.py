@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Self
 from lab.errors import InputError
 from lab.evidence.packet import SocketAddress
 from lab.fabric.endpoints import endpoint_ports
-from lab.traffic.tcp import address_family, listen
+from lab.traffic.tcp import address_family, listen_first
 from lab.vocabulary import Family
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Servers:
                 self._connections.discard(writer)
                 writer.close()
 
-        return await asyncio.start_server(answer, sock=listen(namespace, own))
+        return await asyncio.start_server(answer, sock=listen_first(namespace, own))
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str) -> None:

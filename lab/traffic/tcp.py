@@ -7,6 +7,7 @@ The bytes of the stream are known by their position, so both ends can prove that
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import random
 import socket
@@ -24,6 +25,8 @@ REQUEST: Final = b"GET the stream\n"
 FAREWELL: Final = b"thank you\n"
 #: In seconds. A handshake takes 0.1 ms, and after this long a barrier tells whether it is over.
 A_MOMENT: Final = 0.02
+_ATTACH_REUSEPORT_CBPF: Final = 51  # include/uapi/asm-generic/socket.h
+_NETWORK: Final = 0xFFF00000  # SKF_NET_OFF, include/uapi/linux/filter.h: counted from the IP header
 _ESTABLISHED, _CLOSED = 1, 7  # TCP_ESTABLISHED and TCP_CLOSE, include/net/tcp_states.h
 
 
@@ -133,10 +136,13 @@ def address_family(address: str) -> int:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def _bound_socket(namespace: Namespace, kind: int, own: SocketAddress) -> socket.socket:
+def _bound_socket(
+    namespace: Namespace, kind: int, own: SocketAddress, also: int = socket.SO_REUSEADDR
+) -> socket.socket:
     sock = namespace.socket(address_family(own.address), kind)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for option in (socket.SO_REUSEADDR, also):
+            sock.setsockopt(socket.SOL_SOCKET, option, 1)
         sock.bind((own.address, own.port))
     except BaseException:
         sock.close()
@@ -148,6 +154,36 @@ def listen(namespace: Namespace, own: SocketAddress) -> socket.socket:
     """Open a listening socket in a namespace."""
     sock = _bound_socket(namespace, socket.SOCK_STREAM, own)
     sock.listen()
+    return sock
+
+
+def listen_first(namespace: Namespace, own: SocketAddress) -> socket.socket:
+    """Open a listening socket at an address where another may listen for a client of its own besides."""
+    sock = _bound_socket(namespace, socket.SOCK_STREAM, own, socket.SO_REUSEPORT)
+    sock.listen()
+    return sock
+
+
+def listen_beside(namespace: Namespace, own: SocketAddress, port: int) -> socket.socket:
+    """Open a listening socket for clients that come from a port, at an address where one listens for everybody.
+
+    Which of the two has a SYN is for a filter to say (socket(7), SO_ATTACH_REUSEPORT_CBPF): they are numbered in the
+    order in which they came, and the port is at the beginning of what follows the IP header.
+
+    :raises OSError: EADDRINUSE where what listens there is no socket of :func:`listen_first`.
+    """
+    sock = _bound_socket(namespace, socket.SOCK_STREAM, own, socket.SO_REUSEPORT)
+    try:
+        sock.listen()
+        header = 40 if ":" in own.address else 20
+        # include/uapi/linux/bpf_common.h: BPF_LD | BPF_H | BPF_ABS; BPF_JMP | BPF_JEQ | BPF_K; BPF_RET | BPF_K.
+        program = ((0x28, 0, 0, _NETWORK + header), (0x15, 0, 1, port), (0x06, 0, 0, 1), (0x06, 0, 0, 0))
+        code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in program))
+        filter_ = struct.pack("@HP", len(program), ctypes.addressof(code))  # struct sock_fprog
+        sock.setsockopt(socket.SOL_SOCKET, _ATTACH_REUSEPORT_CBPF, filter_)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 

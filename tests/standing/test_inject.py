@@ -1,0 +1,102 @@
+"""`lab inject`: a case tried in a lab that stands, beside whoever uses it."""
+
+from __future__ import annotations
+
+import re
+import socket
+from contextlib import ExitStack, closing
+
+import pytest
+
+from lab.conntrack.flows import Flows
+from lab.netns import Namespace
+from lab.standing import names
+from lab.standing.up import up
+from lab.topology.reader import load
+from lab.topology.with_settings import with_proxy
+from lab.vocabulary import ProxyMode
+from tests.support.command import lab as lab_command
+
+pytestmark = pytest.mark.lab_needs_root
+
+PATIENCE = 5.0  # seconds; the end of a wait that an event ends at once
+GET = b"GET / HTTP/1.1\r\n\r\n"
+
+
+@pytest.fixture
+def spaces():
+    """Opens the namespaces of the lab kube-proxy."""
+    with ExitStack() as stack:
+        yield lambda host: stack.enter_context(closing(Namespace.open(names.DIRECTORY / f"kube-proxy-{host}")))
+
+
+@pytest.fixture
+def clients(spaces):
+    """Connects clients to the Service, as a person's curl would."""
+    with ExitStack() as stack:
+
+        def connect():
+            client = stack.enter_context(spaces("client").socket(socket.AF_INET, socket.SOCK_STREAM))
+            client.settimeout(PATIENCE)
+            client.connect(("192.168.0.2", 80))
+            return client
+
+        yield connect
+
+
+def is_answered(client):
+    client.sendall(GET)
+    return b"server 10.0.1.2:80 answers" in client.recv(4096)
+
+
+def rules(host="node"):
+    text = lab_command("exec", host, "--", "sh", "-c", "nft list ruleset; iptables-nft-save").stdout
+    return sorted(re.sub(r"packets \d+ bytes \d+|\[\d+:\d+\]|^#.*$", "", text, flags=re.MULTILINE).splitlines())
+
+
+@pytest.mark.parametrize("mode", ProxyMode)
+def test_the_bug_beside_a_connection_that_goes_on(own_run, clients, spaces, mode):
+    up(with_proxy(load("kube-proxy"), mode, None, None))
+    before, client = rules(), clients()
+    assert is_answered(client)
+    for _ in range(3):
+        ran = lab_command("inject", "beyond-window")
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert "RST" in ran.stdout
+        assert re.search(r"beyond-window.*none.*reset", ran.stdout)
+    assert is_answered(client)  # its entry is there still, and so is its server
+    assert is_answered(clients())
+    assert rules() == before
+    ports = {flow.original.ports["sport"] for flow in Flows(spaces("node")) if flow.protocol == "tcp"}
+    assert client.getsockname()[1] in ports
+    assert not ports & set(range(34567, 34577))  # the trials'
+
+
+def test_the_labs_fix_and_family(own_run):
+    up(load("kube-proxy"), fix="drop-forward")
+    ran = lab_command("inject", "beyond-window", "--family", "ipv6")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "fd00:192:168::2" in ran.stdout
+    assert re.search(r"beyond-window.*drop-forward.*dropped", ran.stdout)
+
+
+@pytest.mark.parametrize("case", ["endpoint-removed", "redirected-in-pod"])
+def test_what_a_case_changes_is_taken_back(own_run, clients, case):
+    up(load("kube-proxy"))
+    before = rules(), rules("server"), lab_command("endpoints", "list").stdout
+    ran = lab_command("inject", case)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert (rules(), rules("server"), lab_command("endpoints", "list").stdout) == before
+    assert is_answered(clients())
+
+
+def test_what_would_end_others_connections_is_refused(own_run, clients):
+    up(load("kube-proxy"))
+    client = clients()
+    for case in ("table-full-new-connection", "entry-flushed", "dns-race-one-endpoint", "beyond-windw"):
+        ran = lab_command("inject", case)
+        assert (ran.returncode, ran.stdout) == (2, ""), ran.stdout
+        assert ran.stderr.startswith("lab: ")
+        assert len(ran.stderr.splitlines()) <= 2
+    assert is_answered(client)
+    assert lab_command("inject", "in-window").returncode == 0
