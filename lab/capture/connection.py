@@ -33,7 +33,7 @@ class Segment:
     :ivar late: the connection was over already.
     :ivar is_corrupt: leaked, and its checksum is wrong.
     :ivar places: where it was seen, as it came.
-    :ivar streams_before: of all that it was seen in, those in which it was not translated.
+    :ivar forms: with which addresses it was seen where.
     :ivar translated: seen in the form that its receiver knows.
     :ivar leaked: seen untranslated behind the node.
     """
@@ -46,10 +46,14 @@ class Segment:
     late: bool = False
     is_corrupt: bool = False
     places: list[Place] = field(default_factory=list)
-    streams: set[Stream] = field(default_factory=set)
-    streams_before: set[Stream] = field(default_factory=set)
+    forms: list[tuple[Stream, SocketAddress, SocketAddress]] = field(default_factory=list)
     translated: bool = False
     leaked: Place | None = None
+
+    @property
+    def streams(self) -> set[Stream]:
+        """Where it was seen."""
+        return {stream for stream, _source, _destination in self.forms}
 
     @property
     def place(self) -> Place:
@@ -99,6 +103,9 @@ class Connection:
             self._pass(self._recent.popitem(last=False)[1])
 
     def _pass(self, segment: Segment) -> None:
+        first = self._handshake.get(segment.from_client)
+        if first is None or len(segment.forms) >= len(first.forms):
+            return
         plain = segment.word is FINE and segment.leaked is None and not segment.direct
         if plain and self.is_missing(segment):
             self.lost.setdefault(segment.from_client, []).append(segment.place)
@@ -148,16 +155,17 @@ class Connection:
         )
         segment = self._recent.get(key)
         # What one point has twice is sent again, unless it says by its IP header that it is the same (RFC 6864).
-        if segment is None or (stream in segment.streams and not packet.identification):
+        form = (stream, packet.source, packet.destination)
+        if segment is None or (form in segment.forms and not packet.identification):
             segment = Segment(packet, from_client)
             self._recent[key] = segment
             if len(self._recent) > _RECENT:
                 self._pass(self._recent.popitem(last=False)[1])
             self._begin(segment, stream, place)
-        else:
-            self._recent.move_to_end(key)
+        elif form not in segment.forms and stream in segment.streams:
+            self._mixed.add(stream)
         segment.places.append(place)
-        segment.streams.add(stream)
+        segment.forms.append(form)
         self._place(segment, frame, stream, place)
 
     def _begin(self, segment: Segment, stream: Stream, place: Place) -> None:
@@ -201,6 +209,8 @@ class Connection:
         packet, tcp = segment.packet, segment.packet.tcp
         assert tcp is not None
         side = segment.from_client
+        if not packet.payload_length and not tcp.flags & SYN and tcp.window:
+            return
         sent = self.conntrack.sent(by_client=side)
         if tcp.flags & RST or sent is None:
             return
@@ -222,12 +232,9 @@ class Connection:
         ends = (frame.packet.source, frame.packet.destination)
         behind = (self.peer, self.endpoint) if side else (self.target, self.client)
         if ends == behind:
-            if stream in segment.streams_before:
-                self._mixed.add(stream)
             self._behind[side].add(stream)
             segment.translated = True
             return
-        segment.streams_before.add(stream)
         if stream in self._behind[side] - self._mixed:
             if segment.leaked is None:
                 segment.leaked = place

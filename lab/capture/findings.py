@@ -244,7 +244,8 @@ def _repeated(connection: Connection) -> Iterator[Finding]:
 def _closed(connection: Connection) -> Iterator[Finding]:
     for from_client, places in connection.closed_window.items():
         who = "client" if from_client else "server"
-        words = f"zero window: the {who} takes nothing more, in {len(places):,} packets{_which(places)}"
+        packets = "1 packet" if len(places) == 1 else f"{len(places):,} packets"
+        words = f"zero window: the {who} takes nothing more, in {packets}{_which(places)}"
         yield Finding("zero-window", words, tuple(places[:_SHOWN]))
 
 

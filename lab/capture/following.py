@@ -164,9 +164,9 @@ def _shares(connection: Connection, packet: Packet) -> bool:
     first = connection.first
     if first is None or first.tcp is None or packet.tcp is None:
         return False
-    same = (first.tcp.window_scale, first.tcp.window) == (packet.tcp.window_scale, packet.tcp.window)
-    known = {first.source.address, first.source.port, first.destination.address}
-    return same and bool(known & {packet.source.address, packet.source.port, packet.destination.address})
+    if packet.source.address == first.source.address and packet.source.port != first.source.port:
+        return False  # a translation of the port alone is none that a node does
+    return (first.tcp.window_scale, first.tcp.window) == (packet.tcp.window_scale, packet.tcp.window)
 
 
 def _likeness(packet: Packet) -> tuple[object, ...]:

@@ -7,8 +7,7 @@ import io
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import RawIOBase
-from typing import Any, BinaryIO, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from lab.errors import InputError
 from lab.evidence.packet import Packet
@@ -16,7 +15,8 @@ from lab.evidence.packet import Packet
 _GZIP: Final = b"\x1f\x8b"  # RFC 1952, 2.3.1
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"  # RFC 8878, 3.1.1
 _WITH_HEADER: Final = 31  # zlib's window bits for gzip
-_BUFFER: Final = 1 << 20  # bytes
+#: Bytes that are read at a time.
+BUFFER: Final = 1 << 20
 
 #: No packet is longer: that of a link with the largest offload has 256 KiB, which is also tcpdump's usual snaplen.
 LONGEST: Final = 1 << 24
@@ -60,7 +60,7 @@ class _Gunzip(io.RawIOBase):
     :ivar cut: it ends before its end.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: io.BufferedReader) -> None:
         self.cut = False
         self._stream = stream
         self._rest = b""
@@ -71,7 +71,7 @@ class _Gunzip(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - whatever takes bytes
         while True:
-            given = self._rest or self._stream.read(_BUFFER)
+            given = self._rest or self._stream.read(BUFFER)
             if not given:
                 self.cut = not self._decoder.eof
                 return 0
@@ -90,18 +90,17 @@ class Source:
     :raises InputError: it is broken, or packed by what is not read here.
     """
 
-    def __init__(self, stream: RawIOBase | BinaryIO, name: str) -> None:
+    def __init__(self, stream: io.BufferedReader, name: str) -> None:
         self.name = name
         self.place = 0
         self._gunzip: _Gunzip | None = None
-        buffered: Any = io.BufferedReader(stream, _BUFFER)
-        begins = buffered.peek(4)[:4]
+        begins = stream.peek(4)[:4]
         if begins.startswith(_ZSTD):
             raise InputError("is packed by zstd", source=name, cure="unpack it first: zstd -d")
         if begins.startswith(_GZIP):
-            self._gunzip = _Gunzip(buffered)
-            buffered = io.BufferedReader(self._gunzip, _BUFFER)
-        self._stream: BinaryIO = buffered
+            self._gunzip = _Gunzip(stream)
+            stream = io.BufferedReader(self._gunzip, BUFFER)
+        self._stream = stream
 
     def take(self, length: int) -> bytes:
         """Return the next bytes; none at the end of the file.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from lab.capture.quick import QuickWindow
 from lab.evidence.follow import distance
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import ACK, FIN, RST, SYN, Packet, SocketAddress
@@ -23,6 +24,7 @@ _VALID: Final = frozenset(
     {SYN, SYN | _URG, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK | _URG, ACK, ACK | _URG},
 )
 _PUSH: Final = 0x08
+_PLAIN: Final = ACK | _PUSH
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Conntrack:
     """
 
     def __init__(self, client: SocketAddress, behaviour: Behaviour) -> None:
-        self.tracker = Tracker(client, behaviour)
+        self._tracker = Tracker(client, behaviour)
+        self._quick: QuickWindow | None = None
         self.begun = False
         self.answered = False
         self.established = False
@@ -61,8 +64,17 @@ class Conntrack:
 
     def sent(self, *, by_client: bool) -> int | None:
         """Return the number behind the last byte that a side sent; None where it sent nothing."""
-        side = self.tracker.original if by_client else self.tracker.reply
+        if self._quick is not None:
+            return (self._quick.client if by_client else self._quick.server).end
+        side = self._tracker.original if by_client else self._tracker.reply
         return side.end if side.window else None
+
+    @property
+    def tracker(self) -> Tracker:
+        """The window as the entry has it by now."""
+        if self._quick is not None:
+            self._tracker, self._quick = self._quick.tracker, None
+        return self._tracker
 
     def awaited(self, *, from_client: bool) -> int | None:
         """Return the number that the other side has acknowledged to a side; None where it has told nothing."""
@@ -76,6 +88,8 @@ class Conntrack:
         tcp = packet.tcp
         assert tcp is not None
         flags = tcp.flags
+        if flags | _PUSH == _PLAIN and self.established and not tcp.sack_blocks and self._is_fine(packet, from_client):
+            return FINE
         if flags & ~_PUSH not in _VALID:
             return _FLAGS
         if flags & RST:
@@ -87,11 +101,30 @@ class Conntrack:
             return _MIDDLE
         if flags & ACK and not flags & SYN and self.begun and not self.answered:
             return _MIDDLE if from_client else _STATE_IGNORED
-        prediction, self.tracker = self.tracker.judge(packet)
+        prediction, self._tracker = self.tracker.judge(packet)
         if prediction.judgement is not Judgement.ACCEPTED:
             return self._window(prediction)
         self._take(packet, from_client)
         return FINE
+
+    def _is_fine(self, packet: Packet, from_client: bool) -> bool:
+        """Check whether a plain segment is in the window, and take it into account if it is."""
+        tcp = packet.tcp
+        assert tcp is not None
+        if self._quick is None:
+            if not (self._tracker.original.window and self._tracker.reply.window):
+                return False
+            self._quick = QuickWindow(self._tracker)
+        length, acknowledged = packet.payload_length, tcp.acknowledgement
+        if not self._quick.accepts(tcp.sequence, length, acknowledged, tcp.window, from_client=from_client):
+            return False
+        self._acknowledge(acknowledged, from_client)
+        return True
+
+    def _acknowledge(self, number: int, from_client: bool) -> None:
+        before = self._acknowledged.get(from_client)
+        if before is None or distance(before, number) > 0:
+            self._acknowledged[from_client] = number
 
     def _take(self, packet: Packet, from_client: bool) -> None:
         tcp = packet.tcp
@@ -105,9 +138,7 @@ class Conntrack:
         elif from_client and self.answered:
             self.established = True
         if flags & ACK:
-            before = self._acknowledged.get(from_client)
-            if before is None or distance(before, tcp.acknowledgement) > 0:
-                self._acknowledged[from_client] = tcp.acknowledgement
+            self._acknowledge(tcp.acknowledgement, from_client)
         if flags & FIN:
             self._fins.add(from_client)
             self.closed = len(self._fins) == 2

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from io import RawIOBase
-from typing import BinaryIO
+from io import BufferedReader
 
 from lab.capture import pcap, pcapng
 from lab.capture.frames import Cut, Frame, Source
@@ -21,7 +20,7 @@ class Reader:
     :ivar cut: the byte at which it is cut short, None where it is whole; known at the end.
     """
 
-    def __init__(self, stream: RawIOBase | BinaryIO, name: str) -> None:
+    def __init__(self, stream: BufferedReader, name: str) -> None:
         self.name = name
         self.cut: int | None = None
         self.read = 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from lab.errors import NO_ANSWER, InputError, nearest, told
+from lab.errors import NO_ANSWER, InputError, misspelt, nearest, told
 
 if TYPE_CHECKING:
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -63,7 +63,8 @@ class Group(TyperGroup):
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             known = [one for one in self.list_commands(ctx) if not self.commands[one].hidden]
-            raise USAGE_ERROR(f"there is no command {name!r} ({nearest(name, known)})", ctx)
+            likely = misspelt(name, known) or f"known: {', '.join(sorted(known))}"  # however many they are
+            raise USAGE_ERROR(f"there is no command {name!r} ({likely})", ctx)
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - likewise

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import sys
 import textwrap
@@ -18,8 +19,6 @@ from lab.errors import InputError
 from lab.vocabulary import Behaviour
 
 if TYPE_CHECKING:
-    from io import RawIOBase
-
     from lab.capture.explanation import Explanation
 
 #: The first release that ignores late packets (:class:`lab.vocabulary.Behaviour`).
@@ -97,16 +96,19 @@ def _behaviour(kernel: str) -> Behaviour:
     return Behaviour.IGNORES_LATE if release >= _IGNORES_LATE_FROM else Behaviour.STRICT
 
 
-def _opened(name: str) -> RawIOBase:
+def _opened(name: str) -> io.BufferedReader:
     """Return a file to read from.
 
     :raises InputError: it cannot be read.
     """
+    from lab.capture.frames import BUFFER
+
     try:
-        return open(0 if name == "-" else name, "rb", buffering=0, closefd=name != "-")
+        file = io.FileIO(0 if name == "-" else name, closefd=name != "-")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"cannot be read: {reason}", source="<stdin>" if name == "-" else name) from None
+    return io.BufferedReader(file, BUFFER)
 
 
 def _print_json(told: Explanation) -> None:

@@ -48,6 +48,8 @@ def made_of(texts: Sequence[tuple[str, str]], nodes: Sequence[str] | None, servi
     from lab.topology.cluster import read_cluster
     from lab.topology.from_objects import topology_of
 
+    if twice := next((source for _text, source in texts if source in (nodes or ())), None):
+        raise InputError("given twice", source=twice, cure="give it once")
     of_nodes = texts_of(nodes or ())
     cluster = read_cluster([*texts, *of_nodes])
     having = {one.where.source for one in cluster.nodes}

@@ -41,12 +41,17 @@ ProtocolOption = Annotated[
     str | None, typer.Option("--protocol", metavar="PROTOCOL", help="Of this protocol: tcp, udp, icmp, icmpv6, sctp.")
 ]
 SourceOption = Annotated[
-    str, typer.Option(metavar="ADDRESS[:PORT]", help="Whose first packet came from there.", show_default=False)
+    str,
+    typer.Option(
+        metavar="ADDRESS", help="Whose first packet came from this ADDRESS or ADDRESS:PORT.", show_default=False
+    ),
 ]
 DestinationOption = Annotated[
     str,
     typer.Option(
-        metavar="ADDRESS[:PORT]", help="Whose first packet went there, as its client sent it.", show_default=False
+        metavar="ADDRESS",
+        help="Whose first packet went to this ADDRESS or ADDRESS:PORT, as its client sent it.",
+        show_default=False,
     ),
 ]
 

@@ -54,7 +54,8 @@ def from_(
         if is_topology(text, source):
             raise InputError("there is no Kubernetes object in it", source=source, cure="a topology need not be made")
     made = made_of(texts, nodes, service)
-    print(text_of(made.topology, [f"Made by `lab topology from`: {note}." for note in made.notes]), end="")
+    head = f"Made by `lab topology from` of {', '.join(source for _text, source in texts)}."
+    print(text_of(made.topology, [head, *(f"  {note}" for note in made.notes)]), end="")
 
 
 @topology_app.command("schema", epilog=examples("lab topology schema > topology.schema.json"))

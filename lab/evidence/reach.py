@@ -218,8 +218,13 @@ class Passage:
         return [one for one in self.sightings if one.host == client and not one.outgoing]
 
     def _origin(self, packet: Packet) -> str:
-        """Return the host at which a packet was seen first: it made it."""
-        return next(one.host for one in self.sightings if one.packet.likeness == packet.likeness)
+        """Return the host at which a packet was seen first since the question was asked: it made it.
+
+        Before, others may have been seen that are like it: all ICMPv6 errors of one kind are, and a server that waits
+        for an earlier client sends its SYN,ACK again a second later.
+        """
+        asked = min((one.time for one in self._sightings_of(self.first)), default=0) if self.first else 0
+        return next(one.host for one in self._sightings_of(packet) if one.time >= asked)
 
 
 def _answers(packet: Packet, question: Packet, translated: Packet) -> bool:

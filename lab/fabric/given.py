@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lab.conntrack.witness import load_conntrack
 from lab.errors import InputError, LabError, MissingError
+from lab.fabric.own_fix import run_change, set_sysctls, words_of
 from lab.netns import Namespace, Nft, NftError, ProgramError, Xtables, nfacct
 from lab.topology.given import OF_INTERFACE, GivenRules, GivenText
 from lab.vocabulary import Backend, Family, ProxyMode
@@ -29,7 +30,6 @@ _COUNTERS: Final = re.compile(r"^\[\d+:\d+\] (?=-)|(?<= )\[\d+:\d+\]$", re.MULTI
 _ACCOUNT: Final = re.compile(r"-m nfacct --nfacct-name +(\S+) ")  # iptables-save prints two blanks there
 _OPTION: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(?<= )(-m \S+|-[jg] \S+|--match-set \S+|--?[a-z][\w-]*)')
 _REFUSED: Final = re.compile(r"line (\d+): RULE_\w+ failed \(([^)]+)\)|line:? (\d+)")
-_SAID: Final = re.compile(r": ([^:\n]+(?:: ?[^\n]+)?)\n+Error occurred at line: (\d+)")
 _NO_CHAIN: Final = re.compile(r"Chain '([^']+)' does not exist")
 _MOST: Final = 64  # forms of rules that may be left out; a dump of which more is refused is no dump
 
@@ -74,7 +74,8 @@ class GivenNode:
         self._families, self._additions, self._change = families, additions, change
         load_conntrack(node.nft)
         others = {key: value for key, value in given.sysctls.items() if not OF_INTERFACE.fullmatch(key)}
-        node.namespace.set_sysctls({**others, **change.sysctls})
+        node.namespace.set_sysctls(dict(others))
+        set_sysctls(node.namespace, change)
         make_accounts(node.namespace, (one.text for one in given.texts if one.mode is ProxyMode.IPTABLES))
         self._under_way = [
             (text, node.xtables.start_restore(_version(text), without_counters(text.text), unused=True))
@@ -104,9 +105,9 @@ class GivenNode:
     def amend(self, additions: Sequence[str], change: NodeChange) -> None:
         """Change what another fix changes, besides what the node has.
 
-        :raises InputError: its rules were refused.
+        :raises InputError: its rules or sysctls were refused.
         """
-        self.node.namespace.set_sysctls(dict(change.sysctls))
+        set_sysctls(self.node.namespace, change)
         self._change_node(additions, change)
 
     def _change_node(self, additions: Sequence[str], change: NodeChange) -> None:
@@ -165,42 +166,22 @@ def _version(text: GivenText) -> int:
     return text.family.version
 
 
-def run_change(node: RunningHost, change: NodeChange, families: Sequence[Family]) -> None:
-    """Load the rules of a fix that are somebody's own, and run its script: what comes last on any node.
-
-    :raises InputError: the rules were refused, or the script failed.
-    """
-    for text in change.texts:
-        if text.mode is ProxyMode.NFTABLES:
-            _load_nft(node.nft, text)
-        for family in families if text.mode is ProxyMode.IPTABLES else ():
-            if text.family in (None, family):
-                try:
-                    node.xtables.start_restore(family.version, text.text).finish()
-                except ProgramError as error:
-                    raise _refused(text, error) from error
-        node.rules.append(text.text)
-    if change.script:
-        node.run("sh", "-c", change.script)
-
-
 def _load_nft(nft: Nft, text: GivenText) -> None:
     try:
         if text.is_json:
             import json
 
-            objects: list[dict[str, object]] = json.loads(text.text)["nftables"]
-            objects.sort(key=_place)
-            nft.add(objects)
+            nft.add(_in_order(json.loads(text.text)["nftables"]))
         else:
             nft.run(text.text)
     except NftError as error:
         raise _refused(text, error) from error
 
 
-def _place(entry: Mapping[str, object]) -> int:
-    """Return where an object comes among others: ``nft -j`` lists maps before the chains to which they lead."""
-    return {"metainfo": 0, "table": 1, "chain": 2, "rule": 4}.get(next(iter(entry), ""), 3)
+def _in_order(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what ``nft -j`` lists so that it can be loaded: it has maps before the chains to which they lead."""
+    places = {"metainfo": 0, "table": 1, "chain": 2, "rule": 4}
+    return sorted(objects, key=lambda one: places.get(next(iter(one), ""), 3))
 
 
 class NotLoadedError(InputError):
@@ -320,16 +301,16 @@ def _refusals(
     if not error:
         return {}
     places = {int(found[1] or found[3]) - 1: found[2] for found in _REFUSED.finditer(error)}
-    named = {samples[place]: reason or _words(error) for place, reason in places.items() if place in samples}
+    named = {samples[place]: reason or words_of(error) for place, reason in places.items() if place in samples}
     if chain := _NO_CHAIN.search(error):
         named |= {form: f"there is no {chain[1]}" for form in samples.values() if f"-j {chain[1]}" in form}
     if named:
         return named
     alone = {
-        form: _words(said) for number, form in samples.items() if (said := _try(text, _only(lines, {number: form})))
+        form: words_of(said) for number, form in samples.items() if (said := _try(text, _only(lines, {number: form})))
     }
     if not alone:
-        raise InputError(f"not loaded here: {_words(error)}", source=text.source)
+        raise InputError(f"not loaded here: {words_of(error)}", source=text.source)
     return alone
 
 
@@ -361,14 +342,6 @@ def make_accounts(namespace: Namespace, texts: Iterable[str]) -> None:
     """Make the counters that rules name, which both families share."""
     for name in dict.fromkeys(name for text in texts for name in _ACCOUNT.findall(text)):
         nfacct.create(namespace, name)
-
-
-def _words(error: str) -> str:
-    """Return what a program said, without its name and version."""
-    if found := _SAID.search(error):
-        return found[1].replace("`", "'").removesuffix(":No such file or directory")
-    lines = [line.strip() for line in error.splitlines() if line.strip()]
-    return lines[-1] if lines else error
 
 
 def _loadable_nft(text: GivenText) -> tuple[GivenText, list[LeftOut]]:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from lab.conntrack.netlink import ConntrackTable
 from lab.conntrack.witness import load_conntrack
 from lab.evidence.packet import UDP
-from lab.fabric.given import run_change
 from lab.fabric.host import RunningHost
+from lab.fabric.own_fix import run_change, set_sysctls
 from lab.kubeproxy import ProxyOptions, iptables, nftables
 from lab.kubeproxy.services import ServicePort, service_ports
 from lab.kubeproxy.stale_flows import NOTHING, IsStale, State, flows_to_opened_ports, stale_flows
@@ -59,7 +59,7 @@ class KubeProxy:
                 require(_NEEDS[node.host.backend, options.family])
         if given.change.sysctls:
             load_conntrack(node.nft)
-            node.namespace.set_sysctls(dict(given.change.sysctls))
+            set_sysctls(node.namespace, given.change)
         self._sysctls = sysctls(given.options[0], given.mode)
         _set_sysctls(node, self._sysctls)
         make = _IptablesProxier if given.mode is ProxyMode.IPTABLES else _NftablesProxier

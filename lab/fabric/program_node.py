@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from lab.conntrack.witness import load_conntrack
 from lab.errors import MissingError
-from lab.fabric.given import run_change
+from lab.fabric.own_fix import run_change, set_sysctls
 from lab.fabric.program import Place, RunningKubeProxy
 from lab.kubeapi.objects import changing, lasting
 from lab.kubeproxy.jumps import kubelets
@@ -49,7 +49,7 @@ class ProgramNode:
         for family in families:
             proxy_options(topology, host, family, change).require_mode(self._mode)
         load_conntrack(node.nft)
-        node.namespace.set_sysctls(dict(change.sysctls))
+        set_sysctls(node.namespace, change)
         if self._mode is ProxyMode.IPTABLES:
             self._load_kubelets()
         own = node_address(topology, node.name, families[0])

@@ -139,6 +139,9 @@ class Places:
         interface = self._facts.interface_to(address)
         if interface == self._pod_interface:
             uplink = self._facts.uplink
+            # The client, on whose link it would be, comes to it by the node as well.
+            ways = [one.via for one in self.routes[CLIENT] if one.via.version == address.version]
+            self.routes[CLIENT] += [Route(ip_network(address), via) for via in ways[:1]]
             self.notes.append(f"{address} is a pod of this node, on {interface} as the client is; here behind {uplink}")
             return uplink
         return interface

@@ -23,8 +23,8 @@ def lines(told: Explanation, *, assumed: bool) -> Iterator[str]:
         yield ""
     fine = len(told.connections) - len(odd)
     if fine:
-        others = " others" if odd else ""
-        yield f"{fine:,}{others}: nothing wrong." if fine > 1 else f"1{others[:-1]}: nothing wrong."
+        other = "other " if odd else ""
+        yield f"{fine:,} {other}connection{'' if fine == 1 else 's'}: nothing wrong."
     if not told.connections:
         yield "There is no TCP connection in it."
     yield _judged(told.behaviour, assumed=assumed)

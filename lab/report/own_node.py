@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from lab.evidence.judgement import Judgement
+from lab.evidence.walk import Role
 from lab.report.affected import HEADLINE, NO_FIX, Remark, came, held, is_hit, listed
 from lab.report.decided import decided
 from lab.report.tone import Tone, tone_of
@@ -38,6 +39,9 @@ def answer(report: Report) -> Iterator[Remark]:
             words = f"NOT AFFECTED: {where} keeps a healthy connection alive{_rule(headline) or _unruled(headline)}"
             part = _missing(report)
             yield Remark(f"{words}; but {part}" if part else f"{words}.", Tone.FINE)
+        elif came(headline) == {Outcome.LEAKED}:
+            words = f"NOT AFFECTED: {where} keeps a healthy connection alive, though the packet comes to the client"
+            yield Remark(f"{words} untranslated{_rule(headline)}{_answered(headline)}.", Tone.HARMLESS)
         else:
             yield Remark(f"NOT KNOWN: {where}: {_unknown(headline)}", Tone.HARMLESS)
 
@@ -48,6 +52,13 @@ def _missing(report: Report) -> str:
     return " ".join(f"{source}is only a part of what {rest}" for source, part, rest in parts if part).replace(
         ": is", " is"
     )
+
+
+def _answered(tally: Tally) -> str:
+    """Return which rule keeps the client's RST from the server, where one does."""
+    walks = tally.sample.timeline.walks if tally.sample else ()
+    fates = dict.fromkeys(one.fate.words for one in walks if one.role is Role.RESET and one.fate)
+    return f"; its RST is dropped by {listed(fates)}" if fates else ""
 
 
 def _unruled(tally: Tally) -> str:

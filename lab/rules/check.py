@@ -54,6 +54,8 @@ def read_text(path: str) -> str:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"cannot be read: {reason}", source=path or repr(path)) from None
+    if data[257:262] == b"ustar":  # where a tar says that it is one (POSIX.1-1988)
+        raise InputError("an archive", source=path, cure="unpack it, and give iptables-nft-save.txt or nft.txt of it")
     return text_of(data, path)
 
 

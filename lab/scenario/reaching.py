@@ -79,6 +79,10 @@ class Reaching:
             lab.keep(Capture(name, running.namespace, loopback=True, others=name in bridging))
             for name, running in lab.hosts.items()
         ]
+        try:
+            self._backlog.await_timestamps()
+        except TimeoutError:
+            raise LabError(f"the kernel took down no packet's time for {bound.SECONDS:.0f} s") from None
         for server in endpoints_in(lab.topology, family):
             self.listen(server.host, server.address.port, address=server.address.address, protocol=server.protocol)
 

@@ -6,7 +6,6 @@ What the API server would give, cluster IPs and node ports, the lab gives where 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
@@ -88,14 +87,14 @@ def read_cluster(texts: Sequence[tuple[str, str]]) -> Cluster:
     """
     files = [(text, source, list(manifest.documents(text, source, what="a list of objects"))) for text, source in texts]
     raw = [one for text, source, documents in files for one in _items(text, source, documents)]
-    kinds = Counter(str(value.get("kind")) for value, _where in raw)
+    kinds = dict.fromkeys(value["kind"] for value, _where in raw)
     notes = list(_complete([(value, where) for value, where in raw if value.get("kind") == "Service"]))
-    if unread := [kind for kind in kinds if kind not in (*_READ, *BESIDE, "None")]:
+    if unread := [kind for kind in kinds if kind not in (*_READ, *BESIDE)]:
         notes.append(f"not looked at: {', '.join(sorted(unread))}")
     services: list[Found[Service]] = []
     slices: list[Found[EndpointSlice]] = []
     for text, source, documents in files:
-        others = frozenset(kind for kind in kinds if kind not in (*_READ, "None"))
+        others = frozenset(kind for kind in kinds if kind not in _READ)
         its_services, its_slices = placed(enumerate(documents), text, source, others)
         services += [Found(one, Where(text, source, *place)) for one, place in its_services]
         slices += [Found(one, Where(text, source, *place)) for one, place in its_slices]
@@ -130,6 +129,8 @@ def _items(text: str, source: str, documents: Iterable[dict[str, Any]]) -> Itera
             its = enumerate(items if isinstance(items, list) else ())
             path = (*where.path, "items")
             waiting[:0] = [(one, Where(text, source, where.document, (*path, number))) for number, one in its]
+        elif not isinstance(value.get("kind"), str):
+            raise where.refusal("'kind' is missing", "it is what kubectl prints: Service, Node, Pod")
         else:
             yield value, where
 

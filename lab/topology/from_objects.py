@@ -84,7 +84,8 @@ def _chosen(cluster: Cluster, service: str | None, notes: list[str]) -> list[Ser
 def _named(every: Sequence[Service], asked: Sequence[Service], name: str) -> Service:
     found = [one for one in every if name in (one.key, one.metadata.name)]
     if not found:
-        raise ServiceError(f"there is no Service {name}", cure=nearest(name, (one.key for one in every)))
+        known = [one.key if "/" in name else one.metadata.name for one in every]
+        raise ServiceError(f"there is no Service {name}", cure=nearest(name, known))
     if len(found) > 1:
         raise ServiceError(f"several Services are named {name}", cure=f"one of: {_few([one.key for one in found])}")
     if found[0] not in asked:

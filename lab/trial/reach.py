@@ -56,15 +56,13 @@ def reach(topology: Topology, family: Family, chosen: Chosen, change: NodeChange
     :raises MissingError: and ``LabError``: it cannot be built here.
     """
     ports = _ports(topology, family, chosen)
-    columns = [
-        (service, port, asked)
-        for service, port in ports
-        for asked in _asked(topology, family, service, port)
-        if not chosen.targets or asked.target in chosen.targets
-    ]
+    columns = [(service, port, asked) for service, port in ports for asked in _asked(topology, family, service, port)]
+    wanted = chosen.targets or {asked.target for *_port, asked in columns}
+    there = ", ".join(dict.fromkeys(asked.target for *_port, asked in columns))
+    columns = [one for one in columns if one[2].target in wanted]
     if not columns:
-        wanted = " or ".join(chosen.targets)
-        raise InputError(f"{topology.name}: no Service is reached by {wanted}", cure="see `lab reach --help`")
+        what = f"no Service is reached by {' or '.join(chosen.targets) or family}"
+        raise InputError(f"{topology.name}: {what}", cure=f"there is: {there}" if there else None)
     clients = _clients(topology, family, chosen.clients)
     cells: list[Cell] = []
     with Lab(topology, family=family, change=change) as lab, one_processor():

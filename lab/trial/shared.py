@@ -8,7 +8,7 @@ lab. Between trials conntrack's entries are deleted, and each client has a port 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -89,7 +89,10 @@ class SharedLabs:
         if setting.fix != self._fix:
             namespace = lab.hosts[setting.roles.node].namespace
             namespace.set_sysctls(self._sysctls)
-            self._sysctls = {key: namespace.sysctl(key) for key in change.sysctls}
+            self._sysctls = {}
+            for key in change.sysctls:
+                with suppress(FileNotFoundError):  # which is told where it is set
+                    self._sysctls[key] = namespace.sysctl(key)
             self._fix = setting.fix
             lab.amend(change)
         return lab

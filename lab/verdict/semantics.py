@@ -162,6 +162,8 @@ class _Case(Standpoint):
         ranges = [cidr.strip() for cidr in spec.load_balancer_source_ranges if self.options.of_family(cidr)]
         if self.has(changes.ANY_RANGE) and any(cidr.endswith("/0") for cidr in ranges):
             return None
+        if not self.is_nftables and not self.usable(self.endpoints):
+            return None  # refused: the chain that keeps out is there for endpoints alone (syncProxyRules, usesFWChain)
         if self.is_nftables and not self.has(changes.NFT_MAPS) and self.who != "node":
             return None  # the first alpha looks for the address in FORWARD, where DNAT has replaced it
         if not ranges or any(source and ip_address(source) in ip_network(cidr) for cidr in ranges):

@@ -10,13 +10,18 @@ round takes all of them one hop on.
 
 from __future__ import annotations
 
+import os
+import select
 import socket
+import struct
+import time
 from typing import Final
 
 from lab.netns import Namespace, RouteSocket, bound
 from lab.netns.rtnetlink import LOOPBACK_INDEX, link_up
 
 _ADDRESS: Final = "127.0.0.1"
+_SO_TIMESTAMPNS: Final = 35  # include/uapi/asm-generic/socket.h
 
 
 class Backlog:
@@ -45,6 +50,29 @@ class Backlog:
         """
         self._socket.send(b".")
         self._socket.recv(1)
+
+    def await_timestamps(self) -> None:
+        """Return when the kernel writes down when packets pass.
+
+        It begins to a while after a socket has asked for that, in a worker of its own (net_enable_timestamp,
+        net/core/dev.c). Until then a packet has the time at which it is read (__sock_recv_timestamp, net/socket.c),
+        and what several captures have seen is out of order.
+
+        :raises TimeoutError: it does not, for as long as :data:`lab.netns.bound.SECONDS`.
+        """
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        end = time.monotonic() + bound.SECONDS
+        while time.monotonic() < end:
+            self._socket.send(b".")
+            select.select([self._socket], [], [], bound.SECONDS)
+            before = time.clock_gettime_ns(time.CLOCK_REALTIME)
+            _data, extra, _flags, _origin = self._socket.recvmsg(1, 64)
+            seconds, nanoseconds = struct.unpack("=qq", extra[0][2])
+            if seconds * 1_000_000_000 + nanoseconds < before:
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 0)
+                return
+            os.sched_yield()  # to that worker
+        raise TimeoutError
 
     def close(self) -> None:
         """Close its namespace."""

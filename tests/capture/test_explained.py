@@ -98,7 +98,7 @@ def captured(result, *ends):
 
 
 def explained(files, behaviour=Behaviour.IGNORES_LATE):
-    return explain([Reader(io.BytesIO(data), name) for name, data in files.items()], behaviour)
+    return explain([Reader(io.BufferedReader(io.BytesIO(data)), name) for name, data in files.items()], behaviour)
 
 
 def findings(told):
@@ -151,7 +151,7 @@ def test_the_packets_are_named_by_their_numbers(results):
     [first, leak, reset] = one.findings[0].packets
 
     def packet(place):
-        frames = Reader(io.BytesIO(captured(result)[place.file]), place.file)
+        frames = Reader(io.BufferedReader(io.BytesIO(captured(result)[place.file])), place.file)
         return next(frame.packet for frame in frames if frame.number == place.number)
 
     assert packet(first).likeness == injected.packet.likeness
@@ -211,7 +211,7 @@ def test_where_hops_are_not_told_apart_nothing_is_said_to_leak(results):
     told = explained(on_any(results["beyond-window", "none"], told=False))
     assert {one.outcome for one in told.connections} == {Outcome.RESET}
     assert {finding.case for finding in findings(told)} == {"beyond-window"}
-    assert "leaked:" not in str(told)
+    assert "leaked: packet" not in str(told)
 
 
 def test_older_kernels_judge_otherwise(results):

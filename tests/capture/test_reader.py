@@ -28,7 +28,7 @@ TIMED = [(MOMENT + number, packet) for number, packet in enumerate(IPV4 + IPV6)]
 
 
 def read(data, name="x.pcap"):
-    reader = Reader(io.BytesIO(data), name)
+    reader = Reader(io.BufferedReader(io.BytesIO(data)), name)
     return list(reader), list(reader.notes)
 
 

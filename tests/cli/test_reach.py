@@ -116,6 +116,7 @@ def test_a_real_kube_proxy_does_as_documented(program):
         (("--repeat", "0"), "--repeat: must be a whole number, 1 or more, not '0'"),
         (("--proxy-mode", "nftables", "--proxy-version", "v1.20"), "kube-proxy v1.20 has no nftables mode"),
         (("--proxy-version", "v1.20,"), ""),
+        (("--proxy-version", ","), "--proxy-version ',' names none (write v1.20,v1.36)"),
     ],
 )
 def test_mistakes_are_told_in_a_line(words, said):

@@ -9,7 +9,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from lab.cases import CASES
+from lab.evidence.packet import ACK, SYN
 from lab.fixes import FIXES
+from tests.support.captures import MOMENT, pcap, tcp
 from tests.support.command import lab
 from tests.support.pages import CHECKOUT, DOCS, NEEDS, PAGES, Command, blocks, code, command
 from tests.support.standing import own_run  # noqa: F401 - a fixture
@@ -76,7 +78,15 @@ def place(tmp_path_factory):
     objects = directory / "objects.yaml"
     objects.write_text((CHECKOUT / "tests" / "rules" / "objects.yaml").read_text())
     (directory / "run.json").write_text((CHECKOUT / "tests" / "results" / "version-2.json").read_text())
+    client, vip = ("10.0.0.2", 34567), ("192.168.0.2", 80)
+    handshake = (tcp(client, vip, SYN, 1, 0), tcp(vip, client, SYN | ACK, 1, 2), tcp(client, vip, ACK, 2, 2))
+    whole = pcap([(MOMENT, packet) for packet in handshake])
+    for name in ("capture.pcap", "client-side.pcapng", "server-side.pcapng.gz"):
+        (directory / name).write_bytes(whole)
     (directory / "mine.yaml").write_text(code(DOCS / "topology.md", "yaml")[0])
+    shop, nodes = code(DOCS / "reach.md", "yaml")
+    (directory / "shop.yaml").write_text(shop)
+    (directory / "nodes.yaml").write_text(nodes)
     (directory / "kube-proxy.yaml").write_text(code(DOCS / "fixes.md", "yaml")[0])
     web = (CHECKOUT / "topologies" / "endpoints.yaml").read_text().partition("---\n")[2]
     (directory / "endpoints-web.yaml").write_text(web)

@@ -7,11 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from tests.support.command import python, shown_on_terminal
+from tests.support.command import lab, python, shown_on_terminal
 
 HERE = Path(__file__).parent
 
@@ -423,3 +424,12 @@ def test_what_is_piped_on_is_not_filled_with_blanks(lab_rules, objects, tmp_path
     lines = lab_rules(objects, "--diff", dump, "--proxy-version", "v1.32", *NODE, code=1).stdout.splitlines()
     assert any(len(line) > 120 for line in lines)
     assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_an_archive_is_named_for_what_it_is(tmp_path):
+    archive = tmp_path / "node.tar"
+    with tarfile.open(archive, "w") as made:
+        made.add(__file__, "iptables-nft-save.txt")
+    done = lab("rules", "kube-proxy", "--diff", str(archive))
+    assert done.returncode == 2
+    assert done.stderr == (f"lab: {archive}: an archive (unpack it, and give iptables-nft-save.txt or nft.txt of it)\n")

@@ -156,7 +156,10 @@ def test_a_cell_tells_of_the_entry_and_where_few_are_asked_all_of_it():
         (Chosen(service="wep"), "there is no Service wep"),
         (Chosen(service="web:https"), "default/web has no port https (its ports: http)"),
         (Chosen(protocols=("udp",)), "no port is for udp (there is: tcp)"),
-        (Chosen(targets=(Target.EXTERNAL_IP,)), "no Service is reached by external-ip"),
+        (
+            Chosen(targets=(Target.EXTERNAL_IP,)),
+            "no Service is reached by external-ip (there is: vip, nodeport, localhost, endpoint)",
+        ),
     ],
 )
 def test_what_cannot_be_asked_is_refused_by_name(chosen, words):

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from lab.evidence.packet import SocketAddress
-from lab.evidence.reach import Fate, Question, Reached, Target
+from lab.evidence.packet import ICMPV6, SYN, IcmpHeader, Packet, SocketAddress, TcpHeader
+from lab.evidence.reach import Fate, Passage, Question, Reached, Target
+from lab.evidence.sighting import Sighting
 from lab.verdict.reach import Allowed, Expected, surprises
 
 OWN = SocketAddress("10.0.0.2", 40000)
@@ -54,3 +55,24 @@ def test_what_is_expected_in_words():
     assert str(Expected((Fate.TIMES_OUT, Fate.STRANGER), at="node")) == ("times out or answered by a stranger at node")
     mixed = Expected((Fate.CONNECTED, Fate.TIMES_OUT), (Allowed("a"),))
     assert str(mixed) == "a, as the client itself or times out"
+
+
+def test_an_error_to_an_earlier_client_is_none_to_this_one():
+    """All ICMPv6 errors of one kind are alike: they have no identification."""
+    own, to = SocketAddress("2001:db8::2", 4000), SocketAddress("fd00::8", 80)
+    other = SocketAddress("fd00:1::2", 8080), SocketAddress("2001:db8:9::2", 4001)
+
+    def error(source, destination, *quoted):
+        ends = SocketAddress(source, 0), SocketAddress(destination, 0)
+        return Packet(*ends, ICMPV6, 0, 88, icmp=IcmpHeader(1, 0, quoted))
+
+    syn = Packet(own, to, 6, 0, 0, TcpHeader(1, 0, SYN, 64800))
+    sightings = [
+        Sighting(1, "node-b", "server", True, error("fd00:1::1", "fd00:1::2", *other)),
+        Sighting(2, "client", "eth0", True, syn),
+        Sighting(3, "router", "client", False, syn),
+        Sighting(4, "router", "client", True, error("2001:db8::1", "2001:db8::2", own, to)),
+        Sighting(5, "client", "eth0", False, error("2001:db8::1", "2001:db8::2", own, to)),
+    ]
+    passage = Passage(Question("client", Target.VIP, to), own, sightings)
+    assert passage.refusal() == (Fate.NO_WAY, "router", "ICMP: no route")

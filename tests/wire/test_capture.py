@@ -8,6 +8,7 @@ from lab.evidence.packet import UDP, SocketAddress
 from lab.fabric.lab import Lab
 from lab.topology.reader import load
 from lab.traffic.tcp import datagram_socket
+from lab.wire.backlog import Backlog
 from lab.wire.capture import Capture
 
 pytestmark = pytest.mark.lab_kernel
@@ -37,6 +38,23 @@ def test_a_packet_is_seen_at_both_ends_with_the_kernels_time(running):
     assert left.packet == came.packet
     assert (came.packet.source, came.packet.destination, came.packet.payload_length) == (CLIENT, NODE, 5)
     assert client.lost() == node.lost() == 0
+
+
+def test_the_order_is_the_packets_own_as_soon_as_the_kernel_takes_down_times(running):
+    """Before, a packet has the time at which it is read: here the node's end first."""
+    backlog = running.keep(Backlog())
+    sender = running.keep(datagram_socket(running.hosts["client"].namespace, CLIENT, NODE))
+    receiver = running.keep(datagram_socket(running.hosts["node"].namespace, NODE, CLIENT))
+    for _ in range(20):  # each begins anew: with its last reader the kernel stops
+        captures = [Capture(name, running.hosts[name].namespace) for name in ("node", "client")]
+        backlog.await_timestamps()
+        sender.send(b"hello")
+        assert select.select([receiver], [], [], 10)[0]
+        assert receiver.recv(2000) == b"hello"
+        [came], [left] = ([one for one in capture.read() if one.packet.protocol == UDP] for capture in captures)
+        assert left.time < came.time
+        for capture in captures:
+            capture.close()
 
 
 def test_a_capture_without_room_says_how_much_it_lost(running):

@@ -1,0 +1,130 @@
+"""`lab explain`: what it answers, by its exit code too, and what it refuses in one line."""
+
+import json
+
+import pytest
+
+from lab.evidence.packet import ACK, RST, SYN
+from tests.support.captures import MOMENT, pcap, pcapng, tcp
+from tests.support.command import lab
+
+CLIENT, VIP, POD = ("10.0.0.2", 34567), ("192.168.0.2", 80), ("10.0.1.2", 80)
+FAR = 2**29
+HANDSHAKE = (
+    tcp(CLIENT, VIP, SYN, 999, 0),
+    tcp(VIP, CLIENT, SYN | ACK, 4999, 1000),
+    tcp(CLIENT, VIP, ACK, 1000, 5000),
+    tcp(CLIENT, VIP, ACK, 1000, 5000, b"?" * 10, number=1),
+)
+LEAK = (tcp(POD, CLIENT, ACK, 5000 + FAR, 1010, b"far", number=2), tcp(CLIENT, POD, RST, 1010, 0))
+LATE = (tcp(VIP, CLIENT, ACK, 5000 - 70_000, 1010, b"late", number=3),)
+
+
+def capture(path, *packets, form=pcap):
+    path.write_bytes(form([(MOMENT + number * 1000, packet) for number, packet in enumerate(packets)]))
+    return path
+
+
+def test_nothing_is_wrong(tmp_path):
+    done = lab("explain", capture(tmp_path / "fine.pcap", *HANDSHAKE))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("1 connection: nothing wrong.\nJudged as conntrack does")
+
+
+def test_a_leak_on_the_client_s_side_and_the_reset(tmp_path):
+    done = lab(
+        "explain", capture(tmp_path / "leak.pcapng", *HANDSHAKE, *LEAK, form=pcapng), "--kernel", "6.12", COLUMNS="1000"
+    )
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert lines[0] == "10.0.0.2:34567 > 192.168.0.2:80, which is 10.0.1.2:80: reset"
+    [told] = [line for line in lines if "INVALID by condition I" in line]
+    excess = FAR - 64240  # what the client granted last, of which nothing has come yet
+    assert told.startswith("  * 5: ACK of the server, 3 bytes: ")
+    assert f"by {excess:,} bytes" in told
+    assert "packet 5 (eth0) comes from 10.0.1.2:80, and the client only knows 192.168.0.2:80" in told
+    assert "RST 6 answers it, with the number that is awaited" in told
+    assert "as --kernel was not given" not in done.stdout
+
+
+def test_kernels_differ(tmp_path):
+    path = capture(tmp_path / "late.pcap", *HANDSHAKE, *LATE)
+    for kernel, judgement in (
+        ("5.10.0-28-amd64", "INVALID"),
+        ("v6.0", "INVALID"),
+        ("6.1", "ignored"),
+        ("6.18", "ignored"),
+    ):
+        done = lab("explain", path, "--kernel", kernel, "--json")
+        assert done.returncode == 1, done.stderr
+        [connection] = json.loads(done.stdout)["connections"]
+        finding = connection["findings"][0]
+        assert (finding["judgement"], finding["condition"]) == (judgement, "II")
+        assert finding["packets"][0]["number"] == 5
+        assert finding["case"] == "upstream-regression"
+
+
+def test_retransmissions_and_a_zero_window_are_told(tmp_path):
+    more = (
+        tcp(VIP, CLIENT, ACK, 5000, 1010, b"x" * 100, number=5),
+        tcp(VIP, CLIENT, ACK, 5000, 1010, b"x" * 100, number=6),
+        tcp(CLIENT, VIP, ACK, 1010, 5100, window=0, number=7),
+    )
+    done = lab("explain", capture(tmp_path / "slow.pcap", *HANDSHAKE, *more))
+    assert done.returncode == 1
+    assert "  * 1 sent again by the server: 6\n" in done.stdout
+    assert "  * zero window: the client takes nothing more, in 1 packet: 7\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("packets", "words"),
+    [
+        (HANDSHAKE[:1], "nobody answers its SYN"),
+        ((HANDSHAKE[0], tcp(VIP, CLIENT, RST | ACK, 0, 1000)), "the server refuses the connection: RST 2"),
+        ((*HANDSHAKE, tcp(VIP, CLIENT, RST | ACK, 5000, 1010)), "the server resets the connection: RST 5, with the"),
+        ((*HANDSHAKE, tcp(VIP, CLIENT, RST, 5001, 0)), "RST 5 of the server has not the number that is awaited"),
+        ((*HANDSHAKE, tcp(VIP, CLIENT, SYN | 1 | ACK, 5000, 1010)), "no packet has these flags together"),
+    ],
+)
+def test_what_else_is_found(packets, words, tmp_path):
+    done = lab("explain", capture(tmp_path / "x.pcap", *packets))
+    assert done.returncode == 1
+    assert words in done.stdout
+
+
+def test_what_a_capture_cannot_tell_is_said(tmp_path):
+    path = capture(tmp_path / "middle.pcap", *HANDSHAKE[2:], tcp(VIP, CLIENT, RST, 5000, 0))
+    done = lab("explain", path, COLUMNS="1000")
+    assert "Its SYN is not in the capture" in done.stdout
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    done = lab("explain", path, COLUMNS="1000")
+    assert f"middle.pcap: cut short at byte {len(whole) - 56}: read until there" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("none.pcap",), "lab: none.pcap: cannot be read: No such file or directory\n"),
+        (("text.pcap",), "lab: text.pcap: is no capture (give one of pcap or pcapng, also with gzip)\n"),
+        ((".",), "lab: .: cannot be read: Is a directory\n"),
+        (("fine.pcap", "fine.pcap"), "lab: the same file twice (name each once)\n"),
+        (
+            ("fine.pcap", "--kernel", "newest"),
+            "lab: --kernel: 'newest' is no release (such as 5.10, or what `uname -r`",
+        ),
+        ((), "lab: missing argument"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(words, error, tmp_path):
+    (tmp_path / "text.pcap").write_text("no capture\n")
+    capture(tmp_path / "fine.pcap", *HANDSHAKE)
+    done = lab("explain", *words, directory=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.lower().startswith(error.lower())
+
+
+def test_lines_wrap_at_words_where_there_is_a_width(tmp_path):
+    done = lab("explain", capture(tmp_path / "leak.pcap", *HANDSHAKE, *LEAK), COLUMNS="60")
+    assert max(map(len, done.stdout.splitlines())) <= 60
+    assert "\n    " in done.stdout
