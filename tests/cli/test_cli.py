@@ -197,7 +197,7 @@ def test_the_schema_is_json():
         (("run", "--json", "-", "--md", "-"), "--json and --md both to standard output"),
         (("rules", "--backend", "legacy"), "--backend, and kube-proxy writes the same for both"),
         (("rules", "/dev/null"), "/dev/null"),
-        (("nonsense",), "lab: there is no command 'nonsense' (known: collect, doctor, down, "),
+        (("nonsense",), "lab: there is no command 'nonsense' (known: capture, collect, "),
         (("lst",), "lab: there is no command 'lst' (did you mean 'list'?)\nTry `lab --help`.\n"),
         (("kernels", "lst"), "lab: there is no command 'lst' (did you mean 'list'?)\nTry `lab kernels --help`.\n"),
         (("help", "kernels", "lst"), "lab: there is no command 'lst' (did you mean 'list'?)"),
