@@ -49,6 +49,16 @@ if TYPE_CHECKING:
 
 _USUAL = "uplink"
 
+_FromOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--from",
+        metavar="HOST",
+        help="Who asks; may be repeated. Else one host of each kind and place.",
+        autocompletion=complete(hosts_of(_USUAL)),
+    ),
+]
+
 
 class _To(StrEnum):
     VIP = "vip"
@@ -105,15 +115,7 @@ def reach(
             show_default=False,
         ),
     ] = None,
-    from_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--from",
-            metavar="HOST",
-            help="Who asks; may be repeated. Else one host of each kind and place.",
-            autocompletion=complete(hosts_of(_USUAL)),
-        ),
-    ] = None,
+    from_: _FromOption = None,
     service: Annotated[
         str | None,
         typer.Option(metavar="SERVICE", help="Which Service is asked, instead of each: [NAMESPACE/]NAME[:PORT]."),
@@ -166,10 +168,8 @@ def reach(
     from lab.trial.reach import Chosen
 
     change = find_fix(fix).change
-    if proxy_version is not None and not proxy_version.strip(", "):
-        raise InputError(f"--proxy-version {proxy_version!r} names none", cure="write v1.20,v1.36")
     is_kept = False
-    versions: list[str | None] = [one.strip() for one in (proxy_version or "").split(",") if one.strip()]
+    versions = _versions(proxy_version)
     if node or objects:
         given = Proxy(None if proxy_mode is None else ProxyMode.IPTABLES, proxy_version, backend)
         if nodes:
@@ -186,7 +186,7 @@ def reach(
         topologies = [
             made
             for one in with_programs(programs, settings)
-            for made in _topologies(base, proxy_mode, versions or [None], backend, one)
+            for made in _topologies(base, proxy_mode, versions, backend, one)
         ]
     chosen = Chosen(
         tuple(from_ or ()),
@@ -203,12 +203,7 @@ def reach(
     if is_kept and not (affinity or settings.said or settings.document):
         pairs = zip(found, topologies, strict=True)
         found = [replace(one, again=_again((topology or [_USUAL])[0], made, family, fix)) for one, made in pairs]
-    if json:
-        from json import dumps
-
-        print(dumps([one.as_data() for one in found], indent=2))
-    else:
-        _print(found)
+    _print(found, json=json)
     raise typer.Exit(0 if all(one.good for one in found) else 1)
 
 
@@ -237,6 +232,17 @@ def _only_family(topology: Topology) -> Family | None:
     addresses = {ip for one in topology.services for ip in one.spec.all_cluster_ips if ip != "None"}
     families = {Family.IPV6 if ":" in ip else Family.IPV4 for ip in addresses}
     return families.pop() if len(families) == 1 else None
+
+
+def _versions(given: str | None) -> list[str | None]:
+    """Return the versions that a list with commas names; of none, what a topology says.
+
+    :raises InputError: the list is there, and empty.
+    """
+    named: list[str | None] = [one.strip() for one in (given or "").split(",") if one.strip()]
+    if given is not None and not named:
+        raise InputError(f"--proxy-version {given!r} names none", cure="write v1.20,v1.36")
+    return named or [None]
 
 
 def _topologies(
@@ -302,9 +308,14 @@ def _again(reference: str, topology: Topology, family: Family, fix: str) -> str:
     return " ".join(f"{option} {shlex.quote(str(value))}" for option, value in options.items() if value)
 
 
-def _print(found: Sequence[Reaches]) -> None:
+def _print(found: Sequence[Reaches], *, json: bool) -> None:
     from lab.report.reach import lines, tables
 
+    if json:
+        from json import dumps
+
+        print(dumps([one.as_data() for one in found], indent=2))
+        return
     screen = console()
     first = found[0]
     proxies = first.proxies if len(found) == 1 else f"{len(found)} kube-proxies"
