@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from lab.report.sequence import sequence
-from lab.results.gathered import matrix_of
+from lab.results.result import Report
 from lab.results.saved import from_json
 
 _STYLE: Final = Path(__file__).parents[2] / "lab" / "report" / "page.css"
@@ -21,9 +21,8 @@ def draw() -> str:
     """Return the picture of a run here."""
     command = [sys.executable, "-m", "lab", "run", "beyond-window", "--fix", "none", "--packets", "--json", "-"]
     found = from_json(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
-    [row] = matrix_of(found).rows
-    [tally] = row.tallies
-    assert tally is not None
+    assert isinstance(found, Report)
+    [tally] = found.tallies
     assert tally.sample is not None
     return standing_alone(sequence(tally.sample.timeline, "beyond-window, fix none", tally.sample.verdict.outcome))
 

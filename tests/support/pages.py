@@ -59,8 +59,9 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def command(line: str) -> Command | None:
-    """Return the call of `lab` that a line is, with or without `sudo` or `./bootstrap`; None for another program's."""
+    """Return the call of `lab` that a line begins with, with or without `sudo` or `./bootstrap`; None for another's."""
     words = shlex.split(line)
+    words = words[: words.index("|")] if "|" in words else words
     while words and words[0] in ("sudo", "./bootstrap"):
         words.pop(0)
     if not words or words[0] != "lab":
