@@ -58,6 +58,8 @@ def topology_of(cluster: Cluster, service: str | None = None, sources: Sequence[
     named = _named_nodes(cluster)
     backings = [backing(cluster, one, named or ["node"]) for one in services]
     notes += [one.said for one in backings if one.said]
+    if names := [piece.metadata.name for one in backings for piece in one.slices if piece.address_type == "FQDN"]:
+        notes.append(f"left out, as kube-proxy does nothing for names: the EndpointSlices {_few(names)} (FQDN)")
     return _Maker(cluster, backings, notes).made(named, sources)
 
 
@@ -287,7 +289,7 @@ class _Maker:
             )
         except TopologyError as error:
             message = f"no topology can be made of these objects: {error.message}"
-            raise InputError(message, cure="give fewer Services, or write a topology") from None
+            raise InputError(message, cure="mend what it names, or write a topology") from None
 
     def _clusters(self, layout: Layout, places: Mapping[Pod, str]) -> list[IPNetwork]:
         """Return the ranges of the cluster's pods, as kube-proxy's --cluster-cidr has them."""

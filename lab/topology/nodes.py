@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_NODES: Final = 8
 _USUAL_NAME: Final = "node"
+_LABS: Final = ("client", "outside", "router")  # hosts that are there besides
 #: What the pods of a node have where nobody says, and a cluster's pods have with flannel and with kind.
 _PODS: Final = {
     Family.IPV4: tuple(f"10.244.{number}.0/24" for number in range(256)),
@@ -66,10 +67,26 @@ def members(cluster: Cluster, named: Iterable[str], busy: Iterable[str], notes: 
     names = _host_names(kept)
     for called, name in names.items():
         if called != name:
-            notes.append(f"the node {called} is the host {name}: hosts have no dots in their names")
+            notes.append(f"the node {called} is the host {name}: names of hosts have no dots, and some are the lab's")
     found = [_member(names[one], one, known.get(one), cluster) for one in kept]
+    _check_apart(found, cluster)
     _say_versions(found, known, notes)
     return found
+
+
+def _check_apart(found: Sequence[Member], cluster: Cluster) -> None:
+    """Refuse Nodes with one address, or with ranges of pods that overlap."""
+    places = {one.value.metadata.name: one.where for one in cluster.nodes}
+    for number, one in enumerate(found):
+        for other in found[:number]:
+            for family in one.addresses.keys() & other.addresses.keys():
+                if one.addresses[family] == other.addresses[family]:
+                    message = f"{other.called} has the InternalIP {one.addresses[family]} already"
+                    raise places[one.called].refusal(message, "give each Node its own", ("status", "addresses"))
+            for family in one.cidrs.keys() & other.cidrs.keys():
+                if one.cidrs[family].overlaps(other.cidrs[family]):
+                    message = f"{one.cidrs[family]} overlaps {other.cidrs[family]} of {other.called}"
+                    raise places[one.called].refusal(message, "give each Node a range of its own", ("spec", "podCIDR"))
 
 
 def _host_names(called: Iterable[str]) -> dict[str, str]:
@@ -77,7 +94,7 @@ def _host_names(called: Iterable[str]) -> dict[str, str]:
     for one in called:
         base = name = host_name(one)
         number = 1
-        while name in found.values():
+        while name in found.values() or name in _LABS:
             number += 1
             name = f"{base[:60]}-{number}"
         found[one] = name

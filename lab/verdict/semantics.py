@@ -254,5 +254,8 @@ class _Case(Standpoint):
             if source is not None and node not in way(self.topology, owner.name, source):
                 return None
             answers.append(Allowed(owner.name))
+            if masqueraded and owner.name == node == self.asked.client:
+                # By the loopback, which has no address for that: any of the node's (inet_select_addr, devinet.c).
+                answers += [Allowed(node, str(own)) for own in self.topology.addresses(node, self.family)]
         fates = (*((Fate.CONNECTED,) if answers else ()), *others)
         return Expected(fates, tuple(answers), why=_HAIRPIN if others else why, sticks=sticks)

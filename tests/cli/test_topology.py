@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -101,3 +102,16 @@ def test_who_gets_in_by_a_node_port_under_policy_local(place):
     assert "web-0, as 203.0.113.2" in done.stdout
     assert "times out at worker-2" in done.stdout
     assert done.stdout.splitlines()[-1] == "2 cells: 2 of 2 as Kubernetes documents it"
+
+
+@pytest.mark.lab_kernel
+def test_an_endpoint_that_is_a_node_itself_is_asked_as_any_other(place):
+    """As kube-apiserver is: what the node asks of itself goes by the loopback, masqueraded to any of its addresses."""
+    service = "kind: Service\napiVersion: v1\nmetadata: {name: api}\nspec: {ports: [{port: 443, targetPort: 6443}]}\n"
+    endpoints = "kind: Endpoints\napiVersion: v1\nmetadata: {name: api}\nsubsets: [{addresses: [{ip: 192.168.50.11}],"
+    (place / "api.yaml").write_text(f"{service}---\n{endpoints} ports: [{{port: 6443}}]}}]\n")
+    done = lab("reach", "api.yaml", "--nodes", "nodes.yaml", "--to", "vip", directory=place)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"│ worker-1 +│ worker-1, as 10\.50\.1\.\d+ ", done.stdout), done.stdout
+    assert re.search(r"│ worker-2 +│ worker-1, as 192\.168\.50\.12 ", done.stdout), done.stdout
+    assert done.stdout.splitlines()[-1] == "5 cells: 5 of 5 as Kubernetes documents it"

@@ -174,6 +174,20 @@ def test_both_families_are_built_where_a_service_has_both():
         assert way(topology, host, "fd00:50::77")[-1] == "web-x"
 
 
+def test_a_node_that_is_called_as_a_host_of_the_lab_has_another_name_here():
+    topology = made(SERVICE, SLICE.replace("w1.example.org", "router").replace("w2", "client")).topology
+    assert [one.name for one in topology.nodes] == ["client-2", "router-2"]
+    assert endpoints(topology)["10.50.1.9"] == ("router-2", True, [8080])
+
+
+def test_pods_whose_addresses_leave_no_subnet_to_each_are_led_to_by_routes():
+    slices = SLICE.replace("10.50.2.9], nodeName: w2", "10.50.1.8], nodeName: w1.example.org")
+    topology = made(SERVICE, slices).topology
+    for address in ("10.50.1.8", "10.50.1.9"):
+        for host in ("outside", "w1-example-org", "client"):
+            assert way(topology, host, address)[-1] == topology.host_of(address).name
+
+
 # --- where the endpoints are from -------------------------------------------------------------------------
 
 
@@ -261,8 +275,15 @@ def test_of_many_endpoints_the_first_are_built_and_that_is_said():
 
 def test_other_kinds_are_named_and_services_without_a_vip_left_out():
     headless = SERVICE.replace("web", "none").replace("172.21.4.4", "None")
+    names = (
+        SLICE.replace("web-1", "names")
+        .replace("IPv4", "FQDN")
+        .replace("10.50.1.9", "a.org")
+        .replace("10.50.2.9", "b.org")
+    )
     secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n"
-    found = made(SERVICE, SLICE, headless, secret)
+    found = made(SERVICE, SLICE, names, headless, secret)
+    assert any("the EndpointSlices names (FQDN)" in note for note in found.notes)
     assert "not looked at: Secret" in found.notes
     assert any("shop/none" in note and "left out" in note for note in found.notes)
     assert [one.key for one in found.topology.services] == ["shop/web"]
@@ -293,6 +314,8 @@ def test_a_service_that_is_not_there():
         ((SERVICE, NODES[1].replace("v1.31.4", "v9")), r":13: .*kubeletVersion: 'v9' is no version"),
         ((SERVICE, SERVICE), r":9: a second Service shop/web \(it is in objects\.yaml:1: keep one\)"),
         ((SERVICE, NODES[1], NODES[1]), r": a second Node w2"),
+        ((SERVICE, *NODES[:1], NODES[1].replace("50.12", "50.11")), r":19: .*w1\.example\.org has the InternalIP"),
+        ((SERVICE, *NODES[:1], NODES[1].replace("50.2.0", "50.1.0")), r":18: spec\.podCIDR: 10\.50\.1\.0/24 overlaps"),
         ((SERVICE, DEPLOYMENT.replace("replicas: 3", "replicas: many")), r"spec\.replicas: must be a whole number"),
         ((SERVICE, POD.replace("10.50.2.77", "10.50.2")), r"status\.podIP: .*must be an IP address"),
         ((SERVICE, ENDPOINTS.replace("10.50.1.3", "x")), r"subsets\[0\]\.addresses\[0\]\.ip"),
