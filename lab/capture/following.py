@@ -6,6 +6,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final
 
 from lab.capture.connection import Connection
@@ -17,7 +18,7 @@ from lab.evidence.packet import ACK, RST, SYN, Packet, SocketAddress
 from lab.vocabulary import Behaviour
 
 #: Connections that are followed at the same time, and packets by which a translation is found where no SYN was seen.
-_MOST: Final = 30_000
+_MOST: Final = 20_000
 _LIVE: Final = 1024  # of them, those of whose packets copies are looked for
 _RECENT: Final = 4096
 _NEAR: Final = 1 << 22  # bytes: what a stranger's packet may be off by and still be about a connection
@@ -137,7 +138,7 @@ class Follower:
 
     def _forget(self) -> None:
         """Give up the oldest connection that is without anything to tell; or the oldest, and count it."""
-        oldest = next((one for one in list(self._all.values())[:100] if not one.odd), next(iter(self._all.values())))
+        oldest = next((one for one in islice(self._all.values(), 100) if not one.odd), next(iter(self._all.values())))
         self.forgotten += 1
         del self._all[id(oldest)]
         self._live.pop(id(oldest), None)
