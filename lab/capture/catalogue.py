@@ -47,7 +47,8 @@ def known(segment: Segment, *, leaked: bool, harmless: bool) -> Known:
         return Known("state", _of_state(segment), _INVALID_ANYHOW)
     if segment.is_corrupt:
         return Known("checksum", "bad-checksum", _INVALID_ANYHOW)
-    return Known("leak" if leaked else "odd", "entry-deleted" if leaked else "", _INVALID_ANYHOW if leaked else ())
+    # Nothing about it is INVALID, so its entry was gone: it is NEW, and no fix drops or keeps it.
+    return Known("leak" if leaked else "odd", "entry-deleted" if leaked else "")
 
 
 def _of_window(segment: Segment, *, harmless: bool) -> str:

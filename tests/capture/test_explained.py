@@ -244,3 +244,11 @@ def test_every_packet_of_a_trial_is_read(results):
     seen = [one for one in result.timeline.sightings if one.interface != LOCAL and one.packet.protocol == TCP]
     assert told.packets == len(seen) > 40
     assert not told.found
+
+
+def test_where_the_entry_is_gone_no_fix_is_said_to_help(results):
+    """As the catalogue has it: the packet is NEW, and every fix leaves it."""
+    result = results["entry-deleted", "none"]
+    told = explained(captured(result), result.behaviour)
+    [found] = [one for one in findings(told) if one.case == "entry-deleted"]
+    assert found.fixes == ()
