@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from lab.results.result import Report
     from lab.trial.batch import Selection
     from lab.trial.own_node import OwnNode
-    from lab.trial.setting import Setting
     from lab.vocabulary import Family
 
     #: Tries settings in a family.
-    Run: TypeAlias = Callable[[Sequence[Setting], Family], Report]
+    Run: TypeAlias = Callable[..., Report]
 
 
 def own_node(
@@ -78,13 +77,19 @@ def trials(
 
     :param say: is told of the answer as soon as there is one.
     """
+    from contextlib import closing
+    from functools import partial
+
     from lab.fabric.given import NotLoadedError
     from lab.trial.own_node import tried
+    from lab.trial.shared import SharedLabs
 
-    try:
-        return _trials(own, selected, families, run, say)
-    except NotLoadedError:
-        return _trials(tried(own), selected, families, run, say)
+    with closing(SharedLabs()) as labs:  # one for all that is tried, for its rules may take long to load
+        in_it = partial(run, labs=labs)
+        try:
+            return _trials(own, selected, families, in_it, say)
+        except NotLoadedError:
+            return _trials(tried(own), selected, families, in_it, say)
 
 
 def _trials(

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from lab.topology.model import Topology
     from lab.trial.batch import Selection
     from lab.trial.setting import Setting
+    from lab.trial.shared import SharedLabs
 
 
 @app.command(
@@ -118,7 +119,7 @@ def run(
             own,
             selected,
             (family,) if family else own.families,
-            partial(_run, repeat=selected.repeat, jobs=jobs),
+            partial(_run, repeat=selected.repeat, jobs=1),
             partial(_print_answer, quiet=outputs.on_stdout),
         )
         reports, timeline = [report], bool(timeline)
@@ -206,7 +207,9 @@ def _print_answer(report: Report, *, quiet: bool) -> None:
     sys.stdout.flush()  # whoever reads a pipe wants it now as well
 
 
-def _run(settings: Sequence[Setting], family: Family, repeat: int, jobs: int | None) -> Report:
+def _run(
+    settings: Sequence[Setting], family: Family, repeat: int, jobs: int | None, labs: SharedLabs | None = None
+) -> Report:
     import asyncio
 
     from lab.netns import userns
@@ -214,7 +217,8 @@ def _run(settings: Sequence[Setting], family: Family, repeat: int, jobs: int | N
 
     userns.ensure()
     try:
-        with workers.started(settings, len(settings) * repeat, jobs or workers.processors()) as runner:
+        count, most = len(settings) * repeat, jobs or workers.processors()
+        with workers.started(settings, count, most, labs) as runner:
             return asyncio.run(batch.run(settings, family, repeat, runner))
     except asyncio.CancelledError:
         raise typer.Exit(INTERRUPTED) from None

@@ -110,4 +110,4 @@ def _adds(change: NodeChange) -> bool:
 
 
 def _is_same(one: tuple[Topology, Family], other: tuple[Topology, Family]) -> bool:
-    return one[0] is other[0] and one[1] is other[1]
+    return one[1] is other[1] and one[0] == other[0]  # quick: their texts are the same objects

@@ -50,21 +50,26 @@ class Runner(Protocol):
 
 
 class InThisProcess:
-    """Runs one trial after the other where the batch is, in labs that they share where they may."""
+    """Runs one trial after the other where the batch is, in labs that they share where they may.
+
+    :param labs: to be shared with other batches, by whoever closes them; its own where None.
+    """
 
     room = 1
 
-    def __init__(self, settings: Sequence[Setting]) -> None:
+    def __init__(self, settings: Sequence[Setting], labs: SharedLabs | None = None) -> None:
         self._settings = settings
-        self._labs = SharedLabs()
+        self._is_own = labs is None
+        self._labs = labs or SharedLabs()
 
     async def run(self, number: int, answer: Behaviour) -> Attempt:
         """Run a trial."""
         return await attempt(self._settings[number], answer, self._labs.run)
 
     def close(self) -> None:
-        """End the lab that there is."""
-        self._labs.close()
+        """End the lab that there is, unless others share it."""
+        if self._is_own:
+            self._labs.close()
 
 
 class WorkerError(MachineError):
@@ -149,7 +154,7 @@ def processors() -> int:
 
 
 @contextmanager
-def started(settings: Sequence[Setting], count: int, jobs: int) -> Iterator[Runner]:
+def started(settings: Sequence[Setting], count: int, jobs: int, labs: SharedLabs | None = None) -> Iterator[Runner]:
     """Start as many processes as are worth it, and end them with the block: what runs then, is interrupted.
 
     Trials that share a lab stay together in this one: a lab that takes long is built once.
@@ -158,11 +163,12 @@ def started(settings: Sequence[Setting], count: int, jobs: int) -> Iterator[Runn
 
     :param count: how many trials will be run.
     :param jobs: how many at a time, at most.
+    :param labs: where trials that share a lab have it from, with others before and after them.
     """
     sharing = any(node.given for setting in settings for node in setting.topology.nodes)
     room = 1 if sharing else min(jobs, count // LEAST)
     if room < 2:
-        with closing(InThisProcess(settings)) as runner:
+        with closing(InThisProcess(settings, labs)) as runner:
             yield runner
         return
     import_scapy()  # once for all
