@@ -115,6 +115,8 @@ def run(
     if node or objects:
         own = own_node(node, objects, topology, proxy, programs, settings, service=service, family=family)
         outputs = Outputs(**paths)
+        if jobs is not None:
+            print("lab: --jobs is for labs of the lab's own: trials on a real node share one", file=sys.stderr)
         report = trials(
             own,
             selected,
