@@ -172,12 +172,14 @@ def _say(kernel: str, what: str) -> None:
 
 def print_matrix(found: Matrix) -> None:
     """Print a table with a column a kernel or a program, and what it means."""
+    from rich.text import Text
+
     from lab.report import table
     from lab.report.closing import preface
 
     screen = console()
     for words in preface(found):
-        screen.print(words, soft_wrap=True)
+        screen.print(Text(words), soft_wrap=True)
     draw(screen, partial(table.tables, found))
     for line in (*table.timelines(found), *table.lines(found)):
         screen.print(line, soft_wrap=True)

@@ -202,10 +202,10 @@ def _left_out() -> str:
 def _print_answer(report: Report, *, quiet: bool) -> None:
     """Print what is known of a node of the user's own before everything else is."""
     from lab.report.own_node import answer
-    from lab.report.tone import STYLES
+    from lab.report.table import sentences
 
-    for remark in answer(report) if not quiet else ():
-        console().print(remark.text, style=STYLES[remark.tone], soft_wrap=True)
+    for sentence in sentences(answer(report)) if not quiet else ():
+        console().print(sentence, soft_wrap=True)
     sys.stdout.flush()  # whoever reads a pipe wants it now as well
 
 
@@ -238,7 +238,6 @@ def print_report(report: Report, *, timeline: bool) -> None:
     from lab.report.closing import afterwards, preface, remarks
     from lab.report.own_node import effects, remedies
     from lab.report.timeline import timeline_lines
-    from lab.report.tone import STYLES
     from lab.results.matrix import alone
 
     matrix = alone(report)
@@ -252,14 +251,13 @@ def print_report(report: Report, *, timeline: bool) -> None:
         for line in table.timelines(matrix, but=first):
             screen.print(line, soft_wrap=True)
     is_own = first is not None and bool(first.trial.given)
-    said = [*effects(report), *remedies(report)] if is_own else []
-    for remark in said:
-        screen.print(Text(remark.text, STYLES[remark.tone]), soft_wrap=True)
+    for sentence in table.sentences([*effects(report), *remedies(report)] if is_own else []):
+        screen.print(sentence, soft_wrap=True)
     for words in preface(matrix):
-        screen.print(words, soft_wrap=True)
+        screen.print(Text(words), soft_wrap=True)
     draw(screen, partial(terminal.tables, report.tallies, brief=is_own))
-    for remark in afterwards(matrix) if is_own else remarks(matrix):
-        screen.print(Text(remark.text, STYLES[remark.tone]), soft_wrap=True)
+    for sentence in table.sentences(afterwards(matrix) if is_own else remarks(matrix)):
+        screen.print(sentence, soft_wrap=True)
     for words in advice() if first is not None and not is_own else ():  # it is about the lab's nodes
         screen.print(words, soft_wrap=True)
 

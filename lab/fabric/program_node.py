@@ -142,7 +142,7 @@ class ProgramNode:
     def _lacking(self, family: Family, added: str) -> str:
         """Return an input of iptables-restore without the rules that there are."""
         lines, table = [], ""
-        program = f"{'iptables' if family is Family.IPV4 else 'ip6tables'}-{self._node.host.backend}"
+        program = f"{family.iptables}-{self._node.host.backend}"
         for line in added.splitlines():
             if line.startswith("*"):
                 table = line[1:]

@@ -7,12 +7,12 @@ include/uapi/linux/netfilter/nf_tables.h.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 from lab.netns import nfnetlink
 from lab.netns.namespace import Namespace
-from lab.netns.nfnetlink import DUMP, Message, Subsystem, attribute, message
+from lab.netns.nfnetlink import DUMP, Subsystem, attribute, message
 
 _GET_TABLE, _GET_CHAIN, _GET_RULE = 1, 4, 7  # NFT_MSG_GETTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE
 _TABLE_NAME, _TABLE_USE = 1, 3
@@ -35,47 +35,59 @@ class NftChains:
 
     def handles(self, family: str, table: str, chain: str) -> tuple[int, ...]:
         """Return the handles of a chain's rules, in their order; none where there is no such chain."""
+        with suppress(FileNotFoundError):
+            return tuple(int.from_bytes(one[_RULE_HANDLE], "big") for one in self.rules(family, table, chain))
+        return ()
+
+    def rules(self, family: str, table: str, chain: str) -> list[dict[int, bytes]]:
+        """Return the attributes of each of a chain's rules, in their order."""
         names = {_RULE_TABLE: table, _RULE_CHAIN: chain}
-        answers = self._ask(_GET_RULE, DUMP, family, names)
-        found = [dict(nfnetlink.attributes(one.body)) for one in answers]
         # The kernel sorts by the names since Linux 4.16 or so; before, they are looked at here.
-        return tuple(
-            int.from_bytes(one[_RULE_HANDLE], "big")
-            for one in found
-            if all(one.get(kind) == name.encode() + b"\0" for kind, name in names.items())
-        )
+        return [
+            one
+            for one in self.listed(_GET_RULE, family, names)
+            if all(one.get(kind) == text(name) for kind, name in names.items())
+        ]
+
+    def listed(self, kind: int, family: str, names: dict[int, str]) -> list[dict[int, bytes]]:
+        """Return the attributes of each thing that is listed.
+
+        :param kind: the question, NFT_MSG_GET*.
+        :param names: whose things, by attribute.
+        :raises OSError: the question was refused.
+        """
+        answers = nfnetlink.dump(self._socket, _question(kind, DUMP, family, names), "nftables")
+        return [dict(nfnetlink.attributes(one.body)) for one in answers]
 
     def base(self, family: str, table: str, chain: str) -> tuple[str, int]:
         """Return where a chain hangs: the hook, and the priority as nft counts; no hook where it is no base chain."""
-        for answer in self._ask(_GET_CHAIN, 0, family, {_CHAIN_TABLE: table, _CHAIN_NAME: chain}):
-            hook = dict(nfnetlink.attributes(dict(nfnetlink.attributes(answer.body)).get(_CHAIN_HOOK, b"")))
-            if hook:
-                number = int.from_bytes(hook[_HOOK_NUMBER], "big")
-                return _HOOKS[number], int.from_bytes(hook[_HOOK_PRIORITY], "big", signed=True)
-        return "", 0
+        found = self._ask(_GET_CHAIN, family, {_CHAIN_TABLE: table, _CHAIN_NAME: chain})
+        hook = dict(nfnetlink.attributes(found.get(_CHAIN_HOOK, b"")))
+        if not hook:
+            return "", 0
+        priority = int.from_bytes(hook[_HOOK_PRIORITY], "big", signed=True)
+        return _HOOKS[int.from_bytes(hook[_HOOK_NUMBER], "big")], priority
 
     def size(self, family: str, table: str) -> int:
         """Return how many chains, sets and maps a table has."""
-        for answer in self._ask(_GET_TABLE, 0, family, {_TABLE_NAME: table}):
-            return int.from_bytes(dict(nfnetlink.attributes(answer.body))[_TABLE_USE], "big")
-        return 0
+        return int.from_bytes(self._ask(_GET_TABLE, family, {_TABLE_NAME: table}).get(_TABLE_USE, b""), "big")
 
-    def _ask(self, kind: int, flags: int, family: str, names: dict[int, str]) -> list[Message]:
-        wanted = [attribute(one, name.encode() + b"\0") for one, name in names.items()]
-        self._socket.send(message(Subsystem.NFTABLES, kind, flags, *wanted, family=_NUMBERS[family]))
-        return list(self._answers(is_dump=bool(flags)))
-
-    def _answers(self, *, is_dump: bool) -> Iterator[Message]:
-        while True:
-            for answer in nfnetlink.messages(self._socket.recv(1 << 17)):
-                if answer.error:
-                    return  # there is no such chain
-                if answer.is_done:
-                    return
-                yield answer
-                if not is_dump:
-                    return
+    def _ask(self, kind: int, family: str, names: dict[int, str]) -> dict[int, bytes]:
+        """Return the attributes of one thing; none where there is no such thing."""
+        self._socket.send(_question(kind, 0, family, names))
+        answer = next(nfnetlink.messages(self._socket.recv(65536)))
+        return {} if answer.error else dict(nfnetlink.attributes(answer.body))
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+
+def text(name: str) -> bytes:
+    """Return a name as attributes have it."""
+    return name.encode() + b"\0"
+
+
+def _question(kind: int, flags: int, family: str, names: dict[int, str]) -> bytes:
+    wanted = (attribute(one, text(name)) for one, name in names.items())
+    return message(Subsystem.NFTABLES, kind, flags, *wanted, family=_NUMBERS[family])

@@ -7,21 +7,21 @@ and attribute numbers: include/uapi/linux/netfilter/nf_tables.h.
 
 from __future__ import annotations
 
-import socket
 import struct
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from lab.netns import nfnetlink
-from lab.netns.nfnetlink import Subsystem, attribute, attributes
+from lab.netns.nfnetlink import attributes
+from lab.netns.nft_chain import NftChains, text
 
 if TYPE_CHECKING:
     from lab.netns.namespace import Namespace
 
-_GET_RULE, _GET_OBJECT = 7, 19  # enum nf_tables_msg_types
+_GET_OBJECT: Final = 19  # NFT_MSG_GETOBJ
 _OBJECT_TABLE, _OBJECT_NAME, _OBJECT_DATA = 1, 2, 4
-_RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
+_RULE_EXPRESSIONS: Final = 4
 _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2
 _PACKETS: Final = 2  # enum nft_counter_attributes
 _CT_KEY, _BITWISE_MASK, _IMMEDIATE_DATA = 2, 4, 2
@@ -32,9 +32,6 @@ _MATCH_NAME, _MATCH_INFO = 1, 3  # enum nft_match_attributes
 #: match_flags, invert_flags and state_mask of struct xt_conntrack_mtinfo2 and 3, and where they begin
 #: (include/uapi/linux/netfilter/xt_conntrack.h); there INVALID is the first bit as well.
 _MATCH_STATES, _MATCH_FLAGS, _MATCHES_STATE = struct.Struct("=HHH"), 146, 1
-_FAMILIES: Final = {"ip": socket.AF_INET, "ip6": socket.AF_INET6, "inet": 1}  # NFPROTO_INET
-
-
 #: Its name, and its own attributes.
 _Expression: TypeAlias = tuple[str, dict[int, bytes]]
 
@@ -53,24 +50,20 @@ class Chain(NamedTuple):
 def counters(namespace: Namespace, table: str) -> dict[str, int]:
     """Return how many packets the named counters of an inet table have counted, by their names."""
     found: dict[str, int] = {}
-    for body in _dump(namespace, "inet", _GET_OBJECT, attribute(_OBJECT_TABLE, _text(table))):
-        values = dict(attributes(body))
-        if values.get(_OBJECT_TABLE) == _text(table) and _OBJECT_DATA in values:
-            name = values[_OBJECT_NAME].rstrip(b"\0").decode()
-            found[name] = _packets(values[_OBJECT_DATA])
+    with closing(NftChains(namespace)) as nft:
+        for values in nft.listed(_GET_OBJECT, "inet", {_OBJECT_TABLE: table}):
+            if values.get(_OBJECT_TABLE) == text(table) and _OBJECT_DATA in values:
+                name = values[_OBJECT_NAME].rstrip(b"\0").decode()
+                found[name] = _packets(values[_OBJECT_DATA])
     return found
 
 
 def invalid_drops(namespace: Namespace, chains: Sequence[Chain]) -> list[int]:
     """Return what the rules of some chains have counted that drop what is INVALID: nft's own, and iptables-nft's."""
-    found: list[int] = []
-    for chain in chains:
-        named = attribute(_RULE_TABLE, _text(chain.table)), attribute(_RULE_CHAIN, _text(chain.name))
-        for body in _dump(namespace, chain.family, _GET_RULE, *named):
-            values = dict(attributes(body))
-            if values.get(_RULE_CHAIN) == _text(chain.name) and _RULE_EXPRESSIONS in values:
-                found += _dropped(list(_expressions(values[_RULE_EXPRESSIONS])))
-    return found
+    with closing(NftChains(namespace)) as nft:
+        rules = [rule for chain in chains for rule in nft.rules(*chain)]
+    expressions = (list(_expressions(rule.get(_RULE_EXPRESSIONS, b""))) for rule in rules)
+    return [count for its in expressions for count in _dropped(its)]
 
 
 def _dropped(expressions: Sequence[_Expression]) -> Iterator[int]:
@@ -90,7 +83,7 @@ def _wants_invalid(one: _Expression, following: _Expression) -> bool:
         # A state is held in the machine's byte order, as in every register that is no header's.
         wanted = dict(attributes(mask.get(_BITWISE_MASK, b""))).get(_VALUE, b"")
         return wanted == _INVALID.to_bytes(4, sys.byteorder)
-    if name == "match" and data.get(_MATCH_NAME) == _text("conntrack"):
+    if name == "match" and data.get(_MATCH_NAME) == text("conntrack"):
         given, inverted, states = _MATCH_STATES.unpack_from(data[_MATCH_INFO], _MATCH_FLAGS)
         return bool(given & ~inverted & _MATCHES_STATE and states & _INVALID)
     return False
@@ -105,17 +98,3 @@ def _expressions(data: bytes) -> Iterator[_Expression]:
 
 def _packets(data: bytes) -> int:
     return int.from_bytes(dict(attributes(data)).get(_PACKETS, b""), "big")
-
-
-def _text(name: str) -> bytes:
-    return name.encode() + b"\0"
-
-
-def _dump(namespace: Namespace, family: str, question: int, *about: bytes) -> Iterator[bytes]:
-    """Ask for a listing, and yield the attributes of each thing in it."""
-    flags = nfnetlink.DUMP
-    request = nfnetlink.message(Subsystem.NFTABLES, question, flags, *about, family=_FAMILIES[family])
-    with nfnetlink.open_socket(namespace) as channel:
-        channel.setblocking(True)
-        for message in nfnetlink.dump(channel, request, "nftables"):
-            yield message.body

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from rich.table import Table
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lab.report import cells
 from lab.report.cells import Cell
-from lab.report.closing import remarks
+from lab.report.closing import Remark, remarks
 from lab.report.timeline import timeline_lines
 from lab.report.tone import STYLES
 from lab.results.matrix import Column, Matrix
@@ -80,7 +80,12 @@ def timelines(matrix: Matrix, *, but: Result | None = None) -> Iterator[Text]:
 
 def lines(matrix: Matrix) -> Iterator[Text]:
     """Report what the matrix means, line by line."""
-    for remark in remarks(matrix):
+    return sentences(remarks(matrix))
+
+
+def sentences(said: Iterable[Remark]) -> Iterator[Text]:
+    """Return remarks as a terminal has them. What they quote is text, whatever brackets are in it."""
+    for remark in said:
         yield Text(remark.text, STYLES[remark.tone])
         for line in remark.console:
             yield Text(f"    {line}", "dim")

@@ -81,7 +81,7 @@ class SharedLabs:
     def _suiting(self, setting: Setting) -> Lab:
         """Return the lab that there is, with the trial's fix if that can be; else a fresh one."""
         place, change = (setting.topology, setting.family), setting.fix.change
-        lab = self._lab if self._place is not None and _is_same(self._place, place) else None
+        lab = self._lab if self._place == place else None
         if lab is None or (setting.fix != self._fix and _adds(self._fix.change)):
             self.close()
             lab = self._lab = runner.fresh_lab(replace(setting, fix=NONE))
@@ -107,7 +107,3 @@ class SharedLabs:
 def _adds(change: NodeChange) -> bool:
     """Check whether a change adds what cannot be taken away: all but sysctls."""
     return bool(change.iptables or change.nftables or change.script or change.texts)
-
-
-def _is_same(one: tuple[Topology, Family], other: tuple[Topology, Family]) -> bool:
-    return one[1] is other[1] and one[0] == other[0]  # quick: their texts are the same objects

@@ -8,7 +8,6 @@ nft_trace_attributes`` in include/uapi/linux/netfilter/nf_tables.h.
 from __future__ import annotations
 
 import errno
-import socket
 import struct
 from collections.abc import Iterator
 from functools import lru_cache
@@ -18,9 +17,9 @@ from lab.evidence.traced import TraceEvent
 from lab.netns import Namespace, nfnetlink
 from lab.netns.nfnetlink import Message, Subsystem
 from lab.netns.nft_chain import FAMILIES
+from lab.wire.sockets import make_room
 
 _SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP = 270, 1, 9  # NFNLGRP_NFTRACE
-_SO_RCVBUFFORCE: Final = 33  # include/uapi/asm-generic/socket.h; Python has no name for it
 _NEW_TRACE: Final = 17  # NFT_MSG_TRACE
 _TABLE, _CHAIN, _HANDLE, _KIND, _VERDICT, _ID = 1, 2, 3, 4, 5, 6
 _NETWORK, _TRANSPORT, _MARK, _POLICY = 8, 9, 14, 16
@@ -50,10 +49,7 @@ class Trace:
 
     def __init__(self, namespace: Namespace) -> None:
         self._socket = nfnetlink.open_socket(namespace)
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-        except PermissionError:  # in a user namespace; then as much as net.core.rmem_max allows
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        make_room(self._socket, _BUFFER)
         self._socket.bind((0, 0))
         self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
         self.lost = False

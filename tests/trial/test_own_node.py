@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,21 +27,7 @@ from lab.trial.setting import Setting
 from lab.vocabulary import Backend, Behaviour, Family
 from tests.support.command import lab
 
-DUMPS = Path(__file__).parents[1] / "kubeproxy/dumps.tar.xz"
-
 pytestmark = pytest.mark.lab_kernel
-
-
-@pytest.fixture(scope="module")
-def dump():
-    """What real kube-proxies wrote, by release and file."""
-    with tarfile.open(DUMPS) as archive:
-        texts = {
-            "/".join(Path(one.name).parts[-2:]): archive.extractfile(one).read().decode()
-            for one in archive
-            if one.isfile() and one.name.endswith(".txt")
-        }
-    return texts.__getitem__
 
 
 def judged(

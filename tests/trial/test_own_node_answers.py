@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,23 +12,10 @@ from lab.node.read import read
 from lab.trial.own_node import own_node
 from tests.support.command import lab
 
-DUMPS = Path(__file__).parents[1] / "kubeproxy/dumps.tar.xz"
 JSON = Path(__file__).parents[1] / "node/given/nft-ruleset.json"
 V4 = "v1.28.3/iptables-v4.txt"
 
 pytestmark = pytest.mark.lab_kernel
-
-
-@pytest.fixture(scope="module")
-def dump():
-    """What real kube-proxies wrote, by release and file."""
-    with tarfile.open(DUMPS) as archive:
-        texts = {
-            "/".join(Path(one.name).parts[-2:]): archive.extractfile(one).read().decode()
-            for one in archive
-            if one.isfile() and one.name.endswith(".txt")
-        }
-    return texts.__getitem__
 
 
 def answer(file: Path, *more: str) -> str:
@@ -142,3 +128,16 @@ def test_an_endpoint_of_the_clients_own_network_is_reached_by_the_node(dump: Cal
     beside = [note.split()[0] for note in own.notes if "is a pod of this node" in note]
     assert beside
     assert answer(tmp_path, "--service", "default/dual-itp-local").startswith("NOT AFFECTED: ")
+
+
+def test_what_a_rule_says_in_brackets_is_printed_as_it_is(dump: Callable[[str], str], tmp_path: Path):
+    """And not taken for what a terminal is told of colors; `[/b]` without its beginning would be an error there."""
+    file = tmp_path / "node.txt"
+    said = '-m comment --comment "[b]mine[/i]"'
+    unknown = '-A FORWARD -m nosuchmatch --comment "[/a]" -j DROP'
+    rules = (f"-A FORWARD {said} -m conntrack --ctstate INVALID -j DROP", unknown)
+    file.write_text(first(dump(V4), *rules))
+    done = lab("run", "beyond-window", "--fix", "none", "--node", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[b]mine[/i]" in done.stdout.splitlines()[0]
+    assert unknown in done.stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tarfile
 from contextlib import closing
 from pathlib import Path
 from typing import TypeAlias
@@ -22,20 +21,12 @@ from tests.support import cover
 
 Outcome: TypeAlias = tuple[object, ...]
 
-DUMPS = Path(__file__).parents[1] / "kubeproxy/dumps.tar.xz"
-
 pytestmark = pytest.mark.lab_kernel
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> OwnNode:
-    file = tmp_path_factory.mktemp("node") / "rules.txt"
-    with tarfile.open(DUMPS) as archive:
-        name = next(one.name for one in archive if one.name.endswith("v1.14.0/iptables-v4.txt"))
-        dump = archive.extractfile(name)
-        assert dump is not None
-        file.write_bytes(dump.read())
-    return own_node(read([str(file)]))
+def own(dumps) -> OwnNode:
+    return own_node(read([str(dumps.path("v1.14.0/iptables-v4"))]))
 
 
 def outcome(result: Result) -> Outcome:
