@@ -319,7 +319,7 @@ def _print(found: Sequence[Reaches], *, json: bool) -> None:
     screen = console()
     first = found[0]
     proxies = first.proxies if len(found) == 1 else f"{len(found)} kube-proxies"
-    screen.print(f"{first.topology}, {proxies}, {first.family}", soft_wrap=True)
+    screen.print(f"{first.topology}, {proxies}, {first.family}", soft_wrap=True, markup=False)
     draw(screen, lambda _width: tables(found))
     for line in lines(found):
         screen.print(line, soft_wrap=True)
