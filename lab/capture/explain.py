@@ -18,14 +18,18 @@ def explain(readers: Sequence[Reader], behaviour: Behaviour) -> Explanation:
     :raises InputError: one of them is none, or broken.
     """
     follower = Follower(behaviour)
-    for frame, file in in_order(readers):
-        follower.see(frame, file)
+    if len(readers) == 1:
+        for frame in readers[0].without(follower.plain):
+            follower.see(frame, readers[0].name)
+    else:
+        for frame, file in in_order(readers):
+            follower.see(frame, file)
     notes = [note for reader in readers for note in reader.notes]
     if follower.forgotten:
         notes.append(f"{follower.forgotten:,} connections that came first were given up, to bound memory")
     return Explanation(
         behaviour=behaviour,
-        packets=sum(reader.read for reader in readers),
+        packets=sum(reader.read for reader in readers) + follower.plain.taken,
         connections=tuple(explained(connection, behaviour) for connection in follower.connections),
         notes=tuple(notes),
     )
