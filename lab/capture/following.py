@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
@@ -146,6 +146,7 @@ class Follower:
         self.forgotten += 1
         del self._all[id(oldest)]
         oldest.close_lanes()
+        oldest.lanes.clear()  # they know the connection: without them it is gone at once
         self._live.pop(id(oldest), None)
         for flow in self._own.pop(id(oldest), ()):
             if self._flows.get(flow) is oldest:
@@ -175,13 +176,16 @@ def _shares(connection: Connection, packet: Packet) -> bool:
     return (first.tcp.window_scale, first.tcp.window) == (packet.tcp.window_scale, packet.tcp.window)
 
 
-def in_order(readers: Iterable[Reader]) -> Iterator[tuple[Frame, str]]:
-    """Yield the packets of all files by their times, section by section."""
-    ways = [_named(reader) for reader in readers]
-    if len(ways) == 1:
-        return ways[0]
+def in_order(readers: Sequence[Reader], plain: Plain) -> Iterator[tuple[Frame, str]]:
+    """Yield the packets of all files by their times, section by section.
+
+    :param plain: takes the packets of a single file of which there is nothing to tell.
+    """
+    if len(readers) == 1:
+        return _named(readers[0].without(plain), readers[0].name)
+    ways = [_named(reader, reader.name) for reader in readers]
     return heapq.merge(*ways, key=lambda one: (one[0].section, one[0].time))
 
 
-def _named(reader: Reader) -> Iterator[tuple[Frame, str]]:
-    return ((frame, reader.name) for frame in reader)
+def _named(frames: Iterable[Frame], file: str) -> Iterator[tuple[Frame, str]]:
+    return ((frame, file) for frame in frames)

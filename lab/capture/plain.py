@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Final
 
 from lab.capture.connection import Connection
@@ -123,21 +122,29 @@ class Plain:
             if connection.lanes:
                 connection.close_lanes()
             return
-        from_client = connection.is_from_client(frame.packet)
-        if from_client not in connection.lanes:
-            made = self._lane(connection, frame, stream, from_client=from_client)
-            if made is not None:
-                connection.lanes[from_client] = made
+        if not connection.lanes:
+            self._make_lanes(connection, frame, stream)
         for lane in connection.lanes.values():
             sides = (windows.client, windows.server)
             lane.sender, lane.receiver = sides if lane.from_client else sides[::-1]
             connection.open_lane(lane)
 
-    def _lane(self, connection: Connection, frame: Frame, stream: Stream, *, from_client: bool) -> Lane | None:
-        ends = (frame.packet.source, frame.packet.destination)
-        home = self._homes.get((frame.section, stream))
-        if home is None:
-            return None
-        key = b"".join(ip_address(end.address).packed for end in ends)
-        key += b"".join(end.port.to_bytes(2, "big") for end in ends)
-        return Lane(connection, stream, key, home, frame.at, from_client=from_client)
+    def _make_lanes(self, connection: Connection, frame: Frame, stream: Stream) -> None:
+        home, key = self._homes.get((frame.section, stream)), _key(frame.data, frame.at)
+        if home is None or key is None:
+            return
+        side = connection.is_from_client(frame.packet)
+        half = len(key) // 2 - 2
+        other = key[half : 2 * half] + key[:half] + key[-2:] + key[-4:-2]
+        for one, from_client in ((key, side), (other, not side)):
+            lane = Lane(connection, stream, one, home, frame.at, from_client=from_client)
+            connection.lanes[from_client] = lane
+
+
+def _key(data: bytes, at: int) -> bytes | None:
+    """Return the addresses and ports of a TCP packet; None where its IP header is not the plain one."""
+    if data[at] == 0x45:
+        return data[at + 12 : at + 24]
+    if data[at] >> 4 == 6 and data[at + 6] == TCP:
+        return data[at + 8 : at + 44]
+    return None
