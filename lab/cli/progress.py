@@ -8,7 +8,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 _FIRST: Final = 1.0  # seconds; what takes less is over before anybody has read it
 _EACH: Final = 0.3  # seconds between two words
@@ -66,7 +66,7 @@ class Told(io.FileIO):
         about = os.fstat(self.fileno())
         progress.expect(about.st_size if stat.S_ISREG(about.st_mode) else None)
 
-    def readinto(self, buffer: bytearray, /) -> int:  # type: ignore[override] - whatever takes bytes
+    def readinto(self, buffer: Any, /) -> int | None:  # noqa: ANN401 - whatever takes bytes
         """Read into a buffer, and tell how much."""
         count = super().readinto(buffer)
         if count and self._progress is not None:

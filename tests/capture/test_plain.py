@@ -76,24 +76,20 @@ class Talk:
         yield self.packet(True, SYN, client, 0, options=SCALE)
         yield self.packet(False, SYN | ACK, server, client + 1, options=SCALE)
         self.sent = {True: client + 1, False: server + 1}
-        sequence, acknowledgement = self.both(True)
-        yield self.packet(True, ACK, sequence, acknowledgement)
-
-    def both(self, side):
-        return self.sent[side], self.sent[not side]
+        yield self.packet(True, ACK, self.sent[True], self.sent[False])
 
     def plain(self):
         side = self.rng.random() < 0.4
         self.number[side] += 1
         data = bytes(self.rng.choice((0, 0, 1, 700, 1400, 20_000)))
-        made = self.packet(side, ACK | self.rng.choice((0, PSH)), *self.both(side), data)
+        made = self.packet(side, ACK | self.rng.choice((0, PSH)), self.sent[side], self.sent[not side], data)
         self.sent[side] += len(data)
         return made
 
     def odd(self):
         rng, side = self.rng, self.rng.random() < 0.5
         self.number[side] += rng.choice((0, 1))
-        sequence, acknowledgement = self.both(side)
+        sequence, acknowledgement = self.sent[side], self.sent[not side]
         kind = rng.randrange(12)
         if kind == 0:  # lost before the capture
             self.sent[side] += 1400
