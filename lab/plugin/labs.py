@@ -49,7 +49,7 @@ def evidence(item: pytest.Item) -> Iterator[tuple[str, str]]:
             yield "lab: timeline", timeline_text(lab.timeline)
         yield "lab: hosts", lab.describe()
         try:
-            yield "lab: rules", lab.rules(every=item.config.get_verbosity() >= _EVERY_RULE)
+            yield "lab: rules", lab.ruleset(every=item.config.get_verbosity() >= _EVERY_RULE)
         except LabError as error:
             yield "lab: rules", str(error)
         if item.config.getoption("lab_keep"):

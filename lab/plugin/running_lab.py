@@ -9,6 +9,7 @@ import re
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from lab.conntrack.flows import Flows
@@ -21,6 +22,7 @@ from lab.fabric.services import Services
 from lab.fixes import Fix
 from lab.kubeproxy.nftables import table_of
 from lab.netns.program import find
+from lab.plugin.host_rules import HostRules
 from lab.scenario import ConnectionScenario
 from lab.scenario.roles import named_ports, roles_in
 from lab.topology.kube_proxy import node_release
@@ -106,11 +108,27 @@ class RunningLab:
         return self.hosts[name]
 
     def conntrack(self, host: str) -> Flows:
-        """Return the conntrack entries of a host: to be iterated, chosen from, deleted and flushed.
+        """Return the conntrack entries of a host: to be iterated, chosen from, created, deleted and flushed.
 
         :raises InputError: the topology has no such host.
         """
         return Flows(self._host(host).namespace)
+
+    def rules(self, host: str) -> HostRules:
+        """Return what loads rules of one's own on a host.
+
+        :raises InputError: the topology has no such host.
+        """
+        return HostRules(self._host(host), self._lab.families)
+
+    def namespace(self, host: str) -> Path:
+        """Return the path of a host's network namespace, good for as long as the lab and this process live.
+
+        As ``CNI_NETNS`` for a CNI plugin, or for `nsenter --net=PATH`.
+
+        :raises InputError: the topology has no such host.
+        """
+        return Path(f"/proc/{os.getpid()}/fd/{self._host(host).namespace.fileno()}")
 
     def try_steps(self, steps: Callable[[ConnectionScenario], Awaitable[None]]) -> Verdict:
         """Connect through the lab, disturb the connection as ``steps`` says, and decide what became of it.
@@ -163,7 +181,7 @@ class RunningLab:
             lines.append(f"{host.name:{width}}  {'; '.join(parts)}")
         return "\n".join(lines)
 
-    def rules(self, *, every: bool = True) -> str:
+    def ruleset(self, *, every: bool = True) -> str:
         """Return the nodes' rules as the kernel has them now, with its counters where it counts.
 
         :param every: else those alone that packets came to, and how many there are besides.
@@ -196,9 +214,8 @@ class RunningLab:
         host = next(iter(self.topology.nodes or self.topology.hosts))
         print(f"\na shell on {host.name}; leave it to go on. The way to each host:")
         width = max(len(name) for name in self.hosts)
-        for name, running in self.hosts.items():
-            way = f"nsenter --net=/proc/{os.getpid()}/fd/{running.namespace.fileno()}"
-            print(f"{name:{width}}  {way}", flush=True)
+        for name in self.hosts:
+            print(f"{name:{width}}  nsenter --net={self.namespace(name)}", flush=True)
         chosen = "/bin/sh"
         try:
             chosen = find(os.environ.get("SHELL") or chosen)

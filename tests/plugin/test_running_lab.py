@@ -89,13 +89,13 @@ class TestNearestWordWins:
         (node,) = lab_running.topology.nodes
         assert (lab_running.topology.name, node.proxy_version, lab_running.family) == ("mine", "v1.15", "ipv6")
         assert "fd00" in lab_running.describe() and "10.0.0" not in lab_running.describe()
-        assert "--ctstate INVALID -j DROP" in lab_running.rules()
+        assert "--ctstate INVALID -j DROP" in lab_running.ruleset()
 
     @pytest.mark.lab_topology(proxy_version="v1.14", backend="legacy")
     def test_inner(self, lab_running):
         (node,) = lab_running.topology.nodes
         assert (lab_running.topology.name, node.proxy_version, node.backend) == ("mine", "v1.14", "legacy")
-        assert "legacy" not in lab_running.rules().split("\\n")[1] and "INVALID" not in lab_running.rules()
+        assert "legacy" not in lab_running.ruleset().split("\\n")[1] and "INVALID" not in lab_running.ruleset()
 """
     )
     project.run_pytest("inside").assert_outcomes(passed=8)
@@ -157,7 +157,7 @@ def pods(running):
 def test_option(lab_running):
     [node] = lab_running.topology.nodes
     assert (node.masquerade_all, pods(lab_running), node.proxy_mode) == (True, ["10.8.0.0/16"], "iptables")
-    assert "--dport 80 -j KUBE-MARK-MASQ" in lab_running.rules()
+    assert "--dport 80 -j KUBE-MARK-MASQ" in lab_running.ruleset()
 
 @pytest.mark.lab_topology(kube_proxy_config="beside.yaml", proxy_version="1.33")
 def test_file_beside(lab_running):
