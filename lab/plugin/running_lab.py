@@ -23,6 +23,7 @@ from lab.fixes import Fix
 from lab.kubeproxy.nftables import table_of
 from lab.netns.program import find
 from lab.plugin.host_rules import HostRules
+from lab.plugin.serving import Serving
 from lab.scenario import ConnectionScenario
 from lab.scenario.roles import named_ports, roles_in
 from lab.topology.kube_proxy import node_release
@@ -42,11 +43,14 @@ class RunningLab:
     :ivar fix: the change that its nodes have.
     :ivar service: the Service that is asked then, as :func:`lab.scenario.roles.service_port` knows it; None for
         the first.
+    :param served: servers answer at all endpoints, and at the other pods' same ports, as those of `lab up` do.
     :ivar timeline: what was seen in :meth:`try_steps`.
     :raises InputError: the topology has no such Service, or nothing that could be asked of it.
     """
 
-    def __init__(self, topology: Topology, family: Family | None, fix: Fix, service: str | None = None) -> None:
+    def __init__(
+        self, topology: Topology, family: Family | None, fix: Fix, service: str | None = None, *, served: bool = False
+    ) -> None:
         self.topology = topology
         self.family = family or Family.IPV4
         if service is not None:
@@ -56,6 +60,19 @@ class RunningLab:
         self.timeline: Timeline | None = None
         self._lab = Lab(topology, family=family, change=fix.change)
         self._used = False
+        try:
+            self._serving = Serving(self._lab) if served else None
+        except BaseException:
+            self._lab.close()
+            raise
+        self._lab.after_change = [self._serving.follow] if self._serving else []
+
+    def stop_servers(self) -> None:
+        """End the servers at the endpoints, where a test has its own: nobody listens there from then on."""
+        self._lab.after_change = []
+        if self._serving is not None:
+            self._serving.close()
+        self._serving = None
 
     @property
     def hosts(self) -> Mapping[str, RunningHost]:
@@ -145,6 +162,7 @@ class RunningLab:
 
         roles = roles_in(self.topology, self.family, self.service)
         self._once()
+        self.stop_servers()  # the steps have their own
         return asyncio.run(observe())
 
     def use(self) -> Lab:
@@ -227,6 +245,7 @@ class RunningLab:
 
     def close(self) -> None:
         """End the lab."""
+        self.stop_servers()
         self._lab.close()
 
 
