@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from lab.capture.explanation import Place
+from lab.capture.explanation import Place, Point
 from lab.capture.frames import Frame
 from lab.capture.headers import checksum_is_wrong
+from lab.capture.icmp import IcmpError
 from lab.capture.judging import FINE, Conntrack, Word
 from lab.capture.lane import Kept, Lane, Stream
 from lab.capture.quick import QuickWindow
@@ -78,7 +79,8 @@ class Connection:
         self.begins = False
         self.lanes: dict[bool, Lane] = {}
         self.kept: deque[Kept] = deque(maxlen=RECENT)
-        self.points: dict[tuple[str, str], None] = {}
+        self.points: dict[Point, None] = {}
+        self.errors: dict[str, IcmpError] = {}
         self.odd: list[Segment] = []
         self.resets: list[Segment] = []
         self.lost: dict[bool, list[Place]] = {}
@@ -280,6 +282,11 @@ class Connection:
             self._keep(segment)
         else:
             self._before[side].add(stream)
+
+    def is_client_s_side(self, point: Point) -> bool:
+        """Check whether packets of the client are seen at a point as it knows them, and in no other form."""
+        before, behind = ({one[:2] for one in streams[True]} for streams in (self._before, self._behind))
+        return point in before - behind or (self.endpoint is None and point in self.points)
 
     def is_mixed(self, segment: Segment) -> bool:
         """Check whether a packet was seen where packets are before their translation as well as behind it."""

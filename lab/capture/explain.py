@@ -7,10 +7,14 @@ import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from lab.capture import asked, icmp
+from lab.capture.datagrams import Datagrams
 from lab.capture.explanation import Explanation
 from lab.capture.findings import explained
 from lab.capture.following import Follower, in_order
+from lab.capture.frames import Frame
 from lab.capture.reader import Reader
+from lab.evidence.packet import UDP
 from lab.vocabulary import Behaviour
 
 
@@ -20,18 +24,44 @@ def explain(readers: Sequence[Reader], behaviour: Behaviour) -> Explanation:
     :raises InputError: one of them is none, or broken.
     """
     follower = Follower(behaviour)
+    datagrams = Datagrams()
+    strangers = 0
     with _uncollected():
         for frame, file in in_order(readers, follower.plain):
-            follower.see(frame, file)
+            packet = frame.packet
+            if packet.tcp is not None:
+                follower.see(frame, file)
+            elif packet.protocol == UDP:
+                datagrams.see(frame, file)
+            else:
+                strangers += not _took_error(frame, file, follower, datagrams)
     notes = [note for reader in readers for note in reader.notes]
-    if follower.forgotten:
-        notes.append(f"{follower.forgotten:,} connections that came first were given up, to bound memory")
+    if strangers:
+        notes.append(f"ICMP errors about packets that are not there: {strangers:,}")
+    if follower.forgotten or datagrams.forgotten:
+        count = follower.forgotten + datagrams.forgotten
+        notes.append(f"{count:,} connections that came first were given up, to bound memory")
     return Explanation(
         behaviour=behaviour,
         packets=sum(reader.read for reader in readers) + follower.plain.taken,
-        connections=tuple(explained(connection, behaviour) for connection in follower.connections),
+        connections=(
+            *(explained(connection, behaviour) for connection in follower.connections),
+            *asked.explained(datagrams.exchanges),
+        ),
         notes=tuple(notes),
     )
+
+
+def _took_error(frame: Frame, file: str, follower: Follower, datagrams: Datagrams) -> bool:
+    """Take an ICMP error into account; False where nobody's packet that was seen is quoted in it."""
+    quoted = frame.packet.icmp.quoted if frame.packet.icmp is not None else None
+    if quoted is None:
+        return False
+    owner = follower.of(frame.section, *quoted) or datagrams.of(frame.section, *quoted)
+    if owner is None:
+        return False
+    icmp.take(owner, frame, file)
+    return True
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from lab.capture import icmp
 from lab.capture.catalogue import known
 from lab.capture.connection import Connection, Segment
 from lab.capture.explanation import Explained, Finding, Place
@@ -33,6 +34,7 @@ def explained(connection: Connection, behaviour: Behaviour) -> Explained:
         *_repeated(connection),
         *_closed(connection),
         *_unanswered(connection),
+        *icmp.findings(connection),
     )
     return Explained(
         client=connection.client,
@@ -80,6 +82,8 @@ def _outcome(connection: Connection) -> Outcome:
     if any(reset.exact for reset in answers):
         return Outcome.RESET
     if any(segment.leaked or connection.strayed(segment) for segment in segments):
+        return Outcome.LEAKED
+    if any(error.leaked for error in connection.errors.values()):
         return Outcome.LEAKED
     if any(_is_gone(connection, segment) for segment in segments):
         return Outcome.DROPPED

@@ -51,6 +51,10 @@ class Follower:
         """The connections in the order of their beginnings."""
         return self._all.values()
 
+    def of(self, section: int, source: SocketAddress, destination: SocketAddress) -> Connection | None:
+        """Return the connection of which a packet with these addresses is."""
+        return self._flows.get((section, source, destination))
+
     def see(self, frame: Frame, file: str) -> None:
         """Take one packet into account."""
         packet = frame.packet

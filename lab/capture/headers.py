@@ -68,6 +68,11 @@ def tcp_packet(data: bytes, at: int) -> Packet | None:
     )
 
 
+def udp_payload(data: bytes, at: int) -> bytes:
+    """Return what is captured of the payload of a UDP packet whose IP header begins at a byte."""
+    return data[at + (40 if data[at] >> 4 == 6 else (data[at] & 15) * 4) + 8 :]
+
+
 def checksum_is_wrong(data: bytes, at: int) -> bool:
     """Check whether the checksum of a TCP packet whose headers are whole is wrong (RFC 9293, 3.1).
 

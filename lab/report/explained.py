@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from lab.capture.explanation import Explained, Explanation, Finding
 from lab.vocabulary import Behaviour
+
+_NAMES: Final = {"TCP": ("connection", "connections"), "UDP": ("exchange by UDP", "exchanges by UDP")}
 
 
 def lines(told: Explanation, *, assumed: bool) -> Iterator[str]:
@@ -21,12 +24,13 @@ def lines(told: Explanation, *, assumed: bool) -> Iterator[str]:
         yield from _connection(one)
     if odd:
         yield ""
-    fine = len(told.connections) - len(odd)
-    if fine:
-        other = "other " if odd else ""
-        yield f"{fine:,} {other}connection{'' if fine == 1 else 's'}: nothing wrong."
+    for protocol, what in _NAMES.items():
+        fine = sum(one.protocol == protocol and not one.findings for one in told.connections)
+        other = "other " if any(one.protocol == protocol for one in odd) else ""
+        if fine:
+            yield f"{fine:,} {other}{what[fine > 1]}: nothing wrong."
     if not told.connections:
-        yield "There is no TCP connection in it."
+        yield "There is no TCP connection in it, and no datagram of UDP."
     yield _judged(told.behaviour, assumed=assumed)
     yield from told.notes
 
@@ -39,7 +43,8 @@ def _judged(behaviour: Behaviour, *, assumed: bool) -> str:
 def _connection(one: Explained) -> Iterator[str]:
     to = f"{one.target}" + (f", which is {one.endpoint}" if one.endpoint else "")
     masked = f", masqueraded as {one.peer}" if one.peer != one.client else ""
-    yield f"{one.client}{masked} > {to}: {one.outcome}"
+    by = "" if one.protocol == "TCP" else f"{one.protocol} "
+    yield f"{by}{one.client}{masked} > {to}: {one.outcome}"
     where = f" at {', '.join(dict.fromkeys(one.points))}" if one.points else ""
     packets = "1 packet" if one.packets == 1 else f"{one.packets:,} packets"
     section = f", in section {one.section + 1} of the file" if one.section else ""

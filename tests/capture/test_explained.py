@@ -44,16 +44,21 @@ NAMED = {
     "redirected-in-pod-in-window": "",
     "bad-checksum-unchecked": "",
     "port-reused": "",
-}
-#: Of these a capture of TCP does not tell all, and why not.
-UNTOLD = {
-    "icmp": ("icmp-error", "icmp-error-without-entry"),
-    "UDP": (
-        *("promiscuous-bridge", "promiscuous-bridge-off", "stale-udp-entry", "stale-udp-entry-cleaned"),
-        *("kube-proxy-restarted", "udp-before-service", "udp-before-service-cleaned", "service-cidr-late"),
-        *("service-cidr-late-synced", "snat-port-race", "snat-port-race-random", "dns-race-one-endpoint"),
-        "dns-race-two-endpoints",
+    **dict.fromkeys(
+        (
+            *("promiscuous-bridge-off", "stale-udp-entry-cleaned", "kube-proxy-restarted", "snat-port-race-random"),
+            *("dns-race-one-endpoint", "dns-race-two-endpoints"),  # which later kernels resolve
+            *("udp-before-service", "service-cidr-late"),  # that there is a Service cannot be seen
+        ),
+        "",
     ),
+    "udp-before-service-cleaned": "udp-before-service",
+    "service-cidr-late-synced": "udp-before-service",
+}
+#: Judged by their last question, where the first one is lost as well.
+FIRST_IS_LOST = ("udp-before-service-cleaned", "service-cidr-late-synced")
+#: Of these a capture does not tell all, and why not.
+UNTOLD = {
     "the node's sysctls": ("reset-behind-accepted", "picked-up-strictly"),
     "what the node saw when, its entries": (
         *("entry-deleted-client-first", "entry-deleted-strictly-client-first", "entry-expired-client-first"),
@@ -120,10 +125,12 @@ def test_a_trial_is_explained_as_it_was_judged(name, results):
     told = explained(captured(result), result.behaviour)
     verdict = result.verdict
     outcomes = {SAME.get(one.outcome, one.outcome) for one in told.connections}
-    assert SAME.get(verdict.outcome, verdict.outcome) in outcomes, told
+    expected = Outcome.LOST if name in FIRST_IS_LOST else verdict.outcome
+    assert SAME.get(expected, expected) in outcomes, told
     judged = {finding.judgement for finding in findings(told)}
     if verdict.judgement in (Judgement.INVALID, Judgement.IGNORED):
-        by_entry = NAMED.get(name) == "entry-deleted"  # gone: why what leaks is INVALID is not to be seen
+        # An entry is gone, or a copy came another way: why that is INVALID is not to be seen.
+        by_entry = NAMED.get(name) == "entry-deleted" or name == "promiscuous-bridge"
         assert (None if by_entry else verdict.judgement) in judged, told
     elif verdict.judgement is Judgement.ACCEPTED:
         assert Judgement.INVALID not in judged, told
