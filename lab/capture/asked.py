@@ -11,11 +11,12 @@ from typing import Final
 
 from lab.capture import icmp
 from lab.capture.exchange import Datagram, Exchange
-from lab.capture.explanation import Explained, Finding
+from lab.capture.explanation import Explained, Finding, Point
 from lab.verdict import Outcome
 
 _SHOWN: Final = 5  # packets of one kind
-_AT_ONCE: Final = 1_000_000_000  # ns between two that may have been in a race
+_AT_ONCE: Final = 1_000_000_000  # ns between two of several clients that may have been in a race
+_TOGETHER: Final = 1_000_000  # ns between two of one socket, of which a resolver sends A and AAAA one after the other
 #: Ports to which datagrams go and nothing comes back: discard, SNMP traps, syslog, NetFlow, IPFIX, sFlow, Jaeger,
 #: StatsD, GELF.
 _ONE_WAY: Final = frozenset({9, 162, 514, 2055, 4739, 6343, 6831, 6832, 8125, 12201})
@@ -27,10 +28,12 @@ class _Others:
 
     :param masqueraded: by the port that they are masqueraded to.
     :param is_translated: whether anybody's questions were seen going elsewhere.
+    :param on_the_way: where these were seen before that.
     """
 
     masqueraded: dict[int, list[Exchange]]
     is_translated: bool
+    on_the_way: frozenset[Point]
 
 
 def explained(exchanges: Iterable[Exchange]) -> Iterator[Explained]:
@@ -49,7 +52,8 @@ def _others(exchanges: list[Exchange]) -> _Others:
     for one in exchanges:
         for peer in one.peers:
             masqueraded[peer.port].append(one)
-    return _Others(masqueraded, any(one.endpoints for one in exchanges))
+    on_the_way = frozenset[Point]().union(*(one.on_the_way for one in exchanges))
+    return _Others(masqueraded, any(one.endpoints for one in exchanges), on_the_way)
 
 
 def _explained(one: Exchange, others: _Others) -> Explained:
@@ -131,13 +135,15 @@ def _why(one: Exchange, question: Datagram, others: _Others) -> tuple[str, str]:
     sent = question.places[0].time
     if one.is_untranslated(question):
         for other in others.masqueraded.get(one.client.port, ())[:_SHOWN]:
-            if other is not one and _at_once(other.asked, sent):
+            if other is not one and _at_once(other.asked, sent, _AT_ONCE):
                 return _RACES.format(f"{other.client} asked", " and is masqueraded to the same port"), "snat-port-race"
-        if one.endpoints and _at_once((time for time in one.asked if time != sent), sent):
-            what = _RACES.format("another question left the same socket", ", and it was translated")
-            return what, "dns-race-two-endpoints"
+        if others.is_translated and {form[0] for form in question.forms} <= others.on_the_way:
+            if one.endpoints and _at_once((time for time in one.asked if time != sent), sent, _TOGETHER):
+                what = _RACES.format("another question left the same socket", ", and it was translated")
+                return what, "dns-race-two-endpoints"
+            return "; it came no further than to the node, where others are translated", ""
         if others.is_translated:
-            what = "; it was not translated, as others are: its entry is older than the service, or it was dropped"
+            what = "; it went on untranslated, as others do not: its entry is older than the service"
             return what, "udp-before-service"
         return "", ""
     endpoint = next((address for address in one.endpoints if address in question.destinations), None)
@@ -146,5 +152,5 @@ def _why(one: Exchange, question: Datagram, others: _Others) -> tuple[str, str]:
     return "", ""
 
 
-def _at_once(times: Iterable[int], moment: int) -> bool:
-    return any(abs(time - moment) < _AT_ONCE for time in times)
+def _at_once(times: Iterable[int], moment: int, bound: int) -> bool:
+    return any(abs(time - moment) < bound for time in times)

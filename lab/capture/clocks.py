@@ -8,8 +8,7 @@ the difference of the clocks and a bit more, of those on their way back a bit le
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Final
 
@@ -20,38 +19,43 @@ _LEAST: Final = 100_000_000  # ns; packets of one way alone may well be that lon
 _SHARE: Final = 20  # of so many packets one may have been held up, or be another than it seems
 
 
-@dataclass(frozen=True)
-class Clock:
-    """How a capture's clock goes.
-
-    :param ahead: by how many nanoseconds, of the clock that all are put onto; None where nothing tells.
-    """
-
-    ahead: int | None
-
-
-#: Of one packet: which way its connection's it went, and when it was captured.
+#: Of each packet: which of its connection's two ways it went, and when it was captured.
 _Times = dict[tuple[object, ...], tuple[bool, int]]
 
 
-def clocks(heads: Sequence[Sequence[Frame]]) -> list[Clock]:
-    """Return how the clocks of captures go beside the first one's, by how each of them begins.
+def clocks(heads: Sequence[Sequence[Frame]]) -> list[int | None]:
+    """Return by how many nanoseconds the clocks of captures are ahead of the first one's, by how each of them begins.
 
-    Of captures that share no packet with the first one, nor with one that does, nothing is known.
+    None for those of which nothing is known: they share no packet with the first one, nor with one that does.
     """
     times = [_times(head) for head in heads]
     ahead: list[int | None] = [0, *[None] * (len(heads) - 1)]
     waiting = [0]
     while waiting:
         known = waiting.pop(0)
-        base = ahead[known]
-        assert base is not None
         for other, its in enumerate(times):
             between = _between(times[known], its) if ahead[other] is None else None
             if between is not None:
-                ahead[other] = base + between
+                ahead[other] = (ahead[known] or 0) + between
                 waiting.append(other)
-    return [Clock(one) for one in ahead]
+    return ahead
+
+
+def told(names: Sequence[str], ahead: Sequence[int | None]) -> Iterator[str]:
+    """Yield what whoever reads on has to know of the clocks, in sentences."""
+    for name, by in zip(names[1:], ahead[1:], strict=True):
+        if by is None:
+            yield f"{name}: shares no packet with {names[0]}: not put onto its clock, the times are taken as they are"
+        elif by:
+            side = "ahead of" if by > 0 else "behind"
+            yield f"{name}: its clock is {_duration(abs(by))} {side} that of {names[0]}, by the packets that both have"
+
+
+def _duration(nanoseconds: int) -> str:
+    for unit, name in ((10**9, "s"), (10**6, "ms")):
+        if nanoseconds >= unit:
+            return f"{nanoseconds / unit:,.3f} {name}"
+    return f"{nanoseconds / 1000:,.1f} us"
 
 
 def _times(head: Sequence[Frame]) -> _Times:
@@ -59,8 +63,10 @@ def _times(head: Sequence[Frame]) -> _Times:
     found: _Times = {}
     streams: dict[tuple[object, ...], set[tuple[object, ...]]] = defaultdict(set)
     for frame in head:
-        key = likeness(frame)
         packet = frame.packet
+        if packet.icmp is not None:
+            continue
+        key = likeness(frame)
         stream = (frame.interface, frame.outgoing, packet.source, packet.destination)
         if stream in streams[key]:
             found.pop(key, None)  # sent twice: which of them another capture has is not told
@@ -85,7 +91,5 @@ def _between(one: _Times, other: _Times) -> int | None:
         nearest = min(ways[0], key=abs)
         return 0 if abs(nearest) < _LEAST else nearest
     back, forth = ways
-    least, most = back[-1 - len(back) // _SHARE], forth[len(forth) // _SHARE]
-    if least <= 0 <= most:
-        return 0
-    return (least + most) // 2
+    bounds = sorted((back[-1 - len(back) // _SHARE], forth[len(forth) // _SHARE]))
+    return 0 if bounds[0] <= 0 <= bounds[1] else sum(bounds) // 2

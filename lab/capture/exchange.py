@@ -45,6 +45,7 @@ class Exchange:
     :ivar asked: when the first questions were sent.
     :ivar waiting: questions that nothing has answered.
     :ivar unanswered: how many there are no more of, as later ones came; some of them are kept.
+    :ivar on_the_way: where questions that were translated were seen before that.
     :ivar errors: what ICMP said of it.
     """
 
@@ -60,6 +61,7 @@ class Exchange:
         self.errors: dict[str, IcmpError] = {}
         self._before: set[Point] = set()
         self._behind: set[Point] = set()
+        self.on_the_way: set[Point] = set()
 
     def is_from_client(self, packet: Packet) -> bool:
         """Check which side a datagram is from."""
@@ -104,6 +106,8 @@ class Exchange:
         if datagram.from_client:
             as_asked = (packet.source, packet.destination) == (self.client, self.target)
             (self._before if as_asked else self._behind).add(point)
+            if not as_asked:
+                self.on_the_way.update(seen[0] for seen in datagram.forms if seen[3] == self.target)
         elif packet.destination == self.client and packet.source != self.target and self.is_client_s_side(point):
             datagram.leaked = datagram.leaked or place
             self._keep(datagram)

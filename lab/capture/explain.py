@@ -11,8 +11,10 @@ from lab.capture import asked, icmp
 from lab.capture.datagrams import Datagrams
 from lab.capture.explanation import Explanation
 from lab.capture.findings import explained
-from lab.capture.following import Follower, in_order
+from lab.capture.following import Follower
 from lab.capture.frames import Frame
+from lab.capture.headers import quoted_ends
+from lab.capture.order import in_order
 from lab.capture.reader import Reader
 from lab.evidence.packet import UDP
 from lab.vocabulary import Behaviour
@@ -26,8 +28,9 @@ def explain(readers: Sequence[Reader], behaviour: Behaviour) -> Explanation:
     follower = Follower(behaviour)
     datagrams = Datagrams()
     strangers = 0
+    notes: list[str] = []
     with _uncollected():
-        for frame, file in in_order(readers, follower.plain):
+        for frame, file in in_order(readers, follower.plain, notes):
             packet = frame.packet
             if packet.tcp is not None:
                 follower.see(frame, file)
@@ -35,7 +38,7 @@ def explain(readers: Sequence[Reader], behaviour: Behaviour) -> Explanation:
                 datagrams.see(frame, file)
             else:
                 strangers += not _took_error(frame, file, follower, datagrams)
-    notes = [note for reader in readers for note in reader.notes]
+    notes += (note for reader in readers for note in reader.notes)
     if strangers:
         notes.append(f"ICMP errors about packets that are not there: {strangers:,}")
     if follower.forgotten or datagrams.forgotten:
@@ -54,7 +57,7 @@ def explain(readers: Sequence[Reader], behaviour: Behaviour) -> Explanation:
 
 def _took_error(frame: Frame, file: str, follower: Follower, datagrams: Datagrams) -> bool:
     """Take an ICMP error into account; False where nobody's packet that was seen is quoted in it."""
-    quoted = frame.packet.icmp.quoted if frame.packet.icmp is not None else None
+    quoted = quoted_ends(frame.data, frame.at)
     if quoted is None:
         return False
     owner = follower.of(frame.section, *quoted) or datagrams.of(frame.section, *quoted)

@@ -10,6 +10,7 @@ from lab.capture import icmp
 from lab.capture.catalogue import known
 from lab.capture.connection import Connection, Segment
 from lab.capture.explanation import Explained, Finding, Place
+from lab.evidence.follow import distance
 from lab.evidence.judgement import Judgement
 from lab.verdict import Outcome
 from lab.vocabulary import Behaviour
@@ -91,9 +92,16 @@ def _outcome(connection: Connection) -> Outcome:
         return Outcome.KILLED
     if connection.begins and not connection.conntrack.answered:
         return Outcome.REFUSED
-    if connection.lost and not connection.conntrack.closed:
+    if not connection.conntrack.closed and any(_is_open(connection, by_client=side) for side in connection.lost):
         return Outcome.STALLED
     return Outcome.DELIVERED if segments else Outcome.CONNECTED
+
+
+def _is_open(connection: Connection, *, by_client: bool) -> bool:
+    """Check whether what a side sent was not acknowledged to its end."""
+    sent = connection.conntrack.sent(by_client=by_client)
+    acknowledged = connection.conntrack.awaited(from_client=by_client)
+    return sent is None or acknowledged is None or distance(acknowledged, sent) > 0
 
 
 def _is_gone(connection: Connection, segment: Segment) -> bool:

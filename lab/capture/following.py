@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
@@ -13,7 +12,6 @@ from lab.capture.connection import Connection
 from lab.capture.explanation import Place
 from lab.capture.frames import Frame
 from lab.capture.plain import Plain
-from lab.capture.reader import Reader
 from lab.capture.remembered import Remembered
 from lab.evidence.follow import distance
 from lab.evidence.packet import ACK, RST, SYN, Packet, SocketAddress
@@ -178,18 +176,3 @@ def _shares(connection: Connection, packet: Packet) -> bool:
     if packet.source.address == first.source.address and packet.source.port != first.source.port:
         return False  # a translation of the port alone is none that a node does
     return (first.tcp.window_scale, first.tcp.window) == (packet.tcp.window_scale, packet.tcp.window)
-
-
-def in_order(readers: Sequence[Reader], plain: Plain) -> Iterator[tuple[Frame, str]]:
-    """Yield the packets of all files by their times, section by section.
-
-    :param plain: takes the packets of a single file of which there is nothing to tell.
-    """
-    if len(readers) == 1:
-        return _named(readers[0].without(plain), readers[0].name)
-    ways = [_named(reader, reader.name) for reader in readers]
-    return heapq.merge(*ways, key=lambda one: (one[0].section, one[0].time))
-
-
-def _named(frames: Iterable[Frame], file: str) -> Iterator[tuple[Frame, str]]:
-    return ((frame, file) for frame in frames)

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from lab.capture.explanation import Finding, Place, Point
 from lab.capture.frames import Frame
+from lab.capture.headers import quoted_ends
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import ICMPV6, SocketAddress
 
@@ -67,12 +68,11 @@ class IcmpError:
         return self.words not in _TOO_BIG and "exceeded" not in self.words
 
 
-def read(frame: Frame) -> IcmpError:
+def _read(frame: Frame, about: SocketAddress) -> IcmpError:
     """Return what a frame with an ICMP error says."""
     packet = frame.packet
     icmp = packet.icmp
     assert icmp is not None
-    assert icmp.quoted is not None
     is_ipv6 = packet.protocol == ICMPV6
     kind = (icmp.kind, icmp.code)
     words = (_IPV6 if is_ipv6 else _IPV4).get(kind, f"ICMP type {icmp.kind}, code {icmp.code}")
@@ -80,7 +80,7 @@ def read(frame: Frame) -> IcmpError:
     if words in _TOO_BIG:
         header = frame.at + (40 if is_ipv6 else (frame.data[frame.at] & 15) * 4)
         mtu = int.from_bytes(frame.data[header + (4 if is_ipv6 else 6) : header + 8], "big")
-    return IcmpError(words, packet.source.address, icmp.quoted[1], mtu)
+    return IcmpError(words, packet.source.address, about, mtu)
 
 
 class Owner(Protocol):
@@ -96,15 +96,15 @@ class Owner(Protocol):
 
 def take(owner: Owner, frame: Frame, file: str) -> None:
     """Take it that an error is about somebody's packets. One of each kind is kept, with all of its places."""
-    said = read(frame)
+    quoted = quoted_ends(frame.data, frame.at)
+    assert quoted is not None
+    said = _read(frame, quoted[1])
     place = Place(file, frame.number, frame.time, frame.interface)
     error = owner.errors.setdefault(said.words, said)
     error.is_translated = error.is_translated or error.about != said.about
     error.source, error.about = said.source, said.about
     error.places.append(place)
-    assert frame.packet.icmp is not None
-    quoted = frame.packet.icmp.quoted
-    strange = quoted is not None and quoted[0] == owner.client and quoted[1] != owner.target
+    strange = quoted[0] == owner.client and quoted[1] != owner.target
     if strange and owner.is_client_s_side((file, frame.interface)):
         error.leaked = error.leaked or place
 

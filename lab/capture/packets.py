@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from lab.capture.frames import Frame, Note
-from lab.capture.headers import tcp_packet
+from lab.capture.headers import quoted_ends, tcp_packet
 from lab.capture.link import Found
 from lab.capture.tunnels import inner
 from lab.evidence.packet import BARRIER_PORT, UDP, Packet, decode, is_error
@@ -33,7 +33,7 @@ def frame_of(data: bytes, found: Found, time: int, point: str, number: int, sect
         at, point = within.at, f"{point} in {within.tunnel}".lstrip()
         packet = tcp_packet(data, at)
     packet = packet or _other(data, at)
-    if packet is None or _is_echo(packet):
+    if packet is None or _is_echo(packet, data, at):
         note("other" if packet is None else "echo")
         return None
     return Frame(time, point, way, packet, number, section, data, at)
@@ -43,10 +43,10 @@ def _other(data: bytes, at: int) -> Packet | None:
     packet = decode(data[at:])
     if packet is None or packet.protocol == UDP:
         return packet
-    return packet if is_error(packet) and packet.icmp and packet.icmp.quoted else None
+    return packet if is_error(packet) and quoted_ends(data, at) is not None else None
 
 
-def _is_echo(packet: Packet) -> bool:
+def _is_echo(packet: Packet, data: bytes, at: int) -> bool:
     """Check whether a datagram is such as the lab's own, or an error is about one."""
-    quoted = packet.icmp.quoted if packet.icmp is not None else None
+    quoted = quoted_ends(data, at) if packet.icmp is not None else None
     return packet.is_barrier or (quoted is not None and BARRIER_PORT in (quoted[0].port, quoted[1].port))

@@ -10,7 +10,7 @@ from typing import Final
 from lab.capture.link import ip_behind
 from lab.evidence.packet import UDP
 
-_IP_IN_IP: Final = {4: "IP in IP", 41: "IP in IP"}  # RFC 2003, RFC 4213, RFC 2473
+_IP_IN_IP: Final = (4, 41)  # IPv4 and IPv6: RFC 2003, RFC 4213, RFC 2473
 _GRE: Final = 47  # RFC 2784, RFC 2890
 _VXLAN_PORTS: Final = (4789, 8472)  # IANA's, and Linux' own, which flannel and Cilium keep
 _GENEVE_PORT: Final = 6081  # RFC 8926
@@ -53,10 +53,12 @@ def inner(data: bytes, at: int) -> Inner | None:
 def _behind(data: bytes, protocol: int, at: int) -> tuple[int, str] | None:
     """Return where a tunnel's packet begins, and what tunnel it is, by what is behind the outer IP header."""
     if protocol in _IP_IN_IP:
-        return at, _IP_IN_IP[protocol]
+        return at, "IP in IP"
+    if len(data) < at + 16:
+        return None
     if protocol == _GRE:
         return _of_kind(data, _number(data, at + 2), at + 4 + 4 * (data[at] & 0xB0).bit_count(), "GRE")
-    if protocol != UDP or len(data) < at + 16:
+    if protocol != UDP:
         return None
     port, header = _number(data, at + 2), at + 8
     # RFC 7348, 5: of the flags I alone is set, and what is reserved is 0.

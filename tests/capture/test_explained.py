@@ -1,7 +1,9 @@
 """What trials leave on the wire, with nothing else told, is explained as the trials were judged."""
 
+import dataclasses
 import io
 import json
+import random
 
 import pytest
 
@@ -48,12 +50,15 @@ NAMED = {
         (
             *("promiscuous-bridge-off", "stale-udp-entry-cleaned", "kube-proxy-restarted", "snat-port-race-random"),
             *("dns-race-one-endpoint", "dns-race-two-endpoints"),  # which later kernels resolve
-            *("udp-before-service", "service-cidr-late"),  # that there is a Service cannot be seen
+            *(
+                "udp-before-service",
+                "service-cidr-late",
+                "service-cidr-late-synced",
+            ),  # that there is a Service cannot be seen
         ),
         "",
     ),
     "udp-before-service-cleaned": "udp-before-service",
-    "service-cidr-late-synced": "udp-before-service",
 }
 #: Judged by their last question, where the first one is lost as well.
 FIRST_IS_LOST = ("udp-before-service-cleaned", "service-cidr-late-synced")
@@ -72,6 +77,16 @@ UNTOLD = {
     "many connections at once": ("tour-of-states",),
 }
 TOLD = [name for name, case in CASES.items() if not case.slow and not any(name in names for names in UNTOLD.values())]
+#: Whose captures are split, each piece by a clock of its own.
+CLOCKED = (
+    "in-window",
+    "beyond-window",
+    "upstream-regression",
+    "reset-behind",
+    "port-reused",
+    "icmp-error",
+    "stale-udp-entry",
+)
 #: The same to the endpoint and the client.
 SAME = {Outcome.CONNECTED: Outcome.DELIVERED, Outcome.RETRIED: Outcome.RESET}
 
@@ -186,6 +201,54 @@ def test_from_whatever_points_it_was_captured(points, outcome, leaked, results):
     assert ("leaked" in finding.words) is leaked
     assert "answers it" in finding.words
     assert finding.case == "beyond-window"
+
+
+def without_times(told):
+    """Return the connections with what is said of them, and of which packets."""
+    return [
+        dataclasses.replace(
+            one,
+            findings=tuple(
+                dataclasses.replace(
+                    finding, packets=tuple(dataclasses.replace(place, time=0) for place in finding.packets)
+                )
+                for finding in one.findings
+            ),
+        )
+        for one in told.connections
+    ]
+
+
+def shifted(result, rng):
+    """Return what was captured at each interface, by clocks that are apart by up to an hour."""
+    seen = sorted(
+        (one for one in result.timeline.sightings if one.data and one.interface != LOCAL), key=lambda one: one.time
+    )
+    files = {}
+    for place in dict.fromkeys(f"{one.host}:{one.interface}" for one in seen):
+        ahead = rng.randrange(-3600, 3600) * 10**9 + rng.randrange(10**9)
+        kept = [(one.time + ahead, one.data) for one in seen if f"{one.host}:{one.interface}" == place]
+        files[place] = pcap(kept, nano=True)
+    return files
+
+
+@pytest.mark.parametrize("name", CLOCKED)
+def test_clocks_that_are_apart_are_put_onto_one(name, results):
+    """The same trial once more, each interface captured by a clock of its own."""
+    result = results.get((name, "none"))
+    if result is None:
+        pytest.skip("this machine lacks something for the case")
+    told = explained(shifted(result, random.Random(17)), result.behaviour)
+    assert without_times(told) == without_times(explained(captured(result), result.behaviour))
+    ends = len({(one.host, one.interface) for one in result.timeline.sightings if one.interface != LOCAL})
+    assert sum("its clock is" in note for note in told.notes) == ends - 1
+
+
+def test_captures_that_share_no_packet_are_not_put_onto_one_clock(results):
+    files = captured(results["beyond-window", "none"], "client:eth0")
+    files |= captured(results["snat-port-race", "none"], "node:client")
+    told = explained(files)
+    assert "node:client: shares no packet with client:eth0" in told.notes[0]
 
 
 def test_a_look_at_a_packet_tells_as_much_as_the_long_way(results, monkeypatch):
