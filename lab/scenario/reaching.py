@@ -268,7 +268,7 @@ def endpoints_in(topology: Topology, family: Family) -> list[_Server]:
 
 
 def source_of(topology: Topology, question: Question, family: Family) -> str | None:
-    """Return the address that a client asks from: its own in the subnet that it asks, else its first one.
+    """Return the address that a client asks from: its own in the subnet that it asks, else the first of the way out.
 
     None for a node, whose kernel chooses: what it sends itself has the address of the way out.
     """
@@ -276,9 +276,9 @@ def source_of(topology: Topology, question: Question, family: Family) -> str | N
         return None
     end = way_out(topology, question.client, question.address.address)
     wanted = ip_address(question.address.address)
-    for own in end.addresses if end else ():
-        if own.version == wanted.version and wanted in own.network:
-            return str(own.ip)
+    its = [own for own in (end.addresses if end else ()) if own.version == wanted.version]
+    if near := next((own for own in its if wanted in own.network), its[0] if its else None):
+        return str(near.ip)
     return next((str(own) for own in topology.addresses(question.client, family)), None)
 
 

@@ -254,8 +254,9 @@ def _subnets(topology: Topology) -> None:
     for index, link in enumerate(topology.links):
         for side, end in enumerate(link.ends):
             others = _beside(topology, end)
-            segment = segments.setdefault(end, index)
-            segments |= dict.fromkeys(others, segment)
+            if end not in segments:
+                joined = (port for one in (end, *others) for port in topology.segments.ports(one))
+                segments |= dict.fromkeys(joined, index)
             networks = {address.network for other in others for address in other.addresses}
             for number, address in enumerate(end.addresses):
                 network, path = address.network, ("links", index, side, "addresses", number)
@@ -264,7 +265,7 @@ def _subnets(topology: Topology) -> None:
                 if network not in networks:
                     raise TopologyError(path, *_alone(address, end, others))
                 first = int(network.network_address)
-                span = _Span(network.version, first, first + network.num_addresses - 1, segment, path, network)
+                span = _Span(network.version, first, first + network.num_addresses - 1, segments[end], path, network)
                 spans.append(span)
     # Subnets are nested or apart: in the order of their first addresses, only the outermost can overlap.
     spans.sort(key=lambda span: span[:4])

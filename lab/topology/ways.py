@@ -26,7 +26,7 @@ class Step(NamedTuple):
     :param end: the interface by which it does.
     :param gateway: to whose address: the gateway's, or the destination where that is in a subnet of the interface.
     :param to: who has that; None where nobody on the segment does.
-    :param bridging: the hosts whose rules see it on its way there, for they bridge it.
+    :param bridging: the hosts whose bridges pass it on, on its way there.
     """
 
     end: End
@@ -62,7 +62,7 @@ def _step(topology: Topology, end: End, gateway: IPAddress, owners: Mapping[IPAd
     if found is None:  # nobody has it; on a link of two, what is sent is still for the other
         others = topology.neighbours(end)
         return Step(end, gateway, others[0] if len(others) == 1 else None)
-    return Step(end, gateway, found.end, tuple(one for one in found.bridging if topology.host(one).sees_bridged))
+    return Step(end, gateway, found.end, found.bridging)
 
 
 def way_out(topology: Topology, host: str, destination: str) -> End | None:
@@ -112,7 +112,7 @@ def way(topology: Topology, source: str, destination: str) -> tuple[str, ...]:
         taken = step(topology, passed[-1], destination)
         if taken is None or taken.to is None or taken.to.host in passed:
             break
-        passed += [*taken.bridging, taken.to.host]
+        passed += [*(one for one in taken.bridging if topology.host(one).sees_bridged), taken.to.host]
     return tuple(passed)
 
 
