@@ -56,6 +56,7 @@ from lab.cases import (
     truncated_header,
     two_nodes,
     udp_before_service,
+    udp_service_gone,
     upstream_regression,
     without_nat,
 )
@@ -123,6 +124,7 @@ GROUPS: Final[Mapping[str, tuple[AnyCase, ...]]] = MappingProxyType(
             *syn_before_service.CASES,
             *stale_udp_entry.CASES,
             *udp_before_service.CASES,
+            *udp_service_gone.CASES,
             *service_cidr_late.CASES,
         ),
         "two at once": (*snat_port_race.CASES, *dns_race.CASES),
