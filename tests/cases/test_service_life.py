@@ -32,6 +32,26 @@ ENDS = {
         (IPTABLES, "v1.32.0"): Outcome.DELIVERED,
         (NFTABLES, "v1.36.3"): Outcome.DELIVERED,
     },
+    "local-pod-replaced": {
+        (IPTABLES, "v1.24"): Outcome.LOST,
+        (IPTABLES, "v1.31"): Outcome.LOST,
+        (NFTABLES, "v1.29"): Outcome.DELIVERED,
+        (IPTABLES, "v1.32.0"): Outcome.DELIVERED,
+    },
+    "local-pod-replaced-internal": {
+        (IPTABLES, "v1.21"): Outcome.DELIVERED,
+        (IPTABLES, "v1.22"): Outcome.LOST,
+        (IPTABLES, "v1.31"): Outcome.LOST,
+        (NFTABLES, "v1.31"): Outcome.DELIVERED,
+        (IPTABLES, "v1.32.0"): Outcome.DELIVERED,
+    },
+    "local-pod-terminating": {
+        (IPTABLES, "v1.14"): Outcome.REFUSED,
+        (IPTABLES, "v1.20"): Outcome.REFUSED,
+        (IPTABLES, "v1.25"): Outcome.REFUSED,
+        (IPTABLES, "v1.26"): Outcome.DELIVERED,
+        (NFTABLES, "v1.29"): Outcome.DELIVERED,
+    },
 }
 RUNS = [(case, *node, end) for case, ends in ENDS.items() for node, end in ends.items()]
 
