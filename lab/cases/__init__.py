@@ -10,6 +10,7 @@ from typing import Final
 from lab.cases import (
     ack_above,
     ack_below,
+    affinity_moves,
     after_close,
     asymmetric_route,
     bad_checksum,
@@ -127,6 +128,7 @@ GROUPS: Final[Mapping[str, tuple[AnyCase, ...]]] = MappingProxyType(
             *udp_before_service.CASES,
             *udp_service_gone.CASES,
             *local_policy.CASES,
+            *affinity_moves.CASES,
             *service_cidr_late.CASES,
         ),
         "two at once": (*snat_port_race.CASES, *dns_race.CASES),
