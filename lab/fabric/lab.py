@@ -19,11 +19,11 @@ from lab.fabric.endpoints import Endpoints
 from lab.fabric.given import GivenNode
 from lab.fabric.host import RunningHost
 from lab.fabric.kube_proxy import KubeProxy
-from lab.fabric.links import build_links, make_switch, set_own_sysctls
+from lab.fabric.links import build_links, set_own_sysctls
 from lab.fabric.services import Services
 from lab.netns.reaper import Closable, close_all
 from lab.topology.kube_proxy import addition, node_proxy
-from lab.topology.model import Host, Link, Topology
+from lab.topology.model import Host, Topology
 from lab.topology.node_change import NodeChange
 from lab.topology.values import IPNetwork
 from lab.topology.ways import step
@@ -76,7 +76,6 @@ class Lab:
         self.stopped: tuple[str, ...] = ()
         self.has_others = False
         self.hosts: dict[str, RunningHost] = {}
-        self._switches: dict[Link, RunningHost] = {}
         try:
             self._build(self.changes[0])
         except OSError as error:
@@ -90,12 +89,9 @@ class Lab:
         for number, host in enumerate(self.topology.hosts):
             running = self.hosts[host.name] = RunningHost(host, number)
             running.namespace.set_sysctls(_sysctls(host, self.families))
-        for number, link in enumerate(self.topology.links, len(self.hosts)):
-            if link.is_shared:
-                self._switches[link] = make_switch(link, number)
         self._programs: list[ProgramNode] = []
         self._proxies = [self._proxy(node, change) for node in self.topology.nodes]
-        build_links(self.topology, self.hosts, self._switches, self.families)
+        build_links(self.topology, self.hosts, self.families, self.keep)
         for program in self._programs:
             program.start()
         for proxy in self._proxies:
@@ -221,11 +217,11 @@ class Lab:
 
         :raises LabError: the host has no route there.
         """
-        taken = step(self.topology, host, destination)
-        if taken is None or taken.to is None:
+        found = step(self.topology, host, destination)
+        if found is None or found.to is None:
             raise LabError(f"{host} has no route to {destination}")
-        macs = (self.hosts[one.host].device(one).mac for one in (taken.to, taken.end))
-        return self.keep(Injector(self.hosts[host].namespace, taken.end.interface, b"".join(macs)))
+        macs = (self.hosts[one.host].device(one).mac for one in (found.to, found.end))
+        return self.keep(Injector(self.hosts[host].namespace, found.end.interface, b"".join(macs)))
 
     def keep(self, thing: Kept) -> Kept:
         """Close ``thing`` together with the lab."""
@@ -276,9 +272,9 @@ class Lab:
 
     def close(self) -> None:
         """End the lab: everything is given up at once, and the kernel clears it away."""
-        running = [*self.hosts.values(), *self._switches.values()]
-        parts = [*self._kept, *(part for one in running for part in one.parts())]
-        self._kept, self.hosts, self._switches = [], {}, {}
+        parts = [*self._kept, *(part for running in self.hosts.values() for part in running.parts())]
+        self._kept = []
+        self.hosts = {}
         if parts:
             close_all(parts)
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from lab.errors import LabError, MissingError
 from lab.fabric.host import RunningHost
+from lab.netns.reaper import Closable
 from lab.netns.rtnetlink import (
     LOOPBACK_INDEX,
     Message,
@@ -41,32 +42,21 @@ _BRIDGE_CALLS: Final = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge
 _SWITCH: Final = "switch"
 
 
-def make_switch(link: Link, number: int) -> RunningHost:
-    """Make the namespace of the switch that a link of more than two ends is.
-
-    :param number: no host's, and no other switch's.
-    """
-    names = ", ".join(f"{end.host} {end.interface}" for end in link.ends)
-    running = RunningHost(Host(f"the segment of {names}", bridge_nf_call_iptables=False), number)
-    if Path("/proc/sys/net/ipv6").exists():
-        running.namespace.set_sysctls({"net/ipv6/conf/default/disable_ipv6": 1})
-    return running
-
-
 def build_links(
     topology: Topology,
     hosts: Mapping[str, RunningHost],
-    switches: Mapping[Link, RunningHost],
     families: Sequence[Family],
+    keep: Callable[[Closable], object],
 ) -> None:
     """Build all links, and return when every one carries packets and every address takes them.
 
-    :param switches: of each link of more than two ends (see :func:`make_switch`).
+    :param keep: is given what has to be closed for the links to go, besides the hosts.
     :raises MissingError: the kernel lacks what a bridge wants.
     :raises LabError: a link did not come up.
     """
-    _Links(topology, hosts, switches, families).build()
-    for running in (*hosts.values(), *switches.values()):
+    builder = _Links(topology, hosts, families, keep)
+    builder.build()
+    for running in (*hosts.values(), *builder.switches.values()):
         for interface in running.interfaces.values():
             _await(partial(running.routes.is_running, interface.index), f"{running.name}: {interface.name}")
     for running in hosts.values():
@@ -81,10 +71,11 @@ class _Links:
         self,
         topology: Topology,
         hosts: Mapping[str, RunningHost],
-        switches: Mapping[Link, RunningHost],
         families: Sequence[Family],
+        keep: Callable[[Closable], object],
     ) -> None:
-        self._topology, self._hosts, self._switches, self._families = topology, hosts, switches, families
+        self._topology, self._hosts, self._families, self._keep = topology, hosts, families, keep
+        self.switches: dict[Link, RunningHost] = {}
         self._first: dict[str, list[Message]] = {name: [link_up(LOOPBACK_INDEX, f"{name}: lo")] for name in hosts}
         self._second: dict[str, list[Message]] = {name: [] for name in hosts}
 
@@ -111,18 +102,27 @@ class _Links:
             for name, messages in batch.items():
                 if messages:
                     self._hosts[name].routes.apply(messages)
-            for link, running in self._switches.items() if batch is self._first else ():
+            for link, running in self.switches.items() if batch is self._first else ():
                 running.routes.apply(self._ports(link, running))
 
     def _share(self, link: Link, devices: Sequence[VethEnd]) -> None:
         """Make a switch, and a veth pair from each end to a port of it. A port takes what the largest end sends."""
-        running = self._switches[link]
+        running = self.switches[link] = self._switch(link)
         _have_rules_see(running, wanted=False)
         running.routes.apply([bridge(running.add_interface(_SWITCH), promiscuous=False)])
         largest = max((end.mtu for end in link.ends if end.mtu), default=None)
         for end, device in zip(link.ends, devices, strict=True):
             far = running.add_interface(f"port{len(running.interfaces)}", largest)
             self._first[end.host].append(veth(device, far, running.namespace))
+
+    def _switch(self, link: Link) -> RunningHost:
+        names = ", ".join(f"{end.host} {end.interface}" for end in link.ends)
+        running = RunningHost(Host(f"the segment of {names}"), len(self._hosts) + len(self.switches))
+        for part in running.parts():
+            self._keep(part)
+        if Path("/proc/sys/net/ipv6").exists():
+            running.namespace.set_sysctls({"net/ipv6/conf/default/disable_ipv6": 1})
+        return running
 
     def _ports(self, link: Link, running: RunningHost) -> list[Message]:
         """Have the ends of a switch's links be its ports, and tell it who is behind each of them."""

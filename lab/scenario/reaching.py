@@ -276,7 +276,7 @@ def endpoints_in(topology: Topology, family: Family) -> list[_Server]:
 
 
 def source_of(topology: Topology, question: Question, family: Family) -> str | None:
-    """Return the address that a client asks from: its own in the subnet that it asks, else the first of the way out.
+    """Return the address that a client asks from: its own in the subnet that it asks, else an endpoint's, or its first.
 
     None for a node, whose kernel chooses: what it sends itself has the address of the way out.
     """
@@ -284,10 +284,11 @@ def source_of(topology: Topology, question: Question, family: Family) -> str | N
         return None
     end = way_out(topology, question.client, question.address.address)
     wanted = ip_address(question.address.address)
-    its = [own for own in (end.addresses if end else ()) if own.version == wanted.version]
-    if near := next((own for own in its if wanted in own.network), its[0] if its else None):
-        return str(near.ip)
-    return next((str(own) for own in topology.addresses(question.client, family)), None)
+    for own in end.addresses if end else ():
+        if own.version == wanted.version and wanted in own.network:
+            return str(own.ip)
+    its, served = [str(own) for own in topology.addresses(question.client, family)], set(topology.endpoint_addresses)
+    return next((own for own in its if own in served), its[0] if its else None)
 
 
 def _as_it_is(reached: Reached) -> Reached:

@@ -227,11 +227,13 @@ def test_an_answer_past_the_node_that_translated_is_a_strangers(proxy, family):
 
 
 @pytest.mark.parametrize("name", ["bridge-shortcut", "oneway-otherhalf"])
-def test_the_order_of_links_changes_no_cell(name):
+def test_the_order_of_links_changes_what_becomes_of_no_question(name):
+    """Only the address that a client with several has first in the file is that of another link."""
     topology = load(INPUTS / f"{name}.yaml")
     turned = dataclasses.replace(topology, links=topology.links[::-1])
     one, other = (reach(each, Family.IPV4, Chosen()) for each in (topology, turned))
-    words = [
-        {(cell.client.host, cell.asked.target): cell.reached[0].words for cell in each.cells} for each in (one, other)
+    fates = [
+        {(cell.client.host, cell.asked.target): (cell.reached[0].fate, cell.reached[0].server) for cell in each.cells}
+        for each in (one, other)
     ]
-    assert words[0] == words[1]
+    assert fates[0] == fates[1]
