@@ -89,6 +89,7 @@ class Connection:
         self._unplaced: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._next: dict[bool, int] = {}
         self._mixed: set[Stream] = set()
+        self._early: list[tuple[Segment, Stream, Place]] = []
         self._handshake: dict[bool, Segment] = {}
         self._recent: OrderedDict[tuple[object, ...], Segment] = OrderedDict()
 
@@ -99,6 +100,11 @@ class Connection:
 
     def end(self) -> None:
         """Take it that no more copies of any packet come."""
+        translated = {stream[:2] for stream in self._behind[True] | self._behind[False]}
+        for segment, stream, place in self._early:
+            if segment.leaked is None and stream[:2] not in translated:
+                segment.leaked = place
+                self._keep(segment)
         while self._recent:
             self._pass(self._recent.popitem(last=False)[1])
 
@@ -242,6 +248,15 @@ class Connection:
             self._keep(segment)
         else:
             self._before[side].add(stream)
+            if not side and len(self._early) < _KEPT and self._is_on_client_s_side(stream):
+                self._early.append((segment, stream, place))
+
+    def _is_on_client_s_side(self, stream: Stream) -> bool:
+        """Check whether the client's packets passed there the other way, before their translation.
+
+        Where nothing translated is seen there as well, the server's packets should be behind theirs, and leaked.
+        """
+        return any(one[:2] == stream[:2] and (one[2] is None or one[2] is not stream[2]) for one in self._before[True])
 
     def is_mixed(self, segment: Segment) -> bool:
         """Check whether a packet was seen where packets are before their translation as well as behind it."""
