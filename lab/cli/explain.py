@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from lab.cli.arguments import JsonFlag, app, complete, examples
-from lab.cli.screen import console
+from lab.cli.progress import Progress, Told
+from lab.cli.screen import console, steps
 from lab.errors import InputError
 from lab.vocabulary import Behaviour
 
@@ -81,9 +82,10 @@ def explain(
     if len(set(files)) < len(files):
         raise InputError("the same file twice", cure="name each once")
     with contextlib.ExitStack() as opened:
+        progress = Progress(opened.enter_context(steps()))
         readers, texts = [], []
         for name in files:
-            stream = opened.enter_context(_opened(name))
+            stream = opened.enter_context(_opened(name, progress))
             if is_text(stream):
                 texts.append(Text(stream, "<stdin>" if name == "-" else name))
             else:
@@ -112,7 +114,7 @@ def _behaviour(kernel: str) -> Behaviour:
     return Behaviour.IGNORES_LATE if release >= _IGNORES_LATE_FROM else Behaviour.STRICT
 
 
-def _opened(name: str) -> io.BufferedReader:
+def _opened(name: str, progress: Progress) -> io.BufferedReader:
     """Return a file to read from.
 
     :raises InputError: it cannot be read.
@@ -120,10 +122,11 @@ def _opened(name: str) -> io.BufferedReader:
     from lab.capture.frames import BUFFER
 
     try:
-        file = io.FileIO(0 if name == "-" else name, closefd=name != "-")
+        file = Told(0 if name == "-" else name, closefd=name != "-")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"cannot be read: {reason}", source="<stdin>" if name == "-" else name) from None
+    file.tell_to(progress)
     return io.BufferedReader(file, BUFFER)
 
 
