@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -286,15 +286,8 @@ class Connection:
             self._keep(segment)
         else:
             self._before[side].add(stream)
-            if not side and len(self._early) < _KEPT and self._is_on_client_s_side(stream):
+            if not side and len(self._early) < _KEPT and _meets(stream, self._before[True]):
                 self._early.append((segment, stream, place))
-
-    def _is_on_client_s_side(self, stream: Stream) -> bool:
-        """Check whether the client's packets passed there the other way, before their translation.
-
-        Where nothing translated is seen there as well, the server's packets should be behind theirs, and leaked.
-        """
-        return any(one[:2] == stream[:2] and (one[2] is None or one[2] is not stream[2]) for one in self._before[True])
 
     def is_mixed(self, segment: Segment) -> bool:
         """Check whether a packet was seen where packets are before their translation as well as behind it."""
@@ -315,6 +308,14 @@ class Connection:
     def _passed(self, reset: Segment) -> bool:
         """Check whether a reset was seen before its translation: then it is the client's word on the connection."""
         return bool(reset.streams & self._before[reset.from_client])
+
+
+def _meets(stream: Stream, others: Iterable[Stream]) -> bool:
+    """Check whether packets pass one of the others' points the other way.
+
+    Where the client's are seen before their translation there, and nothing translated, the server's have leaked.
+    """
+    return any(one[:2] == stream[:2] and (one[2] is None or one[2] is not stream[2]) for one in others)
 
 
 def _likeness(packet: Packet, from_client: bool) -> tuple[object, ...]:
