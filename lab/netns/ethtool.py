@@ -31,4 +31,5 @@ def compute_checksums(namespace: Namespace, interface: str) -> None:
         try:
             fcntl.ioctl(asking, _SIOCETHTOOL, request)
         except OSError as error:
-            raise OSError(error.errno, f"cannot set tx-checksum of {interface}: {os.strerror(error.errno)}") from error
+            words = f"cannot set tx-checksum of {interface}: {os.strerror(error.errno or 0)}"
+            raise OSError(error.errno, words) from error

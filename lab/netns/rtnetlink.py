@@ -306,6 +306,25 @@ class RouteSocket:
             for kind, _flags, _sequence, answer in _split(self._socket.recv(65536))
         )
 
+    def refusal(self, target: IPv4Address, came: tuple[IPv4Address, int] | None = None) -> int:
+        """Return the errno with which the kernel would route no packet to an address; 0 where it would.
+
+        It is asked as ``ip route get TARGET from SOURCE iif INTERFACE`` asks it (inet_rtm_getroute, net/ipv4/route.c).
+
+        :param came: the packet's source and the index of the interface that it came in by; None for one of its own.
+        """
+        self._sequence += 1
+        body = struct.pack("=BBBBBBBBI", socket.AF_INET, 32, 32 if came else 0, 0, 0, 0, 0, 0, 0)
+        body += _attribute(1, target.packed)  # RTA_DST
+        if came:
+            body += _attribute(2, came[0].packed) + _number(3, came[1])  # RTA_SRC, RTA_IIF
+        header = struct.pack("=IHHII", 16 + len(body), _RTM_GETROUTE, _NLM_F_REQUEST, self._sequence, 0)
+        self._socket.send(header + body)
+        for kind, _flags, _sequence, answer in _split(self._socket.recv(65536)):
+            if kind == _NLMSG_ERROR:
+                return -int(struct.unpack_from("=i", answer)[0])
+        return 0
+
     def fileno(self) -> int:
         """Return the descriptor."""
         return self._socket.fileno()
