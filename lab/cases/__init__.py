@@ -33,6 +33,7 @@ from lab.cases import (
     last_ignored_byte,
     local_policy,
     no_ack_flag,
+    path_mtu,
     picked_up,
     port_reused,
     promiscuous_bridge,
@@ -100,6 +101,7 @@ GROUPS: Final[Mapping[str, tuple[AnyCase, ...]]] = MappingProxyType(
             *reset_exact.CASES,
             *reset_inexact.CASES,
             *icmp_error.CASES,
+            *path_mtu.CASES,
             tour_of_states.CASE,
         ),
         "the entry is gone": (

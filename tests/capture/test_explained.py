@@ -40,7 +40,7 @@ NAMED = {
     **dict.fromkeys(
         (
             *("in-window", "client-on-node-in-window", "client-masqueraded-in-window", "endpoint-removed"),
-            *("local-pod-ready", "local-pod-terminating"),
+            *("local-pod-ready", "local-pod-terminating", "path-mtu-filtered"),
         ),
         "",
     ),
@@ -50,7 +50,7 @@ NAMED = {
 }
 #: Of these a capture of TCP does not tell all, and why not.
 UNTOLD = {
-    "icmp": ("icmp-error", "icmp-error-without-entry"),
+    "icmp": ("icmp-error", "icmp-error-without-entry", "path-mtu-told"),
     "UDP": (
         *("promiscuous-bridge", "promiscuous-bridge-off", "stale-udp-entry", "stale-udp-entry-cleaned"),
         *("kube-proxy-restarted", "udp-before-service", "udp-before-service-cleaned", "service-cidr-late"),
