@@ -61,6 +61,7 @@ from lab.cases import (
     udp_before_service,
     udp_service_gone,
     upstream_regression,
+    vxlan_checksum,
     without_nat,
 )
 from lab.cases.case import AnyCase, Case
@@ -121,6 +122,7 @@ GROUPS: Final[Mapping[str, tuple[AnyCase, ...]]] = MappingProxyType(
             *after_close.CASES,
             *two_nodes.CASES,
             *promiscuous_bridge.CASES,
+            *vxlan_checksum.CASES,
         ),
         "the table is full": (*table_full.CASES, table_full_gc.CASE),
         "the entry stays": (

@@ -57,7 +57,8 @@ UNTOLD = {
         *("service-cidr-late-synced", "snat-port-race", "snat-port-race-random", "dns-race-one-endpoint"),
         *("dns-race-two-endpoints", "udp-scaled-to-zero", "udp-scaled-to-zero-forgotten", "udp-service-deleted"),
         *("udp-service-deleted-forgotten", "local-pod-replaced", "local-pod-replaced-forgotten"),
-        *("local-pod-replaced-internal", "affinity-moves", "affinity-off"),
+        *("local-pod-replaced-internal", "affinity-moves", "affinity-off", "vxlan-wrong-checksum"),
+        *("vxlan-wrong-checksum-unchecked", "vxlan-right-checksum", "vxlan-zero-checksum"),
     ),
     "the node's sysctls": ("reset-behind-accepted", "picked-up-strictly"),
     "what the node saw when, its entries": (
