@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from lab.evidence.follow import distance
-from lab.evidence.judgement import Judged
+from lab.evidence.judgement import Judged, Judgement
 from lab.evidence.packet import ACK, FIN, ICMP, RST, SYN, TCP, UDP, Packet
 from lab.evidence.sighting import LOCAL, Sighting
 from lab.evidence.timeline import ConnectionTimeline, PacketTimeline, Timeline
@@ -261,9 +261,12 @@ class _Teller:
         return self._first
 
     def _change(self, note: Judged) -> str | None:
-        """Take the entry's next change if this packet can bring it about: events come in the packets' order."""
-        tcp = note.packet.tcp
-        if not self._changes or note.state == "invalid" or note.host != self._timeline.node or tcp is None:
+        """Take the entry's next change if this packet can bring it about: events come in the packets' order.
+
+        What is INVALID or ignored changes no entry.
+        """
+        tcp, idle = note.packet.tcp, note.judgement in (Judgement.INVALID, Judgement.IGNORED)
+        if not self._changes or idle or note.host != self._timeline.node or tcp is None:
             return None
         cause = _CAUSES.get(self._changes[0], 0)
         looked_at = SYN | ACK if cause == SYN else cause
