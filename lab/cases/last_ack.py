@@ -59,7 +59,7 @@ CASE: Final = Case(
         " done; conntrack remembers that it has ignored a SYN, and ignores the challenge as well. The client's RST"
         " clears the way, and its next SYN is NEW."
     ),
-    threads=("net/netfilter/nf_conntrack_proto_tcp.c (IP_CT_EXP_CHALLENGE_ACK)", "RFC 5961, 4.2"),
+    threads=("torvalds/linux b3cad287d13b", "RFC 5961, 4.2"),
     scenario=ScriptedScenario,
     steps=_challenged,
     demands=(one_endpoint, not_masqueraded),

@@ -52,12 +52,12 @@ CASE: Final = Case(
     title="a SYN from the client's port in the established connection, and a RST of the same side behind it",
     story=(
         "Conntrack ignores the SYN and waits for what the other side says to it: a RST that acknowledges it closes the"
-        " entry, whatever its number. Until Linux 7.1 (and until 5.10.y to 7.0.y of June 2026) nobody looked at"
-        " which side it came from: a SYN and a wild RST of somebody who knows no number but the ports took an entry"
-        " from days to the 10 s of CLOSE. Since then such a RST is out of the window, and INVALID, unless conntrack is"
-        " liberal; 5.10 closes nothing, for it keeps an entry whose RST is not exact."
+        " entry, whatever its number. From Linux 5.14 on nobody looked at which side it came from: a SYN and a wild RST"
+        " by somebody who knows nothing but the ports took an entry from a day to the 10 s of CLOSE. From 7.1 on (and"
+        " 7.0.12, 6.18.35, 6.12.93, 6.6.143, 6.1.176, 5.15.210) such a RST is out of the window, and INVALID; a"
+        " liberal conntrack believes it as before."
     ),
-    threads=("torvalds/linux bed6e04be8e6", "CVE-2026-63913", "torvalds/linux be0502a3f2e9"),
+    threads=("torvalds/linux bed6e04be8e6", "CVE-2026-63913", "torvalds/linux c4edc3ccbc63"),
     scenario=ScriptedScenario,
     steps=_from_client,
     expectations=on_every_kernel(IGNORED_ALWAYS),
