@@ -122,7 +122,9 @@ async def _all_sets(scenario: ScriptedScenario) -> None:
     invalid = {one.packet.likeness for one in judged if one.state == "invalid"}
     wanted = {packet.likeness for letters, packet in sent.items() if not is_taken(flags_of(letters))}
     others = [letters for letters, packet in sent.items() if packet.likeness in refused ^ wanted]
-    scenario.expect("the sets of flags to be refused that tcp_valid_flags refuses", refused == wanted, others)
+    scenario.expect(
+        "the kernel's reason for each set that tcp_valid_flags refuses, and for no other", refused == wanted, others
+    )
     scenario.expect("what is refused to be INVALID", refused <= invalid, f"{len(refused - invalid)} are not")
 
 
