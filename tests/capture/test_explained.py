@@ -6,6 +6,7 @@ import json
 import pytest
 
 from lab.capture.explain import explain
+from lab.capture.plain import Plain
 from lab.capture.reader import Reader
 from lab.cases import CASES
 from lab.evidence.judgement import Judgement
@@ -180,6 +181,19 @@ def test_from_whatever_points_it_was_captured(points, outcome, leaked, results):
     assert ("leaked" in finding.words) is leaked
     assert "answers it" in finding.words
     assert finding.case == "beyond-window"
+
+
+def test_a_look_at_a_packet_tells_as_much_as_the_long_way(results, monkeypatch):
+    """Of each point alone, for there packets are taken by a look at them."""
+    captures = [
+        ({place: data}, result.behaviour)
+        for result in results.values()
+        for place, data in captured(result, "client:eth0", "server:eth0").items()
+    ]
+    quick = [explained(files, behaviour) for files, behaviour in captures]
+    monkeypatch.setattr(Plain, "taker", lambda *_any: None)
+    assert quick == [explained(files, behaviour) for files, behaviour in captures]
+    assert len(quick) > 100
 
 
 def on_any(result, *, told=True, link=276):
