@@ -44,6 +44,7 @@ NAMED = {
     "redirected-in-pod-in-window": "",
     "bad-checksum-unchecked": "",
     **dict.fromkeys(("port-reused", "last-ack-unchallenged", "snat-ports-left", "snat-port-again"), ""),
+    **dict.fromkeys(("address-recycled", "address-recycled-forgotten"), ""),
 }
 #: Of these a capture of TCP does not tell all, and why not.
 UNTOLD = {
