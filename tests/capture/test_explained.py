@@ -38,7 +38,10 @@ NAMED = {
     "entry-expired-half-closed": "entry-deleted",
     "entry-deleted-on-clients-node": "entry-deleted",
     **dict.fromkeys(
-        ("in-window", "client-on-node-in-window", "client-masqueraded-in-window", "endpoint-removed"),
+        (
+            *("in-window", "client-on-node-in-window", "client-masqueraded-in-window", "endpoint-removed"),
+            *("local-pod-ready", "local-pod-terminating"),
+        ),
         "",
     ),
     "redirected-in-pod-in-window": "",
@@ -53,7 +56,9 @@ UNTOLD = {
         *("promiscuous-bridge", "promiscuous-bridge-off", "stale-udp-entry", "stale-udp-entry-cleaned"),
         *("kube-proxy-restarted", "udp-before-service", "udp-before-service-cleaned", "service-cidr-late"),
         *("service-cidr-late-synced", "snat-port-race", "snat-port-race-random", "dns-race-one-endpoint"),
-        "dns-race-two-endpoints",
+        *("dns-race-two-endpoints", "udp-scaled-to-zero", "udp-scaled-to-zero-forgotten", "udp-service-deleted"),
+        *("udp-service-deleted-forgotten", "local-pod-replaced", "local-pod-replaced-forgotten"),
+        *("local-pod-replaced-internal", "affinity-moves", "affinity-off"),
     ),
     "the node's sysctls": ("reset-behind-accepted", "picked-up-strictly"),
     "what the node saw when, its entries": (
