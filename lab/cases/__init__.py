@@ -35,6 +35,7 @@ from lab.cases import (
     last_ack,
     last_ignored_byte,
     local_policy,
+    path_mtu,
     picked_up,
     port_reused,
     promiscuous_bridge,
@@ -64,6 +65,7 @@ from lab.cases import (
     udp_before_service,
     udp_service_gone,
     upstream_regression,
+    vxlan_checksum,
     without_nat,
 )
 from lab.cases.case import AnyCase, Case
@@ -104,6 +106,7 @@ GROUPS: Final[Mapping[str, tuple[AnyCase, ...]]] = MappingProxyType(
             *reset_inexact.CASES,
             *reset_after_syn.CASES,
             *icmp_error.CASES,
+            *path_mtu.CASES,
             tour_of_states.CASE,
         ),
         "the entry is gone": (
@@ -123,6 +126,7 @@ GROUPS: Final[Mapping[str, tuple[AnyCase, ...]]] = MappingProxyType(
             *after_close.CASES,
             *two_nodes.CASES,
             *promiscuous_bridge.CASES,
+            *vxlan_checksum.CASES,
         ),
         "the table is full": (*table_full.CASES, table_full_gc.CASE),
         "the entry stays": (
