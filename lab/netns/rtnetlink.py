@@ -41,7 +41,7 @@ _RTN_LOCAL: Final = 2  # include/uapi/linux/rtnetlink.h
 
 _IFF_UP, _IFF_RUNNING, _IFF_PROMISC, _IFF_LOWER_UP = 0x1, 0x40, 0x100, 0x10000
 _READY: Final = _IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP
-_VXLAN_PORT: Final = 8472  # flannel's and Cilium's, and Linux' own default before RFC 7348 had 4789
+VXLAN_PORT: Final = 8472  # flannel's and Cilium's, and Linux' own default before RFC 7348 had 4789
 _IFA_F_NODAD: Final = 0x02
 _NUD_PERMANENT: Final = 0x80
 _MAXIMUM_BATCH: Final = 64 * 1024  # bytes; well below the default send buffer of 208 KiB
@@ -131,7 +131,7 @@ def vxlan(device: VethEnd, number: int, by: int, local: type_of_address, remote:
     data = _number(1, number) + _number(3, by)  # IFLA_VXLAN_ID, IFLA_VXLAN_LINK
     kinds = (4, 2) if local.version == 4 else (17, 16)  # IFLA_VXLAN_LOCAL and _GROUP, _LOCAL6 and _GROUP6
     data += _attribute(kinds[0], local.packed) + _attribute(kinds[1], remote.packed)
-    data += _attribute(7, b"\0") + _attribute(15, struct.pack("!H", _VXLAN_PORT))  # IFLA_VXLAN_LEARNING, _PORT
+    data += _attribute(7, b"\0") + _attribute(15, struct.pack("!H", VXLAN_PORT))  # IFLA_VXLAN_LEARNING, _PORT
     body = struct.pack("=BxHiII", 0, 0, device.index, 0, 0)
     body += _attribute(3, device.name.encode() + b"\0") + _attribute(1, device.mac)  # IFLA_IFNAME, IFLA_ADDRESS
     body += _number(4, device.mtu) if device.mtu else b""  # IFLA_MTU
