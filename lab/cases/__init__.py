@@ -33,6 +33,7 @@ from lab.cases import (
     last_ignored_byte,
     local_policy,
     no_ack_flag,
+    path_mtu,
     picked_up,
     port_reused,
     promiscuous_bridge,
@@ -60,6 +61,7 @@ from lab.cases import (
     udp_before_service,
     udp_service_gone,
     upstream_regression,
+    vxlan_checksum,
     without_nat,
 )
 from lab.cases.case import AnyCase, Case
@@ -100,6 +102,7 @@ GROUPS: Final[Mapping[str, tuple[AnyCase, ...]]] = MappingProxyType(
             *reset_exact.CASES,
             *reset_inexact.CASES,
             *icmp_error.CASES,
+            *path_mtu.CASES,
             tour_of_states.CASE,
         ),
         "the entry is gone": (
@@ -119,6 +122,7 @@ GROUPS: Final[Mapping[str, tuple[AnyCase, ...]]] = MappingProxyType(
             *after_close.CASES,
             *two_nodes.CASES,
             *promiscuous_bridge.CASES,
+            *vxlan_checksum.CASES,
         ),
         "the table is full": (*table_full.CASES, table_full_gc.CASE),
         "the entry stays": (

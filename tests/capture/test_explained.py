@@ -40,7 +40,7 @@ NAMED = {
     **dict.fromkeys(
         (
             *("in-window", "client-on-node-in-window", "client-masqueraded-in-window", "endpoint-removed"),
-            *("local-pod-ready", "local-pod-terminating"),
+            *("local-pod-ready", "local-pod-terminating", "path-mtu-filtered"),
         ),
         "",
     ),
@@ -50,14 +50,15 @@ NAMED = {
 }
 #: Of these a capture of TCP does not tell all, and why not.
 UNTOLD = {
-    "icmp": ("icmp-error", "icmp-error-without-entry"),
+    "icmp": ("icmp-error", "icmp-error-without-entry", "path-mtu-told"),
     "UDP": (
         *("promiscuous-bridge", "promiscuous-bridge-off", "stale-udp-entry", "stale-udp-entry-cleaned"),
         *("kube-proxy-restarted", "udp-before-service", "udp-before-service-cleaned", "service-cidr-late"),
         *("service-cidr-late-synced", "snat-port-race", "snat-port-race-random", "dns-race-one-endpoint"),
         *("dns-race-two-endpoints", "udp-scaled-to-zero", "udp-scaled-to-zero-forgotten", "udp-service-deleted"),
         *("udp-service-deleted-forgotten", "local-pod-replaced", "local-pod-replaced-forgotten"),
-        *("local-pod-replaced-internal", "affinity-moves", "affinity-off"),
+        *("local-pod-replaced-internal", "affinity-moves", "affinity-off", "vxlan-wrong-checksum"),
+        *("vxlan-wrong-checksum-unchecked", "vxlan-right-checksum", "vxlan-zero-checksum"),
     ),
     "the node's sysctls": ("reset-behind-accepted", "picked-up-strictly"),
     "what the node saw when, its entries": (
