@@ -72,10 +72,7 @@ async def replay(script: Script, found: Collection[tuple[str, int]], behaviour: 
 
 def _wide(topology: Topology) -> Topology:
     """Return the same with links that carry segments which a network card would have cut or put together."""
-    links = []
-    for link in topology.links:
-        one, other = (replace(end, mtu=_WIDEST) for end in link.ends)
-        links.append(replace(link, ends=(one, other)))
+    links = (replace(link, ends=tuple(replace(end, mtu=_WIDEST) for end in link.ends)) for link in topology.links)
     return replace(topology, links=tuple(links))
 
 
