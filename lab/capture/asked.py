@@ -141,7 +141,12 @@ def _why(one: Exchange, question: Datagram, others: _Others) -> tuple[str, str]:
             if one.endpoints and _at_once((time for time in one.asked if time != sent), sent, _TOGETHER):
                 what = _RACES.format("another question left the same socket", ", and it was translated")
                 return what, "dns-race-two-endpoints"
+            if any(error.is_refusal for error in one.errors.values()):
+                return "; the node refuses it, where others are translated: no endpoint is left", "udp-scaled-to-zero"
             return "; it came no further than to the node, where others are translated", ""
+        if one.translated is not None and one.translated < sent:
+            what = "; it went on untranslated, as those before it did not: the service is gone"
+            return what, "udp-service-deleted"
         if others.is_translated:
             what = "; it went on untranslated, as others do not: its entry is older than the service"
             return what, "udp-before-service"

@@ -17,6 +17,7 @@ _MOST: Final = 20_000  # exchanges that are followed at the same time
 _RECENT: Final = 4096  # datagrams whose copies are looked for
 _WELL_KNOWN: Final = 1024  # ports below it are servers'
 _SOON: Final = 10_000_000_000  # ns in which the copies of one datagram come
+_BEHIND_ETHERNET: Final = (14, 18, 22)  # where IP begins, with up to two VLAN tags
 
 _Pair = tuple[int, SocketAddress, SocketAddress]
 
@@ -64,7 +65,7 @@ class Datagrams:
         if (frame.section, packet.source, packet.destination) not in self._pairs:
             exchange.translate(packet, from_client=datagram.from_client)
             self._add(exchange, packet, frame.section)
-        exchange.see(datagram, packet, place, (file, frame.interface), frame.outgoing)
+        exchange.see(datagram, packet, place, (file, frame.interface), _way(frame))
 
     @staticmethod
     def _is_copy(known: Exchange, datagram: Datagram, exchange: Exchange | None, frame: Frame, file: str) -> bool:
@@ -72,14 +73,15 @@ class Datagrams:
         packet = frame.packet
         if exchange not in (known, None) or frame.time - datagram.places[0].time > _SOON:
             return False
-        point, way = (file, frame.interface), frame.outgoing
+        point, way = (file, frame.interface), _way(frame)
         is_there = any(form[:2] == (point, way) for form in datagram.forms)
         if is_there and not packet.identification:
             return False  # the number would tell (RFC 6864)
         first = datagram.packet
         if packet.source.address == first.source.address and packet.source.port != first.source.port:
             return False  # a translation of the port alone is none that a node does
-        return exchange is not None or packet.source == first.source or packet.destination == first.destination
+        is_alike = packet.source == first.source or packet.destination == first.destination
+        return exchange is not None or is_alike or bool(packet.identification)
 
     def _stranger(self, frame: Frame) -> Exchange | None:
         """Return the exchange that a datagram from an address which its client did not ask answers, by its client."""
@@ -111,3 +113,10 @@ class Datagrams:
                 del self._pairs[pair]
         if self._ends.get((oldest.section, oldest.client)) is oldest:
             del self._ends[oldest.section, oldest.client]
+
+
+def _way(frame: Frame) -> bool | bytes | None:
+    """Return which way a frame went: by what the capture says, or by its receiver on an Ethernet."""
+    if frame.outgoing is None and frame.at in _BEHIND_ETHERNET:
+        return frame.data[:6]
+    return frame.outgoing

@@ -27,7 +27,7 @@ class Datagram:
     from_client: bool
     begins: bytes
     places: list[Place] = field(default_factory=list)
-    forms: list[tuple[Point, bool | None, SocketAddress, SocketAddress]] = field(default_factory=list)
+    forms: list[tuple[Point, bool | bytes | None, SocketAddress, SocketAddress]] = field(default_factory=list)
     leaked: Place | None = None
     doubled: Place | None = None
 
@@ -45,6 +45,7 @@ class Exchange:
     :ivar asked: when the first questions were sent.
     :ivar waiting: questions that nothing has answered.
     :ivar unanswered: how many there are no more of, as later ones came; some of them are kept.
+    :ivar translated: when a question was seen translated first.
     :ivar on_the_way: where questions that were translated were seen before that.
     :ivar errors: what ICMP said of it.
     """
@@ -61,6 +62,7 @@ class Exchange:
         self.errors: dict[str, IcmpError] = {}
         self._before: set[Point] = set()
         self._behind: set[Point] = set()
+        self.translated: int | None = None
         self.on_the_way: set[Point] = set()
 
     def is_from_client(self, packet: Packet) -> bool:
@@ -94,10 +96,13 @@ class Exchange:
             # What an answer begins with is what its question did: of a DNS message its number (RFC 1035, 4.1.1).
             self.waiting.remove(max(self.waiting, key=lambda one: _alike(one.begins, datagram.begins)))
 
-    def see(self, datagram: Datagram, packet: Packet, place: Place, point: Point, way: bool | None) -> None:
-        """Take into account where a datagram was seen, and in which form."""
+    def see(self, datagram: Datagram, packet: Packet, place: Place, point: Point, way: bool | bytes | None) -> None:
+        """Take into account where a datagram was seen, and in which form.
+
+        :param way: where it was going there, by the direction or the receiver on the link; None where nothing tells.
+        """
         form = (point, way, packet.source, packet.destination)
-        if form in datagram.forms:
+        if way is not None and form in datagram.forms:  # else it may have come in there and gone out again
             datagram.doubled = datagram.doubled or place
             self._keep(datagram)
         datagram.places.append(place)
@@ -107,14 +112,15 @@ class Exchange:
             as_asked = (packet.source, packet.destination) == (self.client, self.target)
             (self._before if as_asked else self._behind).add(point)
             if not as_asked:
+                self.translated = place.time if self.translated is None else self.translated
                 self.on_the_way.update(seen[0] for seen in datagram.forms if seen[3] == self.target)
-        elif packet.destination == self.client and packet.source != self.target and self.is_client_s_side(point):
+        elif packet.destination == self.client and packet.source != self.target and point in self.client_s_side():
             datagram.leaked = datagram.leaked or place
             self._keep(datagram)
 
-    def is_client_s_side(self, point: Point) -> bool:
-        """Check whether questions are seen at a point as the client asks them, and in no other form."""
-        return point in self._before and point not in self._behind
+    def client_s_side(self) -> set[Point]:
+        """Return the points at which questions are seen as the client asks them, and in no other form."""
+        return self._before - self._behind
 
     def _keep(self, datagram: Datagram) -> None:
         if len(self.odd) < _KEPT and all(one is not datagram for one in self.odd):

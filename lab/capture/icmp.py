@@ -55,6 +55,7 @@ class IcmpError:
     mtu: int = 0
     is_translated: bool = False
     places: list[Place] = field(default_factory=list)
+    points: set[Point] = field(default_factory=set)
     leaked: Place | None = None
 
     @property
@@ -90,8 +91,8 @@ class Owner(Protocol):
     target: SocketAddress
     errors: dict[str, IcmpError]
 
-    def is_client_s_side(self, point: Point) -> bool:
-        """Check whether packets are seen at a point as the client knows them, and in no other form."""
+    def client_s_side(self) -> set[Point]:
+        """Return the points at which packets are seen as the client knows them, and in no other form."""
 
 
 def take(owner: Owner, frame: Frame, file: str) -> None:
@@ -103,9 +104,11 @@ def take(owner: Owner, frame: Frame, file: str) -> None:
     error = owner.errors.setdefault(said.words, said)
     error.is_translated = error.is_translated or error.about != said.about
     error.source, error.about = said.source, said.about
-    error.places.append(place)
+    error.points.add((file, frame.interface))
+    if len(error.places) <= _SHOWN:
+        error.places.append(place)
     strange = quoted[0] == owner.client and quoted[1] != owner.target
-    if strange and owner.is_client_s_side((file, frame.interface)):
+    if strange and (file, frame.interface) in owner.client_s_side():
         error.leaked = error.leaked or place
 
 
@@ -123,6 +126,12 @@ def findings(owner: Owner) -> Iterator[Finding]:
                 f" for what it quotes, and the client, who only knows {owner.target}, takes no notice"
             )
             yield Finding("icmp", words, places, Judgement.INVALID, case="icmp-error-without-entry")
+        elif error.is_too_big and owner.client_s_side() and not owner.client_s_side() & error.points:
+            words += (
+                "; it did not come to the client's side: dropped on its way, or lost, and so the client goes on sending"
+                " what is too big"
+            )
+            yield Finding("icmp", words, places, case="path-mtu-filtered")
         else:
             related = Judgement.RELATED if error.is_translated else None
             yield Finding("icmp", words, places, related, case="icmp-error" if error.is_too_big else "")

@@ -16,12 +16,14 @@ from lab.capture.reader import Reader
 _HEAD: Final = 20_000  # packets of each by which the clocks are compared
 
 
-def in_order(readers: Sequence[Reader], plain: Plain, notes: list[str]) -> Iterator[tuple[Frame, str]]:
+def in_order(readers: Sequence[Reader], plain: Plain | None, notes: list[str]) -> Iterator[tuple[Frame, str]]:
     """Yield the packets of all files by their times, section by section.
 
-    :param plain: takes the packets of a single file of which there is nothing to tell.
+    :param plain: takes the packets of a single file of which there is nothing to tell; None: all are wanted.
     :param notes: is told of clocks that are apart.
     """
+    if not readers:
+        return iter(())
     if len(readers) == 1:
         return _named(readers[0].without(plain), readers[0].name, 0)
     ways = [iter(reader) for reader in readers]

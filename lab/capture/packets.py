@@ -11,6 +11,7 @@ from lab.capture.link import Found
 from lab.capture.tunnels import inner
 from lab.evidence.packet import BARRIER_PORT, UDP, Packet, decode, is_error
 
+_REDIRECT: Final = 5  # RFC 792: the packet went on all the same
 _DEEPEST: Final = 4  # tunnels within each other
 
 
@@ -43,7 +44,8 @@ def _other(data: bytes, at: int) -> Packet | None:
     packet = decode(data[at:])
     if packet is None or packet.protocol == UDP:
         return packet
-    return packet if is_error(packet) and quoted_ends(data, at) is not None else None
+    is_told = packet.icmp is not None and packet.icmp.kind != _REDIRECT and is_error(packet)
+    return packet if is_told and quoted_ends(data, at) is not None else None
 
 
 def _is_echo(packet: Packet, data: bytes, at: int) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`lab explain`: captures of the user's own, and what happened in them."""
+"""`lab explain`: captures, listings and logs of the user's own, and what they tell."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import io
 import re
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from lab.cli.arguments import JsonFlag, app, complete, examples
 from lab.cli.progress import Progress, Told
+from lab.cli.replaying import check_names, notes, replayed
 from lab.cli.screen import console, steps
 from lab.errors import InputError
 from lab.vocabulary import Behaviour
 
 if TYPE_CHECKING:
     from lab.capture.explanation import Explanation
+    from lab.capture.replayed import Replayed
 
 #: The first release that ignores late packets (:class:`lab.vocabulary.Behaviour`).
 _IGNORES_LATE_FROM: Final = (6, 1)
@@ -32,23 +34,30 @@ def _usual_kernels() -> Iterable[str]:
 
 
 @app.command(
-    short_help="Explain captures of your own: INVALID packets, leaks, resets, and what else went wrong.",
+    short_help="Explain captures, conntrack listings and kernel logs of your own: INVALID packets, leaks, resets.",
     epilog=examples(
         "lab explain capture.pcap",
         "lab explain client-side.pcapng server-side.pcapng.gz --kernel 5.10",
         "tcpdump -i any -w - tcp port 80 | lab explain -",
+        "dmesg | lab explain -",
+        "lab explain capture.pcap conntrack-L.txt dmesg.txt",
         "lab explain capture.pcap --json > explained.json",
+        "lab explain capture.pcap --replay",
     )
     + """
 
 Exit code: 0 when nothing is wrong with any connection, 1 when something is, 2 where that is not known: a file that is
-no capture.""",
+nothing of the kind.""",
 )
 def explain(
     *,
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE", help="pcap or pcapng, also with gzip, of one or more points; - for stdin."),
+        typer.Argument(
+            metavar="FILE",
+            help="Captures (pcap, pcapng), or text: of tcpdump, of conntrack -L, -E or -S, of the kernel's log; also"
+            " with gzip. - for stdin.",
+        ),
     ],
     kernel: Annotated[
         str | None,
@@ -59,28 +68,49 @@ def explain(
             autocompletion=complete(_usual_kernels),
         ),
     ] = None,
+    replay: Annotated[
+        bool,
+        typer.Option(
+            "--replay",
+            help="Send the connections of which conntrack did not like a packet once more, through a lab's node on this"
+            " kernel, and tell its judgement of each segment beside the model's.",
+        ),
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Explain what happened in captures: which packets conntrack called INVALID, and what came of it.
 
-    Several files are captures of the same time, such as of both sides of a node. Packets are named by their numbers.
+    Several files are of the same time, such as captures of both sides of a node, and what conntrack listed and the
+    kernel logged there. What a file is, is told by what is in it. Packets are named by their numbers. Every reason
+    that conntrack logs is in `lab show --reasons`.
     """
     from lab.capture.explain import explain as explained
     from lab.capture.reader import Reader
+    from lab.capture.text import Text, is_text
     from lab.report.explained import lines
 
     behaviour = Behaviour.IGNORES_LATE if kernel is None else _behaviour(kernel)
     if len(set(files)) < len(files):
         raise InputError("the same file twice", cure="name each once")
+    if replay:
+        check_names(files)
     with contextlib.ExitStack() as opened:
         progress = Progress(opened.enter_context(steps()))
-        told = explained([Reader(opened.enter_context(_opened(name, progress)), name) for name in files], behaviour)
+        readers, texts = [], []
+        for name in files:
+            stream = opened.enter_context(_opened(name, progress))
+            if is_text(stream):
+                texts.append(Text(stream, "<stdin>" if name == "-" else name))
+            else:
+                readers.append(Reader(stream, name))
+        told = explained(readers, behaviour, texts, assumed=kernel is None)
+    again = replayed(told, [reader.name for reader in readers], texts) if replay else []
     if json:
-        _print_json(told)
+        _print_json(told, again if replay else None)
     else:
         screen = console()
-        for words in lines(told, assumed=kernel is None):
-            further = " " * (len(words) - len(words.lstrip(" *")))
+        for words in (*lines(told, assumed=kernel is None, replayed=again), *(notes(told, again) if replay else ())):
+            further = " " * (len(words) - len(words.lstrip(" *>")))
             filled = textwrap.fill(words, screen.width, subsequent_indent=further, break_on_hyphens=False)
             screen.print(filled, soft_wrap=True, markup=False, emoji=False)
     raise typer.Exit(1 if told.found else 0)
@@ -114,9 +144,12 @@ def _opened(name: str, progress: Progress) -> io.BufferedReader:
     return io.BufferedReader(file, BUFFER)
 
 
-def _print_json(told: Explanation) -> None:
+def _print_json(told: Explanation, again: Sequence[Replayed] | None) -> None:
     import dataclasses
     import json
 
-    json.dump({"version": 1, **dataclasses.asdict(told)}, sys.stdout, indent=1)
+    data = {"version": 1, **dataclasses.asdict(told)}
+    if again is not None:
+        data["replayed"] = [{**dataclasses.asdict(one), "differs": one.differs} for one in again]
+    json.dump(data, sys.stdout, indent=1)
     print()

@@ -3,36 +3,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-from lab.capture.explanation import Explained, Explanation, Finding
+from lab.capture.explanation import Explained, Explanation, Finding, Remark
+from lab.capture.replayed import Replayed
+from lab.report.replayed import lines as of_replayed
 from lab.vocabulary import Behaviour
 
 _NAMES: Final = {"TCP": ("connection", "connections"), "UDP": ("exchange by UDP", "exchanges by UDP")}
 
 
-def lines(told: Explanation, *, assumed: bool) -> Iterator[str]:
+def lines(told: Explanation, *, assumed: bool, replayed: Iterable[Replayed] = ()) -> Iterator[str]:
     """Yield what is printed, line by line.
 
     :param assumed: nobody said which kernel judges.
+    :param replayed: the connections that were sent again.
     """
-    odd = [one for one in told.connections if one.findings]
-    for number, one in enumerate(odd):
+    again = {(one.client, one.target): one for one in replayed}
+    blocks = []
+    for one in told.connections:
+        if one.findings:
+            blocks.append([*_connection(one), *_again(one, again.get((one.client, one.target)))])
+    fine = [one for one in told.connections if not one.findings]
+    ordinary = [f"{one.client} > {one.target}. {one.entry}" for one in fine if one.entry]
+    ordinary = [*_fine(told), *ordinary]
+    for file, remarks in itertools.groupby(told.remarks, lambda one: one.file):
+        blocks.append([f"{file}:", *_remarks(remarks)])
+    if not told.connections and not told.remarks:
+        ordinary.append("There is no TCP connection in it, and no datagram of UDP.")
+    if told.connections or not told.remarks:
+        ordinary.append(_judged(told.behaviour, assumed=assumed))
+    blocks.append([*ordinary, *told.notes])
+    for number, block in enumerate(block for block in blocks if block):
         if number:
             yield ""
-        yield from _connection(one)
-    if odd:
-        yield ""
-    for protocol, what in _NAMES.items():
-        fine = sum(one.protocol == protocol and not one.findings for one in told.connections)
-        other = "other " if any(one.protocol == protocol for one in odd) else ""
+        yield from block
+
+
+def _fine(told: Explanation) -> Iterator[str]:
+    for protocol, names in _NAMES.items():
+        kind = [bool(one.findings) for one in told.connections if one.protocol == protocol]
+        fine, other = kind.count(False), "other " if any(kind) else ""
         if fine:
-            yield f"{fine:,} {other}{what[fine > 1]}: nothing wrong."
-    if not told.connections:
-        yield "There is no TCP connection in it, and no datagram of UDP."
-    yield _judged(told.behaviour, assumed=assumed)
-    yield from told.notes
+            yield f"{fine:,} {other}{names[fine > 1]}: nothing wrong."
+
+
+def _again(one: Explained, replayed: Replayed | None) -> Iterator[str]:
+    if replayed is not None:
+        judged = [finding for finding in one.findings if finding.packets and (finding.judgement or finding.case)]
+        yield from of_replayed(
+            replayed, {(finding.packets[0].file, finding.packets[0].number): finding for finding in judged}
+        )
+
+
+def _remarks(remarks: Iterable[Remark]) -> Iterator[str]:
+    """Yield what the text of one file tells."""
+    for one in remarks:
+        yield f"  * {_lines_of(one)}{one.words}"
+        for words in one.further:
+            yield f"    {words}"
+        if one.cases:
+            helps = f" Helps: {', '.join(one.fixes)}." if one.fixes else ""
+            shows = " ".join(("lab show", *one.cases))
+            yield f"    `{shows}` tells more.{helps}"
+
+
+def _lines_of(one: Remark) -> str:
+    """Return where a remark comes from, where it is of some lines and not of the whole."""
+    if one.kind in ("counter", "counters", "table", "translation"):
+        return ""
+    if one.count == 1:
+        return f"line {one.lines[0]}: "
+    numbers = ", ".join(f"{number:,}" for number in one.lines)
+    return f"{one.count:,} lines ({numbers}{', and more' if one.count > len(one.lines) else ''}): "
 
 
 def _judged(behaviour: Behaviour, *, assumed: bool) -> str:
@@ -51,6 +96,8 @@ def _connection(one: Explained) -> Iterator[str]:
     yield f"  {packets}{where}{section}"
     for finding in one.findings:
         yield from _finding(finding)
+    if one.entry:
+        yield f"  {one.entry}"
     for words in one.untold:
         yield f"  {words}"
 
