@@ -68,7 +68,7 @@ def explain(
     from lab.capture.reader import Reader
     from lab.report.explained import lines
 
-    behaviour = Behaviour.IGNORES_LATE if kernel is None else _behaviour(kernel)
+    behaviour = Behaviour.IGNORES_LATE if kernel is None else behaviour_of(kernel)
     if len(set(files)) < len(files):
         raise InputError("the same file twice", cure="name each once")
     with contextlib.ExitStack() as opened:
@@ -84,7 +84,7 @@ def explain(
     raise typer.Exit(1 if told.found else 0)
 
 
-def _behaviour(kernel: str) -> Behaviour:
+def behaviour_of(kernel: str) -> Behaviour:
     """Return how a kernel judges.
 
     :raises InputError: it is no release.
