@@ -3,20 +3,21 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 from lab.evidence.entry import Entry
 from lab.evidence.packet import SocketAddress
 from lab.evidence.sighting import Sighting
-from lab.observed.leaks import Leak
+from lab.observed.leaks import Finding, Leak
 from lab.observed.lines import Seen, Told, protocol
 
 Ends: TypeAlias = tuple[SocketAddress, SocketAddress]
 _Key: TypeAlias = tuple[str, int, SocketAddress, SocketAddress]
 
 _MOST: Final = 2_000
+_FOUND: Final = 4
 _PLACES: Final = 64  # interfaces whose packets are counted apart
 _ANYWHERE: Final = ""  # in place of a host
 
@@ -28,7 +29,7 @@ class Flow:
     :ivar entry: of conntrack; None where no host tells of one.
     :ivar gone: whether the entry is.
     :ivar last: when something of it was seen last, in nanoseconds since the epoch.
-    :ivar leaks: and ``resets``: what was found.
+    :ivar leaks: and ``resets``: how many were found; ``found``: the last of them.
     """
 
     def __init__(self, number: int, protocol: int, ends: Ends, entry: Entry | None, time: int) -> None:
@@ -37,8 +38,28 @@ class Flow:
         self.entry, self.gone = entry, False
         self.first = self.last = time
         self.leaks = self.resets = 0
+        self.found: deque[Finding] = deque(maxlen=_FOUND)
         self.hosts: dict[str, None] = {}
+        self._one_with: Flow | None = None
         self._places: Counter[tuple[str, str, bool, bool]] = Counter()
+
+    @property
+    def whole(self) -> Flow:
+        """The flow that this is a part of, as came out later; or this."""
+        return self if self._one_with is None else self._one_with.whole
+
+    def add(self, part: Flow) -> None:
+        """Take it that another flow is this one, as it was seen before its entry was known."""
+        part._one_with = self
+        for (host, interface, outgoing, _side), count in part._places.items():
+            self._places[host, interface, outgoing, part.client == self.peer] += count
+        self.first = min(self.first, part.first)
+        self.hosts |= part.hosts
+
+    @property
+    def peer(self) -> SocketAddress:
+        """Whom the endpoint takes for its client."""
+        return self.client if self.entry is None else self.entry.reply[1]
 
     @property
     def state(self) -> str:
@@ -67,7 +88,7 @@ class Flow:
 
     def count(self, seen: Sighting) -> None:
         """Count a packet at one interface."""
-        from_client = seen.packet.source in (self.client, self.entry.reply[1] if self.entry is not None else None)
+        from_client = seen.packet.source in (self.client, self.peer)
         place = (seen.host, seen.interface, seen.outgoing, from_client)
         if place in self._places or len(self._places) < _PLACES:
             self._places[place] += 1
@@ -80,11 +101,13 @@ class Flow:
 class Flows:
     """The flows of which something was seen last, each once, on whichever hosts that was.
 
+    :param entries_only: those alone of which conntrack told.
     :ivar forgotten: how many were given up for others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, entries_only: bool = False) -> None:
         self.forgotten = 0
+        self._entries_only = entries_only
         self._made = 0
         self._all: OrderedDict[int, Flow] = OrderedDict()
         self._by_ends: dict[_Key, Flow] = {}
@@ -97,20 +120,23 @@ class Flows:
     def __len__(self) -> int:
         return len(self._all)
 
-    def take(self, seen: Seen) -> Flow:
-        """Take what was seen into account, and return the flow that it is about."""
-        if isinstance(seen, Sighting):
-            flow = self._of_packet(seen)
-            flow.count(seen)
-            host, time = seen.host, seen.time
-        elif isinstance(seen, Told):
-            flow = self._of_entry(seen)
+    def take(self, seen: Seen) -> Flow | None:
+        """Take what was seen into account, and return the flow that it is about; None where that is not wanted."""
+        if isinstance(seen, Told):
+            flow: Flow | None = self._of_entry(seen)
             host, time = seen.host, seen.time
         else:
-            flow = self._of_packet(seen.sighting)
+            sighting = seen if isinstance(seen, Sighting) else seen.sighting
+            flow = self._of_packet(sighting)
+            host, time = sighting.host, sighting.time
+        if flow is None:
+            return None
+        if isinstance(seen, Sighting):
+            flow.count(seen)
+        elif not isinstance(seen, Told):
             flow.leaks += isinstance(seen, Leak)
             flow.resets += not isinstance(seen, Leak)
-            host, time = seen.sighting.host, seen.sighting.time
+            flow.found.append(seen)
         flow.last = max(flow.last, time)
         flow.hosts.setdefault(host)
         self._all.move_to_end(flow.number)
@@ -118,11 +144,11 @@ class Flows:
             self._forget()
         return flow
 
-    def _of_packet(self, seen: Sighting) -> Flow:
+    def _of_packet(self, seen: Sighting) -> Flow | None:
         packet = seen.packet
         ends = (packet.source, packet.destination)
         known = self._find(seen.host, packet.protocol, ends)
-        if known is not None:
+        if known is not None or self._entries_only:
             return known
         made = self._make(packet.protocol, ends, None, seen.time)
         self._name(made, seen.host, ends)
@@ -148,6 +174,9 @@ class Flows:
         if flow.entry is None or told.event.kind != "destroy":
             flow.entry = entry
         flow.gone = told.event.kind == "destroy"
+        part = self._by_ends.get((_ANYWHERE, entry.protocol, *entry.reply))
+        if part is not None and part is not flow and part.entry is None:
+            self._join(flow, part)
         self._name(flow, told.host, entry.original)
         self._name(flow, told.host, entry.reply)
         return flow
@@ -168,6 +197,14 @@ class Flows:
                 if self._by_ends.get(key) is not flow:
                     self._by_ends[key] = flow
                     keys.append(key)
+
+    def _join(self, flow: Flow, part: Flow) -> None:
+        flow.add(part)
+        del self._all[part.number]
+        for key in self._keys.pop(part.number):
+            if self._by_ends.get(key) is part:
+                self._by_ends[key] = flow
+                self._keys.setdefault(flow.number, []).append(key)
 
     def _forget(self) -> None:
         number, flow = self._all.popitem(last=False)

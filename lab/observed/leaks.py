@@ -90,6 +90,8 @@ class _Followed:
     """A connection to a VIP, as the node's conntrack has it.
 
     :ivar model: None where its beginning was not seen, or not all of what followed.
+    :ivar over: by its packets. Conntrack's events have no time: what they tell may be of later than a packet is.
+    :ivar state: the last one told in which it was not over.
     :ivar local: its client is the node itself; None where that is not known.
     """
 
@@ -99,6 +101,7 @@ class _Followed:
         self.model: Conntrack | None = None
         self.local: bool | None = None
         self.over = entry.tcp_state in _OVER
+        self.state = entry.tcp_state or ""
         self.asked = 0
         self.found = 0
         self.kept: deque[Sighting] = deque(maxlen=remembered)
@@ -106,6 +109,12 @@ class _Followed:
         self.leaks: OrderedDict[tuple[object, ...], tuple[Leak, set[str]]] = OrderedDict()
         self.resets: OrderedDict[int, set[str]] = OrderedDict()
         self._fins: set[bool] = set()
+
+    def tell(self, entry: Entry) -> None:
+        """Take what conntrack tells of the entry into account."""
+        self.entry, self.gone = entry, False
+        if entry.tcp_state is not None and entry.tcp_state not in _OVER:
+            self.state = entry.tcp_state
 
     @property
     def ends(self) -> Ends:
@@ -183,7 +192,7 @@ class Finder:
         self._has_all = True
 
     def tell(self, event: EntryEvent) -> None:
-        """Take what conntrack tells of an entry into account; of a listing each entry is an update."""
+        """Take what conntrack tells of an entry into account; of a listing each entry as ``listed``."""
         entry = event.entry
         if entry.protocol != TCP or entry.reply[0] == entry.original[1]:
             return
@@ -195,7 +204,7 @@ class Finder:
         elif known is None or event.kind == "new" or known.entry.original != entry.original:
             self._follow(entry)
         else:
-            known.entry, known.gone = entry, False
+            known.tell(entry)
             self._gone.pop(entry.reply, None)
         while len(self._gone) > _MOST_GONE or (self._gone and len(self._by_reply) > _MOST):
             self._drop(next(iter(self._gone.values())))
@@ -309,32 +318,35 @@ class Finder:
         if copy is not None and seen.interface not in copy[1]:
             copy[1].add(seen.interface)
             return ()
-        state = self._state(flow)
+        word = flow.word(packet)
+        state = self._state(flow, word)
         if state is None:
             self._drop(flow)
             return ()
         client, target = flow.entry.original
-        leak = Leak(
-            seen, client, target, packet.source, state, flow.word(packet), flow.over or state in _OVER, not flow.found
-        )
+        leak = Leak(seen, client, target, packet.source, state, word, flow.over, not flow.found)
         flow.found += 1
         flow.leaks[packet.likeness] = leak, {seen.interface}
         if len(flow.leaks) > _FEW:
             flow.leaks.popitem(last=False)
         return (leak,)
 
-    def _state(self, flow: _Followed) -> str | None:
-        """Return the state that a connection's entry is in; None where its addresses are another connection's now.
+    def _state(self, flow: _Followed, word: Word | None) -> str | None:
+        """Return the state that a connection's entry was in; None where its addresses are another connection's now.
 
         That is one which its client opened to the endpoint itself.
+
+        :param word: what the model made of the packet that this is about.
         """
+        told = flow.entry.tcp_state or "" if flow.over else flow.state
+        if word is not None and word.judgement is Judgement.INVALID:
+            return told  # there was an entry, by which it is so
         if flow.asked >= _ASKED:
-            return GONE if flow.gone else flow.entry.tcp_state or ""
+            return GONE if flow.gone else told
         flow.asked += 1
         entry = self._look(flow.entry.original)
         if entry is not None and entry.reply == flow.entry.reply:
-            # What conntrack told while the packet was on its way is older, and nearer to it.
-            return flow.entry.tcp_state or entry.tcp_state or ""
+            return told or entry.tcp_state or ""
         return None if self._look(flow.ends[::-1]) is not None else GONE
 
     def _to_endpoint(self, flow: _Followed, seen: Sighting) -> Sequence[Finding]:
@@ -362,7 +374,7 @@ class Finder:
             return ()
         answered = (leak for leak, _where in reversed(flow.leaks.values()) if _acknowledged(leak) == number)
         leak = next(answered, None)
-        state = leak.state if leak is not None else self._state(flow)
+        state = leak.state if leak is not None else self._state(flow, flow.answered(number))
         if state is None:
             self._drop(flow)
             return ()

@@ -52,6 +52,8 @@ class Wanted:
         """Whether every flow is wanted."""
         return not self.address and self.port is None
 
-    def has(self, flow: Flow) -> bool:
+    def has(self, flow: Flow | None) -> bool:
         """Check whether a flow is wanted."""
-        return any(self.address in ("", end.address) and self.port in (None, end.port) for end in flow.ends)
+        return flow is not None and any(
+            self.address in ("", end.address) and self.port in (None, end.port) for end in flow.ends
+        )

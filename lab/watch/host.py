@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from lab.conntrack.listener import Listener
 from lab.conntrack.netlink import ConntrackTable
 from lab.evidence.entry import EntryEvent
-from lab.evidence.packet import TCP
+from lab.evidence.packet import BARRIER_PORT, TCP, UDP
 from lab.observed.leaks import Finder
 from lab.observed.lines import Told
 from lab.wire import filter as filters
@@ -59,6 +59,7 @@ class WatchedHost:
         self._counted = (self._turn, self._passed())
         self._calm_since = self._turn
         self._listed = self._turn
+        self._known: list[Told] = []  # by a listing, and not given on yet
         self._list()
 
     def lost(self) -> int:
@@ -78,11 +79,13 @@ class WatchedHost:
     def read(self) -> list[Seen]:
         """Return what has come: packets, what conntrack told, and after each packet what was found of it."""
         packets = self._heads.read(_BATCH)
-        events = self._listener.read()  # behind the packets, so that those have their entries
+        # Behind the packets, so that those have their entries.
+        events = [one for one in self._listener.read() if not _is_barrier(one)]
         now = time.time_ns()
         for event in events:
             self.finder.tell(event)
-        seen: list[Seen] = []
+        seen: list[Seen] = [*self._known]
+        self._known.clear()
         for packet in packets:
             seen.append(packet)
             seen += self.finder.see(packet)
@@ -139,8 +142,10 @@ class WatchedHost:
         self._heads.choose(filters.candidates(chosen))
 
     def _list(self) -> None:
-        for entry in self._listener.table():
-            self.finder.tell(EntryEvent("update", entry))
+        now = time.time_ns()
+        for event in (EntryEvent("listed", entry) for entry in self._listener.table()):
+            self.finder.tell(event)
+            self._known.append(Told(now, self.name, event))
 
     def _passed(self) -> int:
         """Return how many packets have passed the interfaces since they were made, the loopback aside."""
@@ -154,3 +159,9 @@ class WatchedHost:
         self._heads.close()
         self._listener.close()
         self._table.close()
+
+
+def _is_barrier(event: EntryEvent) -> bool:
+    """Check whether an entry is of the lab's own datagrams, which are not shown either."""
+    ports = {end.port for end in event.entry.original}
+    return event.entry.protocol == UDP and BARRIER_PORT in ports
