@@ -242,13 +242,12 @@ def _lines(watched: Watch, places: _Places, wanted: Wanted, seconds: float | Non
     what = "leaks and resets alone are printed; " if only_found else ""
     print(f"lab: watching {places}; {what}{ending}", file=sys.stderr, flush=True)
 
-    def say(seen: Seen) -> None:
-        if wanted.is_any:
-            if only_found and not _is_found(seen):
-                return
-        elif not wanted.has(flows.take(seen)) or (only_found and not _is_found(seen)):
-            return
-        print(_dumped(as_json(seen)) if json else line(seen))
+    def say(seen: list[Seen]) -> None:
+        if not wanted.is_any:
+            seen = flows.chosen(seen, wanted.has)
+        for one in seen:
+            if not only_found or _is_found(one):
+                print(_dumped(as_json(one)) if json else line(one))
 
     return follow(watched, say, seconds)
 

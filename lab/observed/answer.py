@@ -13,13 +13,13 @@ _SHOWN: Final = 10
 
 def answered(tally: Tally, seconds: float) -> Iterator[str]:
     """Yield the answer, first of all in one line."""
-    seen = f"in {duration(seconds)}, on {_many(tally.connections, 'connection')} to Services"
+    seen = f"in {duration(seconds)}, on {many(tally.connections, 'connection')} to Services"
     leaks, resets = tally.total("leaks"), tally.total("resets")
     if tally.answer is Answer.SUFFERS:
         by_node = f" (the node's own: {count:,})" if (count := tally.total("by_node")) else ""
         yield (
-            f"SUFFERS: {seen}, {_many(leaks, 'packet')} left untranslated and {_many(resets, 'RST')} answered such"
-            f" packets{by_node}: {_many(tally.total('connections'), 'connection')} affected."
+            f"SUFFERS: {seen}, {many(leaks, 'packet')} left untranslated and {many(resets, 'RST')} answered such"
+            f" packets{by_node}: {many(tally.total('connections'), 'connection')} affected."
         )
     elif tally.answer is Answer.NO:
         yield f"NONE: {seen}, no packet left untranslated."
@@ -28,7 +28,7 @@ def answered(tally: Tally, seconds: float) -> Iterator[str]:
     else:
         yield f"NOT KNOWN: {seen}, no packet was seen to leave untranslated, and not everything could be looked at."
     if gone := tally.total("gone"):
-        yield f"{_many(gone, 'leak')} of a connection whose entry was gone, which no fix of INVALID packets helps."
+        yield f"{many(gone, 'leak')} of a connection whose entry was gone, which no fix of INVALID packets helps."
     yield from _missed(tally)
     if late := tally.total("late"):
         yield f"{late:,} more of connections that were over already, which does no harm."
@@ -42,11 +42,11 @@ def answered(tally: Tally, seconds: float) -> Iterator[str]:
 def _missed(tally: Tally) -> Iterator[str]:
     missed = tally.missed
     if missed.packets:
-        yield f"Missed: {_many(missed.packets, 'packet')} that the kernel could not hand over."
+        yield f"Missed: {many(missed.packets, 'packet')} that the kernel could not hand over."
     if missed.events:
-        yield f"Missed: what conntrack told, {_many(missed.events, 'time')}; its table was read anew."
+        yield f"Missed: what conntrack told, {many(missed.events, 'time')}; its table was read anew."
     if missed.connections:
-        yield f"Missed: {_many(missed.connections, 'connection')} given up for memory."
+        yield f"Missed: {many(missed.connections, 'connection')} given up for memory."
 
 
 def _weight(pair: Pair) -> int:
@@ -57,7 +57,7 @@ def _pair(target: str, endpoint: str, pair: Pair) -> str:
     service = "other Services" if target == OTHERS else f"{target} = {endpoint}"
     clients = ", ".join(f"{client} ({count:,})" for client, count in pair.clients.most_common(_SHOWN))
     more = f" and {len(pair.clients) - _SHOWN} more" if len(pair.clients) > _SHOWN else ""
-    return f"{service}: {_many(pair.leaks, 'leak')}, {_many(pair.resets, 'reset')}, towards {clients}{more}"
+    return f"{service}: {many(pair.leaks, 'leak')}, {many(pair.resets, 'reset')}, towards {clients}{more}"
 
 
 def as_json(tally: Tally, seconds: float) -> dict[str, Any]:
@@ -99,5 +99,6 @@ def duration(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts if number)
 
 
-def _many(count: int, what: str) -> str:
+def many(count: int, what: str) -> str:
+    """Return a number of things in words."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"

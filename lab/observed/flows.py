@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from lab.evidence.entry import Entry
@@ -143,6 +143,14 @@ class Flows:
         if len(self._all) > _MOST:
             self._forget()
         return flow
+
+    def chosen(self, seen: Sequence[Seen], wanted: Callable[[Flow | None], bool]) -> list[Seen]:
+        """Take what was seen into account, and return what is about flows that are wanted.
+
+        Entries first: a packet may have been on its way when conntrack told of its connection.
+        """
+        flows = {id(one): self.take(one) for one in sorted(seen, key=lambda one: not isinstance(one, Told))}
+        return [one for one in seen if wanted(flows[id(one)])]
 
     def _of_packet(self, seen: Sighting) -> Flow | None:
         packet = seen.packet

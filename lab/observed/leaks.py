@@ -109,6 +109,7 @@ class _Followed:
         self.leaks: OrderedDict[tuple[object, ...], tuple[Leak, set[str]]] = OrderedDict()
         self.resets: OrderedDict[int, set[str]] = OrderedDict()
         self._fins: set[bool] = set()
+        self._closer: Packet | None = None
 
     def tell(self, entry: Entry) -> None:
         """Take what conntrack tells of the entry into account."""
@@ -148,7 +149,13 @@ class _Followed:
             return
         if tcp.flags & FIN:
             self._fins.add(from_client)
-        self.over = self.over or bool(tcp.flags & RST) or len(self._fins) == 2
+        if not self.over and (tcp.flags & RST or len(self._fins) == 2):
+            self.over, self._closer = True, packet
+
+    def leaked(self, packet: Packet) -> None:
+        """Take it that a packet of the endpoint's was not translated, and so was no word on the connection."""
+        if self._closer is not None and self._closer.likeness == packet.likeness:
+            self.over, self._closer = False, None
 
     def word(self, packet: Packet) -> Word | None:
         """Return what the model made of a packet when it came; None without a model."""
@@ -318,6 +325,7 @@ class Finder:
         if copy is not None and seen.interface not in copy[1]:
             copy[1].add(seen.interface)
             return ()
+        flow.leaked(packet)
         word = flow.word(packet)
         state = self._state(flow, word)
         if state is None:
@@ -389,6 +397,8 @@ class Finder:
 
     def _is_own(self, flow: _Followed) -> bool:
         """Check by its entry whether a RST that the node sends is a client's on it: conntrack takes note of that."""
+        if flow.local is False:  # it would have come to the node before
+            return flow.over
         if flow.over or flow.gone or flow.asked >= _ASKED:
             return True
         flow.asked += 1

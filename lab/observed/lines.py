@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from lab.capture.headers import checksum_is_wrong
 from lab.evidence.entry import Entry, EntryEvent
 from lab.evidence.packet import ICMP, ICMPV6, SCTP, TCP, UDP, Packet
 from lab.evidence.sighting import Sighting
@@ -117,7 +118,11 @@ def _why(leak: Leak) -> str:
     if word.by == "window":
         plural = "byte" if word.excess == 1 else "bytes"
         return f"; {word.judgement} by condition {word.condition}, {word.excess:,} {plural} out of the window"
-    return f"; {word.judgement} by {_CONDITIONS[word.by]}" if word.by else "; its numbers are within the window"
+    if word.by:
+        return f"; {word.judgement} by {_CONDITIONS[word.by]}"
+    if checksum_is_wrong(leak.sighting.data, 0):
+        return "; its checksum is wrong"
+    return "; its numbers are within the window"
 
 
 def _harmless(found: Finding) -> str:

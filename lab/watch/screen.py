@@ -14,7 +14,7 @@ from textual.containers import VerticalScroll
 from textual.widgets import Footer, Input, Static
 
 from lab.evidence.sighting import Sighting
-from lab.observed.answer import duration
+from lab.observed.answer import duration, many
 from lab.observed.flows import Flow, Flows
 from lab.observed.lines import Seen, Told
 from lab.observed.rows import FLOW_HEAD, PACKET_HEAD, flow_details, flow_row, packet_details, packet_row
@@ -132,7 +132,7 @@ class WatchApp(App[End]):
             return
         for one in seen:
             flow = self._flows.take(one)
-            if flow is not None and (self._wanted.is_any or self._wanted.has(flow)):
+            if flow is not None:
                 self._all.append((one, flow))
                 self._changed = True
                 self._since_pause += self._paused
@@ -146,12 +146,11 @@ class WatchApp(App[End]):
 
     def _rows(self) -> list[_Row]:
         if self._shows_flows:
-            flows = (flow for flow in self._flows if self._wanted.is_any or self._wanted.has(flow))
-            return [(None, flow) for flow in flows if self._is_chosen(None, flow)]
+            return [(None, flow) for flow in self._flows if self._is_chosen(None, flow)]
         return [(one, flow.whole) for one, flow in self._all if self._is_chosen(one, flow.whole)]
 
     def _is_chosen(self, one: Seen | None, flow: Flow) -> bool:
-        if self._only is not None and flow is not self._only:
+        if (self._only is not None and flow is not self._only) or not self._wanted.has(flow):
             return False
         if self._host and self._host not in (flow.hosts if one is None else (_host(one),)):
             return False
@@ -175,7 +174,7 @@ class WatchApp(App[End]):
         parts = (
             self._what,
             f"PAUSED, {self._since_pause:,} since" if self._paused else "",
-            f"{tally.total('leaks'):,} leaks {tally.total('resets'):,} resets",
+            f"{many(tally.total('leaks'), 'leak')}, {many(tally.total('resets'), 'reset')}",
             "BUSY: plain data is left out" if self._watch.lean else "",
             f"MISSED {missed.packets:,} packets, events {missed.events:,}x" if missed else "",
             f"host {self._host}" if self._host else "",

@@ -29,7 +29,7 @@ class End(Enum):
     LAB = "lab"
 
 
-def follow(watch: Watch, say: Callable[[Seen], None], seconds: float | None) -> End:
+def follow(watch: Watch, say: Callable[[list[Seen]], None], seconds: float | None) -> End:
     """Give on what is seen, until it is over, and return why.
 
     :param seconds: after which it is; None for never.
@@ -60,12 +60,11 @@ def _end(watch: Watch, wakeup: int, ready: dict[int, int], left: float | None) -
     return End.TIME if left is not None and left <= 0 else None
 
 
-def _give(watch: Watch, say: Callable[[Seen], None], *, everything: bool) -> None:
+def _give(watch: Watch, say: Callable[[list[Seen]], None], *, everything: bool) -> None:
     stop = time.monotonic() + 1.0
     for _turn in range(_LAST_TURNS if everything else 1):
         seen = watch.read(everything=everything)
-        for one in seen:
-            say(one)
+        say(seen)
         if not seen or time.monotonic() > stop:
             break
     sys.stdout.flush()
