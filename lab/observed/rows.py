@@ -37,7 +37,8 @@ def _counts(flow: Flow) -> str:
 def packet_row(seen: Seen) -> str:
     """Return a packet, an event of an entry, a leak or a reset in a row."""
     if isinstance(seen, Told):
-        return f"{_clock(seen.time)}  {seen.host:{_PLACE}}  {seen.event.kind} {lines.entry(seen.event.entry)}"
+        where = f"{seen.host} conntrack"
+        return f"{_clock(seen.time)}  {where:{_PLACE}}  {seen.event.kind} {lines.entry(seen.event.entry)}"
     sighting = seen if isinstance(seen, Sighting) else seen.sighting
     where = f"{_clock(sighting.time)}  {lines.place(sighting):{_PLACE}}  "
     if isinstance(seen, Sighting):

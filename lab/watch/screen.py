@@ -43,7 +43,7 @@ def show(watch: Watch, what: str, wanted: Wanted, seconds: float | None) -> End:
     :param seconds: after which it is over; None for never.
     :raises OSError: what is to be saved or published cannot be written.
     """
-    program = WatchApp(watch, what, wanted, seconds)
+    program = WatchApp(watch, what, wanted, seconds, entries_only=watch.owner is None)
     end = program.run()
     if program.failure is not None:
         raise program.failure
@@ -53,7 +53,9 @@ def show(watch: Watch, what: str, wanted: Wanted, seconds: float | None) -> End:
 class WatchApp(App[End]):
     """What is watched, on a terminal.
 
+    :param entries_only: shows only flows of which conntrack tells, so that it does not show its own terminal's.
     :ivar failure: why it ended, where that is an error.
+    :ivar all_seen: packets and events with their flows, as far back as one can scroll.
     """
 
     ENABLE_COMMAND_PALETTE = False
@@ -80,12 +82,12 @@ class WatchApp(App[End]):
         Binding("escape", "show_all", "All", show=False),
     ]
 
-    def __init__(self, watch: Watch, what: str, wanted: Wanted, seconds: float | None) -> None:
+    def __init__(self, watch: Watch, what: str, wanted: Wanted, seconds: float | None, *, entries_only: bool) -> None:
         super().__init__()
         self.failure: BaseException | None = None
         self._watch, self._what, self._wanted, self._seconds = watch, what, wanted, seconds
-        self._flows = Flows(entries_only=watch.owner is None)
-        self._all: deque[tuple[Seen, Flow]] = deque(maxlen=_KEPT)
+        self._flows = Flows(entries_only=entries_only)
+        self.all_seen: deque[tuple[Seen, Flow]] = deque(maxlen=_KEPT)
         self._shows_flows, self._paused, self._changed, self._since_pause = True, False, True, 0
         self._text = self._host = ""
         self._lines: Lines[_Row] = Lines(self._drawn)
@@ -133,7 +135,7 @@ class WatchApp(App[End]):
         for one in seen:
             flow = self._flows.take(one)
             if flow is not None:
-                self._all.append((one, flow))
+                self.all_seen.append((one, flow))
                 self._changed = True
                 self._since_pause += self._paused
 
@@ -147,7 +149,7 @@ class WatchApp(App[End]):
     def _rows(self) -> list[_Row]:
         if self._shows_flows:
             return [(None, flow) for flow in self._flows if self._is_chosen(None, flow)]
-        return [(one, flow.whole) for one, flow in self._all if self._is_chosen(one, flow.whole)]
+        return [(one, flow.whole) for one, flow in self.all_seen if self._is_chosen(one, flow.whole)]
 
     def _is_chosen(self, one: Seen | None, flow: Flow) -> bool:
         if (self._only is not None and flow is not self._only) or not self._wanted.has(flow):

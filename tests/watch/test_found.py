@@ -72,7 +72,7 @@ def watched(case, fix, family, answer, *, lean=False):
 
 @pytest.mark.parametrize("family", Family)
 @pytest.mark.parametrize("fix", DEFAULT_FIXES)
-@pytest.mark.parametrize("case", (*BY_THE_NODE, *OTHERS))
+@pytest.mark.parametrize("case", [*BY_THE_NODE, *OTHERS])
 def test_what_is_found_is_what_the_trial_says(case, fix, family, answers):
     result, tally, found, saved = watched(CASES[case], FIXES[fix], family, answers[family])
     assert tally.connections
