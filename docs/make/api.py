@@ -13,6 +13,11 @@ from enum import Enum
 from typing import Any
 
 import lab
+from lab.conntrack.flows import Flows
+from lab.fabric.endpoints import Endpoints
+from lab.fabric.services import Services
+from lab.plugin.host_rules import HostRules
+from lab.plugin.running_lab import RunningLab
 
 _GROUPS = {
     "A case of your own": (
@@ -21,6 +26,7 @@ _GROUPS = {
         "ScriptedScenario",
         "Judgement",
         "Outcome",
+        "Elsewhere",
         "Expectation",
         "row",
         "on_every_kernel",
@@ -62,6 +68,10 @@ This page is made by `python docs/make/api.py > docs/api.md`.
 """
 
 
+#: What the plugin does with a lab, and no test has a use for.
+_OF_THE_PLUGIN = {(RunningLab, name) for name in ("use", "keep", "keep_standing", "shell", "close")}
+
+
 def main() -> None:
     names = [name for group in _GROUPS.values() for name in group]
     assert sorted(names) == sorted(set(lab.__all__) - {"__version__"}), "a name has no group"
@@ -70,6 +80,9 @@ def main() -> None:
         print(f"## {title}\n")
         for name in group:
             print(*_entry(name, getattr(lab, name)), sep="\n\n", end="\n\n")
+    print("## What the fixture `lab_running` gives\n")
+    for thing in (RunningLab, Endpoints, Services, Flows, HostRules):
+        print(*_entry(thing.__name__, thing), sep="\n\n", end="\n\n")
     print("`lab.__version__` is the installed distribution's version.")
 
 
@@ -139,6 +152,8 @@ def _methods(thing: type) -> list[str]:
         if not of.__module__.startswith("lab."):
             continue
         for name, member in vars(of).items():
+            if (thing, name) in _OF_THE_PLUGIN:
+                continue
             called = f"`{name}`" if isinstance(member, property) or not callable(member) else f"`{name}()`"
             doc = inspect.getdoc(member)
             if name in getattr(thing, "__dataclass_fields__", ()):

@@ -10,6 +10,7 @@ from typing import Final
 from lab.cases import (
     ack_above,
     ack_below,
+    affinity_moves,
     after_close,
     asymmetric_route,
     bad_checksum,
@@ -30,6 +31,7 @@ from lab.cases import (
     icmp_error,
     in_window,
     last_ignored_byte,
+    local_policy,
     no_ack_flag,
     picked_up,
     port_reused,
@@ -56,6 +58,7 @@ from lab.cases import (
     truncated_header,
     two_nodes,
     udp_before_service,
+    udp_service_gone,
     upstream_regression,
     without_nat,
 )
@@ -123,6 +126,9 @@ GROUPS: Final[Mapping[str, tuple[AnyCase, ...]]] = MappingProxyType(
             *syn_before_service.CASES,
             *stale_udp_entry.CASES,
             *udp_before_service.CASES,
+            *udp_service_gone.CASES,
+            *local_policy.CASES,
+            *affinity_moves.CASES,
             *service_cidr_late.CASES,
         ),
         "two at once": (*snat_port_race.CASES, *dns_race.CASES),

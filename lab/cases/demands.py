@@ -266,6 +266,11 @@ def to_vips(topology: Topology, roles: Roles) -> Protection:
     return found
 
 
+def reconciles_entries(topology: Topology, roles: Roles) -> bool:
+    """Check whether the node's kube-proxy lays UDP entries beside endpoints, and so skips Services without any."""
+    return changes.ENTRIES_RECONCILED in node_release(topology.host(roles.node))
+
+
 # --- who is where -------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from lab.cli.arguments import JsonFlag, app, complete, examples
-from lab.cli.screen import console
+from lab.cli.progress import Progress, Told
+from lab.cli.screen import console, steps
 from lab.errors import InputError
 from lab.vocabulary import Behaviour
 
@@ -72,7 +73,8 @@ def explain(
     if len(set(files)) < len(files):
         raise InputError("the same file twice", cure="name each once")
     with contextlib.ExitStack() as opened:
-        told = explained([Reader(opened.enter_context(_opened(name)), name) for name in files], behaviour)
+        progress = Progress(opened.enter_context(steps()))
+        told = explained([Reader(opened.enter_context(_opened(name, progress)), name) for name in files], behaviour)
     if json:
         _print_json(told)
     else:
@@ -96,7 +98,7 @@ def behaviour_of(kernel: str) -> Behaviour:
     return Behaviour.IGNORES_LATE if release >= _IGNORES_LATE_FROM else Behaviour.STRICT
 
 
-def _opened(name: str) -> io.BufferedReader:
+def _opened(name: str, progress: Progress) -> io.BufferedReader:
     """Return a file to read from.
 
     :raises InputError: it cannot be read.
@@ -104,10 +106,11 @@ def _opened(name: str) -> io.BufferedReader:
     from lab.capture.frames import BUFFER
 
     try:
-        file = io.FileIO(0 if name == "-" else name, closefd=name != "-")
+        file = Told(0 if name == "-" else name, closefd=name != "-")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"cannot be read: {reason}", source="<stdin>" if name == "-" else name) from None
+    file.tell_to(progress)
     return io.BufferedReader(file, BUFFER)
 
 

@@ -34,7 +34,7 @@ from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.objects import NodesOption, made_of, texts_of
 from lab.cli.programs import with_programs
 from lab.cli.screen import console, draw, steps
-from lab.errors import INTERRUPTED, InputError
+from lab.errors import INTERRUPTED, NO_ANSWER, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
 from lab.vocabulary import Backend, Family, ProxyMode
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lab.kubeproxy.said import Settings
-    from lab.results.reach import Reaches
+    from lab.results.reach import Reaches, ReachReport
     from lab.topology.model import Topology
     from lab.topology.node_change import NodeChange
     from lab.trial.reach import Chosen
@@ -94,6 +94,8 @@ class _Modes(StrEnum):
         "lab reach endpoints --to vip --repeat 90",
         "lab reach objects.yaml --nodes nodes.yaml --service shop/web",
         "lab reach --node iptables-save.txt",
+        "lab reach services --proxy-mode both --html reach.html",
+        "lab reach services --service ranges --from outside --trace",
         "lab reach services --kube-proxy ./kube-proxy --proxy-mode both",
     )
     + """
@@ -154,7 +156,13 @@ def reach(
     affinity: Annotated[
         bool, typer.Option("--affinity", help="Give the Services session affinity by the client's address.")
     ] = False,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Have the kernel tell which rule decided about each question.")
+    ] = False,
     json: JsonFlag = False,
+    html: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write one HTML page: the answer, the tables, and each cell.")
+    ] = None,
     settings: Settings,
 ) -> None:
     """Ask Services by real connections and datagrams: one client and one address a cell.
@@ -162,11 +170,13 @@ def reach(
     Each cell says which endpoint answered and as whom it saw the client, or how it failed, and at which host.
     """
     from lab.cli.node import own_node
+    from lab.cli.report_files import Outputs
     from lab.evidence.reach import Target
     from lab.netns import userns
     from lab.trial.fix_file import find_fix
     from lab.trial.reach import Chosen
 
+    outputs = Outputs(json="-" if json else None, html=html)
     change = find_fix(fix).change
     is_kept = False
     versions = _versions(proxy_version)
@@ -199,12 +209,15 @@ def reach(
     if not topologies:
         raise InputError("none of these kube-proxies has the mode", cure="take v1.29 or later")
     family = family or Family.IPV4
-    found = _found(topologies, family, chosen, change, affinity=affinity)
+    found = _found(topologies, family, chosen, change, affinity=affinity, traced=trace)
     if is_kept and not (affinity or settings.said or settings.document):
         pairs = zip(found, topologies, strict=True)
         found = [replace(one, again=_again((topology or [_USUAL])[0], made, family, fix)) for one, made in pairs]
-    _print(found, json=json)
-    raise typer.Exit(0 if all(one.good for one in found) else 1)
+    told = _report(found)
+    written = outputs.write_reach(told)
+    if not outputs.on_stdout:
+        print_reach(told)
+    raise typer.Exit((0 if told.good else 1) if written else NO_ANSWER)
 
 
 def _base(references: list[str], nodes: list[str] | None, service: str | None) -> tuple[Topology, bool]:
@@ -282,6 +295,7 @@ def _found(
     change: NodeChange,
     *,
     affinity: bool,
+    traced: bool,
 ) -> list[Reaches]:
     from lab.trial.reach import reach as asked
     from lab.trial.reach import with_affinity
@@ -291,7 +305,8 @@ def _found(
         with steps() as step:
             for number, topology in enumerate(topologies, 1):
                 step(f"asking in {topology.name}, {number} of {len(topologies)}")
-                found.append(asked(with_affinity(topology) if affinity else topology, family, chosen, change))
+                place = with_affinity(topology) if affinity else topology
+                found.append(asked(place, family, chosen, change, traced=traced))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     return found
@@ -308,15 +323,21 @@ def _again(reference: str, topology: Topology, family: Family, fix: str) -> str:
     return " ".join(f"{option} {shlex.quote(str(value))}" for option, value in options.items() if value)
 
 
-def _print(found: Sequence[Reaches], *, json: bool) -> None:
+def _report(found: Sequence[Reaches]) -> ReachReport:
+    from platform import release
+
+    from lab import __version__
+    from lab.cli.report_files import stamped
+    from lab.results.reach import ReachReport
+
+    return stamped(ReachReport(__version__, release(), tuple(found)))
+
+
+def print_reach(told: ReachReport) -> None:
+    """Print what was found out: the tables, and what is not as expected."""
     from lab.report.reach import lines, tables
 
-    if json:
-        from json import dumps
-
-        print(dumps([one.as_data() for one in found], indent=2))
-        return
-    screen = console()
+    screen, found = console(), told.reaches
     first = found[0]
     proxies = first.proxies if len(found) == 1 else f"{len(found)} kube-proxies"
     screen.print(f"{first.topology}, {proxies}, {first.family}", soft_wrap=True, markup=False)

@@ -22,7 +22,7 @@ from lab.cli.arguments import (
     one_word,
     service_option,
 )
-from lab.cli.command import App
+from lab.cli.command import App, at_least
 from lab.cli.output import STDOUT
 from lab.cli.screen import steps
 from lab.errors import InputError, OutputError, ReaderGoneError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lab.conntrack.flows import Flows
     from lab.standing.live import Output
 
-conntrack_app = App(help="List and delete the conntrack entries of a host of a lab that stands.")
+conntrack_app = App(help="List, create and delete the conntrack entries of a host of a lab that stands.")
 app.add_typer(conntrack_app, name="conntrack")
 
 ProtocolOption = Annotated[
@@ -186,6 +186,66 @@ def conntrack_list(
         for flow in found:
             print(flow)
         print(f"lab: {_entries(len(found))}", file=sys.stderr)
+
+
+@conntrack_app.command(
+    "create",
+    short_help="Create a conntrack entry on a host.",
+    epilog=examples(
+        "lab conntrack create node --protocol udp --source 10.0.0.2:5000 --destination 192.168.0.10:53",
+        "lab conntrack create node --protocol tcp --source 10.0.0.2:5000 --destination 192.168.0.2:80"
+        " --reply-source 10.0.1.2:80 --assured",
+    ),
+)
+def conntrack_create(
+    host: HostArgument,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            "--protocol", metavar="PROTOCOL", help="tcp or udp.", autocompletion=complete(lambda: ("tcp", "udp"))
+        ),
+    ],
+    source: Annotated[str, typer.Option(metavar="ADDRESS:PORT", help="Where its first packet came from.")],
+    destination: Annotated[str, typer.Option(metavar="ADDRESS:PORT", help="Where its client sent that.")],
+    reply_source: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS:PORT", help="Who answers, where the destination is translated.", show_default=False
+        ),
+    ] = "",
+    reply_destination: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS:PORT", help="Who is answered, where the source is translated.", show_default=False
+        ),
+    ] = "",
+    state: Annotated[
+        str | None, typer.Option(metavar="STATE", help="Of TCP, such as SYN_SENT; else ESTABLISHED.")
+    ] = None,
+    assured: Annotated[
+        bool, typer.Option("--assured", help="As one that was answered and goes on; else UNREPLIED.")
+    ] = False,
+    timeout: Annotated[
+        int, typer.Option(metavar="SECONDS", parser=at_least(1), help="For how long it stays where no packet comes.")
+    ] = 600,
+    lab: LabOption = None,
+) -> None:
+    """Create an entry as `conntrack -I` does, such as a stale one that leads to an endpoint which is gone; print it.
+
+    What a client sends by these addresses then follows it, and no rule of the nat table is asked.
+    """
+    with _flows(host, lab) as flows:
+        made = flows.create(
+            protocol,
+            source,
+            destination,
+            reply_source=reply_source,
+            reply_destination=reply_destination,
+            state=state,
+            assured=assured,
+            timeout=timeout,
+        )
+    print(made)
 
 
 @conntrack_app.command(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
+from lab.conntrack.creation import TIMEOUT, NewFlow
 from lab.errors import InputError, LabError
 from lab.evidence.entry import TCP_STATES
 from lab.netns import nfnetlink
@@ -138,6 +139,41 @@ class Flows:
         kept = {id(flow) for flow in chosen((flow for flow, _ in by_flow), protocol, source, destination)}
         with closing(self._socket()) as channel:
             return [flow for flow, message in by_flow if id(flow) in kept and _delete(channel, message)]
+
+    def create(
+        self,
+        protocol: str,
+        source: str,
+        destination: str,
+        *,
+        reply_source: str = "",
+        reply_destination: str = "",
+        state: str | None = None,
+        assured: bool = False,
+        timeout: int = TIMEOUT,
+    ) -> Flow:
+        """Make an entry as `conntrack -I` does, and return it.
+
+        :param protocol: tcp or udp.
+        :param source: and ``destination``: of the flow's first packet, each as ``ADDRESS:PORT``.
+        :param reply_source: who answers, where the destination is translated: the endpoint behind a VIP.
+        :param reply_destination: who is answered, where the source is translated.
+        :param state: of TCP, as a listing has it; ESTABLISHED where none is given.
+        :param assured: as one that was answered and goes on; otherwise UNREPLIED.
+        :param timeout: in seconds.
+        :raises InputError: the kernel has such an entry already, or one of the words cannot be.
+        :raises LabError: the kernel refused; says why.
+        """
+        asked = NewFlow(protocol, source, destination, reply_source, reply_destination, state, assured, timeout)
+        request = asked.request()  # refuses what cannot be
+        with closing(self._socket()) as channel:
+            code = nfnetlink.ask(channel, request)
+        if code == errno.EEXIST:
+            raise InputError(
+                f"there is an entry of {protocol} {source} > {destination} already", cure="delete it first"
+            )
+        _refused(code)
+        return chosen(self, protocol, source, destination)[0]
 
     def flush(self) -> None:
         """Delete all entries of the host."""

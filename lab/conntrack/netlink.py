@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from ipaddress import ip_address
 from types import ModuleType
@@ -131,12 +131,20 @@ class ConntrackTable:
 
 
 def creation(
-    protocol: int, source: SocketAddress, destination: SocketAddress, *, assured: bool, timeout: int, flags: int = ACK
+    protocol: int,
+    source: SocketAddress,
+    destination: SocketAddress,
+    *,
+    assured: bool,
+    timeout: int,
+    flags: int = ACK,
+    more: Iterable[bytes] = (),
 ) -> bytes:
-    """Return the request that makes an entry without translation, of a protocol without states (UDP).
+    """Return the request that makes an entry, without translation where nothing more says so.
 
     :param assured: as one that has been answered for a while: nothing pushes it out of a full table.
     :param timeout: in seconds.
+    :param more: attributes besides.
     """
     status = _CONFIRMED | (_SEEN_REPLY | _ASSURED if assured else 0)
     return _about_entry(
@@ -148,6 +156,7 @@ def creation(
         _tuple_of(_TUPLE_REPLY, protocol, destination, source),
         attribute(_STATUS, struct.pack("!I", status)),
         attribute(_TIMEOUT, struct.pack("!I", timeout)),
+        *more,
     )
 
 

@@ -116,7 +116,7 @@ class Endpoints:
     def drain(self, service: str, address: str, *, clean_conntrack: bool = True) -> None:
         """Mark an endpoint as Kubernetes marks that of a pod on its way out: terminating, not ready, but serving.
 
-        New connections go to it only where no endpoint of the Service is ready; up to kube-proxy v1.15 never.
+        New connections go to it only where no endpoint of the Service is ready; up to kube-proxy v1.25 never.
 
         :raises InputError: there is no such service, or the address is no ready endpoint of it.
         :raises LabError: the kernel refused the change.

@@ -46,6 +46,7 @@ class Lab:
     :ivar hosts: the running hosts by name, each with its namespace.
     :ivar topology: what was built; ``families``: for which address families.
     :ivar services: and ``endpoint_slices``: what the nodes serve now; at first the topology's.
+    :ivar after_change: called when the nodes serve other Services or endpoints.
     :ivar has_others: whether others have connections in it, which a trial leaves alone.
     :ivar stopped: the nodes whose kube-proxy is stopped, and to which no change comes.
     :ivar trials: how many have had it (see :meth:`lent`).
@@ -69,6 +70,7 @@ class Lab:
         self.services, self.endpoint_slices = topology.services, topology.endpoint_slices
         self._kept: list[Closable] = []
         self._undo: list[Callable[[], object]] = []
+        self.after_change: list[Callable[[], None]] = []
         self.trials, self.is_altered = 0, False
         self.stopped: tuple[str, ...] = ()
         self.has_others = False
@@ -130,6 +132,8 @@ class Lab:
             for proxy in self._at_work():
                 proxy.sync(*before, clean_conntrack=proxy in self._programs)
             raise
+        for listener in self.after_change:
+            listener()
 
     def full_sync(self, service_cidrs: Sequence[IPNetwork]) -> None:
         """Have every node's kube-proxy write all its rules anew, with the ServiceCIDRs that it has heard of by now.

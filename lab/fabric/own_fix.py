@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lab.topology.node_change import NodeChange
 
 _SAID: Final = re.compile(r": ([^:\n]+(?:: ?[^\n]+)?)\n+Error occurred at line: (\d+)")
+#: How iptables-restore says which line the kernel did not take: the nft backend with its reason.
+_FAILED: Final = re.compile(r": line (\d+) failed(?:: ([^\n]+))?")
 
 
 def run_change(node: RunningHost, change: NodeChange, families: Sequence[Family]) -> None:
@@ -73,6 +75,9 @@ def _load_nft_of_fix(nft: Nft, text: GivenText) -> None:
 
 def _of_fix(text: GivenText, error: LabError) -> InputError:
     """Return why the rules of a fix are not loaded, which says nothing of the node's own."""
+    if found := _FAILED.search(str(error)):
+        said = f"not loaded here: {found[2].removesuffix('.')}" if found[2] else "not loaded here"
+        return InputError(said, source=text.source, line=text.line(int(found[1])))
     return InputError(f"not loaded here: {words_of(str(error))}", source=text.source)
 
 

@@ -16,6 +16,8 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
+# Nothing loads it by itself, and where it is built in there is nothing to load: a node has it by its set-up (kubeadm).
+modprobe -q br_netfilter || true
 box hostname guest
 box stty -F /dev/ttyS1 raw
 

@@ -159,7 +159,7 @@ def lab_running(request: pytest.FixtureRequest, _lab_namespace: None) -> Iterato
         asked = options.asked_for(item)
         wanted = options.lab_of(asked, item.path.parent)
         with missing_is_skipped(), asked.place("service", ServiceError):
-            lab = labs.build(item, *wanted)
+            lab = labs.build(item, *wanted, served=True)
     except LabError as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
     yield lab

@@ -25,11 +25,16 @@ _EVERY_RULE: Final = 2  # -vv
 _LABS: Final = pytest.StashKey["list[RunningLab]"]()  # of an item: the labs that its evidence is in
 
 
-def build(item: pytest.Item, topology: Topology, family: Family | None, fix: Fix, service: str | None) -> RunningLab:
-    """Build a lab for a test."""
+def build(
+    item: pytest.Item, topology: Topology, family: Family | None, fix: Fix, service: str | None, *, served: bool = False
+) -> RunningLab:
+    """Build a lab for a test.
+
+    :param served: with servers at its endpoints, which a trial brings along.
+    """
     from lab.plugin.running_lab import RunningLab
 
-    built = RunningLab(topology, family, fix, service)
+    built = RunningLab(topology, family, fix, service, served=served)
     item.stash.setdefault(_LABS, []).append(built)
     return built
 
@@ -49,7 +54,7 @@ def evidence(item: pytest.Item) -> Iterator[tuple[str, str]]:
             yield "lab: timeline", timeline_text(lab.timeline)
         yield "lab: hosts", lab.describe()
         try:
-            yield "lab: rules", lab.rules(every=item.config.get_verbosity() >= _EVERY_RULE)
+            yield "lab: rules", lab.ruleset(every=item.config.get_verbosity() >= _EVERY_RULE)
         except LabError as error:
             yield "lab: rules", str(error)
         if item.config.getoption("lab_keep"):

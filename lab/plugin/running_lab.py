@@ -9,6 +9,7 @@ import re
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from lab.conntrack.flows import Flows
@@ -21,6 +22,8 @@ from lab.fabric.services import Services
 from lab.fixes import Fix
 from lab.kubeproxy.nftables import table_of
 from lab.netns.program import find
+from lab.plugin.host_rules import HostRules
+from lab.plugin.serving import Serving
 from lab.scenario import ConnectionScenario
 from lab.scenario.roles import named_ports, roles_in
 from lab.topology.kube_proxy import node_release
@@ -40,11 +43,14 @@ class RunningLab:
     :ivar fix: the change that its nodes have.
     :ivar service: the Service that is asked then, as :func:`lab.scenario.roles.service_port` knows it; None for
         the first.
+    :param served: servers answer at all endpoints, and at the other pods' same ports, as those of `lab up` do.
     :ivar timeline: what was seen in :meth:`try_steps`.
     :raises InputError: the topology has no such Service, or nothing that could be asked of it.
     """
 
-    def __init__(self, topology: Topology, family: Family | None, fix: Fix, service: str | None = None) -> None:
+    def __init__(
+        self, topology: Topology, family: Family | None, fix: Fix, service: str | None = None, *, served: bool = False
+    ) -> None:
         self.topology = topology
         self.family = family or Family.IPV4
         if service is not None:
@@ -54,6 +60,19 @@ class RunningLab:
         self.timeline: Timeline | None = None
         self._lab = Lab(topology, family=family, change=fix.change)
         self._used = False
+        try:
+            self._serving = Serving(self._lab) if served else None
+        except BaseException:
+            self._lab.close()
+            raise
+        self._lab.after_change = [self._serving.follow] if self._serving else []
+
+    def stop_servers(self) -> None:
+        """End the servers at the endpoints, where a test has its own: nobody listens there from then on."""
+        self._lab.after_change = []
+        if self._serving is not None:
+            self._serving.close()
+        self._serving = None
 
     @property
     def hosts(self) -> Mapping[str, RunningHost]:
@@ -106,11 +125,27 @@ class RunningLab:
         return self.hosts[name]
 
     def conntrack(self, host: str) -> Flows:
-        """Return the conntrack entries of a host: to be iterated, chosen from, deleted and flushed.
+        """Return the conntrack entries of a host: to be iterated, chosen from, created, deleted and flushed.
 
         :raises InputError: the topology has no such host.
         """
         return Flows(self._host(host).namespace)
+
+    def rules(self, host: str) -> HostRules:
+        """Return what loads rules of one's own on a host.
+
+        :raises InputError: the topology has no such host.
+        """
+        return HostRules(self._host(host), self._lab.families)
+
+    def namespace(self, host: str) -> Path:
+        """Return the path of a host's network namespace, good for as long as the lab and this process live.
+
+        As ``CNI_NETNS`` for a CNI plugin, or for `nsenter --net=PATH`.
+
+        :raises InputError: the topology has no such host.
+        """
+        return Path(f"/proc/{os.getpid()}/fd/{self._host(host).namespace.fileno()}")
 
     def try_steps(self, steps: Callable[[ConnectionScenario], Awaitable[None]]) -> Verdict:
         """Connect through the lab, disturb the connection as ``steps`` says, and decide what became of it.
@@ -127,6 +162,7 @@ class RunningLab:
 
         roles = roles_in(self.topology, self.family, self.service)
         self._once()
+        self.stop_servers()  # the steps have their own
         return asyncio.run(observe())
 
     def use(self) -> Lab:
@@ -163,7 +199,7 @@ class RunningLab:
             lines.append(f"{host.name:{width}}  {'; '.join(parts)}")
         return "\n".join(lines)
 
-    def rules(self, *, every: bool = True) -> str:
+    def ruleset(self, *, every: bool = True) -> str:
         """Return the nodes' rules as the kernel has them now, with its counters where it counts.
 
         :param every: else those alone that packets came to, and how many there are besides.
@@ -196,9 +232,8 @@ class RunningLab:
         host = next(iter(self.topology.nodes or self.topology.hosts))
         print(f"\na shell on {host.name}; leave it to go on. The way to each host:")
         width = max(len(name) for name in self.hosts)
-        for name, running in self.hosts.items():
-            way = f"nsenter --net=/proc/{os.getpid()}/fd/{running.namespace.fileno()}"
-            print(f"{name:{width}}  {way}", flush=True)
+        for name in self.hosts:
+            print(f"{name:{width}}  nsenter --net={self.namespace(name)}", flush=True)
         chosen = "/bin/sh"
         try:
             chosen = find(os.environ.get("SHELL") or chosen)
@@ -210,6 +245,7 @@ class RunningLab:
 
     def close(self) -> None:
         """End the lab."""
+        self.stop_servers()
         self._lab.close()
 
 

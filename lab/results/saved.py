@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
-from typing import Any, Final, TypeAlias, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_type_hints
 
 from lab.errors import InputError
 from lab.evidence.judgement import Judgement
@@ -24,6 +24,9 @@ from lab.evidence.timeline import PacketTimeline, Timeline
 from lab.kubeproxy.releases import find_release
 from lab.results.matrix import Column, Matrix
 from lab.results.result import Report, Result, Tally, Trial
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 #: What a file of results holds.
 Found: TypeAlias = Report | Matrix
@@ -37,7 +40,7 @@ KINDS: Final[dict[str, type[Report] | type[Matrix]]] = {"result": Report, "matri
 # A file may be anybody's: what no lab writes, and what would do something to a terminal or be too large to reckon with.
 _SUSPECT: Final = re.compile(r"\\u00[0189][0-9a-fA-F]|\\u007[fF]|\\[bf]|[\x7f-\x9f]|(?<![.\d])\d{20}")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_NONE: Final = "these are no results of `lab run` or `lab matrix`"
+_NONE: Final = "these are no results of `lab run`, `lab matrix` or `lab reach`"
 _MOST: Final = 1 << 64
 
 #: What the nodes' rules tell of conntrack's judgement (xt_conntrack's ctstate), besides ESTABLISHED.
@@ -59,7 +62,14 @@ def from_json(text: str | bytes) -> Found:
 
     :raises ValueError: the text holds none; says what is wrong.
     """
-    from pydantic import TypeAdapter, ValidationError
+    return from_data(*parsed(text))
+
+
+def parsed(text: str | bytes) -> tuple[dict[str, Any], str]:
+    """Return the object that JSON is of, and its text.
+
+    :raises ValueError: it is none; says what is wrong.
+    """
     from pydantic_core import from_json as parse
 
     try:
@@ -70,20 +80,28 @@ def from_json(text: str | bytes) -> Found:
         raise ValueError(f"{_NONE}: {reason}" if text.strip() else f"{_NONE}: there is nothing in it") from None
     if not isinstance(data, dict):
         raise ValueError(_NONE)
+    return data, text
+
+
+def from_data(data: dict[str, Any], text: str) -> Found:
+    """Return the same from what was read.
+
+    :param text: that it was read of.
+    :raises ValueError: it holds no results; says what is wrong.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
     version = data.pop("version", 1)
     if version not in range(1, VERSION + 1):
         newest = f"this one reads files up to version {VERSION}"
         raise ValueError(f"another lab wrote these results, in version {version!r:.40}: {newest}")
     kind: Any = next((kind for key, kind in (("tallies", Report), ("columns", Matrix)) if key in data), None)
     if kind is None:
-        raise ValueError(f"{_NONE}: neither tallies nor columns are there")
+        raise ValueError(f"{_NONE}: neither tallies nor columns nor reaches are there")
     try:
-        data = _harmless(data) if _SUSPECT.search(text) else data
-        found: Found = TypeAdapter(kind).validate_python(data)
+        found: Found = TypeAdapter(kind).validate_python(harmless(data, text))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{place[:200]}: {first['msg']}") from None
+        raise ValueError(refusal(error)) from None
     _check(found)
     return found
 
@@ -173,6 +191,22 @@ def _lines(members: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
         yield b",\n" if number else b"\n"
         yield from member
     yield b"\n]"
+
+
+def refusal(error: ValidationError) -> str:
+    """Return where what was read does not fit, and why."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place[:200]}: {first['msg']}"
+
+
+def harmless(data: dict[str, Any], text: str) -> dict[str, Any]:
+    """Return what was read without the characters that a terminal obeys.
+
+    :param text: that it was read of.
+    :raises ValueError: a number is larger than any that a lab writes.
+    """
+    return {key: _harmless(one) for key, one in data.items()} if _SUSPECT.search(text) else data
 
 
 def _harmless(value: Any) -> Any:  # noqa: ANN401 - whatever JSON can hold

@@ -27,6 +27,7 @@ from lab.fabric.lab import Lab
 from lab.netns import bound, mib
 from lab.netns.rtnetlink import LOOPBACK_INDEX
 from lab.netns.rtnetlink import address as netlink_address
+from lab.scenario.deciding import Deciding
 from lab.scenario.processor import one_processor
 from lab.topology.model import Topology
 from lab.topology.ways import way_out
@@ -61,6 +62,7 @@ class Reaching:
     Many questions are asked within one :func:`lab.scenario.processor.one_processor`: to move a thread takes long.
 
     :ivar lacking: the protocols of which this kernel has no sockets.
+    :ivar deciding: tells which rules decide, where the lab is traced.
     :raises OSError: a socket cannot be opened.
     """
 
@@ -83,6 +85,7 @@ class Reaching:
             self._backlog.await_timestamps()
         except TimeoutError:
             raise LabError(f"the kernel took down no packet's time for {bound.SECONDS:.0f} s") from None
+        self.deciding = Deciding(lab, family) if lab.traced else None
         for server in endpoints_in(lab.topology, family):
             self.listen(server.host, server.address.port, address=server.address.address, protocol=server.protocol)
 
@@ -152,6 +155,8 @@ class Reaching:
         own = None if source is None else SocketAddress(source, 0)
         with one_processor(), self._open(question.client, own, question.protocol) as asking:
             self._settled()  # what earlier questions have left
+            if self.deciding:
+                self.deciding.forget()
             # An ICMP error that is here before connect() has let go of the socket is kept for the next SYN, a second
             # later (tcp_v6_err in net/ipv6/tcp_ipv6.c), but with this it is reported at once.
             asking.setsockopt(*_RECEIVE_ERRORS[self.family], 1)
@@ -169,7 +174,7 @@ class Reaching:
         if question.protocol == "udp":
             code = _errno_of(asking, text)
         passage = Passage(question, own, self._settled())
-        reached = Reached(question, Fate.TIMES_OUT, own, node=self._first_node(passage))
+        reached = Reached(question, Fate.TIMES_OUT, own, node=self._first_node(passage), rule=self._rule(passage))
         ready, _, _ = select.select(self._servers, [], [], 0)
         if ready:
             return self._answered(reached, asking, ready[0], passage, text, look)
@@ -237,6 +242,9 @@ class Reaching:
         except TimeoutError:
             raise LabError(f"the machine moved no packet for {bound.SECONDS:.0f} s") from None
         raise LabError("packets go on and on: the hosts' routes go in a circle")
+
+    def _rule(self, passage: Passage) -> str:
+        return self.deciding.rule(passage.first) if self.deciding else ""
 
     def _first_node(self, passage: Passage) -> str:
         nodes = {node.name for node in self.lab.topology.nodes}

@@ -20,11 +20,12 @@ _CURE: Final = (
     "give what iptables-restore reads (*filter ... COMMIT), an nft script, lines of sysctl.conf, or a script that"
     " begins with #!"
 )
+_RULES_CURE: Final = "give what iptables-restore reads (*filter ... COMMIT), or an nft script"
 _RESTORE: Final = re.compile(r"\*[a-z]+$")
 _NFT: Final = re.compile(r"(table|add|insert|create|delete|flush|replace|chain|define|destroy) ")
 _SYSCTL: Final = re.compile(r"-?([a-z0-9_]+(?:[./][a-zA-Z0-9_*-]+)+)\s*=\s*(\S.*)")
-_IPV4: Final = re.compile(r"(?:^| )-[sd] (?:[0-9]+\.){3}")
-_IPV6: Final = re.compile(r"(?:^| )-[sd] [0-9a-f]*:[0-9a-f:]")
+_IPV4: Final = re.compile(r"(?:^| )(?:-[sd]|--to-(?:source|destination)) (?:[0-9]+\.){3}")
+_IPV6: Final = re.compile(r"(?:^| )(?:-[sd]|--to-(?:source|destination)) \[?[0-9a-f]*:[0-9a-f:]")
 _MOST: Final = 4 * 1024 * 1024
 
 
@@ -50,6 +51,18 @@ def read_fix(path: str) -> Fix:
     source = "the fix on standard input" if path == "-" else path
     name = "stdin" if path == "-" else Path(path).name
     return Fix(name, f"what {source} does to a node", _change(text, source), known=False)
+
+
+def rules_of(text: str, source: str) -> NodeChange:
+    """Return what loads rules that are given as text: those of iptables-restore, or an nft script.
+
+    :param source: what to call them in messages.
+    :raises InputError: they are neither.
+    """
+    change = _change(text, source)
+    if not change.texts:
+        raise InputError("no rules", source=source, cure=_RULES_CURE)
+    return change
 
 
 def _text(path: str) -> str:

@@ -49,9 +49,12 @@ class Chosen:
     repeat: int = 0
 
 
-def reach(topology: Topology, family: Family, chosen: Chosen, change: NodeChange | None = None) -> Reaches:
+def reach(
+    topology: Topology, family: Family, chosen: Chosen, change: NodeChange | None = None, *, traced: bool = False
+) -> Reaches:
     """Build the topology, ask everything that is chosen, and return what became of it.
 
+    :param traced: have the kernel tell which rule decided.
     :raises InputError: nothing of the kind can be asked there.
     :raises MissingError: and ``LabError``: it cannot be built here.
     """
@@ -65,14 +68,15 @@ def reach(topology: Topology, family: Family, chosen: Chosen, change: NodeChange
         raise InputError(f"{topology.name}: {what}", cure=f"there is: {there}" if there else None)
     clients = _clients(topology, family, chosen.clients)
     cells: list[Cell] = []
-    with Lab(topology, family=family, change=change) as lab, one_processor():
+    with Lab(topology, family=family, change=change, traced=traced) as lab, one_processor():
         reaching = Reaching(lab, family)
         for client in clients:
             for service, port, asked in columns:
                 if asked.target is not Target.LOCALHOST or topology.host(client.host).proxy_mode is not None:
                     cells.append(_ask(reaching, topology, service, port, client, asked, chosen.repeat))
         lacking = sorted({cell.asked.protocol for cell in cells if cell.is_missing})
-    remarks = [f"This kernel has no {one.upper()} sockets: not held against it." for one in lacking]
+        untold = list(reaching.deciding.untold) if reaching.deciding else []
+    remarks = [*untold, *(f"This kernel has no {one.upper()} sockets: not held against it." for one in lacking)]
     if any(node.given for node in topology.nodes):
         remarks.append("A real node's rules do not say what they were made of, so nothing is held against them.")
     return Reaches(topology.name, _proxies(topology), family, tuple(cells), tuple(remarks), chosen.repeat)

@@ -100,9 +100,12 @@ def test_compare_says_what_changed(tmp_path):
         (("/",), "/: cannot be read: Is a directory"),
         (
             (HERE / "results" / "junit.xsd",),
-            "junit.xsd: these are no results of `lab run` or `lab matrix`: no JSON, ",
+            "junit.xsd: these are no results of `lab run`, `lab matrix` or `lab reach`: no JSON, ",
         ),
-        (("/dev/null",), "/dev/null: these are no results of `lab run` or `lab matrix`: there is nothing in it"),
+        (
+            ("/dev/null",),
+            "/dev/null: these are no results of `lab run`, `lab matrix` or `lab reach`: there is nothing in it",
+        ),
     ],
 )
 def test_mistakes(words, complaint):
@@ -139,7 +142,7 @@ def test_bytes_that_are_no_text_are_one_error(tmp_path):
     path.write_bytes(b"\xff\xfe{}")
     done = lab("report", path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "no results of `lab run` or `lab matrix`: bytes that are no text" in done.stderr
+    assert "no results of `lab run`, `lab matrix` or `lab reach`: bytes that are no text" in done.stderr
 
 
 def test_schemas_are_printed_and_hold():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -78,6 +79,8 @@ def place(tmp_path_factory):
     objects = directory / "objects.yaml"
     objects.write_text((CHECKOUT / "tests" / "rules" / "objects.yaml").read_text())
     (directory / "run.json").write_text((CHECKOUT / "tests" / "results" / "version-2.json").read_text())
+    reach = json.loads((CHECKOUT / "tests" / "results" / "reach-version-1.json").read_text())
+    (directory / "reach.json").write_text(json.dumps(reach | {"reaches": reach["reaches"][:1]}))
     client, vip = ("10.0.0.2", 34567), ("192.168.0.2", 80)
     handshake = (tcp(client, vip, SYN, 1, 0), tcp(vip, client, SYN | ACK, 1, 2), tcp(client, vip, ACK, 2, 2))
     whole = pcap([(MOMENT, packet) for packet in handshake])

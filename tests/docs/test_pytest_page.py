@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+import pytest
 
 from lab.kubeproxy.settings import SETTINGS, TOPOLOGYS
 from tests.support.command import run_pytest
-from tests.support.pages import CHECKOUT, DOCS
+from tests.support.pages import CHECKOUT, DOCS, code
 
 PAGE = (DOCS / "pytest.md").read_text()
 
@@ -31,6 +34,21 @@ def test_the_plugins_fixtures_marks_and_options_are_those_that_are_told(pytester
     options = set(re.findall(r"^ +(--lab-[a-z-]+)", helped, re.MULTILINE))
     assert table("Options") == options - {f"--lab-{SETTINGS[field].option}" for field in TOPOLOGYS}
     assert set(re.findall(r"--lab-[a-z-]+", PAGE)) <= options
+
+
+@pytest.mark.lab_kernel
+def test_the_tests_that_are_shown_pass(pytester):
+    needing = "# needs: containernetworking-plugins"
+    shown = code(DOCS / "pytest.md", "python")
+    has_portmap = Path("/usr/lib/cni/portmap").exists()
+    run = [text for text in shown if has_portmap or not text.startswith(needing)]
+    assert len(shown) - 1 <= len(run)
+    for number, text in enumerate(run):
+        (pytester.path / f"test_block_{number}.py").write_text(text)
+    result = run_pytest(pytester.path)
+    result.assert_outcomes(passed=sum(text.count("def test_") + text.count("parametrize") for text in run))
+    if not has_portmap:
+        pytest.skip("the others pass; one wants /usr/lib/cni/portmap: apt-get install containernetworking-plugins")
 
 
 def test_every_benchmark_is_named():

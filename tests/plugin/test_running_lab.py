@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import InputError
+from lab.errors import InputError, LabError
 from tests.support.programs import pretended
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -89,13 +89,13 @@ class TestNearestWordWins:
         (node,) = lab_running.topology.nodes
         assert (lab_running.topology.name, node.proxy_version, lab_running.family) == ("mine", "v1.15", "ipv6")
         assert "fd00" in lab_running.describe() and "10.0.0" not in lab_running.describe()
-        assert "--ctstate INVALID -j DROP" in lab_running.rules()
+        assert "--ctstate INVALID -j DROP" in lab_running.ruleset()
 
     @pytest.mark.lab_topology(proxy_version="v1.14", backend="legacy")
     def test_inner(self, lab_running):
         (node,) = lab_running.topology.nodes
         assert (lab_running.topology.name, node.proxy_version, node.backend) == ("mine", "v1.14", "legacy")
-        assert "legacy" not in lab_running.rules().split("\\n")[1] and "INVALID" not in lab_running.rules()
+        assert "legacy" not in lab_running.ruleset().split("\\n")[1] and "INVALID" not in lab_running.ruleset()
 """
     )
     project.run_pytest("inside").assert_outcomes(passed=8)
@@ -157,7 +157,7 @@ def pods(running):
 def test_option(lab_running):
     [node] = lab_running.topology.nodes
     assert (node.masquerade_all, pods(lab_running), node.proxy_mode) == (True, ["10.8.0.0/16"], "iptables")
-    assert "--dport 80 -j KUBE-MARK-MASQ" in lab_running.rules()
+    assert "--dport 80 -j KUBE-MARK-MASQ" in lab_running.ruleset()
 
 @pytest.mark.lab_topology(kube_proxy_config="beside.yaml", proxy_version="1.33")
 def test_file_beside(lab_running):
@@ -319,3 +319,38 @@ def test_services_change_and_nodes_lag_while_their_kube_proxy_is_stopped(lab_run
     lab_running.restart_kube_proxy("node")
     assert "192.168.0" not in rules()
     assert list(lab_running.endpoints) == []
+
+
+ECHO = """
+apiVersion: v1
+kind: Service
+metadata: {name: echo}
+spec: {clusterIP: 192.168.0.7, ports: [{port: 9, protocol: UDP}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: echo-1, labels: {kubernetes.io/service-name: echo}}
+addressType: IPv4
+endpoints: [{addresses: [10.0.1.2]}]
+ports: [{port: 9009, protocol: UDP}]
+"""
+
+
+@pytest.mark.lab_kernel
+@pytest.mark.lab_needs_tool("curl")
+def test_servers_answer_at_the_endpoints_as_those_of_lab_up_do(lab_running):
+    def curl(address):
+        return lab_running.run("client", "curl", "-sS", "--max-time", "10", f"http://{address}")
+
+    assert curl("192.168.0.2").startswith("server 10.0.1.2:80 answers 10.0.0.2:")
+    assert curl("[fd00:192:168::2]").startswith("server [fd00:10:0:1::2]:80 answers [fd00:10::2]:")
+    lab_running.services.add(ECHO)
+    with lab_running.hosts["client"].namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(10)
+        client.sendto(b"hello", ("192.168.0.7", 9))
+        assert client.recvfrom(10) == (b"hello", ("192.168.0.7", 9))
+    lab_running.stop_servers()
+    with pytest.raises(LabError, match=r"[Cc]onnect"):
+        curl("192.168.0.2")
+    with lab_running.hosts["server"].namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as own:
+        own.bind(("10.0.1.2", 80))  # there is room for one's own

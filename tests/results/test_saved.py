@@ -13,7 +13,7 @@ from lab.cli.packed import packing, unpacked
 from lab.errors import InputError, MissingError
 from lab.report import forms
 from lab.report.timeline import timeline_text
-from lab.results import saved
+from lab.results import reach_saved, saved
 from lab.results.matrix import alone
 from lab.results.saved import VERSION, from_json, schema, to_json
 from lab.verdict import Outcome
@@ -170,3 +170,34 @@ def test_zstd_is_used_where_it_is_and_named_where_it_is_not():
         for broken in (packed[:-2], packed[:4] + b"garbage"):
             with pytest.raises(InputError, match="x: broken"):
                 unpacked(broken, "x")
+
+
+# --- of `lab reach` ---------------------------------------------------------------------------------------
+
+REACH_VERSIONS = {1: Path(__file__).parent / "reach-version-1.json"}
+
+
+@pytest.mark.parametrize("version", REACH_VERSIONS)
+def test_a_file_of_every_version_of_reach_is_read_and_written_by_its_schema(version):
+    assert max(REACH_VERSIONS) == reach_saved.VERSION
+    found = reach_saved.from_data(*saved.parsed(REACH_VERSIONS[version].read_bytes()))
+    assert (len(found.reaches), found.good, sum(len(one.cells) for one in found.reaches)) == (2, False, 26)
+    again = reach_saved.to_json(found)
+    assert reach_saved.from_data(*saved.parsed(again)) == found
+    jsonschema.validate(json.loads(again), reach_saved.schema())
+    [line] = {line for line in again.decode().splitlines() if '"as_expected": false' in line and "30080" in line}
+    assert json.loads(line.rstrip(","))["surprises"] == ["times out at node"]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"version": 2}, "in version 2: this one reads files up to version 1"),
+        ({"reaches": []}, "reaches: nothing was asked"),
+        ({"reaches": [3]}, r"reaches\.0: "),
+    ],
+)
+def test_what_is_no_file_of_reach_is_refused(change, complaint):
+    data, text = saved.parsed(REACH_VERSIONS[1].read_bytes())
+    with pytest.raises(ValueError, match=complaint):
+        reach_saved.from_data(data | change, text)

@@ -97,6 +97,33 @@ def test_what_is_chosen_is_deleted_and_nothing_else(lab):
     assert not [line for line in listed() if line.startswith(("tcp", "udp"))]
 
 
+def test_an_entry_is_created_as_conntrack_has_it(lab):
+    ends = ("--source", "10.0.0.2:5000", "--destination", "192.168.0.2:80", "--reply-source", "10.0.1.2:80")
+    translated = (*ends, "--reply-destination", "10.0.1.1:5000")
+    ran = lab_command("conntrack", "create", "node", "--protocol", "tcp", *translated, "--assured", "--timeout", "90")
+    assert ran.returncode == 0, ran.stderr
+    assert re.fullmatch(
+        r"tcp      6 (90|89) ESTABLISHED src=10\.0\.0\.2 dst=192\.168\.0\.2 sport=5000 dport=80"
+        r" src=10\.0\.1\.2 dst=10\.0\.1\.1 sport=80 dport=5000 \[ASSURED\] mark=0 use=\d\n",
+        ran.stdout,
+    )
+    six = ("--source", "[fd00::7]:1", "--destination", "[fd00:192:168::2]:80", "--reply-source", "[fd00:10:0:1::2]:80")
+    ran = lab_command("conntrack", "create", "node", "--protocol", "tcp", *six, "--state", "SYN_SENT")
+    assert "SYN_SENT src=fd00::7" in ran.stdout
+    assert "[UNREPLIED] src=fd00:10:0:1::2 dst=fd00::7 sport=80 dport=1 " in ran.stdout
+    for words, says in (
+        (("tcp", *ends), "there is an entry of tcp 10.0.0.2:5000 > 192.168.0.2:80 already (delete it first)"),
+        (("icmp", *ends), "no entry of 'icmp' can be made (one of: tcp, udp; or send packets)"),
+        (("udp", *ends, "--state", "SYN_SENT"), "udp has no states (leave the state away)"),
+        (("tcp", *ends, "--state", "OPEN"), "TCP has no state 'OPEN' (one of: NONE, SYN_SENT, "),
+        (("udp", *ends[:-1], "[fd00::1]:2"), "the addresses of an entry are of one family"),
+        (("udp", "--source", "10.0.0.2", *ends[2:]), "'10.0.0.2' is no address with a port, as the source of"),
+    ):
+        ran = lab_command("conntrack", "create", "node", "--protocol", *words)
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert ran.stderr.startswith(f"lab: {says}")
+
+
 def test_what_is_refused_is_said_in_a_line(lab):
     for arguments, says in (
         (("delete", "node"), "lab: nothing says which entries are to go (flush deletes all of them)\n"),

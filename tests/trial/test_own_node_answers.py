@@ -96,7 +96,7 @@ def test_what_nft_prints_as_json_is_loaded():
         ("mine.sh", "#!/bin/sh\necho oh no >&2\nexit 3\n", "ended with exit code 3: oh no"),
         ("mine.conf", "net.nosuch.key = 1\n", "net.nosuch.key = 1 cannot be set here: No such file or directory"),
         ("mine.nft", "table inet x {\n chain f { bananas }\n}\n", "mine.nft:2: not loaded here: syntax error"),
-        ("mine.v4", "*filter\n-I NOSUCH 1 -j DROP\nCOMMIT\n", "mine.v4: not loaded here: "),
+        ("mine.v4", "*filter\n-I NOSUCH 1 -j DROP\nCOMMIT\n", "mine.v4:2: not loaded here: "),
     ],
 )
 def test_a_fix_that_cannot_be_made_is_one_error(
