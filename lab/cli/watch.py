@@ -253,7 +253,7 @@ def _lines(watched: Watch, places: _Places, wanted: Wanted, seconds: float | Non
 
 
 def _is_found(seen: Seen) -> bool:
-    from lab.observed.leaks import Leak, Reset
+    from lab.observed.found import Leak, Reset
 
     return isinstance(seen, Leak | Reset)
 

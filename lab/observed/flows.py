@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from lab.evidence.entry import Entry
 from lab.evidence.packet import SocketAddress
 from lab.evidence.sighting import Sighting
-from lab.observed.leaks import Finding, Leak
+from lab.observed.found import Finding, Leak
 from lab.observed.lines import Seen, Told, protocol
 
 Ends: TypeAlias = tuple[SocketAddress, SocketAddress]

@@ -10,16 +10,17 @@ connection knows nothing of.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, TypeVar
 
-from lab.capture.judging import FINE, Conntrack, Word
+from lab.capture.judging import Word
 from lab.evidence.entry import Entry, EntryEvent
 from lab.evidence.judgement import Judgement
-from lab.evidence.packet import ACK, FIN, RST, SYN, TCP, Packet, SocketAddress
+from lab.evidence.packet import ACK, RST, SYN, TCP, SocketAddress
 from lab.evidence.sighting import Sighting
+from lab.observed.followed import FEW, OVER, Followed
+from lab.observed.found import GONE, Finding, Leak, Reset
 from lab.vocabulary import Behaviour
 
 _Key = TypeVar("_Key")
@@ -30,145 +31,9 @@ Look: TypeAlias = Callable[[Ends], Entry | None]
 #: Flows that are followed, and of those whose entries are gone.
 _MOST: Final = 16_384
 _MOST_GONE: Final = 4_096
-_FEW: Final = 16  # packets of one flow that are remembered for what may follow them
 _SYNS: Final = 1_024  # which came before conntrack told of their entries
 _ASKED: Final = 16  # questions to conntrack about one flow
 _KEPT: Final = 65_536  # packets of all flows that are kept for when one of them leaks, some 500 bytes each
-
-#: States of an entry in which a connection is over (nf_conntrack_proto_tcp.c).
-_OVER: Final = frozenset({"TIME_WAIT", "CLOSE"})
-GONE: Final = "gone"
-
-
-@dataclass(frozen=True)
-class Leak:
-    """A packet that left untranslated.
-
-    :param target: whom the client asked; ``endpoint``: who that is.
-    :param state: of its connection's entry when conntrack was asked: TCP's, or :data:`GONE`.
-    :param word: what conntrack says of such a packet; None where not all packets of its connection were seen.
-    :param over: its connection was over already, so that it does no harm.
-    :param first: of its connection's.
-    """
-
-    sighting: Sighting
-    client: SocketAddress
-    target: SocketAddress
-    endpoint: SocketAddress
-    state: str
-    word: Word | None
-    over: bool
-    first: bool
-
-
-@dataclass(frozen=True)
-class Reset:
-    """A RST to an endpoint that is not its connection's own.
-
-    :param leak: what it answers; None where that was not seen.
-    :param by_node: the node itself sent it, as it took an untranslated packet for its own.
-    :param state: as of :class:`Leak`.
-    :param over: likewise.
-    :param first: the first finding of its connection.
-    """
-
-    sighting: Sighting
-    client: SocketAddress
-    target: SocketAddress
-    endpoint: SocketAddress
-    state: str
-    leak: Leak | None
-    by_node: bool
-    over: bool
-    first: bool
-
-
-Finding: TypeAlias = Leak | Reset
-
-
-class _Followed:
-    """A connection to a VIP, as the node's conntrack has it.
-
-    :ivar model: None where its beginning was not seen, or not all of what followed.
-    :ivar over: by its packets. Conntrack's events have no time: what they tell may be of later than a packet is.
-    :ivar state: the last one told in which it was not over.
-    :ivar local: its client is the node itself; None where that is not known.
-    """
-
-    def __init__(self, entry: Entry, remembered: int) -> None:
-        self.entry = entry
-        self.gone = False
-        self.model: Conntrack | None = None
-        self.local: bool | None = None
-        self.over = entry.tcp_state in _OVER
-        self.state = entry.tcp_state or ""
-        self.asked = 0
-        self.found = 0
-        self.kept: deque[Sighting] = deque(maxlen=remembered)
-        self.odd: deque[tuple[Packet, Word]] = deque(maxlen=_FEW)
-        self.leaks: OrderedDict[tuple[object, ...], tuple[Leak, set[str]]] = OrderedDict()
-        self.resets: OrderedDict[int, set[str]] = OrderedDict()
-        self._fins: set[bool] = set()
-        self._closer: Packet | None = None
-
-    def tell(self, entry: Entry) -> None:
-        """Take what conntrack tells of the entry into account."""
-        self.entry, self.gone = entry, False
-        if entry.tcp_state is not None and entry.tcp_state not in _OVER:
-            self.state = entry.tcp_state
-
-    @property
-    def ends(self) -> Ends:
-        """What packets of the endpoint's have before they are translated."""
-        return self.entry.reply
-
-    @property
-    def masqueraded(self) -> bool:
-        """Whether the endpoint knows the client by another address."""
-        return self.entry.reply[1] != self.entry.original[0]
-
-    def begin(self, behaviour: Behaviour, *, local: bool) -> None:
-        """Take it that a SYN begins the connection here, perhaps once more."""
-        if self.model is None or self.over:
-            self.model, self.over, self.local = Conntrack(self.entry.original[0], behaviour), False, local
-            self._fins.clear()
-            self.odd.clear()
-
-    def take(self, packet: Packet, *, from_client: bool) -> None:
-        """Take a packet of the connection into account, as it came to the node."""
-        tcp = packet.tcp
-        assert tcp is not None
-        word = FINE
-        if self.model is not None:
-            client = self.entry.original[0]
-            judged = replace(packet, source=client) if from_client and packet.source != client else packet
-            word = self.model.judge(judged, from_client=from_client)
-            if word is not FINE:
-                self.odd.append((packet, word))
-        if word.judgement is Judgement.INVALID:
-            return
-        if tcp.flags & FIN:
-            self._fins.add(from_client)
-        if not self.over and (tcp.flags & RST or len(self._fins) == 2):
-            self.over, self._closer = True, packet
-
-    def leaked(self, packet: Packet) -> None:
-        """Take it that a packet of the endpoint's was not translated, and so was no word on the connection."""
-        if self._closer is not None and self._closer.likeness == packet.likeness:
-            self.over, self._closer = False, None
-
-    def word(self, packet: Packet) -> Word | None:
-        """Return what the model made of a packet when it came; None without a model."""
-        if self.model is None:
-            return None
-        return next((word for odd, word in self.odd if odd.likeness == packet.likeness), FINE)
-
-    def answered(self, number: int) -> Word | None:
-        """Return what the model made of the packet that a RST of this number answers, if it was INVALID."""
-        for odd, word in self.odd:
-            if odd.tcp is not None and odd.tcp.acknowledgement == number and word.judgement is Judgement.INVALID:
-                return word
-        return None
 
 
 class Finder:
@@ -190,11 +55,11 @@ class Finder:
         self.ports: Counter[int] = Counter()
         self.clients: Counter[str] = Counter()
         self._behaviour, self._look, self._remembered = behaviour, look, remembered
-        self._by_reply: OrderedDict[Ends, _Followed] = OrderedDict()
-        self._by_original: dict[Ends, _Followed] = {}
-        self._gone: OrderedDict[Ends, _Followed] = OrderedDict()
+        self._by_reply: OrderedDict[Ends, Followed] = OrderedDict()
+        self._by_original: dict[Ends, Followed] = {}
+        self._gone: OrderedDict[Ends, Followed] = OrderedDict()
         self._syns: OrderedDict[Ends, Sighting] = OrderedDict()
-        self._keepers: OrderedDict[_Followed, None] = OrderedDict()
+        self._keepers: OrderedDict[Followed, None] = OrderedDict()
         self._kept = 0
         self._has_all = True
 
@@ -233,7 +98,7 @@ class Finder:
         if before is not None:
             self._drop(before)
         self.connections += 1
-        made = self._by_reply[entry.reply] = self._by_original[entry.original] = _Followed(entry, self._remembered)
+        made = self._by_reply[entry.reply] = self._by_original[entry.original] = Followed(entry, self._remembered)
         self._count(made, 1)
         seen = self._syns.pop(entry.original, None)
         if seen is not None:
@@ -241,7 +106,7 @@ class Finder:
             if self._remembered:
                 self._remember(made, seen)
 
-    def _drop(self, flow: _Followed) -> None:
+    def _drop(self, flow: Followed) -> None:
         self._forget(flow)
         del self._by_reply[flow.entry.reply]
         self._gone.pop(flow.entry.reply, None)
@@ -249,7 +114,7 @@ class Finder:
             del self._by_original[flow.entry.original]
         self._count(flow, -1)
 
-    def _count(self, flow: _Followed, by: int) -> None:
+    def _count(self, flow: Followed, by: int) -> None:
         endpoint, client = flow.ends
         self.changes += _changed(self.endpoints, endpoint.address, by)
         self.changes += _changed(self.ports, endpoint.port, by)
@@ -279,7 +144,7 @@ class Finder:
             self._keep(flow, seen, found)
         return found
 
-    def _keep(self, flow: _Followed, seen: Sighting, found: Sequence[Finding]) -> None:
+    def _keep(self, flow: Followed, seen: Sighting, found: Sequence[Finding]) -> None:
         if flow.found > len(found):  # it leaked before
             self.to_save.append(seen)
             return
@@ -289,7 +154,7 @@ class Finder:
             self.to_save += flow.kept
             self._forget(flow)
 
-    def _remember(self, flow: _Followed, seen: Sighting) -> None:
+    def _remember(self, flow: Followed, seen: Sighting) -> None:
         """Keep a packet, and of those whose connections were quiet for longest none any more where there are many."""
         self._kept += len(flow.kept) < self._remembered
         flow.kept.append(seen)
@@ -298,12 +163,12 @@ class Finder:
         while self._kept > _KEPT:
             self._forget(next(iter(self._keepers)))
 
-    def _forget(self, flow: _Followed) -> None:
+    def _forget(self, flow: Followed) -> None:
         self._kept -= len(flow.kept)
         flow.kept.clear()
         self._keepers.pop(flow, None)
 
-    def _from_client(self, flow: _Followed, seen: Sighting) -> None:
+    def _from_client(self, flow: Followed, seen: Sighting) -> None:
         """Take into account what a client sends to a VIP, as it comes to the node."""
         tcp = seen.packet.tcp
         assert tcp is not None
@@ -314,7 +179,7 @@ class Finder:
             flow.resets.setdefault(tcp.sequence, set())
         flow.take(seen.packet, from_client=True)
 
-    def _from_endpoint(self, flow: _Followed, seen: Sighting) -> Sequence[Finding]:
+    def _from_endpoint(self, flow: Followed, seen: Sighting) -> Sequence[Finding]:
         packet = seen.packet
         if not seen.outgoing:
             flow.take(packet, from_client=False)
@@ -335,11 +200,11 @@ class Finder:
         leak = Leak(seen, client, target, packet.source, state, word, flow.over, not flow.found)
         flow.found += 1
         flow.leaks[packet.likeness] = leak, {seen.interface}
-        if len(flow.leaks) > _FEW:
+        if len(flow.leaks) > FEW:
             flow.leaks.popitem(last=False)
         return (leak,)
 
-    def _state(self, flow: _Followed, word: Word | None) -> str | None:
+    def _state(self, flow: Followed, word: Word | None) -> str | None:
         """Return the state that a connection's entry was in; None where its addresses are another connection's now.
 
         That is one which its client opened to the endpoint itself.
@@ -357,7 +222,7 @@ class Finder:
             return told or entry.tcp_state or ""
         return None if self._look(flow.ends[::-1]) is not None else GONE
 
-    def _to_endpoint(self, flow: _Followed, seen: Sighting) -> Sequence[Finding]:
+    def _to_endpoint(self, flow: Followed, seen: Sighting) -> Sequence[Finding]:
         packet, tcp = seen.packet, seen.packet.tcp
         assert tcp is not None
         if seen.outgoing and flow.local is not False and not tcp.flags & RST:
@@ -369,7 +234,7 @@ class Finder:
             return ()
         return self._reset(flow, seen, tcp.sequence)
 
-    def _reset(self, flow: _Followed, seen: Sighting, number: int) -> Sequence[Finding]:
+    def _reset(self, flow: Followed, seen: Sighting, number: int) -> Sequence[Finding]:
         """Return what a RST to the endpoint is, unless it is its client's word on the connection."""
         known = flow.resets.get(number)
         tcp = seen.packet.tcp
@@ -391,11 +256,11 @@ class Finder:
         reset = Reset(seen, client, target, flow.ends[0], state, leak, seen.outgoing, over, not flow.found)
         flow.found += 1
         flow.resets.setdefault(number, set()).add(seen.interface)
-        if len(flow.resets) > _FEW:
+        if len(flow.resets) > FEW:
             flow.resets.popitem(last=False)
         return (reset,)
 
-    def _is_own(self, flow: _Followed) -> bool:
+    def _is_own(self, flow: Followed) -> bool:
         """Check by its entry whether a RST that the node sends is a client's on it: conntrack takes note of that."""
         if flow.local is False:  # it would have come to the node before
             return flow.over
@@ -403,7 +268,7 @@ class Finder:
             return True
         flow.asked += 1
         entry = self._look(flow.entry.original)
-        return entry is None or entry.tcp_state in (None, *_OVER)
+        return entry is None or entry.tcp_state in (None, *OVER)
 
 
 def _acknowledged(leak: Leak) -> int | None:

@@ -11,7 +11,7 @@ from lab.capture.headers import checksum_is_wrong
 from lab.evidence.entry import Entry, EntryEvent
 from lab.evidence.packet import ICMP, ICMPV6, SCTP, TCP, UDP, Packet
 from lab.evidence.sighting import Sighting
-from lab.observed.leaks import GONE, Finding, Leak, Reset
+from lab.observed.found import GONE, Finding, Leak, Reset
 
 _PROTOCOLS: Final = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "icmpv6", SCTP: "sctp"}
 _CONDITIONS: Final = {"flags": "its flags", "reset": "a RST behind the window", "state": "its state"}

@@ -10,7 +10,7 @@ from lab.evidence.packet import Packet
 from lab.evidence.sighting import Sighting
 from lab.observed import lines
 from lab.observed.flows import Flow
-from lab.observed.leaks import Leak
+from lab.observed.found import Leak
 from lab.observed.lines import Seen, Told, clock, finding, protocol
 
 FLOW_HEAD: Final = "STATE        FLOW: CLIENT > WHOM IT ASKS = AS WHAT THAT ARRIVES"

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Final
 
 from lab.evidence.packet import SocketAddress
-from lab.observed.leaks import GONE, Finding, Leak
+from lab.observed.found import GONE, Finding, Leak
 
 #: Services with their endpoints, and clients of each, that are told apart; the others are counted together.
 _MOST: Final = 200

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from lab.errors import InputError
 
 if TYPE_CHECKING:
     from lab.observed.flows import Flow
+
+#: An end as it is written; an address of IPv6 without a port is none of these.
+_END: Final = re.compile(r"(?:\[(?P<bracketed>[0-9a-fA-F:.]+)\]|(?P<address>[0-9.]+)|(?=:\d))(?::(?P<port>[0-9]+))?")
 
 
 @dataclass(frozen=True)
@@ -31,20 +35,13 @@ class Wanted:
         """
         if not text:
             return cls()
-        address, port = text, ""
-        if text.startswith("["):
-            address, _, port = text[1:].partition("]")
-            port = port.removeprefix(":")
-        elif text.count(":") == 1:
-            address, _, port = text.partition(":")
+        matched = _END.fullmatch(text)
         try:
-            number = int(port) if port else None
-            found = cls(str(ip_address(address)) if address else "", number)
+            address = (matched["bracketed"] or matched["address"] or "") if matched else text
+            found = cls(str(ip_address(address)) if address else "", _port(matched["port"] if matched else None))
         except ValueError:
-            number = found = None
-        if found is None or (number is not None and not 0 < number < 1 << 16) or text.endswith(":"):
             cure = "write 10.0.0.1, 10.0.0.1:80, [fd00::1]:80 or :80"
-            raise InputError(f"{text!r} is no address", cure=cure)
+            raise InputError(f"{text!r} is no address", cure=cure) from None
         return found
 
     @property
@@ -57,3 +54,10 @@ class Wanted:
         return flow is not None and any(
             self.address in ("", end.address) and self.port in (None, end.port) for end in flow.ends
         )
+
+
+def _port(text: str | None) -> int | None:
+    number = int(text) if text else None
+    if number is not None and not 0 < number < 1 << 16:
+        raise ValueError(text)
+    return number

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lab.evidence.sighting import Sighting
-    from lab.observed.leaks import Finding
+    from lab.observed.found import Finding
     from lab.standing.live import Output
 
 

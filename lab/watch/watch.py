@@ -8,7 +8,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
-from lab.observed.leaks import Leak, Reset
+from lab.observed.found import Leak, Reset
 from lab.observed.lines import when
 from lab.observed.prometheus import exposition
 from lab.observed.tally import Tally

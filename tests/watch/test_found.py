@@ -10,7 +10,7 @@ import pytest
 from lab.cases import CASES
 from lab.evidence.packet import SYN
 from lab.fixes import FIXES
-from lab.observed.leaks import GONE, Leak, Reset
+from lab.observed.found import GONE, Leak, Reset
 from lab.observed.tally import Answer
 from lab.topology.reader import load
 from lab.trial import probe, runner
