@@ -64,7 +64,7 @@ class WatchApp(App[End]):
     #title { height: 1; background: $primary; color: $text; text-style: bold; }
     #head { height: 1; color: $text-muted; text-style: bold; }
     Lines { height: 1fr; scrollbar-size: 1 1; overflow-x: hidden; }
-    Lines > .lines--leak { color: $text-error; text-style: bold; }
+    Lines > .lines--leak { color: $error; text-style: bold; }
     Lines > .lines--event { color: $text-muted; }
     Lines > .lines--cursor { text-style: reverse; }
     #details { height: 8; border-top: solid $primary; display: none; }

@@ -71,11 +71,11 @@ def test_what_was_missed_makes_none_not_known():
     assert tally.answer is Answer.NO
     assert said(tally)[0] == "NONE: in 10 min, on 1 connection to Services, no packet left untranslated."
     tally.missed.packets = 3
-    assert tally.answer is Answer.UNKNOWN
+    assert tally.answer.value == 2
     assert said(tally)[0].startswith("NOT KNOWN: in 10 min, on 1 connection to Services, no packet was seen to leave")
     assert "Missed: 3 packets that the kernel could not hand over." in said(tally)
     tally.count(reset(by_node=True, first=True))
-    assert tally.answer is Answer.SUFFERS
+    assert tally.answer.value == 1
     assert "(the node's own: 1)" in said(tally)[0]
     assert counted(connections=0).answer is Answer.UNKNOWN
 
