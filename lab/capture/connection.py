@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -89,6 +89,7 @@ class Connection:
         self._unplaced: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._next: dict[bool, int] = {}
         self._mixed: set[Stream] = set()
+        self._early: list[tuple[Segment, Stream, Place]] = []
         self._handshake: dict[bool, Segment] = {}
         self._recent: OrderedDict[tuple[object, ...], Segment] = OrderedDict()
 
@@ -146,6 +147,11 @@ class Connection:
         """Take it that no more copies of any packet come."""
         self.kept.clear()  # they were seen at one point alone, as all before them
         self.settle()
+        translated = {stream[:2] for stream in self._behind[True] | self._behind[False]}
+        for segment, stream, place in self._early:
+            if segment.leaked is None and stream[:2] not in translated:
+                segment.leaked = place
+                self._keep(segment)
         while self._recent:
             self._pass(self._recent.popitem(last=False)[1])
 
@@ -280,6 +286,8 @@ class Connection:
             self._keep(segment)
         else:
             self._before[side].add(stream)
+            if not side and len(self._early) < _KEPT and _meets(stream, self._before[True]):
+                self._early.append((segment, stream, place))
 
     def is_mixed(self, segment: Segment) -> bool:
         """Check whether a packet was seen where packets are before their translation as well as behind it."""
@@ -300,6 +308,14 @@ class Connection:
     def _passed(self, reset: Segment) -> bool:
         """Check whether a reset was seen before its translation: then it is the client's word on the connection."""
         return bool(reset.streams & self._before[reset.from_client])
+
+
+def _meets(stream: Stream, others: Iterable[Stream]) -> bool:
+    """Check whether packets pass one of the others' points the other way.
+
+    Where the client's are seen before their translation there, and nothing translated, the server's have leaked.
+    """
+    return any(one[:2] == stream[:2] and (one[2] is None or one[2] is not stream[2]) for one in others)
 
 
 def _likeness(packet: Packet, from_client: bool) -> tuple[object, ...]:

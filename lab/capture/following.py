@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, TypeAlias
 
 from lab.capture.connection import Connection
 from lab.capture.explanation import Place
 from lab.capture.frames import Frame
+from lab.capture.listing import Listed
 from lab.capture.plain import Plain
 from lab.capture.reader import Reader
 from lab.capture.remembered import Remembered
@@ -26,17 +27,22 @@ _NEAR: Final = 1 << 22  # bytes: what a stranger's packet may be off by and stil
 
 _Flow = tuple[int, SocketAddress, SocketAddress]
 
+#: Entries of conntrack's, by client and VIP as well as by client and endpoint, as the latter knows the former.
+Translations: TypeAlias = Mapping[tuple[SocketAddress, SocketAddress], Listed]
+
 
 class Follower:
     """Takes packets in the order of their times, and keeps the connections that they make.
 
+    :param translations: what is known beforehand of whom VIPs became.
     :ivar forgotten: connections that were given up for memory, though nothing was wrong with them.
     :ivar plain: the packets of which there is nothing to tell.
     """
 
-    def __init__(self, behaviour: Behaviour) -> None:
+    def __init__(self, behaviour: Behaviour, translations: Translations | None = None) -> None:
         self.forgotten = 0
         self._behaviour = behaviour
+        self._translations = translations or {}
         self._all: OrderedDict[int, Connection] = OrderedDict()
         self._flows: dict[_Flow, Connection] = {}
         self._own: dict[int, list[_Flow]] = {}
@@ -122,7 +128,15 @@ class Follower:
             not tcp.flags & SYN and packet.source.port < packet.destination.port
         )
         ends = (packet.destination, packet.source) if from_server else (packet.source, packet.destination)
+        entry = self._translations.get(ends) or self._translations.get(ends[::-1])
+        if entry is not None:
+            from_server = packet.destination in (entry.original[0], entry.reply[1])
+            ends = entry.original
         made = Connection(*ends, section, self._behaviour)
+        if entry is not None:
+            made.endpoint, made.peer = entry.reply
+            for one in ((ends[0], ends[1]), entry.reply, (entry.reply[0], ends[0])):
+                self._add_flows(made, section, *one)
         self._all[id(made)] = made
         self._ends[section, ends[0]] = made
         if not from_server:
@@ -133,10 +147,10 @@ class Follower:
         return made
 
     def _add(self, connection: Connection, packet: Packet, section: int) -> None:
-        for flow in (
-            (section, packet.source, packet.destination),
-            (section, packet.destination, packet.source),
-        ):
+        self._add_flows(connection, section, packet.source, packet.destination)
+
+    def _add_flows(self, connection: Connection, section: int, one: SocketAddress, other: SocketAddress) -> None:
+        for flow in ((section, one, other), (section, other, one)):
             self._flows[flow] = connection
             self._own.setdefault(id(connection), []).append(flow)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`lab explain`: captures of the user's own, and what happened in them."""
+"""`lab explain`: captures, listings and logs of the user's own, and what they tell."""
 
 from __future__ import annotations
 
@@ -32,23 +32,29 @@ def _usual_kernels() -> Iterable[str]:
 
 
 @app.command(
-    short_help="Explain captures of your own: INVALID packets, leaks, resets, and what else went wrong.",
+    short_help="Explain captures, conntrack listings and kernel logs of your own: INVALID packets, leaks, resets.",
     epilog=examples(
         "lab explain capture.pcap",
         "lab explain client-side.pcapng server-side.pcapng.gz --kernel 5.10",
         "tcpdump -i any -w - tcp port 80 | lab explain -",
+        "dmesg | lab explain -",
+        "lab explain capture.pcap conntrack-L.txt dmesg.txt",
         "lab explain capture.pcap --json > explained.json",
     )
     + """
 
 Exit code: 0 when nothing is wrong with any connection, 1 when something is, 2 where that is not known: a file that is
-no capture.""",
+nothing of the kind.""",
 )
 def explain(
     *,
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE", help="pcap or pcapng, also with gzip, of one or more points; - for stdin."),
+        typer.Argument(
+            metavar="FILE",
+            help="Captures (pcap, pcapng), or text: of tcpdump, of conntrack -L, -E or -S, of the kernel's log; also"
+            " with gzip. - for stdin.",
+        ),
     ],
     kernel: Annotated[
         str | None,
@@ -63,10 +69,13 @@ def explain(
 ) -> None:
     """Explain what happened in captures: which packets conntrack called INVALID, and what came of it.
 
-    Several files are captures of the same time, such as of both sides of a node. Packets are named by their numbers.
+    Several files are of the same time, such as captures of both sides of a node, and what conntrack listed and the
+    kernel logged there. What a file is, is told by what is in it. Packets are named by their numbers. Every reason
+    that conntrack logs is in `lab show --reasons`.
     """
     from lab.capture.explain import explain as explained
     from lab.capture.reader import Reader
+    from lab.capture.text import Text, is_text
     from lab.report.explained import lines
 
     behaviour = Behaviour.IGNORES_LATE if kernel is None else behaviour_of(kernel)
@@ -74,7 +83,14 @@ def explain(
         raise InputError("the same file twice", cure="name each once")
     with contextlib.ExitStack() as opened:
         progress = Progress(opened.enter_context(steps()))
-        told = explained([Reader(opened.enter_context(_opened(name, progress)), name) for name in files], behaviour)
+        readers, texts = [], []
+        for name in files:
+            stream = opened.enter_context(_opened(name, progress))
+            if is_text(stream):
+                texts.append(Text(stream, "<stdin>" if name == "-" else name))
+            else:
+                readers.append(Reader(stream, name))
+        told = explained(readers, behaviour, texts, assumed=kernel is None)
     if json:
         _print_json(told)
     else:

@@ -104,6 +104,14 @@ def port(index: int, of: int, purpose: str) -> Message:
     return Message(_RTM_NEWLINK, 0, body, f"make {purpose} a port of a bridge")
 
 
+def behind_port(index: int, mac: bytes, purpose: str) -> Message:
+    """Return the message that tells a bridge who is behind its port ``index``: it floods nothing that is for them."""
+    noarp, master = 0x40, 0x04  # NUD_NOARP: static; NTF_MASTER: the bridge's own table
+    body = struct.pack("=BxHiHBB", socket.AF_BRIDGE, 0, index, noarp, master, 0)
+    body += _attribute(2, mac)  # NDA_LLADDR
+    return Message(_RTM_NEWNEIGH, _NLM_F_CREATE_REPLACE, body, f"tell {purpose} who is behind a port")
+
+
 def hairpin(index: int, purpose: str) -> Message:
     """Have a bridge send what came by its port ``index`` back by it, where that is its way."""
     mode = _attribute(5, _attribute(4, b"\1"))  # IFLA_INFO_SLAVE_DATA{IFLA_BRPORT_MODE}

@@ -6,6 +6,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from lab.results.saved import VERSION
 from tests.support.command import lab
 
 HERE = Path(__file__).parents[1]
@@ -35,7 +36,7 @@ def test_every_form_at_once(tmp_path):
     assert done.stdout == lab("report", OLD).stdout
     assert "come without packets" in done.stderr  # the old file had no bytes
     assert all(path.stat().st_size for path in names.values())
-    assert json.loads(names["json"].read_text())["version"] == 2
+    assert json.loads(names["json"].read_text())["version"] == VERSION
 
 
 def test_several_kernels_are_one_table(tmp_path):
@@ -149,5 +150,6 @@ def test_schemas_are_printed_and_hold():
     for kind in ("result", "matrix"):
         done = lab("schema", kind)
         jsonschema.Draft202012Validator.check_schema(json.loads(done.stdout))
-    jsonschema.validate(json.loads(NEW.read_text()), json.loads(lab("schema", "result").stdout))
+    newest = HERE / "results" / f"version-{VERSION}.json"
+    jsonschema.validate(json.loads(newest.read_text()), json.loads(lab("schema", "result").stdout))
     assert lab("schema", "resul").stderr == "lab: there is no schema 'resul' (did you mean 'result'?)\n"
