@@ -99,8 +99,8 @@ def watch(
     """Look on at a lab that stands, or with --here at this machine: full screen on a terminal, else a line each.
 
     Packets at every interface, conntrack's entries as they change, and what is wrong: a leak is a packet that leaves
-    with an endpoint's address for a client that only knows the VIP, a reset is the RST that answers it. Lines of --here
-    are leaks and resets alone. In the end it says whether there were any, how often and towards whom.
+    with an endpoint's address for a client that only knows the VIP, a reset is the RST that answers it. Of this machine
+    only these have lines. In the end it says whether there were any, how often and towards whom.
     """
     from lab.observed.wanted import Wanted
     from lab.watch.watch import Watch
