@@ -55,7 +55,6 @@ class Fate(StrEnum):
     TIMES_OUT = "times out"
     STRANGER = "answered by a stranger"
     RESET = "reset"
-    NOT_HERE = "not here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +116,6 @@ class Reached:
             return f"refused by {self.at} ({self.how.partition(':')[0]})"
         if self.fate is Fate.STRANGER:
             return f"{self.fate}: {self.how}"
-        if self.fate is Fate.NOT_HERE:
-            return str(self.fate)
         return f"{self.fate} at {self.at}" if self.at else str(self.fate)
 
     @property

@@ -27,6 +27,7 @@ from lab.fabric.lab import Lab
 from lab.netns import bound, mib
 from lab.netns.rtnetlink import LOOPBACK_INDEX
 from lab.netns.rtnetlink import address as netlink_address
+from lab.scenario.associating import RawEnd, abort, associate
 from lab.scenario.processor import one_processor
 from lab.topology.model import Topology
 from lab.topology.ways import way_out
@@ -37,6 +38,7 @@ from lab.wire.capture import Capture
 # SOL_IP and IP_RECVERR, SOL_IPV6 and IPV6_RECVERR (include/uapi/linux/in.h, in6.h)
 _RECEIVE_ERRORS: Final = {Family.IPV4: (0, 11), Family.IPV6: (41, 25)}
 _KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_STREAM}
+_FIRST_PORT, _PORTS = 49_152, 16_384  # RFC 6335, 6: those that clients take
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
 _MOST_ROUNDS: Final = 10_000  # a packet passes 255 hosts at most, and so does its answer
 # A host answers six ICMP errors a second to another, and a machine a thousand (net/ipv4/icmp.c): here many cells ask
@@ -60,17 +62,18 @@ class Reaching:
 
     Many questions are asked within one :func:`lab.scenario.processor.one_processor`: to move a thread takes long.
 
-    :ivar lacking: the protocols of which this kernel has no sockets.
+    :ivar crafted: the protocols of which this kernel has no sockets: of SCTP the lab makes the packets.
     :raises OSError: a socket cannot be opened.
     """
 
     def __init__(self, lab: Lab, family: Family) -> None:
         self.lab, self.family = lab, family
         self._servers: dict[socket.socket, _Server] = {}
+        self._raw: dict[_Server, RawEnd] = {}
         self._tables: dict[str, ConntrackTable] = {}
         self._asked = 0
         self._without_route: set[str] = set()
-        self.lacking: set[str] = set()
+        self.crafted: set[str] = set()
         for running in lab.hosts.values():
             running.namespace.set_sysctls({key: _ICMP_UNLIMITED[key] for key in self._limits(running.name)})
         self._backlog = lab.keep(Backlog())
@@ -97,22 +100,19 @@ class Reaching:
     def listen(self, host: str, port: int, *, address: str | None = None, protocol: str = "tcp") -> None:
         """Have a host answer on a port of an address, its first one if None.
 
-        :raises OSError: the address is none of its own, or somebody has the port. What the kernel has no sockets for
-            is noted in ``lacking``.
+        :raises OSError: the address is none of its own, or somebody has the port.
         """
         own = SocketAddress(address or self.address(host), port)
-        if protocol in self.lacking or _Server(host, own, protocol) in self._servers.values():
+        server = _Server(host, own, protocol)
+        if server in self._raw or server in self._servers.values():
             return
-        try:
-            listener = self.lab.keep(self._open(host, own, protocol))
-        except OSError as error:
-            if error.errno not in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
-                raise
-            self.lacking.add(protocol)
+        listener = self.lab.keep(self._open(host, own, protocol))
+        if protocol in self.crafted:
+            self._raw[server] = RawEnd(listener, port)
             return
         if protocol != "udp":
             listener.listen(64)
-        self._servers[listener] = _Server(host, own, protocol)
+        self._servers[listener] = server
 
     def claim(self, host: str, address: str, port: int = 80) -> None:
         """Have a host answer for an address that none has: what gets there has slipped past the node's rules."""
@@ -128,14 +128,25 @@ class Reaching:
 
     def _open(self, host: str, own: SocketAddress | None, protocol: str) -> socket.socket:
         """Open a socket that does not block, and that ends a connection at once by a reset."""
-        version = socket.AF_INET6 if self.family is Family.IPV6 else socket.AF_INET
-        kind, number = _KINDS[protocol], PROTOCOLS[protocol]
-        opened = self.lab.hosts[host].namespace.socket(version, kind, number)
-        if kind == socket.SOCK_STREAM:
+        opened = self._opened(host, protocol)
+        if opened.type == socket.SOCK_STREAM:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         if own is not None:
-            opened.bind((own.address, own.port))
+            opened.bind((own.address, 0 if protocol in self.crafted else own.port))
         return opened
+
+    def _opened(self, host: str, protocol: str) -> socket.socket:
+        """Open a socket of a protocol, a raw one of SCTP where the kernel has no other."""
+        version = socket.AF_INET6 if self.family is Family.IPV6 else socket.AF_INET
+        namespace, number = self.lab.hosts[host].namespace, PROTOCOLS[protocol]
+        if protocol not in self.crafted:
+            try:
+                return namespace.socket(version, _KINDS[protocol], number)
+            except OSError as error:
+                if protocol != "sctp" or error.errno not in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
+                    raise
+            self.crafted.add(protocol)
+        return namespace.socket(version, socket.SOCK_RAW, number)
 
     # --- questions ----------------------------------------------------------------------------------
 
@@ -145,25 +156,25 @@ class Reaching:
         :param with_entry: look up what the first node's conntrack has of it, which takes as long as the question.
         :raises LabError: the machine was kept from it, or an instrument failed.
         """
-        if question.protocol in self.lacking:
-            return Reached(question, Fate.NOT_HERE, how=f"this kernel has no {question.protocol.upper()} sockets")
         self._asked += 1
         source = question.source or source_of(self.lab.topology, question, self.family)
         own = None if source is None else SocketAddress(source, 0)
         with one_processor(), self._open(question.client, own, question.protocol) as asking:
             self._settled()  # what earlier questions have left
+            look = self._with_entry if with_entry else _as_it_is
+            if question.protocol in self.crafted:
+                return self._associate(question, asking, look)
             # An ICMP error that is here before connect() has let go of the socket is kept for the next SYN, a second
             # later (tcp_v6_err in net/ipv6/tcp_ipv6.c), but with this it is reported at once.
             asking.setsockopt(*_RECEIVE_ERRORS[self.family], 1)
-            return self._ask(question, asking, self._with_entry if with_entry else _as_it_is)
+            return self._ask(question, asking, look)
 
     def _ask(self, question: Question, asking: socket.socket, look: Callable[[Reached], Reached]) -> Reached:
         unrouted = self._unrouted()
         code = asking.connect_ex((question.address.address, question.address.port))
         own = SocketAddress(*asking.getsockname()[:2])
         if code in _NO_WAY:
-            why = f"{errno.errorcode[code]}: its own host has no way"
-            return Reached(question, Fate.NO_WAY, at=question.client, how=why)
+            return _without_way(question, code)
         # Of a length that the next question does not have: IPv6 tells datagrams apart by nothing else.
         text = b"?" * (16 + self._asked % 1000)
         if question.protocol == "udp":
@@ -178,6 +189,35 @@ class Reaching:
             return look(replace(reached, at=at, how=f"half open: {how}", sent_on=sent_on))
         code = code or asking.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         return look(self._or_no_route(_unanswered(reached, passage, code), unrouted))
+
+    def _associate(self, question: Question, asking: socket.socket, look: Callable[[Reached], Reached]) -> Reached:
+        """Ask by an SCTP handshake of the lab's own packets."""
+        unrouted, target = self._unrouted(), question.address
+        code = asking.connect_ex((target.address, 0))
+        if code in _NO_WAY:
+            return _without_way(question, code)
+        client = RawEnd(asking, _FIRST_PORT + self._asked % _PORTS, self._asked)
+        own = SocketAddress(asking.getsockname()[0], client.port)
+        seen: list[Sighting] = []
+        servers = list(self._raw)
+        came = associate(
+            client, target.address, target.port, [*self._raw.values()], lambda: seen.extend(self._settled())
+        )
+        passage = Passage(question, own, seen)
+        reached = Reached(question, Fate.TIMES_OUT, own, node=self._first_node(passage))
+        if came.server is not None:
+            server, peer = servers[came.server], SocketAddress(*came.peer)
+            reached = replace(reached, server=server.host, server_address=server.address, seen_as=peer)
+        if came.whole:
+            found = look(replace(reached, fate=Fate.CONNECTED))
+            abort(client, target.address, target.port)
+            return found
+        if came.aborted_by is not None:
+            hosts = [*(server.host for server in servers), question.client]
+            return look(replace(reached, fate=Fate.REFUSED, at=hosts[came.aborted_by], how="ABORT"))
+        if came.answered:
+            return look(replace(reached, how="half open: of the handshake's last two packets one was lost"))
+        return look(self._or_no_route(_unanswered(reached, passage, came.refused), unrouted))
 
     def _unrouted(self) -> dict[str, int]:
         """Return how many packets the hosts that have sent an error had no route for, by their own count."""
@@ -280,6 +320,12 @@ def source_of(topology: Topology, question: Question, family: Family) -> str | N
         if own.version == wanted.version and wanted in own.network:
             return str(own.ip)
     return next((str(own) for own in topology.addresses(question.client, family)), None)
+
+
+def _without_way(question: Question, code: int) -> Reached:
+    """Return what became of a question for which the client's own host has no way."""
+    why = f"{errno.errorcode[code]}: its own host has no way"
+    return Reached(question, Fate.NO_WAY, at=question.client, how=why)
 
 
 def _as_it_is(reached: Reached) -> Reached:

@@ -71,8 +71,10 @@ def reach(topology: Topology, family: Family, chosen: Chosen, change: NodeChange
             for service, port, asked in columns:
                 if asked.target is not Target.LOCALHOST or topology.host(client.host).proxy_mode is not None:
                     cells.append(_ask(reaching, topology, service, port, client, asked, chosen.repeat))
-        lacking = sorted({cell.asked.protocol for cell in cells if cell.is_missing})
-    remarks = [f"This kernel has no {one.upper()} sockets: not held against it." for one in lacking]
+        crafted = sorted({cell.asked.protocol for cell in cells} & reaching.crafted)
+    remarks = [
+        f"This kernel has no {one.upper()} sockets: the lab made the packets of each handshake." for one in crafted
+    ]
     if any(node.given for node in topology.nodes):
         remarks.append("A real node's rules do not say what they were made of, so nothing is held against them.")
     return Reaches(topology.name, _proxies(topology), family, tuple(cells), tuple(remarks), chosen.repeat)
@@ -119,7 +121,7 @@ def _is_before_any(topology: Topology, reached: Reached) -> bool:
     servers = {host.name for host in topology.servers}
     if reached.fate is Fate.TIMES_OUT and reached.question.client in servers:
         return False
-    stops = reached.fate in (Fate.REFUSED, Fate.NO_WAY, Fate.NOT_HERE, Fate.TIMES_OUT)
+    stops = reached.fate in (Fate.REFUSED, Fate.NO_WAY, Fate.TIMES_OUT)
     is_chosen = reached.sent_on or (reached.entry and reached.entry.reply[0] != reached.question.address)
     return stops and not is_chosen and reached.at not in servers
 
