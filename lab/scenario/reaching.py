@@ -13,21 +13,23 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_interface
 from typing import Final
 
 from lab.conntrack.netlink import ConntrackTable
 from lab.errors import LabError
+from lab.evidence.entry import Entry
 from lab.evidence.packet import SocketAddress
 from lab.evidence.reach import PROTOCOLS, Fate, Passage, Question, Reached, Target
 from lab.evidence.sighting import Sighting
 from lab.fabric.lab import Lab
-from lab.netns import bound, mib
+from lab.netns import Namespace, bound, mib
 from lab.netns.rtnetlink import LOOPBACK_INDEX
 from lab.netns.rtnetlink import address as netlink_address
 from lab.scenario.associating import RawEnd, abort, associate
+from lab.scenario.became import Look, as_it_is, concluded, errno_of, is_open, unanswered, without_way
 from lab.scenario.processor import one_processor
 from lab.topology.model import Topology
 from lab.topology.ways import way_out
@@ -75,7 +77,8 @@ class Reaching:
         self._without_route: set[str] = set()
         self.crafted: set[str] = set()
         for running in lab.hosts.values():
-            running.namespace.set_sysctls({key: _ICMP_UNLIMITED[key] for key in self._limits(running.name)})
+            limits = icmp_limits(running.namespace, family)
+            running.namespace.set_sysctls({key: _ICMP_UNLIMITED[key] for key in limits})
         self._backlog = lab.keep(Backlog())
         bridging = {end.host for link in lab.topology.links for end in link.ends if end.bridge}
         self._captures = [
@@ -86,14 +89,13 @@ class Reaching:
             self._backlog.await_timestamps()
         except TimeoutError:
             raise LabError(f"the kernel took down no packet's time for {bound.SECONDS:.0f} s") from None
-        for server in endpoints_in(lab.topology, family):
-            self.listen(server.host, server.address.port, address=server.address.address, protocol=server.protocol)
+        for server in endpoints_in(lab.current, family):
+            if self._serves(server.protocol):
+                self.listen(server.host, server.address.port, address=server.address.address, protocol=server.protocol)
 
-    def _limits(self, host: str) -> list[str]:
-        """Return the sysctls that limit errors of this family on this kernel; IPv6 has a mask from Linux 5.2 on."""
-        keys = ["net/ipv4/icmp_ratemask", *(["net/ipv6/icmp/ratemask"] if self.family is Family.IPV6 else [])]
-        with self.lab.hosts[host].namespace.entered():
-            return [key for key in keys if os.path.exists(f"/proc/sys/{key}")]
+    def _serves(self, _protocol: str) -> bool:
+        """Check whether the endpoints' servers of a protocol are these questions' own."""
+        return True
 
     # --- who answers --------------------------------------------------------------------------------
 
@@ -161,7 +163,7 @@ class Reaching:
         own = None if source is None else SocketAddress(source, 0)
         with one_processor(), self._open(question.client, own, question.protocol) as asking:
             self._settled()  # what earlier questions have left
-            look = self._with_entry if with_entry else _as_it_is
+            look = self._with_entry if with_entry else as_it_is
             if question.protocol in self.crafted:
                 return self._associate(question, asking, look)
             # An ICMP error that is here before connect() has let go of the socket is kept for the next SYN, a second
@@ -169,40 +171,42 @@ class Reaching:
             asking.setsockopt(*_RECEIVE_ERRORS[self.family], 1)
             return self._ask(question, asking, look)
 
-    def _ask(self, question: Question, asking: socket.socket, look: Callable[[Reached], Reached]) -> Reached:
+    def _ask(self, question: Question, asking: socket.socket, look: Look) -> Reached:
         unrouted = self._unrouted()
         code = asking.connect_ex((question.address.address, question.address.port))
         own = SocketAddress(*asking.getsockname()[:2])
         if code in _NO_WAY:
-            return _without_way(question, code)
+            return without_way(question, code)
+        self._begin(question, own)
         # Of a length that the next question does not have: IPv6 tells datagrams apart by nothing else.
         text = b"?" * (16 + self._asked % 1000)
         if question.protocol == "udp":
-            code = _errno_of(asking, text)
+            code = errno_of(asking, text)
         passage = Passage(question, own, self._settled())
         reached = Reached(question, Fate.TIMES_OUT, own, node=self._first_node(passage))
         ready, _, _ = select.select(self._servers, [], [], 0)
         if ready:
             return self._answered(reached, asking, ready[0], passage, text, look)
-        if question.protocol == "tcp" and _is_open(asking):
+        if heard := self._heard(reached, asking, passage, text, look):
+            return heard
+        if question.protocol == "tcp" and is_open(asking):
             at, how, sent_on = passage.last()
             return look(replace(reached, at=at, how=f"half open: {how}", sent_on=sent_on))
         code = code or asking.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        return look(self._or_no_route(_unanswered(reached, passage, code), unrouted))
+        return look(self._or_no_route(unanswered(reached, passage, code), unrouted))
 
-    def _associate(self, question: Question, asking: socket.socket, look: Callable[[Reached], Reached]) -> Reached:
+    def _associate(self, question: Question, asking: socket.socket, look: Look) -> Reached:
         """Ask by an SCTP handshake of the lab's own packets."""
         unrouted, target = self._unrouted(), question.address
         code = asking.connect_ex((target.address, 0))
         if code in _NO_WAY:
-            return _without_way(question, code)
+            return without_way(question, code)
         client = RawEnd(asking, _FIRST_PORT + self._asked % _PORTS, self._asked)
         own = SocketAddress(asking.getsockname()[0], client.port)
+        self._begin(question, own)
         seen: list[Sighting] = []
-        servers = list(self._raw)
-        came = associate(
-            client, target.address, target.port, [*self._raw.values()], lambda: seen.extend(self._settled())
-        )
+        servers, ends = list(self._raw), list(self._raw.values())
+        came = associate(client, target.address, target.port, ends, lambda: seen.extend(self._settled()))
         passage = Passage(question, own, seen)
         reached = Reached(question, Fate.TIMES_OUT, own, node=self._first_node(passage))
         if came.server is not None:
@@ -217,7 +221,7 @@ class Reaching:
             return look(replace(reached, fate=Fate.REFUSED, at=hosts[came.aborted_by], how="ABORT"))
         if came.answered:
             return look(replace(reached, how="half open: of the handshake's last two packets one was lost"))
-        return look(self._or_no_route(_unanswered(reached, passage, came.refused), unrouted))
+        return look(self._or_no_route(unanswered(reached, passage, came.refused), unrouted))
 
     def _unrouted(self) -> dict[str, int]:
         """Return how many packets the hosts that have sent an error had no route for, by their own count."""
@@ -236,6 +240,18 @@ class Reaching:
             return replace(reached, fate=Fate.NO_WAY, how="no route, by its count; its errors are one a second by now")
         return reached
 
+    def _begin(self, question: Question, own: SocketAddress) -> None:
+        """Take note of a question that begins now."""
+
+    def _own(self, sightings: list[Sighting]) -> list[Sighting]:
+        """Return those of the questions' own: in a lab of their own all."""
+        return sightings
+
+    def _heard(
+        self, reached: Reached, asking: socket.socket, passage: Passage, text: bytes, look: Look
+    ) -> Reached | None:
+        """Return what came of a question to a server that is not these questions' own; None where it came to none."""
+
     def _answered(
         self,
         reached: Reached,
@@ -243,7 +259,7 @@ class Reaching:
         listener: socket.socket,
         passage: Passage,
         text: bytes,
-        look: Callable[[Reached], Reached],
+        look: Look,
     ) -> Reached:
         """Have a server answer by its name, and see what becomes of that while both ends are open."""
         server = self._servers[listener]
@@ -253,16 +269,16 @@ class Reaching:
                 received, peer = listener.recvfrom(2000)
                 if received != text:
                     raise LabError(f"{server.host} got {len(received)} bytes, and {len(text)} were sent")
-                code = _errno_of(listener, name, peer)
+                code = errno_of(listener, name, peer)
             else:
                 accepted, peer = listener.accept()
                 stack.enter_context(accepted)
                 accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
-                code = _errno_of(accepted, name)
+                code = errno_of(accepted, name)
             passage = replace(passage, sightings=[*passage.sightings, *self._settled()])
             client = SocketAddress(*peer[:2])
             reached = replace(reached, server=server.host, server_address=server.address, seen_as=client)
-            return look(_concluded(reached, asking, name, code, passage))
+            return look(concluded(reached, asking, name, code, passage))
 
     def _settled(self) -> list[Sighting]:
         """Return what the captures have seen by the time at which nothing is under way any more, in order."""
@@ -270,7 +286,7 @@ class Reaching:
         try:
             for _ in range(_MOST_ROUNDS):
                 self._backlog.push()
-                new = [sighting for capture in self._captures for sighting in capture.read()]
+                new = self._own([sighting for capture in self._captures for sighting in capture.read()])
                 if not new:
                     return sorted(found, key=lambda one: one.time)
                 found += new
@@ -285,11 +301,20 @@ class Reaching:
     def _with_entry(self, reached: Reached) -> Reached:
         if not reached.node or reached.own is None:
             return reached
-        if reached.node not in self._tables:
-            self._tables[reached.node] = self.lab.keep(ConntrackTable(self.lab.hosts[reached.node].namespace))
-        number = PROTOCOLS[reached.question.protocol]
-        entry = self._tables[reached.node].entry(number, reached.own, reached.question.address)
-        return replace(reached, entry=entry)
+        return replace(reached, entry=self._entry(reached.node, reached.question, reached.own))
+
+    def _entry(self, node: str, question: Question, own: SocketAddress) -> Entry | None:
+        """Return what a node's conntrack has of a question; None where it has nothing."""
+        if node not in self._tables:
+            self._tables[node] = self.lab.keep(ConntrackTable(self.lab.hosts[node].namespace))
+        return self._tables[node].entry(PROTOCOLS[question.protocol], own, question.address)
+
+
+def icmp_limits(namespace: Namespace, family: Family) -> list[str]:
+    """Return the sysctls that limit errors of a family on this kernel; IPv6 has a mask from Linux 5.2 on."""
+    keys = ["net/ipv4/icmp_ratemask", *(["net/ipv6/icmp/ratemask"] if family is Family.IPV6 else [])]
+    with namespace.entered():
+        return [key for key in keys if os.path.exists(f"/proc/sys/{key}")]
 
 
 def endpoints_in(topology: Topology, family: Family) -> list[_Server]:
@@ -320,64 +345,3 @@ def source_of(topology: Topology, question: Question, family: Family) -> str | N
         if own.version == wanted.version and wanted in own.network:
             return str(own.ip)
     return next((str(own) for own in topology.addresses(question.client, family)), None)
-
-
-def _without_way(question: Question, code: int) -> Reached:
-    """Return what became of a question for which the client's own host has no way."""
-    why = f"{errno.errorcode[code]}: its own host has no way"
-    return Reached(question, Fate.NO_WAY, at=question.client, how=why)
-
-
-def _as_it_is(reached: Reached) -> Reached:
-    return reached
-
-
-def _concluded(reached: Reached, asking: socket.socket, name: bytes, code: int, passage: Passage) -> Reached:
-    """Return what came of a question that a server has got and answered by its name."""
-    try:
-        if asking.recv(100) == name:
-            return replace(reached, fate=Fate.CONNECTED)
-        return replace(reached, fate=Fate.RESET, at=reached.question.client, how="it was closed without a word")
-    except BlockingIOError:
-        return _unanswered(reached, passage, code)
-    except ConnectionResetError:
-        return replace(reached, fate=Fate.RESET, at=reached.question.client, how="ECONNRESET")
-    except OSError as error:
-        return _unanswered(reached, passage, error.errno or code)
-
-
-def _unanswered(reached: Reached, passage: Passage, code: int) -> Reached:
-    """Return what became of a question to which no answer came.
-
-    :param code: the client's errno, 0 or EINPROGRESS where it has none.
-    """
-    if refusal := passage.refusal():
-        fate, at, how = refusal
-        return replace(reached, fate=fate, at=at, how=how)
-    if stranger := passage.stranger():
-        return replace(reached, fate=Fate.STRANGER, how=str(stranger))
-    at, how, sent_on = passage.last()
-    if code not in (0, errno.EINPROGRESS, errno.EAGAIN):
-        how = f"{errno.errorcode.get(code, code)}: {how}"
-    return replace(reached, at=at, how=how, sent_on=sent_on)
-
-
-def _errno_of(sender: socket.socket, text: bytes, to: tuple[str, int] | None = None) -> int:
-    """Send, and return its error's number, 0 where there is none: EPERM where a rule of its own host dropped it."""
-    try:
-        if to is None:
-            sender.send(text)
-        else:
-            sender.sendto(text, to)
-    except OSError as error:
-        return error.errno or errno.EIO
-    return 0
-
-
-def _is_open(asking: socket.socket) -> bool:
-    """Check whether a client takes its connection for established."""
-    try:
-        asking.getpeername()
-    except OSError:
-        return False
-    return True

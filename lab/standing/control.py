@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 
     from lab.fabric.lab import Lab
     from lab.kubernetes.objects import EndpointSlice, Service
+    from lab.results.reach import Reaches
     from lab.results.result import Report
     from lab.standing.record import StandingLab
     from lab.standing.servers import Servers
+    from lab.trial.reach import Chosen
 
 #: What is done with an endpoint, with Services, with a node's kube-proxy.
 Word: TypeAlias = Literal["add", "remove", "drain"]
@@ -66,17 +68,23 @@ class Control:
         try:
             with suppress(ConnectionError, ValueError):  # whoever asked is gone, or was no program of the lab's
                 question = json.loads(await reader.readline())
-                async with self._turn:
-                    answer = await self._obey(question)
+                gone = asyncio.ensure_future(reader.read())  # whoever asked says no more until it is answered
+                try:
+                    async with self._turn:
+                        answer = await self._obey(question, gone)
+                finally:
+                    gone.cancel()
                 writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()
         finally:
             writer.close()
 
-    async def _obey(self, question: dict[str, Any]) -> dict[str, object]:
+    async def _obey(self, question: dict[str, Any], gone: asyncio.Future[bytes]) -> dict[str, object]:
         try:
             if case := question.get("inject"):
                 return await self._inject(case, question["family"], question["service"])
+            if chosen := question.get("reach"):
+                return await self._reach(chosen, question["family"], gone)
             await asyncio.to_thread(self._change, question)
             await self._servers.follow()
         except LabError as error:
@@ -94,6 +102,14 @@ class Control:
 
         found = await inject(self._lab, self._fix, case, Family(family) if family else None, service)
         return {"report": to_json(found.report).decode(), "remarks": found.remarks}
+
+    async def _reach(
+        self, chosen: dict[str, Any], family: str | None, gone: asyncio.Future[bytes]
+    ) -> dict[str, object]:
+        from lab.standing.reaching import reach
+
+        # In a thread of its own, for the servers answer by this one.
+        return {"reaches": await asyncio.to_thread(reach, self._lab, family, chosen, gone)}
 
     def _change(self, question: dict[str, Any]) -> None:
         lab, clean = self._lab, question.get("clean_conntrack", True)
@@ -197,6 +213,17 @@ def inject(lab: StandingLab, case: str, family: Family | None, service: str | No
     report = from_json(answer["report"])
     assert isinstance(report, Report)
     return report, tuple(answer["remarks"])
+
+
+def reach(lab: StandingLab, family: Family | None, chosen: Chosen) -> Reaches:
+    """Ask the Services of a lab that stands (see :mod:`lab.standing.reaching`), and return what came of it.
+
+    :raises InputError: nothing of the kind can be asked there.
+    :raises LabError: an instrument failed, or the owner of the lab is dead.
+    """
+    from lab.standing.reaching import from_json
+
+    return from_json(_ask(lab, {"reach": asdict(chosen), "family": family})["reaches"])
 
 
 def _ask(lab: StandingLab, question: dict[str, object]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +18,7 @@ from lab.cases import find
 from lab.conntrack.flows import Flows
 from lab.errors import InputError, LabError
 from lab.evidence.packet import BARRIER_PORT
+from lab.fabric.lab import Lab, lent_beside_others
 from lab.results.result import Report, Tally
 from lab.scenario import ConnectionScenario
 from lab.trial import probe, runner
@@ -29,7 +29,6 @@ from lab.vocabulary import Family
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lab.fabric.lab import Lab
     from lab.results.result import Result
     from lab.trial.setting import Setting
     from lab.vocabulary import Behaviour
@@ -61,8 +60,7 @@ async def inject(lab: Lab, fix: str, case: str, family: Family | None, service: 
     if not issubclass(found.scenario, ConnectionScenario):
         message = f"{case} is about more than one TCP connection, and others have theirs here"
         raise InputError(message, cure=f"`lab run {case}` tries it in a lab of its own")
-    now = replace(lab.topology, services=lab.services, endpoint_slices=lab.endpoint_slices)
-    selection = select([found], [fixes.find(fix)], now, chosen, (None, None, None), service)
+    selection = select([found], [fixes.find(fix)], lab.current, chosen, (None, None, None), service)
     [setting] = selection.settings
     answer = await probe.ask(chosen)
     try:
@@ -83,15 +81,12 @@ async def _run(lab: Lab, setting: Setting, behaviour: Behaviour, keep: runner.Ke
 @contextmanager
 def _lent(lab: Lab, setting: Setting) -> Iterator[Lab]:
     """Lend the lab to the trial, and delete the trial's entries behind it."""
-    # What was counted before is not the trial's: no standing lab is a fresh one.
-    lab.trials, lab.has_others = max(1, lab.trials), True
     client = setting.roles.client_address
-    mine = [f"[{client.address}]:{port}" for port in (client.port + lab.trials, BARRIER_PORT)]
+    mine = [f"[{client.address}]:{port}" for port in (client.port + max(1, lab.trials), BARRIER_PORT)]
     try:
-        with lab.lent():
+        with lent_beside_others(lab):
             yield lab
     finally:
-        lab.has_others = False
         for node in lab.topology.nodes:
             for end in mine:
                 Flows(lab.hosts[node.name].namespace).delete(source=end)
