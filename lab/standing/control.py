@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lab.kubernetes.objects import EndpointSlice, Service
     from lab.results.reach import Reaches
     from lab.results.result import Report
+    from lab.standing.handshakes import Handshakes
     from lab.standing.record import StandingLab
     from lab.standing.servers import Servers
     from lab.trial.reach import Chosen
@@ -46,11 +47,12 @@ class Control:
 
     :param fix: that its nodes have, by its name.
     :param servers: follow the changes.
+    :param handshakes: those of everybody's connections.
     """
 
-    def __init__(self, lab: Lab, fix: str, servers: Servers, path: Path) -> None:
+    def __init__(self, lab: Lab, fix: str, servers: Servers, handshakes: Handshakes, path: Path) -> None:
         self._lab, self._fix = lab, fix
-        self._servers = servers
+        self._servers, self._handshakes = servers, handshakes
         self._path = path
         self._turn = asyncio.Lock()
 
@@ -82,7 +84,7 @@ class Control:
     async def _obey(self, question: dict[str, Any], gone: asyncio.Future[bytes]) -> dict[str, object]:
         try:
             if case := question.get("inject"):
-                return await self._inject(case, question["family"], question["service"])
+                return await self._inject(case, question)
             if chosen := question.get("reach"):
                 return await self._reach(chosen, question["family"], gone)
             await asyncio.to_thread(self._change, question)
@@ -96,11 +98,16 @@ class Control:
             "kube_proxies": {node: "stopped" if node in self._lab.stopped else "running" for node in nodes},
         }
 
-    async def _inject(self, case: str, family: str | None, service: str | None) -> dict[str, object]:
+    async def _inject(self, case: str, question: dict[str, Any]) -> dict[str, object]:
         from lab.results.saved import to_json  # these take a quarter of a second to import
-        from lab.standing.inject import inject
+        from lab.standing.inject import inject, inject_into
 
-        found = await inject(self._lab, self._fix, case, Family(family) if family else None, service)
+        if connection := question["connection"]:
+            found = await inject_into(self._lab, self._fix, case, connection, self._handshakes)
+        else:
+            family = question["family"]
+            asked = Family(family) if family else None
+            found = await inject(self._lab, self._fix, case, asked, question["service"])
         return {"report": to_json(found.report).decode(), "remarks": found.remarks}
 
     async def _reach(
@@ -200,8 +207,12 @@ def change_kube_proxy(lab: StandingLab, word: ProxyWord, node: str) -> None:
     _ask(lab, {"kube_proxy": word, "node": node})
 
 
-def inject(lab: StandingLab, case: str, family: Family | None, service: str | None) -> tuple[Report, tuple[str, ...]]:
+def inject(
+    lab: StandingLab, case: str, family: Family | None, service: str | None, connection: str | None
+) -> tuple[Report, tuple[str, ...]]:
     """Try a case in a lab that stands (see :mod:`lab.standing.inject`); return what came of it, and remarks.
+
+    :param connection: somebody's own, on which it is tried.
 
     :raises InputError: the case cannot run there; says why.
     :raises LabError: the lab cannot hold it, or its owner is dead.
@@ -209,7 +220,7 @@ def inject(lab: StandingLab, case: str, family: Family | None, service: str | No
     from lab.results.result import Report
     from lab.results.saved import from_json
 
-    answer = _ask(lab, {"inject": case, "family": family, "service": service})
+    answer = _ask(lab, {"inject": case, "family": family, "service": service, "connection": connection})
     report = from_json(answer["report"])
     assert isinstance(report, Report)
     return report, tuple(answer["remarks"])
