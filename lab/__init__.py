@@ -9,7 +9,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # importing typing takes longer than all of this
 if TYPE_CHECKING:
-    from lab.cases.case import Case, on_every_kernel, row
+    from lab.cases.case import Case, Elsewhere, on_every_kernel, row
     from lab.errors import LabError
     from lab.evidence.judgement import Judgement
     from lab.fabric.lab import Lab
@@ -31,6 +31,7 @@ __all__ = [
     "Behaviour",
     "Case",
     "ConnectionScenario",
+    "Elsewhere",
     "Expectation",
     "Family",
     "Fix",
@@ -56,6 +57,7 @@ _PLACES = {
     "Behaviour": "vocabulary:Behaviour",
     "Case": "cases.case:Case",
     "ConnectionScenario": "scenario.connection:ConnectionScenario",
+    "Elsewhere": "cases.case:Elsewhere",
     "Expectation": "results.result:Expectation",
     "Family": "vocabulary:Family",
     "Fix": "fixes:Fix",

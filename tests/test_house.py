@@ -21,7 +21,7 @@ FLOORS = (
     "rules",
     "node",
     "evidence",
-    "verdict",
+    "verdict reasons",
     "results capture",
     "report",
     "netns",

@@ -26,6 +26,7 @@ _GROUPS = {
         "ScriptedScenario",
         "Judgement",
         "Outcome",
+        "Elsewhere",
         "Expectation",
         "row",
         "on_every_kernel",

@@ -3,24 +3,23 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeAlias
+from typing import Final
 
 from lab.capture.explanation import Place
 from lab.capture.frames import Frame
 from lab.capture.headers import checksum_is_wrong
 from lab.capture.judging import FINE, Conntrack, Word
+from lab.capture.lane import Kept, Lane, Stream
+from lab.capture.quick import QuickWindow
 from lab.evidence.follow import distance
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import ACK, RST, SYN, Packet, SocketAddress
 from lab.vocabulary import Behaviour
 
-#: Where packets pass by in one direction: a file, an interface of it, and the way where that is told.
-Stream: TypeAlias = tuple[str, str, bool | None]
-
-_RECENT: Final = 64  # packets whose copies are looked for
+RECENT: Final = 64  # packets whose copies are looked for
 _KEPT: Final = 20  # packets of a connection that are kept for being out of the ordinary, of each kind
 
 
@@ -77,7 +76,8 @@ class Connection:
         self.first: Packet | None = None
         self.count = 0
         self.begins = False
-        self.last = 0
+        self.lanes: dict[bool, Lane] = {}
+        self.kept: deque[Kept] = deque(maxlen=RECENT)
         self.points: dict[tuple[str, str], None] = {}
         self.odd: list[Segment] = []
         self.resets: list[Segment] = []
@@ -89,6 +89,7 @@ class Connection:
         self._unplaced: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._next: dict[bool, int] = {}
         self._mixed: set[Stream] = set()
+        self._early: list[tuple[Segment, Stream, Place]] = []
         self._handshake: dict[bool, Segment] = {}
         self._recent: OrderedDict[tuple[object, ...], Segment] = OrderedDict()
 
@@ -97,8 +98,60 @@ class Connection:
         """Whether client and endpoint know each other by other addresses than their own."""
         return self.endpoint is not None
 
+    def windows_at_one_point(self) -> QuickWindow | None:
+        """Return both sides' windows, where it is established, and captured at one point and in one form alone."""
+        if self.endpoint is not None or len(self.points) > 1 or self.conntrack.closed:
+            return None
+        if any(len(streams) > 1 for streams in self._unplaced.values()):
+            return None
+        return self.conntrack.windows
+
+    def open_lane(self, lane: Lane) -> None:
+        """Have plain segments taken, where it is known which one comes next."""
+        side = lane.from_client
+        acknowledged, awaited = self.conntrack.awaited(from_client=not side), self._next.get(side)
+        ahead = 1 if awaited is None else distance(lane.sender.end, awaited)
+        if ahead > 0 or acknowledged is None:
+            lane.close()
+            return
+        lane.acknowledged, lane.follows, lane.begins = acknowledged, ahead == 0, self.begins
+        lane.home[lane.key] = lane
+
+    def close_lanes(self) -> None:
+        """Have no plain segments taken any more."""
+        for lane in self.lanes.values():
+            lane.close()
+
+    def settle(self) -> None:
+        """Take into account the plain segments that were taken."""
+        for side, lane in self.lanes.items():
+            if lane.count:
+                self.count += lane.count
+                lane.count = 0
+                self.conntrack.acknowledge(lane.acknowledged, from_client=side)
+                if lane.follows:
+                    self._next[side] = lane.sender.end
+        for one in self.kept:
+            packet, lane = one.packet, one.lane
+            place = Place(lane.stream[0], one.number, one.time, lane.stream[1])
+            form = (lane.stream, packet.source, packet.destination)
+            self._add(Segment(packet, lane.from_client, places=[place], forms=[form]))
+        self.kept.clear()
+
+    def _add(self, segment: Segment) -> None:
+        self._recent[_likeness(segment.packet, segment.from_client)] = segment
+        if len(self._recent) > RECENT:
+            self._pass(self._recent.popitem(last=False)[1])
+
     def end(self) -> None:
         """Take it that no more copies of any packet come."""
+        self.kept.clear()  # they were seen at one point alone, as all before them
+        self.settle()
+        translated = {stream[:2] for stream in self._behind[True] | self._behind[False]}
+        for segment, stream, place in self._early:
+            if segment.leaked is None and stream[:2] not in translated:
+                segment.leaked = place
+                self._keep(segment)
         while self._recent:
             self._pass(self._recent.popitem(last=False)[1])
 
@@ -144,23 +197,14 @@ class Connection:
     def see(self, frame: Frame, place: Place, stream: Stream) -> None:
         """Take one packet at one point into account."""
         packet = frame.packet
-        tcp = packet.tcp
-        assert tcp is not None
-        self.last = frame.time
         self.points.setdefault((place.file, frame.interface))
         from_client = self.is_from_client(packet)
-        key = (
-            *(from_client, tcp.sequence, tcp.acknowledgement, tcp.flags, packet.payload_length, tcp.window),
-            *(packet.identification, tcp.timestamps),
-        )
-        segment = self._recent.get(key)
+        segment = self._recent.get(_likeness(packet, from_client))
         # What one point has twice is sent again, unless it says by its IP header that it is the same (RFC 6864).
         form = (stream, packet.source, packet.destination)
         if segment is None or (form in segment.forms and not packet.identification):
             segment = Segment(packet, from_client)
-            self._recent[key] = segment
-            if len(self._recent) > _RECENT:
-                self._pass(self._recent.popitem(last=False)[1])
+            self._add(segment)
             self._begin(segment, stream, place)
         elif form not in segment.forms and stream in segment.streams:
             self._mixed.add(stream)
@@ -242,6 +286,8 @@ class Connection:
             self._keep(segment)
         else:
             self._before[side].add(stream)
+            if not side and len(self._early) < _KEPT and _meets(stream, self._before[True]):
+                self._early.append((segment, stream, place))
 
     def is_mixed(self, segment: Segment) -> bool:
         """Check whether a packet was seen where packets are before their translation as well as behind it."""
@@ -262,3 +308,21 @@ class Connection:
     def _passed(self, reset: Segment) -> bool:
         """Check whether a reset was seen before its translation: then it is the client's word on the connection."""
         return bool(reset.streams & self._before[reset.from_client])
+
+
+def _meets(stream: Stream, others: Iterable[Stream]) -> bool:
+    """Check whether packets pass one of the others' points the other way.
+
+    Where the client's are seen before their translation there, and nothing translated, the server's have leaked.
+    """
+    return any(one[:2] == stream[:2] and (one[2] is None or one[2] is not stream[2]) for one in others)
+
+
+def _likeness(packet: Packet, from_client: bool) -> tuple[object, ...]:
+    """Return what the copies of one packet agree in."""
+    tcp = packet.tcp
+    assert tcp is not None
+    return (
+        *(from_client, tcp.sequence, tcp.acknowledgement, tcp.flags, packet.payload_length, tcp.window),
+        *(packet.identification, tcp.timestamps),
+    )

@@ -1,31 +1,117 @@
 # SPDX-License-Identifier: MIT
-"""Explaining captures: from their packets to what is to be told of each connection."""
+"""Explaining captures and text: from their packets and lines to what is to be told of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
-from lab.capture.explanation import Explanation
+from lab.capture.explanation import Explained, Explanation, Place
 from lab.capture.findings import explained
 from lab.capture.following import Follower, in_order
+from lab.capture.frames import Frame
+from lab.capture.kernel_log import Logged
+from lab.capture.listing import Listed
 from lab.capture.reader import Reader
+from lab.capture.remarks import remarks
+from lab.capture.text import Text
+from lab.errors import InputError
+from lab.evidence.packet import SocketAddress
 from lab.vocabulary import Behaviour
 
 
-def explain(readers: Sequence[Reader], behaviour: Behaviour) -> Explanation:
-    """Return what captures tell, which are of one time and so are read as one.
+def explain(
+    readers: Sequence[Reader], behaviour: Behaviour, texts: Sequence[Text] = (), *, assumed: bool = False
+) -> Explanation:
+    """Return what captures tell, which are of one time and so are read as one, and what text tells beside them.
 
+    :param assumed: nobody said how the kernel judges: what depends on it is answered for both kinds in text.
     :raises InputError: one of them is none, or broken.
     """
-    follower = Follower(behaviour)
-    for frame, file in in_order(readers):
-        follower.see(frame, file)
-    notes = [note for reader in readers for note in reader.notes]
+    readers = [*readers, *_printed(texts, alone=not readers)]
+    listed = {entry.key: (text.name, entry) for text in texts for entry in text.entries if entry.protocol == "tcp"}
+    follower = Follower(behaviour, _translations(entry for _name, entry in listed.values()))
+    wanted = {_key(line.packet): line.packet for text in texts for line in text.log if line.packet}
+    seen: dict[Logged, Place] = {}
+    with _uncollected():
+        for frame, file in in_order(readers, follower.plain):
+            follower.see(frame, file)
+            if wanted:
+                _look(frame, file, wanted, seen)
+    notes = [note for text in texts for note in text.notes]
+    notes += [note for reader in readers for note in reader.notes]
     if follower.forgotten:
         notes.append(f"{follower.forgotten:,} connections that came first were given up, to bound memory")
+    by_ends = {entry.original: (name, entry) for name, entry in listed.values()}
+    connections = (explained(connection, behaviour) for connection in follower.connections)
     return Explanation(
         behaviour=behaviour,
-        packets=sum(reader.read for reader in readers),
-        connections=tuple(explained(connection, behaviour) for connection in follower.connections),
+        packets=sum(reader.read for reader in readers) + follower.plain.taken,
+        connections=tuple(_with_entry(one, by_ends) for one in connections),
         notes=tuple(notes),
+        remarks=tuple(one for text in texts for one in remarks(text, None if assumed else behaviour, seen)),
     )
+
+
+def _key(packet: Logged) -> tuple[object, ...]:
+    return (packet.source, packet.destination, packet.sequence, packet.acknowledgement, (packet.flags or 0) & 0x3F)
+
+
+def _look(frame: Frame, file: str, wanted: dict[tuple[object, ...], Logged], seen: dict[Logged, Place]) -> None:
+    """Note where a packet that a line of a log is about is in a capture."""
+    packet, tcp = frame.packet, frame.packet.tcp
+    assert tcp is not None
+    found = wanted.get((packet.source, packet.destination, tcp.sequence, tcp.acknowledgement, tcp.flags))
+    if found is not None:
+        seen.setdefault(found, Place(file, frame.number, frame.time, frame.interface))
+
+
+def _printed(texts: Sequence[Text], *, alone: bool) -> Iterator[Reader]:
+    """Yield the captures that tcpdump's text was printed from.
+
+    :raises InputError: several are to be read as one, and the times of one have no day.
+    """
+    printed = [text.printed for text in texts if text.printed]
+    for one in printed:
+        if not one.dated and not (alone and len(printed) == 1):
+            raise InputError(
+                "its times have no day, and so have no order with those of the others",
+                source=one.name,
+                cure="tcpdump -n -tttt",
+            )
+        yield Reader(io.BufferedReader(io.BytesIO(one.capture())), one.name)
+
+
+def _translations(entries: Iterator[Listed]) -> dict[tuple[SocketAddress, SocketAddress], Listed]:
+    found = {}
+    for entry in entries:
+        if entry.is_translated:
+            found[entry.original] = found[entry.reply[::-1]] = entry
+    return found
+
+
+def _with_entry(one: Explained, entries: dict[tuple[SocketAddress, SocketAddress], tuple[str, Listed]]) -> Explained:
+    """Return the same with what a listing says of the connection's entry."""
+    name, entry = entries.get((one.client, one.target), ("", None))
+    if entry is None:
+        return one
+    flags = ", ".join(sorted(entry.flags - {"USERSPACE"}))
+    left = f", {entry.timeout:,} s left" if entry.timeout is not None else ""
+    event = f" ({entry.event})" if entry.event else ""
+    words = f"Its entry ({name}, line {entry.line}){event}: {entry.state or 'no state'}{left}"
+    return replace(one, entry=f"{words}{f', {flags}' if flags else ''}, answered by {entry.endpoint}.")
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Have no garbage looked for meanwhile: there is little in circles, and looking took a quarter of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

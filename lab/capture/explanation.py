@@ -61,6 +61,7 @@ class Explained:
     :param points: where it was seen.
     :param outcome: as a trial's.
     :param untold: what the capture cannot tell, in sentences.
+    :param entry: what a listing of conntrack's says of it, in a sentence; empty where there is none.
     """
 
     client: SocketAddress
@@ -74,22 +75,50 @@ class Explained:
     outcome: Outcome
     findings: tuple[Finding, ...]
     untold: tuple[str, ...]
+    entry: str = ""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One thing that lines of text tell: of the kernel's log, of conntrack's entries or of its counters.
+
+    :param kind: ``reason``, ``rule``, ``entry``, ``event``, ``counter`` or ``table``, for programs.
+    :param words: in a sentence, for a person; ``further``: what more there is to say, in sentences.
+    :param lines: the numbers of the first that tell it; ``count``: of how many.
+    :param is_wrong: whether something did not go as it should.
+    :param became: what became of a packet that a reason is about: INVALID, ignored or dropped; empty of others.
+    :param cases: of the catalogue, that make it.
+    :param fixes: those that help there.
+    """
+
+    file: str
+    kind: str
+    words: str
+    lines: tuple[int, ...]
+    count: int
+    is_wrong: bool
+    became: str = ""
+    further: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
+    fixes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Everything that was found in captures.
+    """Everything that was found in captures and in text.
 
     :param behaviour: the kernel's that is assumed.
     :param notes: what has to be known of the files, in sentences.
+    :param remarks: what text tells that is of no packets itself.
     """
 
     behaviour: Behaviour
     packets: int
     connections: tuple[Explained, ...]
     notes: tuple[str, ...]
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def found(self) -> bool:
-        """Whether any connection has something out of the ordinary."""
-        return any(one.findings for one in self.connections)
+        """Whether anything is out of the ordinary."""
+        return any(one.findings for one in self.connections) or any(one.is_wrong for one in self.remarks)

@@ -198,7 +198,7 @@ def _resets(connection: Connection) -> list[Segment]:
     return [
         one
         for one in connection.resets
-        if not (one.direct or one.late or id(one) in answers) and one.word.judgement is Judgement.ACCEPTED
+        if not (one.direct or one.late or one.leaked or id(one) in answers) and one.word.judgement is Judgement.ACCEPTED
     ]
 
 

@@ -5,43 +5,52 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, TypeAlias
 
 from lab.capture.connection import Connection
 from lab.capture.explanation import Place
 from lab.capture.frames import Frame
+from lab.capture.listing import Listed
+from lab.capture.plain import Plain
 from lab.capture.reader import Reader
+from lab.capture.remembered import Remembered
 from lab.evidence.follow import distance
 from lab.evidence.packet import ACK, RST, SYN, Packet, SocketAddress
 from lab.vocabulary import Behaviour
 
-#: Connections that are followed at the same time, and packets by which a translation is found where no SYN was seen.
+#: Connections that are followed at the same time.
 _MOST: Final = 20_000
 _LIVE: Final = 1024  # of them, those of whose packets copies are looked for
-_RECENT: Final = 4096
 _NEAR: Final = 1 << 22  # bytes: what a stranger's packet may be off by and still be about a connection
 
 _Flow = tuple[int, SocketAddress, SocketAddress]
+
+#: Entries of conntrack's, by client and VIP as well as by client and endpoint, as the latter knows the former.
+Translations: TypeAlias = Mapping[tuple[SocketAddress, SocketAddress], Listed]
 
 
 class Follower:
     """Takes packets in the order of their times, and keeps the connections that they make.
 
+    :param translations: what is known beforehand of whom VIPs became.
     :ivar forgotten: connections that were given up for memory, though nothing was wrong with them.
+    :ivar plain: the packets of which there is nothing to tell.
     """
 
-    def __init__(self, behaviour: Behaviour) -> None:
+    def __init__(self, behaviour: Behaviour, translations: Translations | None = None) -> None:
         self.forgotten = 0
         self._behaviour = behaviour
+        self._translations = translations or {}
         self._all: OrderedDict[int, Connection] = OrderedDict()
         self._flows: dict[_Flow, Connection] = {}
         self._own: dict[int, list[_Flow]] = {}
         self._begun: dict[tuple[int, int], Connection] = {}
         self._ends: dict[tuple[int, SocketAddress], Connection] = {}
-        self._recent: OrderedDict[tuple[object, ...], Connection] = OrderedDict()
+        self._remembered = Remembered()
         self._live: OrderedDict[int, Connection] = OrderedDict()
+        self.plain = Plain(self._touch, self._remembered)
 
     @property
     def connections(self) -> Iterable[Connection]:
@@ -57,13 +66,19 @@ class Follower:
         if connection is None or (tcp.flags & (SYN | ACK | RST) == SYN and _is_another(connection, packet)):
             connection = self._found(packet, frame.section)
         if not connection.begins:
-            self._remember(packet, connection)
+            self._remembered.add(packet, connection)
+        self._touch(connection)
+        stream = (file, frame.interface, frame.outgoing)
+        connection.settle()
+        connection.see(frame, Place(file, frame.number, frame.time, frame.interface), stream)
+        self.plain.open(connection, frame, stream)
+
+    def _touch(self, connection: Connection) -> None:
+        """Take it that a connection has had a packet."""
         self._live[id(connection)] = connection
         self._live.move_to_end(id(connection))
         if len(self._live) > _LIVE:
             self._live.popitem(last=False)[1].end()
-        stream = (file, frame.interface, frame.outgoing)
-        connection.see(frame, Place(file, frame.number, frame.time, frame.interface), stream)
 
     def _found(self, packet: Packet, section: int) -> Connection:
         """Return the connection of a pair of addresses that is new."""
@@ -76,7 +91,7 @@ class Follower:
             known.translate(packet)
             self._add(known, packet, section)
             return known
-        known = self._recent.get(_likeness(packet))
+        known = self._remembered.get(packet)
         if known is not None and known.section == section:
             if known.is_from_client(packet):
                 known.translate(packet)
@@ -113,7 +128,15 @@ class Follower:
             not tcp.flags & SYN and packet.source.port < packet.destination.port
         )
         ends = (packet.destination, packet.source) if from_server else (packet.source, packet.destination)
+        entry = self._translations.get(ends) or self._translations.get(ends[::-1])
+        if entry is not None:
+            from_server = packet.destination in (entry.original[0], entry.reply[1])
+            ends = entry.original
         made = Connection(*ends, section, self._behaviour)
+        if entry is not None:
+            made.endpoint, made.peer = entry.reply
+            for one in ((ends[0], ends[1]), entry.reply, (entry.reply[0], ends[0])):
+                self._add_flows(made, section, *one)
         self._all[id(made)] = made
         self._ends[section, ends[0]] = made
         if not from_server:
@@ -124,23 +147,20 @@ class Follower:
         return made
 
     def _add(self, connection: Connection, packet: Packet, section: int) -> None:
-        for flow in (
-            (section, packet.source, packet.destination),
-            (section, packet.destination, packet.source),
-        ):
+        self._add_flows(connection, section, packet.source, packet.destination)
+
+    def _add_flows(self, connection: Connection, section: int, one: SocketAddress, other: SocketAddress) -> None:
+        for flow in ((section, one, other), (section, other, one)):
             self._flows[flow] = connection
             self._own.setdefault(id(connection), []).append(flow)
-
-    def _remember(self, packet: Packet, connection: Connection) -> None:
-        self._recent[_likeness(packet)] = connection
-        if len(self._recent) > _RECENT:
-            self._recent.popitem(last=False)
 
     def _forget(self) -> None:
         """Give up the oldest connection that is without anything to tell; or the oldest, and count it."""
         oldest = next((one for one in islice(self._all.values(), 100) if not one.odd), next(iter(self._all.values())))
         self.forgotten += 1
         del self._all[id(oldest)]
+        oldest.close_lanes()
+        oldest.lanes.clear()  # they know the connection: without them it is gone at once
         self._live.pop(id(oldest), None)
         for flow in self._own.pop(id(oldest), ()):
             if self._flows.get(flow) is oldest:
@@ -170,20 +190,16 @@ def _shares(connection: Connection, packet: Packet) -> bool:
     return (first.tcp.window_scale, first.tcp.window) == (packet.tcp.window_scale, packet.tcp.window)
 
 
-def _likeness(packet: Packet) -> tuple[object, ...]:
-    tcp = packet.tcp
-    assert tcp is not None
-    numbers = (tcp.sequence, tcp.acknowledgement, tcp.flags, tcp.window, tcp.timestamps)
-    return (*numbers, packet.payload_length, packet.identification)
+def in_order(readers: Sequence[Reader], plain: Plain) -> Iterator[tuple[Frame, str]]:
+    """Yield the packets of all files by their times, section by section.
 
-
-def in_order(readers: Iterable[Reader]) -> Iterator[tuple[Frame, str]]:
-    """Yield the packets of all files by their times, section by section."""
-    ways = [_named(reader) for reader in readers]
-    if len(ways) == 1:
-        return ways[0]
+    :param plain: takes the packets of a single file of which there is nothing to tell.
+    """
+    if len(readers) == 1:
+        return _named(readers[0].without(plain), readers[0].name)
+    ways = [_named(reader, reader.name) for reader in readers]
     return heapq.merge(*ways, key=lambda one: (one[0].section, one[0].time))
 
 
-def _named(reader: Reader) -> Iterator[tuple[Frame, str]]:
-    return ((frame, reader.name) for frame in reader)
+def _named(frames: Iterable[Frame], file: str) -> Iterator[tuple[Frame, str]]:
+    return ((frame, file) for frame in frames)

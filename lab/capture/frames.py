@@ -21,6 +21,10 @@ BUFFER: Final = 1 << 20
 #: No packet is longer: that of a link with the largest offload has 256 KiB, which is also tcpdump's usual snaplen.
 LONGEST: Final = 1 << 24
 
+#: Takes in a frame of which there is nothing to tell: bytes, where in them it begins, how many of it were captured, its
+#: number and time. False: it has to go the long way.
+Taker: TypeAlias = Callable[[bytes, int, int, int, int], bool]
+
 #: Is told a sentence that whoever reads a capture has to know.
 Note: TypeAlias = Callable[[str], None]
 
@@ -117,6 +121,23 @@ class Source:
             raise Cut(self.place)
         self.place += len(data)
         return data
+
+    def more(self, data: bytes, at: int) -> bytes:
+        """Return what is left of bytes from a place on, with the next ones of the file; as they are at its end.
+
+        :raises Cut: the file ends in the middle of what begins at that place.
+        :raises InputError: they cannot be read.
+        """
+        begun = self.place - (len(data) - at)
+        try:
+            further = self._stream.read(BUFFER)
+        except (OSError, zlib.error) as error:
+            words = getattr(error, "strerror", None) or error
+            raise InputError(f"cannot be read behind byte {self.place:,}: {words}", source=self.name) from None
+        self.place += len(further)
+        if not further and (at < len(data) or (self._gunzip is not None and self._gunzip.cut)):
+            raise Cut(begun)
+        return data[at:] + further
 
     def all_of(self, length: int, begun: int) -> bytes:
         """Return the next bytes of what began at a byte of the file.

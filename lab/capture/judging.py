@@ -76,6 +76,13 @@ class Conntrack:
             self._tracker, self._quick = self._quick.tracker, None
         return self._tracker
 
+    @property
+    def windows(self) -> QuickWindow | None:
+        """The window of an established connection, to be gone on with from outside; None of others."""
+        if self._quick is None and self.established and self._tracker.original.window and self._tracker.reply.window:
+            self._quick = QuickWindow(self._tracker)
+        return self._quick
+
     def awaited(self, *, from_client: bool) -> int | None:
         """Return the number that the other side has acknowledged to a side; None where it has told nothing."""
         return self._acknowledged.get(not from_client)
@@ -111,17 +118,14 @@ class Conntrack:
         """Check whether a plain segment is in the window, and take it into account if it is."""
         tcp = packet.tcp
         assert tcp is not None
-        if self._quick is None:
-            if not (self._tracker.original.window and self._tracker.reply.window):
-                return False
-            self._quick = QuickWindow(self._tracker)
-        length, acknowledged = packet.payload_length, tcp.acknowledgement
-        if not self._quick.accepts(tcp.sequence, length, acknowledged, tcp.window, from_client=from_client):
+        windows, numbers = self.windows, (tcp.sequence, packet.payload_length, tcp.acknowledgement, tcp.window)
+        if windows is None or not windows.accepts(*numbers, from_client=from_client):
             return False
-        self._acknowledge(acknowledged, from_client)
+        self.acknowledge(tcp.acknowledgement, from_client=from_client)
         return True
 
-    def _acknowledge(self, number: int, from_client: bool) -> None:
+    def acknowledge(self, number: int, *, from_client: bool) -> None:
+        """Take it that a side has acknowledged up to a number."""
         before = self._acknowledged.get(from_client)
         if before is None or distance(before, number) > 0:
             self._acknowledged[from_client] = number
@@ -138,7 +142,7 @@ class Conntrack:
         elif from_client and self.answered:
             self.established = True
         if flags & ACK:
-            self._acknowledge(tcp.acknowledgement, from_client)
+            self.acknowledge(tcp.acknowledgement, from_client=from_client)
         if flags & FIN:
             self._fins.add(from_client)
             self.closed = len(self._fins) == 2

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from lab.capture.frames import LONGEST, Frame, Note, Source
 from lab.capture.headers import tcp_packet
-from lab.capture.link import KNOWN, finder
+from lab.capture.link import KNOWN, Finder, finder
 from lab.errors import InputError
+
+if TYPE_CHECKING:
+    from lab.capture.plain import Plain
 
 #: How a file begins: the order of its bytes, and how many nanoseconds its fractions of seconds have.
 MAGIC: Final[dict[bytes, tuple[Literal["<", ">"], int]]] = {
@@ -21,30 +24,49 @@ MAGIC: Final[dict[bytes, tuple[Literal["<", ">"], int]]] = {
 }
 
 
-def frames(source: Source, begins: bytes, note: Note) -> Iterator[Frame]:
+def frames(source: Source, begins: bytes, note: Note, plain: Plain | None = None) -> Iterator[Frame]:
     """Yield the TCP packets of a capture, of which its first four bytes are read.
 
+    :param plain: takes those of which there is nothing to tell.
     :raises Cut: it ends in the middle of a packet.
     :raises InputError: it is broken, or of a link that is not known.
     """
     order, fraction = MAGIC[begins]
     (link,) = struct.unpack(f"{order}16xI", source.all_of(20, 0))
-    find = finder(link & 0xFFFF)
+    link &= 0xFFFF
+    find = finder(link)
     if find is None:
-        raise InputError(f"link type {link & 0xFFFF} is not known here", source=source.name, cure=f"known: {KNOWN}")
-    head = struct.Struct(f"{order}IIII")
-    take, number = source.take, 0
-    while header := take(16):
-        seconds, part, kept, _length = head.unpack(header)
-        begun = source.place - 16
-        number += 1
-        if kept > LONGEST:
-            raise source.broken(f"packet {number} at byte {begun:,} is said to have {kept:,} bytes")
-        data = source.all_of(kept, begun)
-        found = find(data)
-        packet = tcp_packet(data, found[0]) if found else None
-        if found is None or packet is None:
-            note("other")
-            continue
-        interface = f"interface {found[2]}" if found[2] else "any" if link == 113 else ""
-        yield Frame(seconds * 1_000_000_000 + part * fraction, interface, found[1], packet, number, 0, data, found[0])
+        raise InputError(f"link type {link} is not known here", source=source.name, cure=f"known: {KNOWN}")
+    take = plain.taker(link, 0, (source.name, "", None)) if plain is not None else None
+    head = struct.Struct(f"{order}III4x").unpack_from
+    number, at = 0, 0
+    data = source.more(b"", 0)
+    while data:
+        size = len(data)
+        while at + 16 <= size:
+            seconds, part, kept = head(data, at)
+            end = at + 16 + kept
+            if kept > LONGEST:
+                begun = source.place - (size - at)
+                raise source.broken(f"packet {number + 1} at byte {begun:,} is said to have {kept:,} bytes")
+            if end > size:
+                break
+            number += 1
+            time = seconds * 1_000_000_000 + part * fraction
+            if take is None or not take(data, at + 16, kept, number, time):
+                frame = _frame(data[at + 16 : end], link, find, number, time)
+                if frame is not None:
+                    yield frame
+                else:
+                    note("other")
+            at = end
+        data, at = source.more(data, at), 0
+
+
+def _frame(data: bytes, link: int, find: Finder, number: int, time: int) -> Frame | None:
+    found = find(data)
+    packet = tcp_packet(data, found[0]) if found else None
+    if found is None or packet is None:
+        return None
+    interface = f"interface {found[2]}" if found[2] else "any" if link == 113 else ""
+    return Frame(time, interface, found[1], packet, number, 0, data, found[0])

@@ -5,17 +5,22 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
-from lab.capture.frames import LONGEST, Frame, Note, Source
+from lab.capture.frames import LONGEST, Frame, Note, Source, Taker
 from lab.capture.headers import tcp_packet
 from lab.capture.link import Finder, finder
+
+if TYPE_CHECKING:
+    from lab.capture.plain import Plain
 
 MAGIC: Final = b"\x0a\x0d\x0d\x0a"
 _LITTLE: Final = b"\x4d\x3c\x2b\x1a"
 _BIG: Final = b"\x1a\x2b\x3c\x4d"
 _SECTION, _INTERFACE, _OLD_PACKET, _SIMPLE, _PACKET = 0x0A0D0D0A, 1, 2, 3, 6
+_PACKETS: Final = frozenset({_OLD_PACKET, _SIMPLE, _PACKET})
+_HEADS: Final = {order: struct.Struct(f"{order}IIII") for order in "<>"}
 _NAME, _RESOLUTION, _OFFSET = 2, 9, 14  # options of an interface
 _FLAGS: Final = 2  # an option of a packet
 _WAYS: Final = {1: False, 2: True}  # the lowest bits of it: inbound, outbound
@@ -28,6 +33,7 @@ class _Interface:
 
     :param units: of its times, in a second.
     :param offset: in seconds, what is to be added to its times.
+    :param take: takes packets of which there is nothing to tell.
     """
 
     name: str
@@ -36,63 +42,89 @@ class _Interface:
     snaplen: int
     units: int
     offset: int
+    take: Taker | None = None
 
     def time(self, high: int, low: int) -> int:
         """Return a time in nanoseconds."""
         return ((high << 32 | low) * _SECOND // self.units) + self.offset * _SECOND
 
 
-def frames(source: Source, note: Note) -> Iterator[Frame]:
+def frames(source: Source, note: Note, plain: Plain | None = None) -> Iterator[Frame]:
     """Yield the TCP packets of a capture, of which its first four bytes are read.
 
+    :param plain: takes those of which there is nothing to tell.
     :raises Cut: it ends in the middle of a block.
     :raises InputError: it is broken.
     """
-    number, section, order = 0, -1, "<"
+    number, section = 0, -1
     interfaces: list[_Interface] = []
-    kind_bytes = MAGIC
-    while kind_bytes:
-        begun = source.place - 4
-        if kind_bytes == MAGIC:
-            order = _begin(source, begun)
+    for kind, order, data, at, end in _blocks(source):
+        if kind == _SECTION:
             section, interfaces = section + 1, []
-        else:
-            kind, body = _block(source, kind_bytes, order, begun)
-            if kind == _INTERFACE:
-                interfaces.append(_interface(body, order, len(interfaces)))
-            elif kind in (_PACKET, _OLD_PACKET, _SIMPLE):
-                number += 1
-                frame = _frame(source, kind, body, order, interfaces, number, section, note)
-                if frame is not None:
-                    yield frame
-        kind_bytes = source.take(4)
+        elif kind == _INTERFACE:
+            made = _interface(data[at:end], order, len(interfaces))
+            stream = (source.name, made.name, None)
+            take = plain.taker(made.link, section, stream) if plain is not None else None
+            interfaces.append(replace(made, take=take))
+        elif kind in _PACKETS:
+            number += 1
+            if kind == _PACKET and _is_taken(data, at, end, order, interfaces, number):
+                continue
+            frame = _frame(source, kind, data[at:end], order, interfaces, number, section, note)
+            if frame is not None:
+                yield frame
 
 
-def _begin(source: Source, begun: int) -> str:
+def _is_taken(data: bytes, at: int, end: int, order: str, interfaces: list[_Interface], number: int) -> bool:
+    """Check whether there is nothing to tell of a packet, which then is taken in."""
+    if end - at < 20:
+        return False
+    index, high, low, kept = _HEADS[order].unpack_from(data, at)
+    # Options may tell the way that it went.
+    if index >= len(interfaces) or at + 20 + kept + -kept % 4 != end:
+        return False
+    interface = interfaces[index]
+    return interface.take is not None and interface.take(data, at + 20, kept, number, interface.time(high, low))
+
+
+def _blocks(source: Source) -> Iterator[tuple[int, str, bytes, int, int]]:
+    """Yield each block: its kind, the order of its bytes, and where in the last bytes that were read its body is."""
+    order = "<"
+    data, at = MAGIC, 0
+    while data:
+        begins = data[at : at + 4] == MAGIC
+        end = at + (12 if begins else 8)
+        if end <= len(data):
+            if begins:
+                order = _order(source, data, at)
+            kind, length = struct.unpack_from(f"{order}II", data, at)
+            _check(source, data, at, length, least=28 if begins else 12)
+            end = at + length
+        if end > len(data):
+            data, at = source.more(data, at), 0
+            continue
+        if struct.unpack_from(f"{order}I", data, end - 4)[0] != length:
+            raise source.broken(f"the block at byte {_place(source, data, at):,} has another length at its end")
+        yield kind, order, data, at + 8, end - 4
+        at = end
+
+
+def _place(source: Source, data: bytes, at: int) -> int:
+    """Return which byte of the file one of those is that were read last."""
+    return source.place - (len(data) - at)
+
+
+def _order(source: Source, data: bytes, at: int) -> str:
     """Return the order of a section's bytes, at the block that begins it."""
-    length_bytes, magic = source.all_of(4, begun), source.all_of(4, begun)
+    magic = data[at + 8 : at + 12]
     if magic not in (_LITTLE, _BIG):
-        raise source.broken(f"the section at byte {begun:,} has no order of bytes")
-    order = "<" if magic == _LITTLE else ">"
-    (length,) = struct.unpack(f"{order}I", length_bytes)
-    _check(source, length, begun, least=28)
-    source.all_of(length - 12, begun)
-    return order
+        raise source.broken(f"the section at byte {_place(source, data, at):,} has no order of bytes")
+    return "<" if magic == _LITTLE else ">"
 
 
-def _check(source: Source, length: int, begun: int, *, least: int = 12) -> None:
+def _check(source: Source, data: bytes, at: int, length: int, *, least: int) -> None:
     if length % 4 or not least <= length <= LONGEST:
-        raise source.broken(f"the block at byte {begun:,} is said to have {length:,} bytes")
-
-
-def _block(source: Source, kind_bytes: bytes, order: str, begun: int) -> tuple[int, bytes]:
-    (kind,) = struct.unpack(f"{order}I", kind_bytes)
-    (length,) = struct.unpack(f"{order}I", source.all_of(4, begun))
-    _check(source, length, begun)
-    body = source.all_of(length - 8, begun)
-    if struct.unpack_from(f"{order}I", body, length - 12)[0] != length:
-        raise source.broken(f"the block at byte {begun:,} has another length at its end")
-    return kind, body[:-4]
+        raise source.broken(f"the block at byte {_place(source, data, at):,} is said to have {length:,} bytes")
 
 
 def _options(body: bytes, at: int, order: str) -> Iterator[tuple[int, bytes]]:

@@ -18,15 +18,17 @@ _LEAST_ACK_WINDOW: Final = 66000  # MAXACKWINCONST, nf_conntrack_proto_tcp.c
 
 
 @dataclass(slots=True)
-class _Side:
+class QuickSide:
+    """What the kernel keeps of one side: :class:`lab.evidence.window.SideWindow`, to be changed in place."""
+
     end: int
     limit: int
     window: int
     scale: int
 
 
-def _side(window: SideWindow) -> _Side:
-    return _Side(window.end, window.limit, window.window, window.scale)
+def _side(window: SideWindow) -> QuickSide:
+    return QuickSide(window.end, window.limit, window.window, window.scale)
 
 
 class QuickWindow:
@@ -55,25 +57,36 @@ class QuickWindow:
 
         :param window: as sent, not scaled.
         """
-        sender, receiver = (self.client, self.server) if from_client else (self.server, self.client)
-        end = sequence + length
-        least = sender.window if sender.window > _LEAST_ACK_WINDOW else _LEAST_ACK_WINDOW
-        # Each is a distance in sequence space, as lab.evidence.follow has it, without the call.
-        if (
-            (sequence - sender.limit + _HALF & _MASK) > _HALF
-            or (acknowledgement - receiver.end + _HALF & _MASK) > _HALF
-            or (sender.end - receiver.window - end + _HALF & _MASK) > _HALF
-            or (receiver.end - least - acknowledgement + _HALF & _MASK) > _HALF
-        ):
-            return False
-        offered = window << sender.scale
-        if (end - sender.end + _HALF & _MASK) > _HALF:
-            sender.end = end & _MASK
-        sender.window = max(sender.window, offered)
-        beyond = (end - sender.limit + _HALF & _MASK) - _HALF
-        if beyond > 0:
-            receiver.window += beyond
-        granted = acknowledgement + offered
-        if (granted - receiver.limit + _HALF & _MASK) >= _HALF:
-            receiver.limit = granted + (0 if window else 1) & _MASK
-        return True
+        sides = (self.client, self.server) if from_client else (self.server, self.client)
+        return accepts(*sides, sequence, length, acknowledgement, window)
+
+
+def accepts(
+    sender: QuickSide, receiver: QuickSide, sequence: int, length: int, acknowledgement: int, window: int
+) -> bool:
+    """Check whether a segment without flags but ACK and PSH is in the window, and take it into account if it is.
+
+    :param window: as sent, not scaled.
+    """
+    end = sequence + length
+    least = sender.window if sender.window > _LEAST_ACK_WINDOW else _LEAST_ACK_WINDOW
+    # Each is a distance in sequence space, as lab.evidence.follow has it, without the call.
+    if (
+        (sequence - sender.limit + _HALF & _MASK) > _HALF
+        or (acknowledgement - receiver.end + _HALF & _MASK) > _HALF
+        or (sender.end - receiver.window - end + _HALF & _MASK) > _HALF
+        or (receiver.end - least - acknowledgement + _HALF & _MASK) > _HALF
+    ):
+        return False
+    offered = window << sender.scale
+    if (end - sender.end + _HALF & _MASK) > _HALF:
+        sender.end = end & _MASK
+    if offered > sender.window:  # noqa: PLR1730 - no call: this is run once a packet
+        sender.window = offered
+    beyond = (end - sender.limit + _HALF & _MASK) - _HALF
+    if beyond > 0:
+        receiver.window += beyond
+    granted = acknowledgement + offered
+    if (granted - receiver.limit + _HALF & _MASK) >= _HALF:
+        receiver.limit = granted + (0 if window else 1) & _MASK
+    return True

@@ -6,11 +6,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from io import BufferedReader
+from typing import TYPE_CHECKING
 
 from lab.capture import pcap, pcapng
 from lab.capture.frames import Cut, Frame, Source
 from lab.capture.link import KNOWN
 from lab.errors import InputError
+
+if TYPE_CHECKING:
+    from lab.capture.plain import Plain
 
 
 class Reader:
@@ -32,14 +36,21 @@ class Reader:
 
         :raises InputError: the file is no capture, is broken, or of a link that is not known here.
         """
+        return self.without(None)
+
+    def without(self, plain: Plain | None) -> Iterator[Frame]:
+        """Yield the packets as they come, without those of which there is nothing to tell: these are taken.
+
+        :raises InputError: the file is no capture, is broken, or of a link that is not known here.
+        """
         try:
-            for frame in self._frames():
+            for frame in self._frames(plain):
                 self.read += 1
                 yield frame
         except Cut as end:
             self.cut = end.at
 
-    def _frames(self) -> Iterator[Frame]:
+    def _frames(self, plain: Plain | None) -> Iterator[Frame]:
         try:
             begins = self._source.take(4)
         except Cut:
@@ -47,9 +58,9 @@ class Reader:
         if not begins:
             raise InputError("is empty, or nearly so", source=self.name, cure="give a capture: pcap or pcapng")
         if begins == pcapng.MAGIC:
-            return pcapng.frames(self._source, self._note)
+            return pcapng.frames(self._source, self._note, plain)
         if begins in pcap.MAGIC:
-            return pcap.frames(self._source, begins, self._note)
+            return pcap.frames(self._source, begins, self._note, plain)
         raise InputError("is no capture", source=self.name, cure="give one of pcap or pcapng, also with gzip")
 
     def _note(self, what: str) -> None:

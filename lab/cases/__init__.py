@@ -10,6 +10,7 @@ from typing import Final
 from lab.cases import (
     ack_above,
     ack_below,
+    affinity_moves,
     after_close,
     asymmetric_route,
     bad_checksum,
@@ -30,7 +31,9 @@ from lab.cases import (
     icmp_error,
     in_window,
     last_ignored_byte,
+    local_policy,
     no_ack_flag,
+    path_mtu,
     picked_up,
     port_reused,
     promiscuous_bridge,
@@ -56,7 +59,9 @@ from lab.cases import (
     truncated_header,
     two_nodes,
     udp_before_service,
+    udp_service_gone,
     upstream_regression,
+    vxlan_checksum,
     without_nat,
 )
 from lab.cases.case import AnyCase, Case
@@ -97,6 +102,7 @@ GROUPS: Final[Mapping[str, tuple[AnyCase, ...]]] = MappingProxyType(
             *reset_exact.CASES,
             *reset_inexact.CASES,
             *icmp_error.CASES,
+            *path_mtu.CASES,
             tour_of_states.CASE,
         ),
         "the entry is gone": (
@@ -116,6 +122,7 @@ GROUPS: Final[Mapping[str, tuple[AnyCase, ...]]] = MappingProxyType(
             *after_close.CASES,
             *two_nodes.CASES,
             *promiscuous_bridge.CASES,
+            *vxlan_checksum.CASES,
         ),
         "the table is full": (*table_full.CASES, table_full_gc.CASE),
         "the entry stays": (
@@ -123,6 +130,9 @@ GROUPS: Final[Mapping[str, tuple[AnyCase, ...]]] = MappingProxyType(
             *syn_before_service.CASES,
             *stale_udp_entry.CASES,
             *udp_before_service.CASES,
+            *udp_service_gone.CASES,
+            *local_policy.CASES,
+            *affinity_moves.CASES,
             *service_cidr_late.CASES,
         ),
         "two at once": (*snat_port_race.CASES, *dns_race.CASES),

@@ -26,6 +26,19 @@ Row = Callable[[Protection], Expectation]
 Expectations = Mapping[Behaviour, Row]
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """Nodes on which a case comes to something else, for what their kube-proxy does besides dropping INVALID packets.
+
+    :param where: which these are, for whoever reads: ``from v1.32 on``.
+    :param holds: whether the nodes of a topology are of them.
+    """
+
+    where: str
+    holds: Callable[[Topology, Roles], bool]
+    expectations: Expectations
+
+
 S = TypeVar("S", bound=Scenario[Any])
 
 
@@ -39,6 +52,7 @@ class Case(Generic[S]):
     :param scenario: what it runs on. Its class brings the steps that can be taken, the evidence and the decision.
     :param steps: does it, in that scenario.
     :param expectations: what should come of it. Written down beforehand, not learned from trials.
+    :param elsewhere: the nodes on which that is something else; the first that holds counts.
     :param choose_roles: chooses the roles in the topology, by the Service that is named where one is.
     :param topology: the shipped topology that it runs in where nobody asks for another.
     :param demands: what it demands of any topology besides its roles.
@@ -64,6 +78,7 @@ class Case(Generic[S]):
     slow: bool = False
     needs: tuple[str, ...] = ()
     about_answers: bool = True
+    elsewhere: tuple[Elsewhere, ...] = ()
 
     def roles(self, topology: Topology, family: Family, service: str | None = None) -> Roles:
         """Return the roles.
@@ -85,6 +100,10 @@ class Case(Generic[S]):
     def expected(self, behaviour: Behaviour, protection: Protection) -> Expectation:
         """Return what should come of it on a kernel of this behaviour."""
         return self.expectations[behaviour](protection)
+
+    def expectations_in(self, topology: Topology, roles: Roles) -> Expectations:
+        """Return what should come of it on the nodes of a topology."""
+        return next((one.expectations for one in self.elsewhere if one.holds(topology, roles)), self.expectations)
 
 
 #: A case on whatever scenario.

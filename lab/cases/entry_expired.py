@@ -114,6 +114,7 @@ _HALF_CLOSED: Final = Case(
     threads=(
         "kubernetes/kubernetes#32551",
         "kubernetes/kubernetes#35919",
+        "kubernetes/kubernetes#97377",
         "Documentation/networking/nf_conntrack-sysctl.rst",
         "net/netfilter/nf_conntrack_proto_tcp.c, tcp_timeouts",
     ),

@@ -66,6 +66,11 @@ def _expected(case: AnyCase) -> dict[str, dict[Behaviour, dict[str, Expectation]
         }
         if not found or expected != [*found.values()][-1]:
             found[where] = expected
+    for own_nodes in case.elsewhere:
+        found[own_nodes.where] = {
+            behaviour: {fix.name: row(fix.protection) for fix in FIXES.values()}
+            for behaviour, row in own_nodes.expectations.items()
+        }
     return found
 
 

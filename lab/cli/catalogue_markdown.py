@@ -44,6 +44,7 @@ def markdown() -> Iterator[str]:
     """Return the lines of the catalogue's tables, with a few words about each."""
     yield from (_BASIS, "", _OUTCOMES, "", *_table(), "")
     yield from ("## Where Linux up to 6.0 gives something else", "", "The cells that differ there:", "", *_older(), "")
+    yield from ("## Where kube-proxy's release or mode makes another thing of it", "", *_elsewhere(), "")
     yield from ("## What each fix changes", "", "Compared with the same cases without it:", "", *_worth())
 
 
@@ -80,6 +81,16 @@ def _older() -> Iterator[str]:
         if any(new != old for new, old in pairs):
             outcomes = ("" if new.outcome is old.outcome else _cell(old.outcome) for new, old in pairs)
             yield _row(case.name, pairs[0][1].judgement or "-", *outcomes)
+
+
+def _elsewhere() -> Iterator[str]:
+    yield _row("case", "nodes", "judged by conntrack", *(fix.name for fix in _SHOWN))
+    yield _row(*["---"] * (3 + len(_SHOWN)))
+    for case in CASES.values():
+        for nodes in case.elsewhere:
+            row = nodes.expectations[Behaviour.IGNORES_LATE]
+            cells = (_cell(row(fix.protection).outcome) for fix in _SHOWN)
+            yield _row(case.name, nodes.where, row(NONE.protection).judgement or "-", *cells)
 
 
 def _worth() -> Iterator[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`lab explain`: captures of the user's own, and what happened in them."""
+"""`lab explain`: captures, listings and logs of the user's own, and what they tell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from lab.cli.arguments import JsonFlag, app, complete, examples
-from lab.cli.screen import console
+from lab.cli.progress import Progress, Told
+from lab.cli.screen import console, steps
 from lab.errors import InputError
 from lab.vocabulary import Behaviour
 
@@ -31,23 +32,29 @@ def _usual_kernels() -> Iterable[str]:
 
 
 @app.command(
-    short_help="Explain captures of your own: INVALID packets, leaks, resets, and what else went wrong.",
+    short_help="Explain captures, conntrack listings and kernel logs of your own: INVALID packets, leaks, resets.",
     epilog=examples(
         "lab explain capture.pcap",
         "lab explain client-side.pcapng server-side.pcapng.gz --kernel 5.10",
         "tcpdump -i any -w - tcp port 80 | lab explain -",
+        "dmesg | lab explain -",
+        "lab explain capture.pcap conntrack-L.txt dmesg.txt",
         "lab explain capture.pcap --json > explained.json",
     )
     + """
 
 Exit code: 0 when nothing is wrong with any connection, 1 when something is, 2 where that is not known: a file that is
-no capture.""",
+nothing of the kind.""",
 )
 def explain(
     *,
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE", help="pcap or pcapng, also with gzip, of one or more points; - for stdin."),
+        typer.Argument(
+            metavar="FILE",
+            help="Captures (pcap, pcapng), or text: of tcpdump, of conntrack -L, -E or -S, of the kernel's log; also"
+            " with gzip. - for stdin.",
+        ),
     ],
     kernel: Annotated[
         str | None,
@@ -62,17 +69,28 @@ def explain(
 ) -> None:
     """Explain what happened in captures: which packets conntrack called INVALID, and what came of it.
 
-    Several files are captures of the same time, such as of both sides of a node. Packets are named by their numbers.
+    Several files are of the same time, such as captures of both sides of a node, and what conntrack listed and the
+    kernel logged there. What a file is, is told by what is in it. Packets are named by their numbers. Every reason
+    that conntrack logs is in `lab show --reasons`.
     """
     from lab.capture.explain import explain as explained
     from lab.capture.reader import Reader
+    from lab.capture.text import Text, is_text
     from lab.report.explained import lines
 
     behaviour = Behaviour.IGNORES_LATE if kernel is None else _behaviour(kernel)
     if len(set(files)) < len(files):
         raise InputError("the same file twice", cure="name each once")
     with contextlib.ExitStack() as opened:
-        told = explained([Reader(opened.enter_context(_opened(name)), name) for name in files], behaviour)
+        progress = Progress(opened.enter_context(steps()))
+        readers, texts = [], []
+        for name in files:
+            stream = opened.enter_context(_opened(name, progress))
+            if is_text(stream):
+                texts.append(Text(stream, "<stdin>" if name == "-" else name))
+            else:
+                readers.append(Reader(stream, name))
+        told = explained(readers, behaviour, texts, assumed=kernel is None)
     if json:
         _print_json(told)
     else:
@@ -96,7 +114,7 @@ def _behaviour(kernel: str) -> Behaviour:
     return Behaviour.IGNORES_LATE if release >= _IGNORES_LATE_FROM else Behaviour.STRICT
 
 
-def _opened(name: str) -> io.BufferedReader:
+def _opened(name: str, progress: Progress) -> io.BufferedReader:
     """Return a file to read from.
 
     :raises InputError: it cannot be read.
@@ -104,10 +122,11 @@ def _opened(name: str) -> io.BufferedReader:
     from lab.capture.frames import BUFFER
 
     try:
-        file = io.FileIO(0 if name == "-" else name, closefd=name != "-")
+        file = Told(0 if name == "-" else name, closefd=name != "-")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"cannot be read: {reason}", source="<stdin>" if name == "-" else name) from None
+    file.tell_to(progress)
     return io.BufferedReader(file, BUFFER)
 
 

@@ -30,7 +30,7 @@ from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.objects import NodesOption
 from lab.cli.reach_places import BOTH, USUAL, Place
 from lab.cli.screen import console, draw, steps
-from lab.errors import InputError, nearest
+from lab.errors import NO_ANSWER, InputError, nearest
 from lab.evidence.reach import PROTOCOLS, Target
 from lab.kubeproxy.settings import TOPOLOGYS
 from lab.vocabulary import Family, ProxyMode
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lab.kubeproxy.said import Settings
-    from lab.results.reach import Reaches
+    from lab.results.reach import Reaches, ReachReport
     from lab.trial.reach import Chosen
 
 
@@ -83,6 +83,8 @@ def _word(words: Iterable[str], option: str, meaning: str) -> Any:  # noqa: ANN4
         "lab reach objects.yaml --nodes nodes.yaml --service shop/web",
         "lab reach --node iptables-save.txt",
         "lab reach --lab kube-proxy --from client",
+        "lab reach services --proxy-mode both --html reach.html",
+        "lab reach services --service ranges --from outside --trace",
         "lab reach services --kube-proxy ./kube-proxy --proxy-mode both",
     )
     + """
@@ -158,15 +160,23 @@ def reach(
     affinity: Annotated[
         bool, typer.Option("--affinity", help="Give the Services session affinity by the client's address.")
     ] = False,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Have the kernel tell which rule decided about each question.")
+    ] = False,
     json: JsonFlag = False,
+    html: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write one HTML page: the answer, the tables, and each cell.")
+    ] = None,
     settings: Settings,
 ) -> None:
     """Ask Services by real connections and datagrams: one client and one address a cell.
 
     Each cell says which endpoint answered and as whom it saw the client, or how it failed, and at which host.
     """
+    from lab.cli.report_files import Outputs
     from lab.trial.reach import Chosen
 
+    outputs = Outputs(json="-" if json else None, html=html)
     if topology and topology_:
         raise InputError("a topology as argument, and by --topology", cure="leave one of them away")
     references = topology or topology_
@@ -189,15 +199,19 @@ def reach(
             "--backend": backend,
             "--kube-proxy": programs.kube_proxy,
             "--affinity": affinity,
+            "--trace": trace,
             "kube-proxy's settings": settings.said or settings.document,
         }
         _refuse([name for name, given in its.items() if given])
         found = _standing(lab, family, chosen)
     else:
         place = Place(references, nodes, node, objects, proxy_mode, proxy_version, backend, programs, fix, settings)
-        found = place.ask(chosen, family, affinity=affinity)
-    _print(found, json=json)
-    raise typer.Exit(0 if all(one.good for one in found) else 1)
+        found = place.ask(chosen, family, affinity=affinity, traced=trace)
+    told = _report(found)
+    written = outputs.write_reach(told)
+    if not outputs.on_stdout:
+        print_reach(told)
+    raise typer.Exit((0 if told.good else 1) if written else NO_ANSWER)
 
 
 def _refuse(given: Sequence[str]) -> None:
@@ -220,15 +234,21 @@ def _standing(name: str, family: Family | None, chosen: Chosen) -> list[Reaches]
         return [control.reach(found, family, chosen)]
 
 
-def _print(found: Sequence[Reaches], *, json: bool) -> None:
+def _report(found: Sequence[Reaches]) -> ReachReport:
+    from platform import release
+
+    from lab import __version__
+    from lab.cli.report_files import stamped
+    from lab.results.reach import ReachReport
+
+    return stamped(ReachReport(__version__, release(), tuple(found)))
+
+
+def print_reach(told: ReachReport) -> None:
+    """Print what was found out: the tables, and what is not as expected."""
     from lab.report.reach import lines, tables
 
-    if json:
-        from json import dumps
-
-        print(dumps([one.as_data() for one in found], indent=2))
-        return
-    screen = console()
+    screen, found = console(), told.reaches
     first = found[0]
     proxies = first.proxies if len(found) == 1 else f"{len(found)} kube-proxies"
     screen.print(f"{first.topology}, {proxies}, {first.family}", soft_wrap=True, markup=False)

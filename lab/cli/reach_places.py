@@ -46,7 +46,7 @@ class Place:
     fix: str
     settings: Settings
 
-    def ask(self, chosen: Chosen, family: Family | None, *, affinity: bool) -> list[Reaches]:
+    def ask(self, chosen: Chosen, family: Family | None, *, affinity: bool, traced: bool) -> list[Reaches]:
         """Ask in a lab for each kube-proxy, one after the other.
 
         :raises InputError: something of it cannot be.
@@ -69,7 +69,7 @@ class Place:
         userns.ensure()
         if not topologies:
             raise InputError("none of these kube-proxies has the mode", cure="take v1.29 or later")
-        found = _found(topologies, family, chosen, change, affinity=affinity)
+        found = _found(topologies, family, chosen, change, affinity=affinity, traced=traced)
         if is_kept and not (affinity or settings.said or settings.document):
             pairs, named = zip(found, topologies, strict=True), (self.topology or [USUAL])[0]
             return [replace(one, again=_again(named, made, family, self.fix)) for one, made in pairs]
@@ -173,6 +173,7 @@ def _found(
     change: NodeChange,
     *,
     affinity: bool,
+    traced: bool,
 ) -> list[Reaches]:
     from lab.trial.reach import reach as asked
     from lab.trial.reach import with_affinity
@@ -182,7 +183,8 @@ def _found(
         with steps() as step:
             for number, topology in enumerate(topologies, 1):
                 step(f"asking in {topology.name}, {number} of {len(topologies)}")
-                found.append(asked(with_affinity(topology) if affinity else topology, family, chosen, change))
+                place = with_affinity(topology) if affinity else topology
+                found.append(asked(place, family, chosen, change, traced=traced))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     return found

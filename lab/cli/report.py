@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -17,6 +17,8 @@ from lab.errors import NO_ANSWER, InputError, nearest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lab.cli.report_files import Outputs
+    from lab.results.reach import ReachReport
     from lab.results.saved import Found
 
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
         "lab report run.json",
         "lab report run.json --html run.html --pcapng run.pcapng",
         "lab report debian.json fedora.json.gz --md kernels.md",
+        "lab report reach.json --html reach.html",
         "lab report --compare yesterday.json today.json",
     )
     + """
@@ -38,7 +41,9 @@ def report(
     *,
     results: Annotated[
         list[str],
-        typer.Argument(metavar="RESULT", help="What --json of `lab run` or `lab matrix` wrote; - for stdin."),
+        typer.Argument(
+            metavar="RESULT", help="What --json of `lab run`, `lab matrix` or `lab reach` wrote; - for stdin."
+        ),
     ],
     compare: Annotated[
         bool, typer.Option("--compare", help="Say what changed from the first file to the second.")
@@ -50,12 +55,16 @@ def report(
     from lab.cli.report_files import Outputs
     from lab.cli.run import print_report
     from lab.results.gathered import gathered
+    from lab.results.reach import ReachReport
     from lab.results.result import Report
 
     if compare:
         _compare(results, files)
     outputs = Outputs(**vars(files))
-    found = gathered([(_stem(name), _read(name)) for name in results])
+    read = [(name, _read(name)) for name in results]
+    if reach := [one for _name, one in read if isinstance(one, ReachReport)]:
+        _report_reach(reach, read, outputs)
+    found = gathered([(_stem(name), one) for name, one in read if not isinstance(one, ReachReport)])
     written = outputs.write(found)
     if outputs.on_stdout:
         pass
@@ -66,6 +75,26 @@ def report(
     raise typer.Exit((0 if found.good else 1) if written else NO_ANSWER)
 
 
+def _report_reach(found: list[ReachReport], read: Sequence[tuple[str, object]], outputs: Outputs) -> NoReturn:
+    """Report what `lab reach` found out.
+
+    :raises InputError: there are other results as well, or they do not fit together.
+    """
+    from lab.cli.reach import print_reach
+    from lab.results.reach_saved import joined
+
+    if others := [name for name, one in read if one not in found]:
+        raise InputError("no results of `lab reach`, and others are", source=others[0], cure="report them apart")
+    try:
+        told = joined(found)
+    except ValueError as error:
+        raise InputError(str(error), cure="report them apart") from None
+    written = outputs.write_reach(told)
+    if not outputs.on_stdout:
+        print_reach(told)
+    raise typer.Exit((0 if told.good else 1) if written else NO_ANSWER)
+
+
 def _compare(results: Sequence[str], files: Files) -> None:
     from lab.results.changes import changes, same
 
@@ -73,7 +102,7 @@ def _compare(results: Sequence[str], files: Files) -> None:
         raise InputError("--compare, and files of results", cure="it prints what changed; write files without it")
     if len(results) != 2:
         raise InputError(f"--compare takes two files, not {len(results)}", cure="the earlier one first")
-    before, after = ((name, _read(name)) for name in results)
+    before, after = ((name, _trials(name)) for name in results)
     found = list(changes(before, after))
     screen = console()
     for words in found:
@@ -83,13 +112,27 @@ def _compare(results: Sequence[str], files: Files) -> None:
     raise typer.Exit(1 if found else 0)
 
 
-def _read(name: str) -> Found:
+def _trials(name: str) -> Found:
+    """Read a file of trials.
+
+    :raises InputError: it cannot be read, or holds none.
+    """
+    from lab.results.reach import ReachReport
+
+    found = _read(name)
+    if isinstance(found, ReachReport):
+        raise InputError("results of `lab reach` are not compared", source=name, cure="report both as one table")
+    return found
+
+
+def _read(name: str) -> Found | ReachReport:
     """Read a file of results.
 
     :raises InputError: it cannot be read, or holds none.
     """
     from lab.cli.packed import unpacked
-    from lab.results.saved import from_json
+    from lab.results import reach_saved
+    from lab.results.saved import from_data, parsed
 
     source = "<stdin>" if name == "-" else name
     try:
@@ -98,7 +141,8 @@ def _read(name: str) -> Found:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"cannot be read: {reason}", source=source) from None
     try:
-        return from_json(unpacked(data, source))
+        read = parsed(unpacked(data, source))
+        return reach_saved.from_data(*read) if reach_saved.KEY in read[0] else from_data(*read)
     except (ValueError, RecursionError) as error:
         raise InputError(str(error), source=source) from None
 
@@ -110,7 +154,7 @@ def _stem(name: str) -> str:
 def _schema_names() -> Sequence[str]:
     from lab.results.saved import KINDS
 
-    return list(KINDS)
+    return [*KINDS, "reach"]
 
 
 @app.command(
@@ -121,8 +165,8 @@ def schema(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="result|matrix",
-            help="Of what `lab run --json` writes, or of what `lab matrix --json` does.",
+            metavar="result|matrix|reach",
+            help="Of what --json of `lab run`, of `lab matrix` or of `lab reach` writes.",
             autocompletion=complete(_schema_names),
         ),
     ],
@@ -130,8 +174,9 @@ def schema(
     """Print the JSON Schema of what --json writes; that of topologies is by `lab topology schema`."""
     import json
 
-    from lab.results import saved
+    from lab.results import reach_saved, saved
 
-    if name not in saved.KINDS:
-        raise InputError(f"there is no schema {name!r}", cure=nearest(name, saved.KINDS))
-    print(json.dumps(saved.schema(name), indent=2))
+    names = _schema_names()
+    if name not in names:
+        raise InputError(f"there is no schema {name!r}", cure=nearest(name, names))
+    print(json.dumps(saved.schema(name) if name in saved.KINDS else reach_saved.schema(), indent=2))

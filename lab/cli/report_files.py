@@ -10,7 +10,7 @@ import shlex
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +22,10 @@ from lab.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from lab.results.matrix import Matrix
+    from lab.results.reach import ReachReport
     from lab.results.result import Report
 
-Result = TypeVar("Result", "Report", "Matrix")
+Result = TypeVar("Result", "Report", "Matrix", "ReachReport")
 
 # What is below these is the kernel's: nothing is put in its place.
 _DEVICES: Final = (Path("/dev"), Path("/proc"))
@@ -98,10 +99,23 @@ class Outputs:
         if self._packets or any(output.form == "pcapng" for output in self._outputs):
             for words in without_packets(found):
                 print(f"lab: {words}", file=sys.stderr)
+        return self._write(lambda form: forms.write(form, found, packets=self._packets, catalogue=catalogue))
+
+    def write_reach(self, found: ReachReport) -> bool:
+        """Write what `lab reach` found out, and return whether all could be; else that is told.
+
+        :raises InputError: it has no such form; then nothing is written.
+        """
+        from lab.report import forms
+
+        made = {output.form: forms.write_reach(output.form, found) for output in self._outputs}
+        return self._write(made.__getitem__)
+
+    def _write(self, made: Callable[[str], bytes]) -> bool:
         whole = True
         for output in self._outputs:
             try:
-                output.write(forms.write(output.form, found, packets=self._packets, catalogue=catalogue))
+                output.write(made(output.form))
             except OutputError as error:
                 print(f"lab: {error}", file=sys.stderr)
                 whole = False

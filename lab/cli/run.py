@@ -311,6 +311,7 @@ def _catalogue_json() -> str:
 
     from lab.cases import GROUPS
     from lab.fixes import FIXES
+    from lab.report import reasons
     from lab.topology.reader import load, shipped
 
     cases = [
@@ -320,18 +321,28 @@ def _catalogue_json() -> str:
     ]
     fixes = [{"name": fix.name, "summary": fix.summary} for fix in FIXES.values()]
     topologies = [{"name": name, "description": load(path).description} for name, path in shipped()]
-    return json.dumps({"cases": cases, "fixes": fixes, "topologies": topologies}, indent=2)
+    return json.dumps(
+        {"cases": cases, "fixes": fixes, "topologies": topologies, "reasons": reasons.as_data()}, indent=2
+    )
 
 
 @app.command(
     short_help="Show a case's story, what is expected of it, and what came of it.",
-    epilog=examples("lab show beyond-window", "lab show ack-above ack-below", "lab show retried --json"),
+    epilog=examples(
+        "lab show beyond-window",
+        "lab show ack-above ack-below",
+        "lab show retried --json",
+        "lab show --reasons               # what conntrack says of packets that it does not like",
+    ),
 )
 def show(
     cases: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(metavar="CASE", help="Cases from `lab list`.", autocompletion=complete(case_names)),
-    ],
+    ] = None,
+    reasons: Annotated[
+        bool, typer.Option("--reasons", help="Show every reason that conntrack can give instead, and what it means.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Show a case's story, where people met it, and what is expected of it by kernel behaviour and fix.
@@ -339,9 +350,16 @@ def show(
     And what came of it when it was run last on this machine, with each fix: `lab run` keeps that below $XDG_STATE_HOME.
     JSON of one case is an object, of several a list of them.
     """
+    if reasons:
+        from lab.cli.reasons import show_reasons
+
+        show_reasons(cases or [], json=json)
+        return
     from lab.cases import find
     from lab.results.history import recall
 
+    if not cases:
+        raise InputError("there is no case", cure="name one of `lab list`, or give --reasons")
     found = [(case, recall(case.name)) for case in chosen(cases, find, ())]
     if json:
         from json import dumps

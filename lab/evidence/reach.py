@@ -87,6 +87,8 @@ class Reached:
     :param how: by what it refused, or what became of the packet there, in words.
     :param sent_on: whether it was last seen as it left that host, to come nowhere.
     :param node: the first node that the packet passed, and ``entry`` what its conntrack has of it.
+    :param rule: which rule dropped its packet or chose its destination, at which node, or where it vanished without
+        one; empty where nothing of the kind was, or nothing was traced.
     """
 
     question: Question
@@ -100,6 +102,7 @@ class Reached:
     sent_on: bool = False
     node: str = ""
     entry: Entry | None = None
+    rule: str = ""
 
     @property
     def is_kept(self) -> bool:
@@ -129,6 +132,8 @@ class Reached:
             parts.append(f"source {self.own.address} {kept}")
         if self.at:
             parts.append(f"at {self.at}{f', {self.how}' if self.how else ''}")
+        if self.rule:
+            parts.append(self.rule)
         if self.entry is not None:
             parts.append(f"{self.node} has {self.entry}")
         return "; ".join(parts)

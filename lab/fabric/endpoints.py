@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lab.kubernetes.objects import Service
-    from lab.topology.model import IPAddress, Topology
+    from lab.topology.model import Topology
+    from lab.topology.values import IPAddress
 
 _READY: Final = EndpointConditions(ready=True, serving=True, terminating=False)
 
@@ -116,7 +117,7 @@ class Endpoints:
     def drain(self, service: str, address: str, *, clean_conntrack: bool = True) -> None:
         """Mark an endpoint as Kubernetes marks that of a pod on its way out: terminating, not ready, but serving.
 
-        New connections go to it only where no endpoint of the Service is ready; up to kube-proxy v1.15 never.
+        New connections go to it only where no endpoint of the Service is ready; up to kube-proxy v1.25 never.
 
         :raises InputError: there is no such service, or the address is no ready endpoint of it.
         :raises LabError: the kernel refused the change.
@@ -211,7 +212,7 @@ class Endpoints:
                 return endpoint.node_name
         host = topology.host_of(address)
         assert host is not None
-        neighbours = {topology.peer(end).host for end in topology.ends(host.name)}
+        neighbours = {other.host for end in topology.ends(host.name) for other in topology.neighbours(end)}
         nodes = neighbours & {node.name for node in topology.nodes}
         return nodes.pop() if len(nodes) == 1 and any(endpoint.node_name for endpoint in endpoints) else None
 

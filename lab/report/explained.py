@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 
-from lab.capture.explanation import Explained, Explanation, Finding
+from lab.capture.explanation import Explained, Explanation, Finding, Remark
 from lab.vocabulary import Behaviour
 
 
@@ -14,21 +15,45 @@ def lines(told: Explanation, *, assumed: bool) -> Iterator[str]:
 
     :param assumed: nobody said which kernel judges.
     """
-    odd = [one for one in told.connections if one.findings]
-    for number, one in enumerate(odd):
+    blocks = [[*_connection(one)] for one in told.connections if one.findings]
+    fine = [one for one in told.connections if not one.findings]
+    ordinary = [f"{one.client} > {one.target}. {one.entry}" for one in fine if one.entry]
+    if fine:
+        other = "other " if blocks else ""
+        ordinary.insert(0, f"{len(fine):,} {other}connection{'' if len(fine) == 1 else 's'}: nothing wrong.")
+    for file, remarks in itertools.groupby(told.remarks, lambda one: one.file):
+        blocks.append([f"{file}:", *_remarks(remarks)])
+    if not told.connections and not told.remarks:
+        ordinary.append("There is no TCP connection in it.")
+    if told.connections or not told.remarks:
+        ordinary.append(_judged(told.behaviour, assumed=assumed))
+    blocks.append([*ordinary, *told.notes])
+    for number, block in enumerate(block for block in blocks if block):
         if number:
             yield ""
-        yield from _connection(one)
-    if odd:
-        yield ""
-    fine = len(told.connections) - len(odd)
-    if fine:
-        other = "other " if odd else ""
-        yield f"{fine:,} {other}connection{'' if fine == 1 else 's'}: nothing wrong."
-    if not told.connections:
-        yield "There is no TCP connection in it."
-    yield _judged(told.behaviour, assumed=assumed)
-    yield from told.notes
+        yield from block
+
+
+def _remarks(remarks: Iterable[Remark]) -> Iterator[str]:
+    """Yield what the text of one file tells."""
+    for one in remarks:
+        yield f"  * {_lines_of(one)}{one.words}"
+        for words in one.further:
+            yield f"    {words}"
+        if one.cases:
+            helps = f" Helps: {', '.join(one.fixes)}." if one.fixes else ""
+            shows = " ".join(("lab show", *one.cases))
+            yield f"    `{shows}` tells more.{helps}"
+
+
+def _lines_of(one: Remark) -> str:
+    """Return where a remark comes from, where it is of some lines and not of the whole."""
+    if one.kind in ("counter", "counters", "table", "translation"):
+        return ""
+    if one.count == 1:
+        return f"line {one.lines[0]}: "
+    numbers = ", ".join(f"{number:,}" for number in one.lines)
+    return f"{one.count:,} lines ({numbers}{', and more' if one.count > len(one.lines) else ''}): "
 
 
 def _judged(behaviour: Behaviour, *, assumed: bool) -> str:
@@ -46,6 +71,8 @@ def _connection(one: Explained) -> Iterator[str]:
     yield f"  {packets}{where}{section}"
     for finding in one.findings:
         yield from _finding(finding)
+    if one.entry:
+        yield f"  {one.entry}"
     for words in one.untold:
         yield f"  {words}"
 

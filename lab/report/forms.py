@@ -6,12 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from lab.report.html import html
+from lab.errors import InputError
+from lab.report.html import html, reach_html
 from lab.report.junit import junit
 from lab.report.markdown import markdown
 from lab.report.page import Catalogue
 from lab.report.pcapng import pcapng
+from lab.results import reach_saved
 from lab.results.matrix import Matrix, alone
+from lab.results.reach import ReachReport
 from lab.results.result import Report
 from lab.results.saved import to_json
 
@@ -19,6 +22,23 @@ _FORMS: Final[dict[str, Callable[[Matrix], str]]] = {
     "junit": junit,
     "md": markdown,
 }
+
+
+#: The forms that what `lab reach` found out is written in.
+REACH_FORMS: Final[dict[str, Callable[[ReachReport], bytes]]] = {
+    "json": reach_saved.to_json,
+    "html": lambda found: _text(reach_html(found)),
+}
+
+
+def write_reach(form: str, found: ReachReport) -> bytes:
+    """Return what `lab reach` found out in one of :data:`REACH_FORMS`, in UTF-8.
+
+    :raises InputError: it is another.
+    """
+    if form not in REACH_FORMS:
+        raise InputError(f"--{form} of what `lab reach` found out", cure=f"take --{' or --'.join(REACH_FORMS)}")
+    return REACH_FORMS[form](found)
 
 
 def write(form: str, found: Report | Matrix, *, packets: bool = False, catalogue: Catalogue | None = None) -> bytes:

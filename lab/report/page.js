@@ -27,7 +27,7 @@ const narrow = () => {
     row.hidden = !row.querySelector("td[data-o]:not(.off)");
   for (const body of document.querySelectorAll("tbody"))
     body.hidden = !body.querySelector("tr:not(.group):not([hidden])");
-  said.textContent = `${count} of ${cells.length} trials`;
+  said.textContent = `${count} of ${cells.length} ${form.dataset.of}`;
 };
 form.addEventListener("input", narrow);
 form.addEventListener("submit", event => event.preventDefault());

@@ -122,10 +122,14 @@ class Page:
     """A matrix as a page tells it.
 
     :param catalogue: what is known of the cases, by their names.
+    :ivar sought: and ``counted``: what its filter finds, and what that is.
     """
+
+    sought, counted = "case, fix, state", "trials"
 
     def __init__(self, matrix: Matrix, catalogue: Catalogue) -> None:
         self._matrix, self._catalogue = matrix, catalogue
+        self.lab = matrix.lab
         self.answer: Remark
         self.answer, *self.remarks = remarks(matrix)
         self.preface = list(preface(matrix))
@@ -150,7 +154,7 @@ class Page:
     @property
     def table_title(self) -> str:
         """What the table is of."""
-        return f"Cases by {self._matrix.kinds}" if self._by_kernel else "Cases by fixes"
+        return f"Cases by {self._matrix.kinds}" if self.by_kernel else "Cases by fixes"
 
     @property
     def facts(self) -> Iterator[tuple[str, str]]:
@@ -177,14 +181,15 @@ class Page:
                 yield name, words
 
     @property
-    def _by_kernel(self) -> bool:
+    def by_kernel(self) -> bool:
+        """Whether the columns are kernels."""
         return len(self._matrix.columns) > 1
 
     @property
     def headings(self) -> list[Heading]:
         """The columns: kernels, or fixes where there is one kernel."""
         columns = self._matrix.columns
-        if not self._by_kernel and columns[0].report is not None:
+        if not self.by_kernel and columns[0].report is not None:
             return [Heading(fix) for fix in self._fixes]
         labels = (Heading(column.label, column.release, column.report is None) for column in columns)
         return [Heading("fix"), *labels]
@@ -211,7 +216,7 @@ class Page:
         return [Group(title, tuple(found[title])) for title in ranked]
 
     def _rows(self, name: str, title: str, its: Sequence[tuple[Trial, list[_One]]]) -> Iterator[Row]:
-        if self._by_kernel:
+        if self.by_kernel:
             for index, (trial, ones) in enumerate(its):
                 yield Row(name, title, trial.fix, 0 if index else len(its), tuple(map(_entry, ones)))
             return

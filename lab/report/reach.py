@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from rich.table import Table
 from rich.text import Text
 
-from lab.evidence.reach import Fate
+from lab.report.reach_grid import Grid, Place, counted, grids, heading, summary
 from lab.report.tone import STYLES, Tone
-from lab.results.reach import Asked, Cell, Reaches
+from lab.results.reach import Cell, Client, Reaches
 
 #: Before what the kube-proxy to the left does otherwise.
 TURNS: Final = "≠ "
@@ -20,9 +21,8 @@ _FEW: Final = 6  # cells; of so many, everything that is known is told
 
 def tables(found: Sequence[Reaches]) -> Iterator[Table]:
     """Yield a table for each Service's port: clients by addresses; with several kube-proxies, questions by these."""
-    services = dict.fromkeys(asked.service for one in found for asked in one.asked)
-    for service in services:
-        yield _by_address(found[0], service) if len(found) == 1 else _by_proxy(found, service)
+    for grid in grids(found):
+        yield _by_address(grid) if len(found) == 1 else _by_proxy(grid)
 
 
 def lines(found: Sequence[Reaches]) -> Iterator[Text]:
@@ -41,7 +41,23 @@ def lines(found: Sequence[Reaches]) -> Iterator[Text]:
     if len(cells) <= _FEW:
         for _one, cell in cells if not any(cell.surprises for _one, cell in cells) else ():
             yield from (Text(f"{cell.client.host} to {cell.asked}: {words}") for words in _known(cell))
-    yield _summary([cell for _one, cell in cells], len(found))
+    yield from _rules(cells)
+    words, tone = summary([cell for _one, cell in cells], len(found))
+    yield Text(words, STYLES[tone])
+
+
+def _rules(cells: Sequence[tuple[Reaches, Cell]]) -> Iterator[Text]:
+    """Yield each rule that decided, with what it decided about."""
+    found: dict[str, dict[str, None]] = {}
+    proxies = {one.proxies for one, _cell in cells}
+    for one, cell in cells:
+        for reached in cell.reached:
+            if reached.rule:
+                where = f" ({one.proxies})" if len(proxies) > 1 else ""
+                found.setdefault(reached.rule, {})[f"{cell.client.host} to {cell.asked}{where}"] = None
+    for rule, questions in found.items():
+        yield Text(f"{rule}:", "bold")
+        yield Text(f"    {'; '.join(questions)}")
 
 
 def _first_surprise(cell: Cell) -> str:
@@ -55,77 +71,44 @@ def _known(cell: Cell) -> Iterator[str]:
     yield from (told[words] for words in cell.counts)
 
 
-def _summary(cells: Sequence[Cell], labs: int) -> Text:
-    judged = [cell for cell in cells if cell.expected is not None]
-    bad = sum(bool(cell.surprises) for cell in judged)
-    open_ = len(cells) - len(judged)
-    parts = [f"{len(judged) - bad:,} of {len(judged):,} as Kubernetes documents it"]
-    if open_:
-        parts.append(f"{open_:,} of which nobody says what is to become")
-    where = f" with {labs} kube-proxies" if labs > 1 else ""
-    count = "1 cell" if len(cells) == 1 else f"{len(cells):,} cells"
-    return Text(f"{count}{where}: {', '.join(parts)}", STYLES[Tone.HARMFUL if bad else Tone.FINE])
-
-
-def _by_address(one: Reaches, service: str) -> Table:
-    columns = [asked for asked in one.asked if asked.service == service]
-    drawn = _table(service, ("client",), [_heading(asked) for asked in columns])
-    for client in one.clients:
-        row = [one.cell(client, asked) for asked in columns]
-        drawn.add_row(Text.assemble(client.host, (f"\n{client.place}", "dim")), *(_cell(cell, one) for cell in row))
+def _by_address(grid: Grid) -> Table:
+    drawn = _table(grid, ("client",))
+    for row in grid.rows:
+        drawn.add_row(_client(row.client), *map(_cell, row.places))
     return drawn
 
 
-def _by_proxy(found: Sequence[Reaches], service: str) -> Table:
-    drawn = _table(service, ("client", "to"), [Text(one.proxies.replace(" ", "\n", 1)) for one in found])
-    clients = dict.fromkeys(client for one in found for client in one.clients)
-    columns = dict.fromkeys(asked for one in found for asked in one.asked if asked.service == service)
-    for client in clients:
-        first = Text.assemble(client.host, (f"\n{client.place}", "dim"))
-        for asked in columns:
-            row = [one.cell(client, asked) for one in found]
-            if any(row):
-                before = [None, *row[:-1]]
-                words = [
-                    _cell(cell, one, turns=bool(cell and then and cell.likeness != then.likeness))
-                    for one, cell, then in zip(found, row, before, strict=True)
-                ]
-                drawn.add_row(first, _heading(asked), *words)
-                first = Text()
+def _by_proxy(grid: Grid) -> Table:
+    drawn = _table(grid, ("client", "to"))
+    for client, rows in itertools.groupby(grid.rows, key=lambda row: row.client):
+        first = _client(client)
+        for row in rows:
+            drawn.add_row(first, "\n".join(heading(row.asked)) if row.asked else "", *map(_cell, row.places))
+            first = Text()
         drawn.add_section()
     return drawn
 
 
-def _table(service: str, names: Sequence[str], headings: Sequence[Text]) -> Table:
-    drawn = Table(title=service, title_justify="left", title_style="bold", show_lines=True, highlight=False)
+def _table(grid: Grid, names: Sequence[str]) -> Table:
+    drawn = Table(title=grid.service, title_justify="left", title_style="bold", show_lines=True, highlight=False)
     for name in names:
         drawn.add_column(name, no_wrap=True)
-    for heading in headings:
-        drawn.add_column(heading, overflow="fold")
+    for words in grid.headings:
+        drawn.add_column(Text("\n".join(words)), overflow="fold")
     return drawn
 
 
-def _heading(asked: Asked) -> Text:
-    return Text(f"{asked.target}\n{asked.address}/{asked.protocol}")
+def _client(client: Client) -> Text:
+    return Text.assemble(client.host, (f"\n{client.place}", "dim"))
 
 
-def _cell(cell: Cell | None, of: Reaches, *, turns: bool = False) -> Text:
-    """Return what became of a client's questions, each thing once, with its count where that was asked for."""
+def _cell(place: Place) -> Text:
+    cell = place.cell
     if cell is None:
         return Text("-")
-    text = Text(TURNS if turns else "")
-    style = STYLES[_tone(cell)]
-    for number, (words, count) in enumerate(cell.counts.items()):
-        times = f" ({count:,} of {len(cell.reached):,})" if of.repeats > 1 else ""
-        text.append(f"{chr(10) if number else ''}{words}{times}", style)
+    style = STYLES[place.tone]
+    text = Text(TURNS if place.turns else "")
+    text.append("\n".join(counted(cell, place.of)), style)
     if cell.surprises:
         text.append("\nNOT AS EXPECTED", style)
     return text
-
-
-def _tone(cell: Cell) -> Tone:
-    if cell.surprises:
-        return Tone.HARMFUL
-    if cell.expected is None:
-        return Tone.NOTHING
-    return Tone.FINE if all(one.fate is Fate.CONNECTED for one in cell.reached) else Tone.NOTHING

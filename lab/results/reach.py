@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from lab.evidence.packet import SocketAddress
-from lab.evidence.reach import Fate, Question, Reached, Target
+from lab.evidence.reach import Question, Reached, Target
 from lab.verdict.reach import Expected, surprises
 from lab.vocabulary import Family
 
@@ -133,45 +132,24 @@ class Reaches:
         """Whether each is as expected."""
         return not any(self.unexpected)
 
-    def as_data(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
-        return {
-            "topology": self.topology,
-            "proxy": self.proxies,
-            "family": self.family,
-            "remarks": list(self.remarks),
-            "cells": [_cell_data(cell) for cell in self.cells],
-        }
 
+@dataclass(frozen=True)
+class ReachReport:
+    """Everything that one call of `lab reach` found out, or what several files of them hold.
 
-def _cell_data(cell: Cell) -> dict[str, Any]:
-    expected = cell.expected
-    return {
-        "client": cell.client.host,
-        "place": cell.client.place,
-        "service": cell.asked.service,
-        "to": cell.asked.target,
-        "address": cell.asked.address.address,
-        "port": cell.asked.address.port,
-        "protocol": cell.asked.protocol,
-        "expected": str(expected) if expected else None,
-        "why": expected.why if expected else None,
-        "as_expected": None if expected is None else not cell.surprises,
-        "surprises": list(cell.surprises),
-        "reached": [_reached_data(one) for one in cell.reached],
-    }
+    :param kernel: its release, as ``uname -r``.
+    :param reaches: one for each kube-proxy.
+    :param when: it was found out, in seconds since the epoch; 0 where nobody knows.
+    :param command: what repeats it; empty likewise.
+    """
 
+    lab: str
+    kernel: str
+    reaches: tuple[Reaches, ...]
+    when: int = 0
+    command: str = ""
 
-def _reached_data(one: Reached) -> dict[str, Any]:
-    return {
-        "fate": one.fate,
-        "server": one.server or None,
-        "server_address": str(one.server_address) if one.server_address else None,
-        "own_address": str(one.own) if one.own else None,
-        "seen_as": str(one.seen_as) if one.seen_as else None,
-        "source_kept": one.is_kept if one.fate is Fate.CONNECTED else None,
-        "at": one.at or None,
-        "how": one.how or None,
-        "node": one.node or None,
-        "entry": str(one.entry) if one.entry else None,
-    }
+    @property
+    def good(self) -> bool:
+        """Whether each cell is as expected."""
+        return all(one.good for one in self.reaches)

@@ -7,6 +7,9 @@ version  what changed
 (none)   All of it on one line, every packet with it.
 2        The version is named. A line a trial. Packets are left out unless they are wanted or a trial was not as
          expected; where they are kept, so are their bytes.
+3        What has its default is left out, and a sample's trial where it is the tally's. Of timelines, what is the same
+         in several places stands once, in ``shared``, and is named there by its number: ``$7``. A text that begins
+         with a $ has another one before it.
 =======  ==============================================================================================================
 """
 
@@ -15,7 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
-from typing import Any, Final, TypeAlias, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_type_hints
 
 from lab.errors import InputError
 from lab.evidence.judgement import Judgement
@@ -24,12 +27,17 @@ from lab.evidence.timeline import PacketTimeline, Timeline
 from lab.kubeproxy.releases import find_release
 from lab.results.matrix import Column, Matrix
 from lab.results.result import Report, Result, Tally, Trial
+from lab.results.shared import Named, Shared
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
 
 #: What a file of results holds.
 Found: TypeAlias = Report | Matrix
 
 #: The version that is written; all up to it are read.
-VERSION: Final = 2
+VERSION: Final = 3
+_NAMED_SINCE: Final = 3
 
 #: What a file may hold, by what its schema is called.
 KINDS: Final[dict[str, type[Report] | type[Matrix]]] = {"result": Report, "matrix": Matrix}
@@ -37,8 +45,9 @@ KINDS: Final[dict[str, type[Report] | type[Matrix]]] = {"result": Report, "matri
 # A file may be anybody's: what no lab writes, and what would do something to a terminal or be too large to reckon with.
 _SUSPECT: Final = re.compile(r"\\u00[0189][0-9a-fA-F]|\\u007[fF]|\\[bf]|[\x7f-\x9f]|(?<![.\d])\d{20}")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_NONE: Final = "these are no results of `lab run` or `lab matrix`"
+_NONE: Final = "these are no results of `lab run`, `lab matrix` or `lab reach`"
 _MOST: Final = 1 << 64
+_REFERRED: Final = re.compile(r"#/\$defs/(\w+)")
 
 #: What the nodes' rules tell of conntrack's judgement (xt_conntrack's ctstate), besides ESTABLISHED.
 _STATES: Final = {"ESTABLISHED", *(one.upper() for one in Judgement)}
@@ -50,8 +59,16 @@ def to_json(found: Found, *, packets: bool = True) -> bytes:
     :param packets: whether all packets are in it, with their bytes; otherwise those of trials that were not as
         expected are.
     """
+    from pydantic import TypeAdapter
+
+    lean = found if packets else without_packets(found)
+    shared, adapter = Shared(), TypeAdapter(Tally)
+    told = [_told(tally, adapter, shared) for report in reports_of(lean) for tally in report.tallies]
     # Line by line, for a guest has little memory.
-    return b"".join((*_object(found if packets else without_packets(found), b'"version":%d' % VERSION), b"\n"))
+    lines = (line(shared) for line in told)
+    whole = b"".join(_object(lean, lines, b'"version":%d' % VERSION))
+    table = ",\n".join(shared.table)
+    return b'%s,"shared":[\n%s\n]}\n' % (whole[:-1], table.encode())
 
 
 def from_json(text: str | bytes) -> Found:
@@ -59,7 +76,14 @@ def from_json(text: str | bytes) -> Found:
 
     :raises ValueError: the text holds none; says what is wrong.
     """
-    from pydantic import TypeAdapter, ValidationError
+    return from_data(*parsed(text))
+
+
+def parsed(text: str | bytes) -> tuple[dict[str, Any], str]:
+    """Return the object that JSON is of, and its text.
+
+    :raises ValueError: it is none; says what is wrong.
+    """
     from pydantic_core import from_json as parse
 
     try:
@@ -70,20 +94,31 @@ def from_json(text: str | bytes) -> Found:
         raise ValueError(f"{_NONE}: {reason}" if text.strip() else f"{_NONE}: there is nothing in it") from None
     if not isinstance(data, dict):
         raise ValueError(_NONE)
+    return data, text
+
+
+def from_data(data: dict[str, Any], text: str) -> Found:
+    """Return the same from what was read.
+
+    :param text: that it was read of.
+    :raises ValueError: it holds no results; says what is wrong.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
     version = data.pop("version", 1)
     if version not in range(1, VERSION + 1):
         newest = f"this one reads files up to version {VERSION}"
         raise ValueError(f"another lab wrote these results, in version {version!r:.40}: {newest}")
     kind: Any = next((kind for key, kind in (("tallies", Report), ("columns", Matrix)) if key in data), None)
     if kind is None:
-        raise ValueError(f"{_NONE}: neither tallies nor columns are there")
+        raise ValueError(f"{_NONE}: neither tallies nor columns nor reaches are there")
     try:
-        data = _harmless(data) if _SUSPECT.search(text) else data
+        data = harmless(data, text)
+        if version >= _NAMED_SINCE:
+            _name_all(data)
         found: Found = TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{place[:200]}: {first['msg']}") from None
+        raise ValueError(refusal(error)) from None
     _check(found)
     return found
 
@@ -92,17 +127,61 @@ def schema(kind: str) -> dict[str, Any]:
     """Return the JSON Schema of what is written: of one of :data:`KINDS`."""
     from pydantic import TypeAdapter
 
-    found = TypeAdapter(KINDS[kind]).json_schema(mode="serialization")
+    found = TypeAdapter(KINDS[kind]).json_schema(mode="validation")
+    kinds = found["$defs"]
     for of_timeline in TIMELINES.values():  # which of them it is can be told by this alone
-        found["$defs"][of_timeline.__name__]["properties"]["kind"] = {"const": of_timeline.kind}
+        told = kinds[of_timeline.__name__]
+        told["properties"]["kind"] = {"const": of_timeline.kind}
+        told["required"].append("kind")
+    _name_in_schema(kinds, {name for one in TIMELINES.values() for name in _defs_in(kinds, one.__name__)})
+    result = kinds[Result.__name__]
+    result["required"].remove("trial")
+    result["properties"]["trial"]["description"] = "The tally's where it is left out."
     version = {"const": VERSION, "description": "Of the file's form; it changes where a program would notice."}
+    shared = {
+        "type": "array",
+        "description": "What stands in several places; each may speak of earlier ones.",
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **found,
         "title": f"kube-proxy-lab: a {kind}",
-        "properties": {"version": version, **found["properties"]},
-        "required": ["version", *found["required"]],
+        "properties": {"version": version, **found["properties"], "shared": shared},
+        "required": ["version", *found["required"], "shared"],
     }
+
+
+def _defs_in(kinds: dict[str, Any], name: str) -> set[str]:
+    """Return which definitions a definition is made of, itself among them."""
+    found, left = set(), [name]
+    while left:
+        if (one := left.pop()) not in found:
+            found.add(one)
+            left += _REFERRED.findall(str(kinds[one]))
+    return found
+
+
+def _name_in_schema(kinds: dict[str, Any], names: Iterable[str]) -> None:
+    """Have what is in these definitions be itself or the name of something shared."""
+    kinds["Named"] = {"type": "string", "pattern": r"^\$(\$|\d)", "description": "$7: the eighth of `shared`."}
+
+    def either(one: Any) -> Any:  # noqa: ANN401 - whatever a schema can hold
+        if isinstance(one, list):
+            return [either(each) for each in one]
+        if not isinstance(one, dict):
+            return one
+        return {
+            key: _or_named(either(value)) if key in ("items", "additionalProperties") and value else either(value)
+            for key, value in one.items()
+        }
+
+    for name in names:
+        for key, value in kinds[name].get("properties", {}).items():
+            kinds[name]["properties"][key] = _or_named(either(value)) if "const" not in value else value
+
+
+def _or_named(value: Any) -> Any:  # noqa: ANN401
+    return {"anyOf": [value, {"$ref": "#/$defs/Named"}]} if isinstance(value, dict) else value
 
 
 def reports_of(found: Found) -> list[Report]:
@@ -143,9 +222,25 @@ def _lean_timeline(result: Result) -> Timeline:
     return replace(timeline, sightings=(), judged=tuple(judged), entry_events=(), left_out=left_out)
 
 
-def _object(one: Found | Column, *more: bytes) -> Iterator[bytes]:
+def _told(tally: Tally, adapter: TypeAdapter[Tally], shared: Shared) -> Callable[[Shared], bytes]:
+    """Take a trial, and return what tells it as JSON once all are taken."""
+    from json import dumps
+
+    data = adapter.dump_python(tally, mode="json", exclude_defaults=True)
+    sample = data.pop("sample", None)
+    if tally.sample is None or sample is None:
+        return lambda _shared: dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    timeline = shared.take(sample.pop("timeline") | {"kind": tally.sample.timeline.kind})
+    if tally.sample.trial == tally.trial:
+        del sample["trial"]
+    head = dumps(data | {"sample": sample}, ensure_ascii=False, separators=(",", ":"))[:-2]
+    return lambda shared: f'{head},"timeline":{shared.text(timeline)}}}}}'.encode()
+
+
+def _object(one: Found | Column, tallies: Iterator[bytes], *more: bytes) -> Iterator[bytes]:
     """Yield an object of JSON whose lists of kernels and trials have a line for each.
 
+    :param tallies: those of all its reports, in order.
     :param more: its first members, as JSON.
     """
     from pydantic import TypeAdapter
@@ -156,12 +251,11 @@ def _object(one: Found | Column, *more: bytes) -> Iterator[bytes]:
         value = getattr(one, field.name)
         yield b'%s"%s":' % (b"," if number else b"", field.name.encode())
         if field.name == "tallies":
-            tally = TypeAdapter(Tally)
-            yield from _lines((tally.dump_json(each),) for each in value)
+            yield from _lines((next(tallies),) for _each in value)
         elif field.name == "columns":
-            yield from _lines(_object(column) for column in value)
+            yield from _lines(_object(column, tallies) for column in value)
         elif field.name == "report" and value is not None:
-            yield from _object(value)
+            yield from _object(value, tallies)
         else:
             yield TypeAdapter(types[field.name]).dump_json(value)
     yield b"}"
@@ -173,6 +267,44 @@ def _lines(members: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
         yield b",\n" if number else b"\n"
         yield from member
     yield b"\n]"
+
+
+def _name_all(data: Any) -> None:  # noqa: ANN401 - whatever was read
+    """Put what is named by a number where it is named, and what stands once where it is left out.
+
+    :raises ValueError: nothing has that number.
+    """
+    table = data.pop("shared", None)
+    if not isinstance(table, list):
+        raise ValueError("shared: it is not there, and timelines speak of it")
+    named = Named(table)
+    columns = data.get("columns")
+    reports = [data] if columns is None else [one.get("report") for one in _objects(columns)]
+    for tally in (tally for report in _objects(reports) for tally in _objects(report.get("tallies"))):
+        for sample in _objects([tally.get("sample")]):
+            sample.setdefault("trial", tally.get("trial"))
+            sample["timeline"] = named.whole(sample.get("timeline"))
+
+
+def _objects(values: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - whatever was read
+    """Yield the objects of a list; what is none is found out later."""
+    return (one for one in values if isinstance(one, dict)) if isinstance(values, list) else iter(())
+
+
+def refusal(error: ValidationError) -> str:
+    """Return where what was read does not fit, and why."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place[:200]}: {first['msg']}"
+
+
+def harmless(data: dict[str, Any], text: str) -> dict[str, Any]:
+    """Return what was read without the characters that a terminal obeys.
+
+    :param text: that it was read of.
+    :raises ValueError: a number is larger than any that a lab writes.
+    """
+    return {key: _harmless(one) for key, one in data.items()} if _SUSPECT.search(text) else data
 
 
 def _harmless(value: Any) -> Any:  # noqa: ANN401 - whatever JSON can hold

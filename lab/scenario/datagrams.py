@@ -119,6 +119,10 @@ class DatagramsScenario(Scenario[DatagramsTimeline]):
         """The server that got the last question."""
         return dict(self.roles.servers)[self._questions[-1].reached[-1]]
 
+    def answering(self, last: int) -> list[str]:
+        """Return the servers that got the last questions, of which there are as many as said, as they came."""
+        return [host for question in self._questions[-last:] for host in question.reached]
+
     def end_server(self, address: SocketAddress) -> None:
         """End a server's pod: its address is gone, and what comes for it is heard by nobody."""
         host = next(name for name, own in self.roles.servers if own == address)

@@ -30,6 +30,7 @@ from lab.netns.rtnetlink import LOOPBACK_INDEX
 from lab.netns.rtnetlink import address as netlink_address
 from lab.scenario.associating import RawEnd, abort, associate
 from lab.scenario.became import Look, as_it_is, concluded, errno_of, is_open, unanswered, without_way
+from lab.scenario.deciding import Deciding
 from lab.scenario.processor import one_processor
 from lab.topology.model import Topology
 from lab.topology.ways import way_out
@@ -65,6 +66,7 @@ class Reaching:
     Many questions are asked within one :func:`lab.scenario.processor.one_processor`: to move a thread takes long.
 
     :ivar crafted: the protocols of which this kernel has no sockets: of SCTP the lab makes the packets.
+    :ivar deciding: tells which rules decide, where the lab is traced.
     :raises OSError: a socket cannot be opened.
     """
 
@@ -89,6 +91,7 @@ class Reaching:
             self._backlog.await_timestamps()
         except TimeoutError:
             raise LabError(f"the kernel took down no packet's time for {bound.SECONDS:.0f} s") from None
+        self.deciding = Deciding(lab, family) if lab.traced else None
         for server in endpoints_in(lab.current, family):
             if self._serves(server.protocol):
                 self.listen(server.host, server.address.port, address=server.address.address, protocol=server.protocol)
@@ -163,6 +166,8 @@ class Reaching:
         own = None if source is None else SocketAddress(source, 0)
         with one_processor(), self._open(question.client, own, question.protocol) as asking:
             self._settled()  # what earlier questions have left
+            if self.deciding:
+                self.deciding.forget()
             look = self._with_entry if with_entry else as_it_is
             if question.protocol in self.crafted:
                 return self._associate(question, asking, look)
@@ -183,7 +188,7 @@ class Reaching:
         if question.protocol == "udp":
             code = errno_of(asking, text)
         passage = Passage(question, own, self._settled())
-        reached = Reached(question, Fate.TIMES_OUT, own, node=self._first_node(passage))
+        reached = Reached(question, Fate.TIMES_OUT, own, node=self._first_node(passage), rule=self._rule(passage))
         ready, _, _ = select.select(self._servers, [], [], 0)
         if ready:
             return self._answered(reached, asking, ready[0], passage, text, look)
@@ -208,7 +213,7 @@ class Reaching:
         servers, ends = list(self._raw), list(self._raw.values())
         came = associate(client, target.address, target.port, ends, lambda: seen.extend(self._settled()))
         passage = Passage(question, own, seen)
-        reached = Reached(question, Fate.TIMES_OUT, own, node=self._first_node(passage))
+        reached = Reached(question, Fate.TIMES_OUT, own, node=self._first_node(passage), rule=self._rule(passage))
         if came.server is not None:
             server, peer = servers[came.server], SocketAddress(*came.peer)
             reached = replace(reached, server=server.host, server_address=server.address, seen_as=peer)
@@ -294,6 +299,9 @@ class Reaching:
             raise LabError(f"the machine moved no packet for {bound.SECONDS:.0f} s") from None
         raise LabError("packets go on and on: the hosts' routes go in a circle")
 
+    def _rule(self, passage: Passage) -> str:
+        return self.deciding.rule(passage.first) if self.deciding else ""
+
     def _first_node(self, passage: Passage) -> str:
         nodes = {node.name for node in self.lab.topology.nodes}
         return next((host for host in passage.passed() if host in nodes), "")
@@ -333,7 +341,7 @@ def endpoints_in(topology: Topology, family: Family) -> list[_Server]:
 
 
 def source_of(topology: Topology, question: Question, family: Family) -> str | None:
-    """Return the address that a client asks from: its own in the subnet that it asks, else its first one.
+    """Return the address that a client asks from: its own in the subnet that it asks, else an endpoint's, or its first.
 
     None for a node, whose kernel chooses: what it sends itself has the address of the way out.
     """
@@ -344,4 +352,5 @@ def source_of(topology: Topology, question: Question, family: Family) -> str | N
     for own in end.addresses if end else ():
         if own.version == wanted.version and wanted in own.network:
             return str(own.ip)
-    return next((str(own) for own in topology.addresses(question.client, family)), None)
+    its, served = [str(own) for own in topology.addresses(question.client, family)], set(topology.endpoint_addresses)
+    return next((own for own in its if own in served), its[0] if its else None)

@@ -18,7 +18,7 @@ from lab.scenario import one_processor
 from lab.scenario.reaching import Reaching, source_of
 from lab.scenario.visiting import Visiting
 from lab.topology.kube_proxy import node_release
-from lab.topology.routes import is_pod, node_address
+from lab.topology.routes import node_address, node_of
 from lab.verdict.semantics import expected
 from lab.vocabulary import Family, ProxyMode
 
@@ -50,14 +50,17 @@ class Chosen:
     repeat: int = 0
 
 
-def reach(topology: Topology, family: Family, chosen: Chosen, change: NodeChange | None = None) -> Reaches:
+def reach(
+    topology: Topology, family: Family, chosen: Chosen, change: NodeChange | None = None, *, traced: bool = False
+) -> Reaches:
     """Build the topology, ask everything that is chosen, and return what became of it.
 
+    :param traced: have the kernel tell which rule decided.
     :raises InputError: nothing of the kind can be asked there.
     :raises MissingError: and ``LabError``: it cannot be built here.
     """
     questions = list(_questions(topology, family, chosen))
-    with Lab(topology, family=family, change=change) as lab, one_processor():
+    with Lab(topology, family=family, change=change, traced=traced) as lab, one_processor():
         return _reaches(Reaching(lab, family), questions, chosen)
 
 
@@ -116,8 +119,10 @@ def _reaches(
         step()
         cells.append(_ask(reaching, topology, one, chosen.repeat))
     crafted = sorted({one.asked.protocol for one in questions} & reaching.crafted)
+    untold = reaching.deciding.untold if reaching.deciding else ()
     remarks = [
-        f"This kernel has no {one.upper()} sockets: the lab made the packets of each handshake." for one in crafted
+        *untold,
+        *(f"This kernel has no {one.upper()} sockets: the lab made the packets of each handshake." for one in crafted),
     ]
     if any(node.given for node in topology.nodes):
         remarks.append("A real node's rules do not say what they were made of, so nothing is held against them.")
@@ -206,14 +211,9 @@ def _place(topology: Topology, host: Host) -> str:
         return "the node itself" if len(topology.nodes) == 1 else "a node"
     if host.forwarding:
         return "a router"
-    nodes = [topology.peer(end) for end in topology.ends(host.name) if topology.peer(end).host in _names(topology)]
-    on = next((end.host for end in nodes if is_pod(topology, end)), None)
+    on = node_of(topology, host.name)
     what = "an endpoint" if host in topology.servers else "a pod"
     return f"{what} on {on}" if on else f"{'an endpoint' if host in topology.servers else 'somebody'} outside"
-
-
-def _names(topology: Topology) -> set[str]:
-    return {node.name for node in topology.nodes}
 
 
 # --- columns ------------------------------------------------------------------------------------------

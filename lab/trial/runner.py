@@ -72,8 +72,8 @@ async def carry_out(steps: Callable[[], Awaitable[None]], scenario: Scenario[E],
 
 def judge(setting: Setting, behaviour: Behaviour, timeline: Timeline) -> Result:
     """Decide what became of a trial, and lay it beside what a kernel of this behaviour should have done."""
-    expected = None if setting.is_unknown else setting.case.expected(behaviour, setting.protection)
-    return Result(setting.trial, behaviour, expected, timeline, setting.case.scenario.decide(timeline))
+    verdict = setting.case.scenario.decide(timeline)
+    return Result(setting.trial, behaviour, setting.expected(behaviour), timeline, verdict)
 
 
 def fresh_lab(setting: Setting) -> Lab:

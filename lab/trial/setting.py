@@ -10,11 +10,11 @@ from lab.cases import AnyCase
 from lab.cases.demands import answered_at_node, to_vips
 from lab.errors import InputError
 from lab.fixes import Fix, Protection
-from lab.results.result import Trial
+from lab.results.result import Expectation, Trial
 from lab.scenario.roles import Roles
 from lab.topology.kube_proxy import node_release, proxy_options
 from lab.topology.model import Host, Topology
-from lab.vocabulary import Family, ProxyMode
+from lab.vocabulary import Behaviour, Family, ProxyMode
 
 
 @dataclass(frozen=True)
@@ -103,3 +103,9 @@ class Setting:
         protection |= to_vips(self.topology, self.roles)
         hidden = self.case.about_answers and answered_at_node(self.topology, self.family, self.roles)
         return protection.at_node if hidden else protection
+
+    def expected(self, behaviour: Behaviour) -> Expectation | None:
+        """Return what should come of it on a kernel of this behaviour; None where the lab does not know the node."""
+        if self.is_unknown:
+            return None
+        return self.case.expectations_in(self.topology, self.roles)[behaviour](self.protection)

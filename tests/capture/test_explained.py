@@ -6,6 +6,7 @@ import json
 import pytest
 
 from lab.capture.explain import explain
+from lab.capture.plain import Plain
 from lab.capture.reader import Reader
 from lab.cases import CASES
 from lab.evidence.judgement import Judgement
@@ -37,7 +38,10 @@ NAMED = {
     "entry-expired-half-closed": "entry-deleted",
     "entry-deleted-on-clients-node": "entry-deleted",
     **dict.fromkeys(
-        ("in-window", "client-on-node-in-window", "client-masqueraded-in-window", "endpoint-removed"),
+        (
+            *("in-window", "client-on-node-in-window", "client-masqueraded-in-window", "endpoint-removed"),
+            *("local-pod-ready", "local-pod-terminating", "path-mtu-filtered"),
+        ),
         "",
     ),
     "redirected-in-pod-in-window": "",
@@ -46,12 +50,15 @@ NAMED = {
 }
 #: Of these a capture of TCP does not tell all, and why not.
 UNTOLD = {
-    "icmp": ("icmp-error", "icmp-error-without-entry"),
+    "icmp": ("icmp-error", "icmp-error-without-entry", "path-mtu-told"),
     "UDP": (
         *("promiscuous-bridge", "promiscuous-bridge-off", "stale-udp-entry", "stale-udp-entry-cleaned"),
         *("kube-proxy-restarted", "udp-before-service", "udp-before-service-cleaned", "service-cidr-late"),
         *("service-cidr-late-synced", "snat-port-race", "snat-port-race-random", "dns-race-one-endpoint"),
-        "dns-race-two-endpoints",
+        *("dns-race-two-endpoints", "udp-scaled-to-zero", "udp-scaled-to-zero-forgotten", "udp-service-deleted"),
+        *("udp-service-deleted-forgotten", "local-pod-replaced", "local-pod-replaced-forgotten"),
+        *("local-pod-replaced-internal", "affinity-moves", "affinity-off", "vxlan-wrong-checksum"),
+        *("vxlan-wrong-checksum-unchecked", "vxlan-right-checksum", "vxlan-zero-checksum"),
     ),
     "the node's sysctls": ("reset-behind-accepted", "picked-up-strictly"),
     "what the node saw when, its entries": (
@@ -178,6 +185,19 @@ def test_from_whatever_points_it_was_captured(points, outcome, leaked, results):
     assert ("leaked" in finding.words) is leaked
     assert "answers it" in finding.words
     assert finding.case == "beyond-window"
+
+
+def test_a_look_at_a_packet_tells_as_much_as_the_long_way(results, monkeypatch):
+    """Of each point alone, for there packets are taken by a look at them."""
+    captures = [
+        ({place: data}, result.behaviour)
+        for result in results.values()
+        for place, data in captured(result, "client:eth0", "server:eth0").items()
+    ]
+    quick = [explained(files, behaviour) for files, behaviour in captures]
+    monkeypatch.setattr(Plain, "taker", lambda *_any: None)
+    assert quick == [explained(files, behaviour) for files, behaviour in captures]
+    assert len(quick) > 100
 
 
 def on_any(result, *, told=True, link=276):

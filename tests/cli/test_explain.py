@@ -6,7 +6,8 @@ import pytest
 
 from lab.evidence.packet import ACK, RST, SYN
 from tests.support.captures import MOMENT, pcap, pcapng, tcp
-from tests.support.command import lab
+from tests.support.command import CHECKOUT, lab
+from tests.support.pages import DOCS, code
 
 CLIENT, VIP, POD = ("10.0.0.2", 34567), ("192.168.0.2", 80), ("10.0.1.2", 80)
 FAR = 2**29
@@ -106,7 +107,8 @@ def test_what_a_capture_cannot_tell_is_said(tmp_path):
     ("words", "error"),
     [
         (("none.pcap",), "lab: none.pcap: cannot be read: No such file or directory\n"),
-        (("text.pcap",), "lab: text.pcap: is no capture (give one of pcap or pcapng, also with gzip)\n"),
+        (("text.pcap",), "lab: text.pcap:1: 'no capture' is nothing that is read here (read are pcap, pcapng, what"),
+        (("broken.pcap",), "lab: broken.pcap: is no capture (give one of pcap or pcapng, also with gzip)\n"),
         ((".",), "lab: .: cannot be read: Is a directory\n"),
         (("fine.pcap", "fine.pcap"), "lab: the same file twice (name each once)\n"),
         (
@@ -118,6 +120,7 @@ def test_what_a_capture_cannot_tell_is_said(tmp_path):
 )
 def test_what_cannot_be_used_is_one_line(words, error, tmp_path):
     (tmp_path / "text.pcap").write_text("no capture\n")
+    (tmp_path / "broken.pcap").write_bytes(b"\0no capture\n")
     capture(tmp_path / "fine.pcap", *HANDSHAKE)
     done = lab("explain", *words, directory=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
@@ -128,3 +131,41 @@ def test_lines_wrap_at_words_where_there_is_a_width(tmp_path):
     done = lab("explain", capture(tmp_path / "leak.pcap", *HANDSHAKE, *LEAK), COLUMNS="60")
     assert max(map(len, done.stdout.splitlines())) <= 60
     assert "\n    " in done.stdout
+
+
+LOGGED = (
+    "[81230.000101] nf_ct_proto_6: ACK is over the upper bound (ACKed data not seen yet) IN= OUT= SRC=10.67.2.9"
+    " DST=10.67.1.4 LEN=52 TTL=63 PROTO=TCP SPT=443 DPT=47834 SEQ=1 ACK=99 WINDOW=501 ACK URGP=0\n"
+)
+
+
+def test_a_log_on_standard_input_is_answered():
+    done = lab("explain", "-", given=LOGGED)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith(
+        "<stdin>:\n  * line 1: `ACK is over the upper bound (ACKed data not seen yet)`, of TCP: "
+    )
+    assert "Kernels that write it so: up to 6.0." in done.stdout
+    assert "`lab show ack-above sack-beyond` tells more. Helps: drop-forward, be-liberal." in done.stdout
+    told = json.loads(lab("explain", "-", "--json", given=LOGGED).stdout)
+    assert (told["version"], told["connections"]) == (1, [])
+    [remark] = told["remarks"]
+    assert (remark["kind"], remark["became"], remark["lines"]) == ("reason", "INVALID", [1])
+
+
+def test_reasons_are_shown_and_are_in_the_catalogue():
+    shown = lab("show", "--reasons").stdout
+    assert "  seq-under: ignored; up to 6.0 INVALID\n" in shown
+    assert max(map(len, shown.splitlines())) <= 120
+    reasons = json.loads(lab("show", "--reasons", "--json").stdout)["reasons"]
+    assert json.loads(lab("list", "--json").stdout)["reasons"] == reasons
+    assert {one["name"] for one in reasons} >= {"invalid-new", "sctp-tag", "table-full"}
+    for words in (("--reasons", "beyond-window"), ()):
+        done = lab("show", *words)
+        assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_the_answer_that_the_page_shows_is_given():
+    [shown] = [one for one in code(DOCS / "explain.md", "text") if one.startswith("dmesg.txt")]
+    answered = lab("explain", "dmesg.txt", directory=CHECKOUT / "tests" / "capture" / "texts", COLUMNS="80").stdout
+    assert all(line in answered.splitlines() for line in shown.splitlines())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.results import reach_saved
 from tests.support.command import lab
 from tests.support.programs import each_program
 
@@ -49,19 +50,61 @@ def test_json_has_every_cell():
     asked = ("reach", "services", "--from", "outside", "--service", "ranges", "--to", "loadbalancer", "--json")
     done = lab(*asked, "--proxy-version", "v1.31")
     assert done.returncode == 0
-    [found] = json.loads(done.stdout)
-    assert (found["topology"], found["proxy"], found["family"]) == ("services", "iptables v1.31 (nft)", "ipv4")
+    told = json.loads(done.stdout)
+    assert (told["version"], told["command"]) == (reach_saved.VERSION, f"lab {' '.join(asked)} --proxy-version v1.31")
+    [found] = told["reaches"]
+    assert (found["topology"], found["proxies"], found["family"]) == ("services", "iptables v1.31 (nft)", "ipv4")
     [cell] = found["cells"]
-    assert (cell["client"], cell["service"], cell["to"], cell["address"], cell["as_expected"]) == (
-        "outside",
-        "default/ranges:http",
-        "loadbalancer",
-        "198.18.0.4",
-        True,
-    )
-    assert cell["expected"] == "times out at node-a"
-    assert cell["why"].startswith("loadBalancerSourceRanges")
+    assert (cell["client"]["host"], cell["as_expected"], cell["surprises"]) == ("outside", True, [])
+    assert cell["asked"] == {
+        "service": "default/ranges:http",
+        "target": "loadbalancer",
+        "address": {"address": "198.18.0.4", "port": 80},
+        "protocol": "tcp",
+    }
+    assert (cell["expected"]["fates"], cell["expected"]["at"]) == (["times out"], "node-a")
+    assert cell["expected"]["why"].startswith("loadBalancerSourceRanges")
     assert (cell["reached"][0]["fate"], cell["reached"][0]["at"]) == ("times out", "node-a")
+    assert "rule" not in cell["reached"][0]
+
+
+@pytest.mark.lab_kernel
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+def test_traced_the_rule_that_decided_is_named(mode, tmp_path):
+    """One that leads a connection to its endpoint, one that refuses, and a firewall's that drops."""
+    firewall = tmp_path / "firewall.nft"
+    rule = "chain c { type filter hook forward priority 10; ip saddr 203.0.113.2 ct state new drop; }"
+    firewall.write_text(f"table ip firewall {{\n{rule}\n}}\n")
+    asked = ("reach", "services", "--proxy-mode", mode, "--proxy-version", "v1.33", "--trace", "--json")
+    done = lab(*asked, "--fix", firewall, "--to", "nodeport", "--from", "outside", "--from", "client")
+    [found] = json.loads(done.stdout)["reaches"]
+    rules = {}
+    for cell in found["cells"]:
+        asked_of = (cell["client"]["host"], cell["asked"]["service"], cell["asked"]["address"]["address"])
+        rules |= {(*asked_of, one["fate"]): one["rule"] for one in cell["reached"] if "rule" in one}
+    led = rules["client", "default/proxied:http", "192.0.2.2", "connected"]
+    assert re.match(r"led on at node-a by (nat KUBE-SEP|kube-proxy endpoint-)\S+ rule \d \(kube-proxy\): .*10\.", led)
+    refused = rules["client", "default/nobody:http", "192.0.2.2", "refused"]
+    assert re.match("dropped at node-a by .*(REJECT|reject)", refused)
+    dropped = rules["outside", "default/proxied:http", "192.0.2.2", "times out"]
+    assert dropped == "dropped at node-a by firewall c rule 1: ip saddr 203.0.113.2 ct state new drop"
+
+
+@pytest.mark.lab_kernel
+def test_what_was_found_is_told_again_from_its_file_and_as_a_page(tmp_path):
+    first = lab("reach", "--proxy-version", "v1.36", "--html", "first.html", directory=tmp_path)
+    (tmp_path / "reach.json").write_text(lab("reach", "--proxy-version", "v1.36", "--json").stdout)
+    (tmp_path / "older.json").write_text(lab("reach", "--proxy-version", "v1.14", "--json").stdout)
+    again = lab("report", "reach.json", "--html", "again.html", directory=tmp_path)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout == first.stdout
+    titles = {re.search("<h1.*</h1>", (tmp_path / name).read_text())[0] for name in ("first.html", "again.html")}
+    assert len(titles) == 1
+    both = lab("report", "older.json", "reach.json", directory=tmp_path)
+    assert both.stdout.splitlines()[-1] == "26 cells with 2 kube-proxies: 26 of 26 as Kubernetes documents it"
+    wrong = lab("report", "reach.json", "--md", "x.md", "--html", "y.html", directory=tmp_path)
+    assert wrong.stderr == "lab: --md of what `lab reach` found out (take --json or --html)\n"
+    assert (wrong.returncode, wrong.stdout, (tmp_path / "y.html").exists()) == (2, "", False)
 
 
 @pytest.mark.lab_kernel

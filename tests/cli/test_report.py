@@ -6,6 +6,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from lab.results.saved import VERSION
 from tests.support.command import lab
 
 HERE = Path(__file__).parents[1]
@@ -35,7 +36,7 @@ def test_every_form_at_once(tmp_path):
     assert done.stdout == lab("report", OLD).stdout
     assert "come without packets" in done.stderr  # the old file had no bytes
     assert all(path.stat().st_size for path in names.values())
-    assert json.loads(names["json"].read_text())["version"] == 2
+    assert json.loads(names["json"].read_text())["version"] == VERSION
 
 
 def test_several_kernels_are_one_table(tmp_path):
@@ -100,9 +101,12 @@ def test_compare_says_what_changed(tmp_path):
         (("/",), "/: cannot be read: Is a directory"),
         (
             (HERE / "results" / "junit.xsd",),
-            "junit.xsd: these are no results of `lab run` or `lab matrix`: no JSON, ",
+            "junit.xsd: these are no results of `lab run`, `lab matrix` or `lab reach`: no JSON, ",
         ),
-        (("/dev/null",), "/dev/null: these are no results of `lab run` or `lab matrix`: there is nothing in it"),
+        (
+            ("/dev/null",),
+            "/dev/null: these are no results of `lab run`, `lab matrix` or `lab reach`: there is nothing in it",
+        ),
     ],
 )
 def test_mistakes(words, complaint):
@@ -139,12 +143,13 @@ def test_bytes_that_are_no_text_are_one_error(tmp_path):
     path.write_bytes(b"\xff\xfe{}")
     done = lab("report", path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "no results of `lab run` or `lab matrix`: bytes that are no text" in done.stderr
+    assert "no results of `lab run`, `lab matrix` or `lab reach`: bytes that are no text" in done.stderr
 
 
 def test_schemas_are_printed_and_hold():
     for kind in ("result", "matrix"):
         done = lab("schema", kind)
         jsonschema.Draft202012Validator.check_schema(json.loads(done.stdout))
-    jsonschema.validate(json.loads(NEW.read_text()), json.loads(lab("schema", "result").stdout))
+    newest = HERE / "results" / f"version-{VERSION}.json"
+    jsonschema.validate(json.loads(newest.read_text()), json.loads(lab("schema", "result").stdout))
     assert lab("schema", "resul").stderr == "lab: there is no schema 'resul' (did you mean 'result'?)\n"

@@ -81,12 +81,13 @@ def test_objects_are_asked_and_do_as_documented(place, mode):
     words = ("reach", "shop.yaml", "--nodes", "nodes.yaml", "--proxy-mode", mode, "--json")
     done = lab(*words, directory=place)
     assert done.returncode == 0, done.stdout
-    [found] = json.loads(done.stdout)
-    assert found["proxy"].startswith(f"{mode} v1.33.5")
-    assert {cell["client"] for cell in found["cells"]} == {
+    [found] = json.loads(done.stdout)["reaches"]
+    assert found["proxies"].startswith(f"{mode} v1.33.5")
+    assert {cell["client"]["host"] for cell in found["cells"]} == {
         *("client-worker-1", "client-worker-2", "worker-1", "worker-2", "web-0", "web-1", "outside")
     }
-    assert {cell["address"] for cell in found["cells"] if cell["to"] == "nodeport"} == {
+    asked = [cell["asked"] for cell in found["cells"]]
+    assert {one["address"]["address"] for one in asked if one["target"] == "nodeport"} == {
         "192.168.50.11",
         "192.168.50.12",
     }

@@ -6,6 +6,7 @@ the user's own cache, and are fetched and made where they are missing.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,6 +55,16 @@ def test_the_lab_judges_that_kernel(tmp_path):
     assert result["kernel"].startswith(KERNEL)
     assert os.uname().release != result["kernel"]
     assert f"AFFECTED: on Linux {result['kernel']}" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("what", [("bridge",), ("vxlan",), ("services", "--from", "outside")], ids=" ".join)
+def test_services_are_reached_there_as_documented(what):
+    """A bridge wants br_netfilter of the guest, and a tunnel its own module."""
+    done = kernels_run("lab", "reach", *what, "--proxy-version", "v1.20,v1.36", "--proxy-mode", "both")
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = done.stdout.splitlines()[-1]
+    _cells, good, of = re.fullmatch(r"(\d+) cells with 3 kube-proxies: (\d+) of (\d+) as .*", summary).groups()
+    assert int(good) == int(of) > 0
 
 
 def test_it_needs_no_root():

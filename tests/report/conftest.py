@@ -7,6 +7,7 @@ import pytest
 
 from lab.results.result import Expectation, Tally
 from lab.results.saved import from_json
+from tests.support.browser import CHROMIUM, QUIET
 
 RESULTS = Path(__file__).parent / "results.json"  # `lab run beyond-window upstream-regression --json`, on Linux 6.18
 
@@ -14,6 +15,41 @@ RESULTS = Path(__file__).parent / "results.json"  # `lab run beyond-window upstr
 @pytest.fixture(scope="module")
 def report():
     return from_json(RESULTS.read_text())
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def open_at(browser):
+    """Open pages, and see at the end that nothing was complained of and nothing was asked of anybody."""
+    complaints, asked, contexts = [], [], []
+
+    def opened(at, width=1400, scheme="light", **options):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(at)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert {url.partition("#")[0].rpartition(".")[2] for url in asked} == {"html"}
 
 
 def tally(report, case, fix):

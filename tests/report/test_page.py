@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-import shutil
+from functools import partial
 
 import pytest
 
@@ -11,54 +11,12 @@ from lab.report.page import ROOM
 from lab.results.matrix import Column, merge
 from lab.results.saved import from_json, to_json
 from lab.vocabulary import Behaviour, Family
+from tests.support.browser import CONTRAST, open_all
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-QUIET = (
-    *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--no-first-run"),
-)
 CATALOGUE = {
     "beyond-window": ("the bug and its controls", "data far beyond the client's window"),
     "upstream-regression": ("the bug and its controls", "Kubernetes' own packet"),
 }
-#: Each text's contrast to what is behind it (WCAG 2.2, 1.4.3), as [ratio, text]; of pictures' text its fill counts.
-CONTRAST = """() => {
-  const numbers = color => color.match(/[\\d.]+/g).map(Number);
-  const light = color => {
-    const [r, g, b] = numbers(color).map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
-    return .2126 * r + .7152 * g + .0722 * b;
-  };
-  const behind = element => {
-    for (let one = element; one; one = one.parentElement) {
-      const color = getComputedStyle(one).backgroundColor;
-      if (numbers(color).length === 3 || numbers(color)[3] === 1) return color;
-    }
-    return "rgb(255, 255, 255)";
-  };
-  const found = [];
-  for (const element of document.body.querySelectorAll("*")) {
-    const own = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
-    const unseen = element.closest("script, .unseen, .disc, option, desc, title");
-    if (!own || unseen || !element.getClientRects().length) continue;
-    const style = getComputedStyle(element);
-    const [a, b] = [light(element.closest("svg") ? style.fill : style.color), light(behind(element))];
-    found.push([(Math.max(a, b) + .05) / (Math.min(a, b) + .05), element.textContent.trim().slice(0, 40)]);
-  }
-  return found;
-}"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed: apt-get install chromium")
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
-    )
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
@@ -70,29 +28,9 @@ def address(report, tmp_path_factory):
 
 
 @pytest.fixture
-def open_page(browser, address):
-    """Open the page, and see at the end that nothing was complained of and nothing was asked of anybody."""
-    complaints, asked, contexts = [], [], []
-
-    def opened(width=1400, scheme="light", *, at=address, **options):
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(at)
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert complaints == []
-    assert {url.partition("#")[0].rpartition(".")[2] for url in asked} == {"html"}
-
-
-def open_all(page):
-    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+def open_page(open_at, address):
+    """Open the page of the report, or another."""
+    return partial(open_at, address)
 
 
 @pytest.mark.parametrize("width", [360, 800, 1400])
@@ -209,7 +147,7 @@ def many(report, count):
     return dataclasses.replace(report, tallies=tuple(tallies))
 
 
-def test_a_thousand_trials_are_below_five_megabytes_and_open_soon(report, open_page, tmp_path):
+def test_a_thousand_trials_are_below_five_megabytes_and_open_soon(report, open_at, tmp_path):
     data = forms.write("html", many(report, 1000))
     assert len(data) < 5_000_000
     text = data.decode()
@@ -219,7 +157,7 @@ def test_a_thousand_trials_are_below_five_megabytes_and_open_soon(report, open_p
     assert sum(map(len, re.findall(r"<svg.*?</svg>", text))) <= ROOM
     path = tmp_path / "many.html"
     path.write_bytes(data)
-    page = open_page(at=path.as_uri())
+    page = open_at(path.as_uri())
     took = page.evaluate("performance.getEntriesByType('navigation')[0].domComplete")
     assert took < 10_000, "milliseconds; two seconds on a machine that does nothing else"
 
@@ -231,13 +169,13 @@ def test_what_was_left_out_is_said(report):
     assert "<svg" not in text
 
 
-def test_kernels_are_columns_where_there_are_several(report, open_page, tmp_path):
+def test_kernels_are_columns_where_there_are_several(report, open_at, tmp_path):
     older = dataclasses.replace(report, kernel="5.10.1", behaviours={Family.IPV4: Behaviour.STRICT})
     columns = [Column("5.10", "5.10.1", "5.10.1", older), Column("6.18", "6.18.44", "6.18.44", report)]
     columns.append(Column("7.3", "7.3.1", "7.3.1", None, "panicked", ("Kernel panic <here>",)))
     path = tmp_path / "matrix.html"
     path.write_bytes(forms.write("html", merge("0.1.0", columns), catalogue=CATALOGUE))
-    page = open_page(360, at=path.as_uri())
+    page = open_at(path.as_uri(), 360)
     assert page.locator("h2").first.inner_text() == "Cases by kernels"
     assert [text.split()[0] for text in page.locator("thead th").all_inner_texts()] == [
         "case",

@@ -8,19 +8,35 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lab.cli.packed import packing, unpacked
 from lab.errors import InputError, MissingError
 from lab.report import forms
 from lab.report.timeline import timeline_text
-from lab.results import saved
+from lab.results import reach_saved, saved
 from lab.results.matrix import alone
 from lab.results.saved import VERSION, from_json, schema, to_json
+from lab.results.shared import Named, Shared
 from lab.verdict import Outcome
 
 #: One of each version; of those before there was a number, from a lab of before (`lab run beyond-window
 #: upstream-regression --json`, on Linux 6.18).
-VERSIONS = {1: Path(__file__).parents[1] / "report" / "results.json", 2: Path(__file__).parent / "version-2.json"}
+VERSIONS = {
+    1: Path(__file__).parents[1] / "report" / "results.json",
+    2: Path(__file__).parent / "version-2.json",
+    3: Path(__file__).parent / "version-3.json",
+}
+
+TREES = st.lists(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.sampled_from(["$", "$7", "$$", "x" * 30]) | st.text(),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+        max_leaves=20,
+    ),
+    max_size=4,
+)
 
 
 def read(version):
@@ -74,8 +90,9 @@ def test_bytes_come_back_as_they_were():
 def test_packets_are_left_out_and_that_is_said_and_a_line_is_a_trial():
     report = read(1)
     text = to_json(report, packets=False).decode()
-    assert len(text) < 3600 * len(report.tallies)
-    lines = [json.loads(line.rstrip(",")) for line in text.splitlines()[1:-1]]
+    assert len(text) < 2700 * len(report.tallies)
+    trials, _shared = text.split("\n]", 1)
+    lines = [json.loads(line.rstrip(",")) for line in trials.splitlines()[1:]]
     assert [line["trial"]["fix"] for line in lines] == [tally.trial.fix for tally in report.tallies]
     lean = from_json(text)
     for before, after in zip(report.tallies, lean.tallies, strict=True):
@@ -107,7 +124,7 @@ def test_what_was_not_as_expected_keeps_its_packets():
     [
         (lambda data: [data], "no results"),
         (lambda data: {"version": 2}, "neither tallies nor columns"),
-        (lambda data: data | {"version": 99}, "in version 99: this one reads files up to version 2"),
+        (lambda data: data | {"version": 99}, "in version 99: this one reads files up to version 3"),
         (lambda data: data | {"version": "x" * 500}, "in version 'xxx"),
         (lambda data: data | {"tallies": [3]}, r"tallies\.0: "),
         (lambda data: with_first(data, "trial", "proxy_version", "v9999999999"), "v9999999999"),
@@ -170,3 +187,71 @@ def test_zstd_is_used_where_it_is_and_named_where_it_is_not():
         for broken in (packed[:-2], packed[:4] + b"garbage"):
             with pytest.raises(InputError, match="x: broken"):
                 unpacked(broken, "x")
+
+
+# --- what stands in several places ------------------------------------------------------------------------
+
+
+@given(TREES)
+def test_whatever_is_shared_comes_back_as_it_was_and_stands_once(trees):
+    shared = Shared()
+    numbers = [shared.take(tree) for tree in trees]
+    told = [json.loads(shared.text(number)) for number in numbers]
+    named = Named(json.loads(f"[{','.join(shared.table)}]"))
+    assert [named.whole(one) for one in told] == trees
+    assert len(set(shared.table)) == len(shared.table)
+
+
+def test_of_trials_that_are_alike_the_second_takes_little_room():
+    report = read(3)
+    one, two = (to_json(dataclasses.replace(report, tallies=report.tallies[:1] * count)) for count in (1, 2))
+    assert len(two) - len(one) < len(one) / 20
+    assert from_json(two).tallies == report.tallies[:1] * 2
+
+
+@pytest.mark.parametrize(
+    ("table", "timeline", "complaint"),
+    [
+        (None, "$0", "shared: it is not there"),
+        ([], "$0", r"nothing stands for \$0"),
+        (["$1", {}], "$0", r"nothing stands for \$1"),
+        ([], "$x", r"nothing stands for \$x"),
+        ([[0] * 10, *([f"${number}"] * 10 for number in range(30))], "$30", "stands for more than 50,000,000 values"),
+    ],
+)
+def test_names_of_nothing_and_of_too_much_are_refused(table, timeline, complaint):
+    data = json.loads(VERSIONS[3].read_text())
+    data["tallies"][0]["sample"]["timeline"] = timeline
+    with pytest.raises(ValueError, match=complaint):
+        from_json(json.dumps(data | {"shared": table}))
+
+
+# --- of `lab reach` ---------------------------------------------------------------------------------------
+
+REACH_VERSIONS = {1: Path(__file__).parent / "reach-version-1.json"}
+
+
+@pytest.mark.parametrize("version", REACH_VERSIONS)
+def test_a_file_of_every_version_of_reach_is_read_and_written_by_its_schema(version):
+    assert max(REACH_VERSIONS) == reach_saved.VERSION
+    found = reach_saved.from_data(*saved.parsed(REACH_VERSIONS[version].read_bytes()))
+    assert (len(found.reaches), found.good, sum(len(one.cells) for one in found.reaches)) == (2, False, 26)
+    again = reach_saved.to_json(found)
+    assert reach_saved.from_data(*saved.parsed(again)) == found
+    jsonschema.validate(json.loads(again), reach_saved.schema())
+    [line] = {line for line in again.decode().splitlines() if '"as_expected": false' in line and "30080" in line}
+    assert json.loads(line.rstrip(","))["surprises"] == ["times out at node"]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"version": 2}, "in version 2: this one reads files up to version 1"),
+        ({"reaches": []}, "reaches: nothing was asked"),
+        ({"reaches": [3]}, r"reaches\.0: "),
+    ],
+)
+def test_what_is_no_file_of_reach_is_refused(change, complaint):
+    data, text = saved.parsed(REACH_VERSIONS[1].read_bytes())
+    with pytest.raises(ValueError, match=complaint):
+        reach_saved.from_data(data | change, text)

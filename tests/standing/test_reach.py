@@ -61,12 +61,13 @@ def test_every_cell_is_as_documented_and_nothing_is_left(own_run, spaces, mode):
 def test_who_answers_is_told_of_services_that_came_and_nodes_that_lag(own_run):
     up(load("two-nodes"), name="mine")
     words = ("reach", "--lab", "mine", "--from", "client", "--to", "vip", "--service", "web:http")
-    [cell] = json.loads(lab_command(*words, "--json").stdout)[0]["cells"]
+    [cell] = json.loads(lab_command(*words, "--json").stdout)["reaches"][0]["cells"]
     assert {one["server"] for one in cell["reached"]} == {"server-a", "server-b"}
-    assert all(one["source_kept"] and one["entry"].startswith("an entry ESTABLISHED") for one in cell["reached"])
+    assert all(one["seen_as"] == one["own"] for one in cell["reached"])
+    assert all(one["entry"]["tcp_state"] == "ESTABLISHED" for one in cell["reached"])
     for change in (("endpoints", "remove", "web", "10.2.1.2"), ("kube-proxy", "stop", "node-a")):
         assert lab_command(*change, "--lab", "mine").returncode == 0
-    [cell] = json.loads(lab_command(*words, "--json").stdout)[0]["cells"]
+    [cell] = json.loads(lab_command(*words, "--json").stdout)["reaches"][0]["cells"]
     assert {one["server"] for one in cell["reached"]} == {"server-a"}
     assert lab_command("endpoints", "add", "web", "10.2.1.2", "--lab", "mine").returncode == 0
     ran = lab_command(*words)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""The packets that are the most and of which there is nothing to tell: taken in by a look at a few of their fields.
+
+Such are the segments of an established connection that is captured at one point: the next bytes in order, or an ACK of
+more than before, with no flags but ACK and PSH, no options but timestamps, within the window. Everything else goes the
+long way (:mod:`lab.capture.following`), and finds the connection as if all of it had gone there.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from lab.capture.connection import Connection
+from lab.capture.frames import Frame, Taker
+from lab.capture.lane import Kept, Lane, Stream
+from lab.capture.quick import accepts
+from lab.capture.remembered import Remembered
+from lab.evidence.packet import TCP
+
+_HALF: Final = 1 << 31
+_MASK: Final = (1 << 32) - 1
+_PADDED_TIMESTAMPS: Final = 0x0101080A  # as RFC 7323, appendix A has them, and every stack sends them
+#: From the IP header on: version, length, fragment, protocol, addresses and ports, and of TCP's header the numbers, its
+#: length, flags, window, and the first option. IPv6 has no fragment there.
+_IPV4: Final = "BxH2xHxB2x12sIIBBHxxxxI"
+_IPV6: Final = "BxxxHBx36sIIBBHxxxxI"
+#: By LINKTYPE_: how its header begins, how long it is, and the kinds of IP in it.
+_RAW: Final = ("!0s", 0, b"", b"")
+_LINKS: Final = {1: ("!12x2s", 14, b"\x08\x00", b"\x86\xdd"), **dict.fromkeys((12, 14, 101, 228, 229), _RAW)}
+
+
+class Plain:
+    """The directions in which nothing happens, and what takes their packets.
+
+    :ivar last: the connection that had a packet last.
+    :ivar taken: how many packets were taken.
+    :param touch: is told which connection had a packet, where the one before was of another.
+    :param remembered: the packets of connections whose SYN was not seen.
+    """
+
+    def __init__(self, touch: Callable[[Connection], None], remembered: Remembered) -> None:
+        self.last: Connection | None = None
+        self.taken = 0
+        self._touch = touch
+        self._remembered = remembered
+        self._homes: dict[tuple[int, Stream], dict[bytes, Lane]] = {}
+
+    def taker(self, link: int, section: int, stream: Stream) -> Taker | None:
+        """Return what takes plain segments of a link; None where all its packets go the long way."""
+        if link not in _LINKS:
+            return None
+        begins, at, ipv4, ipv6 = _LINKS[link]
+        unpack, unpack_ipv6 = struct.Struct(begins + _IPV4).unpack_from, struct.Struct(begins + _IPV6).unpack_from
+        find = self._homes.setdefault((section, stream), {}).get
+        advance, remember = self._advance, self._remembered.add_plain
+
+        def take(data: bytes, begun: int, kept: int, number: int, time: int) -> bool:
+            try:
+                fields = unpack(data, begun)
+                kind, version, total, fragment, protocol, key, sequence, acknowledged, offset, flags, window, option = (
+                    fields
+                )
+                header = at + 40
+                if version != 0x45 or kind != ipv4:
+                    if version >> 4 != 6 or kind != ipv6:
+                        return False
+                    header, fragment = at + 60, 0
+                    kind, version, total, protocol, key, sequence, acknowledged, offset, flags, window, option = (
+                        unpack_ipv6(data, begun)
+                    )
+                    total += 40
+            except struct.error:
+                return False
+            lane = find(key)
+            if lane is None or flags & 0x37 != 0x10 or protocol != TCP or fragment & 0x1FFF:
+                return False
+            if offset >> 4 == 8 and option == _PADDED_TIMESTAMPS and kept >= header + 4:
+                length = total + at - header - 12
+                header += 12
+            elif offset >> 4 == 5 and kept >= header:
+                length = total + at - header
+            else:
+                return False
+            if not advance(lane, sequence, length, acknowledged, window):
+                return False
+            known = Kept(lane, data[begun : begun + (header if header < kept else kept)], number, time)
+            lane.kept.append(known)
+            if not lane.begins:
+                remember(known)
+            return True
+
+        return take
+
+    def _advance(self, lane: Lane, sequence: int, length: int, acknowledged: int, window: int) -> bool:
+        """Check whether a segment brings something new and is in the window, and take it into account if so."""
+        sender = lane.sender
+        newer = (acknowledged - lane.acknowledged + _HALF & _MASK) > _HALF
+        if sequence != sender.end or not window or length < (not newer):
+            return False
+        if not accepts(sender, lane.receiver, sequence, length, acknowledged, window):
+            return False
+        if newer:
+            lane.acknowledged = acknowledged
+        lane.count += 1
+        self.taken += 1
+        connection = lane.connection
+        if connection is not self.last:
+            self.last = connection
+            self._touch(connection)
+        return True
+
+    def open(self, connection: Connection, frame: Frame, stream: Stream) -> None:
+        """Have plain segments of a connection taken from here on, where it is such that they can be.
+
+        :param frame: the one that went the long way just now.
+        """
+        self.last = connection
+        windows = connection.windows_at_one_point()
+        if windows is None:
+            if connection.lanes:
+                connection.close_lanes()
+            return
+        if not connection.lanes:
+            self._make_lanes(connection, frame, stream)
+        for lane in connection.lanes.values():
+            sides = (windows.client, windows.server)
+            lane.sender, lane.receiver = sides if lane.from_client else sides[::-1]
+            connection.open_lane(lane)
+
+    def _make_lanes(self, connection: Connection, frame: Frame, stream: Stream) -> None:
+        home, key = self._homes.get((frame.section, stream)), _key(frame.data, frame.at)
+        if home is None or key is None:
+            return
+        side = connection.is_from_client(frame.packet)
+        half = len(key) // 2 - 2
+        other = key[half : 2 * half] + key[:half] + key[-2:] + key[-4:-2]
+        for one, from_client in ((key, side), (other, not side)):
+            lane = Lane(connection, stream, one, home, frame.at, from_client=from_client)
+            connection.lanes[from_client] = lane
+
+
+def _key(data: bytes, at: int) -> bytes | None:
+    """Return the addresses and ports of a TCP packet; None where its IP header is not the plain one."""
+    if data[at] == 0x45:
+        return data[at + 12 : at + 24]
+    if data[at] >> 4 == 6 and data[at + 6] == TCP:
+        return data[at + 8 : at + 44]
+    return None

@@ -1,0 +1,162 @@
+"""Packets that are taken in by a look at them, and the same ones the long way: one explanation, whatever they are."""
+
+import io
+import random
+import struct
+
+import pytest
+
+from lab.capture.explain import explain
+from lab.capture.plain import Plain
+from lab.capture.reader import Reader
+from lab.evidence.packet import ACK, FIN, PSH, RST, SYN
+from lab.vocabulary import Behaviour
+from tests.support.captures import MOMENT, linked, pcap, pcapng, tcp
+
+TOP = 2**32
+SCALE = b"\x01\x03\x03\x07"
+
+
+def explained(data, behaviour=Behaviour.IGNORES_LATE):
+    return explain([Reader(io.BufferedReader(io.BytesIO(data)), "x.pcap")], behaviour)
+
+
+@pytest.fixture
+def both_ways(monkeypatch):
+    """Explain a capture in both ways, and return the explanation and how many packets were taken."""
+    taken = []
+    advance = Plain._advance
+
+    def counted(*arguments):
+        taken.append(advance(*arguments))
+        return taken[-1]
+
+    def both(data, behaviour=Behaviour.IGNORES_LATE):
+        taken.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(Plain, "_advance", counted)
+            quick = explained(data, behaviour)
+        count = sum(taken)
+        with monkeypatch.context() as patched:
+            patched.setattr(Plain, "taker", lambda *_any: None)
+            assert explained(data, behaviour) == quick
+        return quick, count
+
+    return both
+
+
+class Talk:
+    """One connection, most of whose packets are in order, and some of which are whatever else there is."""
+
+    def __init__(self, rng, port):
+        self.rng = rng
+        ipv6 = rng.random() < 0.3
+        self.ends = {
+            True: ("fd00::2" if ipv6 else "10.0.0.2", port),
+            False: ("fd00::80" if ipv6 else "192.168.0.2", 80),
+        }
+        self.pod = ("fd00::1:2" if ipv6 else "10.0.1.2", 80)
+        self.sent = {
+            side: (TOP - rng.randint(1, 9000)) if rng.random() < 0.5 else rng.randrange(TOP) for side in (1, 0)
+        }
+        self.number = {True: rng.randrange(9), False: rng.randrange(9)}
+        self.stamped = rng.random() < 0.6
+        self.seen_from_its_start = rng.random() < 0.8
+        self.numbered = rng.random() < 0.8
+
+    def packet(self, side, flags, sequence, acknowledgement, payload=b"", window=2000, options=b"", source=None):
+        if self.stamped and not options:
+            options = b"\x01\x01\x08\x0a" + struct.pack("!II", self.number[side], 5)
+        number = self.number[side] % 65536 if self.numbered else 0
+        ends = (source or self.ends[side], self.ends[not side])
+        return tcp(*ends, flags, sequence, acknowledgement, payload, window=window, options=options, number=number)
+
+    def handshake(self):
+        client, server = self.sent[True], self.sent[False]
+        yield self.packet(True, SYN, client, 0, options=SCALE)
+        yield self.packet(False, SYN | ACK, server, client + 1, options=SCALE)
+        self.sent = {True: client + 1, False: server + 1}
+        yield self.packet(True, ACK, self.sent[True], self.sent[False])
+
+    def plain(self):
+        side = self.rng.random() < 0.4
+        self.number[side] += 1
+        data = bytes(self.rng.choice((0, 0, 1, 700, 1400, 20_000)))
+        made = self.packet(side, ACK | self.rng.choice((0, PSH)), self.sent[side], self.sent[not side], data)
+        self.sent[side] += len(data)
+        return made
+
+    def odd(self):
+        rng, side = self.rng, self.rng.random() < 0.5
+        self.number[side] += rng.choice((0, 1))
+        sequence, acknowledgement = self.sent[side], self.sent[not side]
+        kind = rng.randrange(12)
+        if kind == 0:  # lost before the capture
+            self.sent[side] += 1400
+        elif kind == 1:
+            return self.packet(side, ACK, sequence - 1400, acknowledgement, bytes(1400))
+        elif kind == 2:
+            return self.packet(side, ACK, sequence, acknowledgement - rng.choice((0, 1400, 200_000)))
+        elif kind == 3:
+            sack = b"\x01\x01\x05\x0a" + struct.pack("!II", acknowledgement % TOP, (acknowledgement + 9) % TOP)
+            return self.packet(side, ACK, sequence, acknowledgement, options=sack)
+        elif kind == 4:
+            return self.packet(side, ACK, sequence, acknowledgement, window=rng.choice((0, 1, 65535)))
+        elif kind == 5:
+            return self.packet(side, ACK, sequence + rng.choice((1, 9000, 2**29)), acknowledgement, b"beyond")
+        elif kind == 6:
+            return self.packet(side, ACK, sequence, acknowledgement + rng.choice((1, 10**6)))
+        elif kind == 7:
+            return self.packet(False, ACK | PSH, self.sent[False] + 2**29, self.sent[True], b"leak", source=self.pod)
+        elif kind == 8 and rng.random() < 0.2:
+            return self.packet(side, RST, sequence - rng.choice((0, 0, 3, 9000)), 0)
+        elif kind == 9 and rng.random() < 0.3:
+            self.sent[side] += 1
+            return self.packet(side, ACK | FIN, sequence, acknowledgement)
+        elif kind == 10 and rng.random() < 0.3:
+            return self.packet(side, rng.choice((SYN, SYN | ACK, 0, SYN | FIN)), sequence + 77, acknowledgement)
+        elif kind == 11:
+            whole = bytearray(self.packet(side, ACK, sequence, acknowledgement, bytes(30)))
+            if whole[0] == 0x45:
+                whole[6 + rng.randrange(2)] ^= rng.choice((0x20, 1))  # a fragment
+            return bytes(whole)
+        return None
+
+    def packets(self, count):
+        if self.seen_from_its_start:
+            yield from self.handshake()
+        for _ in range(count):
+            made = self.plain() if self.rng.random() < 0.96 else self.odd()
+            if made is not None:
+                yield made
+                if self.rng.random() < 0.01:
+                    yield made  # captured twice
+        if self.rng.random() < 0.3:
+            yield from self.handshake()
+
+
+def mixture(rng, count, each):
+    """Make packets of several connections, in turn by chance."""
+    talks = [list(Talk(rng, 10_000 + number).packets(each)) for number in range(count)]
+    while talks:
+        one = rng.choice(talks)
+        yield from (one.pop(0) for _ in range(min(len(one), rng.choice((1, 1, 9)))))
+        talks = [talk for talk in talks if talk]
+
+
+@pytest.mark.parametrize("behaviour", Behaviour)
+@pytest.mark.parametrize(("form", "link"), [(pcap, 1), (pcap, 101), (pcapng, 1)])
+def test_whatever_is_among_them(behaviour, form, link, both_ways):
+    rng = random.Random(17)
+    packets = taken = 0
+    findings = set()
+    for _ in range(6):
+        seen = [
+            (MOMENT + place * 1000, linked(packet, link))
+            for place, packet in enumerate(mixture(rng, 4, rng.choice((30, 200))))
+        ]
+        quick, count = both_ways(form(seen, link=link, snaplen=rng.choice((54, 64, 70, 262144))), behaviour)
+        packets, taken = packets + len(seen), taken + count
+        findings |= {finding.kind for one in quick.connections for finding in one.findings}
+    assert packets / 6 < taken < packets
+    assert {"out-of-window", "reset", "retransmission", "zero-window"} <= findings

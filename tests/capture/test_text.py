@@ -1,0 +1,406 @@
+"""Text beside captures: what each line is, and what it tells."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab.capture.explain import explain
+from lab.capture.kernel_log import log_line
+from lab.capture.listing import listed
+from lab.capture.reader import Reader
+from lab.capture.statistics import COUNTERS
+from lab.capture.text import Text, is_text
+from lab.cases import CASES
+from lab.errors import InputError
+from lab.evidence.packet import ACK, FIN, PSH, RST, SYN, SocketAddress
+from lab.vocabulary import Behaviour
+from tests.support.captures import MOMENT, linked, pcap, pcapng, tcp
+
+TEXTS = Path(__file__).parent / "texts"
+CLIENT, VIP, POD = ("10.0.0.2", 34567), ("192.168.0.2", 80), ("10.0.1.2", 80)
+SYNS = b"\x02\x04\x05\xb4\x04\x02\x01\x03\x03\x0a\0\0"  # mss, sackOK, wscale 10
+TIMES = b"\x01\x01\x08\x0a\0\0\0\x07\0\0\0\x09"
+SACK = b"\x01\x01\x05\x0a" + (1_000_002).to_bytes(4, "big") + (1_000_006).to_bytes(4, "big")
+FAR = 2**29
+
+
+def text(words, name="given.txt"):
+    return Text(io.BufferedReader(io.BytesIO(words if isinstance(words, bytes) else words.encode())), name)
+
+
+def told(*texts, kernel=None, captures=()):
+    readers = [Reader(io.BufferedReader(io.BytesIO(data)), name) for name, data in captures]
+    return explain(readers, kernel or Behaviour.IGNORES_LATE, texts, assumed=kernel is None)
+
+
+def remarks(words, **how):
+    return told(text(words), **how).remarks
+
+
+# --- tcpdump --------------------------------------------------------------------------------------------
+
+
+def connection(six=False):
+    """A connection by the VIP with a packet far out of the window, as it was captured on the client's side."""
+    ends = (CLIENT, VIP, POD)
+    if six:
+        ends = (("fd00:10::2", 34567), ("fd00:20::2", 80), ("fd00:10:0:1::2", 80))
+    client, vip, pod = ends
+    return [
+        tcp(client, vip, SYN, 999_999, 0, options=SYNS),
+        tcp(vip, client, SYN | ACK, 4_999_999, 1_000_000, options=SYNS),
+        tcp(client, vip, ACK, 1_000_000, 5_000_000, window=63),
+        tcp(client, vip, ACK | PSH, 1_000_000, 5_000_000, b"?" * 10, number=1, window=63, options=TIMES),
+        tcp(vip, client, ACK, 5_000_000, 1_000_010, number=2, window=64, options=SACK),
+        tcp(vip, client, ACK | PSH, 5_000_000, 1_000_010, b"!" * 20, number=3, window=64),
+        tcp(pod, client, ACK | PSH, 5_000_020 + FAR, 1_000_010, b"far away", number=4, window=64),
+        tcp(client, pod, RST, 1_000_010, 0, window=0),
+        tcp(client, vip, FIN | ACK, 1_000_010, 5_000_020, number=5, window=63),
+    ]
+
+
+FORMS = ["-n", "-nn -tttt", "-n -tt", "-n -ttt", "-n -t", "-n -v", "-n -vvv -S", "-n -e", "-n -S -tttt", "-n -x"]
+
+
+@pytest.mark.skipif(not shutil.which("tcpdump"), reason="no tcpdump: apt-get install tcpdump")
+@pytest.mark.parametrize("six", [False, True])
+@pytest.mark.parametrize("link", [1, 101, 276])
+@pytest.mark.parametrize("form", FORMS)
+def test_what_tcpdump_prints_tells_what_its_capture_does(form, link, six):
+    packets = [linked(packet, link) for packet in connection(six)]
+    capture = pcap([(MOMENT + number * 1000, packet) for number, packet in enumerate(packets)], link=link)
+    printed = subprocess.run(["tcpdump", *form.split(), "-r", "-"], input=capture, capture_output=True, check=True)
+    assert is_text(io.BufferedReader(io.BytesIO(printed.stdout)))
+    by_text = told(text(printed.stdout, "x"))
+    by_capture = told(captures=[("x", capture)])
+    assert by_capture.connections[0].findings[0].case == "beyond-window"
+    assert [one.outcome for one in by_text.connections] == ["reset"]
+    assert by_text.packets == by_capture.packets == len(packets)
+
+    def without_places(one):
+        return replace(
+            one, points=(), findings=tuple(replace(finding, packets=(), words="") for finding in one.findings)
+        )
+
+    assert [*map(without_places, by_text.connections)] == [*map(without_places, by_capture.connections)]
+    numbers = [[place.number for place in one.packets] for one in by_text.connections[0].findings]
+    assert numbers == [[place.number for place in one.packets] for one in by_capture.connections[0].findings]
+
+
+@pytest.mark.skipif(not shutil.which("tcpdump"), reason="no tcpdump: apt-get install tcpdump")
+def test_interfaces_and_ways_of_any_are_read():
+    capture = pcap([(MOMENT, linked(packet, 276)) for packet in connection()], link=276)
+    printed = subprocess.run(["tcpdump", "-n", "-r", "-"], input=capture, capture_output=True, check=True).stdout
+    named = b"\n".join(line.replace(b" ? ", b" eth0 ", 1) for line in printed.splitlines())
+    for one in (named, named.replace(b" Out ", b" In ")):
+        [found] = told(text(one)).connections
+        assert found.points == ("eth0",)
+        assert found.outcome == "reset"
+
+
+def test_sequence_numbers_that_are_not_printed_are_said_to_be_guessed():
+    lines = (
+        "12:00:00.000001 IP 10.0.0.2.5 > 10.0.0.3.80: Flags [S], seq 100, win 100, length 0",
+        "12:00:00.000002 IP 10.0.0.3.80 > 10.0.0.2.5: Flags [S.], seq 200, ack 101, win 100, length 0",
+        "12:00:00.000003 IP 10.0.0.2.5 > 10.0.0.3.80: Flags [.], ack 1, win 100, length 0",
+        "12:00:00.000003 IP 10.0.0.2.5 > 10.0.0.3.53: 7+ A? example.org. (29)",
+        "12:00:00.000003 ARP, Request who-has 10.0.0.3 tell 10.0.0.2, length 28",
+        "what somebody wrote between the lines",
+    )
+    found = told(text("\n".join(lines)))
+    assert not found.found
+    assert found.packets == 3
+    notes = " ".join(found.notes)
+    assert "of 1 segment without data the sequence number is not printed" in notes
+    assert "2 packets are no TCP: left out" in notes
+    assert "line 6 is about something else: left out" in notes
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("12:00:00.0 IP web.http > 10.0.0.2.5: Flags [S], seq 1, win 1, length 0", "'web.http' is no address"),
+        ("12:00:00.0 IP 10.0.0.3.80 > 10.0.0.2.5: Flags [S], tcp", "a TCP packet without its length"),
+    ],
+)
+def test_names_instead_of_numbers_are_refused(line, error):
+    with pytest.raises(InputError, match=error) as refused:
+        text(f"\n{line}\n")
+    assert (refused.value.line, refused.value.source) == (2, "given.txt")
+    assert "tcpdump -n" in refused.value.cure
+
+
+def test_times_without_a_day_have_no_order_with_those_of_others():
+    line = "12:00:00.000001 IP 10.0.0.2.5 > 10.0.0.3.80: Flags [S], seq 100, win 100, length 0"
+    with pytest.raises(InputError, match="no day"):
+        told(text(line, "a"), text(line, "b"))
+    dated = text(f"2026-01-02 {line}", "c")
+    assert told(dated, captures=[("d", pcapng([(MOMENT, connection()[0])]))]).packets == 2
+
+
+# --- conntrack's entries --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "count"), [("list-extended-id", 5), ("proc-net-nf_conntrack", 5)])
+def test_entries_of_every_form_are_read(name, count):
+    entries = text((TEXTS / f"{name}.txt").read_bytes()).entries
+    assert len(entries) == count
+    by_protocol = {(one.protocol, one.state): one for one in entries}
+    closing = by_protocol["tcp", "CLOSE_WAIT"]
+    assert (closing.timeout, closing.flags) == (59, {"ASSURED"})
+    assert closing.original == (SocketAddress("127.0.0.1", 53792), SocketAddress("127.0.0.1", 8080))
+    assert by_protocol["tcp", "ESTABLISHED"].zone == "zone=3"
+    assert by_protocol["icmpv6", ""].original[0] == SocketAddress("::1", 2748)
+    assert by_protocol["udp", ""].flags == {"UNREPLIED"}
+
+
+def test_events_are_read():
+    events = text((TEXTS / "events-timestamp-id.txt").read_bytes()).entries
+    assert [one.event for one in events[:2]] == ["NEW", "UPDATE"]
+    assert events[0].time == pytest.approx(1795969093.532586)
+    assert {one.event for one in events} == {"NEW", "UPDATE", "DESTROY"}
+
+
+ENTRY = (
+    "tcp 6 86397 ESTABLISHED src=10.0.0.2 dst=192.168.0.2 sport=34567 dport=80 {}"
+    " src=10.0.1.2 dst=10.0.0.2 sport=8080 dport=34567 [ASSURED] mark=0 use=1"
+)
+SYN_SENT = ENTRY.replace("86397 ESTABLISHED", "99 SYN_SENT").replace("[ASSURED] ", "").format("[UNREPLIED]")
+
+
+@pytest.mark.parametrize(
+    ("lines", "words", "case"),
+    [
+        (
+            (
+                ENTRY.format(""),
+                (
+                    "tcp 6 99 SYN_SENT src=10.0.0.9 dst=192.168.0.2 sport=5 dport=80 [UNREPLIED] src=192.168.0.2"
+                    " dst=10.0.0.9 sport=80 dport=5"
+                ),
+            ),
+            "not translated, though others to the same address are",
+            "syn-before-service",
+        ),
+        (
+            (
+                ENTRY.format(""),
+                (
+                    "tcp 6 299 ESTABLISHED src=10.0.1.2 dst=10.0.0.2 sport=8080 dport=5 [UNREPLIED] src=10.0.0.2"
+                    " dst=10.0.1.2 sport=5 dport=8080"
+                ),
+            ),
+            "begun by an endpoint's answer",
+            "entry-deleted",
+        ),
+        (
+            (SYN_SENT,),
+            "this node has seen no answer",
+            "asymmetric-route-clients-half",
+        ),
+        (
+            (
+                (
+                    "udp 17 29 src=10.0.0.2 dst=192.168.0.2 sport=5 dport=53 [UNREPLIED]"
+                    " src=10.0.1.2 dst=10.0.0.2 sport=53 dport=5"
+                ),
+            ),
+            "datagrams to an endpoint that does not answer",
+            "stale-udp-entry",
+        ),
+        (
+            (
+                f"    [NEW] {ENTRY.format('')}".replace("86397 ESTABLISHED", "120 SYN_SENT"),
+                f" [UPDATE] {ENTRY.format('')}",
+                f"[DESTROY] {ENTRY.format('')} [USERSPACE] portid=7 progname=kube-proxy",
+            ),
+            "deleted by a program (kube-proxy) while the connection lived",
+            "entry-deleted",
+        ),
+        (
+            (f" [UPDATE] {ENTRY.format('')}", f"[DESTROY] {ENTRY.format('')}".replace("86397 ESTABLISHED ", "")),
+            "gone while the connection lived",
+            "entry-expired",
+        ),
+        ((f"    [NEW] {ENTRY.format('[UNREPLIED]')}",), "begun in the middle", "picked-up"),
+    ],
+)
+def test_entries_that_are_out_of_the_ordinary_are_named(lines, words, case):
+    found = [one for one in remarks("\n".join(lines)) if words in one.words]
+    assert len(found) == 1
+    assert case in found[0].cases
+    assert set(found[0].cases) <= set(CASES)
+    assert found[0].further[0].startswith(f"line {len(lines)}: ")
+
+
+def test_an_ordinary_end_is_nothing_to_tell():
+    events = (
+        f"    [NEW] {ENTRY.format('')}".replace("86397 ESTABLISHED", "120 SYN_SENT"),
+        f" [UPDATE] {ENTRY.format('')}",
+        f" [UPDATE] {ENTRY.format('')}".replace("86397 ESTABLISHED", "120 TIME_WAIT"),
+        f"[DESTROY] {ENTRY.format('')}".replace("86397 ESTABLISHED ", ""),
+    )
+    found = told(text("\n".join(events)))
+    assert not found.found
+    assert [one.words for one in found.remarks] == ["tcp 192.168.0.2:80 is 10.0.1.2:8080 (1)"]
+
+
+def test_an_entry_that_is_cut_is_one_error():
+    with pytest.raises(InputError, match="not whole") as refused:
+        text(f"{ENTRY.format('')}\ntcp 6 99 SYN_SENT src=10.0.0.2 dst=10.0.")
+    assert refused.value.line == 2
+    assert listed("tcp is what it is about", 1, "x") is None
+
+
+def test_a_listing_beside_a_capture_says_whom_the_vip_became():
+    """The report's two files: a RST from the endpoint's own address, at the client's side."""
+    alone = told(text((TEXTS / "tcpdump.txt").read_bytes()))
+    assert {one.endpoint for one in alone.connections} == {None}
+    both = told(
+        text((TEXTS / "tcpdump.txt").read_bytes()), text((TEXTS / "list-and-statistics.txt").read_bytes(), "ct.txt")
+    )
+    [one] = both.connections
+    assert (str(one.target), str(one.endpoint)) == ("172.21.4.4:80", "10.50.9.9:8080")
+    assert one.outcome == "leaked"
+    assert "packet 2 comes from 10.50.9.9:8080, and the client only knows 172.21.4.4:80" in one.findings[0].words
+    assert "(ct.txt, line 1): ESTABLISHED, 86,397 s left, ASSURED" in one.entry
+
+
+# --- what conntrack counted -----------------------------------------------------------------------------
+
+
+def test_counters_are_told_with_what_they_mean():
+    found = {one.words.split()[0]: one for one in remarks((TEXTS / "list-and-statistics.txt").read_bytes())}
+    assert found["invalid"].words.startswith("invalid 4,281: ")
+    assert found["insert_failed"].is_wrong
+    assert not found["search_restart"].is_wrong
+    assert "early_drop" not in found
+    for counter in COUNTERS.values():
+        assert set(counter.cases) <= set(CASES)
+
+
+def test_which_counter_grew_is_told_where_there_are_two_samples():
+    first = "cpu=0 found=1 invalid=5 drop=0\ncpu=1 found=1 invalid=5 drop=0\n"
+    second = "cpu=0 found=1 invalid=5 drop=2\ncpu=1 found=1 invalid=7 drop=0\n"
+    words = [one.words for one in remarks(first + second)]
+    assert [one.split(":")[0] for one in words] == ["invalid grew by 2, to 12", "drop grew by 2, to 2"]
+    assert [one.words for one in remarks(first + first)] == ["no counter has grown"]
+    assert told(text(first + first)).found is False
+
+
+# --- the kernel's log -----------------------------------------------------------------------------------
+
+PACKET = (
+    "IN= OUT= SRC=10.0.1.2 DST=10.0.0.2 LEN=48 TOS=0x00 PREC=0x00 TTL=63 ID=4 DF PROTO=TCP SPT=80 DPT=34567"
+    f" SEQ={5_000_020 + FAR} ACK=1000010 WINDOW=64 RES=0x00 ACK PSH URGP=0"
+)
+OVER = "nf_ct_proto_6: SEQ is over upper bound 5064513 (over the window of the receiver) "
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        "[81220.104511] ",
+        "[  812.104511] ",
+        "[Sun Nov 29 16:18:13 2026] ",
+        "<4>[81220.104511] ",
+        "kern  :warn  : [81220.104511] ",
+        "Nov 29 16:18:13 node-1 kernel: ",
+        "Nov  2 16:18:13 node-1 kernel: [81220.104511] ",
+        "2026-11-29T16:18:13+0000 node-1 kernel: ",
+        "2026-11-29T16:18:13.104511+00:00 node-1 kernel: [81220.104511] ",
+    ],
+)
+def test_a_line_of_every_form_of_log_is_read(before):
+    line = log_line(f"{before}{OVER}{PACKET}", 3)
+    assert (line.line, line.by_conntrack, line.reason.name) == (3, True, "seq-over")
+    assert line.packet.source == SocketAddress("10.0.1.2", 80)
+    assert (line.packet.sequence, line.packet.acknowledgement, line.packet.length) == (5_000_020 + FAR, 1_000_010, 8)
+    assert line.excess == 5_000_020 + FAR - 5_064_512
+    rule = log_line(f"{before}no entry: {PACKET}", 4)
+    assert (rule.by_conntrack, rule.words) == (False, "no entry:")
+    assert log_line(f"{before}eth0: link is up", 5) is None
+
+
+def test_a_packet_of_the_log_is_found_in_the_capture():
+    packets = [(MOMENT + number, packet) for number, packet in enumerate(connection())]
+    found = told(text(f"{OVER}{PACKET}", "log"), captures=[("x.pcap", pcap(packets))])
+    [one] = found.remarks
+    assert one.became == "INVALID"
+    assert "out of it by 536,806,420 bytes; it is packet 7 of x.pcap" in one.further[-1]
+    assert found.connections[0].findings[0].excess == 536_806_420
+
+
+@pytest.mark.parametrize(
+    ("words", "kernel", "became"),
+    [
+        ("SEQ is under lower bound 7 (already ACKed data retransmitted)", None, "ignored"),
+        ("SEQ is under the lower bound (already ACKed data retransmitted)", None, "INVALID"),
+        ("SEQ is under the lower bound (already ACKed data retransmitted)", Behaviour.IGNORES_LATE, "INVALID"),
+        ("invalid packet ignored in state ESTABLISHED ", None, "ignored"),
+        ("packet (index 3) in dir 0 invalid, state SYN_SENT", Behaviour.STRICT, "INVALID"),
+        ("invalid rst", None, "INVALID"),
+    ],
+)
+def test_whether_it_was_invalid_depends_on_the_kernel_that_wrote_it(words, kernel, became):
+    [one] = remarks(f"[1.0] nf_ct_proto_6: {words} {PACKET}", kernel=kernel)
+    assert one.became == became
+    assert one.is_wrong is (became == "INVALID")
+    assert ("not the --kernel that was given" in str(one.further)) is (
+        kernel is Behaviour.IGNORES_LATE and "the lower" in words
+    )
+
+
+def test_the_report_s_log_is_answered_line_by_line():
+    found = told(text((TEXTS / "dmesg.txt").read_bytes()))
+    assert [(one.lines, one.became, one.cases[0]) for one in found.remarks] == [
+        ((1,), "ignored", "syn-ack-again"),
+        ((2,), "INVALID", "reset-behind"),
+        ((3,), "INVALID", "ack-above"),
+        ((4,), "INVALID", "asymmetric-route-clients-half"),
+    ]
+    assert found.found
+
+
+def test_what_conntrack_does_not_say_is_not_made_up():
+    [one] = remarks(f"nf_ct_proto_6: some new words {PACKET}")
+    assert "no reason of conntrack's that is known here" in one.words
+    assert one.became == ""
+    [full] = remarks("[1.0] nf_conntrack: nf_conntrack: table full in netns 4026532249, dropping packet")
+    assert (full.became, full.cases) == ("dropped", ("table-full-new-connection",))
+
+
+# --- what is none of these ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "cure"),
+    [
+        ("*filter\n:INPUT ACCEPT [0:0]\n", "rules of iptables-save", "lab run --node FILE"),
+        ("# Warning: iptables-legacy tables present\ntable ip nat {\n", "rules of nft", "lab run --node FILE"),
+        ("Chain INPUT (policy ACCEPT)\n", "what iptables -L prints", "iptables-save"),
+        ("apiVersion: v1\nkind: Service\n", "objects of Kubernetes", "lab reach FILE"),
+        ("NAME   TYPE   CLUSTER-IP\n", "a table of kubectl's", "-o yaml"),
+        ("net.netfilter.nf_conntrack_tcp_be_liberal = 1\n", "a list of sysctls", "lab run --fix FILE"),
+        ('<?xml version="1.0"?>\n<conntrack>\n', "XML", "without -o xml"),
+        ('{"version": 3}\n', "JSON", "lab report FILE"),
+    ],
+)
+def test_what_tells_of_no_packets_is_named_with_what_to_do(words, what, cure):
+    with pytest.raises(InputError, match=what) as refused:
+        text(words)
+    assert cure in refused.value.cure
+    assert refused.value.line
+
+
+def test_captures_are_no_text():
+    for data in (pcap([(MOMENT, connection()[0])]), pcapng([(MOMENT, connection()[0])]), b"", b"\0\1", b"\xff" * 10):
+        assert not is_text(io.BufferedReader(io.BytesIO(data)))
+    assert is_text(io.BufferedReader(io.BytesIO("é".encode() * 3000)))
