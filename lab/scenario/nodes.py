@@ -127,6 +127,8 @@ class Nodes:
     def bypasses(self, server: str, server_address: str, peer: str) -> list[str]:
         """Report each node that is on the way of one direction alone: half of the connection passes it by.
 
+        Where an end has no way at all, nothing of its passes anywhere.
+
         :param peer: the client's address as the server knows it.
         """
         topology, client = self._lab.topology, self._roles.client
@@ -136,7 +138,7 @@ class Nodes:
             f"{node} sees only what {sees} sends: from {other} to {sees} it goes {' > '.join(hosts[other])}"
             for sees, other, nodes, others in ((client, server, there, back), (server, client, back, there))
             for node in nodes
-            if node not in others
+            if node not in others and len(hosts[other]) > 1
         ]
 
     def translated(self, packet: Packet) -> tuple[SocketAddress, SocketAddress]:

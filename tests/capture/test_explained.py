@@ -46,7 +46,8 @@ NAMED = {
     ),
     "redirected-in-pod-in-window": "",
     "bad-checksum-unchecked": "",
-    "port-reused": "",
+    **dict.fromkeys(("port-reused", "last-ack-unchallenged", "snat-ports-left", "snat-port-again"), ""),
+    **dict.fromkeys(("address-recycled", "address-recycled-forgotten"), ""),
 }
 #: Of these a capture of TCP does not tell all, and why not.
 UNTOLD = {
@@ -67,8 +68,10 @@ UNTOLD = {
         *("entry-deleted-on-servers-node", "egress-fin-unknown", "egress-data-unknown", "egress-reset-again"),
         *("port-reused-after-reset", "port-reused-after-server-reset", "port-reused-challenged"),
         *("port-reused-syn-twice", "stale-syn-ack", "syn-before-service", "syn-before-service-forgotten"),
-        "redirected-in-pod-with-drop",
+        *("redirected-in-pod-with-drop", "reset-after-syn", "reset-after-syn-from-server", "last-ack-challenged"),
+        *("syn-from-server-in-time-wait", "syn-from-server-in-close", "stale-syn-ack-again"),
     ),
+    "which ports the node may give": ("snat-ports-used-up", "snat-port-in-time-wait", "snat-port-in-close"),
     "a length that the header claims": ("truncated-header",),
     "many connections at once": ("tour-of-states",),
 }
