@@ -9,10 +9,34 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeAlias
 
-from lab.evidence.reach import Fate, Passage, Question, Reached
+from lab.conntrack.netlink import ConntrackTable
+from lab.evidence.entry import Entry
+from lab.evidence.packet import SocketAddress
+from lab.evidence.reach import PROTOCOLS, Fate, Passage, Question, Reached
+from lab.fabric.lab import Lab
 
 #: Looks up more about what became of a question, while its sockets are open.
 Look: TypeAlias = Callable[[Reached], Reached]
+
+
+class Entries:
+    """What the nodes' conntrack has of questions."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._tables: dict[str, ConntrackTable] = {}
+
+    def added_to(self, reached: Reached) -> Reached:
+        """Return what became of a question, with what the first node that it passed has of it."""
+        if not reached.node or reached.own is None:
+            return reached
+        return replace(reached, entry=self.entry(reached.node, reached.question, reached.own))
+
+    def entry(self, node: str, question: Question, own: SocketAddress) -> Entry | None:
+        """Return what a node has of a question; None where it has nothing."""
+        if node not in self._tables:
+            self._tables[node] = self._lab.keep(ConntrackTable(self._lab.hosts[node].namespace))
+        return self._tables[node].entry(PROTOCOLS[question.protocol], own, question.address)
 
 
 def without_way(question: Question, code: int) -> Reached:

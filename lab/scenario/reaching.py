@@ -18,9 +18,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_interface
 from typing import Final
 
-from lab.conntrack.netlink import ConntrackTable
 from lab.errors import LabError
-from lab.evidence.entry import Entry
 from lab.evidence.packet import SocketAddress
 from lab.evidence.reach import PROTOCOLS, Fate, Passage, Question, Reached, Target
 from lab.evidence.sighting import Sighting
@@ -29,7 +27,7 @@ from lab.netns import Namespace, bound, mib
 from lab.netns.rtnetlink import LOOPBACK_INDEX
 from lab.netns.rtnetlink import address as netlink_address
 from lab.scenario.associating import RawEnd, abort, associate
-from lab.scenario.became import Look, as_it_is, concluded, errno_of, is_open, unanswered, without_way
+from lab.scenario.became import Entries, Look, as_it_is, concluded, errno_of, is_open, unanswered, without_way
 from lab.scenario.deciding import Deciding
 from lab.scenario.processor import one_processor
 from lab.topology.model import Topology
@@ -74,7 +72,7 @@ class Reaching:
         self.lab, self.family = lab, family
         self._servers: dict[socket.socket, _Server] = {}
         self._raw: dict[_Server, RawEnd] = {}
-        self._tables: dict[str, ConntrackTable] = {}
+        self._entries = Entries(lab)
         self._asked = 0
         self._without_route: set[str] = set()
         self.crafted: set[str] = set()
@@ -168,7 +166,7 @@ class Reaching:
             self._settled()  # what earlier questions have left
             if self.deciding:
                 self.deciding.forget()
-            look = self._with_entry if with_entry else as_it_is
+            look = self._entries.added_to if with_entry else as_it_is
             if question.protocol in self.crafted:
                 return self._associate(question, asking, look)
             # An ICMP error that is here before connect() has let go of the socket is kept for the next SYN, a second
@@ -305,17 +303,6 @@ class Reaching:
     def _first_node(self, passage: Passage) -> str:
         nodes = {node.name for node in self.lab.topology.nodes}
         return next((host for host in passage.passed() if host in nodes), "")
-
-    def _with_entry(self, reached: Reached) -> Reached:
-        if not reached.node or reached.own is None:
-            return reached
-        return replace(reached, entry=self._entry(reached.node, reached.question, reached.own))
-
-    def _entry(self, node: str, question: Question, own: SocketAddress) -> Entry | None:
-        """Return what a node's conntrack has of a question; None where it has nothing."""
-        if node not in self._tables:
-            self._tables[node] = self.lab.keep(ConntrackTable(self.lab.hosts[node].namespace))
-        return self._tables[node].entry(PROTOCOLS[question.protocol], own, question.address)
 
 
 def icmp_limits(namespace: Namespace, family: Family) -> list[str]:

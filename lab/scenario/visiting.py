@@ -69,7 +69,7 @@ class Visiting(Reaching):
     def _as_it_leaves(self, question: Question, own: SocketAddress) -> _Ends:
         """Return the ends of a question as it leaves its client: of a node its own kernel translates it before."""
         if self.lab.topology.host(question.client).proxy_mode is not None:
-            entry = self._entry(question.client, question, own)
+            entry = self._entries.entry(question.client, question, own)
             if entry is not None:
                 return entry.reply[1], entry.reply[0]
         return own, question.address
