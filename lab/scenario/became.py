@@ -14,6 +14,7 @@ from lab.evidence.entry import Entry
 from lab.evidence.packet import SocketAddress
 from lab.evidence.reach import PROTOCOLS, Fate, Passage, Question, Reached
 from lab.fabric.lab import Lab
+from lab.scenario.unrouted import why_unrouted
 
 #: Looks up more about what became of a question, while its sockets are open.
 Look: TypeAlias = Callable[[Reached], Reached]
@@ -50,21 +51,21 @@ def as_it_is(reached: Reached) -> Reached:
     return reached
 
 
-def concluded(reached: Reached, asking: socket.socket, name: bytes, code: int, passage: Passage) -> Reached:
+def concluded(lab: Lab, reached: Reached, asking: socket.socket, name: bytes, code: int, passage: Passage) -> Reached:
     """Return what came of a question that a server has got and answered by its name."""
     try:
         if asking.recv(100) == name:
             return replace(reached, fate=Fate.CONNECTED)
         return replace(reached, fate=Fate.RESET, at=reached.question.client, how="it was closed without a word")
     except BlockingIOError:
-        return unanswered(reached, passage, code)
+        return unanswered(lab, reached, passage, code)
     except ConnectionResetError:
         return replace(reached, fate=Fate.RESET, at=reached.question.client, how="ECONNRESET")
     except OSError as error:
-        return unanswered(reached, passage, error.errno or code)
+        return unanswered(lab, reached, passage, error.errno or code)
 
 
-def unanswered(reached: Reached, passage: Passage, code: int) -> Reached:
+def unanswered(lab: Lab, reached: Reached, passage: Passage, code: int) -> Reached:
     """Return what became of a question to which no answer came.
 
     :param code: the client's errno, 0 or EINPROGRESS where it has none.
@@ -77,6 +78,9 @@ def unanswered(reached: Reached, passage: Passage, code: int) -> Reached:
     at, how, sent_on = passage.last()
     if code not in (0, errno.EINPROGRESS, errno.EAGAIN):
         how = f"{errno.errorcode.get(code, code)}: {how}"
+    last, _is_answer = passage.last_sighting()
+    if last is not None and not sent_on and (why := why_unrouted(lab, last)):
+        how = f"{how}: {why}"
     return replace(reached, at=at, how=how, sent_on=sent_on)
 
 

@@ -196,7 +196,7 @@ class Reaching:
             at, how, sent_on = passage.last()
             return look(replace(reached, at=at, how=f"half open: {how}", sent_on=sent_on))
         code = code or asking.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        return look(self._or_no_route(unanswered(reached, passage, code), unrouted))
+        return look(self._or_no_route(unanswered(self.lab, reached, passage, code), unrouted))
 
     def _associate(self, question: Question, asking: socket.socket, look: Look) -> Reached:
         """Ask by an SCTP handshake of the lab's own packets."""
@@ -224,7 +224,7 @@ class Reaching:
             return look(replace(reached, fate=Fate.REFUSED, at=hosts[came.aborted_by], how="ABORT"))
         if came.answered:
             return look(replace(reached, how="half open: of the handshake's last two packets one was lost"))
-        return look(self._or_no_route(unanswered(reached, passage, came.refused), unrouted))
+        return look(self._or_no_route(unanswered(self.lab, reached, passage, came.refused), unrouted))
 
     def _unrouted(self) -> dict[str, int]:
         """Return how many packets the hosts that have sent an error had no route for, by their own count."""
@@ -281,7 +281,7 @@ class Reaching:
             passage = replace(passage, sightings=[*passage.sightings, *self._settled()])
             client = SocketAddress(*peer[:2])
             reached = replace(reached, server=server.host, server_address=server.address, seen_as=client)
-            return look(concluded(reached, asking, name, code, passage))
+            return look(concluded(self.lab, reached, asking, name, code, passage))
 
     def _settled(self) -> list[Sighting]:
         """Return what the captures have seen by the time at which nothing is under way any more, in order."""

@@ -115,7 +115,7 @@ class Visiting(Reaching):
             code = 0
         except OSError as error:
             code = error.errno or errno.EIO
-        return look(unanswered(reached, passage, code))
+        return look(unanswered(self.lab, reached, passage, code))
 
     def _has(self, host: str, address: str) -> bool:
         found = self.lab.topology.host_of(address)
