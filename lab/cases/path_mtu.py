@@ -34,7 +34,7 @@ def _narrow_last_link(scenario: ConnectionScenario) -> str:
     topology = scenario.lab.topology
     host, address = scenario.roles.servers[0]
     end = next(end for end in topology.ends(host) if address.address in {str(own.ip) for own in end.addresses})
-    router = topology.peer(end)
+    router = next(one for one in topology.neighbours(end) if topology.host(one.host).forwarding)
     scenario.lab.is_altered = True  # the client's kernel remembers a path's MTU for minutes
     scenario.lab.hosts[router.host].run("ip", "link", "set", router.interface, "mtu", str(_SMALL))
     return router.host
