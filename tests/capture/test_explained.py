@@ -96,7 +96,6 @@ CLOCKED = (
     "reset-behind",
     "port-reused",
     "icmp-error",
-    "stale-udp-entry",
 )
 #: The same to the endpoint and the client.
 SAME = {Outcome.CONNECTED: Outcome.DELIVERED, Outcome.RETRIED: Outcome.RESET}
