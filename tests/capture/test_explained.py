@@ -41,6 +41,7 @@ NAMED = {
         (
             *("in-window", "client-on-node-in-window", "client-masqueraded-in-window", "endpoint-removed"),
             *("local-pod-ready", "local-pod-terminating", "path-mtu-filtered"),
+            *("answer-past-node", "answer-by-node"),
         ),
         "",
     ),
