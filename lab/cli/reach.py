@@ -33,7 +33,7 @@ from lab.cli.command import at_least
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.objects import NodesOption, made_of, texts_of
 from lab.cli.programs import with_programs
-from lab.cli.screen import console, draw, steps
+from lab.cli.screen import console, draw, steps, tell
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
 from lab.vocabulary import Backend, Family, ProxyMode
@@ -340,7 +340,7 @@ def print_reach(told: ReachReport) -> None:
     screen, found = console(), told.reaches
     first = found[0]
     proxies = first.proxies if len(found) == 1 else f"{len(found)} kube-proxies"
-    screen.print(f"{first.topology}, {proxies}, {first.family}", soft_wrap=True, markup=False)
+    tell(screen, f"{first.topology}, {proxies}, {first.family}")
     draw(screen, lambda _width: tables(found))
     for line in lines(found):
-        screen.print(line, soft_wrap=True)
+        tell(screen, line)
