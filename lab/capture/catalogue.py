@@ -7,11 +7,20 @@ from dataclasses import dataclass
 from typing import Final
 
 from lab.capture.connection import Segment
-from lab.evidence.packet import ACK, FIN, SYN
+from lab.evidence.flags import URG
+from lab.evidence.packet import ACK, FIN, PSH, RST, SYN
 
 _FAR: Final = 1 << 28  # bytes; nothing is lost or held back for so long by itself
 _OUT_OF_WINDOW: Final = ("drop-forward", "be-liberal")
 _INVALID_ANYHOW: Final = ("drop-forward",)
+#: Without PSH.
+_OF_FLAGS: Final = {
+    0: "no-ack-flag",
+    FIN | URG: "fin-psh-urg",
+    SYN | ACK | URG: "syn-ack-urg",
+    SYN | FIN | ACK: "syn-fin",
+    FIN | RST | ACK: "fin-rst-ack",
+}
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,7 @@ def known(segment: Segment, *, leaked: bool, harmless: bool) -> Known:
     if by == "flags":
         tcp = segment.packet.tcp
         assert tcp is not None
-        both = tcp.flags & SYN and tcp.flags & FIN
-        return Known("flags", "syn-fin" if both else "" if tcp.flags & ACK else "no-ack-flag", _INVALID_ANYHOW)
+        return Known("flags", _OF_FLAGS.get(tcp.flags & ~PSH, "flag-sets"), _INVALID_ANYHOW)
     if by == "reset":
         return Known("reset", "reset-behind", _INVALID_ANYHOW)
     if by == "state":
@@ -55,7 +63,7 @@ def _of_window(segment: Segment, *, harmless: bool) -> str:
     word, packet = segment.word, segment.packet
     tcp = packet.tcp
     assert tcp is not None
-    if tcp.flags & 4:
+    if tcp.flags & RST:
         return "reset-out-of-window"
     with_data = "" if packet.payload_length else "-without-data"
     if word.condition == "I":

@@ -12,17 +12,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from lab.capture.quick import QuickWindow
+from lab.evidence.flags import is_taken
 from lab.evidence.follow import distance
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import ACK, FIN, RST, SYN, Packet, SocketAddress
 from lab.evidence.window import Prediction, Tracker
 from lab.vocabulary import Behaviour
 
-_URG: Final = 0x20
-#: What tcp_valid_flags lets pass, PSH left aside.
-_VALID: Final = frozenset(
-    {SYN, SYN | _URG, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK | _URG, ACK, ACK | _URG},
-)
 _PUSH: Final = 0x08
 _PLAIN: Final = ACK | _PUSH
 
@@ -97,7 +93,7 @@ class Conntrack:
         flags = tcp.flags
         if flags | _PUSH == _PLAIN and self.established and not tcp.sack_blocks and self._is_fine(packet, from_client):
             return FINE
-        if flags & ~_PUSH not in _VALID:
+        if not is_taken(flags):
             return _FLAGS
         if flags & RST:
             return self._reset(packet, from_client)

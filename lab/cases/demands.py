@@ -15,7 +15,7 @@ from lab.kubeproxy.options import DetectLocalMode
 from lab.scenario.roles import CLIENT_PORT, Roles
 from lab.topology.kube_proxy import node_release
 from lab.topology.model import Topology
-from lab.topology.routes import forwarded_by, is_pod, leads_to, next_hop
+from lab.topology.routes import forwarded_by, leads_to, next_hop, node_of
 from lab.vocabulary import Family, ProxyMode
 
 #: Says why the roles cannot run in a topology; empty where they can.
@@ -120,12 +120,11 @@ def _interface_towards(topology: Topology, roles: Roles) -> str:
     while asked is not None and here != roles.node and here not in passed:
         passed.append(here)
         hop = next_hop(topology, here, asked.address)
-        if hop is None:
+        if hop is None or hop.to is None:
             break
-        end = topology.peer(hop.end)
-        if end.host == roles.node:
-            return end.interface
-        here = end.host
+        if hop.to.host == roles.node:
+            return hop.to.bridge or hop.to.interface
+        here = hop.to.host
     return ""
 
 
@@ -228,7 +227,7 @@ def by_own_link(topology: Topology, _family: Family, roles: Roles) -> str:
     server, address = roles.servers[0]
     forwarding = forwarded_by(topology, roles.client, address.address) or ()
     hop = next_hop(topology, (roles.client, *forwarding)[-1], address.address)
-    own = topology.peer(hop.end).addresses if hop else ()
+    own = hop.to.addresses if hop and hop.to else ()
     return (
         ""
         if address.address in {str(one.ip) for one in own}
@@ -240,8 +239,9 @@ def router_before_server(topology: Topology, _family: Family, roles: Roles) -> s
     """Demand a host between node and server that may hold packets back."""
     server, _address = roles.servers[0]
     end = next(end for end in topology.ends(server) if end.addresses)
-    router = topology.host(topology.peer(end).host)
-    good = router.forwarding and router.proxy_mode is None and len(topology.ends(router.name)) == 2
+    others = topology.neighbours(end)
+    router = topology.host(others[0].host)
+    good = router.forwarding and router.proxy_mode is None and len(topology.ends(router.name)) == 2 and len(others) == 1
     return "" if good else f"it needs a router with two links between the node and {server}"
 
 
@@ -305,8 +305,7 @@ def outsider(topology: Topology, family: Family) -> str:
 
 def _of_node(topology: Topology, host: str) -> bool:
     """Check whether a host is a node's pod."""
-    ends = [topology.peer(end) for end in topology.ends(host)]
-    return any(is_pod(topology, end) for end in ends if topology.host(end.host).proxy_mode is not None)
+    return node_of(topology, host) is not None
 
 
 def _pods(topology: Topology, family: Family) -> list[str]:

@@ -14,7 +14,7 @@ from lab.verdict import Outcome
 _MTU: Final = 1300  # bytes; above the least that IPv6 takes (RFC 8200, 5: 1280)
 
 
-def _quoted(scenario: ConnectionScenario, source: str) -> list[str]:
+def quoted_by(scenario: ConnectionScenario, source: str) -> list[str]:
     """Return whom the errors that the client saw from an address were about."""
     errors = (one.packet.icmp for one in scenario.seen(scenario.roles.client, source=source, outgoing=False))
     return [str(error.quoted[1]) for error in errors if error and error.quoted]
@@ -25,7 +25,7 @@ async def _steps(scenario: ConnectionScenario) -> None:
     await scenario.inject(scenario.too_big_from_server(_MTU))
     vip = scenario.roles.service_address
     assert vip is not None
-    about = _quoted(scenario, vip.address)
+    about = quoted_by(scenario, vip.address)
     scenario.expect("an ICMP error from the VIP, about what was sent to the VIP", about == [str(vip)], about)
     scenario.expect(f"the client's path MTU {_MTU}", scenario.path_mtu() == _MTU, scenario.path_mtu())
     scenario.expect_counter("related", 1)
@@ -39,7 +39,7 @@ async def _steps_untracked(scenario: ConnectionScenario) -> None:
     await scenario.inject(scenario.too_big_from_server(_MTU))
     scenario.expect(f"the client's path MTU still {before}", scenario.path_mtu() == before, scenario.path_mtu())
     pod = scenario.server_end.own_address
-    about = _quoted(scenario, pod.address)
+    about = quoted_by(scenario, pod.address)
     scenario.expect("an error from the pod about the pod, or none", about == [str(pod)] * (not scenario.unheard), about)
     scenario.expect_counter("error", 1)
     scenario.expect_counter("related", 0)

@@ -39,8 +39,8 @@ def _put_pods_on_a_bridge(scenario: DatagramsScenario, *, promiscuous: bool) -> 
     commands = [f"link add {_BRIDGE} type bridge mcast_snooping 0"]
     moved = []
     for end in topology.ends(node.name):
-        pod = topology.peer(end)
-        if pod.host in pods:
+        pod = next((other for other in topology.neighbours(end) if other.host in pods), None)
+        if pod is not None:
             mac = scenario.lab.hosts[pod.host].interfaces[pod.interface].mac.hex(":")
             own = [address for address in end.addresses if Family.of(address) is scenario.family]
             commands += [f"addr del {address} dev {end.interface}" for address in own]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lab.evidence.packet import Packet
+from lab.evidence.packet import TCP, UDP, Packet
 
 
 class Judgement(StrEnum):
@@ -36,3 +36,12 @@ class Judged:
         if self.state == "established":
             return Judgement.IGNORED if self.reason else Judgement.ACCEPTED
         return Judgement(self.state.upper())
+
+    @property
+    def counts_as_invalid(self) -> bool:
+        """Whether ``conntrack -S`` counts it as invalid: no error of ICMP, and nothing that never came to conntrack.
+
+        A datagram that did, and is INVALID, has a reason (udp_error in nf_conntrack_proto_udp.c).
+        """
+        has_come = self.packet.protocol == TCP or (self.packet.protocol == UDP and self.reason != "")
+        return self.state == "invalid" and has_come

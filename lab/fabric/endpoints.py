@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lab.kubernetes.objects import Service
-    from lab.topology.model import IPAddress, Topology
+    from lab.topology.model import Topology
+    from lab.topology.values import IPAddress
 
 _READY: Final = EndpointConditions(ready=True, serving=True, terminating=False)
 
@@ -211,7 +212,7 @@ class Endpoints:
                 return endpoint.node_name
         host = topology.host_of(address)
         assert host is not None
-        neighbours = {topology.peer(end).host for end in topology.ends(host.name)}
+        neighbours = {other.host for end in topology.ends(host.name) for other in topology.neighbours(end)}
         nodes = neighbours & {node.name for node in topology.nodes}
         return nodes.pop() if len(nodes) == 1 and any(endpoint.node_name for endpoint in endpoints) else None
 

@@ -23,8 +23,8 @@ from lab.vocabulary import Backend, Family, ProxyMode
 if TYPE_CHECKING:
     from lab.fabric.host import RunningHost
     from lab.kubernetes.objects import EndpointSlice, Service
-    from lab.topology.model import IPNetwork
     from lab.topology.node_change import NodeChange
+    from lab.topology.values import IPNetwork
 
 _COUNTERS: Final = re.compile(r"^\[\d+:\d+\] (?=-)|(?<= )\[\d+:\d+\]$", re.MULTILINE)
 _ACCOUNT: Final = re.compile(r"-m nfacct --nfacct-name +(\S+) ")  # iptables-save prints two blanks there

@@ -30,7 +30,7 @@ from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
     from lab.kubernetes.objects import EndpointSlice, Service
-    from lab.topology.model import IPNetwork
+    from lab.topology.values import IPNetwork
 
 # What the programs of each backend need of the kernel.
 _NEEDS: Final[Mapping[tuple[Backend, Family], str]] = {

@@ -23,9 +23,10 @@ from lab.fabric.links import build_links, set_own_sysctls
 from lab.fabric.services import Services
 from lab.netns.reaper import Closable, close_all
 from lab.topology.kube_proxy import addition, node_proxy
-from lab.topology.model import Host, IPNetwork, Topology
+from lab.topology.model import Host, Topology
 from lab.topology.node_change import NodeChange
-from lab.topology.ways import way_out
+from lab.topology.values import IPNetwork
+from lab.topology.ways import step
 from lab.vocabulary import Family, ProxyMode
 from lab.wire.craft import Injector
 
@@ -90,7 +91,7 @@ class Lab:
             running.namespace.set_sysctls(_sysctls(host, self.families))
         self._programs: list[ProgramNode] = []
         self._proxies = [self._proxy(node, change) for node in self.topology.nodes]
-        build_links(self.topology, self.hosts, self.families)
+        build_links(self.topology, self.hosts, self.families, self.keep)
         for program in self._programs:
             program.start()
         for proxy in self._proxies:
@@ -216,12 +217,11 @@ class Lab:
 
         :raises LabError: the host has no route there.
         """
-        end = way_out(self.topology, host, destination)
-        if end is None:
+        found = step(self.topology, host, destination)
+        if found is None or found.to is None:
             raise LabError(f"{host} has no route to {destination}")
-        peer = self.topology.peer(end)
-        macs = (self.hosts[one.host].device(one).mac for one in (peer, end))
-        return self.keep(Injector(self.hosts[host].namespace, end.interface, b"".join(macs)))
+        macs = (self.hosts[one.host].device(one).mac for one in (found.to, found.end))
+        return self.keep(Injector(self.hosts[host].namespace, found.end.interface, b"".join(macs)))
 
     def keep(self, thing: Kept) -> Kept:
         """Close ``thing`` together with the lab."""

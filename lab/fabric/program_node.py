@@ -22,8 +22,9 @@ from lab.vocabulary import Family, ProxyMode
 if TYPE_CHECKING:
     from lab.fabric.host import RunningHost
     from lab.kubernetes.objects import EndpointSlice, Service
-    from lab.topology.model import IPNetwork, Topology
+    from lab.topology.model import Topology
     from lab.topology.node_change import NodeChange
+    from lab.topology.values import IPNetwork
 
 _RULE: Final = re.compile(r"-([AI]) (\S+) (?:\d+ )?(.*)")
 

@@ -39,7 +39,7 @@ _RTN_LOCAL: Final = 2  # include/uapi/linux/rtnetlink.h
 
 _IFF_UP, _IFF_RUNNING, _IFF_PROMISC, _IFF_LOWER_UP = 0x1, 0x40, 0x100, 0x10000
 _READY: Final = _IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP
-_VXLAN_PORT: Final = 8472  # flannel's and Cilium's, and Linux' own default before RFC 7348 had 4789
+VXLAN_PORT: Final = 8472  # flannel's and Cilium's, and Linux' own default before RFC 7348 had 4789
 _IFA_F_NODAD: Final = 0x02
 _NUD_PERMANENT: Final = 0x80
 _MAXIMUM_BATCH: Final = 64 * 1024  # bytes; well below the default send buffer of 208 KiB
@@ -104,6 +104,14 @@ def port(index: int, of: int, purpose: str) -> Message:
     return Message(_RTM_NEWLINK, 0, body, f"make {purpose} a port of a bridge")
 
 
+def behind_port(index: int, mac: bytes, purpose: str) -> Message:
+    """Return the message that tells a bridge who is behind its port ``index``: it floods nothing that is for them."""
+    noarp, master = 0x40, 0x04  # NUD_NOARP: static; NTF_MASTER: the bridge's own table
+    body = struct.pack("=BxHiHBB", socket.AF_BRIDGE, 0, index, noarp, master, 0)
+    body += _attribute(2, mac)  # NDA_LLADDR
+    return Message(_RTM_NEWNEIGH, _NLM_F_CREATE_REPLACE, body, f"tell {purpose} who is behind a port")
+
+
 def hairpin(index: int, purpose: str) -> Message:
     """Have a bridge send what came by its port ``index`` back by it, where that is its way."""
     mode = _attribute(5, _attribute(4, b"\1"))  # IFLA_INFO_SLAVE_DATA{IFLA_BRPORT_MODE}
@@ -121,7 +129,7 @@ def vxlan(device: VethEnd, number: int, by: int, local: type_of_address, remote:
     data = _number(1, number) + _number(3, by)  # IFLA_VXLAN_ID, IFLA_VXLAN_LINK
     kinds = (4, 2) if local.version == 4 else (17, 16)  # IFLA_VXLAN_LOCAL and _GROUP, _LOCAL6 and _GROUP6
     data += _attribute(kinds[0], local.packed) + _attribute(kinds[1], remote.packed)
-    data += _attribute(7, b"\0") + _attribute(15, struct.pack("!H", _VXLAN_PORT))  # IFLA_VXLAN_LEARNING, _PORT
+    data += _attribute(7, b"\0") + _attribute(15, struct.pack("!H", VXLAN_PORT))  # IFLA_VXLAN_LEARNING, _PORT
     body = struct.pack("=BxHiII", 0, 0, device.index, 0, 0)
     body += _attribute(3, device.name.encode() + b"\0") + _attribute(1, device.mac)  # IFLA_IFNAME, IFLA_ADDRESS
     body += _number(4, device.mtu) if device.mtu else b""  # IFLA_MTU

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from lab.node.bundle import Bundle
     from lab.rules.dump import Dump
-    from lab.topology.model import IPAddress
+    from lab.topology.values import IPAddress
 
 #: What of a node's sysctls is its namespace's own and changes what becomes of forwarded packets: how conntrack follows
 #: each protocol (net/netfilter/nf_conntrack_standalone.c), and whose packets are taken (net/ipv4/devinet.c).

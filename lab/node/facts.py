@@ -15,7 +15,7 @@ from lab.vocabulary import Family
 
 if TYPE_CHECKING:
     from lab.node.bundle import Bundle
-    from lab.topology.model import IPAddress, IPInterface, IPNetwork
+    from lab.topology.values import IPAddress, IPInterface, IPNetwork
 
 _INTERFACES: Final = re.compile(r"(?:(?<= )-[io]|iifname|oifname) \"?([\w.@*+-]+)")
 #: What the end of a pod's veth pair on its node is called, or the bridge that it is in, by the CNIs that do so: Calico,

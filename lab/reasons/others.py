@@ -17,14 +17,24 @@ _NO_SCTP_CASE: Final = "the catalogue has no case of SCTP"
 _NO_OTHER_CASE: Final = "kube-proxy knows no Service of this protocol"
 
 _UDP: Final = tuple(
-    Reason(name, "UDP", (Wording(text),), meaning, always(Became.INVALID), source, (), _NO_UDP_CASE, _DROP)
-    for name, text, meaning, source in (
-        ("udp-short", "short packet", "The header is cut.", "nf_conntrack_proto_udp.c, udp_error"),
+    Reason(
+        name,
+        "UDP",
+        (Wording(text),),
+        meaning,
+        always(Became.INVALID),
+        "nf_conntrack_proto_udp.c, udp_error",
+        cases,
+        "" if cases else _NO_UDP_CASE,
+        _DROP,
+    )
+    for name, text, meaning, cases in (
+        ("udp-short", "short packet", "The header is cut.", ()),
         (
             "udp-truncated",
             "truncated/malformed packet",
             "The length in the header is more than the packet has, or less than a header.",
-            "nf_conntrack_proto_udp.c, udp_error",
+            (),
         ),
         (
             "udp-checksum",
@@ -33,7 +43,7 @@ _UDP: Final = tuple(
                 "The checksum is wrong, and not 0, which would mean that there is none; as of tunnels whose card"
                 " computes it wrongly. It is looked at where nf_conntrack_checksum=1, in PREROUTING alone."
             ),
-            "nf_conntrack_proto_udp.c, udp_error",
+            ("vxlan-wrong-checksum",),
         ),
     )
 )

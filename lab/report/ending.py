@@ -17,7 +17,7 @@ from lab.evidence.timeline import (
     SocketEnd,
     Timeline,
 )
-from lab.verdict.packet import lost_where
+from lab.verdict.packet import is_uninserted, lost_where
 from lab.verdict.retrying import cost
 
 _OOPS: Final = "bold red"
@@ -29,7 +29,8 @@ def ending(timeline: Timeline) -> list[Text]:
     # Where sightings were left out nobody can say any more where it was seen.
     of_packet = timeline if isinstance(timeline, PacketTimeline) and not timeline.left_out else None
     if of_packet is not None and of_packet.injected and (lost := lost_where(of_packet)):
-        lines.append(Text(f"the packet did not reach {of_packet.injected.receiver}: {lost}", "green"))
+        style = _OOPS if is_uninserted(of_packet) else "green"
+        lines.append(Text(f"the packet did not reach {of_packet.injected.receiver}: {lost}", style))
     ends = ", ".join(map(_of_socket, timeline.ends)) if isinstance(timeline, ConnectionTimeline) else ""
     lines += [Text(words, _OOPS) for words in timeline.standstill]
     if timeline.refusal is not None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from lab.evidence.follow import distance
-from lab.evidence.judgement import Judged
+from lab.evidence.judgement import Judged, Judgement
 from lab.evidence.packet import ACK, FIN, ICMP, RST, SYN, TCP, UDP, Packet
 from lab.evidence.sighting import LOCAL, Sighting
 from lab.evidence.timeline import ConnectionTimeline, PacketTimeline, Timeline
@@ -158,7 +158,7 @@ class _Teller:
         self._first = of_packet.first_numbers if of_packet else {}
         self._judged = list(timeline.judged)
         self._changes = [
-            event.entry.tcp_state
+            event.entry
             for event in timeline.entry_events
             if event.entry.protocol == TCP and event.entry.tcp_state and event.kind != "destroy"
         ]
@@ -261,13 +261,19 @@ class _Teller:
         return self._first
 
     def _change(self, note: Judged) -> str | None:
-        """Take the entry's next change if this packet can bring it about: events come in the packets' order."""
-        tcp = note.packet.tcp
-        if not self._changes or note.state == "invalid" or note.host != self._timeline.node or tcp is None:
+        """Take the entry's next change if this packet can bring it about: events come in the packets' order.
+
+        What is INVALID or ignored changes no entry.
+        """
+        packet, idle = note.packet, note.judgement in (Judgement.INVALID, Judgement.IGNORED)
+        if not self._changes or idle or note.host != self._timeline.node or packet.tcp is None:
             return None
-        cause = _CAUSES.get(self._changes[0], 0)
+        entry = self._changes[0]
+        if (packet.source, packet.destination) not in (entry.original, entry.reply):
+            return None  # of another connection, or it got no entry
+        cause = _CAUSES.get(entry.tcp_state or "", 0)
         looked_at = SYN | ACK if cause == SYN else cause
-        return self._changes.pop(0) if cause and tcp.flags & looked_at == cause else None
+        return self._changes.pop(0).tcp_state if cause and packet.tcp.flags & looked_at == cause else None
 
     def _mark(self, crossing: _Crossing) -> str:
         """Return the figure's number for a crossing, empty for packets that it does not show."""

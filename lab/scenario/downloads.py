@@ -48,7 +48,7 @@ class DownloadsScenario(Scenario[DownloadsTimeline]):
         super().__init__(lab, roles, family, behaviour)
         self._load: Load | None = None
         ends = [end for end in lab.topology.ends(self._server) if end.addresses]
-        self._router = lab.topology.peer(ends[0])
+        self._router = lab.topology.neighbours(ends[0])[0]
 
     @property
     def client(self) -> RunningHost:
@@ -78,7 +78,7 @@ class DownloadsScenario(Scenario[DownloadsTimeline]):
                 cure="take the topology congested",
             )
         # One packet is one segment, as on a wire; one that offloading has made of forty would be late as one.
-        link = self.lab.topology.peer(self._router).interface
+        link = self.lab.topology.neighbours(self._router)[0].interface
         self.server.run("ip", "link", "set", "dev", link, "gso_max_segs", "1")
         # Whatever the machine prefers: this one is in every kernel, and every namespace may choose it.
         self.lab.is_altered = True

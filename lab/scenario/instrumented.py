@@ -50,6 +50,7 @@ class Instrumented:
         self._nodes.open_tables()
         self._server, self._server_address = roles.servers[0]
         self._target = self._server_address
+        self._own = roles.client_address  # the client, as it knows itself
         self._peer = roles.client_address  # the client, as the server knows it
         self._injected: Injected | None = None
         self._faults: list[str] = []
@@ -95,7 +96,7 @@ class Instrumented:
 
     def _entry_at(self, node: str) -> Entry | None:
         table = self._nodes.table(node)
-        for source in dict.fromkeys((self.roles.client_address, self._peer)):
+        for source in dict.fromkeys((self._own, self._peer)):
             for destination in dict.fromkeys((self._target, self._server_address)):
                 if entry := table.entry(TCP, source, destination):
                     return entry
@@ -108,7 +109,7 @@ class Instrumented:
         """
         entry = self.entry()
         if entry is None:
-            raise UnseenError(f"the node has no entry of {self.roles.client_address} > {self._target} to forget")
+            raise UnseenError(f"the node has no entry of {self._own} > {self._target} to forget")
         self._nodes.followed.delete(entry)
 
     def flush_entries(self) -> None:

@@ -13,7 +13,7 @@ from lab.conntrack.fill import Filler
 from lab.conntrack.netlink import ConntrackTable, creation
 from lab.conntrack.witness import counters
 from lab.errors import InputError, MissingError
-from lab.evidence.packet import BARRIER_PORT, TCP, UDP, Packet, SocketAddress
+from lab.evidence.packet import BARRIER_PORT, UDP, Packet, SocketAddress
 from lab.evidence.timeline import Counters
 from lab.fabric.dropped import counted_drops, dropped_as_invalid
 from lab.fabric.host import RunningHost
@@ -127,6 +127,8 @@ class Nodes:
     def bypasses(self, server: str, server_address: str, peer: str) -> list[str]:
         """Report each node that is on the way of one direction alone: half of the connection passes it by.
 
+        Where an end has no way at all, nothing of its passes anywhere.
+
         :param peer: the client's address as the server knows it.
         """
         topology, client = self._lab.topology, self._roles.client
@@ -136,7 +138,7 @@ class Nodes:
             f"{node} sees only what {sees} sends: from {other} to {sees} it goes {' > '.join(hosts[other])}"
             for sees, other, nodes, others in ((client, server, there, back), (server, client, back, there))
             for node in nodes
-            if node not in others
+            if node not in others and len(hosts[other]) > 1
         ]
 
     def translated(self, packet: Packet) -> tuple[SocketAddress, SocketAddress]:
@@ -207,9 +209,9 @@ def extra_rules(host: RunningHost, hook: str, priority: str, rules: str) -> Iter
 
 def _is_logged(recorder: Recorder, counted: Counters) -> bool:
     """Check whether the log has as many INVALID packets as were counted."""
-    invalid = [one.packet.protocol for one in recorder.judged if one.state == "invalid"]
+    invalid = [one for one in recorder.judged if one.state == "invalid"]
     numbers = (counted.states.get("invalid", 0), counted.statistics.get("invalid", 0))
-    return (len(invalid), invalid.count(TCP)) == numbers
+    return (len(invalid), sum(one.counts_as_invalid for one in invalid)) == numbers
 
 
 def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -276,7 +276,7 @@ def endpoints_in(topology: Topology, family: Family) -> list[_Server]:
 
 
 def source_of(topology: Topology, question: Question, family: Family) -> str | None:
-    """Return the address that a client asks from: its own in the subnet that it asks, else its first one.
+    """Return the address that a client asks from: its own in the subnet that it asks, else an endpoint's, or its first.
 
     None for a node, whose kernel chooses: what it sends itself has the address of the way out.
     """
@@ -287,7 +287,8 @@ def source_of(topology: Topology, question: Question, family: Family) -> str | N
     for own in end.addresses if end else ():
         if own.version == wanted.version and wanted in own.network:
             return str(own.ip)
-    return next((str(own) for own in topology.addresses(question.client, family)), None)
+    its, served = [str(own) for own in topology.addresses(question.client, family)], set(topology.endpoint_addresses)
+    return next((own for own in its if own in served), its[0] if its else None)
 
 
 def _as_it_is(reached: Reached) -> Reached:

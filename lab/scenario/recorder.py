@@ -47,8 +47,8 @@ class Recorder:
         self.judged: list[Judged] = []
         self.entry_events: list[EntryEvent] = []
         self.traced: dict[str, list[Record]] = {}  # what iptables-legacy told of packets that are traced, by node
-        self._far_ends = _far_ends(lab.topology)
-        self._under_way: Counter[tuple[tuple[str, str], bool]] = Counter()
+        self._ways = _ways(lab.topology)
+        self._under_way: Counter[tuple[str, bool]] = Counter()
         self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._is_asking = False
         self._loop = asyncio.get_running_loop()
@@ -107,10 +107,9 @@ class Recorder:
 
     def _saw(self, sighting: Sighting) -> None:
         self.sightings.append(sighting)
-        end = (sighting.host, sighting.interface)
-        if end in self._far_ends and sighting.time >= self._begun and _is_of_a_flow(sighting.packet):
-            end = self._far_ends[end] if sighting.outgoing else end
-            self._under_way[end, sighting.packet.is_barrier] += 1 if sighting.outgoing else -1
+        way = self._ways.get((sighting.host, sighting.interface, sighting.outgoing))
+        if way is not None and sighting.time >= self._begun and _is_of_a_flow(sighting.packet):
+            self._under_way[way, sighting.packet.is_barrier] += 1 if sighting.outgoing else -1
         for listener in self._listeners:
             listener(sighting)
 
@@ -138,8 +137,11 @@ class Recorder:
 
     @property
     def blind_ends(self) -> list[str]:
-        """The ends of links where a capture missed a barrier, each as host and interface. Read when it is over."""
-        return [" ".join(end) for (end, is_barrier), count in self._under_way.items() if is_barrier and count]
+        """The ends of links where a capture missed a barrier, each as host and interface. Read when it is over.
+
+        Of a segment that more than two share, all of its ends are meant.
+        """
+        return [way for (way, is_barrier), count in self._under_way.items() if is_barrier and count]
 
     def lost(self) -> int:
         """Return how many packets the captures could not take in."""
@@ -159,12 +161,20 @@ class Recorder:
         self._instruments.clear()
 
 
-def _far_ends(topology: Topology) -> Mapping[tuple[str, str], tuple[str, str]]:
-    """Return for each end of a link, as host and interface, the other one."""
-    pairs = [
-        ((near.host, near.interface), (far.host, far.interface)) for near, far in (one.ends for one in topology.links)
-    ]
-    return {one: other for pair in pairs for one, other in (pair, pair[::-1])}
+def _ways(topology: Topology) -> Mapping[tuple[str, str, bool], str]:
+    """Return on which way a packet is that leaves by an interface, or comes in by one, named by the end of the way.
+
+    :returns: by host, interface, and whether it leaves.
+    """
+    found: dict[tuple[str, str, bool], str] = {}
+    for link in topology.links:
+        names = [f"{end.host} {end.interface}" for end in link.ends]
+        shared = " or ".join(names)  # whom of them a packet goes to, it does not say
+        for number, end in enumerate(link.ends):
+            far = shared if link.is_shared else names[1 - number]
+            found[end.host, end.interface, True] = far
+            found[end.host, end.interface, False] = shared if link.is_shared else names[number]
+    return found
 
 
 def _is_of_a_flow(packet: Packet) -> bool:

@@ -211,6 +211,6 @@ def _own_address(
 ) -> str | None:
     """Return the address on the link to the first server where there is one, else the client's first."""
     for end in topology.ends(client):
-        if topology.peer(end).host == servers[0][0]:
+        if any(other.host == servers[0][0] for other in topology.neighbours(end)):
             return next((str(own.ip) for own in end.addresses if Family.of(own) is family), None)
     return next((str(own) for own in topology.addresses(client, family)), None)

@@ -25,7 +25,7 @@ from lab.wire.craft import Segment, craft
 
 #: What both SYNs offer unless the script says otherwise.
 OPTIONS: Final = (("SAckOK", b""), ("WScale", 10))
-_FIRST: Final = 1_000_000  # the client's first number; the server's is twice that
+_FIRST: Final = 1_000_000  # the client's initial sequence number; the server's is twice that
 WINDOW: Final = 500  # as both sides write it; scaled, 512,000 bytes
 
 _DEAF: Final = """table inet lab_deaf {
@@ -120,16 +120,22 @@ class ScriptedScenario(Scenario[PacketTimeline]):
             lab.undo(partial(nft.run, "delete table inet lab_deaf\n"))
         self._sent: list[Packet] = []
         self._asked = 0
+        self._connections = 0
         self._meet(roles.client_address)
 
     def _meet(self, client_address: SocketAddress) -> None:
-        self._peer = client_address
-        self.client = Peer(self._speak, client_address, self._target, _FIRST)
-        self.server = Peer(self._speak, self._server_address, client_address, 2 * _FIRST)
+        self._own = self._peer = client_address
+        first = _FIRST + 2 * _FIRST * self._connections
+        self._connections += 1
+        self.client = Peer(self._speak, client_address, self._target, first)
+        self.server = Peer(self._speak, self._server_address, client_address, first + _FIRST)
         self.client.other, self.server.other = self.server, self.client
 
     def begin(self, port: int) -> None:
-        """Begin another connection, from another port of the client's."""
+        """Begin another connection, from another port of the client's, and with numbers of its own.
+
+        By these its packets are told from those of the others: a node may give it another port.
+        """
         self._meet(SocketAddress(self.roles.client_address.address, port))
 
     def _speak(self, peer: Peer, segment: Segment) -> Packet:
@@ -157,7 +163,8 @@ class ScriptedScenario(Scenario[PacketTimeline]):
             raise self.refuse("the SYN came to no server", f"it {self.lost_where(syn)}")
         answer = self.server.syn_ack()
         await self.judged()
-        sources = [one.packet.source for one in self.seen(self.roles.client, flags="SA", outgoing=False)]
+        came = self.seen(self.roles.client, flags="SA", outgoing=False)
+        sources = [one.packet.source for one in came if one.packet.likeness == answer.likeness]
         if sources != [self._target]:
             if sources:
                 raise self.refuse(f"the SYN,ACK came from {sources[0].address}")

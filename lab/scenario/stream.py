@@ -114,13 +114,13 @@ class Stream(Scenario[E]):
         """Have the server's own stack send its next bytes, to be judged, and wait until their effect is over."""
         await self._speak(self.server_end, stream(self.server_end.sent, _WORD))
 
-    async def client_speaks(self, *, judged: bool = True) -> None:
+    async def client_speaks(self, words: bytes = QUESTION, *, judged: bool = True) -> None:
         """Have the client's own stack send something, and wait until its effect is over.
 
         :param judged: it is what the trial is about.
         """
-        self._client_says += QUESTION
-        await self._speak(self.client_end, QUESTION, judged=judged)
+        self._client_says += words
+        await self._speak(self.client_end, words, judged=judged)
 
     async def _speak(self, end: TcpEnd, words: bytes, *, judged: bool = True) -> None:
         seen = len(self.recorder.sightings)

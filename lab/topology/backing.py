@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lab.kubernetes.cluster import PodSpec
     from lab.kubernetes.objects import Service, ServicePort
     from lab.topology.cluster import Cluster
-    from lab.topology.model import IPAddress
+    from lab.topology.values import IPAddress
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,16 @@ from lab.kubeproxy.said import incomplete, unfit
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS
 from lab.kubernetes.errors import Path, TopologyError, found
 from lab.topology.names import INTERFACE, NAME
+from lab.topology.segments import CircleError
 from lab.topology.ways import underlay
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lab.kubeproxy.releases import Release
-    from lab.topology.model import End, Host, IPAddress, IPInterface, IPNetwork, Topology
+    from lab.topology.model import End, Host, Topology
+    from lab.topology.values import IPAddress, IPInterface, IPNetwork
 
 # Names that the kernel keeps for itself in every namespace: its loopback device, and the two directories that
 # stand beside the interfaces' own in /proc/sys/net/ipv4/conf (Documentation/networking/ip-sysctl.rst).
@@ -40,6 +44,7 @@ def check(topology: Topology) -> None:
         _proxies,
         _links,
         _interfaces,
+        _segments,
         _addresses,
         _subnets,
         _routes,
@@ -139,12 +144,30 @@ def _links(topology: Topology) -> None:
             if end.host not in hosts:
                 path: Path = ("links", index, side, "host")
                 raise TopologyError(path, f"no host is named {found(end.host)}", nearest(end.host, hosts))
-        if link.ends[0].vxlan != link.ends[1].vxlan:
+        if len(link.ends) < 2:
+            raise TopologyError(("links", index), "a link has two ends or more", "write each as an item")
+        numbers = {end.vxlan for end in link.ends}
+        if len(numbers) > 1:
             message = f"the ends of a tunnel have two numbers, {link.ends[0].vxlan} and {link.ends[1].vxlan}"
             raise TopologyError(("links", index, 1, "vxlan"), message, "write the same at both ends")
-        if link.ends[0].host == link.ends[1].host:
-            message = f"{link.ends[0].host} is linked to itself"
-            raise TopologyError(("links", index), message, "a link joins two hosts")
+        if link.is_shared and numbers != {None}:
+            raise TopologyError(("links", index, 0, "vxlan"), "a tunnel has two ends", "write one a pair")
+        seen: set[str] = set()
+        for end in link.ends:
+            if end.host in seen:
+                raise TopologyError(("links", index), f"{end.host} is linked to itself", "a link joins different hosts")
+            seen.add(end.host)
+
+
+def _segments(topology: Topology) -> None:
+    """Refuse segments in which frames go in a circle: no bridge of a lab looks for one (STP, IEEE 802.1D)."""
+    places = {end: (index, side) for index, link in enumerate(topology.links) for side, end in enumerate(link.ends)}
+    for end, place in places.items():
+        try:
+            topology.neighbours(end)
+        except CircleError as circle:
+            message = f"frames of {end.host} {end.interface} go in a circle by the bridges of {circle.end.host}"
+            raise TopologyError(("links", *max(place, places[circle.end])), message, "leave one link out") from None
 
 
 def _interfaces(topology: Topology) -> None:
@@ -227,22 +250,22 @@ class _Span(NamedTuple):
 
 def _subnets(topology: Topology) -> None:
     spans: list[_Span] = []
-    segments: dict[tuple[str, str], int] = {}  # the first link of a bridge stands for all of them
+    segments: dict[End, int] = {}  # by the first of its links
     for index, link in enumerate(topology.links):
-        bridged = next(((end.host, end.bridge) for end in link.ends if end.bridge), None)
-        segment = segments.setdefault(bridged, index) if bridged else index
-        networks = [{address.network for address in end.addresses} for end in link.ends]
         for side, end in enumerate(link.ends):
-            peer = link.ends[1 - side].host
+            others = _beside(topology, end)
+            if end not in segments:
+                joined = (port for one in (end, *others) for port in topology.segments.ports(one))
+                segments |= dict.fromkeys(joined, index)
+            networks = {address.network for other in others for address in other.addresses}
             for number, address in enumerate(end.addresses):
                 network, path = address.network, ("links", index, side, "addresses", number)
-                if _is_routed(address, networks[1 - side]):
+                if _is_routed(address, networks):
                     continue
-                if network not in networks[1 - side]:
-                    message = f"{address} of {end.host} and the other end, {peer}, are in no common subnet"
-                    raise TopologyError(path, message, f"give {peer} an address in {network}")
+                if network not in networks:
+                    raise TopologyError(path, *_alone(address, end, others))
                 first = int(network.network_address)
-                span = _Span(network.version, first, first + network.num_addresses - 1, segment, path, network)
+                span = _Span(network.version, first, first + network.num_addresses - 1, segments[end], path, network)
                 spans.append(span)
     # Subnets are nested or apart: in the order of their first addresses, only the outermost can overlap.
     spans.sort(key=lambda span: span[:4])
@@ -258,6 +281,21 @@ def _subnets(topology: Topology) -> None:
             outer = span
 
 
+def _beside(topology: Topology, end: End) -> list[End]:
+    """Return whom an interface, or the bridge that it is a port of, has on its segment."""
+    ports = topology.segments.ports(end)
+    return list(dict.fromkeys(other for port in ports for other in topology.neighbours(port) if other not in ports))
+
+
+def _alone(address: IPInterface, end: End, others: Sequence[End]) -> tuple[str, str]:
+    """Return what is wrong with an address that shares its subnet with nobody, and the cure."""
+    hosts = list(dict.fromkeys(other.host for other in others))
+    cure = f"give {hosts[0]} an address in {address.network}"
+    if len(hosts) == 1:
+        return f"{address} of {end.host} and the other end, {hosts[0]}, are in no common subnet", cure
+    return f"{address} of {end.host} is in no subnet of who shares its segment: {', '.join(hosts[:5])}", cure
+
+
 def _is_routed(address: IPInterface, others: set[IPNetwork]) -> bool:
     """Report whether an address is one that routes lead to by another subnet of its link, as some CNIs give pods."""
     single = address.network.prefixlen == address.max_prefixlen
@@ -267,7 +305,8 @@ def _is_routed(address: IPInterface, others: set[IPNetwork]) -> bool:
 def _routes(topology: Topology) -> None:
     for host in topology.hosts:
         taken: set[IPNetwork] = {address.network for end in topology.ends(host.name) for address in end.addresses}
-        gateways = {address.ip for end in topology.ends(host.name) for address in topology.peer(end).addresses}
+        others = (other for end in topology.ends(host.name) for other in topology.neighbours(end))
+        gateways = {address.ip for other in others for address in other.addresses}
         for index, route in enumerate(host.routes):
             path: Path = ("hosts", host.name, "routes", index)
             if route.network.version != route.via.version:
@@ -284,9 +323,10 @@ def _routes(topology: Topology) -> None:
 
 
 def _tunnels(topology: Topology) -> None:
-    for index, link in enumerate(topology.links):
+    tunnels = ((index, link) for index, link in enumerate(topology.links) if link.is_tunnel)
+    for index, link in tunnels:
         near, far = (end.host for end in link.ends)
-        families = {Family.of(own) for end in link.ends for own in end.addresses} if link.is_tunnel else ()
+        families = {Family.of(own) for end in link.ends for own in end.addresses}
         for family in sorted(families):
             if not (underlay(topology, near, far, family) and underlay(topology, far, near, family)):
                 message = f"{near} and {far} do not reach each other by {family} on links that are no tunnels"

@@ -13,9 +13,10 @@ from lab.errors import InputError, ServiceError, nearest
 from lab.kubernetes.errors import TopologyError
 from lab.topology.backing import Backing, backing, slices_of
 from lab.topology.layout import OUTSIDE, ROUTER, Layout, cover
-from lab.topology.model import IPAddress, IPNetwork, Topology
+from lab.topology.model import Topology
 from lab.topology.nodes import Member, host_name, members, with_cidrs
 from lab.topology.space import Space
+from lab.topology.values import IPAddress, IPNetwork
 from lab.vocabulary import Family
 
 if TYPE_CHECKING:

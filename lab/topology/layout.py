@@ -10,8 +10,9 @@ from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING, Final
 
 from lab.errors import InputError
-from lab.topology.model import End, Host, IPAddress, IPNetwork, Link, Route
+from lab.topology.model import End, Host, Link, Route
 from lab.topology.space import USUAL, Joint, Space
+from lab.topology.values import IPAddress, IPNetwork
 from lab.vocabulary import Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Layout:
     # --- nodes and the router -------------------------------------------------------------------------------
 
     def join_nodes(self) -> None:
-        """Link the nodes to the router: those of one subnet by one bridge, as neighbours.
+        """Link the nodes to the router: those of one subnet on one segment, as neighbours.
 
         :raises InputError: nodes are neighbours in one family only.
         """
@@ -67,28 +68,30 @@ class Layout:
                 if network is not None and not self.space.take(network):
                     message = f"the nodes in {network} are neighbours by one family, and not by the other"
                     raise InputError(message, cure="give Nodes with addresses of one family")
-        for number, (key, members) in enumerate(groups.items(), 1):
+        for key, members in groups.items():
             named = dict(zip(self.families, key, strict=True))
             nets = {family: net or self.space.pick(_NODES[family]) for family, net in named.items()}
-            self._join(members, nets, f"lan{number}" if len(members) > 1 else "")
+            self._join(members, nets)
 
-    def _join(self, members: Sequence[Member], nets: Mapping[Family, IPNetwork], bridge: str) -> None:
+    def _join(self, members: Sequence[Member], nets: Mapping[Family, IPNetwork]) -> None:
         gateways = tuple(self.space.free(net) for net in nets.values())
         self.lans += [(net, frozenset(one.name for one in members)) for net in nets.values()]
-        if bridge:  # the router is asked of neighbours, and need not tell of that
-            self.sysctls += [(f"net/ipv4/conf/{name}/send_redirects", "0") for name in ("all", bridge)]
+        router = End(ROUTER, self._interface(ROUTER, "node"), gateways)
+        if len(members) > 1:  # the router is asked of neighbours, and need not tell of that
+            self.sysctls += [(f"net/ipv4/conf/{name}/send_redirects", "0") for name in ("all", router.interface)]
+        ends = []
         for member in members:
-            ends = []
+            addresses = []
             for family, net in nets.items():
                 address = member.addresses.get(family)
                 own = ip_interface(f"{address}/{net.prefixlen}") if address else self.space.free(net)
                 self.own[member.name][family] = own.ip
-                ends.append(own)
+                addresses.append(own)
                 if address is None:
                     self.given.append(f"{member.name} {own.ip}")
-            port = End(ROUTER, self._interface(ROUTER, "node"), gateways, bridge=bridge)
-            self.links.append(Link((End(member.name, "eth0", tuple(ends)), port)))
+            ends.append(End(member.name, "eth0", tuple(addresses)))
             self.routes[member.name] += [Route("default", gateway.ip) for gateway in gateways]
+        self.links.append(Link((*ends, router)))
 
     def join_outside(self) -> None:
         """Link somebody outside to the router."""
@@ -163,13 +166,11 @@ class Layout:
                 cluster_cidrs=tuple(clusters),
                 node_zone=member.zone,
             )
-        bridged = any(end.bridge for link in self.links for end in link.ends)
         yield Host(
             name=ROUTER,
             routes=tuple(self.routes[ROUTER]),
             forwarding=True,
             sysctls=tuple(dict(self.sysctls).items()),
-            bridge_nf_call_iptables=not bridged,
         )
         yield Host(name=OUTSIDE, routes=tuple(self.routes[OUTSIDE]))
 

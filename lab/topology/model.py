@@ -16,30 +16,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from ipaddress import (
-    IPv4Address,
-    IPv4Interface,
-    IPv4Network,
-    IPv6Address,
-    IPv6Interface,
-    IPv6Network,
-    ip_address,
-    ip_interface,
-    ip_network,
-)
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ConfigDict, FailFast, Field, PlainValidator, Strict, WithJsonSchema
 
 from lab.kubeproxy.options import DetectLocalMode
 from lab.kubeproxy.program import ProxyProgram
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS
-from lab.kubeproxy.values import A_NETWORK, BadValueError, network
-from lab.kubernetes.errors import found
 from lab.topology.checks import check
 from lab.topology.given import GivenRules
-from lab.topology.keys import key, read_sysctls, reads, refused
+from lab.topology.keys import key, read_sysctls, reads
 from lab.topology.names import INTERFACE, VERSION
+from lab.topology.segments import Segments
+from lab.topology.values import (
+    TEXT,
+    FileAddress,
+    FileDestination,
+    FileInterface,
+    FileNetwork,
+    IPAddress,
+    IPNetwork,
+)
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -47,68 +45,11 @@ if TYPE_CHECKING:
 
     from lab.kubernetes.objects import EndpointSlice, Service
 
-IPAddress: TypeAlias = IPv4Address | IPv6Address
-IPInterface: TypeAlias = IPv4Interface | IPv6Interface
-IPNetwork: TypeAlias = IPv4Network | IPv6Network
-
 _STRICT_KEYS = ConfigDict(extra="forbid")
 
 
-def _address(value: Any) -> IPAddress:  # noqa: ANN401 - anything may stand in a file
-    if isinstance(value, IPv4Address | IPv6Address):
-        return value
-    try:
-        return ip_address(_plain(value))
-    except ValueError:
-        raise refused(f"{found(value)} is no IP address", "write it as 10.0.0.1 or fd00::1") from None
-
-
-def _interface(value: Any) -> IPInterface:  # noqa: ANN401
-    if isinstance(value, IPv4Interface | IPv6Interface):
-        return value
-    cure = "write it with its subnet's prefix length, as 10.0.0.1/24 or fd00::1/64"
-    try:
-        address, _, length = _plain(value).partition("/")
-        if length.isdecimal():
-            return ip_interface(f"{address}/{length}")
-        message = f"{found(value)} has no prefix length" if not length else None
-        ip_address(address)
-    except ValueError:
-        message = None
-    raise refused(message or f"{found(value)} is no address with a prefix length", cure)
-
-
-def _network(value: Any) -> IPNetwork:  # noqa: ANN401
-    if isinstance(value, IPv4Network | IPv6Network):
-        return value
-    try:
-        return network(_plain(value))
-    except BadValueError as error:
-        raise refused(error.message, error.cure) from None
-    except ValueError:
-        raise refused(f"{found(value)} is no CIDR", A_NETWORK) from None
-
-
-def _plain(value: Any) -> str:  # noqa: ANN401
-    """Refuse what :mod:`ipaddress` takes besides text: numbers, zones, and netmasks of any length."""
-    if not isinstance(value, str) or len(value) > 60 or "%" in value:
-        raise ValueError
-    return value
-
-
-def _destination(value: Any) -> IPNetwork | Literal["default"]:  # noqa: ANN401
-    return "default" if value == "default" else _network(value)
-
-
-_TEXT = {"type": "string"}
-FileAddress = Annotated[IPAddress, PlainValidator(_address), WithJsonSchema(_TEXT)]
-FileInterface = Annotated[IPInterface, PlainValidator(_interface), WithJsonSchema(_TEXT)]
-FileNetwork = Annotated[IPNetwork, PlainValidator(_network), WithJsonSchema(_TEXT)]
-FileDestination = Annotated[IPNetwork | Literal["default"], PlainValidator(_destination), WithJsonSchema(_TEXT)]
-
-
 _FLAG = WithJsonSchema({"type": "boolean"})
-_NAME = WithJsonSchema(_TEXT)
+_NAME = WithJsonSchema(TEXT)
 
 
 @dataclass(frozen=True)
@@ -155,13 +96,14 @@ class HostOptions:
         bool, Strict(), Field(description="Whether its bridges hand it every frame, also those for others.")
     ] = False
     bridge_nf_call_iptables: Annotated[
-        bool,
+        bool | None,
         Strict(),
         Field(
             alias="bridge-nf-call-iptables",
-            description="Whether its rules see what its bridges pass on: br_netfilter, which kube-proxy wants.",
+            description="Whether its rules see what its bridges pass on: br_netfilter, which kube-proxy wants."
+            " Left out: those of a node do.",
         ),
-    ] = True
+    ] = None
     proxy_mode: Annotated[
         ProxyMode | None,
         Field(alias="proxy-mode", description="Makes it a node with kube-proxy's rules of this mode."),
@@ -194,7 +136,7 @@ class HostOptions:
     node_port_addresses: Annotated[
         tuple[str, ...],
         reads("node_port_addresses"),
-        WithJsonSchema({"type": "array", "items": _TEXT}),
+        WithJsonSchema({"type": "array", "items": TEXT}),
         key("node_port_addresses"),
     ] = ()
     localhost_node_ports: Annotated[bool | None, reads("localhost_node_ports"), _FLAG, key("localhost_node_ports")] = (
@@ -243,6 +185,12 @@ class Host(HostOptions):
     given: GivenRules | None = field(default=None, repr=False)
     program: ProxyProgram | None = None
 
+    @property
+    def sees_bridged(self) -> bool:
+        """Whether its rules see what its bridges pass on."""
+        asked = self.bridge_nf_call_iptables
+        return self.proxy_mode is not None if asked is None else asked
+
 
 @dataclass(frozen=True)
 class End:
@@ -266,7 +214,7 @@ class End:
         str,
         Field(
             description="A bridge of the host, of which this interface is a port. The addresses are the bridge's: ports"
-            " of one bridge are written with the same.",
+            " of one bridge are written with the same, or without any on a host that only switches.",
             json_schema_extra={"pattern": INTERFACE},
         ),
     ] = ""
@@ -283,14 +231,19 @@ class End:
 
 @dataclass(frozen=True)
 class Link:
-    """A veth pair, or a VXLAN tunnel where its ends say so."""
+    """A veth pair, a VXLAN tunnel where its ends say so, or where it has more than two ends, a segment they share."""
 
-    ends: tuple[End, End]
+    ends: tuple[End, ...]
 
     @property
     def is_tunnel(self) -> bool:
         """Whether its packets travel in those of other links."""
         return self.ends[0].vxlan is not None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether more than two interfaces are on it, joined by a switch."""
+        return len(self.ends) > 2
 
 
 @dataclass(frozen=True)
@@ -325,9 +278,14 @@ class Topology:
         """List the interfaces of a host, in the order of the links."""
         return self._ends.get(host, ())
 
-    def peer(self, end: End) -> End:
-        """Return the other end of an end's link."""
-        return self._peers[end.host, end.interface]
+    def neighbours(self, end: End) -> tuple[End, ...]:
+        """Return the ends that an end's frames come to, the nearest first: its link's, and what bridges join to it."""
+        return tuple(one.end for one in self.segments.neighbours(end))
+
+    @cached_property
+    def segments(self) -> Segments:
+        """Who is on one segment with whom."""
+        return Segments(self.links)
 
     def addresses(self, host: str, family: Family | None = None) -> tuple[IPAddress, ...]:
         """List the addresses of a host, of one family or of both, in the order of the links."""
@@ -378,11 +336,6 @@ class Topology:
             for end in link.ends:
                 ends.setdefault(end.host, []).append(end)
         return {host: tuple(found) for host, found in ends.items()}
-
-    @cached_property
-    def _peers(self) -> dict[tuple[str, str], End]:
-        pairs = [pair for link in self.links for pair in (link.ends, link.ends[::-1])]
-        return {(end.host, end.interface): peer for end, peer in pairs}
 
     @cached_property
     def _owners(self) -> dict[str, str]:

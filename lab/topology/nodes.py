@@ -16,8 +16,8 @@ from lab.vocabulary import Family
 if TYPE_CHECKING:
     from lab.kubernetes.cluster import Node
     from lab.topology.cluster import Cluster
-    from lab.topology.model import IPAddress, IPNetwork
     from lab.topology.space import Space
+    from lab.topology.values import IPAddress, IPNetwork
 
 MOST_NODES: Final = 8
 _USUAL_NAME: Final = "node"

@@ -21,22 +21,26 @@ from lab.kubernetes.errors import Path, TopologyError, cure_of_key, first_error,
 from lab.kubernetes.objects import EndpointSlice, Service
 from lab.kubernetes.parse import ObjectList, parse_objects
 from lab.topology.keys import refused
-from lab.topology.model import End, FileNetwork, Host, HostOptions, IPNetwork, Link, Topology
+from lab.topology.model import End, Host, HostOptions, Link, Topology
 from lab.topology.names import NAME
+from lab.topology.values import FileNetwork, IPNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _MAX_BYTES = 256 << 20  # ten times 10,000 services with 10 endpoints each
 _MAX_TOPOLOGY = 1 << 20  # characters of the first document, some 4,000 hosts: any error there comes soon
+_MAX_ENDS = 100  # each is every other's neighbour
 _MAX_RANGES = 100  # each is held against every link and every Service
 _KUBERNETES_KEYS = {"apiVersion", "kind", "metadata", "items", "spec"}
 
 
-def _two_ends(ends: tuple[End, ...]) -> tuple[End, ...]:
-    if len(ends) != 2:
-        message = f"a link has two ends, not {len(ends)}"
+def _some_ends(ends: tuple[End, ...]) -> tuple[End, ...]:
+    if len(ends) < 2:
+        message = f"a link has two ends or more, not {len(ends)}"
         raise refused(message, "write it as two items, each with host, interface and addresses")
+    if len(ends) > _MAX_ENDS:
+        raise refused(f"{len(ends)} ends are too many", f"keep {_MAX_ENDS} at most")
     return ends
 
 
@@ -49,8 +53,8 @@ def _few_ranges(ranges: tuple[IPNetwork, ...]) -> tuple[IPNetwork, ...]:
 FileLink = Annotated[
     tuple[End, ...],
     FailFast(),
-    AfterValidator(_two_ends),
-    Field(json_schema_extra={"minItems": 2, "maxItems": 2}),
+    AfterValidator(_some_ends),
+    Field(json_schema_extra={"minItems": 2, "maxItems": _MAX_ENDS}),
 ]
 
 
@@ -69,7 +73,9 @@ class TopologyDocument:
     links: Annotated[
         tuple[FileLink, ...],
         FailFast(),
-        Field(description="The veth pairs between hosts, each as its two ends."),
+        Field(
+            description="What joins the hosts, each as its ends: of two a veth pair, of more a segment that they share."
+        ),
     ] = ()
     service_cidrs: Annotated[
         tuple[FileNetwork, ...],
@@ -130,7 +136,7 @@ def parse(text: str, source: str = "<inline>") -> Topology:
         return Topology(
             name=document.topology,
             hosts=tuple(Host(name, **vars(options or HostOptions())) for name, options in document.hosts.items()),
-            links=tuple(Link((first_end, second_end)) for first_end, second_end in document.links),
+            links=tuple(map(Link, document.links)),
             services=tuple(service for service, _ in services),
             endpoint_slices=tuple(piece for piece, _ in slices),
             description=document.description,

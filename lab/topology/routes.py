@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import NamedTuple
 
-from lab.topology.model import End, IPAddress, Topology
-from lab.topology.ways import way, way_out
+from lab.topology.model import End, Topology
+from lab.topology.values import IPAddress
+from lab.topology.ways import step, way
 from lab.vocabulary import Family
 
 
@@ -16,27 +16,29 @@ class Hop(NamedTuple):
 
     :param end: the host's own end of it.
     :param source: the address that the host itself would send from.
+    :param to: the end that gets it: the gateway's, or the destination's; None where nobody there has the address.
     """
 
     end: End
     source: IPAddress
+    to: End | None
 
 
 def next_hop(topology: Topology, host: str, address: IPAddress | str) -> Hop | None:
     """Return where a host sends what is for an address; None where it has no route."""
-    end = way_out(topology, host, str(address))
-    if end is None:
+    taken = step(topology, host, str(address))
+    if taken is None:
         return None
-    wanted = ip_address(address)
-    near = {own.ip for own in topology.peer(end).addresses if own.version == wanted.version}
-    own = next(own for own in end.addresses if any(one in own.network for one in near))
-    return Hop(end, own.ip)
+    # The kernel's choice: fib_info_update_nhc_saddr (net/ipv4/fib_semantics.c), inet_select_addr (net/ipv4/devinet.c).
+    same = [own for own in taken.end.addresses if own.version == taken.gateway.version]
+    own = next((own for own in same if taken.gateway in own.network), same[0])
+    return Hop(taken.end, own.ip, taken.to)
 
 
 def leads_to(topology: Topology, host: str, address: IPAddress | str) -> str | None:
     """Return the host that gets what another sends to an address; None where that has no route."""
     hop = next_hop(topology, host, address)
-    return None if hop is None else topology.peer(hop.end).host
+    return None if hop is None or hop.to is None else hop.to.host
 
 
 def forwarded_by(topology: Topology, host: str, address: IPAddress | str) -> tuple[str, ...] | None:
@@ -65,21 +67,40 @@ def node_address(topology: Topology, node: str, family: Family) -> IPAddress | N
 
 
 def is_pod(topology: Topology, end: End) -> bool:
-    """Check whether a node's link leads to a pod of its own: one in the cluster's range, or with no other way out."""
-    peer = topology.peer(end)
-    host, node = topology.host(peer.host), topology.host(end.host)
+    """Check whether a node's link leads to nothing but pods of its own (see :func:`is_pod_of`)."""
+    return all(is_pod_of(topology, end, other) for other in topology.neighbours(end))
+
+
+def is_pod_of(topology: Topology, end: End, other: End) -> bool:
+    """Check whether a node's neighbour is a pod of its own: one in the cluster's range, or with no other way out.
+
+    On a segment that others share, who has no other way out may be anybody.
+
+    :param end: the node's.
+    """
+    host, node = topology.host(other.host), topology.host(end.host)
     if host.proxy_mode is not None or host.forwarding:
         return False
-    if any(route.via in (own.ip for own in peer.addresses) for route in node.routes if route.to == "default"):
+    if any(route.via in (own.ip for own in other.addresses) for route in node.routes if route.to == "default"):
         return False  # where a node sends what it does not know is no pod
-    inside = any(own.ip in cidr for own in peer.addresses for cidr in node.cluster_cidrs)
+    inside = any(own.ip in cidr for own in other.addresses for cidr in node.cluster_cidrs)
     ways = {route.via for route in host.routes if route.to == "default"}
-    return inside or any(own.ip in ways for own in end.addresses)
+    alone = topology.segments.link(end).ends in ((end, other), (other, end))
+    return inside or (alone and any(own.ip in ways for own in end.addresses))
+
+
+def node_of(topology: Topology, host: str) -> str | None:
+    """Return the node that a host is a pod of; None for whoever is none's."""
+    for end in topology.ends(host):
+        for other in topology.neighbours(end):
+            if topology.host(other.host).proxy_mode is not None and is_pod_of(topology, other, end):
+                return other.host
+    return None
 
 
 def _strangeness(topology: Topology, end: End) -> int:
     """Rank a node's links: what leads to another node is likest to be the nodes' network, what leads to a pod least."""
     if is_pod(topology, end):
         return 3
-    other = topology.host(topology.peer(end).host)
-    return 0 if other.proxy_mode is not None else 1 if other.forwarding else 2
+    others = [topology.host(other.host) for other in topology.neighbours(end)]
+    return 0 if any(one.proxy_mode for one in others) else 1 if any(one.forwarding for one in others) else 2

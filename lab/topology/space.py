@@ -12,7 +12,7 @@ from lab.errors import InputError
 from lab.vocabulary import Family
 
 if TYPE_CHECKING:
-    from lab.topology.model import IPAddress, IPInterface, IPNetwork
+    from lab.topology.values import IPAddress, IPInterface, IPNetwork
 
 #: The subnets that a link has at most, as nodes and their pods have them.
 USUAL: Final = {Family.IPV4: 24, Family.IPV6: 64}

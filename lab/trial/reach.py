@@ -17,7 +17,7 @@ from lab.results.reach import Asked, Cell, Client, Reaches
 from lab.scenario import one_processor
 from lab.scenario.reaching import Reaching, source_of
 from lab.topology.kube_proxy import node_release
-from lab.topology.routes import is_pod, node_address
+from lab.topology.routes import node_address, node_of
 from lab.verdict.semantics import expected
 from lab.vocabulary import Family, ProxyMode
 
@@ -171,14 +171,9 @@ def _place(topology: Topology, host: Host) -> str:
         return "the node itself" if len(topology.nodes) == 1 else "a node"
     if host.forwarding:
         return "a router"
-    nodes = [topology.peer(end) for end in topology.ends(host.name) if topology.peer(end).host in _names(topology)]
-    on = next((end.host for end in nodes if is_pod(topology, end)), None)
+    on = node_of(topology, host.name)
     what = "an endpoint" if host in topology.servers else "a pod"
     return f"{what} on {on}" if on else f"{'an endpoint' if host in topology.servers else 'somebody'} outside"
-
-
-def _names(topology: Topology) -> set[str]:
-    return {node.name for node in topology.nodes}
 
 
 # --- columns ------------------------------------------------------------------------------------------

@@ -88,7 +88,8 @@ def fate(timeline: PacketTimeline, more: tuple[str, ...]) -> tuple[Outcome, tupl
     arrival = arrival_of(timeline)
     if arrival is None:
         step = _fate_of_judged(timeline)
-        return Outcome.DROPPED, (_end_of_way(timeline), *((step.words,) if step else ()), *more)
+        outcome = Outcome.LOST if is_uninserted(timeline) else Outcome.DROPPED
+        return outcome, (_end_of_way(timeline), *((step.words,) if step else ()), *more)
     where = f"came from {arrival.packet.source.address}"
     return (Outcome.LEAKED if leaked(timeline) else Outcome.DELIVERED), (where, *more)
 
@@ -119,9 +120,23 @@ def _end_of_way(timeline: PacketTimeline) -> str:
         return f"{where}: {'; '.join(counters.other_drops)}"
     if vanished := [walk.vanishing for walk in timeline.judged_walks if walk.vanished]:
         return vanished[0]
-    if not words and counters.moved:
+    if (not words or is_uninserted(timeline)) and counters.moved:
         return f"{where}: conntrack's {', '.join(counters.moved)}"
     return f"{where}, and no rule that counts has dropped it"
+
+
+def is_uninserted(timeline: PacketTimeline) -> bool:
+    """Check whether the judged packet began a flow whose entry conntrack could not insert, and so dropped it.
+
+    That is behind all rules, before the packet leaves (nf_ct_resolve_clash, net/netfilter/nf_conntrack_core.c).
+    """
+    injected, counters = timeline.injected, timeline.counters
+    judged = timeline.judgement_of(injected.packet) if injected is not None else None
+    if judged is None or judged.judgement is not Judgement.NEW or not counters.statistics.get("insert_failed"):
+        return False
+    last = end_of_way(judged.packet, timeline.sightings)
+    ended_there = last is not None and last.host == judged.host
+    return ended_there and not counters.other_drops and not _fate_of_judged(timeline)
 
 
 def _by_rule(timeline: PacketTimeline) -> str:

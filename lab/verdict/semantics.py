@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from lab.evidence.reach import Fate, Question, Target
 from lab.kubeproxy import changes
 from lab.topology.routes import next_hop
-from lab.topology.ways import way, way_out
+from lab.topology.ways import step, way, way_out
 from lab.verdict.reach import Allowed, Expected
 from lab.verdict.standpoint import Standpoint
 from lab.vocabulary import Family
@@ -35,6 +35,7 @@ _NODE_ADDRESSES: Final = "--nodeport-addresses (KEP-3866: in nftables mode the p
 _PROXY: Final = "ipMode Proxy leaves the address to the load balancer (KEP-1860)"
 _MASQUERADED: Final = f"{_DOCS}/tutorials/services/source-ip"
 _HAIRPIN: Final = "nftables mode from v1.36 on masquerades a hairpin where the EndpointSlice has its nodeName alone"
+_PAST: Final = "the answer goes past the node that translated, and nobody translates it back (kubernetes #74383)"
 _LIMIT: Final = "ip_error, net/ipv4/route.c"
 _INPUT_FORWARD: Final = "iptables mode refuses it in INPUT and FORWARD alone, and not what the node itself sends"
 _NOT_SERVED: Final = "this release does not serve it"
@@ -244,18 +245,30 @@ class _Case(Standpoint):
             hairpin = owner.name == self.asked.client
             by_name = self.is_nftables and self.has(changes.ENDPOINT_MAPS)
             if hairpin and not masqueraded and by_name and endpoint.node_name != node:
-                others = (Fate.TIMES_OUT, Fate.STRANGER)  # it comes from its own address
+                others, why = (Fate.TIMES_OUT, Fate.STRANGER), _HAIRPIN  # it comes from its own address
                 continue
             hop = next_hop(self.topology, node, address)
             if (masqueraded or hairpin) and hop is not None and owner.name != node:
                 answers.append(Allowed(owner.name, str(hop.source)))
                 continue
-            source = self.asked.source
-            if source is not None and node not in way(self.topology, owner.name, source):
-                return None
+            if self._passes_by(owner.name):
+                others, why = (Fate.TIMES_OUT, Fate.STRANGER), _PAST
+                continue
             answers.append(Allowed(owner.name))
             if masqueraded and owner.name == node == self.asked.client:
                 # By the loopback, which has no address for that: any of the node's (inet_select_addr, devinet.c).
                 answers += [Allowed(node, str(own)) for own in self.topology.addresses(node, self.family)]
         fates = (*((Fate.CONNECTED,) if answers else ()), *others)
-        return Expected(fates, tuple(answers), why=_HAIRPIN if others else why, sticks=sticks)
+        return Expected(fates, tuple(answers), why=why, sticks=sticks)
+
+    def _passes_by(self, server: str) -> bool:
+        """Check whether what a server answers its client itself passes the node by.
+
+        What the node's own bridge passes on does not: kube-proxy wants br_netfilter, so that its rules see that.
+        """
+        assert self.node is not None
+        source, node = self.asked.source, self.node.name
+        if source is None or node in way(self.topology, server, source):
+            return False
+        taken = step(self.topology, server, source)
+        return taken is None or node not in taken.bridging

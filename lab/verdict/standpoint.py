@@ -83,7 +83,7 @@ class Standpoint:
         if options.detect_local_mode in (DetectLocalMode.CLUSTER_CIDR, DetectLocalMode.NODE_CIDR):
             return "pod" if ip_address(source) in ip_network(options.pods_match[1]) else "outside"
         end = way_out(self.topology, self.node.name, source)
-        name, wanted = end.interface if end else "", options.pods_match[1]
+        name, wanted = (end.bridge or end.interface) if end else "", options.pods_match[1]
         return "pod" if name == wanted or (wanted.endswith("+") and name.startswith(wanted[:-1])) else "outside"
 
     # --- endpoints ----------------------------------------------------------------------------------

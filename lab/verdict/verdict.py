@@ -26,7 +26,8 @@ class Outcome(StrEnum):
     REFUSED = "refused"  # there was no connection at all, or a datagram was refused
     STALLED = "stalled"  # the connection, or its handshake, neither went on nor ended
     DUPLICATED = "duplicated"  # a copy of a datagram came to its receiver as well
-    LOST = "lost"  # the connection ended with an error that no packet explains; a datagram or its answer got lost
+    # The connection ended with an error that no packet explains; its first packet, a datagram or its answer got lost.
+    LOST = "lost"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from lab.evidence.packet import TCP
 from lab.evidence.timeline import Timeline
 
 
@@ -23,10 +22,12 @@ def miscounts(timeline: Timeline) -> list[str]:
     counted = timeline.counters.states.get("invalid", 0)
     if logged != counted:
         found.append(f"the counting rules logged {logged} INVALID packets and counted {counted}")
-    logged_tcp = sum(judged.state == "invalid" and judged.packet.protocol == TCP for judged in timeline.judged)
+    by_conntrack = sum(judged.counts_as_invalid for judged in timeline.judged)
     statistics = timeline.counters.statistics.get("invalid", 0)
-    if logged_tcp != statistics:
-        found.append(f"the counting rules logged {logged_tcp} INVALID packets, conntrack's statistics say {statistics}")
+    if by_conntrack != statistics:
+        found.append(
+            f"the counting rules logged {by_conntrack} INVALID packets, conntrack's statistics say {statistics}"
+        )
     if (timeline.counters.dropped or 0) > counted:
         found.append(f"rules dropped {timeline.counters.dropped} INVALID packets, {counted} were counted")
     return found

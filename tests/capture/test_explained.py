@@ -40,24 +40,26 @@ NAMED = {
     **dict.fromkeys(
         (
             *("in-window", "client-on-node-in-window", "client-masqueraded-in-window", "endpoint-removed"),
-            *("local-pod-ready", "local-pod-terminating"),
+            *("local-pod-ready", "local-pod-terminating", "path-mtu-filtered"),
         ),
         "",
     ),
     "redirected-in-pod-in-window": "",
     "bad-checksum-unchecked": "",
-    "port-reused": "",
+    **dict.fromkeys(("port-reused", "last-ack-unchallenged", "snat-ports-left", "snat-port-again"), ""),
+    **dict.fromkeys(("address-recycled", "address-recycled-forgotten"), ""),
 }
 #: Of these a capture of TCP does not tell all, and why not.
 UNTOLD = {
-    "icmp": ("icmp-error", "icmp-error-without-entry"),
+    "icmp": ("icmp-error", "icmp-error-without-entry", "path-mtu-told"),
     "UDP": (
         *("promiscuous-bridge", "promiscuous-bridge-off", "stale-udp-entry", "stale-udp-entry-cleaned"),
         *("kube-proxy-restarted", "udp-before-service", "udp-before-service-cleaned", "service-cidr-late"),
         *("service-cidr-late-synced", "snat-port-race", "snat-port-race-random", "dns-race-one-endpoint"),
         *("dns-race-two-endpoints", "udp-scaled-to-zero", "udp-scaled-to-zero-forgotten", "udp-service-deleted"),
         *("udp-service-deleted-forgotten", "local-pod-replaced", "local-pod-replaced-forgotten"),
-        *("local-pod-replaced-internal", "affinity-moves", "affinity-off"),
+        *("local-pod-replaced-internal", "affinity-moves", "affinity-off", "vxlan-wrong-checksum"),
+        *("vxlan-wrong-checksum-unchecked", "vxlan-right-checksum", "vxlan-zero-checksum"),
     ),
     "the node's sysctls": ("reset-behind-accepted", "picked-up-strictly"),
     "what the node saw when, its entries": (
@@ -66,8 +68,10 @@ UNTOLD = {
         *("entry-deleted-on-servers-node", "egress-fin-unknown", "egress-data-unknown", "egress-reset-again"),
         *("port-reused-after-reset", "port-reused-after-server-reset", "port-reused-challenged"),
         *("port-reused-syn-twice", "stale-syn-ack", "syn-before-service", "syn-before-service-forgotten"),
-        "redirected-in-pod-with-drop",
+        *("redirected-in-pod-with-drop", "reset-after-syn", "reset-after-syn-from-server", "last-ack-challenged"),
+        *("syn-from-server-in-time-wait", "syn-from-server-in-close", "stale-syn-ack-again"),
     ),
+    "which ports the node may give": ("snat-ports-used-up", "snat-port-in-time-wait", "snat-port-in-close"),
     "a length that the header claims": ("truncated-header",),
     "many connections at once": ("tour-of-states",),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from lab.errors import LabError, MissingError
 from lab.fabric.lab import Lab
 from lab.topology.model import Link
-from lab.topology.reader import load
+from lab.topology.reader import load, parse
 from lab.vocabulary import Family
+from lab.wire.capture import Capture
 
 pytestmark = pytest.mark.lab_kernel
 
@@ -82,3 +84,42 @@ def test_a_tunnel_travels_by_the_nodes_own_link(family):
         assert ends == (("2001:db8:2::1", "2001:db8:2::2") if ipv6 else ("192.0.2.1", "192.0.2.2"))
         assert (its["id"], its["port"], its["link"], its["learning"]) == (1, 8472, "node-b", False)
         assert tunnel["mtu"] == (1430 if ipv6 else 1450)
+
+
+@pytest.mark.parametrize("family", [*Family, None], ids=str)
+def test_everybody_on_a_segment_talks_to_everybody_and_nobody_else_hears_it(family):
+    topology = load("segment")
+    with Lab(topology, family=family) as lab:
+        hosts = ("node-a", "node-b", "outside")
+        captures = {name: lab.keep(Capture(name, lab.hosts[name].namespace)) for name in hosts}
+        for version in [family] if family else Family:
+            for asking, asked, other in itertools.permutations(hosts):
+                address = str(topology.addresses(asked, version)[0])
+                lab.hosts[asking].run("ping", "-c1", "-W5", address)
+                counts = {
+                    name: sum(address in (one.packet.source.address, one.packet.destination.address) for one in seen)
+                    for name, seen in ((name, capture.read()) for name, capture in captures.items())
+                }
+                assert counts == {asking: 2, asked: 2, other: 0}  # the question and the answer
+
+
+def test_a_segment_passes_on_what_its_largest_end_sends():
+    topology = load("segment")
+    first, *others = topology.links
+    ends = [dataclasses.replace(end, mtu=9000) if end.host != "outside" else end for end in first.ends]
+    with Lab(dataclasses.replace(topology, links=(Link(tuple(ends)), *others)), family=Family.IPV4) as lab:
+        lab.hosts["node-a"].run("ping", "-c1", "-W5", "-s", "8900", "-M", "do", "192.0.2.2")
+        assert devices(lab, "outside")["eth0"]["mtu"] == 1500
+
+
+def test_a_host_may_be_the_switch():
+    """Without a node's rules nothing has to see what it passes on: br_netfilter is not needed."""
+    text = (
+        "topology: t\nhosts: {a: {}, b: {}, lan: {}}\nlinks:\n"
+        "  - [{host: a, interface: e, addresses: [10.0.0.1/24]}, {host: lan, interface: a, bridge: br}]\n"
+        "  - [{host: b, interface: e, addresses: [10.0.0.2/24]}, {host: lan, interface: b, bridge: br}]\n"
+    )
+    with Lab(parse(text), family=Family.IPV4) as lab:
+        lab.hosts["a"].run("ping", "-c1", "-W5", "10.0.0.2")
+        assert devices(lab, "lan")["br"]["addr_info"] == []
+        assert lab.hosts["lan"].namespace.sysctl("net/bridge/bridge-nf-call-iptables") == "0"

@@ -233,11 +233,17 @@ CHANGES = {
         6,
         "hosts.node.cluster-cidrs[2]: a second CIDR of ipv4",
     ),
-    "three ends": (
-        "  - - {host: node",
-        "    - {host: server, interface: eth1}\n  - - {host: node",
+    "one end": (
+        "    - {host: node, interface: client, addresses: [10.0.0.1/24]}\n",
+        "",
         9,
-        "links[0]: a link has two ends, not 3",
+        "links[0]: a link has two ends or more, not 1",
+    ),
+    "a host twice on one segment": (
+        "  - - {host: node",
+        "    - {host: node, interface: eth1}\n  - - {host: node",
+        9,
+        "links[0]: node is linked to itself",
     ),
     "link to an unknown host": (
         "host: server",

@@ -26,10 +26,23 @@ def file(options="", end="", one=PORT, other=PORT):
 def test_the_ports_of_a_bridge_have_its_addresses_and_are_one_segment():
     topology = parse(file())
     assert [str(one) for one in topology.addresses("n")] == ["10.0.0.1"]
-    assert way(topology, "a", "10.0.0.3") == ("a", "n", "b")
+    assert [end.host for end in topology.neighbours(topology.ends("a")[0])] == ["n", "b"]
     for host, address in (("a", "10.0.0.2"), ("b", "10.0.0.3")):
         hop = next_hop(topology, "n", address)
         assert (hop.end.interface, str(hop.source)) == (host, "10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("options", "passed"),
+    [
+        ("proxy-mode: iptables", ("a", "n", "b")),
+        ("proxy-mode: iptables, bridge-nf-call-iptables: false", ("a", "b")),
+        ("bridge-nf-call-iptables: true", ("a", "n", "b")),
+        ("", ("a", "b")),  # who is no node has no rules that want to see it
+    ],
+)
+def test_who_bridges_a_packet_is_on_its_way_where_its_rules_see_that(options, passed):
+    assert way(parse(file(options)), "a", "10.0.0.3") == passed
 
 
 def test_a_bridges_port_leads_to_a_pod():

@@ -86,11 +86,12 @@ def test_host_of_knows_hosts_but_no_vip() -> None:
     assert topology.host_of(ip_address("192.168.0.2")) is None
 
 
-def test_peer_is_the_other_end() -> None:
+def test_a_neighbour_is_the_other_end() -> None:
     topology = load("kube-proxy")
     (pod,) = topology.ends("server")
-    assert (topology.peer(pod).host, topology.peer(pod).interface) == ("node", "server")
-    assert topology.peer(topology.peer(pod)) is pod
+    (other,) = topology.neighbours(pod)
+    assert (other.host, other.interface) == ("node", "server")
+    assert topology.neighbours(other) == (pod,)
 
 
 def test_default_route_takes_the_family_of_its_gateway() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,8 @@ from lab.vocabulary import Backend, Family, ProxyMode
 from tests.support.cover import sample
 
 pytestmark = pytest.mark.lab_kernel
+
+INPUTS = Path(__file__).parents[1] / "support" / "inputs"
 
 PROXIES = [
     (mode, version, backend)
@@ -202,3 +205,35 @@ def test_a_pod_on_a_bridge_reaches_itself_only_in_hairpin_mode():
     assert reach(bridged(), Family.IPV4, chosen).good
     found = reach(bridged(hairpin=False), Family.IPV4, chosen)
     assert found.cells[0].surprises == ("times out at node",)
+
+
+@pytest.mark.parametrize("family", list(Family), ids=str)
+@pytest.mark.parametrize("proxy", [(ProxyMode.IPTABLES, "v1.14", None), (ProxyMode.NFTABLES, "v1.36", None)], ids=str)
+def test_an_answer_past_the_node_that_translated_is_a_strangers(proxy, family):
+    """Kubernetes #74383: a pod asks the node port of another node, the only endpoint is beside the pod."""
+    topology = with_proxy(load("segment"), *proxy)
+    chosen = Chosen(("client",), "local-a", (Target.NODE_PORT,))
+    found = reach(topology, family, chosen)
+    assert found.good, told(found)
+    own, other = found.cells
+    assert {one.fate for one in own.reached} == {Fate.CONNECTED}
+    assert {one.fate for one in other.reached} == {Fate.STRANGER}
+    assert Fate.CONNECTED not in other.expected.fates
+    assert "#74383" in other.expected.why
+    # Masqueraded the answer comes back by the node.
+    hosts = [dataclasses.replace(one, masquerade_all=True) if one.proxy_mode else one for one in topology.hosts]
+    masqueraded = reach(dataclasses.replace(topology, hosts=tuple(hosts)), family, Chosen(("client",), "web"))
+    assert masqueraded.good, told(masqueraded)
+
+
+@pytest.mark.parametrize("name", ["bridge-shortcut", "oneway-otherhalf"])
+def test_the_order_of_links_changes_what_becomes_of_no_question(name):
+    """Only the address that a client with several has first in the file is that of another link."""
+    topology = load(INPUTS / f"{name}.yaml")
+    turned = dataclasses.replace(topology, links=topology.links[::-1])
+    one, other = (reach(each, Family.IPV4, Chosen()) for each in (topology, turned))
+    fates = [
+        {(cell.client.host, cell.asked.target): (cell.reached[0].fate, cell.reached[0].server) for cell in each.cells}
+        for each in (one, other)
+    ]
+    assert fates[0] == fates[1]

@@ -434,6 +434,24 @@ def test_what_no_node_judged_and_conntrack_counted_is_put_down_to_conntrack():
     assert judged == "ended at server, and no rule that counts has dropped it"
 
 
+def test_a_packet_whose_entry_was_not_inserted_is_lost_where_it_ended():
+    came = Sighting(15, "node", "server", False, FORGED)
+    failed = Counters({}, {"insert_failed": 1, "drop": 1}, None)
+    new = {"state": "new", "reason": "", "sightings": (came,)}
+    lost = of_packet.decide(timeline(**new, counters=failed))
+    assert (lost.outcome, lost.judgement) == (Outcome.LOST, Judgement.NEW)
+    assert lost.because[0] == "ended at node: conntrack's insert_failed 1, drop 1"
+    by_rule = dataclasses.replace(failed, other_drops=("a rule counted 1",))
+    gone_on = (came, dataclasses.replace(came, time=25, interface="client", outgoing=True))
+    for other in (
+        {"counters": Counters({}, {"drop": 1}, None)},
+        {"counters": by_rule},
+        {"state": "established"},
+        {"sightings": (*gone_on, dataclasses.replace(came, host="router", time=26))},
+    ):
+        assert of_packet.decide(timeline(**{**new, "counters": failed, **other})).outcome is Outcome.DROPPED, other
+
+
 def test_a_reset_with_the_exact_number_that_the_connection_outlived_is_pointed_out_of_that_number_alone():
     words = "a reset with the exact number reached the server, and yet its socket lives"
     near = dataclasses.replace(RESET, packet=packet(CLIENT, POD, RST, sequence=17))
