@@ -31,7 +31,7 @@ def explain(
     :param assumed: nobody said how the kernel judges: what depends on it is answered for both kinds in text.
     :raises InputError: one of them is none, or broken.
     """
-    readers = [*readers, *_printed(texts, alone=not readers)]
+    readers = [*readers, *printed(texts, alone=not readers)]
     listed = {entry.key: (text.name, entry) for text in texts for entry in text.entries if entry.protocol == "tcp"}
     follower = Follower(behaviour, _translations(entry for _name, entry in listed.values()))
     wanted = {_key(line.packet): line.packet for text in texts for line in text.log if line.packet}
@@ -69,7 +69,7 @@ def _look(frame: Frame, file: str, wanted: dict[tuple[object, ...], Logged], see
         seen.setdefault(found, Place(file, frame.number, frame.time, frame.interface))
 
 
-def _printed(texts: Sequence[Text], *, alone: bool) -> Iterator[Reader]:
+def printed(texts: Sequence[Text], *, alone: bool) -> Iterator[Reader]:
     """Yield the captures that tcpdump's text was printed from.
 
     :raises InputError: several are to be read as one, and the times of one have no day.

@@ -190,10 +190,10 @@ def _shares(connection: Connection, packet: Packet) -> bool:
     return (first.tcp.window_scale, first.tcp.window) == (packet.tcp.window_scale, packet.tcp.window)
 
 
-def in_order(readers: Sequence[Reader], plain: Plain) -> Iterator[tuple[Frame, str]]:
+def in_order(readers: Sequence[Reader], plain: Plain | None) -> Iterator[tuple[Frame, str]]:
     """Yield the packets of all files by their times, section by section.
 
-    :param plain: takes the packets of a single file of which there is nothing to tell.
+    :param plain: takes the packets of a single file of which there is nothing to tell; None: all are wanted.
     """
     if len(readers) == 1:
         return _named(readers[0].without(plain), readers[0].name)

@@ -8,19 +8,21 @@ import io
 import re
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from lab.cli.arguments import JsonFlag, app, complete, examples
 from lab.cli.progress import Progress, Told
+from lab.cli.replaying import check_names, notes, replayed
 from lab.cli.screen import console, steps
 from lab.errors import InputError
 from lab.vocabulary import Behaviour
 
 if TYPE_CHECKING:
     from lab.capture.explanation import Explanation
+    from lab.capture.replayed import Replayed
 
 #: The first release that ignores late packets (:class:`lab.vocabulary.Behaviour`).
 _IGNORES_LATE_FROM: Final = (6, 1)
@@ -40,6 +42,7 @@ def _usual_kernels() -> Iterable[str]:
         "dmesg | lab explain -",
         "lab explain capture.pcap conntrack-L.txt dmesg.txt",
         "lab explain capture.pcap --json > explained.json",
+        "lab explain capture.pcap --replay",
     )
     + """
 
@@ -65,6 +68,14 @@ def explain(
             autocompletion=complete(_usual_kernels),
         ),
     ] = None,
+    replay: Annotated[
+        bool,
+        typer.Option(
+            "--replay",
+            help="Send the connections of which conntrack did not like a packet once more, through a lab's node on this"
+            " kernel, and tell its judgement of each segment beside the model's.",
+        ),
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Explain what happened in captures: which packets conntrack called INVALID, and what came of it.
@@ -78,9 +89,11 @@ def explain(
     from lab.capture.text import Text, is_text
     from lab.report.explained import lines
 
-    behaviour = Behaviour.IGNORES_LATE if kernel is None else _behaviour(kernel)
+    behaviour = Behaviour.IGNORES_LATE if kernel is None else behaviour_of(kernel)
     if len(set(files)) < len(files):
         raise InputError("the same file twice", cure="name each once")
+    if replay:
+        check_names(files)
     with contextlib.ExitStack() as opened:
         progress = Progress(opened.enter_context(steps()))
         readers, texts = [], []
@@ -91,18 +104,19 @@ def explain(
             else:
                 readers.append(Reader(stream, name))
         told = explained(readers, behaviour, texts, assumed=kernel is None)
+    again = replayed(told, [reader.name for reader in readers], texts) if replay else []
     if json:
-        _print_json(told)
+        _print_json(told, again if replay else None)
     else:
         screen = console()
-        for words in lines(told, assumed=kernel is None):
-            further = " " * (len(words) - len(words.lstrip(" *")))
+        for words in (*lines(told, assumed=kernel is None, replayed=again), *(notes(told, again) if replay else ())):
+            further = " " * (len(words) - len(words.lstrip(" *>")))
             filled = textwrap.fill(words, screen.width, subsequent_indent=further, break_on_hyphens=False)
             screen.print(filled, soft_wrap=True, markup=False, emoji=False)
     raise typer.Exit(1 if told.found else 0)
 
 
-def _behaviour(kernel: str) -> Behaviour:
+def behaviour_of(kernel: str) -> Behaviour:
     """Return how a kernel judges.
 
     :raises InputError: it is no release.
@@ -130,9 +144,12 @@ def _opened(name: str, progress: Progress) -> io.BufferedReader:
     return io.BufferedReader(file, BUFFER)
 
 
-def _print_json(told: Explanation) -> None:
+def _print_json(told: Explanation, again: Sequence[Replayed] | None) -> None:
     import dataclasses
     import json
 
-    json.dump({"version": 1, **dataclasses.asdict(told)}, sys.stdout, indent=1)
+    data = {"version": 1, **dataclasses.asdict(told)}
+    if again is not None:
+        data["replayed"] = [{**dataclasses.asdict(one), "differs": one.differs} for one in again]
+    json.dump(data, sys.stdout, indent=1)
     print()

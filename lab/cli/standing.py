@@ -124,7 +124,7 @@ def capture(
 
     chosen = choose(lab)
     hosts = [chosen.host(name) for name in dict.fromkeys(host)] if host else chosen.hosts
-    with closing(LiveCapture(chosen, hosts, __version__)) as live, _opened(file) as output:
+    with closing(LiveCapture(chosen, hosts, __version__)) as live, opened_output(file) as output:
         told = f"{live.interfaces} interfaces of the lab {chosen.name}"
         print(f"lab: capturing at {told}; Ctrl-C ends it", file=sys.stderr, flush=True)
         live.write_to(output)
@@ -133,7 +133,7 @@ def capture(
 
 
 @contextmanager
-def _opened(place: str) -> Iterator[Output]:
+def opened_output(place: str) -> Iterator[Output]:
     """Open where a capture goes.
 
     :raises InputError: it is a terminal, or cannot be opened.

@@ -196,17 +196,23 @@ class Passage:
 
         And what became of it there, in words, and whether it left that host.
         """
-        first = self.first
-        if first is None:
+        last, is_answer = self.last_sighting()
+        if last is None:
             return self.question.client, "it did not leave", False
-        seen = self._sightings_of(first)
-        answer = next((one.packet for one in self.sightings if _answers(one.packet, first, seen[-1].packet)), None)
-        answers = self._sightings_of(answer) if answer else []
-        last = (answers or seen)[-1]
-        what = "the answer" if answers else "it"
+        what = "the answer" if is_answer else "it"
         if last.outgoing:
             return last.host, f"{what} left by {last.interface} and came nowhere", True
         return last.host, f"{what} came in by {last.interface} and went no further", False
+
+    def last_sighting(self) -> tuple[Sighting | None, bool]:
+        """Return where the question was seen last, or its answer where there was one, and whether it is the answer."""
+        first = self.first
+        if first is None:
+            return None, False
+        seen = self._sightings_of(first)
+        answer = next((one.packet for one in self.sightings if _answers(one.packet, first, seen[-1].packet)), None)
+        answers = self._sightings_of(answer) if answer else []
+        return (answers or seen)[-1], bool(answers)
 
     def passed(self) -> tuple[str, ...]:
         """Return the hosts that the question passed, in order, its client first."""

@@ -131,7 +131,7 @@ _BY_STATE: Final = (
         " an ACK of the client while the entry waits for a SYN,ACK, whose answer then takes another way.",
         always(Became.INVALID),
         f"{_FILE}, nf_conntrack_tcp_packet (sIV of tcp_conntracks)",
-        cases=("syn-from-server", "asymmetric-route-clients-half"),
+        cases=("syn-from-server", "syn-from-server-in-close", "asymmetric-route-clients-half"),
         fixes=_DROP,
     ),
     Reason(
@@ -142,7 +142,7 @@ _BY_STATE: Final = (
         " be taken for the acknowledgement of the last FIN.",
         always(Became.IGNORED),
         f"{_FILE}, nf_conntrack_tcp_packet",
-        why_no_case="a port would have to be used again while the old connection is in LAST_ACK",
+        cases=("last-ack-challenged",),
     ),
     Reason(
         "invalid-rst",
@@ -211,7 +211,7 @@ _BY_HEADER: Final = (
         "No stack sends these flags together, or the packet has none of SYN, RST and ACK.",
         always(Became.INVALID),
         f"{_FILE}, tcp_error (tcp_valid_flags)",
-        cases=("syn-fin", "no-ack-flag"),
+        cases=("syn-fin", "no-ack-flag", "fin-psh-urg", "fin-rst-ack", "syn-ack-urg", "flag-sets"),
         fixes=_DROP,
     ),
     Reason(

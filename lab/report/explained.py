@@ -7,15 +7,22 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from lab.capture.explanation import Explained, Explanation, Finding, Remark
+from lab.capture.replayed import Replayed
+from lab.report.replayed import lines as of_replayed
 from lab.vocabulary import Behaviour
 
 
-def lines(told: Explanation, *, assumed: bool) -> Iterator[str]:
+def lines(told: Explanation, *, assumed: bool, replayed: Iterable[Replayed] = ()) -> Iterator[str]:
     """Yield what is printed, line by line.
 
     :param assumed: nobody said which kernel judges.
+    :param replayed: the connections that were sent again.
     """
-    blocks = [[*_connection(one)] for one in told.connections if one.findings]
+    again = {(one.client, one.target): one for one in replayed}
+    blocks = []
+    for one in told.connections:
+        if one.findings:
+            blocks.append([*_connection(one), *_again(one, again.get((one.client, one.target)))])
     fine = [one for one in told.connections if not one.findings]
     ordinary = [f"{one.client} > {one.target}. {one.entry}" for one in fine if one.entry]
     if fine:
@@ -32,6 +39,14 @@ def lines(told: Explanation, *, assumed: bool) -> Iterator[str]:
         if number:
             yield ""
         yield from block
+
+
+def _again(one: Explained, replayed: Replayed | None) -> Iterator[str]:
+    if replayed is not None:
+        judged = [finding for finding in one.findings if finding.packets and (finding.judgement or finding.case)]
+        yield from of_replayed(
+            replayed, {(finding.packets[0].file, finding.packets[0].number): finding for finding in judged}
+        )
 
 
 def _remarks(remarks: Iterable[Remark]) -> Iterator[str]:

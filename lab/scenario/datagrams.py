@@ -90,7 +90,8 @@ class DatagramsScenario(Scenario[DatagramsTimeline]):
 
     async def _pass_all(self) -> None:
         for host in self._servers:
-            await self.barrier(host)
+            if host != self.roles.client:  # what a pod sends to itself passes no node
+                await self.barrier(host)
 
     def _answer(self) -> None:
         for host, server in self._servers.items():

@@ -29,6 +29,7 @@ from lab.netns.rtnetlink import LOOPBACK_INDEX
 from lab.netns.rtnetlink import address as netlink_address
 from lab.scenario.deciding import Deciding
 from lab.scenario.processor import one_processor
+from lab.scenario.unrouted import why_unrouted
 from lab.topology.model import Topology
 from lab.topology.ways import way_out
 from lab.vocabulary import Family
@@ -182,7 +183,7 @@ class Reaching:
             at, how, sent_on = passage.last()
             return look(replace(reached, at=at, how=f"half open: {how}", sent_on=sent_on))
         code = code or asking.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        return look(self._or_no_route(_unanswered(reached, passage, code), unrouted))
+        return look(self._or_no_route(_unanswered(self.lab, reached, passage, code), unrouted))
 
     def _unrouted(self) -> dict[str, int]:
         """Return how many packets the hosts that have sent an error had no route for, by their own count."""
@@ -227,7 +228,7 @@ class Reaching:
             passage = replace(passage, sightings=[*passage.sightings, *self._settled()])
             client = SocketAddress(*peer[:2])
             reached = replace(reached, server=server.host, server_address=server.address, seen_as=client)
-            return look(_concluded(reached, asking, name, code, passage))
+            return look(_concluded(self.lab, reached, asking, name, code, passage))
 
     def _settled(self) -> list[Sighting]:
         """Return what the captures have seen by the time at which nothing is under way any more, in order."""
@@ -295,21 +296,21 @@ def _as_it_is(reached: Reached) -> Reached:
     return reached
 
 
-def _concluded(reached: Reached, asking: socket.socket, name: bytes, code: int, passage: Passage) -> Reached:
+def _concluded(lab: Lab, reached: Reached, asking: socket.socket, name: bytes, code: int, passage: Passage) -> Reached:
     """Return what came of a question that a server has got and answered by its name."""
     try:
         if asking.recv(100) == name:
             return replace(reached, fate=Fate.CONNECTED)
         return replace(reached, fate=Fate.RESET, at=reached.question.client, how="it was closed without a word")
     except BlockingIOError:
-        return _unanswered(reached, passage, code)
+        return _unanswered(lab, reached, passage, code)
     except ConnectionResetError:
         return replace(reached, fate=Fate.RESET, at=reached.question.client, how="ECONNRESET")
     except OSError as error:
-        return _unanswered(reached, passage, error.errno or code)
+        return _unanswered(lab, reached, passage, error.errno or code)
 
 
-def _unanswered(reached: Reached, passage: Passage, code: int) -> Reached:
+def _unanswered(lab: Lab, reached: Reached, passage: Passage, code: int) -> Reached:
     """Return what became of a question to which no answer came.
 
     :param code: the client's errno, 0 or EINPROGRESS where it has none.
@@ -322,6 +323,9 @@ def _unanswered(reached: Reached, passage: Passage, code: int) -> Reached:
     at, how, sent_on = passage.last()
     if code not in (0, errno.EINPROGRESS, errno.EAGAIN):
         how = f"{errno.errorcode.get(code, code)}: {how}"
+    last, _is_answer = passage.last_sighting()
+    if last is not None and not sent_on and (why := why_unrouted(lab, last)):
+        how = f"{how}: {why}"
     return replace(reached, at=at, how=how, sent_on=sent_on)
 
 

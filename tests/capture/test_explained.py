@@ -60,6 +60,7 @@ UNTOLD = {
         *("udp-service-deleted-forgotten", "local-pod-replaced", "local-pod-replaced-forgotten"),
         *("local-pod-replaced-internal", "affinity-moves", "affinity-off", "vxlan-wrong-checksum"),
         *("vxlan-wrong-checksum-unchecked", "vxlan-right-checksum", "vxlan-zero-checksum"),
+        *("hairpin", "hairpin-node-unnamed", "hairpin-unmasqueraded"),
     ),
     "the node's sysctls": ("reset-behind-accepted", "picked-up-strictly"),
     "what the node saw when, its entries": (

@@ -45,6 +45,12 @@ ENDS = {
         (NFTABLES, "v1.31"): Outcome.DELIVERED,
         (IPTABLES, "v1.32.0"): Outcome.DELIVERED,
     },
+    "hairpin-node-unnamed": {
+        (IPTABLES, "v1.36"): Outcome.DELIVERED,
+        (NFTABLES, "v1.29"): Outcome.DELIVERED,
+        (NFTABLES, "v1.35"): Outcome.DELIVERED,
+        (NFTABLES, "v1.36"): Outcome.LOST,
+    },
     "local-pod-terminating": {
         (IPTABLES, "v1.14"): Outcome.REFUSED,
         (IPTABLES, "v1.20"): Outcome.REFUSED,
