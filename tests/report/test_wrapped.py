@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.text import Text
 
@@ -20,6 +20,7 @@ def parts(text, width):
     return [part.plain for part in wrapped(Text(text), width)]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.text("ab  \n", max_size=120), st.integers(20, 60))
 def test_every_word_is_there_and_no_line_is_too_wide(text, width):
     lines = parts(text, width)
