@@ -23,7 +23,7 @@ FLOORS = (
     "evidence",
     "verdict reasons",
     "results capture",
-    "report",
+    "report observed",
     "netns",
     "wire conntrack traffic kubeapi",
     "fabric",
@@ -32,7 +32,7 @@ FLOORS = (
     "cases",
     "trial",
     "standing kernels",
-    "doctor",
+    "doctor watch",
     "cli plugin",
     "__main__",
 )

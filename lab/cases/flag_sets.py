@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import KILLS_UNLESS_DROPPED, LEAKS_UNLESS_DROPPED, Case, Expectations, on_every_kernel
+from lab.cases.demands import alone
 from lab.evidence.flags import is_taken, sets
 from lab.evidence.packet import flags_of
 from lab.scenario import ConnectionScenario, ScriptedScenario
@@ -140,6 +141,7 @@ ALL: Final = Case(
     scenario=ScriptedScenario,
     steps=_all_sets,
     expectations=_LEAKS,
+    demands=(alone,),
 )
 
 CASES: Final = (SYN_FIN, SYN_ACK_URG, NO_ACK, FIN_PSH_URG, FIN_RST_ACK, ALL)

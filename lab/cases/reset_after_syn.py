@@ -7,6 +7,7 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import ACCEPTED_ALWAYS, IGNORED_ALWAYS, LEAKS_UNLESS_DROPPED, Case, on_every_kernel
+from lab.cases.demands import alone
 from lab.evidence.judgement import Judgement
 from lab.scenario import ScriptedScenario
 from lab.vocabulary import Behaviour
@@ -75,6 +76,7 @@ _TWIN: Final = dataclasses.replace(
     ),
     threads=("torvalds/linux c4edc3ccbc63", "RFC 9293, 3.10.7.1"),
     steps=_from_server,
+    demands=(alone,),
     expectations={
         # Told by 5.10: no kernel between 5.14 and 6.0 was seen.
         Behaviour.STRICT: LEAKS_UNLESS_DROPPED,

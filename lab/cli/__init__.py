@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 # isort: off
 # each registers its commands
 from lab.cli import run, reach, trace, explain, collect, rules, topology, labs, services, standing  # noqa: F401
+from lab.cli import watch  # noqa: F401
 from lab.cli import matrix, report, kernels, about  # noqa: F401
 
 # isort: on

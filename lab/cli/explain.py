@@ -89,7 +89,7 @@ def explain(
     from lab.capture.text import Text, is_text
     from lab.report.explained import lines
 
-    behaviour = Behaviour.IGNORES_LATE if kernel is None else _behaviour(kernel)
+    behaviour = Behaviour.IGNORES_LATE if kernel is None else behaviour_of(kernel)
     if len(set(files)) < len(files):
         raise InputError("the same file twice", cure="name each once")
     if replay:
@@ -116,7 +116,7 @@ def explain(
     raise typer.Exit(1 if told.found else 0)
 
 
-def _behaviour(kernel: str) -> Behaviour:
+def behaviour_of(kernel: str) -> Behaviour:
     """Return how a kernel judges.
 
     :raises InputError: it is no release.

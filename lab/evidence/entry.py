@@ -43,7 +43,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class EntryEvent:
-    """A change of an entry: ``kind`` is new, update or destroy."""
+    """A change of an entry: ``kind`` is new, update or destroy; or listed, for one that was there already."""
 
     kind: str
     entry: Entry

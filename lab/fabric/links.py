@@ -15,10 +15,12 @@ from typing import Final
 
 from lab.errors import LabError, MissingError
 from lab.fabric.host import RunningHost
+from lab.netns.ethtool import compute_checksums
 from lab.netns.reaper import Closable
 from lab.netns.rtnetlink import (
     LOOPBACK_INDEX,
     Message,
+    RuleMatch,
     VethEnd,
     address,
     behind_port,
@@ -28,9 +30,11 @@ from lab.netns.rtnetlink import (
     neighbour,
     port,
     route,
+    rule,
     veth,
     vxlan,
 )
+from lab.topology.keys import mark_and_mask
 from lab.topology.model import End, Host, Link, Topology
 from lab.topology.ways import underlay
 from lab.vocabulary import Family
@@ -40,6 +44,7 @@ _BRIDGE_CALLS: Final = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge
 
 
 _SWITCH: Final = "switch"
+_FIRST_RULE: Final = 1000  # priority: behind the local table, before the main one
 
 
 def build_links(
@@ -97,13 +102,21 @@ class _Links:
                 self._end(end)
         for host in self._topology.hosts:
             own = (entry for entry in host.routes if Family.of(entry.via) in self._families)
-            self._second[host.name] += [route(entry.network, entry.via, host.name) for entry in own]
+            messages = self._second[host.name]
+            messages += [route(entry.network, entry.via, host.name, entry.table) for entry in own]
+            for number, one in enumerate(host.rules, _FIRST_RULE):
+                match = RuleMatch(one.source, one.to, one.iif, *mark_and_mask(one.fwmark or "0x0/0x0"))
+                mine = (family for family in one.families if family in self._families)
+                messages += [rule(family.version, match, one.table, number, host.name) for family in mine]
         for batch in (self._first, self._second):
             for name, messages in batch.items():
                 if messages:
                     self._hosts[name].routes.apply(messages)
             for link, running in self.switches.items() if batch is self._first else ():
                 running.routes.apply(self._ports(link, running))
+
+        for end in (end for link in self._topology.links for end in link.ends if not end.tx_checksum):
+            compute_checksums(self._hosts[end.host].namespace, end.interface)
 
     def _share(self, link: Link, devices: Sequence[VethEnd]) -> None:
         """Make a switch, and a veth pair from each end to a port of it. A port takes what the largest end sends."""

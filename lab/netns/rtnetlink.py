@@ -35,6 +35,8 @@ _RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_GETR
     26,
     28,
 )
+_RTM_NEWRULE: Final = 32
+_TABLE_MAIN: Final = 254
 _RTN_LOCAL: Final = 2  # include/uapi/linux/rtnetlink.h
 
 _IFF_UP, _IFF_RUNNING, _IFF_PROMISC, _IFF_LOWER_UP = 0x1, 0x40, 0x100, 0x10000
@@ -183,18 +185,47 @@ def neighbour(index: int, target: type_of_address, mac: bytes, purpose: str) -> 
     return Message(_RTM_NEWNEIGH, _NLM_F_CREATE_REPLACE, body, f"tell {purpose} of its neighbour {target}")
 
 
-def route(to: IPv4Network | IPv6Network, via: type_of_address, purpose: str) -> Message:
-    """Route ``to`` by the gateway ``via``. A default route is ``0.0.0.0/0`` or ``::/0``."""
-    table_main, protocol_static, scope_universe, type_unicast = 254, 4, 0, 1
+def route(to: IPv4Network | IPv6Network, via: type_of_address, purpose: str, table: int | None = None) -> Message:
+    """Route ``to`` by the gateway ``via``. A default route is ``0.0.0.0/0`` or ``::/0``.
+
+    :param table: up to 255; the main one where it is None.
+    """
+    protocol_static, scope_universe, type_unicast = 4, 0, 1
     body = struct.pack(
         "=BBBBBBBBI",
-        *(_family(to), to.prefixlen, 0, 0, table_main, protocol_static, scope_universe, type_unicast),
+        *(_family(to), to.prefixlen, 0, 0, table or _TABLE_MAIN, protocol_static, scope_universe, type_unicast),
         0,
     )
     if to.prefixlen:
         body += _attribute(1, to.network_address.packed)  # RTA_DST
     body += _attribute(5, via.packed)  # RTA_GATEWAY
     return Message(_RTM_NEWROUTE, _NLM_F_CREATE_EXCL, body, f"route {to} by {via} on {purpose}")
+
+
+@dataclass(frozen=True, slots=True)
+class RuleMatch:
+    """Which packets a rule of policy routing is for: those that fit all that is not empty."""
+
+    source: IPv4Network | IPv6Network | None
+    to: IPv4Network | IPv6Network | None
+    iif: str
+    mark: int
+    mask: int
+
+
+def rule(version: int, match: RuleMatch, table: int, priority: int, purpose: str) -> Message:
+    """Return the message that has packets routed by a table (include/uapi/linux/fib_rules.h)."""
+    to_table = 1  # FR_ACT_TO_TBL
+    lengths = [0 if net is None else net.prefixlen for net in (match.to, match.source)]
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    body = struct.pack("=BBBBBBBBI", family, *lengths, 0, table, 0, 0, to_table, 0)
+    for kind, net in ((1, match.to), (2, match.source)):  # FRA_DST, FRA_SRC
+        body += _attribute(kind, net.network_address.packed) if net is not None and net.prefixlen else b""
+    body += _attribute(3, match.iif.encode() + b"\0") if match.iif else b""  # FRA_IIFNAME
+    body += _number(6, priority)  # FRA_PRIORITY
+    if match.mask:
+        body += _number(10, match.mark) + _number(16, match.mask)  # FRA_FWMARK, FRA_FWMASK
+    return Message(_RTM_NEWRULE, _NLM_F_CREATE_EXCL, body, f"have table {table} asked on {purpose}")
 
 
 class RouteSocket:
@@ -274,6 +305,25 @@ class RouteSocket:
             kind == _RTM_NEWROUTE and answer[7] == _RTN_LOCAL
             for kind, _flags, _sequence, answer in _split(self._socket.recv(65536))
         )
+
+    def refusal(self, target: IPv4Address, came: tuple[IPv4Address, int] | None = None) -> int:
+        """Return the errno with which the kernel would route no packet to an address; 0 where it would.
+
+        It is asked as ``ip route get TARGET from SOURCE iif INTERFACE`` asks it (inet_rtm_getroute, net/ipv4/route.c).
+
+        :param came: the packet's source and the index of the interface that it came in by; None for one of its own.
+        """
+        self._sequence += 1
+        body = struct.pack("=BBBBBBBBI", socket.AF_INET, 32, 32 if came else 0, 0, 0, 0, 0, 0, 0)
+        body += _attribute(1, target.packed)  # RTA_DST
+        if came:
+            body += _attribute(2, came[0].packed) + _number(3, came[1])  # RTA_SRC, RTA_IIF
+        header = struct.pack("=IHHII", 16 + len(body), _RTM_GETROUTE, _NLM_F_REQUEST, self._sequence, 0)
+        self._socket.send(header + body)
+        for kind, _flags, _sequence, answer in _split(self._socket.recv(65536)):
+            if kind == _NLMSG_ERROR:
+                return -int(struct.unpack_from("=i", answer)[0])
+        return 0
 
     def fileno(self) -> int:
         """Return the descriptor."""

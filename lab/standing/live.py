@@ -88,7 +88,7 @@ class LiveCapture:
 
         :raises ReaderGoneError: whoever read a pipe has gone, also where nothing passed since.
         """
-        with _wakened() as wakeup:
+        with wakened() as wakeup:
             poll = select.poll()
             for descriptor in (wakeup, self._owner, *(source.fileno() for source in self._sources)):
                 poll.register(descriptor, select.POLLIN)
@@ -135,7 +135,7 @@ class LiveCapture:
 
 
 @contextmanager
-def _wakened() -> Iterator[int]:
+def wakened() -> Iterator[int]:
     """Have signals that end a program make a descriptor readable instead, for the length of the block."""
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     before = {number: signal.getsignal(number) for number in _ENDING}

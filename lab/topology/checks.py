@@ -16,6 +16,7 @@ from lab.kubeproxy.releases import find_release
 from lab.kubeproxy.said import incomplete, unfit
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS
 from lab.kubernetes.errors import Path, TopologyError, found
+from lab.topology.check_routes import check_routes
 from lab.topology.names import INTERFACE, NAME
 from lab.topology.segments import CircleError
 from lab.topology.ways import underlay
@@ -47,7 +48,7 @@ def check(topology: Topology) -> None:
         _segments,
         _addresses,
         _subnets,
-        _routes,
+        check_routes,
         _tunnels,
         _services,
         _service_cidrs,
@@ -300,26 +301,6 @@ def _is_routed(address: IPInterface, others: set[IPNetwork]) -> bool:
     """Report whether an address is one that routes lead to by another subnet of its link, as some CNIs give pods."""
     single = address.network.prefixlen == address.max_prefixlen
     return single and any(one.version == address.version for one in others)
-
-
-def _routes(topology: Topology) -> None:
-    for host in topology.hosts:
-        taken: set[IPNetwork] = {address.network for end in topology.ends(host.name) for address in end.addresses}
-        others = (other for end in topology.ends(host.name) for other in topology.neighbours(end))
-        gateways = {address.ip for other in others for address in other.addresses}
-        for index, route in enumerate(host.routes):
-            path: Path = ("hosts", host.name, "routes", index)
-            if route.network.version != route.via.version:
-                message = f"{route.network} is {Family.of(route.network)}, the gateway {route.via} is not"
-                raise TopologyError((*path, "via"), message, "give each family its own route")
-            if route.via not in gateways:
-                same = sorted(str(gateway) for gateway in gateways if gateway.version == route.via.version)
-                cure = f"its neighbours are {', '.join(same[:5])}" if same else "add a link, or an address to one"
-                raise TopologyError((*path, "via"), f"{route.via} is on no link of {host.name}", cure)
-            if route.network in taken:
-                message = f"{host.name} has a route to {route.network} already"
-                raise TopologyError((*path, "to"), message, "keep one")
-            taken.add(route.network)
 
 
 def _tunnels(topology: Topology) -> None:

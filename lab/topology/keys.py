@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from pydantic import Field, PlainValidator
+from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from lab.kubeproxy.settings import KEYS
@@ -16,6 +16,10 @@ from lab.topology.given import OF_MACHINE
 from lab.topology.names import with_slashes
 
 _SYSCTL: Final = re.compile(r"net/[a-z0-9_.-]+(/[A-Za-z0-9_.-]+)+")
+_MARK: Final = re.compile(r"(0x[0-9a-fA-F]{1,8})(?:/(0x[0-9a-fA-F]{1,8}))?")
+MARK_SCHEMA: Final = WithJsonSchema({"type": "string", "pattern": _MARK.pattern})
+MARK_WORDS: Final = "Only packets with this mark, or these bits of it, such as '0x1/0xff': a node's rules may set them."
+LAST_TABLE: Final = 252  # the next three are the kernel's own: default, main and local (rtnetlink.h)
 
 
 def refused(message: str, cure: str | None) -> PydanticCustomError:
@@ -43,6 +47,19 @@ def reads(field: str) -> PlainValidator:
             raise refused(error.message, error.cure) from None
 
     return PlainValidator(read)
+
+
+def read_mark(value: Any) -> str:  # noqa: ANN401
+    """Read a packet mark with or without a mask, and return it as written."""
+    if not isinstance(value, str) or not _MARK.fullmatch(value):
+        raise refused(f"{found(value)} is no packet mark", "write it in quotes, as '0x4000/0x4000'")
+    return value
+
+
+def mark_and_mask(text: str) -> tuple[int, int]:
+    """Return the numbers of a mark that :func:`read_mark` has taken; without a mask it is the whole mark."""
+    mark, _, mask = text.partition("/")
+    return int(mark, 16), int(mask or "0xffffffff", 16)
 
 
 def read_sysctls(value: Any) -> tuple[tuple[str, str], ...]:  # noqa: ANN401

@@ -147,7 +147,7 @@ def _pods(topology: Topology, family: Family) -> list[str]:
     if known := list(dict.fromkeys(map(str, cidrs))):
         return known
     nodes = {node.name for node in topology.nodes}
-    gateways = {route.via for node in topology.nodes for route in node.routes if route.to == "default"}
+    gateways = {route.via for node in topology.nodes for route in node.main_routes if route.to == "default"}
     networks = (
         own.network
         for host in topology.hosts

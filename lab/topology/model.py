@@ -26,7 +26,7 @@ from lab.kubeproxy.program import ProxyProgram
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS
 from lab.topology.checks import check
 from lab.topology.given import GivenRules
-from lab.topology.keys import key, read_sysctls, reads
+from lab.topology.keys import LAST_TABLE, MARK_SCHEMA, MARK_WORDS, key, read_mark, read_sysctls, reads
 from lab.topology.names import INTERFACE, VERSION
 from lab.topology.segments import Segments
 from lab.topology.values import (
@@ -62,6 +62,11 @@ class Route:
     via: Annotated[
         FileAddress, Field(description="The gateway: an address at the other end of one of the host's links.")
     ]
+    table: Annotated[
+        int | None,
+        Strict(),
+        Field(ge=1, le=LAST_TABLE, description="The routing table that it is in; else the main one. See rules."),
+    ] = None
 
     @property
     def network(self) -> IPNetwork:
@@ -72,12 +77,42 @@ class Route:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PolicyRule:
+    """Which packets are routed by a table, as ``ip rule`` has it. What none of a host's says goes by its main table."""
+
+    __pydantic_config__ = _STRICT_KEYS
+
+    table: Annotated[int, Strict(), Field(ge=1, le=LAST_TABLE, description="The number of the table.")]
+    source: Annotated[FileNetwork | None, Field(alias="from", description="Only packets from this CIDR.")] = None
+    to: Annotated[FileNetwork | None, Field(description="Only packets to this CIDR.")] = None
+    iif: Annotated[
+        str,
+        Field(
+            description="Only packets that come in by this interface; lo for what the host itself sends.",
+            json_schema_extra={"pattern": INTERFACE},
+        ),
+    ] = ""
+    fwmark: Annotated[str, PlainValidator(read_mark), MARK_SCHEMA, Field(description=MARK_WORDS)] = ""
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """Of which families it is."""
+        said = [Family.of(cidr) for cidr in (self.source, self.to) if cidr is not None]
+        return tuple(dict.fromkeys(said)) or tuple(Family)
+
+
+@dataclass(frozen=True, kw_only=True)
 class HostOptions:
     """What a host does besides having links. Nothing: a pod."""
 
     __pydantic_config__ = _STRICT_KEYS
 
     routes: Annotated[tuple[Route, ...], FailFast(), Field(description="Routes besides those to its own subnets.")] = ()
+    rules: Annotated[
+        tuple[PolicyRule, ...],
+        FailFast(),
+        Field(description="Which packets go by which other table of its routes: the first that fits and leads on."),
+    ] = ()
     forwarding: Annotated[
         bool,
         Strict(),
@@ -167,6 +202,11 @@ class HostOptions:
     node_pod_cidrs: Annotated[tuple[FileNetwork, ...], key("node_pod_cidrs")] = ()
 
     @property
+    def main_routes(self) -> tuple[Route, ...]:
+        """Those of its main table, which decide where no rule of its own does."""
+        return tuple(route for route in self.routes if route.table is None)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What is said of its kube-proxy, by the fields of :data:`lab.kubeproxy.settings.KEYS`."""
         values = {field: getattr(self, field) for field in KEYS}
@@ -210,6 +250,14 @@ class End:
     mtu: Annotated[
         int | None, Strict(), Field(ge=68, le=65535, description="The largest packet in bytes; else 1500.")
     ] = None
+    tx_checksum: Annotated[
+        bool,
+        Strict(),
+        Field(
+            alias="tx-checksum",
+            description="Whether it leaves checksums to whoever gets its packets, as ethtool -K tx has it.",
+        ),
+    ] = True
     bridge: Annotated[
         str,
         Field(

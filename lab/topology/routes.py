@@ -58,7 +58,7 @@ def node_address(topology: Topology, node: str, family: Family) -> IPAddress | N
     host = topology.host(node)
     if own := next((address for address in host.node_ips if Family.of(address) is family), None):
         return own
-    for route in host.routes:
+    for route in host.main_routes:
         if route.to == "default" and Family.of(route.via) is family:
             hop = next_hop(topology, node, route.via)
             return None if hop is None else hop.source
@@ -81,10 +81,10 @@ def is_pod_of(topology: Topology, end: End, other: End) -> bool:
     host, node = topology.host(other.host), topology.host(end.host)
     if host.proxy_mode is not None or host.forwarding:
         return False
-    if any(route.via in (own.ip for own in other.addresses) for route in node.routes if route.to == "default"):
+    if any(route.via in (own.ip for own in other.addresses) for route in node.main_routes if route.to == "default"):
         return False  # where a node sends what it does not know is no pod
     inside = any(own.ip in cidr for own in other.addresses for cidr in node.cluster_cidrs)
-    ways = {route.via for route in host.routes if route.to == "default"}
+    ways = {route.via for route in host.main_routes if route.to == "default"}
     alone = topology.segments.link(end).ends in ((end, other), (other, end))
     return inside or (alone and any(own.ip in ways for own in end.addresses))
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
+from lab.topology.keys import mark_and_mask
 from lab.vocabulary import Family
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lab.topology.model import End, Topology
+    from lab.topology.model import End, PolicyRule, Topology
     from lab.topology.segments import Neighbour
     from lab.topology.values import IPAddress, IPNetwork
 
@@ -35,23 +36,42 @@ class Step(NamedTuple):
     bridging: tuple[str, ...] = ()
 
 
-def step(topology: Topology, host: str, destination: str) -> Step | None:
+def step(
+    topology: Topology, host: str, destination: str, *, source: str | None = None, came_by: str = "lo"
+) -> Step | None:
     """Return how a packet leaves a host; None where the host has no route there.
 
     :param destination: an address that is not the host's own.
+    :param source: the packet's, None before its sender has chosen one; ``came_by``: the interface that it came in by.
     """
-    wanted = ip_address(destination)
+    wanted, own = ip_address(destination), None if source is None else ip_address(source)
+    for rule in topology.host(host).rules:
+        if _fits(rule, wanted, own, came_by) and (found := _by_table(topology, host, wanted, rule.table)):
+            return found
+    return _by_table(topology, host, wanted, None)
+
+
+def _fits(rule: PolicyRule, wanted: IPAddress, source: IPAddress | None, came_by: str) -> bool:
+    """Check whether a rule is for a packet. What marks it in between nobody knows here: it has none."""
+    if rule.fwmark and mark_and_mask(rule.fwmark)[0]:
+        return False
+    sources = rule.source is None or (source is not None and _in(source, rule.source))
+    return sources and (rule.to is None or _in(wanted, rule.to)) and rule.iif in ("", came_by)
+
+
+def _by_table(topology: Topology, host: str, wanted: IPAddress, table: int | None) -> Step | None:
+    """Return where a routing table leads; its own subnets are in a host's main one, which is None."""
     found: list[tuple[int, bool, Step]] = []
     for end in topology.ends(host):
         owners = {own.ip: one for one in reversed(topology.segments.neighbours(end)) for own in one.end.addresses}
-        for own in end.addresses:
+        for own in end.addresses if table is None else ():
             if _in(wanted, own.network):
                 # Of the ports of a bridge, which have the same subnets, it is the one behind which somebody has it.
                 found.append((own.network.prefixlen, wanted in owners, _step(topology, end, wanted, owners)))
         found += [
             (route.network.prefixlen, False, _step(topology, end, route.via, owners))
             for route in topology.host(host).routes
-            if route.via in owners and _in(wanted, route.network)
+            if route.table == table and route.via in owners and _in(wanted, route.network)
         ]
     # Of the same length there is one: the topology's rules see to that.
     return max(found, key=lambda one: one[:2])[2] if found else None
@@ -102,17 +122,19 @@ def underlay(topology: Topology, host: str, other: str, family: Family) -> Under
 def way(topology: Topology, source: str, destination: str) -> tuple[str, ...]:
     """Return the hosts that a packet passes, from the one that sends it to the one that has its destination.
 
-    Who only bridges it is among them where its rules see that. It ends early where a host has no route, does not
-    forward, or has sent it in a circle.
+    It is sent from the host's first address. Who only bridges it is among them where its rules see that. It ends early
+    where a host has no route, does not forward, or has sent it in a circle.
     """
-    passed = [source]
+    passed, came_by = [source], "lo"
+    sender = next((str(own) for own in topology.addresses(source, Family.of(ip_address(destination)))), None)
     while str(ip_address(destination)) not in map(str, topology.addresses(passed[-1])):
         if len(passed) > 1 and not topology.host(passed[-1]).forwarding:
             break
-        taken = step(topology, passed[-1], destination)
+        taken = step(topology, passed[-1], destination, source=sender, came_by=came_by)
         if taken is None or taken.to is None or taken.to.host in passed:
             break
         passed += [*(one for one in taken.bridging if topology.host(one).sees_bridged), taken.to.host]
+        came_by = taken.to.bridge or taken.to.interface
     return tuple(passed)
 
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from lab.errors import InputError
-from lab.topology.model import End, HostOptions, Route, Topology
+from lab.topology.model import End, HostOptions, PolicyRule, Route, Topology
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -82,8 +82,8 @@ def _value(value: Any) -> Any:  # noqa: ANN401 - whatever a field holds
     match value:
         case Enum():
             return str(value)
-        case Route():
-            return _plain(Route, value)
+        case Route() | PolicyRule():
+            return _plain(type(value), value)
         case tuple():
             return [_value(one) for one in value]
         case bool() | int():

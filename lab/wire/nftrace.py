@@ -17,7 +17,7 @@ from lab.evidence.traced import TraceEvent
 from lab.netns import Namespace, nfnetlink
 from lab.netns.nfnetlink import Message, Subsystem
 from lab.netns.nft_chain import FAMILIES
-from lab.wire.sockets import make_room
+from lab.netns.room import make_room
 
 _SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP = 270, 1, 9  # NFNLGRP_NFTRACE
 _NEW_TRACE: Final = 17  # NFT_MSG_TRACE

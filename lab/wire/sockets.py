@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""What the sockets that listen have in common: room for what comes, and packets at all interfaces with their times."""
+"""Packets at all interfaces of a namespace with the kernel's times: what the sockets that see them have in common."""
 
 from __future__ import annotations
 
 import socket
 import struct
 from typing import TYPE_CHECKING, Any, Final
+
+from lab.netns.room import make_room
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,19 +17,7 @@ if TYPE_CHECKING:
 PACKET_OTHERHOST, PACKET_OUTGOING = 3, 4  # include/uapi/linux/if_packet.h
 _ETH_P_ALL: Final = 0x0003  # include/uapi/linux/if_ether.h
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6
-_SO_TIMESTAMPNS: Final = 35  # include/uapi/asm-generic/socket.h; Python has no name for these two
-_SO_RCVBUFFORCE: Final = 33
-
-
-def make_room(listener: socket.socket, size: int) -> None:
-    """Give a socket room for so many bytes that nobody has read yet; as much as net.core.rmem_max where that is less.
-
-    Only the machine's own root may pass that.
-    """
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
-    except PermissionError:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+_SO_TIMESTAMPNS: Final = 35  # include/uapi/asm-generic/socket.h; Python has no name for it
 
 
 class PacketSocket:

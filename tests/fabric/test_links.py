@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
+import socket
+import struct
 
 import pytest
 
@@ -123,3 +126,23 @@ def test_a_host_may_be_the_switch():
         lab.hosts["a"].run("ping", "-c1", "-W5", "10.0.0.2")
         assert devices(lab, "lan")["br"]["addr_info"] == []
         assert lab.hosts["lan"].namespace.sysctl("net/bridge/bridge-nf-call-iptables") == "0"
+
+
+@pytest.mark.parametrize("is_left", [True, False])
+def test_an_end_computes_its_checksums_where_it_is_told_to(is_left):
+    """What is left to the receiver has the sum of the pseudo header alone (CHECKSUM_PARTIAL, skbuff.h)."""
+    topology = load("kube-proxy")
+    first, *others = topology.links
+    ends = tuple(dataclasses.replace(end, tx_checksum=is_left) for end in first.ends)
+    with Lab(dataclasses.replace(topology, links=(Link(ends), *others)), family=Family.IPV4) as lab:
+        capture = lab.keep(Capture("node", lab.hosts["node"].namespace))
+        client = lab.hosts["client"].namespace
+        with contextlib.closing(client.socket(socket.AF_INET, socket.SOCK_DGRAM, 0)) as sender:
+            sender.sendto(b"four", ("10.0.0.1", 9))
+            seen = [one for one in capture.read() if one.packet.destination.port == 9]
+        header = seen[0].data[:20]
+        datagram = seen[0].data[20:]
+        pseudo = header[12:20] + struct.pack("!BBH", 0, 17, len(datagram))
+        words = struct.unpack(f"!{(len(pseudo) + len(datagram)) // 2}H", pseudo + datagram)
+        total = sum(words) % 0xFFFF
+        assert (total == 0) is not is_left  # RFC 768

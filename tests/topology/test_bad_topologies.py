@@ -71,7 +71,7 @@ CHANGES = {
         "via:",
         "zzz:",
         5,
-        "hosts.client.routes[0].zzz: unknown key (known: to, via)",
+        "hosts.client.routes[0].zzz: unknown key (known: table, to, via)",
     ),
     "missing key": (", via: 10.0.0.1", "", 5, "hosts.client.routes[0]: 'via' is missing"),
     "missing hosts": ("topology: pair\nhosts:", "topology: pair\ndescription:", 1, "'hosts' is missing"),

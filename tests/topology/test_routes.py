@@ -10,6 +10,7 @@ from lab.topology.kube_proxy import proxy_options
 from lab.topology.node_change import NodeChange
 from lab.topology.reader import load, parse
 from lab.topology.routes import forwarded_by, leads_to, next_hop, node_address
+from lab.topology.ways import way
 from lab.vocabulary import Family
 
 PLACE = """
@@ -99,3 +100,46 @@ def test_an_address_that_the_node_does_not_have_is_refused(key, message):
 def test_an_address_of_a_node_says_nothing_of_a_pod():
     with pytest.raises(InputError, match="says nothing without proxy-mode"):
         parse(PLACE.format(node="").replace("pod: {", "pod: {node-ips: [10.1.0.2], "))
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        (f"{DEFAULT}, rules: [{{table: 7}}]", "hosts.node.rules[0].table: node has no route in table 7"),
+        (
+            ", routes: [{to: default, via: 192.0.2.2, table: 7}]",
+            "hosts.node.routes[0].table: no rule of node leads to table 7",
+        ),
+        (
+            ", routes: [{to: default, via: 192.0.2.2, table: 7}], rules: [{iif: eth9, table: 7}]",
+            "hosts.node.rules[0].iif: node has no interface eth9",
+        ),
+        (
+            ', routes: [{to: default, via: 192.0.2.2, table: 7}], rules: [{from: 10.0.0.0/8, to: "::/0", table: 7}]',
+            "hosts.node.rules[0].to: ::/0 is ipv6, 10.0.0.0/8 is not",
+        ),
+        (", routes: [{to: default, via: 192.0.2.2, table: 254}]", "hosts.node.routes[0].table"),
+        (", rules: [{fwmark: 1, table: 7}]", "hosts.node.rules[0].fwmark: the number 1 is no packet mark"),
+        (", rules: [{from: default, table: 7}]", "hosts.node.rules[0].from: 'default' is no CIDR"),
+        (
+            ", routes: [{to: default, via: 192.0.2.2, table: 7}, {to: default, via: 198.51.100.2, table: 7}]",
+            "hosts.node.routes[1].to: node has a route to 0.0.0.0/0 already",
+        ),
+    ],
+)
+def test_rules_and_tables_that_lead_nowhere_are_refused(node, words):
+    with pytest.raises(InputError) as refused:
+        place(node)
+    assert words in str(refused.value)
+    assert refused.value.line == 5
+
+
+def test_the_first_rule_that_fits_and_leads_on_decides():
+    both = "{to: default, via: 192.0.2.2, table: 7}, {to: 203.0.113.0/24, via: 198.51.100.2, table: 8}"
+    routed = place(f", routes: [{both}], rules: [{{to: 203.0.113.0/24, table: 8}}, {{iif: lo, table: 7}}]")
+    assert leads_to(routed, "node", "203.0.113.9") == "other"
+    assert leads_to(routed, "node", "8.8.8.8") == "router"
+    assert way(routed, "pod", "8.8.8.8") == ("pod", "node")  # it comes in by another interface
+    assert way(routed, "pod", "203.0.113.9") == ("pod", "node", "other")
+    marked = place(f", routes: [{both}], rules: [{{fwmark: '0x1/0x1', table: 7}}, {{table: 8}}]")
+    assert leads_to(marked, "node", "8.8.8.8") is None  # nothing has marked it

@@ -1,0 +1,108 @@
+"""Where packets go no further for a route or for their source: the host and the reason are told."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from lab.evidence.packet import SocketAddress
+from lab.evidence.reach import Fate, Question, Target
+from lab.fabric.lab import Lab
+from lab.scenario.reaching import Reaching
+from lab.topology.reader import parse
+from lab.topology.ways import way
+from lab.topology.writer import text_of
+from lab.vocabulary import Family
+
+pytestmark = pytest.mark.lab_kernel
+
+#: A pod that leaves by another uplink than the node itself: what a network plugin does with secondary interfaces.
+POLICY = """
+topology: policy
+hosts:
+  pod: {routes: [{to: default, via: 10.0.0.1}]}
+  node:
+    forwarding: true
+    proxy-mode: nftables
+    routes: [{to: default, via: 192.0.2.2}, {to: default, via: 198.51.100.2, table: 100}]
+    rules: [{from: 10.0.0.0/24, iif: pod, table: 100}]
+  main: {forwarding: true, routes: [{to: 10.0.0.0/24, via: 192.0.2.1}]}
+  second: {forwarding: true, routes: [{to: 10.0.0.0/24, via: 198.51.100.1}]}
+  far: {routes: [{to: default, via: 203.0.113.1}]}
+links:
+  - [{host: pod, interface: e, addresses: [10.0.0.2/24]}, {host: node, interface: pod, addresses: [10.0.0.1/24]}]
+  - [{host: node, interface: main, addresses: [192.0.2.1/24]}, {host: main, interface: e, addresses: [192.0.2.2/24]}]
+  - [{host: node, interface: second, addresses: [198.51.100.1/24]},
+     {host: second, interface: e, addresses: [198.51.100.2/24]}]
+  - [{host: main, interface: far, addresses: [203.0.113.1/24]},
+     {host: second, interface: far, addresses: [203.0.113.3/24]},
+     {host: far, interface: e, addresses: [203.0.113.2/24]}]
+"""
+
+
+class Asking(Lab):
+    """A lab in which somebody far answers."""
+
+    def __init__(self, topology):
+        super().__init__(topology, family=Family.IPV4)
+        self.reaching = Reaching(self, Family.IPV4)
+        self.reaching.listen("far", 80)
+
+    def ask(self):
+        return self.reaching.ask(Question("pod", Target.ENDPOINT, SocketAddress("203.0.113.2", 80)))
+
+
+def policy(node="node", **options):
+    topology = parse(POLICY)
+    hosts = [dataclasses.replace(one, **options) if one.name == node else one for one in topology.hosts]
+    return dataclasses.replace(topology, hosts=tuple(hosts))
+
+
+def test_a_rule_sends_a_pods_packets_by_another_table():
+    topology = policy()
+    assert parse(text_of(topology)) == topology
+    assert way(topology, "pod", "203.0.113.2") == ("pod", "node", "second", "far")
+    assert way(topology, "node", "203.0.113.2") == ("node", "main", "far")
+    with Asking(topology) as lab:
+        rules = lab.hosts["node"].run("ip", "rule", "show", "table", "100")
+        assert rules.split() == ["1000:", "from", "10.0.0.0/24", "iif", "pod", "lookup", "100"]
+        lab.hosts["main"].run("ip", "route", "add", "blackhole", "203.0.113.2/32")
+        assert lab.ask().fate is Fate.CONNECTED  # it does not come there
+        lab.hosts["node"].run("ip", "rule", "del", "priority", "1000")
+        found = lab.ask()
+        assert (found.fate, found.at) == (Fate.TIMES_OUT, "main")
+        assert found.how == "it came in by e and went no further: a blackhole"
+
+
+def test_an_answer_by_another_way_is_kept_out_by_rp_filter():
+    """The main table leads back by `main`, but what goes to the pod would have gone by table 100: strictly, no."""
+    strict = (("net/ipv4/conf/main/rp_filter", "1"),)
+    with Asking(policy(sysctls=strict)) as lab:
+        found = lab.ask()
+        assert (found.fate, found.at) == (Fate.TIMES_OUT, "node")
+        assert found.how.endswith("went no further: rp_filter: 203.0.113.2 is not to come in by main")
+        lab.hosts["node"].namespace.set_sysctls({"net/ipv4/conf/main/rp_filter": 2})  # loosely (RFC 3704, 2.4)
+        assert lab.ask().fate is Fate.CONNECTED
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("address add 10.0.0.2/32 dev lo", "martian: 10.0.0.2 is an address of its own"),
+        ("route add blackhole 203.0.113.2/32", "a blackhole"),
+    ],
+)
+def test_a_host_on_the_way_that_takes_it_in_and_goes_no_further_says_why(command, words):
+    with Asking(policy()) as lab:
+        assert lab.ask().fate is Fate.CONNECTED
+        lab.hosts["second"].run("ip", *command.split())
+        found = lab.ask()
+        assert (found.fate, found.at) == (Fate.TIMES_OUT, "second")
+        assert found.how == f"it came in by e and went no further: {words}"
+
+
+def test_what_a_rule_of_the_firewall_drops_is_put_down_to_no_route():
+    with Asking(policy()) as lab:
+        lab.hosts["second"].nft.run("table ip t {\nchain c {\ntype filter hook forward priority 0\ndrop\n}\n}\n")
+        assert lab.ask().how == "it came in by e and went no further"

@@ -1,0 +1,116 @@
+"""Leaks and resets, found by looking on while a trial runs: what the trial's own witnesses say is the measure."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing, contextmanager
+
+import pytest
+
+from lab.cases import CASES
+from lab.evidence.packet import SYN
+from lab.fixes import FIXES
+from lab.observed.found import GONE, Leak, Reset
+from lab.observed.tally import Answer
+from lab.topology.reader import load
+from lab.trial import probe, runner
+from lab.trial.setting import Setting
+from lab.verdict import Outcome
+from lab.vocabulary import Family
+from lab.watch.host import WatchedHost
+from lab.watch.watch import Watch
+
+pytestmark = pytest.mark.lab_kernel
+
+#: In which somebody gets a packet without its translation.
+UNTRANSLATED = {Outcome.RESET, Outcome.LEAKED, Outcome.RETRIED}
+DEFAULT_FIXES = ("none", "drop-forward", "be-liberal")
+BY_THE_NODE = ("client-on-node", "client-masqueraded", "client-outside-cluster")
+OTHERS = (
+    *("beyond-window", "in-window", "upstream-regression", "ack-above", "sack-beyond", "bad-checksum", "syn-fin"),
+    *("syn-from-server", "reset-behind", "reset-exact", "reset-exact-from-client", "entry-deleted", "entry-expired"),
+    *("port-reused", "tour-of-states", "judged-on-both-nodes", "retried", "last-ignored-byte"),
+)
+
+
+@pytest.fixture(scope="module")
+def answers():
+    return {family: asyncio.run(probe.ask(family)) for family in Family}
+
+
+def watched(case, fix, family, answer, *, lean=False):
+    """Run a trial, and return what became of it, what is counted of its nodes, and what was found and saved."""
+    took = {}
+
+    @contextmanager
+    def build(setting):
+        with runner.fresh_lab(setting) as lab:
+            hosts = [
+                WatchedHost(node.name, lab.hosts[node.name].namespace, answer, services_only=True, remembered=32)
+                for node in lab.topology.nodes
+            ]
+            with closing(Watch(hosts)) as watch:
+                if lean:
+                    for host in hosts:
+                        host._set_lean(0.0)
+                yield lab
+                found, seen = [], watch.read(everything=True)
+                saved = []
+                while seen:
+                    found += [one for one in seen if isinstance(one, Leak | Reset)]
+                    for host in hosts:
+                        saved += host.finder.to_save
+                        host.finder.to_save.clear()
+                    seen = watch.read(everything=True)
+                took.update(tally=watch.tally, found=found, saved=saved)
+
+    topology = load(case.topology or "kube-proxy")
+    result = asyncio.run(runner.run(Setting(case, fix, topology, family), answer, build=build))
+    assert result.as_expected, result.verdict
+    return result, took["tally"], took["found"], took["saved"]
+
+
+@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize("fix", DEFAULT_FIXES)
+@pytest.mark.parametrize("case", [*BY_THE_NODE, *OTHERS])
+def test_what_is_found_is_what_the_trial_says(case, fix, family, answers):
+    result, tally, found, saved = watched(CASES[case], FIXES[fix], family, answers[family])
+    assert tally.connections
+    assert not tally.missed
+    suffers = result.verdict.outcome in UNTRANSLATED
+    assert tally.answer is (Answer.SUFFERS if suffers else Answer.NO), found
+    assert tally.total("connections") == suffers
+    assert tally.total("leaks") == (suffers and case not in BY_THE_NODE)
+    assert tally.total("by_node") == (suffers and case in BY_THE_NODE)
+    if result.verdict.outcome in {Outcome.RESET, Outcome.RETRIED}:
+        assert tally.total("resets") == 1
+    assert bool(saved) == suffers
+    times = [one.time for one in saved]
+    assert times == sorted(times)
+    for one in found:
+        assert one.sighting in saved
+
+
+def test_a_leak_says_why_and_the_reset_what_it_answers(answers):
+    [leak, reset] = watched(CASES["beyond-window"], FIXES["none"], Family.IPV4, answers[Family.IPV4])[2]
+    assert (leak.state, leak.word.by, leak.word.condition) == ("ESTABLISHED", "window", "I")
+    assert (leak.sighting.interface, leak.sighting.outgoing) == ("client", True)
+    assert str(leak.target) == "192.168.0.2:80"
+    assert reset.leak is leak
+    assert (reset.sighting.interface, reset.sighting.outgoing, reset.by_node) == ("client", False, False)
+
+
+def test_an_entry_that_is_gone_is_told_so(answers):
+    _result, tally, found, _saved = watched(
+        CASES["entry-deleted"], FIXES["drop-forward"], Family.IPV4, answers[Family.IPV4]
+    )
+    assert {one.state for one in found} == {GONE}
+    assert tally.total("gone") == 1
+
+
+@pytest.mark.parametrize("case", ["beyond-window", "client-masqueraded", "in-window", "reset-exact-from-client"])
+@pytest.mark.parametrize("family", Family)
+def test_where_there_is_too_much_to_look_at_each_packet_resets_are_found(case, family, answers):
+    result, tally, found, _saved = watched(CASES[case], FIXES["none"], family, answers[family], lean=True)
+    assert tally.total("resets") == (result.verdict.outcome in UNTRANSLATED), found
+    assert all(one.sighting.packet.tcp.flags & ~SYN for one in found)
