@@ -226,10 +226,11 @@ def _run(
         raise typer.Exit(INTERRUPTED) from None
 
 
-def print_report(report: Report, *, timeline: bool) -> None:
+def print_report(report: Report, *, timeline: bool, standing: bool = False) -> None:
     """Print a report.
 
     :param timeline: with the packets of the first trial, and of those not as expected.
+    :param standing: it is of a lab that stands.
     """
     from rich.text import Text
 
@@ -258,7 +259,9 @@ def print_report(report: Report, *, timeline: bool) -> None:
     draw(screen, partial(terminal.tables, report.tallies, brief=is_own))
     for sentence in table.sentences(afterwards(matrix) if is_own else remarks(matrix)):
         screen.print(sentence, soft_wrap=True)
-    for words in advice() if first is not None and not is_own else ():  # it is about the lab's nodes
+    by_programs = first is not None and bool(first.trial.program)
+    told = advice(programs=by_programs, standing=standing) if first is not None and not is_own else ()
+    for words in told:  # it is about the lab's nodes
         screen.print(words, soft_wrap=True)
 
 
