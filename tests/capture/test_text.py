@@ -448,3 +448,21 @@ def test_what_the_lab_lists_is_read_as_conntrack_s():
     [one] = text(str(flow)).entries
     assert (one.timeout, one.state, one.flags) == (431_999, "ESTABLISHED", {"ASSURED"})
     assert str(one) == "tcp 10.0.0.2:5 > 192.168.0.2:80, which is 10.0.1.2:8080"
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        (
+            "SRC=10.0.0.2 DST=10.0.1.2 PROTO=TCP SPT=34567 DPT=8080",
+            "sent past the VIP: a RST there answers a packet that leaked",
+        ),
+        ("SRC=10.0.1.2 DST=10.0.0.2 PROTO=TCP SPT=8080 DPT=34567", "from the endpoint of 10.0.0.2:34567 > 192.168.0.2"),
+        ("SRC=10.0.0.2 DST=192.168.0.2 PROTO=TCP SPT=34567 DPT=80", "its entry leads to 10.0.1.2:8080"),
+        ("SRC=10.0.0.3 DST=192.168.0.2 PROTO=TCP SPT=34567 DPT=80", "192.168.0.2:80 RST."),
+    ],
+)
+def test_a_listing_says_whose_a_packet_of_the_log_is(ends, words):
+    lines = (ENTRY.format(""), f"[1.0] nf_ct_proto_6: invalid new IN= OUT= {ends} WINDOW=0 RES=0x00 RST URGP=0")
+    [one] = [one for one in remarks("\n".join(lines)) if one.kind == "reason"]
+    assert words in one.further[-1]
