@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lab.observed.lines import Seen
     from lab.vocabulary import Behaviour
 
-#: Packets a second of which each is looked at: some 15 us each. Where there are more, only candidates are.
+#: Packets a second of which each is looked at: some 25 us each. Where there are more, only candidates are.
 _MOST: Final = 4_000
 _TURN: Final = 0.25  # seconds over which they are counted
 _BATCH: Final = 512  # packets that are read at a time, so that others have their turn
