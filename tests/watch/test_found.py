@@ -24,6 +24,7 @@ from lab.verdict import Outcome
 from lab.vocabulary import Behaviour, Family
 from lab.watch.host import WatchedHost
 from lab.watch.watch import Watch
+from lab.wire import filter as filters
 
 pytestmark = pytest.mark.lab_kernel
 
@@ -43,6 +44,13 @@ def answers():
     return {family: asyncio.run(probe.ask(family)) for family in Family}
 
 
+def make_lean(host):
+    """Have a host take it that there is too much to look at each packet."""
+    host.lean = True
+    host._rest.choose(filters.nothing())
+    host.finder.follow_all(whether=False)
+
+
 def watched(case, fix, family, answer, *, lean=False):
     """Run a trial, and return what became of it, what is counted of its nodes, and what was found and saved."""
     took = {}
@@ -57,7 +65,7 @@ def watched(case, fix, family, answer, *, lean=False):
             with closing(Watch(hosts)) as watch:
                 if lean:
                     for host in hosts:
-                        host._set_lean(0.0)
+                        make_lean(host)
                 yield lab
                 found, seen = [], watch.read(everything=True)
                 saved = []
@@ -121,9 +129,9 @@ def test_where_there_is_too_much_to_look_at_each_packet_resets_are_found(case, f
     assert all(one.sighting.packet.tcp.flags & ~SYN for one in found)
 
 
-@pytest.fixture
-def node():
-    """A lab's node that is watched, and what has a download of so many megabytes come through it."""
+@contextmanager
+def watched_node():
+    """Build a lab's node that is watched, and what has a download of so many megabytes come through it."""
     with Lab(load("kube-proxy"), family=Family.IPV4) as lab, ExitStack() as stack:
         with lab.hosts["server"].namespace.entered():
             server = stack.enter_context(socket.create_server(("", 80)))
@@ -146,15 +154,32 @@ def node():
         yield watch, host, download
 
 
-def test_what_nobody_read_in_time_is_said_and_makes_none_not_known(node):
-    watch, host, download = node
-    host._begun -= 60.0  # not what was there when the watch began
+@pytest.fixture
+def node():
+    with watched_node() as made:
+        yield made
+
+
+def test_what_nobody_read_in_time_is_said_and_makes_none_not_known(monkeypatch):
+    monkeypatch.setattr("lab.wire.heads._ROOM", 4096)
+    with watched_node() as (watch, _host, download):
+        for _ in range(20):
+            download(1)
+        while watch.read():
+            pass
+        assert watch.tally.missed.packets > 0
+        assert watch.tally.answer is Answer.UNKNOWN
+        assert "Missed: " in "\n".join(answered(watch.tally, 60.0))
+
+
+def test_data_that_nobody_read_in_time_is_said_and_leaves_the_answer(node):
+    watch, _host, download = node
     download(256)
     while watch.read():
         pass
-    assert watch.tally.missed.packets > 0
-    assert watch.tally.answer is Answer.UNKNOWN
-    assert "Missed: " in "\n".join(answered(watch.tally, 60.0))
+    assert watch.tally.missed.data > 0
+    assert watch.tally.answer is Answer.NO
+    assert "Not looked at: " in "\n".join(answered(watch.tally, 60.0))
 
 
 def test_a_busy_node_is_looked_at_by_candidates_until_it_is_calm(node, monkeypatch):
