@@ -57,6 +57,8 @@ class Conntrack:
         self.closed = False
         self._fins: set[bool] = set()
         self._acknowledged: dict[bool, int] = {}
+        self._in_doubt = behaviour is Behaviour.IGNORES_LATE  # told by 5.10: the change is of 5.14 (c4edc3ccbc63)
+        self._ignored_syn: int | None = None  # the number behind the client's, where it was the last packet of all
 
     def sent(self, *, by_client: bool) -> int | None:
         """Return the number behind the last byte that a side sent; None where it sent nothing."""
@@ -91,14 +93,17 @@ class Conntrack:
         tcp = packet.tcp
         assert tcp is not None
         flags = tcp.flags
+        ignored_syn, self._ignored_syn = self._ignored_syn, None
         if flags | _PUSH == _PLAIN and self.established and not tcp.sack_blocks and self._is_fine(packet, from_client):
             return FINE
         if not is_taken(flags):
             return _FLAGS
         if flags & RST:
-            return self._reset(packet, from_client)
+            return self._reset(packet, from_client, ignored_syn)
         if flags & SYN and self.established:
             mild = bool(flags & ACK) != from_client  # a SYN of the client's, or a SYN,ACK of the server's
+            if mild and from_client and self._in_doubt:
+                self._ignored_syn = packet.end
             return _STATE_IGNORED if mild else _MIDDLE
         if not self.begun and (flags & (SYN | ACK)) == SYN | ACK:
             return _MIDDLE
@@ -143,13 +148,26 @@ class Conntrack:
             self._fins.add(from_client)
             self.closed = len(self._fins) == 2
 
-    def _reset(self, packet: Packet, from_client: bool) -> Word:
+    def _reset(self, packet: Packet, from_client: bool, ignored_syn: int | None) -> Word:
+        """Say what is expected of a RST.
+
+        :param ignored_syn: the number behind the SYN that was ignored right before it: then none of those before
+            counts, and the server's word for that SYN closes the entry.
+        """
         tcp = packet.tcp
         assert tcp is not None
         if not self.begun:
             return _MIDDLE
+        if ignored_syn is not None and not from_client and tcp.acknowledgement == ignored_syn:
+            self.closed = True
+            return FINE
         awaited = self.awaited(from_client=from_client)
-        if awaited is not None and distance(tcp.sequence, awaited) > 0 and (tcp.sequence or self.established):
+        if (
+            ignored_syn is None
+            and awaited is not None
+            and distance(tcp.sequence, awaited) > 0
+            and (tcp.sequence or self.established)
+        ):
             return Word(Judgement.INVALID, "reset", excess=distance(tcp.sequence, awaited))
         if self.established and tcp.sequence != awaited:
             prediction, _unchanged = self.tracker.judge(packet)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from lab.cases.case import IGNORED_UNLESS_LIBERAL, LEAKS_UNLESS_LIBERAL, Case, injection
+from lab.cases.case import IGNORED_UNLESS_LIBERAL, LEAKS_UNLESS_LIBERAL, Case, Injection
 from lab.scenario import ConnectionScenario
 from lab.vocabulary import Behaviour
 
@@ -24,7 +24,7 @@ CASE: Final = Case(
         "torvalds/linux 6e250dcbff1d",
     ),
     scenario=ConnectionScenario,
-    steps=injection(lambda scenario: scenario.from_server(acknowledge=-70_000), answer="ACK"),
+    steps=Injection(lambda scenario: scenario.from_server(acknowledge=-70_000), answer="ACK"),
     expectations={
         Behaviour.STRICT: LEAKS_UNLESS_LIBERAL,
         Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,
@@ -41,7 +41,7 @@ _TWIN: Final = dataclasses.replace(
         "which is too old for its own stack as well (RFC 5961, 5.2). Either way the bytes come again from the "
         "server itself."
     ),
-    steps=injection(
+    steps=Injection(
         lambda scenario: scenario.from_server(0, scenario.next_bytes(100), acknowledge=-70_000), answer="ACK"
     ),
 )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, injection, on_every_kernel
+from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, Injection, on_every_kernel
 from lab.scenario import ConnectionScenario
 
 #: Beyond every window that scaling allows to ask for twice (RFC 7323, 2.3: 2^30), and below 2^31, where "before" and
@@ -28,7 +28,7 @@ CASE: Final = Case(
         "kubernetes/kubernetes#122174",
     ),
     scenario=ConnectionScenario,
-    steps=injection(lambda scenario: scenario.from_server(FAR, b"far off"), answer="ACK"),
+    steps=Injection(lambda scenario: scenario.from_server(FAR, b"far off"), answer="ACK"),
     expectations=on_every_kernel(KILLS_UNLESS_LIBERAL),
 )
 
@@ -41,7 +41,7 @@ _TWIN: Final = dataclasses.replace(
         "INVALID there as well. The client resets whoever sends from a stranger's address, with data or "
         "without. A keepalive in the wrong place kills as surely as a file."
     ),
-    steps=injection(lambda scenario: scenario.from_server(FAR), answer="ACK"),
+    steps=Injection(lambda scenario: scenario.from_server(FAR), answer="ACK"),
 )
 
 CASES: Final = (CASE, _TWIN)

@@ -110,14 +110,9 @@ class Case(Generic[S]):
 AnyCase: TypeAlias = Case[Any]
 
 
-def injection(
-    packet: Callable[[ConnectionScenario], Segment | IcmpError],
-    *,
-    answer: str | None = None,
-    stranger: str = "RST",
-    reason: str = "",
-) -> Callable[[ConnectionScenario], Awaitable[None]]:
-    """Return the steps of most cases: connect by the VIP, put one packet on its sender's link, go on.
+@dataclass(frozen=True)
+class Injection:
+    """The steps of most cases: connect by the VIP, put one packet on its sender's link, go on.
 
     :param packet: makes it from the live connection.
     :param answer: and ``stranger``: what its receiver's stack says to it, as
@@ -126,16 +121,20 @@ def injection(
     :param reason: how the kernel's reason begins, on every kernel.
     """
 
-    async def steps(scenario: ConnectionScenario) -> None:
-        await scenario.establish()
-        await scenario.inject(packet(scenario))
-        if answer is not None:
-            scenario.expect_answer(answer, stranger=stranger)
-        if reason:
-            scenario.expect_reason(reason)
-        await scenario.go_on()
+    packet: Callable[[ConnectionScenario], Segment | IcmpError]
+    answer: str | None = None
+    stranger: str = "RST"
+    reason: str = ""
 
-    return steps
+    async def __call__(self, scenario: ConnectionScenario) -> None:
+        """Take them."""
+        await scenario.establish()
+        await scenario.inject(self.packet(scenario))
+        if self.answer is not None:
+            scenario.expect_answer(self.answer, stranger=self.stranger)
+        if self.reason:
+            scenario.expect_reason(self.reason)
+        await scenario.go_on()
 
 
 #: Replies from pod to pod pass conntrack by, so nobody translates them back: no handshake by a VIP comes to its end.

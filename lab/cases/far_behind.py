@@ -7,7 +7,7 @@ import dataclasses
 from typing import Final
 
 from lab.cases.beyond_window import FAR
-from lab.cases.case import IGNORED_UNLESS_LIBERAL, KILLS_UNLESS_LIBERAL, Case, injection
+from lab.cases.case import IGNORED_UNLESS_LIBERAL, KILLS_UNLESS_LIBERAL, Case, Injection
 from lab.scenario import ConnectionScenario
 from lab.vocabulary import Behaviour
 
@@ -21,7 +21,7 @@ CASE: Final = Case(
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c",),
     scenario=ConnectionScenario,
-    steps=injection(lambda scenario: scenario.from_server(-FAR, b"too late"), answer="ACK"),
+    steps=Injection(lambda scenario: scenario.from_server(-FAR, b"too late"), answer="ACK"),
     expectations={
         Behaviour.STRICT: KILLS_UNLESS_LIBERAL,
         Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,
@@ -37,7 +37,7 @@ _TWIN: Final = dataclasses.replace(
         "INVALID and kills like one with data. From 6.1 on it is ignored, and the client's answer to it is a "
         "duplicate acknowledgement."
     ),
-    steps=injection(lambda scenario: scenario.from_server(-FAR), answer="ACK"),
+    steps=Injection(lambda scenario: scenario.from_server(-FAR), answer="ACK"),
 )
 
 CASES: Final = (CASE, _TWIN)

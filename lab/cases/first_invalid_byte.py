@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, injection, on_every_kernel
+from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, Injection, on_every_kernel
 from lab.scenario import ConnectionScenario
 from lab.wire.craft import Segment
 
@@ -31,7 +31,7 @@ CASE: Final = Case(
         "torvalds/linux cf97769c761a",
     ),
     scenario=ConnectionScenario,
-    steps=injection(_segment, answer="ACK"),
+    steps=Injection(_segment, answer="ACK"),
     expectations=on_every_kernel(KILLS_UNLESS_LIBERAL),
 )
 
@@ -44,7 +44,7 @@ _TWIN: Final = dataclasses.replace(
         "data it may start a hundred numbers earlier, and is INVALID at the same last byte. The lab computes "
         "both, and the kernel agrees."
     ),
-    steps=injection(lambda scenario: _segment(scenario, b"x" * 100), answer="ACK"),
+    steps=Injection(lambda scenario: _segment(scenario, b"x" * 100), answer="ACK"),
 )
 
 CASES: Final = (CASE, _TWIN)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from lab.cases.case import KILLS_UNLESS_DROPPED, LEAKS_UNLESS_DROPPED, Case, Expectations, on_every_kernel
+from lab.cases.demands import alone
 from lab.evidence.flags import is_taken, sets
 from lab.evidence.packet import flags_of
 from lab.scenario import ConnectionScenario, ScriptedScenario
@@ -69,8 +70,8 @@ SYN_ACK_URG: Final = _member(
     "syn-ack-urg",
     "SYN, ACK and URG at once, with exact numbers",
     "A SYN may be urgent and so may an ACK, but conntrack takes no SYN,ACK that is. It has an acknowledgement, so the"
-    " stranger's RST has the exact number and kills: of the 23 refused sets these are three, and the others are"
-    " SYN,FIN,ACK with and without URG.",
+    " stranger's RST has the exact number. Of the 23 refused sets three kill like that: this one, and SYN,FIN,ACK with"
+    " and without URG.",
     "SAU",
     "RST",
     _KILLS,
@@ -140,6 +141,7 @@ ALL: Final = Case(
     scenario=ScriptedScenario,
     steps=_all_sets,
     expectations=_LEAKS,
+    demands=(alone,),
 )
 
 CASES: Final = (SYN_FIN, SYN_ACK_URG, NO_ACK, FIN_PSH_URG, FIN_RST_ACK, ALL)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from lab.cases.case import ACCEPTED_ALWAYS, LEAKS_UNLESS_DROPPED, Case, injection, on_every_kernel
+from lab.cases.case import ACCEPTED_ALWAYS, LEAKS_UNLESS_DROPPED, Case, Injection, on_every_kernel
 from lab.scenario import ConnectionScenario
 
 
@@ -32,7 +32,7 @@ CASE: Final = Case(
         "torvalds/linux be0502a3f2e9",
     ),
     scenario=ConnectionScenario,
-    steps=injection(lambda scenario: scenario.from_server(-1, flags="R"), answer="", stranger="", reason="invalid rst"),
+    steps=Injection(lambda scenario: scenario.from_server(-1, flags="R"), answer="", stranger="", reason="invalid rst"),
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
 )
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, injection, on_every_kernel
+from lab.cases.case import KILLS_UNLESS_LIBERAL, Case, Injection, on_every_kernel
 from lab.scenario import ConnectionScenario
 from lab.wire.craft import Segment
 
@@ -29,7 +29,7 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c",
     ),
     scenario=ConnectionScenario,
-    steps=injection(_segment),
+    steps=Injection(_segment),
     expectations=on_every_kernel(KILLS_UNLESS_LIBERAL),
 )
 
@@ -42,7 +42,7 @@ _TWIN: Final = dataclasses.replace(
         "bytes among the options is wrong. That is enough for INVALID on every kernel. The client's RST copies "
         "the perfect acknowledgement, and kills."
     ),
-    steps=injection(lambda scenario: _segment(scenario, scenario.next_bytes(100))),
+    steps=Injection(lambda scenario: _segment(scenario, scenario.next_bytes(100))),
 )
 
 CASES: Final = (CASE, _TWIN)

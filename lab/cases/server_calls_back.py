@@ -7,7 +7,7 @@ import dataclasses
 from typing import Final
 
 from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, always, on_every_kernel
-from lab.cases.demands import not_masqueraded
+from lab.cases.demands import alone, not_masqueraded
 from lab.evidence.judgement import Judgement
 from lab.scenario import ScriptedScenario
 from lab.verdict import Outcome
@@ -75,6 +75,7 @@ _TWIN: Final = dataclasses.replace(
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, tcp_conntracks",),
     steps=_reset,
+    demands=(alone,),
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
 )
 

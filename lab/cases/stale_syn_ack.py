@@ -16,7 +16,7 @@ from lab.cases.case import (
     Case,
     row,
 )
-from lab.cases.demands import one_endpoint
+from lab.cases.demands import alone, one_endpoint
 from lab.evidence.judgement import Judgement
 from lab.scenario import ScriptedScenario
 from lab.scenario.scripted import OPTIONS, WINDOW
@@ -88,7 +88,7 @@ CASE: Final = Case(
     ),
     scenario=ScriptedScenario,
     steps=_steps,
-    demands=(one_endpoint,),
+    demands=(one_endpoint, alone),
     expectations={
         Behaviour.STRICT: LEAKS_UNLESS_LIBERAL,
         Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from lab.cases.case import IGNORED_UNLESS_LIBERAL, KILLS_UNLESS_LIBERAL, Case, injection
+from lab.cases.case import IGNORED_UNLESS_LIBERAL, KILLS_UNLESS_LIBERAL, Case, Injection
 from lab.scenario import ConnectionScenario
 from lab.vocabulary import Behaviour
 
@@ -27,7 +27,7 @@ CASE: Final = Case(
         "torvalds/linux 6e250dcbff1d",
     ),
     scenario=ConnectionScenario,
-    steps=injection(lambda scenario: scenario.from_server(_BEHIND, b"boom!!!"), answer="ACK"),
+    steps=Injection(lambda scenario: scenario.from_server(_BEHIND, b"boom!!!"), answer="ACK"),
     expectations={
         Behaviour.STRICT: KILLS_UNLESS_LIBERAL,
         Behaviour.IGNORES_LATE: IGNORED_UNLESS_LIBERAL,
@@ -43,7 +43,7 @@ _TWIN: Final = dataclasses.replace(
         "number does, so an empty segment kills as well. From 6.1 on it is late and ignored, with the bytes or "
         "without. What the test would have to send today is a number beyond the window, as beyond-window does."
     ),
-    steps=injection(lambda scenario: scenario.from_server(_BEHIND), answer="ACK"),
+    steps=Injection(lambda scenario: scenario.from_server(_BEHIND), answer="ACK"),
 )
 
 CASES: Final = (CASE, _TWIN)

@@ -24,7 +24,7 @@ from lab.cli.arguments import (
 )
 from lab.cli.command import App, at_least
 from lab.cli.output import STDOUT
-from lab.cli.screen import steps
+from lab.cli.screen import steps, tell_all
 from lab.errors import InputError, OutputError, ReaderGoneError
 from lab.vocabulary import Family
 
@@ -58,7 +58,11 @@ DestinationOption = Annotated[
 
 @app.command(
     short_help="Try a case in a lab that stands.",
-    epilog=examples("lab inject beyond-window", "lab inject beyond-window --lab fixed --family ipv6")
+    epilog=examples(
+        "lab inject beyond-window",
+        "lab inject beyond-window --lab fixed --family ipv6",
+        "lab inject beyond-window --connection client",
+    )
     + """
 
 Exit code: 0 when it gave what this kernel is expected to give, 1 when it did not or could not be run, 2 for an error in
@@ -73,11 +77,21 @@ def inject(
         Family | None, one_word(Family, "--family", "The address family.", default="the first that the lab has")
     ] = None,
     service: ServiceOption = None,
+    connection: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLIENT[:PORT]|only",
+            help="On a connection that somebody has open: by its client's name or address, or the only one.",
+        ),
+    ] = None,
 ) -> None:
     """Play a case's packet into a lab that stands, on a connection of its own, and print what came of it.
 
     The lab's own servers and everybody's connections go on, and what the case changes is taken back: look at it with
     `lab capture` or tcpdump meanwhile. What others send there meanwhile stands in the timeline too.
+
+    With --connection it is played into one that somebody has open (`nc` in another terminal), whose numbers are read
+    off its sockets; nothing else touches it, and the case must be about one packet.
     """
     from lab.cases import find
     from lab.cli.run import print_report
@@ -85,13 +99,15 @@ def inject(
     from lab.standing.commands import choose
 
     name = find(case).name
+    if connection is not None and (family or service):
+        raise InputError("--connection besides --family or --service", cure="leave these away: it has both")
     chosen = choose(lab)
     with steps() as say, service_option():
         say(f"trying {name} in the lab {chosen.name}")
-        report, remarks = control.inject(chosen, name, family, service)
+        report, remarks = control.inject(chosen, name, family, service, connection)
     for remark in remarks:
         print(f"lab: {remark}", file=sys.stderr)
-    print_report(report, timeline=True)
+    print_report(report, timeline=True, standing=True)
     raise typer.Exit(0 if report.good else 1)
 
 
@@ -183,8 +199,7 @@ def conntrack_list(
     if json:
         print(dumps([asdict(flow) for flow in found], indent=2))
     else:
-        for flow in found:
-            print(flow)
+        tell_all(map(str, found))
         print(f"lab: {_entries(len(found))}", file=sys.stderr)
 
 
@@ -269,8 +284,7 @@ def conntrack_delete(
     """Delete the entries that all options choose, and print them."""
     with _flows(host, lab) as flows:
         gone = flows.delete(protocol=protocol, source=source, destination=destination)
-    for flow in gone:
-        print(flow)
+    tell_all(map(str, gone))
     print(f"lab: {_entries(len(gone))} deleted", file=sys.stderr)
     raise typer.Exit(0 if gone else 1)
 

@@ -22,7 +22,7 @@ from lab.netns import nfnetlink
 from lab.netns.nfnetlink import ACK, DUMP, Message, Subsystem, attribute, attributes, nested
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from lab.netns import Namespace
 
@@ -134,9 +134,12 @@ class Flows:
         """
         if not (protocol or source or destination):
             raise InputError("nothing says which entries are to go", cure="flush deletes all of them")
-        messages = self._dump()
-        by_flow = [(_flow(message), message) for message in messages]
-        kept = {id(flow) for flow in chosen((flow for flow, _ in by_flow), protocol, source, destination)}
+        return self.delete_those(lambda flows: chosen(flows, protocol, source, destination))
+
+    def delete_those(self, choose: Callable[[Iterable[Flow]], list[Flow]]) -> list[Flow]:
+        """Delete the entries that ``choose`` returns of those that there are, and return what this has deleted."""
+        by_flow = [(_flow(message), message) for message in self._dump()]
+        kept = {id(flow) for flow in choose([flow for flow, _ in by_flow])}
         with closing(self._socket()) as channel:
             return [flow for flow, message in by_flow if id(flow) in kept and _delete(channel, message)]
 

@@ -41,6 +41,10 @@ class Connection:
     def __init__(self) -> None:
         self._sides: dict[SocketAddress, Side] = {}
 
+    def adopt(self, *sides: Side) -> None:
+        """Go on from the sides of a connection whose packets were not seen."""
+        self._sides = {side.endpoint: side for side in sides}
+
     def see(self, packet: Packet) -> None:
         """Take one packet into account."""
         tcp = packet.tcp

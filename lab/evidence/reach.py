@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -55,7 +55,6 @@ class Fate(StrEnum):
     TIMES_OUT = "times out"
     STRANGER = "answered by a stranger"
     RESET = "reset"
-    NOT_HERE = "not here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +119,6 @@ class Reached:
             return f"refused by {self.at} ({self.how.partition(':')[0]})"
         if self.fate is Fate.STRANGER:
             return f"{self.fate}: {self.how}"
-        if self.fate is Fate.NOT_HERE:
-            return str(self.fate)
         return f"{self.fate} at {self.at}" if self.at else str(self.fate)
 
     @property
@@ -203,6 +200,35 @@ class Passage:
         if last.outgoing:
             return last.host, f"{what} left by {last.interface} and came nowhere", True
         return last.host, f"{what} came in by {last.interface} and went no further", False
+
+    def arrival(self, has: Callable[[str, str], bool]) -> tuple[str, Packet] | None:
+        """Return the host at whose own address the question came in last, and the packet as it was there.
+
+        :param has: whether a host has an address.
+        """
+        first = self.first
+        passed: set[tuple[SocketAddress, SocketAddress]] = set()
+        found = None
+        for one in self._sightings_of(first) if first else ():
+            ends = (one.packet.source, one.packet.destination)
+            if ends[::-1] in passed:
+                continue  # its answer, which may be as long and have no number either
+            passed.add(ends)
+            if not one.outgoing and has(one.host, one.packet.destination.address):
+                found = one.host, one.packet
+        return found
+
+    def is_acknowledged_at(self, host: str) -> bool:
+        """Check whether the acknowledgement that ends the client's handshake came to a host (RFC 9293, 3.5)."""
+        sent = {
+            one.packet.likeness
+            for one in self.sightings
+            if one.host == self.question.client
+            and one.packet.tcp is not None
+            and one.packet.tcp.flags & (SYN | ACK | RST) == ACK
+            and (one.packet.source, one.packet.destination) == self._ends
+        }
+        return any(one.host == host and not one.outgoing and one.packet.likeness in sent for one in self.sightings)
 
     def last_sighting(self) -> tuple[Sighting | None, bool]:
         """Return where the question was seen last, or its answer where there was one, and whether it is the answer."""

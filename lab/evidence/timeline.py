@@ -286,9 +286,11 @@ class ConnectionTimeline(PacketTimeline):
     """The evidence of a trial in which two sockets are connected, and one packet disturbs them.
 
     :param ends: the sockets of the connection; empty where there was none.
+    :param is_somebodys: whether these are not the lab's own, so that nobody knows what was to be said.
     """
 
     ends: tuple[SocketEnd, ...] = ()
+    is_somebodys: bool = False
     kind: str = "connection"
 
     def end_of(self, host: str) -> SocketEnd | None:

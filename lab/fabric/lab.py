@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -108,7 +109,7 @@ class Lab:
             self._programs.append(program)
             return program
         if node.given is not None:
-            return GivenNode(running, node.given, self.families, self._additions(node, change), change)
+            return GivenNode(running, node.given, self.families, _additions(self, node, change), change)
         return KubeProxy(running, node_proxy(self.topology, node, self.families, change))
 
     def sync(
@@ -203,6 +204,11 @@ class Lab:
         return found[node]
 
     @property
+    def current(self) -> Topology:
+        """The topology with the Services and EndpointSlices of now."""
+        return replace(self.topology, services=self.services, endpoint_slices=self.endpoint_slices)
+
+    @property
     def endpoints(self) -> Endpoints:
         """The endpoints of the Services: to be added, removed and drained while traffic runs."""
         return Endpoints(self)
@@ -264,11 +270,7 @@ class Lab:
         self.changes.append(change)
         for proxy in self._proxies:
             if isinstance(proxy, GivenNode):
-                proxy.amend(self._additions(proxy.node.host, change), change)
-
-    def _additions(self, node: Host, change: NodeChange) -> tuple[str, ...]:
-        mode = node.proxy_mode or ProxyMode.IPTABLES
-        return tuple(addition(self.topology, family, change, mode) for family in self.families)
+                proxy.amend(_additions(self, proxy.node.host, change), change)
 
     def close(self) -> None:
         """End the lab: everything is given up at once, and the kernel clears it away."""
@@ -285,6 +287,23 @@ class Lab:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextmanager
+def lent_beside_others(lab: Lab) -> Iterator[Lab]:
+    """Lend a lab to one trial beside whoever else uses it, whose entries and counters stay."""
+    # What was counted before is not the trial's: no standing lab is a fresh one.
+    lab.trials, lab.has_others = max(1, lab.trials), True
+    try:
+        with lab.lent():
+            yield lab
+    finally:
+        lab.has_others = False
+
+
+def _additions(lab: Lab, node: Host, change: NodeChange) -> tuple[str, ...]:
+    mode = node.proxy_mode or ProxyMode.IPTABLES
+    return tuple(addition(lab.topology, family, change, mode) for family in lab.families)
 
 
 def _sysctls(host: Host, families: Sequence[Family]) -> dict[str, str | int]:

@@ -8,7 +8,7 @@ that has as many, and else from what the kernel's programs list.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final, overload
 
@@ -16,7 +16,7 @@ from lab.evidence.traced import BaseChain, Chain
 from lab.evidence.walk import Place, Rule
 from lab.netns.nft_chain import NftChains
 from lab.rules import owners
-from lab.rules.lines import Line, Lines, lines_of
+from lab.rules.lines import Line, lines_of
 from lab.vocabulary import Backend, Family, ProxyMode
 
 if TYPE_CHECKING:
@@ -216,18 +216,17 @@ class Loaded:
 
     def _names_with_drops(self, family: str, table: str) -> list[str]:
         """Return the chains that have rules for dropping INVALID packets."""
-        rules: Iterable[tuple[str, str]]
         if self.is_iptables(family, table):
             if self._is_legacy(family, table) or self._is_foreign:
-                rules = ((name, text) for name, texts in self._saved(table).items() for text in texts)
-            else:
-                rules = _rules(lines_of(self._texts), table)
-        elif self._node.host.given and not self._is_foreign:
-            rules = _rules(lines_of(self._texts), f"{family} {table}")
+                saved = self._saved(table).items()
+                return [name for name, texts in saved if any(Rule(1, text).drops_invalid for text in texts)]
+            texts, key = self._node.rules, table
         else:
-            listed = self._node.nft.run(f"list table {family} {table}")
-            rules = _rules(lines_of(((ProxyMode.NFTABLES, listed),)), f"{family} {table}")
-        return list(dict.fromkeys(name for name, text in rules if Rule(1, text).drops_invalid))
+            is_known = self._node.host.given and not self._is_foreign
+            texts = self._node.rules if is_known else [self._node.nft.run(f"list table {family} {table}")]
+            key = f"{family} {table}"
+        found = (place for text in texts for place in chains_with_drops(text))
+        return list(dict.fromkeys(name for its_table, name in found if its_table == key))
 
     @property
     def _is_foreign(self) -> bool:
@@ -284,8 +283,17 @@ def _mode(text: str) -> ProxyMode:
     return ProxyMode.IPTABLES if re.search(r"^\*[a-z]+$", text, re.MULTILINE) else ProxyMode.NFTABLES
 
 
-def _rules(lines: Lines, table: str) -> Iterator[tuple[str, str]]:
-    """Yield the rules of a table, each with its chain."""
-    for (its_table, chain), rules in lines.items():
-        if its_table == table:
-            yield from ((chain, line.rule) for line in rules or ())
+@lru_cache(8)
+def chains_with_drops(text: str) -> tuple[tuple[str, str], ...]:
+    """Return the tables and chains of what was loaded that have a rule for dropping INVALID packets.
+
+    Among them those of which a text alone does not tell what stands in them. nft's tables have their family.
+    """
+    if "invalid" not in text.lower():  # of most texts that is quickly said
+        return ()
+    lines = lines_of(((_mode(text), text),))
+    return tuple(
+        place
+        for place, rules in lines.items()
+        if rules is None or any(Rule(1, one.rule).drops_invalid for one in rules)
+    )

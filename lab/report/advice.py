@@ -12,14 +12,24 @@ from lab.kubeproxy.settings import DEFAULT_VERSIONS
 from lab.vocabulary import Family, ProxyMode
 
 
-def advice() -> Iterator[str]:
-    """Report who made what was judged, what other versions of kube-proxy do, and how to judge one's own node."""
+def advice(*, programs: bool = False, standing: bool = False) -> Iterator[str]:
+    """Report who made what was judged, what other versions of kube-proxy do, and how to judge one's own node.
+
+    :param programs: kube-proxy programs wrote the node's rules.
+    :param standing: it was in a lab that stands.
+    """
     mode = ProxyMode.IPTABLES
-    yield (
-        f"The lab made the node that it judged: by default one of kube-proxy {DEFAULT_VERSIONS[mode]} in {mode} mode."
-        " For others give --proxy-mode, --proxy-version, --backend, --family or --topology; whether a node of your own"
-        " is affected, `lab doctor` says there, as root."
-    )
+    made = "The lab made the node that it judged"
+    own = "whether a node of your own is affected, `lab doctor` says there, as root."
+    if programs:
+        yield f"{made}, and the kube-proxy that was given wrote its rules; {own}"
+    elif standing:
+        yield f"{made}, as `lab up` had it; {own}"
+    else:
+        yield (
+            f"{made}: by default one of kube-proxy {DEFAULT_VERSIONS[mode]} in {mode} mode. For others give"
+            f" --proxy-mode, --proxy-version, --backend, --family or --topology; {own}"
+        )
     modes = (f"in {mode} mode {', '.join(_ranges(mode))}" for mode in ProxyMode)
     yield f"INVALID packets that a node forwards: {'; '.join(modes)}."
 

@@ -69,8 +69,6 @@ def tone_of(cell: Cell) -> Tone:
     """Return how a cell looks."""
     if cell.surprises:
         return Tone.HARMFUL
-    if cell.is_missing:
-        return Tone.HARMLESS
     if cell.expected is None:
         return Tone.NOTHING
     return Tone.FINE if all(one.fate is Fate.CONNECTED for one in cell.reached) else Tone.NOTHING
@@ -84,13 +82,10 @@ def counted(cell: Cell, of: Reaches) -> Iterator[str]:
 
 def summary(cells: Sequence[Cell], labs: int) -> tuple[str, Tone]:
     """Return in a sentence how many cells are as expected, and how it looks."""
-    judged = [cell for cell in cells if cell.expected is not None and not cell.is_missing]
+    judged = [cell for cell in cells if cell.expected is not None]
     bad = sum(bool(cell.surprises) for cell in judged)
-    missing = sum(cell.is_missing for cell in cells)
-    open_ = len(cells) - len(judged) - missing
+    open_ = len(cells) - len(judged)
     parts = [f"{len(judged) - bad:,} of {len(judged):,} as Kubernetes documents it"]
-    if missing:
-        parts.append(f"{missing:,} not here")
     if open_:
         parts.append(f"{open_:,} of which nobody says what is to become")
     where = f" with {labs} kube-proxies" if labs > 1 else ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lab.evidence.packet import SocketAddress
-from lab.evidence.reach import Fate, Question, Reached, Target
+from lab.evidence.reach import Question, Reached, Target
 from lab.verdict.reach import Expected, surprises
 from lab.vocabulary import Family
 
@@ -68,11 +68,6 @@ class Cell:
     def counts(self) -> dict[str, int]:
         """How often it was what, in words."""
         return dict(sorted(Counter(one.words for one in self.reached).items()))
-
-    @property
-    def is_missing(self) -> bool:
-        """Whether the kernel lacks what it takes."""
-        return all(one.fate is Fate.NOT_HERE for one in self.reached)
 
     @property
     def likeness(self) -> tuple[str, ...]:

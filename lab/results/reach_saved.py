@@ -27,7 +27,7 @@ def to_json(found: ReachReport) -> bytes:
     for told, one in zip(data[KEY], found.reaches, strict=True):
         told["cells"] = [
             {
-                "as_expected": None if cell.expected is None or cell.is_missing else not cell.surprises,
+                "as_expected": None if cell.expected is None else not cell.surprises,
                 "surprises": list(cell.surprises),
                 **cells.dump_python(cell, mode="json", exclude_defaults=True),
             }

@@ -16,7 +16,11 @@ from lab.vocabulary import ProxyMode
 
 _IPTABLES_RULE: Final = re.compile(r"(?:\[\d+:\d+\] +)?(-[A-Z])(?: +(\S+))?(?: +(.*))?")
 _NUMBER: Final = re.compile(r"(\d+)(?: +|$)")
-_COMMAND: Final = re.compile(r"(add|insert|replace|delete|flush) (rule|chain|table) (\S+) (\S+)(?: (\S+))?(?: (.*))?$")
+_FAMILY: Final = "(?:(ip|ip6|inet|arp|bridge|netdev) )?"  # ip where none is said: nft(8)
+_COMMAND: Final = re.compile(
+    rf"(add|insert|create|replace|delete|flush) (rule|chain|table) {_FAMILY}(\S+)(?: (\S+))?(?: (.*))?$"
+)
+_OPENED: Final = re.compile(rf"(?:add |create )?table {_FAMILY}(\S+) \{{")
 _PROPERTY: Final = re.compile(r"type \S+ hook |policy |comment \"|devices? |flags ")
 _PLACED: Final = re.compile(r"(?:position|handle|index) \d+")
 _HANDLE: Final = re.compile(r" # handle \d+$")
@@ -88,8 +92,8 @@ class _Reader:
             line = _HANDLE.sub("", whole.strip())
             bare = _STRINGS.sub("", line)
             before, depth = depth, depth + bare.count("{") - bare.count("}")
-            if before == 0 and (opened := re.match(r"(?:add )?table (\S+) (\S+) \{", line)):
-                table, chain = f"{opened[1]} {opened[2]}", ""
+            if before == 0 and (opened := _OPENED.match(line)):
+                table, chain = f"{opened[1] or 'ip'} {opened[2]}", ""
             elif before == 0:
                 self._command(line, (index, number))
             elif before == 1:
@@ -104,7 +108,7 @@ class _Reader:
         said = _COMMAND.match(line)
         if said is None:
             return
-        verb, kind, table, chain, rule = said[1], said[2], f"{said[3]} {said[4]}", said[5] or "", said[6] or ""
+        verb, kind, table, chain, rule = said[1], said[2], f"{said[3] or 'ip'} {said[4]}", said[5] or "", said[6] or ""
         if verb in ("flush", "delete") and kind != "rule":
             for key in [(table, chain)] if kind == "chain" else [one for one in self.chains if one[0] == table]:
                 self.chains[key] = []

@@ -31,12 +31,20 @@ class Following:
         """Follow the connection of a peer at another server, from its first packet on."""
         self._begin(host, server_on_link, peer)
         for sighting in self._recorder.sightings:
-            if peer in (sighting.packet.source, sighting.packet.destination):
-                self._follow(sighting)
+            self._follow(sighting)
+
+    def adopt(self, host: str, client: Side, server: Side) -> None:
+        """Follow a connection from where it is now.
+
+        :param host: its server's.
+        """
+        self._begin(host, server.endpoint, client.endpoint)
+        self._connection.adopt(client, server)
 
     def _follow(self, sighting: Sighting) -> None:
         on_link = sighting.host == self._host and sighting.interface != LOCAL
-        if on_link and sighting.packet.likeness not in self.forged:
+        is_its = self.peer in (sighting.packet.source, sighting.packet.destination)  # others may have theirs there
+        if on_link and is_its and sighting.packet.likeness not in self.forged:
             self._connection.see(sighting.packet)
 
     @property

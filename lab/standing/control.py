@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 
     from lab.fabric.lab import Lab
     from lab.kubernetes.objects import EndpointSlice, Service
+    from lab.results.reach import Reaches
     from lab.results.result import Report
+    from lab.standing.handshakes import Handshakes
     from lab.standing.record import StandingLab
     from lab.standing.servers import Servers
+    from lab.trial.reach import Chosen
 
 #: What is done with an endpoint, with Services, with a node's kube-proxy.
 Word: TypeAlias = Literal["add", "remove", "drain"]
@@ -44,11 +47,12 @@ class Control:
 
     :param fix: that its nodes have, by its name.
     :param servers: follow the changes.
+    :param handshakes: those of everybody's connections.
     """
 
-    def __init__(self, lab: Lab, fix: str, servers: Servers, path: Path) -> None:
+    def __init__(self, lab: Lab, fix: str, servers: Servers, handshakes: Handshakes, path: Path) -> None:
         self._lab, self._fix = lab, fix
-        self._servers = servers
+        self._servers, self._handshakes = servers, handshakes
         self._path = path
         self._turn = asyncio.Lock()
 
@@ -66,17 +70,23 @@ class Control:
         try:
             with suppress(ConnectionError, ValueError):  # whoever asked is gone, or was no program of the lab's
                 question = json.loads(await reader.readline())
-                async with self._turn:
-                    answer = await self._obey(question)
+                gone = asyncio.ensure_future(reader.read())  # whoever asked says no more until it is answered
+                try:
+                    async with self._turn:
+                        answer = await self._obey(question, gone)
+                finally:
+                    gone.cancel()
                 writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()
         finally:
             writer.close()
 
-    async def _obey(self, question: dict[str, Any]) -> dict[str, object]:
+    async def _obey(self, question: dict[str, Any], gone: asyncio.Future[bytes]) -> dict[str, object]:
         try:
             if case := question.get("inject"):
-                return await self._inject(case, question["family"], question["service"])
+                return await self._inject(case, question)
+            if chosen := question.get("reach"):
+                return await self._reach(chosen, question["family"], gone)
             await asyncio.to_thread(self._change, question)
             await self._servers.follow()
         except LabError as error:
@@ -88,12 +98,25 @@ class Control:
             "kube_proxies": {node: "stopped" if node in self._lab.stopped else "running" for node in nodes},
         }
 
-    async def _inject(self, case: str, family: str | None, service: str | None) -> dict[str, object]:
+    async def _inject(self, case: str, question: dict[str, Any]) -> dict[str, object]:
         from lab.results.saved import to_json  # these take a quarter of a second to import
-        from lab.standing.inject import inject
+        from lab.standing.inject import inject, inject_into
 
-        found = await inject(self._lab, self._fix, case, Family(family) if family else None, service)
+        if connection := question["connection"]:
+            found = await inject_into(self._lab, self._fix, case, connection, self._handshakes)
+        else:
+            family = question["family"]
+            asked = Family(family) if family else None
+            found = await inject(self._lab, self._fix, case, asked, question["service"])
         return {"report": to_json(found.report).decode(), "remarks": found.remarks}
+
+    async def _reach(
+        self, chosen: dict[str, Any], family: str | None, gone: asyncio.Future[bytes]
+    ) -> dict[str, object]:
+        from lab.standing.reaching import reach
+
+        # In a thread of its own, for the servers answer by this one.
+        return {"reaches": await asyncio.to_thread(reach, self._lab, family, chosen, gone)}
 
     def _change(self, question: dict[str, Any]) -> None:
         lab, clean = self._lab, question.get("clean_conntrack", True)
@@ -184,8 +207,12 @@ def change_kube_proxy(lab: StandingLab, word: ProxyWord, node: str) -> None:
     _ask(lab, {"kube_proxy": word, "node": node})
 
 
-def inject(lab: StandingLab, case: str, family: Family | None, service: str | None) -> tuple[Report, tuple[str, ...]]:
+def inject(
+    lab: StandingLab, case: str, family: Family | None, service: str | None, connection: str | None
+) -> tuple[Report, tuple[str, ...]]:
     """Try a case in a lab that stands (see :mod:`lab.standing.inject`); return what came of it, and remarks.
+
+    :param connection: somebody's own, on which it is tried.
 
     :raises InputError: the case cannot run there; says why.
     :raises LabError: the lab cannot hold it, or its owner is dead.
@@ -193,10 +220,21 @@ def inject(lab: StandingLab, case: str, family: Family | None, service: str | No
     from lab.results.result import Report
     from lab.results.saved import from_json
 
-    answer = _ask(lab, {"inject": case, "family": family, "service": service})
+    answer = _ask(lab, {"inject": case, "family": family, "service": service, "connection": connection})
     report = from_json(answer["report"])
     assert isinstance(report, Report)
     return report, tuple(answer["remarks"])
+
+
+def reach(lab: StandingLab, family: Family | None, chosen: Chosen) -> Reaches:
+    """Ask the Services of a lab that stands (see :mod:`lab.standing.reaching`), and return what came of it.
+
+    :raises InputError: nothing of the kind can be asked there.
+    :raises LabError: an instrument failed, or the owner of the lab is dead.
+    """
+    from lab.standing.reaching import from_json
+
+    return from_json(_ask(lab, {"reach": asdict(chosen), "family": family})["reaches"])
 
 
 def _ask(lab: StandingLab, question: dict[str, object]) -> dict[str, Any]:

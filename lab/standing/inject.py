@@ -12,27 +12,35 @@ import os
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lab import __version__, fixes
-from lab.cases import find
+from lab.cases import CASES, find
+from lab.cases.case import Injection
 from lab.conntrack.flows import Flows
 from lab.errors import InputError, LabError
 from lab.evidence.packet import BARRIER_PORT
+from lab.fabric.lab import Lab, lent_beside_others
+from lab.netns.sockdiag import connected
 from lab.results.result import Report, Tally
 from lab.scenario import ConnectionScenario
+from lab.scenario.adopted import AdoptedScenario, Handshake, roles_of
+from lab.standing.handshakes import Handshakes
 from lab.trial import probe, runner
 from lab.trial.attempt import attempt
 from lab.trial.batch import select
+from lab.trial.setting import Setting
 from lab.vocabulary import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from lab.fabric.lab import Lab
     from lab.results.result import Result
-    from lab.trial.setting import Setting
     from lab.vocabulary import Behaviour
+
+
+_FEW: Final = 5  # connections or cases that are named
 
 
 class Injected(NamedTuple):
@@ -61,8 +69,7 @@ async def inject(lab: Lab, fix: str, case: str, family: Family | None, service: 
     if not issubclass(found.scenario, ConnectionScenario):
         message = f"{case} is about more than one TCP connection, and others have theirs here"
         raise InputError(message, cure=f"`lab run {case}` tries it in a lab of its own")
-    now = replace(lab.topology, services=lab.services, endpoint_slices=lab.endpoint_slices)
-    selection = select([found], [fixes.find(fix)], now, chosen, (None, None, None), service)
+    selection = select([found], [fixes.find(fix)], lab.current, chosen, (None, None, None), service)
     [setting] = selection.settings
     answer = await probe.ask(chosen)
     try:
@@ -76,22 +83,94 @@ async def inject(lab: Lab, fix: str, case: str, family: Family | None, service: 
     return Injected(report, (*selection.remarks, *(str(one.message) for one in came.warned)))
 
 
+async def inject_into(lab: Lab, fix: str, case: str, wanted: str, handshakes: Handshakes) -> Injected:
+    """Try a case on a connection that somebody has in a lab, and touch nothing of it but by the case's one packet.
+
+    :param wanted: which: ``HOST``, ``ADDRESS``, or one with ``:PORT`` behind it, of its client; ``only`` where there is
+        no other.
+    :raises InputError: the case is about more than one packet, or no connection is meant, or several are.
+    :raises LabError: the lab cannot hold it.
+    """
+    found = find(case)
+    if not isinstance(found.steps, Injection):
+        can = ", ".join([one.name for one in CASES.values() if isinstance(one.steps, Injection)][:_FEW])
+        message = f"{case} is about more than one packet, and the connection is somebody's"
+        cure = f"`lab inject {case}` without --connection has one of its own; others are about one, such as {can}"
+        raise InputError(message, cure=cure)
+    begun = _chosen(_open(lab, handshakes), wanted)
+    roles, peer = roles_of(lab, begun)
+    family = Family.of(ip_address(begun.own.address))
+    own = replace(found, choose_roles=lambda *_given: roles)
+    setting = Setting(own, fixes.find(fix), lab.current, family)
+    own.roles(lab.current, family)  # refused here, where it demands something else
+    answer = await probe.ask(family)
+
+    async def run(_setting: Setting, behaviour: Behaviour, keep: runner.Keep) -> Result:
+        with _lent(lab, setting, and_connection=False):
+            scenario = AdoptedScenario(lab, roles, family, behaviour, begun, peer)
+            seen = await runner.carry_out(partial(own.steps, scenario), scenario, keep)
+            return runner.judge(setting, behaviour, seen)
+
+    came = await attempt(setting, answer, run)
+    report = Report(__version__, os.uname().release, {family: answer}, (came.added_to(Tally(setting.trial)),))
+    on = f"on the connection {begun}, which {roles.servers[0][0]} at {roles.servers[0][1]} answers"
+    return Injected(report, (on, *(str(one.message) for one in came.warned)))
+
+
+def _open(lab: Lab, handshakes: Handshakes) -> list[Handshake]:
+    """Return the connections whose client has them still."""
+    known = handshakes.known()
+    alive = {
+        (host, one.own, one.peer)
+        for host in dict.fromkeys(begun.client for begun in known)
+        for one in connected(lab.hosts[host].namespace)
+    }
+    return [
+        one
+        for one in known
+        if (one.client, (one.own.address, one.own.port), (one.target.address, one.target.port)) in alive
+    ]
+
+
+def _chosen(found: Sequence[Handshake], wanted: str) -> Handshake:
+    """Return the connection that is meant.
+
+    :raises InputError: there is none, or there are several.
+    """
+    meant = [one for one in found if wanted == "only" or wanted in _names(one)]
+    if len(meant) == 1:
+        return meant[0]
+    there = "; ".join(f"{one.client}:{one.own.port} (to {one.target})" for one in (meant or found)[-_FEW:])
+    if not found:
+        cure = "open one, such as `lab exec client -- nc ADDRESS PORT`, and leave it open"
+        raise InputError("no client has a connection open in this lab", cure=cure)
+    if not meant:
+        raise InputError(f"no connection of {wanted} is open", cure=f"there is: {there}")
+    raise InputError(f"{len(meant)} connections are open", cure=f"--connection says which: {there}")
+
+
+def _names(one: Handshake) -> set[str]:
+    address = one.own.address
+    return {one.client, f"{one.client}:{one.own.port}", address, str(one.own)}
+
+
 async def _run(lab: Lab, setting: Setting, behaviour: Behaviour, keep: runner.Keep) -> Result:
     return await runner.run(setting, behaviour, keep, partial(_lent, lab))
 
 
 @contextmanager
-def _lent(lab: Lab, setting: Setting) -> Iterator[Lab]:
-    """Lend the lab to the trial, and delete the trial's entries behind it."""
-    # What was counted before is not the trial's: no standing lab is a fresh one.
-    lab.trials, lab.has_others = max(1, lab.trials), True
+def _lent(lab: Lab, setting: Setting, *, and_connection: bool = True) -> Iterator[Lab]:
+    """Lend the lab to the trial, and delete the trial's entries behind it.
+
+    :param and_connection: that of its connection too.
+    """
     client = setting.roles.client_address
-    mine = [f"[{client.address}]:{port}" for port in (client.port + lab.trials, BARRIER_PORT)]
+    ports = [BARRIER_PORT, *([client.port + max(1, lab.trials)] if and_connection else [])]
+    mine = [f"[{client.address}]:{port}" for port in ports]
     try:
-        with lab.lent():
+        with lent_beside_others(lab):
             yield lab
     finally:
-        lab.has_others = False
         for node in lab.topology.nodes:
             for end in mine:
                 Flows(lab.hosts[node.name].namespace).delete(source=end)

@@ -16,6 +16,7 @@ from lab.errors import LabError, tell_warnings, told
 from lab.fabric.lab import Lab
 from lab.standing.control import Control
 from lab.standing.handover import ENDING, agreed, begin, detach, tell, tell_error
+from lab.standing.handshakes import Handshakes
 from lab.standing.record import describe, standing
 from lab.standing.servers import Servers
 
@@ -61,10 +62,10 @@ async def _own(lab: Lab, order: Order, starter: socket.socket) -> None:
     for number in ENDING:
         loop.add_signal_handler(number, ended.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-    async with Servers(lab) as servers:
+    async with Handshakes(lab) as handshakes, Servers(lab) as servers:
         record = describe(order.name, order.topology, lab.families)
         with standing(record, {name: host.namespace for name, host in lab.hosts.items()}):
-            async with Control(lab, order.fix, servers, record.socket):
+            async with Control(lab, order.fix, servers, handshakes, record.socket):
                 tell(starter, {})
                 if agreed(starter):
                     detach(record)

@@ -12,7 +12,6 @@ import errno
 import socket
 import struct
 from contextlib import suppress
-from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Self
 
@@ -94,8 +93,7 @@ class Servers:
 
     def _lacking(self) -> list[tuple[str, str, SocketAddress]]:
         lab = self._lab
-        now = replace(lab.topology, services=lab.services, endpoint_slices=lab.endpoint_slices)
-        wanted = (one for one in servers(now) if Family.of(ip_address(one[2].address)) in lab.families)
+        wanted = (one for one in servers(lab.current) if Family.of(ip_address(one[2].address)) in lab.families)
         return [one for one in wanted if one not in self._answering]
 
     async def _open(self, host: str, protocol: str, own: SocketAddress) -> None:

@@ -7,7 +7,6 @@ The bytes of the stream are known by their position, so both ends can prove that
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import errno
 import random
 import socket
@@ -20,13 +19,13 @@ from typing import Final, Self
 from lab.errors import LabError, raise_if_of_machine
 from lab.evidence.packet import SocketAddress
 from lab.netns import Namespace, bound
+from lab.netns.filters import JUMP_EQUAL, LOAD_HALF, NETWORK, RETURN, attach
 
 REQUEST: Final = b"GET the stream\n"
 FAREWELL: Final = b"thank you\n"
 #: In seconds. A handshake takes 0.1 ms, and after this long a barrier tells whether it is over.
 A_MOMENT: Final = 0.02
 _ATTACH_REUSEPORT_CBPF: Final = 51  # include/uapi/asm-generic/socket.h
-_NETWORK: Final = 0xFFF00000  # SKF_NET_OFF, include/uapi/linux/filter.h: counted from the IP header
 _ESTABLISHED, _CLOSED = 1, 7  # TCP_ESTABLISHED and TCP_CLOSE, include/net/tcp_states.h
 
 
@@ -176,11 +175,8 @@ def listen_beside(namespace: Namespace, own: SocketAddress, port: int) -> socket
     try:
         sock.listen()
         header = 40 if ":" in own.address else 20
-        # include/uapi/linux/bpf_common.h: BPF_LD | BPF_H | BPF_ABS; BPF_JMP | BPF_JEQ | BPF_K; BPF_RET | BPF_K.
-        program = ((0x28, 0, 0, _NETWORK + header), (0x15, 0, 1, port), (0x06, 0, 0, 1), (0x06, 0, 0, 0))
-        code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in program))
-        filter_ = struct.pack("@HP", len(program), ctypes.addressof(code))  # struct sock_fprog
-        sock.setsockopt(socket.SOL_SOCKET, _ATTACH_REUSEPORT_CBPF, filter_)
+        program = ((LOAD_HALF, 0, 0, NETWORK + header), (JUMP_EQUAL, 0, 1, port), (RETURN, 0, 0, 1), (RETURN, 0, 0, 0))
+        attach(sock, _ATTACH_REUSEPORT_CBPF, program)
     except BaseException:
         sock.close()
         raise

@@ -165,7 +165,15 @@ def _cure(case: AnyCase, topology: Topology | None, family: Family, service: str
         return "leave the Service away" if service is not None else None
     cure = f"without a topology given it runs in {case.topology}"
     can = [one.name for one in CASES.values() if _can_run(one, topology, family, service)]
-    return f"{cure}; in {topology.name} can run: {', '.join(can) or 'no case'}" if len(can) <= _FEW else cure
+    cure = f"{cure}; in {topology.name} can run: {', '.join(can) or 'no case'}" if len(can) <= _FEW else cure
+    return f"{cure}; `lab reach` asks by {others}" if (others := _other_protocols(topology, family, service)) else cure
+
+
+def _other_protocols(topology: Topology, family: Family, service: str | None) -> str:
+    """Return by which protocols the Services of a topology can be asked, where that is by none of most cases'."""
+    ports = usable_ports(topology, family) if service is None else named_ports(topology, family, service)
+    protocols = dict.fromkeys(port.protocol for port in ports)
+    return "" if "tcp" in protocols else " and ".join(protocols).upper()
 
 
 def _can_run(case: AnyCase, topology: Topology, family: Family, service: str | None) -> bool:

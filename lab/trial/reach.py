@@ -4,18 +4,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lab.errors import InputError, nearest
 from lab.evidence.packet import SocketAddress
 from lab.evidence.reach import PROTOCOLS, Fate, Question, Reached, Target
-from lab.fabric.lab import Lab
+from lab.fabric.lab import Lab, lent_beside_others
 from lab.kubernetes.objects import ServicePort
 from lab.results.reach import Asked, Cell, Client, Reaches
 from lab.scenario import one_processor
 from lab.scenario.reaching import Reaching, source_of
+from lab.scenario.visiting import Visiting
 from lab.topology.kube_proxy import node_release
 from lab.topology.routes import node_address, node_of
 from lab.verdict.semantics import expected
@@ -58,6 +59,42 @@ def reach(
     :raises InputError: nothing of the kind can be asked there.
     :raises MissingError: and ``LabError``: it cannot be built here.
     """
+    questions = list(_questions(topology, family, chosen))
+    with Lab(topology, family=family, change=change, traced=traced) as lab, one_processor():
+        return _reaches(Reaching(lab, family), questions, chosen)
+
+
+def reach_standing(lab: Lab, family: Family, chosen: Chosen, step: Callable[[], None]) -> Reaches:
+    """Ask everything that is chosen in a lab that stands, and leave that as it was, but for what was counted.
+
+    :param step: called before each cell; what it raises ends the questions.
+    :raises InputError: nothing of the kind can be asked there.
+    """
+    questions = list(_questions(lab.current, family, chosen))
+    with one_processor(), lent_beside_others(lab):
+        visiting = Visiting(lab, family)
+        try:
+            found = _reaches(visiting, questions, chosen, step)
+        finally:
+            visiting.forget()
+    lagging = [f"The kube-proxy of {node} is stopped: its rules may lag behind." for node in lab.stopped]
+    return replace(found, remarks=(*found.remarks, *lagging))
+
+
+class _Questions(NamedTuple):
+    """What a cell asks."""
+
+    client: Client
+    service: Service
+    port: ServicePort
+    asked: Asked
+
+
+def _questions(topology: Topology, family: Family, chosen: Chosen) -> Iterator[_Questions]:
+    """Yield what is chosen, client by client.
+
+    :raises InputError: nothing of the kind can be asked there.
+    """
     ports = _ports(topology, family, chosen)
     columns = [(service, port, asked) for service, port in ports for asked in _asked(topology, family, service, port)]
     wanted = chosen.targets or {asked.target for *_port, asked in columns}
@@ -66,17 +103,27 @@ def reach(
     if not columns:
         what = f"no Service is reached by {' or '.join(chosen.targets) or family}"
         raise InputError(f"{topology.name}: {what}", cure=f"there is: {there}" if there else None)
-    clients = _clients(topology, family, chosen.clients)
-    cells: list[Cell] = []
-    with Lab(topology, family=family, change=change, traced=traced) as lab, one_processor():
-        reaching = Reaching(lab, family)
-        for client in clients:
-            for service, port, asked in columns:
-                if asked.target is not Target.LOCALHOST or topology.host(client.host).proxy_mode is not None:
-                    cells.append(_ask(reaching, topology, service, port, client, asked, chosen.repeat))
-        lacking = sorted({cell.asked.protocol for cell in cells if cell.is_missing})
-        untold = list(reaching.deciding.untold) if reaching.deciding else []
-    remarks = [*untold, *(f"This kernel has no {one.upper()} sockets: not held against it." for one in lacking)]
+    for client in _clients(topology, family, chosen.clients):
+        for service, port, asked in columns:
+            if asked.target is not Target.LOCALHOST or topology.host(client.host).proxy_mode is not None:
+                yield _Questions(client, service, port, asked)
+
+
+def _reaches(
+    reaching: Reaching, questions: Sequence[_Questions], chosen: Chosen, step: Callable[[], None] = lambda: None
+) -> Reaches:
+    """Ask everything, and return what became of it."""
+    topology, family = reaching.lab.current, reaching.family
+    cells = []
+    for one in questions:
+        step()
+        cells.append(_ask(reaching, topology, one, chosen.repeat))
+    crafted = sorted({one.asked.protocol for one in questions} & reaching.crafted)
+    untold = reaching.deciding.untold if reaching.deciding else ()
+    remarks = [
+        *untold,
+        *(f"This kernel has no {one.upper()} sockets: the lab made the packets of each handshake." for one in crafted),
+    ]
     if any(node.given for node in topology.nodes):
         remarks.append("A real node's rules do not say what they were made of, so nothing is held against them.")
     return Reaches(topology.name, _proxies(topology), family, tuple(cells), tuple(remarks), chosen.repeat)
@@ -92,16 +139,9 @@ def with_affinity(topology: Topology) -> Topology:
     return replace(topology, services=tuple(map(sticky, topology.services)))
 
 
-def _ask(
-    reaching: Reaching,
-    topology: Topology,
-    service: Service,
-    port: ServicePort,
-    client: Client,
-    asked: Asked,
-    repeat: int,
-) -> Cell:
+def _ask(reaching: Reaching, topology: Topology, one: _Questions, repeat: int) -> Cell:
     """Ask until each endpoint of the Service has answered, or would have by then."""
+    client, service, port, asked = one
     family = reaching.family
     question = Question(client.host, asked.target, asked.address, asked.protocol)
     question = replace(question, source=source_of(topology, question, family))
@@ -123,7 +163,7 @@ def _is_before_any(topology: Topology, reached: Reached) -> bool:
     servers = {host.name for host in topology.servers}
     if reached.fate is Fate.TIMES_OUT and reached.question.client in servers:
         return False
-    stops = reached.fate in (Fate.REFUSED, Fate.NO_WAY, Fate.NOT_HERE, Fate.TIMES_OUT)
+    stops = reached.fate in (Fate.REFUSED, Fate.NO_WAY, Fate.TIMES_OUT)
     is_chosen = reached.sent_on or (reached.entry and reached.entry.reply[0] != reached.question.address)
     return stops and not is_chosen and reached.at not in servers
 

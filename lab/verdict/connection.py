@@ -30,7 +30,8 @@ def _outcome(timeline: ConnectionTimeline) -> tuple[Outcome, tuple[str, ...]]:
         if because := _killed(timeline):
             return Outcome.KILLED, (because, errors)
         return (Outcome.LOST if server.error or client.error else Outcome.STALLED), (errors,)
-    whole = f"all {client.received} bytes of the stream arrived"
+    lives = "both sockets live on"
+    whole = lives if timeline.is_somebodys else f"all {client.received} bytes of the stream arrived"
     if timeline.injected is None:
         return Outcome.CONNECTED, (whole,)
     return fate(timeline, (whole,))

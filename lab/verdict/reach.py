@@ -54,7 +54,7 @@ def surprises(expected: Expected, seen: Sequence[Reached], enough: int) -> Itera
     """
     told: dict[str, None] = {}
     for one in seen:
-        if one.fate is not Fate.NOT_HERE and not _is_expected(expected, one):
+        if not _is_expected(expected, one):
             told[one.words] = None
     yield from told
     hosts = {one.server for one in seen if one.fate is Fate.CONNECTED}

@@ -17,7 +17,7 @@ from lab.kubeproxy import changes
 from lab.topology.routes import next_hop
 from lab.topology.ways import step, way, way_out
 from lab.verdict.reach import Allowed, Expected
-from lab.verdict.standpoint import Standpoint
+from lab.verdict.standpoint import OpenError, Standpoint
 from lab.vocabulary import Family
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ _HAIRPIN: Final = "nftables mode from v1.36 on masquerades a hairpin where the E
 _PAST: Final = "the answer goes past the node that translated, and nobody translates it back (kubernetes #74383)"
 _LIMIT: Final = "ip_error, net/ipv4/route.c"
 _INPUT_FORWARD: Final = "iptables mode refuses it in INPUT and FORWARD alone, and not what the node itself sends"
+_LABELLED: Final = f"a label leaves it to another proxy ({_DOCS}/reference/labels-annotations-taints)"
 _NOT_SERVED: Final = "this release does not serve it"
 
 #: Whatever becomes of what the node leaves alone: no endpoint gets it.
@@ -53,12 +54,8 @@ def expected(
     """
     try:
         return _Case(topology, family, service, port, asked).expected
-    except _OpenError:
+    except OpenError:
         return None
-
-
-class _OpenError(Exception):
-    """Nobody says what is to become of it."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +106,8 @@ class _Case(Standpoint):
         return Expected((Fate.CONNECTED,), (Allowed(owner.name),), why="an endpoint's own address")
 
     def _by_node(self) -> Expected | None:
+        if not self.is_served:
+            return self._left_alone(_LABELLED)
         takes_unready = self.has(changes.TAKES_UNREADY) and not self.has(changes.REFUSES_UNREADY)
         if takes_unready and not any(one.ready for one in self.endpoints):
             return None
@@ -222,7 +221,7 @@ class _Case(Standpoint):
         passed = way(self.topology, self.node.name, self.address)[1:]
         beyond = any(self.topology.host(name).proxy_mode is not None for name in passed)
         if beyond:
-            raise _OpenError
+            raise OpenError
         return Expected(_LEFT_ALONE, why=why)
 
     def _stopped(self, fate: Fate, why: str) -> Expected:

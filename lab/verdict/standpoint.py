@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lab.evidence.reach import Question, Target
 from lab.kubeproxy import changes
@@ -20,8 +20,15 @@ from lab.vocabulary import Family, ProxyMode
 if TYPE_CHECKING:
     from lab.kubeproxy.changes.change import Change
     from lab.kubeproxy.options import ProxyOptions
-    from lab.kubernetes.objects import Endpoint, Service, ServicePort
+    from lab.kubernetes.objects import Endpoint, EndpointSlice, Service, ServicePort
     from lab.topology.model import Host, Topology
+
+_OTHER_PROXY: Final = "service.kubernetes.io/service-proxy-name"
+_HEADLESS: Final = "service.kubernetes.io/headless"
+
+
+class OpenError(Exception):
+    """Nobody says what is to become of it."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +97,48 @@ class Standpoint:
 
     @cached_property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """The endpoints of the Service's port, of the family, whatever their state."""
-        found = [
-            endpoint
-            for piece in self.topology.endpoint_slices
-            if piece.service_key == self.service.key and piece.address_type == self.family.kubernetes
-            for own in piece.ports
-            if (own.name, own.protocol) == (self.port.name, self.port.protocol) and own.port is not None
-            for endpoint in piece.endpoints
-        ]
-        return tuple({endpoint.addresses[0]: endpoint for endpoint in found}.values())
+        """The endpoints of the Service's port, of the family, whatever their state.
+
+        :raises OpenError: slices say different things of one, and chance decides which counts.
+        """
+        found: dict[str, list[Endpoint]] = {}
+        for piece in self.topology.endpoint_slices:
+            its = piece.service_key == self.service.key and piece.address_type == self.family.kubernetes
+            same = ((own.name, own.protocol) == (self.port.name, self.port.protocol) for own in piece.ports if own.port)
+            if its and self._is_read(piece) and any(same):
+                for endpoint in piece.endpoints:
+                    found.setdefault(endpoint.addresses[0], []).append(endpoint)
+        return tuple(map(self._counting, found.values()))
+
+    def _is_read(self, piece: EndpointSlice) -> bool:
+        """Check whether no label keeps a slice from kube-proxy (its informers, cmd/kube-proxy/app/server.go)."""
+        labels = {_HEADLESS} if self.has(changes.SELECTORS_APART) else {_HEADLESS, _OTHER_PROXY}
+        return not self.has(changes.SLICES) or labels.isdisjoint(piece.metadata.labels)
+
+    def _counting(self, told: list[Endpoint]) -> Endpoint:
+        """Return the word that counts of those that several slices have of one endpoint.
+
+        An endpoint may be in several slices for a while, and they are one endpoint (the concept page of EndpointSlices,
+        "Duplicate endpoints"). Up to v1.35 a word that calls it local counts before others
+        (``addEndpoints``, pkg/proxy/endpointslicecache.go), from v1.36 on one that does not call it terminating
+        (kubernetes #135593); with Endpoints, up to v1.18, one that calls it ready.
+        """
+        if self.has(changes.SERVING_SLICE_WINS):
+            first = [one for one in told if not one.terminating]
+        elif self.has(changes.SLICES):
+            first = [one for one in told if one.node_name is not None and one.node_name == self.options.node_name]
+        else:
+            first = [one for one in told if one.ready and not one.terminating]
+        left = first or told
+        if any(one != left[0] for one in left):
+            raise OpenError
+        return left[0]
+
+    @property
+    def is_served(self) -> bool:
+        """Whether no label leaves the Service to somebody else than kube-proxy."""
+        labels = {_OTHER_PROXY} if self.has(changes.SELECTORS_APART) else {_OTHER_PROXY, _HEADLESS}
+        return labels.isdisjoint(self.service.metadata.labels)
 
     def usable(self, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
         """Ready ones, or where there are none from v1.26 on those that terminate and still serve (KEP-1669)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import shutil
 import subprocess
@@ -391,6 +392,7 @@ def test_what_conntrack_does_not_say_is_not_made_up():
         ("net.netfilter.nf_conntrack_tcp_be_liberal = 1\n", "a list of sysctls", "lab run --fix FILE"),
         ('<?xml version="1.0"?>\n<conntrack>\n', "XML", "without -o xml"),
         ('{"version": 3}\n', "JSON", "lab report FILE"),
+        ('{"__REALTIME_TIMESTAMP":"1","MESSAGE":"x"}\n', "journalctl's JSON", "without -o json"),
     ],
 )
 def test_what_tells_of_no_packets_is_named_with_what_to_do(words, what, cure):
@@ -398,6 +400,14 @@ def test_what_tells_of_no_packets_is_named_with_what_to_do(words, what, cure):
         text(words)
     assert cure in refused.value.cure
     assert refused.value.line
+
+
+def test_packed_text_is_read_and_a_cut_one_refused():
+    packed = gzip.compress((TEXTS / "dmesg.txt").read_bytes())
+    assert is_text(io.BufferedReader(io.BytesIO(packed)))
+    assert len(text(packed).log) == 4
+    with pytest.raises(InputError, match="cannot be read"):
+        text(packed[:-9])
 
 
 def test_captures_are_no_text():

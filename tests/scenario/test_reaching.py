@@ -6,9 +6,11 @@ import os
 import socket
 import threading
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from lab.conntrack.flows import Flows
 from lab.evidence.packet import SocketAddress
 from lab.evidence.reach import Fate, Question, Target
 from lab.fabric.lab import Lab
@@ -175,3 +177,33 @@ def _flood(done, processor):
                         sender.recv(500)
                     except BlockingIOError:
                         break
+
+
+def sctp(topology, mode):
+    return with_proxy(load(str(Path(__file__).parents[1] / "trial" / topology)), mode, "v1.33", None)
+
+
+@pytest.mark.parametrize("mode", ProxyMode)
+def test_an_sctp_handshake_is_followed_by_conntrack_and_each_way_of_its_end_is_told(mode):
+    """kubernetes #102128: is it translated, and back; #70020: what is sent to an old entry goes where that leads."""
+    with Lab(sctp("sctp.yaml", mode), family=Family.IPV4) as lab:
+        reaching = Reaching(lab, Family.IPV4)
+        found = ask(reaching, "pod", "172.21.4.4", protocol="sctp")
+        assert (found.fate, found.server, found.seen_as.address) == (Fate.CONNECTED, "web", "10.50.1.2")
+        assert found.entry.reply == (SocketAddress("10.50.9.9", 8080), found.own)
+        states = [flow.state for flow in Flows(lab.hosts["w1"].namespace) if flow.protocol == "sctp"]
+        assert states == ["CLOSED"]  # it was ESTABLISHED, and was aborted as a TCP question is reset
+        masqueraded = ask(reaching, "world", "203.0.113.1", 30333, protocol="sctp")
+        assert masqueraded.fate is Fate.TIMES_OUT  # policy Local, and no endpoint on w1
+        closed = ask(reaching, "pod", "10.50.9.9", 9999, protocol="sctp")
+        if "sctp" in reaching.crafted:
+            assert closed.words == "refused by web (ABORT)"
+            assert ask(reaching, "pod", "203.0.113.9", 9999, protocol="sctp").words == "refused by world (ICMP)"
+        # Where a packet of it is lost is told.
+        give(lab, "w2", "filter", "forward", 0, "sctp chunk init-ack exists drop")
+        lost = ask(reaching, "pod", "172.21.4.4", protocol="sctp")
+        assert (lost.fate, lost.at, lost.how) == (Fate.TIMES_OUT, "w2", "the answer came in by web and went no further")
+        give(lab, "w1", "filter", "forward", 0, "sctp chunk cookie-echo exists drop")
+        lab.hosts["w2"].nft.run("delete table ip test")
+        half = ask(reaching, "pod", "172.21.4.4", protocol="sctp")
+        assert (half.fate, half.how.partition(":")[0]) == (Fate.TIMES_OUT, "half open")

@@ -100,3 +100,85 @@ def test_what_would_end_others_connections_is_refused(own_run, clients):
         assert len(ran.stderr.splitlines()) <= 2
     assert is_answered(client)
     assert lab_command("inject", "in-window").returncode == 0
+
+
+def inject_into(case, connection="only", *more):
+    return lab_command("inject", case, "--connection", connection, *more)
+
+
+@pytest.mark.parametrize("mode", ProxyMode)
+def test_the_bug_on_a_connection_that_somebody_has_open(own_run, clients, mode):
+    up(with_proxy(load("kube-proxy"), mode, None, None))
+    victim = clients()
+    assert is_answered(victim)
+    harmless = inject_into("far-behind")
+    assert harmless.returncode == 0, harmless.stdout + harmless.stderr
+    assert is_answered(victim)  # its numbers were read, and nothing of it was touched
+    ran = inject_into("beyond-window")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    port = victim.getsockname()[1]
+    assert f"on the connection client 10.0.0.2:{port} > 192.168.0.2:80, which server at 10.0.1.2:80" in ran.stderr
+    # The numbers are those of the connection as it is: the reset's is the very one that the server waits for.
+    assert f"ack {2 * len(GET) + 1}  INVALID" in ran.stdout
+    assert "INVALID, leaked, RST, ECONNRESET" in ran.stdout
+    with pytest.raises(ConnectionResetError):
+        is_answered(victim)
+
+
+def test_it_is_spared_where_the_lab_has_a_fix_and_told_so(own_run, spaces):
+    up(load("kube-proxy"), fix="drop-forward")
+    with spaces("client").socket(socket.AF_INET6, socket.SOCK_STREAM) as client:
+        client.settimeout(PATIENCE)
+        client.connect(("fd00:192:168::2", 80))
+        ran = inject_into("beyond-window", "client")
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert re.search(r"beyond-window.*drop-forward.*dropped", ran.stdout)
+        assert "client's socket: open" in ran.stdout
+        client.sendall(GET)
+        assert b"answers [fd00:10::2]" in client.recv(4096)
+
+
+def test_which_connection_is_meant_is_asked_where_there_are_several(own_run, clients):
+    up(load("kube-proxy"))
+    ran = inject_into("beyond-window")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("lab: no client has a connection open in this lab (open one, such as `lab exec")
+    one, other = clients(), clients()
+    ran = inject_into("beyond-window", "client")
+    ports = [client.getsockname()[1] for client in (one, other)]
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("lab: 2 connections are open (--connection says which: client:")
+    assert all(f"client:{port} (to 192.168.0.2:80)" in ran.stderr for port in ports)
+    ran = inject_into("beyond-window", f"10.0.0.2:{ports[1]}")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert is_answered(one)
+    with pytest.raises(ConnectionResetError):
+        is_answered(other)
+    for case, connection, more, says in (
+        ("beyond-window", "client:1", (), "no connection of client:1 is open (there is: client:"),
+        ("in-window", "only", (), "in-window is about more than one packet, and the connection is somebody's"),
+        ("entry-flushed", "only", (), "entry-flushed is about more than one packet"),
+        ("sack-beyond-with-data", "only", (), "the case sends the next 100 bytes of the server"),
+        ("first-invalid-byte", "only", (), "the case counts from the window's edges as the node knows them"),
+        ("beyond-window", "only", ("--family", "ipv4"), "--connection besides --family or --service"),
+    ):
+        ran = inject_into(case, connection, *more)
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert ran.stderr.startswith(f"lab: {says}"), ran.stderr
+    assert is_answered(one)
+
+
+def test_a_masqueraded_client_s_is_found_as_its_server_knows_it(own_run):
+    up(load("uplink"))
+    with (
+        closing(Namespace.open(names.DIRECTORY / "uplink-outside")) as outside,
+        outside.socket(socket.AF_INET, socket.SOCK_STREAM) as client,
+    ):
+        client.settimeout(PATIENCE)
+        client.connect(("203.0.113.1", 30080))
+        client.sendall(GET)
+        assert b"answers 10.0.1.1:" in client.recv(4096)
+        ran = inject_into("far-behind", "outside")
+        assert "outside 203.0.113.2:" in ran.stderr
+        client.sendall(GET)
+        assert b"answers 10.0.1.1:" in client.recv(4096)

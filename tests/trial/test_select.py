@@ -96,6 +96,16 @@ def test_a_case_that_cannot_run_says_why(case, topology, reason):
     assert f"without a topology given it runs in {CASES[case].topology}" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("topology", "says"),
+    [("sctp.yaml", "`lab reach` asks by SCTP)"), ("statsd.yaml", "`lab reach` asks by UDP)")],
+)
+def test_what_can_be_done_without_tcp_is_said(topology, says):
+    with pytest.raises(InputError) as refused:
+        choose(["client-beyond-window"], topology)
+    assert str(refused.value).endswith(says)
+
+
 @pytest.mark.parametrize(("version", "runs"), [("v1.19", False), ("v1.20", True)])
 def test_a_node_port_that_is_cleaned_instead_of_the_vip(version, runs):
     given = dict(shipped())["dns"].read_text().replace("type: ClusterIP", "type: NodePort")

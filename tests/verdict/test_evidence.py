@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 
-from lab.cases.case import Case, always, injection, on_every_kernel
+from lab.cases.case import Case, Injection, always, on_every_kernel
 from lab.evidence.judgement import Judgement
 from lab.fixes import FIXES
 from lab.netns import bound
@@ -40,7 +40,7 @@ def test_a_connection_with_nothing_to_judge_is_connected(mode):
 
 
 def test_a_fin_in_its_place_leaks_nothing_and_nothing_is_said_to_leak():
-    steps = injection(lambda scenario: scenario.from_server(0, b"", flags="FA"))
+    steps = Injection(lambda scenario: scenario.from_server(0, b"", flags="FA"))
     result = result_of(steps)
     verdict = result.verdict
     assert (verdict.outcome, verdict.judgement, verdict.disagreements) == (Outcome.KILLED, Judgement.ACCEPTED, ())
@@ -50,7 +50,7 @@ def test_a_fin_in_its_place_leaks_nothing_and_nothing_is_said_to_leak():
 
 def test_flags_that_no_stack_sends_leak_and_that_is_seen():
     """firewalld #961: FIN,PSH,URG without ACK is INVALID, and leaves the node as it came."""
-    verdict = result_of(injection(lambda scenario: scenario.from_server(0, b"", flags="FPU"))).verdict
+    verdict = result_of(Injection(lambda scenario: scenario.from_server(0, b"", flags="FPU"))).verdict
     assert (verdict.outcome, verdict.judgement, verdict.disagreements) == (Outcome.LEAKED, Judgement.INVALID, ())
     assert verdict.because[0] == "came from 10.0.1.2"
 

@@ -37,7 +37,6 @@ TWO = Expected((Fate.CONNECTED,), (Allowed("a"), Allowed("b", "10.0.9.1")), why=
         (TWO, [connected("a")] * 9, []),
         (TWO, [connected("a")] * 10, ["never b"]),
         (TWO, [connected("a"), stopped(Fate.TIMES_OUT)], ["times out at node"]),
-        (TWO, [stopped(Fate.NOT_HERE)], []),
         (replace(TWO, sticks=True), [connected("a")] * 10, []),
         (replace(TWO, sticks=True), [connected("a"), connected("b", "10.0.9.1")], ["one client, and yet a and b"]),
         (Expected((Fate.REFUSED,), at="node"), [stopped(Fate.REFUSED)], []),

@@ -1,0 +1,103 @@
+"""`lab reach --lab`: a lab that stands is asked by real connections, and stays as it was."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from lab.conntrack.flows import Flows
+from lab.netns import Namespace
+from lab.standing import names
+from lab.standing.up import up
+from lab.topology.reader import load
+from lab.topology.with_settings import with_proxy
+from lab.vocabulary import ProxyMode
+from tests.support.command import lab as lab_command
+
+pytestmark = pytest.mark.lab_needs_root
+
+PATIENCE = 5.0  # seconds; the end of a wait that an event ends at once
+MASK = "net/ipv4/icmp_ratemask"
+SCTP = Path(__file__).parents[1] / "trial/sctp.yaml"
+
+
+@pytest.fixture
+def spaces():
+    """Opens the namespaces of the lab mine."""
+    with ExitStack() as stack:
+        yield lambda host: stack.enter_context(closing(Namespace.open(names.DIRECTORY / f"mine-{host}")))
+
+
+def entries(space):
+    """Return the entries of a node by their ends; kernels send something of their own now and then."""
+    return {(flow.protocol, str(flow.original)) for flow in Flows(space) if flow.protocol in ("tcp", "udp", "sctp")}
+
+
+@pytest.mark.parametrize("mode", ProxyMode)
+def test_every_cell_is_as_documented_and_nothing_is_left(own_run, spaces, mode):
+    up(with_proxy(load("services"), mode, "v1.33", None), name="mine")
+    nodes = [spaces("node-a"), spaces("node-b")]
+    with spaces("client").socket(socket.AF_INET, socket.SOCK_STREAM) as somebodys:
+        somebodys.settimeout(PATIENCE)
+        somebodys.connect(("192.168.0.2", 80))
+        before = [entries(node) for node in nodes], [node.sysctl(MASK) for node in nodes]
+        assert any(before[0])
+        for family, service in (("ipv4", "web"), ("ipv6", "local")):
+            ran = lab_command("reach", "--lab", "mine", "--service", service, "--family", family)
+            assert ran.returncode == 0, ran.stdout + ran.stderr
+            count = re.search(r"^(\d+) cells: (\d+) of \2 as Kubernetes documents it", ran.stdout, re.MULTILINE)
+            assert count
+            assert int(count[2]) > 25
+        assert ([entries(node) for node in nodes], [node.sysctl(MASK) for node in nodes]) == before
+        somebodys.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert b" answers 10.1.1.2:" in somebodys.recv(4096)
+
+
+def test_who_answers_is_told_of_services_that_came_and_nodes_that_lag(own_run):
+    up(load("two-nodes"), name="mine")
+    words = ("reach", "--lab", "mine", "--from", "client", "--to", "vip", "--service", "web:http")
+    [cell] = json.loads(lab_command(*words, "--json").stdout)["reaches"][0]["cells"]
+    assert {one["server"] for one in cell["reached"]} == {"server-a", "server-b"}
+    assert all(one["seen_as"] == one["own"] for one in cell["reached"])
+    assert all(one["entry"]["tcp_state"] == "ESTABLISHED" for one in cell["reached"])
+    for change in (("endpoints", "remove", "web", "10.2.1.2"), ("kube-proxy", "stop", "node-a")):
+        assert lab_command(*change, "--lab", "mine").returncode == 0
+    [cell] = json.loads(lab_command(*words, "--json").stdout)["reaches"][0]["cells"]
+    assert {one["server"] for one in cell["reached"]} == {"server-a"}
+    assert lab_command("endpoints", "add", "web", "10.2.1.2", "--lab", "mine").returncode == 0
+    ran = lab_command(*words)
+    assert ran.returncode == 1
+    assert "The kube-proxy of node-a is stopped: its rules may lag behind." in ran.stdout
+    assert "never server-b" in ran.stdout
+
+
+def test_sctp_is_asked_there_too(own_run, spaces):
+    up(load(str(SCTP)), name="mine")
+    ran = lab_command("reach", "--lab", "mine", "--from", "pod", "--to", "vip")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "pod to vip 172.21.4.4:80/sctp: connected; by web at 10.50.9.9:8080" in ran.stdout
+    assert not entries(spaces("w1"))
+
+
+def test_what_cannot_be_asked_is_refused_in_a_line(own_run):
+    up(load("endpoints"), name="mine")
+    for words, says in (
+        (("kube-proxy", "--lab", "mine"), "a topology, and --lab, which names a lab that is built"),
+        (("--lab", "mine", "--fix", "be-liberal"), "--fix, and --lab, which names a lab that is built"),
+        (("--lab", "mine", "--proxy-mode", "both"), "--proxy-mode, and --lab"),
+        (("--lab", "mine", "--masquerade-all"), "kube-proxy's settings, and --lab"),
+        (("--lab", "mien"), "no lab 'mien' stands (did you mean 'mine'?)"),
+        (("--lab", "mine", "--service", "nope"), "endpoints: there is no Service nope"),
+        (("--lab", "mine", "--from", "clint"), "endpoints: there is no host clint"),
+        (("--lab", "mine", "--to", "nodeport"), "endpoints: no Service is reached by nodeport"),
+        (("kube-proxy", "--topology", "uplink"), "a topology as argument, and by --topology"),
+    ):
+        ran = lab_command("reach", *words)
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert ran.stderr.startswith(f"lab: {says}"), ran.stderr
+        assert len(ran.stderr.splitlines()) == 1
