@@ -1,6 +1,7 @@
-"""Draws docs/sequence.svg: what the page of `lab run --html` shows of the bug, from a run here.
+"""Draws docs/sequence.svg and docs/window.svg: what the page of `lab run --html` shows of the bug, from a run here.
 
-.venv/bin/python docs/make/diagram.py > docs/sequence.svg
+.venv/bin/python docs/make/diagram.py sequence > docs/sequence.svg
+.venv/bin/python docs/make/diagram.py window > docs/window.svg
 """
 
 from __future__ import annotations
@@ -11,20 +12,24 @@ from pathlib import Path
 from typing import Final
 
 from lab.report.sequence import sequence
+from lab.report.window_diagram import window_diagram
 from lab.results.result import Report
 from lab.results.saved import from_json
 
 _STYLE: Final = Path(__file__).parents[2] / "lab" / "report" / "page.css"
 
 
-def draw() -> str:
-    """Return the picture of a run here."""
+def draw(which: str) -> str:
+    """Return a picture of a run here: its sequence of packets, or conntrack's window."""
     command = [sys.executable, "-m", "lab", "run", "beyond-window", "--fix", "none", "--packets", "--json", "-"]
     found = from_json(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     assert isinstance(found, Report)
     [tally] = found.tallies
     assert tally.sample is not None
-    return standing_alone(sequence(tally.sample.timeline, "beyond-window, fix none", tally.sample.verdict.outcome))
+    title = "beyond-window, fix none"
+    if which == "window":
+        return standing_alone(window_diagram(tally.sample, title))
+    return standing_alone(sequence(tally.sample.timeline, title, tally.sample.verdict.outcome))
 
 
 def standing_alone(picture: str) -> str:
@@ -39,4 +44,4 @@ def standing_alone(picture: str) -> str:
 
 
 if __name__ == "__main__":
-    print(draw())
+    print(draw(sys.argv[1]))

@@ -23,8 +23,10 @@ packet is INVALID: what is *ignored* is let through and translated. [`lab explai
 by this table.
 
 The words are those of the source of Linux 5.10, 5.18 and 6.1, and of the modules of Debian's 5.10, 6.1, 6.12, 6.18 and
-7.3. Tests send such packets on the running kernel, by the cases that are named here, and hold its words against the
-table. {LEGEND}
+7.3; a booted 5.10 was heard saying those of TCP. Tests send such packets on the running kernel, by the cases that are
+named here, and hold its words against the table.
+
+{LEGEND}
 
 No reasons are given for GRE and for protocols that conntrack does not know: it finds nothing of them INVALID.
 """

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lab.evidence.packet import ACK, FIN, PSH, RST, SEQUENCE_SPACE, SYN, TCP, UDP, SocketAddress
-from lab.reasons import REASONS, Reason, Wording, find
+from lab.reasons import Reason, Wording, find
 
 #: What conntrack's own lines begin with: a reason, with the protocol's number, or what the core or a helper says.
 _REASON: Final = re.compile(r"\bnf_ct_proto_(\d+): (.*?)(?=\s*\bIN=|\s*$)")
@@ -121,12 +121,8 @@ def log_line(text: str, number: int) -> LogLine | None:
 
 def _bare(text: str, number: int) -> LogLine | None:
     """Return a reason that stands alone, as somebody copied it from a log."""
-    text = text.strip()
-    for reason in REASONS:
-        wording = reason.wording(text)
-        if wording is not None:
-            return LogLine(number, text, True, reason, wording)
-    return None
+    known = find(text)
+    return LogLine(number, text.strip(), True, *known) if known else None
 
 
 def _packet(text: str) -> Logged | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
@@ -24,7 +25,7 @@ _FLAG: Final = re.compile(r"\[([A-Z_]+)\]")
 _TOOL: Final = re.compile(r"^conntrack v[\d.]+ \(conntrack-tools\): \d+ flow")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Listed:
     """One line about an entry.
 
@@ -103,7 +104,7 @@ def listed(text: str, number: int, source: str) -> Listed | None:
         found["state"] or "",
         original,
         reply,
-        frozenset(_FLAG.findall(found["rest"])),
+        _flags(tuple(_FLAG.findall(found["rest"]))),
         " ".join(zones),
         next((value for name, value in pairs if name == "progname"), ""),
     )
@@ -114,9 +115,9 @@ def _direction(pairs: list[tuple[str, str]], which: int) -> tuple[SocketAddress,
 
     :raises IndexError: it is not there. :raises ValueError: an address or a port is none.
     """
-    begins = [place for place, (name, _value) in enumerate(pairs) if name == "src"][which]
+    begins = [place for place, (name, _value) in enumerate(pairs) if name == "src"]
     own: dict[str, str] = {}
-    for name, value in pairs[begins:]:
+    for name, value in pairs[begins[which] :]:
         if name in own:
             break
         own[name] = value
@@ -124,5 +125,19 @@ def _direction(pairs: list[tuple[str, str]], which: int) -> tuple[SocketAddress,
         raise IndexError("dst")
     # An ICMP query has an identifier, which answers share.
     ports = (own.get("sport", own.get("id", "0")), own.get("dport", own.get("id", "0")))
-    ends = (str(ip_address(own["src"])), str(ip_address(own["dst"])))
+    ends = (_address(own["src"]), _address(own["dst"]))
     return SocketAddress(ends[0], int(ports[0])), SocketAddress(ends[1], int(ports[1]))
+
+
+@lru_cache
+def _flags(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(names)
+
+
+@lru_cache(maxsize=1 << 16)
+def _address(text: str) -> str:
+    """Return an address in its usual form: /proc writes all zeros of IPv6.
+
+    :raises ValueError: it is none.
+    """
+    return str(ip_address(text))

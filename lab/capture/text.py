@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import zlib
 from collections.abc import Iterator
@@ -61,6 +62,11 @@ _OTHERS: Final = (
     (r"entries +(?:clashres|searched)", "/proc/net/stat/nf_conntrack", "give what `conntrack -S` prints"),
     (r"(?:Netid|State)\s+|Active Internet", "a list of sockets", "give packets: what tcpdump -n prints, or a capture"),
     (r"trace id [0-9a-f]+ ", "what `nft monitor trace` prints", "`lab trace` shows the rules that packets meet"),
+    (
+        r'\{.*"(?:MESSAGE|__REALTIME_TIMESTAMP)"',
+        "journalctl's JSON",
+        "give what `journalctl -k` prints without -o json",
+    ),
     (r"\{", "JSON", "`lab report FILE` makes any form of a result of the lab's"),
 )
 
@@ -97,12 +103,14 @@ class Text:
         self.statistics = Statistics()
         self.log: list[LogLine] = []
         self._left_out: list[int] = []
-        lines = _content(stream, name).decode(errors="replace").splitlines()
-        for number, line in enumerate(lines, 1):
+        first: list[tuple[int, str]] = []
+        for number, line in enumerate(_lines(stream, name), 1):
             if line.strip() and not is_of_tool(line):
                 self._take(line, number)
+                if len(first) < _LOOKED_AT:
+                    first.append((number, line.strip()))
         if not (self.printed or self.entries or self.statistics.samples or self.log):
-            raise _unknown(name, lines)
+            raise _unknown(name, first)
 
     def _take(self, line: str, number: int) -> None:
         if self.printed.take(line, number) or self.statistics.take(line, number):
@@ -133,27 +141,34 @@ class Text:
             yield f"{self.name}: {words} about something else: left out"
 
 
-def _content(stream: BufferedReader, name: str) -> bytes:
+def _lines(stream: BufferedReader, name: str) -> Iterator[str]:
+    """Yield the lines of a text, also within gzip.
+
+    :raises InputError: it cannot be read, or is too long.
+    """
+    is_packed = stream.peek(2)[:2] == _GZIP
+    source = gzip.GzipFile(fileobj=stream) if is_packed else stream
+    count = 0
     try:
-        data = stream.read(_LONGEST + 1)
-        if data.startswith(_GZIP):
-            unpacked = zlib.decompressobj(31)
-            data = unpacked.decompress(data, _LONGEST + 1)
-    except (OSError, zlib.error) as error:
-        raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", source=name) from None
-    if len(data) > _LONGEST:
-        raise InputError(
-            f"more than {_LONGEST >> 20} MiB of text", source=name, cure="give the part that it is about, or a capture"
-        )
-    return data
+        while line := source.readline(_LONGEST):
+            count += len(line)
+            if count > _LONGEST:
+                words = f"more than {_LONGEST >> 20} MiB of text"
+                raise InputError(words, source=name, cure="give the part that it is about, or a capture")
+            yield line.decode(errors="replace").rstrip("\r\n")
+    except (OSError, EOFError, zlib.error) as error:
+        words = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot be read: {words}", source=name) from None
 
 
-def _unknown(name: str, lines: list[str]) -> InputError:
-    """Return the error of a text that has nothing that is read here, with what to do with it instead."""
-    told = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()][:_LOOKED_AT]
-    for number, line in told:
+def _unknown(name: str, first: list[tuple[int, str]]) -> InputError:
+    """Return the error of a text that has nothing that is read here, with what to do with it instead.
+
+    :param first: its first lines, with their numbers.
+    """
+    for number, line in first:
         for pattern, what, cure in _OTHERS:
             if re.match(pattern, line):
                 return InputError(f"has {what} in it, and nothing of packets", source=name, line=number, cure=cure)
-    number, line = told[0] if told else (1, "")
+    number, line = first[0] if first else (1, "")
     return InputError(f"{line[:60]!r} is nothing that is read here", source=name, line=number, cure=READ_HERE)

@@ -112,7 +112,7 @@ AFTER_RESET: Final = Case(
         " number. Before Linux 5.14 that is INVALID and leaks the pod's address: RST one way, data the other. Since"
         " then (c4edc3ccbc63) conntrack believes every RST of an entry that is closing, and translates it."
     ),
-    threads=("containernetworking/plugins#816", "torvalds/linux c4edc3ccbc63"),
+    threads=("containernetworking/plugins#816", "moby/moby#18630", "torvalds/linux c4edc3ccbc63"),
     scenario=ConnectionScenario,
     steps=_steps_reset,
     expectations={

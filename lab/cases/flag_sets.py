@@ -70,8 +70,8 @@ SYN_ACK_URG: Final = _member(
     "syn-ack-urg",
     "SYN, ACK and URG at once, with exact numbers",
     "A SYN may be urgent and so may an ACK, but conntrack takes no SYN,ACK that is. It has an acknowledgement, so the"
-    " stranger's RST has the exact number and kills: of the 23 refused sets these are three, and the others are"
-    " SYN,FIN,ACK with and without URG.",
+    " stranger's RST has the exact number. Of the 23 refused sets three kill like that: this one, and SYN,FIN,ACK with"
+    " and without URG.",
     "SAU",
     "RST",
     _KILLS,

@@ -39,6 +39,17 @@ def _own_service(topology: Topology, family: Family, service: str | None = None)
     return replace(roles, client_address=address, servers=(*others, first))
 
 
+def _way_back(topology: Topology, _family: Family, roles: Roles) -> str:
+    """Demand a link that lets a packet go back where it came from: a bridge's port does in hairpin mode alone."""
+    on_bridge = any(
+        other.host == roles.node and other.bridge
+        for end in topology.ends(roles.client)
+        for other in topology.neighbours(end)
+    )
+    lacking = on_bridge and not topology.host(roles.node).hairpin
+    return f"it needs the bridge of {roles.node} in hairpin mode (hairpin: true)" if lacking else ""
+
+
 def _by_name(topology: Topology, roles: Roles) -> bool:
     """Check whether the node masquerades a hairpin only where the EndpointSlice says that the pod is its own."""
     node = topology.host(roles.node)
@@ -99,7 +110,7 @@ CASE: Final = Case(
     expectations=_DELIVERED,
     choose_roles=_own_service,
     topology="dns",
-    demands=(living_proxy, second_endpoint),
+    demands=(living_proxy, second_endpoint, _way_back),
     both_ways=False,
 )
 

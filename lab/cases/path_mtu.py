@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from lab.cases.case import ACCEPTED_ALWAYS, Case, always, on_every_kernel
@@ -11,7 +12,10 @@ from lab.cases.demands import one_endpoint, router_before_server
 from lab.cases.icmp_error import quoted_by
 from lab.evidence.judgement import Judgement
 from lab.scenario import ConnectionScenario
+from lab.scenario.roles import Roles
+from lab.topology.model import Topology
 from lab.verdict import Outcome
+from lab.vocabulary import Family
 
 _USUAL: Final = 1500  # bytes, of every other link
 _SMALL: Final = 1300  # bytes; above the least that IPv6 takes (RFC 8200, 5: 1280)
@@ -36,8 +40,18 @@ def _narrow_last_link(scenario: ConnectionScenario) -> str:
     end = next(end for end in topology.ends(host) if address.address in {str(own.ip) for own in end.addresses})
     router = next(one for one in topology.neighbours(end) if topology.host(one.host).forwarding)
     scenario.lab.is_altered = True  # the client's kernel remembers a path's MTU for minutes
-    scenario.lab.hosts[router.host].run("ip", "link", "set", router.interface, "mtu", str(_SMALL))
+    narrow = partial(scenario.lab.hosts[router.host].run, "ip", "link", "set", router.interface, "mtu")
+    scenario.lab.undo(partial(narrow, str(_USUAL)))
+    narrow(str(_SMALL))
     return router.host
+
+
+def _of_usual_size(topology: Topology, _family: Family, _roles: Roles) -> str:
+    """Demand links that all take what the client sends, but for the one that the case makes small."""
+    other = next((end for link in topology.links for end in link.ends if end.mtu not in (None, _USUAL)), None)
+    return (
+        f"it needs links with an MTU of {_USUAL}, and {other.host}'s {other.interface} has {other.mtu}" if other else ""
+    )
 
 
 def _errors_sent(scenario: ConnectionScenario, host: str) -> int:
@@ -98,7 +112,7 @@ FILTERED: Final = Case(
     steps=_filtered,
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.STALLED)),
     topology="congested",
-    demands=(router_before_server, one_endpoint),
+    demands=(router_before_server, one_endpoint, _of_usual_size),
 )
 
 _TOLD: Final = replace(

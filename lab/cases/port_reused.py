@@ -55,7 +55,8 @@ async def _connect_anew(scenario: ScriptedScenario, word: Judgement) -> None:
 async def _steps_challenged(scenario: ScriptedScenario) -> None:
     await scenario.handshake()
     scenario.forget_entry()
-    old = scenario.client.next - _LATER  # what the server still waits for, by the new connection's numbers
+    # What the server still waits for, by the new connection's numbers.
+    old = scenario.client.first + scenario.client.next - _LATER
     scenario.client.begin(_LATER)
     await scenario.ask()
     scenario.judge(scenario.server.ack(acknowledge=old))

@@ -186,13 +186,13 @@ _ONE_MORE: Final = dataclasses.replace(
 _TIME_WAIT: Final = dataclasses.replace(
     _USED_UP,
     name="snat-port-in-time-wait",
-    title="the only port that the node may masquerade with belongs to an entry in TIME_WAIT, and another client begins",
+    title="the one port that the node may masquerade with has an entry in TIME_WAIT, and another connection begins",
     story=(
         "The connection is over, but its entry holds the port for two minutes. Up to Linux 6.4 every SYN is dropped"
         " until then, with insert_failed. From 6.5 on NAT gives the old entry up for a SYN whose number is further on"
         " than all that the old connection sent, so that the server can tell the two apart; one whose number is behind"
-        " is dropped as before. Initial numbers are random between clients, so about half of the SYNs are lost, each"
-        " time until its client begins anew."
+        " is dropped as before. Initial numbers of different connections are random to each other, so about half of"
+        " the SYNs are lost, each time until the client begins anew."
     ),
     threads=("torvalds/linux 4589725502871e77", "net/netfilter/nf_nat_core.c (nf_nat_used_tuple_harder)"),
     steps=partial(_taken, end=_close),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lab.cli.screen import ANY_WIDTH, console, draw
+from lab.cli.screen import ANY_WIDTH, console, draw, tell
 
 if TYPE_CHECKING:
     from lab.rules.diff import Comparison
@@ -28,5 +28,5 @@ def told(comparison: Comparison, proxy: Proxy, name: str, *, json: bool) -> int:
     if drawn := table(comparison):
         draw(screen, lambda _width: [drawn])
     for line in conclusion(comparison, proxy, name):
-        screen.print(line, markup=False, soft_wrap=True)
+        tell(screen, line)
     return 0 if comparison.same else 1

@@ -11,7 +11,7 @@ import typer
 
 from lab.cli.arguments import JsonFlag, app, complete, examples
 from lab.cli.command import App, at_least, program_words
-from lab.cli.screen import steps
+from lab.cli.screen import steps, tell_all
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def list_(cache: CacheOption = None, json: JsonFlag = False) -> None:
     if json:
         print(to_json(stock))
     else:
-        print(*lines(stock), sep="\n")
+        tell_all(lines(stock))
 
 
 @kernels_app.command(

@@ -29,7 +29,7 @@ from lab.cli.arguments import (
 from lab.cli.command import App, program_words
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.programs import with_program
-from lab.cli.screen import steps
+from lab.cli.screen import steps, tell_all
 from lab.errors import NO_ANSWER, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
 from lab.vocabulary import Family
@@ -104,7 +104,7 @@ def status(json: JsonFlag = False) -> None:
     if json:
         print(status_json(labs()))
     else:
-        print(*status_lines(labs()), sep="\n")
+        tell_all(status_lines(labs()))
 
 
 @app.command(
@@ -178,7 +178,7 @@ def endpoints_list(lab: LabOption = None, json: JsonFlag = False) -> None:
     if json:
         print(dumps([asdict(known) for known in found], indent=2))
     else:
-        print(*lines(found), sep="\n")
+        tell_all(lines(found))
 
 
 @endpoints_app.command(
@@ -226,7 +226,7 @@ def _change_endpoints(word: Word, service: str, address: str, lab: str | None, k
     from lab.standing.control import change, lines
 
     chosen = choose(lab)
-    print(*lines(change(chosen, word, service, address, clean_conntrack=not keep_conntrack)), sep="\n")
+    tell_all(lines(change(chosen, word, service, address, clean_conntrack=not keep_conntrack)))
     tell_lag(chosen)
 
 
@@ -266,7 +266,7 @@ def doctor(
     if json:
         print(to_json(diagnosis))
     else:
-        print(*lines(diagnosis, every=all_), sep="\n")
+        tell_all(lines(diagnosis, every=all_))
     if exit_code:
         codes = {Exposure.AFFECTED: _AFFECTED, Exposure.UNKNOWN: NO_ANSWER}
         raise typer.Exit(codes.get(diagnosis.exposure, 0))

@@ -14,7 +14,7 @@ import typer
 from lab.cli.arguments import FamilyOption, Files, Proxy, Selected, app, complete_list, examples
 from lab.cli.command import at_least
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
-from lab.cli.screen import console, draw
+from lab.cli.screen import console, draw, tell
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError, MissingError
 from lab.kubeproxy.settings import TOPOLOGYS
 from lab.vocabulary import Family
@@ -179,7 +179,7 @@ def print_matrix(found: Matrix) -> None:
 
     screen = console()
     for words in preface(found):
-        screen.print(Text(words), soft_wrap=True)
+        tell(screen, Text(words))
     draw(screen, partial(table.tables, found))
     for line in (*table.timelines(found), *table.lines(found)):
-        screen.print(line, soft_wrap=True)
+        tell(screen, line)

@@ -29,7 +29,7 @@ from lab.cli.command import at_least, words_of
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.objects import NodesOption
 from lab.cli.reach_places import BOTH, USUAL, Place
-from lab.cli.screen import console, draw, steps
+from lab.cli.screen import console, draw, steps, tell
 from lab.errors import NO_ANSWER, InputError, nearest
 from lab.evidence.reach import PROTOCOLS, Target
 from lab.kubeproxy.settings import TOPOLOGYS
@@ -251,7 +251,7 @@ def print_reach(told: ReachReport) -> None:
     screen, found = console(), told.reaches
     first = found[0]
     proxies = first.proxies if len(found) == 1 else f"{len(found)} kube-proxies"
-    screen.print(f"{first.topology}, {proxies}, {first.family}", soft_wrap=True, markup=False)
+    tell(screen, f"{first.topology}, {proxies}, {first.family}")
     draw(screen, lambda _width: tables(found))
     for line in lines(found):
-        screen.print(line, soft_wrap=True)
+        tell(screen, line)

@@ -11,7 +11,7 @@ import typer
 
 from lab.cli.arguments import Files, app, complete, examples
 from lab.cli.kube_proxy import with_groups
-from lab.cli.screen import console
+from lab.cli.screen import console, tell
 from lab.errors import NO_ANSWER, InputError, nearest
 
 if TYPE_CHECKING:
@@ -106,9 +106,9 @@ def _compare(results: Sequence[str], files: Files) -> None:
     found = list(changes(before, after))
     screen = console()
     for words in found:
-        screen.print(words, soft_wrap=True, markup=False)
+        tell(screen, words)
     count = same(before[1], after[1])
-    screen.print(f"{count} {'trial' if count == 1 else 'trials'} came out the same.", soft_wrap=True)
+    tell(screen, f"{count} {'trial' if count == 1 else 'trials'} came out the same.")
     raise typer.Exit(1 if found else 0)
 
 

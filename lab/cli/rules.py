@@ -23,7 +23,7 @@ from lab.cli.arguments import (
 from lab.cli.comparison import told
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.programs import with_program
-from lab.cli.screen import steps
+from lab.cli.screen import steps, tell_all
 from lab.errors import InputError
 from lab.kubeproxy.releases import MINORS
 from lab.kubeproxy.settings import SETTINGS
@@ -214,7 +214,7 @@ def _print_upgrade(chosen: Sequence[Source], since: str, *, json: bool) -> None:
         return
     for proxy, one in found:
         lines = list(said(one, proxy))
-        print(*([f"# {proxy.node}"] if proxy.node else []), *lines, sep="\n")
+        tell_all([*([f"# {proxy.node}"] if proxy.node else []), *lines])
 
 
 def _print_sysctls(chosen: Sequence[Source], *, json: bool) -> None:

@@ -31,7 +31,7 @@ from lab.cli.arguments import (
 )
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.programs import with_programs
-from lab.cli.screen import console, draw
+from lab.cli.screen import console, draw, tell, tell_all
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
 from lab.vocabulary import Family
@@ -139,7 +139,7 @@ def run(
     if not outputs.on_stdout:
         _print(found, timeline=timeline)
         if selected.all_ and not selected.slow:
-            print(_left_out())
+            tell_all([_left_out()])
     raise typer.Exit((0 if found.good else 1) if written else NO_ANSWER)
 
 
@@ -205,7 +205,7 @@ def _print_answer(report: Report, *, quiet: bool) -> None:
     from lab.report.table import sentences
 
     for sentence in sentences(answer(report)) if not quiet else ():
-        console().print(sentence, soft_wrap=True)
+        tell(console(), sentence)
     sys.stdout.flush()  # whoever reads a pipe wants it now as well
 
 
@@ -245,24 +245,24 @@ def print_report(report: Report, *, timeline: bool, standing: bool = False) -> N
     screen = console()
     first = next((tally.sample for tally in report.tallies if tally.sample is not None), None)
     if timeline and first is not None:
-        screen.print(terminal.heading(first), soft_wrap=True)
+        tell(screen, terminal.heading(first))
         for line in timeline_lines(first.timeline):
-            screen.print(line, soft_wrap=True)
+            tell(screen, line)
         screen.print()
         for line in table.timelines(matrix, but=first):
-            screen.print(line, soft_wrap=True)
+            tell(screen, line)
     is_own = first is not None and bool(first.trial.given)
     for sentence in table.sentences([*effects(report), *remedies(report)] if is_own else []):
-        screen.print(sentence, soft_wrap=True)
+        tell(screen, sentence)
     for words in preface(matrix):
-        screen.print(Text(words), soft_wrap=True)
+        tell(screen, Text(words))
     draw(screen, partial(terminal.tables, report.tallies, brief=is_own))
     for sentence in table.sentences(afterwards(matrix) if is_own else remarks(matrix)):
-        screen.print(sentence, soft_wrap=True)
+        tell(screen, sentence)
     by_programs = first is not None and bool(first.trial.program)
     told = advice(programs=by_programs, standing=standing) if first is not None and not is_own else ()
     for words in told:  # it is about the lab's nodes
-        screen.print(words, soft_wrap=True)
+        tell(screen, words)
 
 
 @app.command(
@@ -301,9 +301,7 @@ def list_(
     }
     width = max(len(name) for section in sections.values() for name in section)
     for title, section in sections.items():
-        print(f"{title}")
-        for name, summary in section.items():
-            print(f"  {name:{width}}  {summary}")
+        tell_all([title, *(f"  {name:{width}}  {summary}" for name, summary in section.items())])
 
 
 def _catalogue_json() -> str:
@@ -379,6 +377,6 @@ def show(
             screen.print()
         for part in story(case, last):
             if isinstance(part, Text):
-                screen.print(part)
+                tell(screen, part)
             else:
                 draw(screen, lambda _width, table=part: [table])  # type: ignore[misc]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 #: Columns; more than a table needs.
 ANY_WIDTH: Final = 10_000
@@ -28,6 +29,28 @@ def console() -> Console:
         made.width = ANY_WIDTH
     made.width = max(made.width, _LEAST_WIDTH)
     return made
+
+
+def tell(on: Console, line: Text | str, style: str = "") -> None:
+    """Print a line: on a terminal broken between words, elsewhere whole, for whoever reads a pipe takes it by lines."""
+    from rich.text import Text
+
+    from lab.report.wrapped import wrapped
+
+    whole = line if isinstance(line, Text) else Text(line, style)
+    for part in wrapped(whole, on.width) if on.is_terminal else [whole]:
+        on.print(part, soft_wrap=True)
+
+
+def tell_all(lines: Iterable[str]) -> None:
+    """Print lines likewise, in no colours."""
+    if not sys.stdout.isatty():
+        for line in lines:  # without what takes long to import
+            print(line)
+        return
+    screen = console()
+    for line in lines:
+        tell(screen, line)
 
 
 @contextlib.contextmanager
@@ -68,7 +91,7 @@ def draw(on: Console, tables: Callable[[int], Iterable[Table]]) -> None:
         return
     for table in tables(ANY_WIDTH):
         for line in unfolded(table):
-            on.print(line, soft_wrap=True)
+            tell(on, line)
 
 
 def _print(on: Console, table: Table) -> None:

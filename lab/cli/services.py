@@ -10,6 +10,7 @@ import typer
 from lab.cli.arguments import JsonFlag, KeepConntrackFlag, LabOption, app, complete, examples, host_names
 from lab.cli.command import App
 from lab.cli.labs import tell_lag
+from lab.cli.screen import tell_all
 from lab.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def services_list(lab: LabOption = None, json: JsonFlag = False) -> None:
     if json:
         print(dumps([asdict(known) for known in found], indent=2))
     else:
-        print(*service_lines(found), sep="\n")
+        tell_all(service_lines(found))
 
 
 @services_app.command(
@@ -92,7 +93,7 @@ def services_remove(
 
     chosen = choose(lab)
     gone = [name for given in names for name in _named(given)]
-    print(*service_lines(remove_services(chosen, gone, clean_conntrack=not keep_conntrack)), sep="\n")
+    tell_all(service_lines(remove_services(chosen, gone, clean_conntrack=not keep_conntrack)))
     tell_lag(chosen)
 
 
@@ -114,7 +115,7 @@ def _put(word: ServiceWord, file: str, lab: str | None, keep_conntrack: bool) ->
 
     chosen = choose(lab)
     objects = _objects(file)
-    print(*service_lines(put_services(chosen, word, objects, clean_conntrack=not keep_conntrack)), sep="\n")
+    tell_all(service_lines(put_services(chosen, word, objects, clean_conntrack=not keep_conntrack)))
     tell_lag(chosen)
 
 

@@ -24,7 +24,7 @@ from lab.cli.arguments import (
 )
 from lab.cli.command import App, at_least
 from lab.cli.output import STDOUT
-from lab.cli.screen import steps
+from lab.cli.screen import steps, tell_all
 from lab.errors import InputError, OutputError, ReaderGoneError
 from lab.vocabulary import Family
 
@@ -201,8 +201,7 @@ def conntrack_list(
     if json:
         print(dumps([asdict(flow) for flow in found], indent=2))
     else:
-        for flow in found:
-            print(flow)
+        tell_all(map(str, found))
         print(f"lab: {_entries(len(found))}", file=sys.stderr)
 
 
@@ -287,8 +286,7 @@ def conntrack_delete(
     """Delete the entries that all options choose, and print them."""
     with _flows(host, lab) as flows:
         gone = flows.delete(protocol=protocol, source=source, destination=destination)
-    for flow in gone:
-        print(flow)
+    tell_all(map(str, gone))
     print(f"lab: {_entries(len(gone))} deleted", file=sys.stderr)
     raise typer.Exit(0 if gone else 1)
 

@@ -31,7 +31,7 @@ from lab.cli.arguments import (
 )
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.programs import with_program
-from lab.cli.screen import console
+from lab.cli.screen import console, tell
 from lab.errors import INTERRUPTED, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
 from lab.vocabulary import Family
@@ -245,7 +245,7 @@ def _lines_of(result: Result, *, full: bool) -> Iterable[Text | str]:
 def _print(lines: Iterable[Text | str]) -> None:
     screen = console()
     for line in lines:
-        screen.print(line, soft_wrap=True, markup=False)
+        tell(screen, line)
 
 
 def _print_json(told: dict[str, object]) -> None:

@@ -211,7 +211,8 @@ def _goes_on(before: Hop, hop: Hop) -> bool:
     if left is None:  # to a socket of the same host
         taken = hop.arriving is not None and hop.arriving.interface == LOCAL and hop.arriving.host == came.host
         return taken and came.packet.likeness == hop.sighting.packet.likeness
-    return came.host == left.host and came.packet.likeness == left.packet.likeness
+    is_hairpin = came.interface == left.interface  # two arrows of one link want a row each
+    return came.host == left.host and not is_hairpin and came.packet.likeness == left.packet.likeness
 
 
 def _places(told: Sequence[Hop], timeline: Timeline) -> list[_Place]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from lab.errors import LabError
 from lab.evidence.traced import walk_of
 from lab.evidence.walk import Step, Walk, kin
 from lab.fabric.loaded import Loaded, loaded_on
+from lab.netns import mib
 from lab.scenario.tracing import Tracer, own_hook
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ class Deciding:
     def __init__(self, lab: Lab, family: Family) -> None:
         self._tracers: dict[str, Tracer] = {}
         self._loaded: dict[str, Loaded] = {}
+        self._before: dict[str, dict[str, int]] = {}
+        self._lab = lab
         self.untold: dict[str, None] = {}
         for node in lab.topology.nodes:
             tracer = self._tracers[node.name] = lab.keep(Tracer(lab.hosts[node.name]))
@@ -42,11 +46,12 @@ class Deciding:
 
     def forget(self) -> None:
         """Forget what was told until now."""
-        for tracer in self._tracers.values():
+        for node, tracer in self._tracers.items():
             tracer.read()
+            self._before[node] = self._counters(node)
 
     def rule(self, packet: Packet | None) -> str:
-        """Return which rule dropped a packet, else which ones chose its destination, else where it vanished.
+        """Return which rule dropped a packet, else which ones chose its destination, and where it vanished.
 
         Empty where no rule has done anything of the kind.
         """
@@ -54,8 +59,8 @@ class Deciding:
         for walk in walks:
             if walk.fate:
                 return f"dropped at {walk.node} by {walk.fate.words}"
-        chosen = (f"led on at {walk.node} by {step.words}" for walk in walks for step in _choices(walk))
-        return "; ".join(dict.fromkeys(chosen)) or next((walk.vanishing for walk in walks if walk.vanished), "")
+        chosen = [f"led on at {walk.node} by {step.words}" for walk in walks for step in _choices(walk)]
+        return "; ".join(dict.fromkeys((*chosen, *(walk.vanishing for walk in walks if walk.vanished))))
 
     def _walks(self, packet: Packet) -> Iterator[Walk]:
         wanted = kin(packet)
@@ -65,9 +70,15 @@ class Deciding:
                 self.untold[f"The kernel lost a part of the trace at {node}."] = None
             for one in told:
                 try:
-                    yield walk_of(node, one, self._loaded[node], own_hook)
+                    walk = walk_of(node, one, self._loaded[node], own_hook)
                 except LabError as error:
                     self.untold[f"Not traced at {node}: {error}."] = None
+                    continue
+                counted = mib.moved(self._before[node], self._counters(node)) if walk.vanished else ()
+                yield replace(walk, counted=counted)
+
+    def _counters(self, node: str) -> dict[str, int]:
+        return mib.counters(self._lab.hosts[node].namespace)
 
 
 def _choices(walk: Walk) -> Iterator[Step]:

@@ -14,16 +14,19 @@ from lab.evidence.packet import ACK, SYN
 from lab.fixes import FIXES
 from tests.support.captures import MOMENT, pcap, tcp
 from tests.support.command import lab
-from tests.support.pages import CHECKOUT, DOCS, NEEDS, PAGES, Command, blocks, code, command
+from tests.support.pages import CHECKOUT, DOCS, NEEDS, PAGES, Command, blocks, code, command, reports
 from tests.support.standing import own_run  # noqa: F401 - a fixture
 
 BLOCKS = [(page, block) for page in PAGES for block in blocks(page)]
 OWN = "fin-beyond-window"  # the case that docs/own-case.md writes
+#: What tests/docs/test_reports.py runs, and looks at.
+REPORTED = {line for page in PAGES for report in reports(page) for line in report.lines}
 RUN = dict.fromkeys(
     found
     for _page, block in BLOCKS
     if not block.needs
     for line in block.lines
+    if line not in REPORTED
     if (found := command(line)) is not None and found.words
 )
 #: Calls whose exit code 1 is an answer as well: other rules than kube-proxy's, and what went wrong in a log.

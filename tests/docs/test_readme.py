@@ -58,7 +58,7 @@ def test_what_lab_run_prints_is_what_is_shown(page, run):
 @pytest.mark.lab_kernel
 def test_the_example_test_passes(pytester):
     [example] = code(README, "python")
-    assert [example] == code(DOCS / "pytest.md", "python")
+    assert example == code(DOCS / "pytest.md", "python")[0]
     pytester.makepyfile(example)
     run_pytest(pytester.path).assert_outcomes(passed=3)
 

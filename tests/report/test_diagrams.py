@@ -94,6 +94,20 @@ def test_datagrams_are_drawn_as_well(results):
     assert [text for text in texts(drawn) if text.startswith("UDP len ")]
 
 
+def test_what_goes_back_where_it_came_from_has_a_row_of_its_own(results):
+    asked = results["stale-udp-entry"].timeline
+    out, into = asked.sightings[:2]
+    assert (out.host, into.host, into.outgoing) == ("client", "node", False)
+    hairpin = (
+        out,
+        into,
+        dataclasses.replace(into, time=into.time + 1, outgoing=True),
+        dataclasses.replace(out, time=into.time + 2, outgoing=False),
+    )
+    drawn = picture(dataclasses.replace(asked, sightings=hairpin))
+    assert len([text for text in texts(drawn, "faint") if text.endswith(" ms")]) == 2
+
+
 def test_no_packets_no_picture(results, timeline):
     assert sequence(dataclasses.replace(timeline, sightings=()), "", "") == ""
     lean = dataclasses.replace(results["beyond-window"], timeline=dataclasses.replace(timeline, judged=()))

@@ -70,6 +70,33 @@ def command(line: str) -> Command | None:
     return Command(tuple(words[1:-2] if output else words[1:]), output)
 
 
+_REPORTS: Final = "## Public reports, one by one"
+
+
+class Report(NamedTuple):
+    """What somebody met, and the commands that play it.
+
+    :param files: that the page has for it, by name.
+    :param seen: words of what the commands print.
+    """
+
+    title: str
+    lines: tuple[str, ...]
+    files: dict[str, str]
+    seen: tuple[str, ...]
+
+
+def reports(page: Path) -> Iterator[Report]:
+    """Yield the public reports that a page plays; nothing of a page without them."""
+    for text in page.read_text().partition(_REPORTS)[2].split("\n### ")[1:]:
+        found = re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        files = re.findall(r"`([\w.-]+)`:\n\n```(?!sh\n)\w+\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        seen = re.search(r"^Seen: (.*)$", text, re.MULTILINE)
+        lines = tuple(line for block in found for line in block.splitlines())
+        words = tuple(re.findall(r"`([^`]+)`", seen[1])) if seen else ()
+        yield Report(text.partition("\n")[0], lines, dict(files), words)
+
+
 def prose(page: Path) -> str:
     """Return a page without its fenced blocks."""
     return re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
