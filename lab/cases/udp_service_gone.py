@@ -66,8 +66,9 @@ SCALED: Final = Case(
     name="udp-scaled-to-zero",
     title="a UDP Service is scaled to zero, and a client asks again from the same port",
     story=(
-        "Up to v1.31 kube-proxy deletes the entries that lead to an endpoint that is gone, whether another is left or"
-        " not: the next question is NEW, finds no endpoint, and is refused at once. From v1.32 on it lays entries"
+        "Up to v1.31 kube-proxy deletes the entries that lead to an endpoint that is gone (v1.29.0 to v1.31.1 only of"
+        " one that served to the last), whether another is left or not: the next question is NEW, finds no endpoint,"
+        " and is refused at once. From v1.32 on it lays entries"
         " beside the endpoints of each Service and skips one that has none, so the entry stays and leads to the pod"
         " that is gone; the rule that refuses is for the VIP, and the question has been translated before it comes"
         " there. A client that never pauses for longer than the entry lives sends into the void until the Service has"

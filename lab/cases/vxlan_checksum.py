@@ -17,6 +17,7 @@ from lab.evidence.packet import UDP, SocketAddress, decode
 from lab.evidence.sighting import LOCAL, Sighting
 from lab.evidence.timeline import Injected, PacketTimeline
 from lab.fabric.lab import Lab
+from lab.kubeproxy import changes
 from lab.netns import mib
 from lab.netns.rtnetlink import VXLAN_PORT
 from lab.results.result import Expectation
@@ -153,17 +154,19 @@ WRONG: Final = Case(
     name="vxlan-wrong-checksum",
     title="a tunnel's packet comes to the other node with a wrong UDP checksum",
     story=(
-        "Some network cards and kernels leave the checksum of what they wrap wrong, above all where the packet was"
-        " masqueraded (flannel #1279). Conntrack finds it INVALID, but it is for the node itself and never comes to"
-        " FORWARD, so kube-proxy's drop is not to blame: UDP checks it as well, drops it and counts UdpInCsumErrors."
-        " The pod's packet was right and is gone with its cover; ethtool -K flannel.1 tx-checksum-ip-generic off at the"
-        " sender is what helps."
+        "Kernels and network cards get the checksum of what they wrap wrong, above all where the tunnel's packet is"
+        " masqueraded besides, as kube-proxy did with one whose inside it had marked, before"
+        f" {', '.join(changes.CLEARS_MARK.releases)} ({changes.CLEARS_MARK.name})."
+        " Conntrack finds it INVALID, but it is for the node itself and never comes to FORWARD, so kube-proxy's drop is"
+        " not to blame: UDP checks it as well, drops it and counts UdpInCsumErrors. The pod's packet was right and is"
+        " gone with its cover; ethtool -K flannel.1 tx-checksum-ip-generic off at the sender is what helps."
     ),
     threads=(
         "flannel-io/flannel#1279",
         "k3s-io/k3s#2013",
         "projectcalico/calico#3145",
         "kubernetes/kubernetes#88986",
+        "kubernetes/kubernetes#92035",
         "net/ipv4/udp.c, udp_queue_rcv_one_skb",
     ),
     scenario=TunnelScenario,

@@ -41,6 +41,7 @@ NAMED = {
         (
             *("in-window", "client-on-node-in-window", "client-masqueraded-in-window", "endpoint-removed"),
             *("local-pod-ready", "local-pod-terminating", "path-mtu-filtered"),
+            "answer-by-node",
         ),
         "",
     ),
@@ -72,6 +73,7 @@ UNTOLD = {
         *("redirected-in-pod-with-drop", "reset-after-syn", "reset-after-syn-from-server", "last-ack-challenged"),
         *("syn-from-server-in-time-wait", "syn-from-server-in-close", "stale-syn-ack-again"),
     ),
+    "a handshake whose answer is from a stranger": ("answer-past-node",),
     "which ports the node may give": ("snat-ports-used-up", "snat-port-in-time-wait", "snat-port-in-close"),
     "a length that the header claims": ("truncated-header",),
     "many connections at once": ("tour-of-states",),

@@ -98,3 +98,21 @@ def test_the_clients_half_of_an_asymmetric_route(fix, outcome):
     result = tried("asymmetric-route-clients-half", "asymmetric", fix)
     assert result.as_expected, result.verdict
     assert result.verdict.outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("topology", "fix", "because"),
+    [
+        ("segment", "none", "no connection: the SYN,ACK came from 10.1.2.2"),
+        ("segment", "drop-forward", "no connection: the SYN,ACK came from 10.1.2.2"),
+        ("nodeport3-three_na_first", "none", "no connection: the SYN,ACK came from 10.91.2.2"),
+        ("nodeport3-three_na_first", "drop-forward", "no connection: the SYN,ACK never came back"),
+    ],
+)
+def test_an_answer_past_the_node_that_was_asked_comes_from_a_stranger_or_not_at_all(topology, fix, because):
+    """Kubernetes #74383: the pod's own node has seen the translated SYN only where the endpoint is its own."""
+    place = topology if topology == "segment" else INPUTS / f"{topology}.yaml"
+    refused = tried("answer-past-node", place, fix, "v1.14")
+    assert refused.verdict.outcome is Outcome.REFUSED
+    assert refused.verdict.because[0].startswith(because)
+    assert tried("answer-by-node", place, fix, "v1.14").verdict.outcome is Outcome.DELIVERED
