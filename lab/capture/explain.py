@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gc
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -48,6 +48,7 @@ def explain(
                 _look(frame, file, wanted, seen)
     notes += [*(note for reader in readers for note in reader.notes), *everybody.notes]
     by_ends = {entry.original: (name, entry) for name, entry in listed.values()}
+    owners = _owners(entry for _name, entry in listed.values())
     connections = (explained(connection, behaviour) for connection in everybody.follower.connections)
     return Explanation(
         behaviour=behaviour,
@@ -57,7 +58,7 @@ def explain(
             *asked.explained(everybody.datagrams.exchanges),
         ),
         notes=tuple(notes),
-        remarks=tuple(one for text in texts for one in remarks(text, None if assumed else behaviour, seen)),
+        remarks=tuple(one for text in texts for one in remarks(text, None if assumed else behaviour, seen, owners)),
     )
 
 
@@ -131,6 +132,19 @@ def _translations(entries: Iterator[Listed]) -> dict[tuple[SocketAddress, Socket
     for entry in entries:
         if entry.is_translated:
             found[entry.original] = found[entry.reply[::-1]] = entry
+    return found
+
+
+def _owners(entries: Iterable[Listed]) -> dict[tuple[SocketAddress, SocketAddress], str]:
+    """Return whose the packets between two addresses are, in words, as far as entries that translate tell."""
+    found = {}
+    for entry in entries:
+        (client, target), (endpoint, peer) = entry.original, entry.reply
+        if endpoint != target:
+            whole = f"{client} > {target}"
+            found[client, endpoint] = f"of {whole}, and sent past the VIP: a RST there answers a packet that leaked"
+            found[endpoint, peer] = f"from the endpoint of {whole}"
+            found[client, target] = f"its entry leads to {endpoint}"
     return found
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from lab.capture.entries import remarks as of_entries
 from lab.capture.explanation import Place, Remark
 from lab.capture.kernel_log import Logged, LogLine
 from lab.capture.statistics import COUNTERS, Statistics
 from lab.capture.text import Text
-from lab.evidence.packet import ACK, FIN, RST, SYN
+from lab.evidence.packet import ACK, FIN, RST, SYN, SocketAddress
 from lab.reasons import REASONS, Became, Reason
 from lab.vocabulary import Behaviour
+
+#: Whose a packet is, in words, by its source and destination.
+Owners: TypeAlias = Mapping[tuple[SocketAddress, SocketAddress], str]
 
 _SHOWN: Final = 5  # lines of one kind
 _VALID: Final = (SYN, SYN | ACK, RST, RST | ACK, FIN | ACK, ACK)  # tcp_valid_flags, without PSH and URG
@@ -32,13 +35,14 @@ _STATE: Final = re.compile(r"(?:\(index (\d)\) in dir (\d).*|ignored in) state (
 _KINDS: Final = ("SYN", "SYN,ACK", "FIN", "ACK", "RST", "packet without flags")
 
 
-def remarks(text: Text, behaviour: Behaviour | None, seen: Mapping[Logged, Place]) -> Iterator[Remark]:
+def remarks(text: Text, behaviour: Behaviour | None, seen: Mapping[Logged, Place], owners: Owners) -> Iterator[Remark]:
     """Yield what a text tells.
 
     :param behaviour: the kernel's, where it was given; None where nobody said.
     :param seen: where packets that it names are in the captures that were given as well.
+    :param owners: whose the packets are, by the listings that were given as well.
     """
-    yield from _of_log(text, behaviour, seen)
+    yield from _of_log(text, behaviour, seen, owners)
     yield from of_entries(text.name, text.entries)
     if text.statistics.samples:
         yield from _of_statistics(text.name, text.statistics)
@@ -47,13 +51,13 @@ def remarks(text: Text, behaviour: Behaviour | None, seen: Mapping[Logged, Place
 # --- the kernel's log -----------------------------------------------------------------------------------
 
 
-def _of_log(text: Text, behaviour: Behaviour | None, seen: Mapping[Logged, Place]) -> Iterator[Remark]:
+def _of_log(text: Text, behaviour: Behaviour | None, seen: Mapping[Logged, Place], owners: Owners) -> Iterator[Remark]:
     groups: dict[object, list[LogLine]] = {}
     for line in text.log:
         key = (line.reason.name, line.wording, _of_state(line)) if line.reason else (line.by_conntrack, line.words)
         groups.setdefault(key, []).append(line)
     for lines in groups.values():
-        packets = tuple(_packet(line, seen) for line in lines[:_SHOWN] if line.packet is not None)
+        packets = tuple(_packet(line, seen, owners) for line in lines[:_SHOWN] if line.packet is not None)
         if lines[0].by_conntrack:
             yield _of_reason(text.name, lines, behaviour, packets)
         else:
@@ -129,12 +133,13 @@ def _same_words(lines: list[LogLine]) -> Iterator[str]:
         yield f"{', '.join(dict.fromkeys(others))} have the same words: nf_ct_proto_N before them tells which it is."
 
 
-def _packet(line: LogLine, seen: Mapping[Logged, Place]) -> str:
+def _packet(line: LogLine, seen: Mapping[Logged, Place], owners: Owners) -> str:
     excess = line.excess
     by = f", out of it by {excess:,} byte{'' if excess == 1 else 's'}" if excess is not None and excess > 0 else ""
     place = seen.get(line.packet) if line.packet else None
     where = f"; it is packet {place.number:,} of {place.file}" if place else ""
-    return f"Line {line.line}: {line.packet}{by}{where}."
+    owner = owners.get((line.packet.source, line.packet.destination), "") if line.packet else ""
+    return f"Line {line.line}: {line.packet}{by}{where}{owner and '; '}{owner}."
 
 
 def _of_rule(file: str, lines: list[LogLine], packets: tuple[str, ...]) -> Remark:

@@ -104,7 +104,7 @@ def explain(
             else:
                 readers.append(Reader(stream, name))
         told = explained(readers, behaviour, texts, assumed=kernel is None)
-    again = replayed(told, [reader.name for reader in readers], texts) if replay else []
+    again = replayed(told, [reader.name for reader in readers], texts, _opened) if replay else []
     if json:
         _print_json(told, again if replay else None)
     else:

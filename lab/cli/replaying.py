@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import typer
 
+from lab.cli.progress import Progress
 from lab.cli.screen import steps
 from lab.errors import INTERRUPTED, InputError
 
 if TYPE_CHECKING:
+    from io import BufferedReader
+
     from lab.capture.explanation import Explained, Explanation, Finding
     from lab.capture.replayed import Replayed
     from lab.capture.text import Text
@@ -27,10 +30,16 @@ def check_names(files: Sequence[str]) -> None:
         raise InputError("--replay reads captures twice, and standard input is there once", cure="give a file")
 
 
-def replayed(told: Explanation, captures: Sequence[str], texts: Sequence[Text]) -> list[Replayed]:
+def replayed(
+    told: Explanation,
+    captures: Sequence[str],
+    texts: Sequence[Text],
+    open_file: Callable[[str, Progress], BufferedReader],
+) -> list[Replayed]:
     """Send the connections again of which a packet was found that is out of the ordinary.
 
     :param captures: the names of the files that are no text.
+    :param open_file: opens one, and tells how far it is read.
     :raises InputError: a capture cannot be read once more.
     :raises LabError: there can be no lab, or it failed.
     """
@@ -42,12 +51,8 @@ def replayed(told: Explanation, captures: Sequence[str], texts: Sequence[Text]) 
     from lab.capture.resending import scripts
 
     with contextlib.ExitStack() as opened:
-        say = opened.enter_context(steps())
-        say("reading once more")
-        try:
-            readers = [Reader(opened.enter_context(open(name, "rb")), name) for name in captures]
-        except OSError as error:
-            raise InputError(f"cannot be read once more: {error.strerror}", source=error.filename) from None
+        progress = Progress(opened.enter_context(steps()))
+        readers = [Reader(opened.enter_context(open_file(name, progress)), name) for name in captures]
         collected = scripts([*readers, *printed(texts, alone=not readers)], wanted)
     found = {(place.file, place.number) for one in wanted for finding in one.findings for place in finding.packets[:1]}
     import asyncio

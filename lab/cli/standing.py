@@ -99,6 +99,8 @@ def inject(
     from lab.standing.commands import choose
 
     name = find(case).name
+    if connection == "":
+        raise InputError("--connection names none", cure="write a host or an address, with or without :PORT, or only")
     if connection is not None and (family or service):
         raise InputError("--connection besides --family or --service", cure="leave these away: it has both")
     chosen = choose(lab)

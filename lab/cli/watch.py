@@ -7,15 +7,17 @@ import contextlib
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TextIO
 
 import typer
 
 from lab.cli.arguments import JsonFlag, app, complete, examples, host_names, lab_names
+from lab.cli.screen import console
 from lab.cli.standing import opened_output
 from lab.errors import InputError, MissingError, OutputError
 
@@ -280,9 +282,14 @@ def _conclude(watched: Watch, places: _Places, end: End, saved: Saved | None, *,
     if json:
         print(_dumped(as_json(watched.tally, watched.seconds)))
         return
-    words = list(answered(watched.tally, watched.seconds))
-    if places.lab is None:
-        print(*words, sep="\n")
-        return
-    for one in words:
-        print(f"lab: {one}", file=sys.stderr)
+    is_answer = places.lab is None
+    for words in answered(watched.tally, watched.seconds):
+        _print(words if is_answer else f"lab: {words}", sys.stdout if is_answer else sys.stderr)
+
+
+def _print(words: str, where: TextIO) -> None:
+    """Print a line; on a terminal filled at words."""
+    if where.isatty():
+        further = " " * (len(words) - len(words.lstrip()) + 2)
+        words = textwrap.fill(words, console().width, subsequent_indent=further, break_on_hyphens=False)
+    print(words, file=where)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 from contextlib import closing
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from lab.errors import MissingError
@@ -137,6 +138,7 @@ def _entry(told: dict[int, bytes], *, services_only: bool) -> Entry | None:
     )
 
 
+@lru_cache(8192)  # an entry is told of several times
 def _tuple(data: bytes) -> tuple[int, tuple[SocketAddress, SocketAddress]]:
     parts = dict(attributes(data))
     source, destination = (_address(value) for _kind, value in sorted(attributes(parts[_IP])))

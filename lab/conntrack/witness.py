@@ -35,15 +35,17 @@ def load_conntrack(nft: Nft) -> None:
         nft.run("delete table inet lab_loads_conntrack\n")
 
 
-def script(logged: Collection[str] = STATES) -> str:
+def script(logged: Collection[str] = STATES, most: int | None = None) -> str:
     """Return the nftables script that sets the counting rules up in a namespace.
 
     :param logged: the states whose packets are logged; all are counted.
+    :param most: bytes of a packet; longer ones are somebody's download, and neither logged nor counted.
     """
     lines = [f"table inet {TABLE} {{"]
     lines += [f"counter {state} {{\n}}" for state in STATES]
     for hook in ("prerouting", "output"):
         lines += [f"chain {hook} {{", f"type filter hook {hook} priority {_PRIORITY}; policy accept;"]
+        lines += [f"meta length > {most} accept"] if most is not None else []
         for state in STATES:
             log = f' log prefix "{state}" group {WITNESS_GROUP}' if state in logged else ""
             lines.append(f'ct state {state} counter name "{state}"{log}')

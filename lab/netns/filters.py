@@ -11,6 +11,8 @@ from typing import Final
 
 #: BPF_LD | BPF_B | BPF_ABS and BPF_LD | BPF_H | BPF_ABS: load a byte, or two.
 LOAD_BYTE, LOAD_HALF = 0x30, 0x28
+#: BPF_LD | BPF_W | BPF_LEN: load the packet's length; BPF_JMP | BPF_JGT | BPF_K.
+LOAD_LENGTH, JUMP_GREATER = 0x80, 0x25
 #: BPF_JMP with BPF_JEQ or BPF_JSET and BPF_K; BPF_ALU | BPF_RSH | BPF_K; BPF_RET | BPF_K.
 JUMP_EQUAL, JUMP_SET, SHIFT_RIGHT, RETURN = 0x15, 0x45, 0x74, 0x06
 #: SKF_NET_OFF: places are counted from the IP header.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any, Final
 
 from lab.observed.tally import OTHERS, Answer, Pair, Tally
@@ -43,6 +44,8 @@ def _missed(tally: Tally) -> Iterator[str]:
     missed = tally.missed
     if missed.packets:
         yield f"Missed: {many(missed.packets, 'packet')} that the kernel could not hand over."
+    if missed.data:
+        yield f"Not looked at: {many(missed.data, 'packet')} of data; leaks are looked for apart from them."
     if missed.events:
         yield f"Missed: what conntrack told, {many(missed.events, 'time')}; its table was read anew."
     if missed.connections:
@@ -84,7 +87,7 @@ def as_json(tally: Tally, seconds: float) -> dict[str, Any]:
         "connections": tally.connections,
         "leaks": tally.total("leaks"),
         "resets": tally.total("resets"),
-        "missed": {"packets": missed.packets, "events": missed.events, "connections": missed.connections},
+        "missed": asdict(missed),
         "by_service": pairs,
     }
 

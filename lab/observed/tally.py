@@ -51,9 +51,11 @@ class Missed:
 
     :ivar packets: that the kernel could not hand over; ``events``: how often it threw away what conntrack told.
     :ivar connections: that were given up for memory.
+    :ivar data: packets of data likewise. Leaks are looked for apart from them, so that makes no answer doubtful.
     """
 
     packets: int = 0
+    data: int = 0
     events: int = 0
     connections: int = 0
 

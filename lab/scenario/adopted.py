@@ -48,7 +48,7 @@ class Handshake:
 def roles_of(lab: Lab, begun: Handshake) -> tuple[Roles, SocketAddress]:
     """Return who is who in a connection by the nodes' entries of it, and the client as its server knows it.
 
-    :raises InputError: no node has one.
+    :raises InputError: no node has one, or none translates the address that its client asked.
     """
     ends, judge = (begun.own, begun.target), ""
     for node in lab.topology.nodes * 2:  # the one that the client's packets come to first may stand behind another
@@ -62,6 +62,9 @@ def roles_of(lab: Lab, begun: Handshake) -> tuple[Roles, SocketAddress]:
     server = lab.topology.host_of(ends[1].address)
     if not judge or server is None:
         raise InputError(f"no node has an entry of {begun}", cure="its packets pass none, or the entry is gone")
+    if ends[1] == begun.target:
+        message = f"{begun}: no node translates that address, and a case is about what comes by a Service"
+        raise InputError(message, cure="connect to a Service's address; `lab run without-nat` is about the other way")
     return Roles(begun.client, judge, begun.own, ((server.name, ends[1]),), begun.target), ends[0]
 
 

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from lab.conntrack.netlink import ConntrackEvents
 from lab.conntrack.nflog import LOCAL_GROUP, TRACED, PacketLog, Record
@@ -22,6 +22,9 @@ from lab.fabric.lab import Lab
 from lab.netns import bound
 from lab.topology.model import Topology
 from lab.wire.capture import Capture
+
+#: Bytes of a packet that may be a trial's own, where others have theirs: what is longer is somebody's download.
+_LONGEST: Final = 8192
 
 
 class UnseenError(LabError):
@@ -57,7 +60,7 @@ class Recorder:
         lab.keep(self)  # first, so that it leaves the loop before what it listens to is closed
         # The rules come before the logs: on a kernel that was just booted they bring conntrack and its sysctls.
         for node in nodes:
-            witness = script() if each else script(logged=("invalid",))
+            witness = script(most=_LONGEST if lab.has_others else None) if each else script(logged=("invalid",))
             nft = lab.hosts[node].nft
             nft.run(witness + (local_script() if each and node == nodes[0] else ""))
             lab.undo(partial(nft.run, removal()))
@@ -65,6 +68,8 @@ class Recorder:
         self._events = lab.keep(ConntrackEvents(lab.hosts[nodes[0]].namespace))
         captured = lab.hosts.items() if each else ()
         self._captures = [lab.keep(Capture(name, running.namespace)) for name, running in captured]
+        for capture in self._captures if lab.has_others else ():
+            capture.leave_out_longer(_LONGEST)
         self._instruments += [*(log for _pairing, log in self._logs), self._events, *self._captures]
         self._begun = time.time_ns()  # from now on both ends of every link are seen
         for instrument in self._instruments:

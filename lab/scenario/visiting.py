@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from lab.conntrack.flows import Flow, Flows
+from lab.errors import LabError
 from lab.evidence.packet import Packet, SocketAddress
 from lab.evidence.reach import PROTOCOLS, Fate, Passage, Question, Reached
 from lab.evidence.sighting import Sighting
@@ -26,6 +27,8 @@ from lab.vocabulary import Family
 #: Source and destination.
 _Ends: TypeAlias = tuple[SocketAddress, SocketAddress]
 
+#: Bytes of a packet that may be a question's own: what is longer is somebody's download.
+_LONGEST: Final = 1500
 #: Seconds for a datagram's answer from a server that has got it; nothing else here is a matter of time.
 _A_WHILE: Final = 1.0
 
@@ -49,6 +52,8 @@ class Visiting(Reaching):
             }
             lab.undo(partial(running.namespace.set_sysctls, before))
         super().__init__(lab, family)
+        for capture in self._captures:
+            capture.leave_out_longer(_LONGEST)
 
     def _serves(self, protocol: str) -> bool:
         return protocol == "sctp"
@@ -120,6 +125,14 @@ class Visiting(Reaching):
     def _has(self, host: str, address: str) -> bool:
         found = self.lab.topology.host_of(address)
         return found is not None and found.name == host
+
+    def check(self) -> None:
+        """Check that the captures have missed nothing.
+
+        :raises LabError: they have: nothing can be concluded.
+        """
+        if lost := sum(capture.lost() for capture in self._captures):
+            raise LabError(f"the captures lost {lost} packets beside what others send here: nothing can be concluded")
 
     def forget(self) -> None:
         """Delete what the questions have left in the nodes' conntrack tables."""

@@ -75,6 +75,7 @@ def reach_standing(lab: Lab, family: Family, chosen: Chosen, step: Callable[[], 
         visiting = Visiting(lab, family)
         try:
             found = _reaches(visiting, questions, chosen, step)
+            visiting.check()
         finally:
             visiting.forget()
     lagging = [f"The kube-proxy of {node} is stopped: its rules may lag behind." for node in lab.stopped]

@@ -91,16 +91,21 @@ class WatchApp(App[End]):
         self._shows_flows, self._paused, self._changed, self._since_pause = True, False, True, 0
         self._text = self._host = ""
         self._lines: Lines[_Row] = Lines(self._drawn)
+        self._title_line, self._told = Static(id="title", markup=False), Static(markup=False)
+        self._head = Static(FLOW_HEAD, id="head", markup=False)
+        self._details = VerticalScroll(id="details", can_focus=False)
+        words = "address, port, state, host, LEAK ...; Enter keeps it, Esc clears it"
+        self._filter = Input(placeholder=words, id="filter")
         self._only: Flow | None = None
 
     def compose(self) -> ComposeResult:
         """Yield the parts of the screen, from above."""
-        yield Static(id="title", markup=False)
-        yield Static(FLOW_HEAD, id="head", markup=False)
+        yield self._title_line
+        yield self._head
         yield self._lines
-        with VerticalScroll(id="details", can_focus=False):
-            yield Static(id="told", markup=False)
-        yield Input(placeholder="address, port, state, host, LEAK ...; Enter keeps it, Esc clears it", id="filter")
+        with self._details:
+            yield self._told
+        yield self._filter
         yield Footer()
 
     def on_mount(self) -> None:
@@ -144,7 +149,7 @@ class WatchApp(App[End]):
             self._changed = False
             self._lines.show_items(self._rows())
             self._tell()
-        self.query_one("#title", Static).update(self._title())
+        self._title_line.update(self._title())
 
     def _rows(self) -> list[_Row]:
         if self._shows_flows:
@@ -179,6 +184,7 @@ class WatchApp(App[End]):
             f"{many(tally.total('leaks'), 'leak')}, {many(tally.total('resets'), 'reset')}",
             "BUSY: plain data is left out" if self._watch.lean else "",
             f"MISSED {missed.packets:,} packets, events {missed.events:,}x" if missed else "",
+            f"{missed.data:,} of data not seen" if missed.data else "",
             f"host {self._host}" if self._host else "",
             "one flow" if self._only is not None else "",
             f"/{self._text}" if self._text else "",
@@ -192,7 +198,7 @@ class WatchApp(App[End]):
         if row is not None:
             one, flow = row
             told = list(flow_details(flow) if one is None else packet_details(one, flow))
-        self.query_one("#told", Static).update("\n".join(told))
+        self._told.update("\n".join(told))
 
     def on_lines_moved(self) -> None:
         """Tell of the item that is chosen now."""
@@ -205,7 +211,7 @@ class WatchApp(App[End]):
     def action_view(self) -> None:
         """Show packets instead of flows, or flows again."""
         self._shows_flows = not self._shows_flows
-        self.query_one("#head", Static).update(FLOW_HEAD if self._shows_flows else PACKET_HEAD)
+        self._head.update(FLOW_HEAD if self._shows_flows else PACKET_HEAD)
         self._lines.follows = True
         self._again()
 
@@ -217,9 +223,8 @@ class WatchApp(App[End]):
 
     def action_filter(self) -> None:
         """Ask for words that lines have to have."""
-        field = self.query_one("#filter", Input)
-        field.display = True
-        field.focus()
+        self._filter.display = True
+        self._filter.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Show the lines that have these words."""
@@ -231,7 +236,7 @@ class WatchApp(App[End]):
         self._leave_filter()
 
     def _leave_filter(self) -> None:
-        self.query_one("#filter", Input).display = False
+        self._filter.display = False
         self._lines.focus()
 
     def action_host(self) -> None:
@@ -253,23 +258,22 @@ class WatchApp(App[End]):
 
     def action_details(self) -> None:
         """Tell all of what is chosen below the lines, or no longer."""
-        details = self.query_one("#details")
-        details.display = not details.display
+        self._details.display = not self._details.display
         self._tell()
 
     def action_show_all(self) -> None:
         """Clear the filter and what else was chosen."""
-        self.query_one("#filter", Input).value = ""
+        self._filter.value = ""
         self._leave_filter()
         self._host, self._only = "", None
-        self.query_one("#details").display = False
+        self._details.display = False
         self._again()
 
     def _again(self) -> None:
         """Draw at once what is chosen now, also while the screen is held still."""
         self._lines.show_items(self._rows())
         self._tell()
-        self.query_one("#title", Static).update(self._title())
+        self._title_line.update(self._title())
 
 
 def _host(one: Any) -> str:  # noqa: ANN401 - of a packet, an event or a finding

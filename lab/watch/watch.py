@@ -71,6 +71,8 @@ class Watch:
     @property
     def patience(self) -> float:
         """Seconds after which to read though nothing has come."""
+        if any(host.has_more for host in self.hosts):
+            return 0.0
         return _SETTLED / 1e9 if self._waiting else TURN
 
     def filenos(self) -> list[int]:
@@ -112,6 +114,7 @@ class Watch:
         tally.connections = sum(host.finder.connections for host in self.hosts)
         missed.connections = sum(host.finder.forgotten for host in self.hosts)
         missed.packets = sum(host.lost() for host in self.hosts)
+        missed.data = sum(host.skipped() for host in self.hosts)
         missed.events = sum(host.lost_events for host in self.hosts)
 
     def _tell(self) -> None:

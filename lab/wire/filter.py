@@ -51,42 +51,58 @@ class Candidates:
     clients: frozenset[str] = frozenset()
 
 
-def everything() -> bytes:
-    """Return the program that takes the beginning of every packet, but for the loopback's."""
-    return _assembled([*_without_loopback(), (_RETURN, 0, 0, SNAP)])
-
-
-def every_tcp() -> bytes:
-    """Return the program that takes the headers of TCP packets, but for the loopback's."""
-    return _assembled(_by_version(_is_tcp_of_4(), _is_tcp_of_6(), [(_RETURN, 0, 0, SNAP)]))
-
-
 def candidates(chosen: Candidates) -> bytes:
     """Return the program that takes of TCP what begins and ends connections, and what may have missed its translation.
 
     That is what goes out from an endpoint to a client. Where the sets are large, it takes more than what is in them:
     addresses are compared by as many bits as leave :data:`_MOST` of them.
     """
+    return _program(chosen, SNAP, 0, 0)
+
+
+def rest(chosen: Candidates, *, tcp_only: bool) -> bytes:
+    """Return the program that takes what :func:`candidates` leaves of IP.
+
+    :param tcp_only: of TCP alone.
+    """
+    return _program(chosen, 0, SNAP, 0 if tcp_only else SNAP)
+
+
+def everything() -> bytes:
+    """Return the program that takes every packet, but for the loopback's."""
+    return _assembled([*_without_loopback(), (_RETURN, 0, 0, SNAP)])
+
+
+def nothing() -> bytes:
+    """Return the program that takes no packet."""
+    return _assembled([(_RETURN, 0, 0, 0)])
+
+
+def _program(chosen: Candidates, yes: int, no: int, other: int) -> bytes:
+    """Return a program, but for the loopback.
+
+    :param yes: bytes that it takes of a candidate, ``no``: of other TCP, ``other``: of what is none.
+    """
     ports = sorted(chosen.ports)
-    of_ports = [(_HALF_BEHIND, 0, 0, 0), *_one_of(ports)] if 0 < len(ports) <= _MOST else []
+    of_ports = [(_HALF_BEHIND, 0, 0, 0), *_one_of(ports, no)] if 0 < len(ports) <= _MOST else []
     v4, v6 = (
         [
-            *(_ends(_parts(chosen.endpoints, version), source) if chosen.endpoints else [(_RETURN, 0, 0, 0)]),
-            *(_ends(_parts(chosen.clients, version), destination)),
-            (_RETURN, 0, 0, SNAP),
+            *(_ends(_parts(chosen.endpoints, version), source, no) if chosen.endpoints else [(_RETURN, 0, 0, no)]),
+            *_ends(_parts(chosen.clients, version), destination, no),
+            (_RETURN, 0, 0, yes),
         ]
         for version, source, destination in ((4, 12, 16), (6, 8, 24))
     )
     head = [
         (_BYTE_BEHIND, 0, 0, 13),  # TCP's flags
         (_ANY_BIT, 0, 1, FIN | SYN | RST),
-        (_RETURN, 0, 0, SNAP),
+        (_RETURN, 0, 0, yes),
         (_BYTE, 0, 0, _KIND),
         (_EQUAL, 1, 0, PACKET_OUTGOING),
-        (_RETURN, 0, 0, 0),
+        (_RETURN, 0, 0, no),
         *of_ports,
     ]
-    return _assembled(_by_version([*_is_tcp_of_4(), *head, *v4], [*_is_tcp_of_6(), *head, *v6], []))
+    return _assembled(_by_version([*_is_tcp_of_4(other), *head, *v4], [*_is_tcp_of_6(other), *head, *v6]))
 
 
 def attach(listener: socket.socket, program: bytes) -> None:
@@ -104,8 +120,8 @@ def _without_loopback() -> list[_Instruction]:
     return [(_WORD, 0, 0, _INTERFACE), (_EQUAL, 0, 1, LOOPBACK_INDEX), (_RETURN, 0, 0, 0)]
 
 
-def _by_version(v4: list[_Instruction], v6: list[_Instruction], both: list[_Instruction]) -> list[_Instruction]:
-    """Return one program of those for either version of IP, behind which stands what is for both."""
+def _by_version(v4: list[_Instruction], v6: list[_Instruction]) -> list[_Instruction]:
+    """Return one program of those for either version of IP."""
     return [
         *_without_loopback(),
         (_BYTE, 0, 0, 0),
@@ -114,20 +130,18 @@ def _by_version(v4: list[_Instruction], v6: list[_Instruction], both: list[_Inst
         (_JUMP, 0, 0, 3),
         (_EQUAL, 1, 0, 6),
         (_RETURN, 0, 0, 0),
-        (_JUMP, 0, 0, len(v4) + len(both)),
+        (_JUMP, 0, 0, len(v4)),
         *v4,
-        *both,
         *v6,
-        *both,
     ]
 
 
-def _is_tcp_of_4() -> list[_Instruction]:
+def _is_tcp_of_4(other: int) -> list[_Instruction]:
     """Go on with the first fragments of TCP alone, and with X at its header."""
     return [
         (_BYTE, 0, 0, 9),
         (_EQUAL, 1, 0, TCP),
-        (_RETURN, 0, 0, 0),
+        (_RETURN, 0, 0, other),
         (_HALF, 0, 0, 6),
         (_ANY_BIT, 0, 1, 0x1FFF),
         (_RETURN, 0, 0, 0),
@@ -135,15 +149,15 @@ def _is_tcp_of_4() -> list[_Instruction]:
     ]
 
 
-def _is_tcp_of_6() -> list[_Instruction]:
-    """Go on with what has no extension headers, and with X at TCP's."""
-    return [(_BYTE, 0, 0, 6), (_EQUAL, 1, 0, TCP), (_RETURN, 0, 0, 0), (_SET_X, 0, 0, 40)]
+def _is_tcp_of_6(other: int) -> list[_Instruction]:
+    """Go on with TCP that has no extension headers, and with X at its header."""
+    return [(_BYTE, 0, 0, 6), (_EQUAL, 1, 0, TCP), (_RETURN, 0, 0, other), (_SET_X, 0, 0, 40)]
 
 
-def _one_of(values: Sequence[int]) -> list[_Instruction]:
-    """Go on where the number that was loaded is one of these."""
+def _one_of(values: Sequence[int], no: int) -> list[_Instruction]:
+    """Go on where the number that was loaded is one of these; else take so many bytes."""
     count = len(values)
-    return [*((_EQUAL, count - at, 0, value) for at, value in enumerate(values)), (_RETURN, 0, 0, 0)]
+    return [*((_EQUAL, count - at, 0, value) for at, value in enumerate(values)), (_RETURN, 0, 0, no)]
 
 
 def _parts(addresses: Iterable[str], version: int) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
@@ -162,11 +176,11 @@ def _words(number: int, width: int) -> tuple[int, ...]:
     return tuple(number >> shift & 0xFFFFFFFF for shift in range(width - 32, -1, -32))
 
 
-def _ends(parts: tuple[tuple[int, ...], list[tuple[int, ...]]], place: int) -> list[_Instruction]:
-    """Go on where the address at a place in the header is in one of the networks."""
+def _ends(parts: tuple[tuple[int, ...], list[tuple[int, ...]]], place: int, no: int) -> list[_Instruction]:
+    """Go on where the address at a place in the header is in one of the networks; else take so many bytes."""
     masks, networks = parts
     if len(masks) == 1:
-        return [(_WORD, 0, 0, place), (_AND, 0, 0, masks[0]), *_one_of([words[0] for words in networks])]
+        return [(_WORD, 0, 0, place), (_AND, 0, 0, masks[0]), *_one_of([words[0] for words in networks], no)]
     made: list[_Instruction] = []
     for at, (first, second) in enumerate(networks):
         further = 6 * (len(networks) - at) - 5
@@ -178,4 +192,4 @@ def _ends(parts: tuple[tuple[int, ...], list[tuple[int, ...]]], place: int) -> l
             (_AND, 0, 0, masks[1]),
             (_EQUAL, further, 0, second),
         ]
-    return [*made, (_RETURN, 0, 0, 0)]
+    return [*made, (_RETURN, 0, 0, no)]

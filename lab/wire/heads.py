@@ -19,7 +19,7 @@ from lab.wire.sockets import PACKET_OUTGOING, PacketSocket
 if TYPE_CHECKING:
     from lab.netns import Namespace
 
-_ROOM: Final = 32 * 1024 * 1024  # bytes
+_ROOM: Final = 64 * 1024 * 1024  # bytes
 
 
 class Heads(PacketSocket):

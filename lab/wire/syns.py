@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Final
 from lab.evidence.packet import SYN, decode
 from lab.evidence.sighting import Sighting
 from lab.netns.filters import JUMP_EQUAL, JUMP_SET, LOAD_BYTE, NETWORK, RETURN, SHIFT_RIGHT, attach
-from lab.wire.sockets import PACKET_OUTGOING, PacketSocket
+from lab.wire.sockets import PACKET_OUTGOING, SO_ATTACH_FILTER, PacketSocket
 
 if TYPE_CHECKING:
     from lab.netns import Namespace
 
-_SO_ATTACH_FILTER: Final = 26  # include/uapi/asm-generic/socket.h
 _ROOM: Final = 1024 * 1024  # bytes
 _LONGEST: Final = 2048  # bytes; those with data are longer, and their headers are whole
 # An IPv4 header with options, or IPv6 with extension headers, no stack of a lab sends before TCP.
@@ -44,7 +43,7 @@ class Syns(PacketSocket):
 
     def __init__(self, host: str, namespace: Namespace) -> None:
         super().__init__(host, namespace, socket.SOCK_DGRAM, room=_ROOM, longest=_LONGEST)
-        attach(self._socket, _SO_ATTACH_FILTER, _PROGRAM)
+        attach(self._socket, SO_ATTACH_FILTER, _PROGRAM)
         self.read()  # what came before the filter
 
     def read(self) -> list[Sighting]:

@@ -26,7 +26,7 @@ from lab.netns import userns
 from lab.topology.reader import load
 from lab.vocabulary import Family
 
-ROUNDS = 9
+ROUNDS = 7
 WARM_UP = 1.0  # seconds in which a watch finds out how busy its node is
 VIP = ("192.168.0.2", 80)
 SERVER = """

@@ -18,6 +18,7 @@ from lab.capture.reader import Reader
 from lab.capture.statistics import COUNTERS
 from lab.capture.text import Text, is_text
 from lab.cases import CASES
+from lab.conntrack.flows import Direction, Flow
 from lab.errors import InputError
 from lab.evidence.packet import ACK, FIN, PSH, RST, SYN, SocketAddress
 from lab.vocabulary import Behaviour
@@ -414,3 +415,54 @@ def test_captures_are_no_text():
     for data in (pcap([(MOMENT, connection()[0])]), pcapng([(MOMENT, connection()[0])]), b"", b"\0\1", b"\xff" * 10):
         assert not is_text(io.BufferedReader(io.BytesIO(data)))
     assert is_text(io.BufferedReader(io.BytesIO("é".encode() * 3000)))
+
+
+def test_other_protocols_and_families_of_the_log_are_read():
+    six = log_line(
+        "nf_ct_proto_6: invalid rst IN= OUT= SRC=fd00::1 DST=fd00::2 LEN=60 TC=0 HOPLIMIT=63 FLOWLBL=7 PROTO=TCP SPT=80"
+        " DPT=5 SEQ=7 ACK=0 WINDOW=0 RES=0x00 RST URGP=0",
+        1,
+    )
+    assert (str(six.packet), six.packet.length) == ("[fd00::1]:80 > [fd00::2]:5 RST seq 7", 0)
+    quoting = log_line(
+        "nf_ct_proto_1: outer daddr 10.0.0.2 != inner 10.0.0.9 IN= OUT= SRC=10.0.1.1 DST=10.0.0.2 LEN=56 PROTO=ICMP"
+        " TYPE=3 CODE=4 [SRC=10.0.0.9 DST=10.0.1.2 LEN=1500 PROTO=TCP SPT=1 DPT=2 ] MTU=1400",
+        1,
+    )
+    assert (quoting.reason.name, str(quoting.packet)) == ("icmp-other-host", "10.0.1.1 > 10.0.0.2 ICMP")
+    [alone] = remarks("bad checksum")
+    assert "UDP, UDPLite have the same words" in str(alone.further)
+
+
+def test_what_the_lab_lists_is_read_as_conntrack_s():
+    flow = Flow(
+        "tcp",
+        6,
+        431_999,
+        "ESTABLISHED",
+        Direction("10.0.0.2", "192.168.0.2", {"sport": 5, "dport": 80}, 3, 120),
+        Direction("10.0.1.2", "10.0.0.2", {"sport": 8080, "dport": 5}, 2, 80),
+        ("ASSURED",),
+        *(0, None, 1),
+    )
+    [one] = text(str(flow)).entries
+    assert (one.timeout, one.state, one.flags) == (431_999, "ESTABLISHED", {"ASSURED"})
+    assert str(one) == "tcp 10.0.0.2:5 > 192.168.0.2:80, which is 10.0.1.2:8080"
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        (
+            "SRC=10.0.0.2 DST=10.0.1.2 PROTO=TCP SPT=34567 DPT=8080",
+            "sent past the VIP: a RST there answers a packet that leaked",
+        ),
+        ("SRC=10.0.1.2 DST=10.0.0.2 PROTO=TCP SPT=8080 DPT=34567", "from the endpoint of 10.0.0.2:34567 > 192.168.0.2"),
+        ("SRC=10.0.0.2 DST=192.168.0.2 PROTO=TCP SPT=34567 DPT=80", "its entry leads to 10.0.1.2:8080"),
+        ("SRC=10.0.0.3 DST=192.168.0.2 PROTO=TCP SPT=34567 DPT=80", "192.168.0.2:80 RST."),
+    ],
+)
+def test_a_listing_says_whose_a_packet_of_the_log_is(ends, words):
+    lines = (ENTRY.format(""), f"[1.0] nf_ct_proto_6: invalid new IN= OUT= {ends} WINDOW=0 RES=0x00 RST URGP=0")
+    [one] = [one for one in remarks("\n".join(lines)) if one.kind == "reason"]
+    assert words in one.further[-1]

@@ -55,3 +55,14 @@ def test_the_default_that_is_named_is_what_the_first_topology_says():
     first, _second = advice()
     assert f"by default one of kube-proxy {node.proxy_version} in {node.proxy_mode} mode" in first
     assert "`lab doctor`" in first
+
+
+def test_no_default_is_named_where_it_was_not_taken():
+    for one, words in (
+        ({"programs": True}, "the kube-proxy that was given wrote its rules"),
+        ({"standing": True}, "as `lab up` had it"),
+    ):
+        first, _second = advice(**one)
+        assert words in first
+        assert "by default" not in first
+        assert "`lab doctor`" in first

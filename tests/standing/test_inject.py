@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 import socket
-from contextlib import ExitStack, closing
+import threading
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 
 from lab.conntrack.flows import Flows
+from lab.evidence.packet import SocketAddress
 from lab.netns import Namespace
 from lab.standing import names
 from lab.standing.up import up
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
+from lab.traffic.tcp import listen
 from lab.vocabulary import ProxyMode
 from tests.support.command import lab as lab_command
 
@@ -160,12 +163,58 @@ def test_which_connection_is_meant_is_asked_where_there_are_several(own_run, cli
         ("entry-flushed", "only", (), "entry-flushed is about more than one packet"),
         ("sack-beyond-with-data", "only", (), "the case sends the next 100 bytes of the server"),
         ("first-invalid-byte", "only", (), "the case counts from the window's edges as the node knows them"),
+        ("beyond-window", "", (), "--connection names none"),
         ("beyond-window", "only", ("--family", "ipv4"), "--connection besides --family or --service"),
     ):
         ran = inject_into(case, connection, *more)
         assert (ran.returncode, ran.stdout) == (2, "")
         assert ran.stderr.startswith(f"lab: {says}"), ran.stderr
     assert is_answered(one)
+
+
+def test_one_that_nothing_translates_is_no_case_s(own_run, spaces):
+    up(load("kube-proxy"))
+    with spaces("client").socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+        client.settimeout(PATIENCE)
+        client.connect(("10.0.1.2", 80))
+        ran = inject_into("beyond-window")
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert "no node translates that address" in ran.stderr
+        assert is_answered(client)
+
+
+@pytest.mark.parametrize("words", [("inject", "beyond-window", "--service", "web"), ("reach", "--lab", "kube-proxy")])
+def test_somebodys_download_drowns_no_instrument(own_run, spaces, words):
+    up(load("kube-proxy"))
+    with ExitStack() as stack:
+        listener = stack.enter_context(listen(spaces("server"), SocketAddress("10.0.1.2", 8080)))
+        client = stack.enter_context(spaces("client").socket(socket.AF_INET, socket.SOCK_STREAM))
+        for one in (listener, client):
+            one.settimeout(PATIENCE)
+        client.connect(("10.0.1.2", 8080))
+        server = stack.enter_context(listener.accept()[0])
+        received = [0]
+
+        def send():
+            with suppress(OSError):
+                while True:
+                    server.sendall(bytes(1 << 16))
+
+        def receive():
+            with suppress(OSError):
+                while got := len(client.recv(1 << 20)):
+                    received[0] += got
+
+        threads = [threading.Thread(target=one) for one in (send, receive)]
+        for thread in threads:
+            thread.start()
+        ran = lab_command(*words)
+        client.shutdown(socket.SHUT_RDWR)
+        server.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()
+        assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr
+        assert received[0] > 10_000_000
 
 
 def test_a_masqueraded_client_s_is_found_as_its_server_knows_it(own_run):

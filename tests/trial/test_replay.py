@@ -9,8 +9,10 @@ import pytest
 
 from lab.capture.explain import explain
 from lab.capture.reader import Reader
+from lab.capture.replayed import Replayed
 from lab.capture.resending import MOST, scripts
 from lab.cases import CASES
+from lab.cli.replaying import notes
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import ACK, PSH, RST, SYN
 from lab.results.saved import from_json
@@ -169,3 +171,12 @@ def test_what_cannot_be_replayed_is_said(tmp_path):
     done = lab("explain", tmp_path / "fine.pcap", "--replay")
     assert done.returncode == 0
     assert "Nothing is replayed" in done.stdout
+
+
+def test_more_connections_than_are_replayed_are_said(monkeypatch):
+    odd = tcp(VIP, CLIENT, SYN | 1 | ACK, 5000, 4_294_970_000, number=2)
+    told = explain(readers(capture(*connection(odd))), Behaviour.IGNORES_LATE)
+    monkeypatch.setattr("lab.capture.resending.MOST_CONNECTIONS", 0)
+    done = Replayed(told.connections[0].client, told.connections[0].target, "6.18", Behaviour.STRICT, 0, ())
+    assert notes(told, [done]) == ["Replayed are the first 0 connections; 1 more have findings."]
+    assert "Nothing is replayed" in notes(told, [])[0]

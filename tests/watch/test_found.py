@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing, contextmanager
+import socket
+import threading
+from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
 from lab.cases import CASES
-from lab.evidence.packet import SYN
+from lab.evidence.packet import FIN, RST, SYN
+from lab.evidence.sighting import Sighting
+from lab.fabric.lab import Lab
 from lab.fixes import FIXES
+from lab.observed.answer import answered
 from lab.observed.found import GONE, Leak, Reset
 from lab.observed.tally import Answer
 from lab.topology.reader import load
 from lab.trial import probe, runner
 from lab.trial.setting import Setting
 from lab.verdict import Outcome
-from lab.vocabulary import Family
+from lab.vocabulary import Behaviour, Family
 from lab.watch.host import WatchedHost
 from lab.watch.watch import Watch
+from lab.wire import filter as filters
 
 pytestmark = pytest.mark.lab_kernel
 
@@ -38,6 +44,13 @@ def answers():
     return {family: asyncio.run(probe.ask(family)) for family in Family}
 
 
+def make_lean(host):
+    """Have a host take it that there is too much to look at each packet."""
+    host.lean = True
+    host._rest.choose(filters.nothing())
+    host.finder.follow_all(whether=False)
+
+
 def watched(case, fix, family, answer, *, lean=False):
     """Run a trial, and return what became of it, what is counted of its nodes, and what was found and saved."""
     took = {}
@@ -52,7 +65,7 @@ def watched(case, fix, family, answer, *, lean=False):
             with closing(Watch(hosts)) as watch:
                 if lean:
                     for host in hosts:
-                        host._set_lean(0.0)
+                        make_lean(host)
                 yield lab
                 found, seen = [], watch.read(everything=True)
                 saved = []
@@ -114,3 +127,77 @@ def test_where_there_is_too_much_to_look_at_each_packet_resets_are_found(case, f
     result, tally, found, _saved = watched(CASES[case], FIXES["none"], family, answers[family], lean=True)
     assert tally.total("resets") == (result.verdict.outcome in UNTRANSLATED), found
     assert all(one.sighting.packet.tcp.flags & ~SYN for one in found)
+
+
+@contextmanager
+def watched_node():
+    """Build a lab's node that is watched, and what has a download of so many megabytes come through it."""
+    with Lab(load("kube-proxy"), family=Family.IPV4) as lab, ExitStack() as stack:
+        with lab.hosts["server"].namespace.entered():
+            server = stack.enter_context(socket.create_server(("", 80)))
+        host = WatchedHost("node", lab.hosts["node"].namespace, Behaviour.IGNORES_LATE, services_only=True)
+        watch = stack.enter_context(closing(Watch([host])))
+
+        def download(megabytes):
+            client = stack.enter_context(lab.hosts["client"].namespace.socket(socket.AF_INET, socket.SOCK_STREAM))
+            client.setblocking(True)
+            client.connect(("192.168.0.2", 80))
+            serving = server.accept()[0]
+            sender = threading.Thread(target=serving.sendall, args=(bytes(megabytes << 20),))
+            sender.start()
+            left = megabytes << 20
+            while left:
+                left -= len(client.recv(min(left, 1 << 20)))
+            sender.join()
+            serving.close()
+
+        yield watch, host, download
+
+
+@pytest.fixture
+def node():
+    with watched_node() as made:
+        yield made
+
+
+def test_what_nobody_read_in_time_is_said_and_makes_none_not_known(monkeypatch):
+    monkeypatch.setattr("lab.wire.heads._ROOM", 4096)
+    with watched_node() as (watch, _host, download):
+        for _ in range(20):
+            download(1)
+        while watch.read():
+            pass
+        assert watch.tally.missed.packets > 0
+        assert watch.tally.answer is Answer.UNKNOWN
+        assert "Missed: " in "\n".join(answered(watch.tally, 60.0))
+
+
+def test_data_that_nobody_read_in_time_is_said_and_leaves_the_answer(node):
+    watch, _host, download = node
+    download(256)
+    while watch.read():
+        pass
+    assert watch.tally.missed.data > 0
+    assert watch.tally.answer is Answer.NO
+    assert "Not looked at: " in "\n".join(answered(watch.tally, 60.0))
+
+
+def test_a_busy_node_is_looked_at_by_candidates_until_it_is_calm(node, monkeypatch):
+    watch, _host, download = node
+    monkeypatch.setattr("lab.watch.host._MOST", 10)
+    download(1)
+    while watch.read():
+        pass
+    assert watch.lean
+    download(8)
+    seen = [one for _turn in range(3) for one in watch.read()]
+    packets = [one for one in seen if isinstance(one, Sighting)]
+    assert packets
+    assert all(one.packet.tcp.flags & (SYN | FIN | RST) for one in packets)
+    for name, value in (("_MOST", 1_000_000), ("_TURN", 0.0), ("_CALM", 0.0)):
+        monkeypatch.setattr(f"lab.watch.host.{name}", value)
+    watch.read()
+    assert not watch.lean
+    download(1)
+    assert max(one.packet.payload_length for one in watch.read() if isinstance(one, Sighting)) > 0
+    assert not watch.tally.missed

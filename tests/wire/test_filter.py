@@ -61,15 +61,25 @@ def ends_of(lab, family):
 
 
 def is_mark(sighting):
-    return bool(sighting.packet.tcp.flags & (SYN | FIN | RST))
+    return bool(sighting.packet.tcp and sighting.packet.tcp.flags & (SYN | FIN | RST))
 
 
-def test_all_of_tcp_and_of_each_packet_the_headers(family):
-    [seen] = seen_by(family, lambda _client, _server: {"tcp": filters.every_tcp()}).values()
-    lengths = {one.packet.payload_length for one in seen}
-    assert 1000 in lengths
-    assert max(len(one.data) for one in seen) == filters.SNAP
-    assert {one.outgoing for one in seen} == {True, False}
+@pytest.mark.parametrize("tcp_only", [True, False])
+def test_what_one_leaves_another_takes_and_of_each_packet_the_headers(family, tcp_only):
+    def programs(client, server):
+        chosen = Candidates(frozenset({client}), frozenset(), frozenset({server}))
+        whole = {"everything": filters.everything(), "nothing": filters.nothing()}
+        return {**whole, "some": filters.candidates(chosen), "rest": filters.rest(chosen, tcp_only=tcp_only)}
+
+    seen = seen_by(family, programs)
+    assert not seen["nothing"]
+    every = [one for one in seen["everything"] if one.packet.tcp or not tcp_only]
+    halves = [*seen["some"], *seen["rest"]]
+    assert sorted((one.interface, one.data) for one in every) == sorted((one.interface, one.data) for one in halves)
+    assert any(one.outgoing and not is_mark(one) for one in seen["some"])
+    assert {one.outgoing for one in seen["rest"]} == {True, False}
+    assert max(one.packet.payload_length for one in seen["rest"]) == 1000
+    assert max(len(one.data) for one in seen["rest"]) == filters.SNAP
 
 
 def test_what_begins_and_ends_and_what_an_endpoint_sends_on_its_own(family):
