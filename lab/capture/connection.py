@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from lab.capture.explanation import Place
+from lab.capture.explanation import Place, Point
 from lab.capture.frames import Frame
 from lab.capture.headers import checksum_is_wrong
+from lab.capture.icmp import IcmpError
 from lab.capture.judging import FINE, Conntrack, Word
 from lab.capture.lane import Kept, Lane, Stream
 from lab.capture.quick import QuickWindow
@@ -78,7 +79,8 @@ class Connection:
         self.begins = False
         self.lanes: dict[bool, Lane] = {}
         self.kept: deque[Kept] = deque(maxlen=RECENT)
-        self.points: dict[tuple[str, str], None] = {}
+        self.points: dict[Point, None] = {}
+        self.errors: dict[str, IcmpError] = {}
         self.odd: list[Segment] = []
         self.resets: list[Segment] = []
         self.lost: dict[bool, list[Place]] = {}
@@ -116,11 +118,6 @@ class Connection:
             return
         lane.acknowledged, lane.follows, lane.begins = acknowledged, ahead == 0, self.begins
         lane.home[lane.key] = lane
-
-    def close_lanes(self) -> None:
-        """Have no plain segments taken any more."""
-        for lane in self.lanes.values():
-            lane.close()
 
     def settle(self) -> None:
         """Take into account the plain segments that were taken."""
@@ -288,6 +285,11 @@ class Connection:
             self._before[side].add(stream)
             if not side and len(self._early) < _KEPT and _meets(stream, self._before[True]):
                 self._early.append((segment, stream, place))
+
+    def client_s_side(self) -> set[Point]:
+        """Return the points at which packets of the client are seen as it knows them, and in no other form."""
+        before, behind = ({one[:2] for one in streams[True]} for streams in (self._before, self._behind))
+        return before - behind if self.is_translated else set(self.points)
 
     def is_mixed(self, segment: Segment) -> bool:
         """Check whether a packet was seen where packets are before their translation as well as behind it."""

@@ -7,19 +7,23 @@ import gc
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from lab.capture import asked, icmp
+from lab.capture.datagrams import Datagrams
 from lab.capture.explanation import Explained, Explanation, Place
 from lab.capture.findings import explained
-from lab.capture.following import Follower, in_order
+from lab.capture.following import Follower
 from lab.capture.frames import Frame
+from lab.capture.headers import quoted_ends
 from lab.capture.kernel_log import Logged
 from lab.capture.listing import Listed
+from lab.capture.order import in_order
 from lab.capture.reader import Reader
 from lab.capture.remarks import remarks
 from lab.capture.text import Text
 from lab.errors import InputError
-from lab.evidence.packet import SocketAddress
+from lab.evidence.packet import UDP, SocketAddress
 from lab.vocabulary import Behaviour
 
 
@@ -33,28 +37,65 @@ def explain(
     """
     readers = [*readers, *printed(texts, alone=not readers)]
     listed = {entry.key: (text.name, entry) for text in texts for entry in text.entries if entry.protocol == "tcp"}
-    follower = Follower(behaviour, _translations(entry for _name, entry in listed.values()))
+    everybody = _Everybody(Follower(behaviour, _translations(entry for _name, entry in listed.values())), Datagrams())
     wanted = {_key(line.packet): line.packet for text in texts for line in text.log if line.packet}
     seen: dict[Logged, Place] = {}
-    with _uncollected():
-        for frame, file in in_order(readers, follower.plain):
-            follower.see(frame, file)
-            if wanted:
-                _look(frame, file, wanted, seen)
     notes = [note for text in texts for note in text.notes]
-    notes += [note for reader in readers for note in reader.notes]
-    if follower.forgotten:
-        notes.append(f"{follower.forgotten:,} connections that came first were given up, to bound memory")
+    with _uncollected():
+        for frame, file in in_order(readers, everybody.follower.plain, notes):
+            everybody.see(frame, file)
+            if wanted and frame.packet.tcp is not None:
+                _look(frame, file, wanted, seen)
+    notes += [*(note for reader in readers for note in reader.notes), *everybody.notes]
     by_ends = {entry.original: (name, entry) for name, entry in listed.values()}
     owners = _owners(entry for _name, entry in listed.values())
-    connections = (explained(connection, behaviour) for connection in follower.connections)
+    connections = (explained(connection, behaviour) for connection in everybody.follower.connections)
     return Explanation(
         behaviour=behaviour,
-        packets=sum(reader.read for reader in readers) + follower.plain.taken,
-        connections=tuple(_with_entry(one, by_ends) for one in connections),
+        packets=sum(reader.read for reader in readers) + everybody.follower.plain.taken,
+        connections=(
+            *(_with_entry(one, by_ends) for one in connections),
+            *asked.explained(everybody.datagrams.exchanges),
+        ),
         notes=tuple(notes),
         remarks=tuple(one for text in texts for one in remarks(text, None if assumed else behaviour, seen, owners)),
     )
+
+
+@dataclass
+class _Everybody:
+    """Those who follow what is captured.
+
+    :ivar strangers: ICMP errors about packets that were not seen.
+    """
+
+    follower: Follower
+    datagrams: Datagrams
+    strangers: int = 0
+
+    def see(self, frame: Frame, file: str) -> None:
+        """Give a packet to whom it concerns."""
+        if frame.packet.tcp is not None:
+            self.follower.see(frame, file)
+        elif frame.packet.protocol == UDP:
+            self.datagrams.see(frame, file)
+        else:
+            quoted = quoted_ends(frame.data, frame.at)
+            assert quoted is not None
+            owner = self.follower.of(frame.section, *quoted) or self.datagrams.of(frame.section, *quoted)
+            if owner is not None:
+                icmp.take(owner, frame, file)
+            else:
+                self.strangers += 1
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """What whoever reads on has to know, in sentences."""
+        if self.strangers:
+            yield f"ICMP errors about packets that are not there: {self.strangers:,}"
+        forgotten = self.follower.forgotten + self.datagrams.forgotten
+        if forgotten:
+            yield f"{forgotten:,} connections that came first were given up, to bound memory"
 
 
 def _key(packet: Logged) -> tuple[object, ...]:

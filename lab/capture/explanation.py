@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import SocketAddress
 from lab.verdict import Outcome
 from lab.vocabulary import Behaviour
+
+#: Where packets are captured: a file, and an interface of it.
+Point: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Explained:
-    """One connection.
+    """One connection; or by UDP, what one port of a client asked of one address, and what came back.
 
     :param target: whom the client asked: the VIP where there is one.
     :param endpoint: who answered; None where no translation was seen.
@@ -61,6 +65,7 @@ class Explained:
     :param points: where it was seen.
     :param outcome: as a trial's.
     :param untold: what the capture cannot tell, in sentences.
+    :param protocol: ``TCP`` or ``UDP``.
     :param entry: what a listing of conntrack's says of it, in a sentence; empty where there is none.
     """
 
@@ -75,6 +80,7 @@ class Explained:
     outcome: Outcome
     findings: tuple[Finding, ...]
     untold: tuple[str, ...]
+    protocol: str = "TCP"
     entry: str = ""
 
 

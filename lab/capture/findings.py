@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from lab.capture import icmp
 from lab.capture.catalogue import known
 from lab.capture.connection import Connection, Segment
 from lab.capture.explanation import Explained, Finding, Place
+from lab.evidence.follow import distance
 from lab.evidence.judgement import Judgement
 from lab.verdict import Outcome
 from lab.vocabulary import Behaviour
@@ -33,6 +35,7 @@ def explained(connection: Connection, behaviour: Behaviour) -> Explained:
         *_repeated(connection),
         *_closed(connection),
         *_unanswered(connection),
+        *icmp.findings(connection),
     )
     return Explained(
         client=connection.client,
@@ -81,15 +84,24 @@ def _outcome(connection: Connection) -> Outcome:
         return Outcome.RESET
     if any(segment.leaked or connection.strayed(segment) for segment in segments):
         return Outcome.LEAKED
+    if any(error.leaked for error in connection.errors.values()):
+        return Outcome.LEAKED
     if any(_is_gone(connection, segment) for segment in segments):
         return Outcome.DROPPED
     if _killers(connection):
         return Outcome.KILLED
     if connection.begins and not connection.conntrack.answered:
         return Outcome.REFUSED
-    if connection.lost and not connection.conntrack.closed:
+    if not connection.conntrack.closed and any(_is_open(connection, by_client=side) for side in connection.lost):
         return Outcome.STALLED
     return Outcome.DELIVERED if segments else Outcome.CONNECTED
+
+
+def _is_open(connection: Connection, *, by_client: bool) -> bool:
+    """Check whether what a side sent was not acknowledged to its end."""
+    sent = connection.conntrack.sent(by_client=by_client)
+    acknowledged = connection.conntrack.awaited(from_client=by_client)
+    return sent is None or acknowledged is None or distance(acknowledged, sent) > 0
 
 
 def _is_gone(connection: Connection, segment: Segment) -> bool:

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Final, TypeAlias
 
@@ -14,7 +13,6 @@ from lab.capture.explanation import Place
 from lab.capture.frames import Frame
 from lab.capture.listing import Listed
 from lab.capture.plain import Plain
-from lab.capture.reader import Reader
 from lab.capture.remembered import Remembered
 from lab.evidence.follow import distance
 from lab.evidence.packet import ACK, RST, SYN, Packet, SocketAddress
@@ -56,6 +54,10 @@ class Follower:
     def connections(self) -> Iterable[Connection]:
         """The connections in the order of their beginnings."""
         return self._all.values()
+
+    def of(self, section: int, source: SocketAddress, destination: SocketAddress) -> Connection | None:
+        """Return the connection of which a packet with these addresses is."""
+        return self._flows.get((section, source, destination))
 
     def see(self, frame: Frame, file: str) -> None:
         """Take one packet into account."""
@@ -159,7 +161,8 @@ class Follower:
         oldest = next((one for one in islice(self._all.values(), 100) if not one.odd), next(iter(self._all.values())))
         self.forgotten += 1
         del self._all[id(oldest)]
-        oldest.close_lanes()
+        for lane in oldest.lanes.values():
+            lane.close()
         oldest.lanes.clear()  # they know the connection: without them it is gone at once
         self._live.pop(id(oldest), None)
         for flow in self._own.pop(id(oldest), ()):
@@ -188,18 +191,3 @@ def _shares(connection: Connection, packet: Packet) -> bool:
     if packet.source.address == first.source.address and packet.source.port != first.source.port:
         return False  # a translation of the port alone is none that a node does
     return (first.tcp.window_scale, first.tcp.window) == (packet.tcp.window_scale, packet.tcp.window)
-
-
-def in_order(readers: Sequence[Reader], plain: Plain | None) -> Iterator[tuple[Frame, str]]:
-    """Yield the packets of all files by their times, section by section.
-
-    :param plain: takes the packets of a single file of which there is nothing to tell; None: all are wanted.
-    """
-    if len(readers) == 1:
-        return _named(readers[0].without(plain), readers[0].name)
-    ways = [_named(reader, reader.name) for reader in readers]
-    return heapq.merge(*ways, key=lambda one: (one[0].section, one[0].time))
-
-
-def _named(frames: Iterable[Frame], file: str) -> Iterator[tuple[Frame, str]]:
-    return ((frame, file) for frame in frames)

@@ -10,7 +10,7 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
-from lab.evidence.packet import TCP, Packet, SocketAddress, TcpHeader
+from lab.evidence.packet import TCP, UDP, Packet, SocketAddress, TcpHeader
 
 _IPV4: Final = struct.Struct("!HHHxB2x4s4s")  # behind the first two bytes
 _IPV6: Final = struct.Struct("!4xHBx16s16s")
@@ -66,6 +66,34 @@ def tcp_packet(data: bytes, at: int) -> Packet | None:
         max(0, end - transport - header),
         tcp,
     )
+
+
+def quoted_ends(data: bytes, at: int) -> tuple[SocketAddress, SocketAddress] | None:
+    """Return source and destination of the packet that an ICMP error quotes; None where it quotes none with ports.
+
+    Of what is behind the IP header eight bytes are quoted at least (RFC 792), and so no whole header of TCP.
+
+    :param at: where the error's IP header begins.
+    """
+    try:
+        at += 8 + (40 if data[at] >> 4 == 6 else (data[at] & 15) * 4)
+        if data[at] >> 4 == 4:
+            protocol, ports, source, destination = data[at + 9], at + (data[at] & 15) * 4, 12, 16
+        else:
+            protocol, ports, source, destination = data[at + 6], at + 40, 8, 24
+        if protocol not in (TCP, UDP) or len(data) < ports + 4:
+            return None
+    except IndexError:
+        return None
+    return (
+        _end_of(data[at + source : at + destination], data[ports : ports + 2]),
+        _end_of(data[at + destination : at + 2 * destination - source], data[ports + 2 : ports + 4]),
+    )
+
+
+def udp_payload(data: bytes, at: int) -> bytes:
+    """Return what is captured of the payload of a UDP packet whose IP header begins at a byte."""
+    return data[at + (40 if data[at] >> 4 == 6 else (data[at] & 15) * 4) + 8 :]
 
 
 def checksum_is_wrong(data: bytes, at: int) -> bool:

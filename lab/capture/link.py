@@ -16,7 +16,7 @@ _TAGS: Final = frozenset({b"\x81\x00", b"\x88\xa8", b"\x91\x00"})  # IEEE 802.1Q
 _OUTGOING: Final = 4  # PACKET_OUTGOING, include/uapi/linux/if_packet.h
 
 
-def _behind(data: bytes, at: int) -> int:
+def ip_behind(data: bytes, at: int) -> int:
     """Return where the IP header begins by the EtherType at a place, behind VLAN tags; 0 where there is none."""
     kind = data[at : at + 2]
     while kind in _TAGS:
@@ -36,7 +36,7 @@ def _null(_data: bytes) -> Found:
 def _ethernet(data: bytes) -> Found:
     if data[12:14] in _IP:
         return 14, None, 0
-    at = _behind(data, 12)
+    at = ip_behind(data, 12)
     return (at, None, 0) if at else None
 
 
@@ -46,7 +46,7 @@ def _cooked(data: bytes) -> Found:
     if data[14:16] in _IP:
         at = 16
     elif data[14:16] in _TAGS:
-        at = _behind(data, 18)  # behind the header is the tag, then what it is of
+        at = ip_behind(data, 18)  # behind the header is the tag, then what it is of
     else:
         return None
     return (at, data[1] == _OUTGOING, 0) if at else None
@@ -55,7 +55,7 @@ def _cooked(data: bytes) -> Found:
 def _cooked_2(data: bytes) -> Found:
     if len(data) < 20:
         return None
-    at = 20 if data[:2] in _IP else _behind(data, 22) if data[:2] in _TAGS else 0
+    at = 20 if data[:2] in _IP else ip_behind(data, 22) if data[:2] in _TAGS else 0
     return (at, data[10] == _OUTGOING, int.from_bytes(data[4:8], "big")) if at else None
 
 

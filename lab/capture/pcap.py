@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Literal
 
 from lab.capture.frames import LONGEST, Frame, Note, Source
-from lab.capture.headers import tcp_packet
-from lab.capture.link import KNOWN, Finder, finder
+from lab.capture.link import KNOWN, finder
+from lab.capture.packets import frame_of
 from lab.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ MAGIC: Final[dict[bytes, tuple[Literal["<", ">"], int]]] = {
 
 
 def frames(source: Source, begins: bytes, note: Note, plain: Plain | None = None) -> Iterator[Frame]:
-    """Yield the TCP packets of a capture, of which its first four bytes are read.
+    """Yield the packets of a capture, of which its first four bytes are read.
 
     :param plain: takes those of which there is nothing to tell.
     :raises Cut: it ends in the middle of a packet.
@@ -54,19 +54,11 @@ def frames(source: Source, begins: bytes, note: Note, plain: Plain | None = None
             number += 1
             time = seconds * 1_000_000_000 + part * fraction
             if take is None or not take(data, at + 16, kept, number, time):
-                frame = _frame(data[at + 16 : end], link, find, number, time)
+                captured = data[at + 16 : end]
+                found = find(captured)
+                point = f"interface {found[2]}" if found and found[2] else "any" if link == 113 else ""
+                frame = frame_of(captured, found, time, point, number, 0, note)
                 if frame is not None:
                     yield frame
-                else:
-                    note("other")
             at = end
         data, at = source.more(data, at), 0
-
-
-def _frame(data: bytes, link: int, find: Finder, number: int, time: int) -> Frame | None:
-    found = find(data)
-    packet = tcp_packet(data, found[0]) if found else None
-    if found is None or packet is None:
-        return None
-    interface = f"interface {found[2]}" if found[2] else "any" if link == 113 else ""
-    return Frame(time, interface, found[1], packet, number, 0, data, found[0])

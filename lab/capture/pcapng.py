@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from lab.capture.frames import LONGEST, Frame, Note, Source, Taker
-from lab.capture.headers import tcp_packet
 from lab.capture.link import Finder, finder
+from lab.capture.packets import frame_of
 
 if TYPE_CHECKING:
     from lab.capture.plain import Plain
@@ -50,7 +50,7 @@ class _Interface:
 
 
 def frames(source: Source, note: Note, plain: Plain | None = None) -> Iterator[Frame]:
-    """Yield the TCP packets of a capture, of which its first four bytes are read.
+    """Yield the packets of a capture, of which its first four bytes are read.
 
     :param plain: takes those of which there is nothing to tell.
     :raises Cut: it ends in the middle of a block.
@@ -177,15 +177,11 @@ def _frame(
         note(f"link {interface.link}")
         return None
     found = interface.find(data)
-    packet = tcp_packet(data, found[0]) if found else None
-    if found is None or packet is None:
-        note("other")
-        return None
     if options < len(body):
         flags = dict(_options(body, options, order)).get(_FLAGS, b"")
         if len(flags) == 4:
             way = _WAYS.get(struct.unpack(f"{order}I", flags)[0] & 3)
-    name = f"{interface.name} {found[2]}" if found[2] else interface.name
-    return Frame(
-        interface.time(high, low), name, found[1] if way is None else way, packet, number, section, data, found[0]
-    )
+    if found is not None and way is not None:
+        found = (found[0], way, found[2])
+    name = f"{interface.name} {found[2]}" if found is not None and found[2] else interface.name
+    return frame_of(data, found, interface.time(high, low), name, number, section, note)

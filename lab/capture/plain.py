@@ -119,8 +119,8 @@ class Plain:
         self.last = connection
         windows = connection.windows_at_one_point()
         if windows is None:
-            if connection.lanes:
-                connection.close_lanes()
+            for lane in connection.lanes.values():
+                lane.close()
             return
         if not connection.lanes:
             self._make_lanes(connection, frame, stream)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Reader:
-    """The TCP packets of one capture: pcap or pcapng, also within gzip; times to the micro- or nanosecond.
+    """The packets of one capture, TCP, UDP and ICMP errors: pcap or pcapng, also within gzip.
 
     :ivar name: the file's.
     :ivar cut: the byte at which it is cut short, None where it is whole; known at the end.
@@ -74,6 +74,8 @@ class Reader:
         for what, count in self._left_out.items():
             packets = "1 packet is" if count == 1 else f"{count:,} packets are"
             if what == "other":
-                yield f"{self.name}: {packets} no TCP, or cut within the headers: left out"
+                yield f"{self.name}: {packets} neither TCP, UDP nor an ICMP error, or cut within the headers: left out"
+            elif what == "echo":
+                yield f"{self.name}: {packets} of UDP's echo port (7), as the lab's own are that prove an end: left out"
             else:
                 yield f"{self.name}: {packets} of a link that is not known here ({what}): left out. Known: {KNOWN}"

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from lab.capture.explanation import Explained, Place
-from lab.capture.following import in_order
 from lab.capture.frames import Frame
 from lab.capture.judging import FINE, Conntrack, Word
 from lab.capture.lane import Stream
+from lab.capture.order import in_order
 from lab.capture.reader import Reader
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import ACK, RST, SYN, TCP, Packet, SocketAddress
@@ -134,14 +134,16 @@ def scripts(readers: Sequence[Reader], wanted: Iterable[Explained]) -> list[Scri
     collected: dict[tuple[int, SocketAddress, SocketAddress], _Collected] = {}
     flows: dict[tuple[int, SocketAddress, SocketAddress], _Collected] = {}
     for one in wanted:
+        if one.protocol != "TCP":
+            continue
         own = collected.setdefault((one.section, one.client, one.target), _Collected(one))
         own.add(one)
         endpoint = one.endpoint or one.target
         for ends in ((one.client, one.target), (one.peer, endpoint), (one.client, endpoint)):
             flows[one.section, ends[0], ends[1]] = flows[one.section, ends[1], ends[0]] = own
-    for frame, file in in_order(readers, None):
+    for frame, file in in_order(readers, None, []):
         found = flows.get((frame.section, frame.packet.source, frame.packet.destination))
-        if found is not None:
+        if found is not None and frame.packet.tcp is not None:
             found.see(frame, file)
     return [Script(one.one.client, one.one.target, tuple(one.segments), one.is_cut) for one in collected.values()]
 

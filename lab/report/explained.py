@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from lab.capture.explanation import Explained, Explanation, Finding, Remark
 from lab.capture.replayed import Replayed
 from lab.report.replayed import lines as of_replayed
 from lab.vocabulary import Behaviour
+
+_NAMES: Final = {"TCP": ("connection", "connections"), "UDP": ("exchange by UDP", "exchanges by UDP")}
 
 
 def lines(told: Explanation, *, assumed: bool, replayed: Iterable[Replayed] = ()) -> Iterator[str]:
@@ -25,13 +28,11 @@ def lines(told: Explanation, *, assumed: bool, replayed: Iterable[Replayed] = ()
             blocks.append([*_connection(one), *_again(one, again.get((one.client, one.target)))])
     fine = [one for one in told.connections if not one.findings]
     ordinary = [f"{one.client} > {one.target}. {one.entry}" for one in fine if one.entry]
-    if fine:
-        other = "other " if blocks else ""
-        ordinary.insert(0, f"{len(fine):,} {other}connection{'' if len(fine) == 1 else 's'}: nothing wrong.")
+    ordinary = [*_fine(told), *ordinary]
     for file, remarks in itertools.groupby(told.remarks, lambda one: one.file):
         blocks.append([f"{file}:", *_remarks(remarks)])
     if not told.connections and not told.remarks:
-        ordinary.append("There is no TCP connection in it.")
+        ordinary.append("There is no TCP connection in it, and no datagram of UDP.")
     if told.connections or not told.remarks:
         ordinary.append(_judged(told.behaviour, assumed=assumed))
     blocks.append([*ordinary, *told.notes])
@@ -39,6 +40,14 @@ def lines(told: Explanation, *, assumed: bool, replayed: Iterable[Replayed] = ()
         if number:
             yield ""
         yield from block
+
+
+def _fine(told: Explanation) -> Iterator[str]:
+    for protocol, names in _NAMES.items():
+        kind = [bool(one.findings) for one in told.connections if one.protocol == protocol]
+        fine, other = kind.count(False), "other " if any(kind) else ""
+        if fine:
+            yield f"{fine:,} {other}{names[fine > 1]}: nothing wrong."
 
 
 def _again(one: Explained, replayed: Replayed | None) -> Iterator[str]:
@@ -79,7 +88,8 @@ def _judged(behaviour: Behaviour, *, assumed: bool) -> str:
 def _connection(one: Explained) -> Iterator[str]:
     to = f"{one.target}" + (f", which is {one.endpoint}" if one.endpoint else "")
     masked = f", masqueraded as {one.peer}" if one.peer != one.client else ""
-    yield f"{one.client}{masked} > {to}: {one.outcome}"
+    by = "" if one.protocol == "TCP" else f"{one.protocol} "
+    yield f"{by}{one.client}{masked} > {to}: {one.outcome}"
     where = f" at {', '.join(dict.fromkeys(one.points))}" if one.points else ""
     packets = "1 packet" if one.packets == 1 else f"{one.packets:,} packets"
     section = f", in section {one.section + 1} of the file" if one.section else ""

@@ -99,7 +99,9 @@ def test_a_snaplen_in_the_middle_of_the_options_leaves_them_out(form):
     """64 bytes of Ethernet end within the timestamps."""
     data = form([(time, linked(packet, 1)) for time, packet in TIMED], link=1, snaplen=64)
     frames, [note] = read(data)
-    assert "1 packet is no TCP, or cut within the headers" in note  # that of IPv6, whose headers have 74 bytes
+    assert (
+        "1 packet is neither TCP, UDP nor an ICMP error, or cut within the headers" in note
+    )  # that of IPv6, whose headers have 74 bytes
     found = [frame.packet for frame in frames]
     assert len(found) == 3
     assert found[1].tcp.timestamps is None
@@ -120,14 +122,14 @@ def test_a_file_that_is_cut_is_read_until_there(form):
     assert "cut short at byte" in note
 
 
-def test_what_is_no_tcp_is_counted():
-    udp = bytearray(IPV4[0])
-    udp[9] = 17
+def test_what_is_left_out_is_counted():
+    sctp = bytearray(IPV4[0])
+    sctp[9] = 132
     arp = bytes(12) + b"\x08\x06" + bytes(28)
-    mixed = [(MOMENT, linked(bytes(udp), 1)), (MOMENT, arp), (MOMENT, linked(IPV4[0], 1))]
+    mixed = [(MOMENT, linked(bytes(sctp), 1)), (MOMENT, arp), (MOMENT, linked(IPV4[0], 1))]
     [frame], [note] = read(pcap(mixed, link=1))
     assert frame.number == 3
-    assert note == "x.pcap: 2 packets are no TCP, or cut within the headers: left out"
+    assert note == "x.pcap: 2 packets are neither TCP, UDP nor an ICMP error, or cut within the headers: left out"
 
 
 GOOD = pcapng(TIMED)

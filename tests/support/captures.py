@@ -10,13 +10,29 @@ MOMENT = 1_700_000_000_123_456_789  # ns
 
 def tcp(source, destination, flags, sequence, acknowledgement, payload=b"", *, window=64240, options=b"", number=0):
     """Return the bytes of a TCP packet; addresses are (address, port), flags a number. Its checksums are 0."""
-    ends = [ip_address(address).packed for address, _port in (source, destination)]
     offset = (20 + len(options)) // 4 << 4
     numbers = (source[1], destination[1], sequence % 2**32, acknowledgement % 2**32, offset, flags, window, 0, 0)
-    segment = struct.pack("!HHIIBBHHH", *numbers) + options + payload
+    return ip(source[0], destination[0], 6, struct.pack("!HHIIBBHHH", *numbers) + options + payload, number)
+
+
+def ip(source, destination, protocol, body, number=0):
+    ends = [ip_address(address).packed for address in (source, destination)]
     if len(ends[0]) == 16:
-        return struct.pack("!IHBB", 6 << 28, len(segment), 6, 64) + ends[0] + ends[1] + segment
-    return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), number, 0, 64, 6, 0) + ends[0] + ends[1] + segment
+        return struct.pack("!IHBB", 6 << 28, len(body), protocol, 64) + ends[0] + ends[1] + body
+    return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), number, 0, 64, protocol, 0) + ends[0] + ends[1] + body
+
+
+def udp(source, destination, payload, *, number=0):
+    """Return the bytes of a datagram, without a checksum."""
+    header = struct.pack("!HHHH", source[1], destination[1], 8 + len(payload), 0)
+    return ip(source[0], destination[0], 17, header + payload, number)
+
+
+def icmp(source, destination, kind, code, quoted, *, mtu=0):
+    """Return the bytes of an ICMP error from an address about a packet."""
+    is_ipv6 = ":" in source
+    header = struct.pack("!BBHI", kind, code, 0, mtu)
+    return ip(source, destination, 58 if is_ipv6 else 1, header + quoted[: 48 if is_ipv6 else 28])
 
 
 def kind_of(packet):

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""What there is to tell of datagrams when all of them are read."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final
+
+from lab.capture import icmp
+from lab.capture.exchange import Datagram, Exchange
+from lab.capture.explanation import Explained, Finding, Point
+from lab.verdict import Outcome
+
+_SHOWN: Final = 5  # packets of one kind
+_AT_ONCE: Final = 1_000_000_000  # ns between two of several clients that may have been in a race
+_TOGETHER: Final = 1_000_000  # ns between two of one socket, of which a resolver sends A and AAAA one after the other
+#: Ports to which datagrams go and nothing comes back: discard, SNMP traps, syslog, NetFlow, IPFIX, sFlow, Jaeger,
+#: StatsD, GELF.
+_ONE_WAY: Final = frozenset({9, 162, 514, 2055, 4739, 6343, 6831, 6832, 8125, 12201})
+
+
+@dataclass(frozen=True)
+class _Others:
+    """What is known of everybody who asked one address.
+
+    :param masqueraded: by the port that they are masqueraded to.
+    :param is_translated: whether anybody's questions were seen going elsewhere.
+    :param on_the_way: where these were seen before that.
+    """
+
+    masqueraded: dict[int, list[Exchange]]
+    is_translated: bool
+    on_the_way: frozenset[Point]
+
+
+def explained(exchanges: Iterable[Exchange]) -> Iterator[Explained]:
+    """Yield what each exchange's datagrams tell of it, and of the others'."""
+    every = list(exchanges)
+    alike: dict[tuple[object, ...], list[Exchange]] = defaultdict(list)
+    for one in every:
+        alike[one.section, one.target].append(one)
+    others = {target: _others(ones) for target, ones in alike.items()}
+    for one in every:
+        yield _explained(one, others[one.section, one.target])
+
+
+def _others(exchanges: list[Exchange]) -> _Others:
+    masqueraded: dict[int, list[Exchange]] = defaultdict(list)
+    for one in exchanges:
+        for peer in one.peers:
+            masqueraded[peer.port].append(one)
+    on_the_way = frozenset[Point]().union(*(one.on_the_way for one in exchanges))
+    return _Others(masqueraded, any(one.endpoints for one in exchanges), on_the_way)
+
+
+def _explained(one: Exchange, others: _Others) -> Explained:
+    endpoint = next(reversed(one.endpoints), None)
+    return Explained(
+        client=one.client,
+        target=one.target,
+        endpoint=endpoint,
+        peer=next(reversed(one.peers), one.client),
+        begins=True,
+        packets=one.count,
+        points=tuple(point for _file, point in one.points if point),
+        section=one.section,
+        outcome=_outcome(one),
+        findings=(*_strange(one), *_doubled(one), *icmp.findings(one), *_unanswered(one, others)),
+        untold=(),
+        protocol="UDP",
+    )
+
+
+def _outcome(one: Exchange) -> Outcome:
+    if any(datagram.doubled for datagram in one.odd):
+        return Outcome.DUPLICATED
+    if any(datagram.leaked for datagram in one.odd):
+        return Outcome.LEAKED
+    if any(error.is_refusal for error in one.errors.values()):
+        return Outcome.REFUSED
+    return Outcome.LOST if _lacks_answers(one) else Outcome.DELIVERED
+
+
+def _lacks_answers(one: Exchange) -> bool:
+    """Check whether somebody waits for an answer: of DNS each question has one, of others nobody knows."""
+    address = ip_address(one.target.address)
+    if address.is_multicast or one.target.address.endswith(".255") or one.target.port in _ONE_WAY:
+        return False
+    return bool(one.waiting or one.unanswered) and (one.target.port == 53 or not one.answers)
+
+
+def _strange(one: Exchange) -> Iterator[Finding]:
+    for datagram in one.odd:
+        leaked = datagram.leaked
+        if leaked is not None:
+            where = f" ({leaked.point})" if leaked.point else ""
+            words = (
+                f"an answer from a stranger: packet {leaked.number}{where} comes from {datagram.packet.source}, and the"
+                f" client only knows {one.target}; its socket does not take that"
+            )
+            yield Finding("leak", words, (datagram.places[0], leaked))
+
+
+def _doubled(one: Exchange) -> Iterator[Finding]:
+    for datagram in one.odd:
+        twice = datagram.doubled
+        if twice is not None:
+            where = f" at {twice.point}" if twice.point else ""
+            words = f"packet {twice.number} is the same as before once more{where}: a copy came along as well"
+            yield Finding("duplicate", words, (datagram.places[0], twice), case="promiscuous-bridge")
+
+
+def _unanswered(one: Exchange, others: _Others) -> Iterator[Finding]:
+    if not _lacks_answers(one) or any(datagram.leaked for datagram in one.odd):
+        return
+    for question in one.waiting[:_SHOWN]:
+        last = question.places[-1]
+        where = f"; it was seen last at {last.point} (packet {last.number})" if last.point else ""
+        why, case = _why(one, question, others)
+        words = f"packet {question.places[0].number}, {question.packet.payload_length:,} bytes: no answer{where}{why}"
+        yield Finding("unanswered", words, tuple(question.places[:_SHOWN]), case=case)
+    more = len(one.waiting) + one.unanswered - _SHOWN
+    if more > 0:
+        yield Finding("unanswered", f"{more:,} more are not answered", ())
+
+
+_RACES: Final = "; {} at the same time{}: a race, which the later one loses"
+
+
+def _why(one: Exchange, question: Datagram, others: _Others) -> tuple[str, str]:
+    """Return why a question may have no answer, in words, and the case that it is."""
+    sent = question.places[0].time
+    if one.is_untranslated(question):
+        for other in others.masqueraded.get(one.client.port, ())[:_SHOWN]:
+            if other is not one and _at_once(other.asked, sent, _AT_ONCE):
+                return _RACES.format(f"{other.client} asked", " and is masqueraded to the same port"), "snat-port-race"
+        if others.is_translated and {form[0] for form in question.forms} <= others.on_the_way:
+            if one.endpoints and _at_once((time for time in one.asked if time != sent), sent, _TOGETHER):
+                what = _RACES.format("another question left the same socket", ", and it was translated")
+                return what, "dns-race-two-endpoints"
+            if any(error.is_refusal for error in one.errors.values()):
+                return "; the node refuses it, where others are translated: no endpoint is left", "udp-scaled-to-zero"
+            return "; it came no further than to the node, where others are translated", ""
+        if one.translated is not None and one.translated < sent:
+            what = "; it went on untranslated, as those before it did not: the service is gone"
+            return what, "udp-service-deleted"
+        if others.is_translated:
+            what = "; it went on untranslated, as others do not: its entry is older than the service"
+            return what, "udp-before-service"
+        return "", ""
+    endpoint = next((address for address in one.endpoints if address in question.destinations), None)
+    if endpoint is not None and one.answers:
+        return f"; {endpoint}, to whom its entry leads, answered before: it may be gone", "stale-udp-entry"
+    return "", ""
+
+
+def _at_once(times: Iterable[int], moment: int, bound: int) -> bool:
+    return any(abs(time - moment) < bound for time in times)

@@ -1,0 +1,141 @@
+"""Datagrams in captures: who answered, who did not, and what ICMP says; from one point and from several."""
+
+import io
+
+import pytest
+
+from lab.capture.explain import explain
+from lab.capture.reader import Reader
+from lab.evidence.packet import ACK, SYN
+from lab.verdict import Outcome
+from lab.vocabulary import Behaviour
+from tests.support.captures import MOMENT, icmp, linked, pcap, tcp, udp
+
+CLIENT, VIP, POD, OTHER = ("10.0.0.2", 34567), ("10.96.0.10", 53), ("10.0.1.2", 53), ("10.0.3.2", 53)
+MICROSECOND = 1000
+
+
+def explained(*files):
+    """Explain captures of which each is a list of (microseconds, packet)."""
+    readers = [
+        Reader(
+            io.BufferedReader(io.BytesIO(pcap([(MOMENT + at * MICROSECOND, data) for at, data in packets]))),
+            f"{n}.pcap",
+        )
+        for n, packets in enumerate(files)
+    ]
+    return explain(readers, Behaviour.IGNORES_LATE).connections
+
+
+def only(*files):
+    [one] = explained(*files)
+    return one
+
+
+def test_an_exchange_that_is_translated():
+    asked, answered = b"\x12\x34 who?", b"\x12\x34 me"
+    one = only(
+        [(0, udp(CLIENT, VIP, asked, number=1)), (9, udp(VIP, CLIENT, answered, number=2))],
+        [(1, udp(CLIENT, POD, asked, number=1)), (8, udp(POD, CLIENT, answered, number=2))],
+    )
+    assert (one.protocol, one.outcome, one.findings) == ("UDP", Outcome.DELIVERED, ())
+    assert (str(one.target), str(one.endpoint), one.packets) == ("10.96.0.10:53", "10.0.1.2:53", 2)
+
+
+@pytest.mark.parametrize("behind", [True, False])
+def test_an_answer_from_a_stranger(behind):
+    """Also where the client's side alone was captured."""
+    asked, answered = b"\x12\x34 who?", b"\x12\x34 me"
+    files = [[(0, udp(CLIENT, VIP, asked, number=1)), (9, udp(POD, CLIENT, answered, number=2))]]
+    if behind:
+        files.append([(1, udp(CLIENT, POD, asked, number=1)), (8, udp(POD, CLIENT, answered, number=2))])
+    one = only(*files)
+    assert one.outcome is Outcome.LEAKED
+    [leak] = one.findings
+    assert leak.kind == "leak"
+    assert "packet 2 comes from 10.0.1.2:53, and the client only knows 10.96.0.10:53" in leak.words
+
+
+def test_the_answer_that_is_missing_is_that_of_its_question():
+    """By what both begin with, as DNS numbers its messages."""
+    one = only(
+        [
+            (0, udp(CLIENT, VIP, b"\x00\x01A", number=1)),
+            (1, udp(CLIENT, VIP, b"\x00\x02AAAA", number=2)),
+            (5, udp(VIP, CLIENT, b"\x00\x02!", number=3)),
+        ]
+    )
+    assert one.outcome is Outcome.LOST
+    [missing] = one.findings
+    assert [place.number for place in missing.packets] == [1]
+
+
+def test_two_questions_of_one_socket_of_which_one_is_lost_on_the_node():
+    a, aaaa = (udp(CLIENT, VIP, b"\x00\x01A", number=1), udp(CLIENT, VIP, b"\x00\x02AAAA", number=2))
+    one = only(
+        [(0, a), (1, aaaa), (9, udp(VIP, CLIENT, b"\x00\x01!", number=3))],
+        [(2, udp(CLIENT, POD, b"\x00\x01A", number=1)), (8, udp(POD, CLIENT, b"\x00\x01!", number=3))],
+    )
+    assert one.outcome is Outcome.LOST
+    [lost] = one.findings
+    assert lost.case == "dns-race-two-endpoints"
+    assert "another question left the same socket at the same time" in lost.words
+
+
+def test_nobody_is_waited_for_where_no_answer_comes_by_nature():
+    assert only([(0, udp(CLIENT, ("10.9.9.9", 514), b"<13> a line of a log"))]).findings == ()
+    assert only([(0, udp(CLIENT, ("224.0.0.251", 5353), b"mdns"))]).findings == ()
+    many = [(at, udp(CLIENT, ("10.9.9.9", 443), bytes([at]) * 9, number=at)) for at in range(9)]
+    assert only([*many, (99, udp(("10.9.9.9", 443), CLIENT, b"quic", number=3))]).findings == ()
+    assert only(many).outcome is Outcome.LOST
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "words"),
+    [
+        (4, (3, 3), "port unreachable"),
+        (4, (3, 1), "host unreachable"),
+        (6, (1, 4), "port unreachable"),
+        (4, (3, 99), "code 99"),
+    ],
+)
+def test_nobody_is_there(family, kind, words):
+    number, code = kind
+    client, vip = (CLIENT, VIP) if family == 4 else (("fd00::2", 34567), ("fd00::53", 53))
+    question = udp(client, vip, b"\x00\x01A")
+    one = only([(0, question), (5, icmp(vip[0], client[0], number, code, question))])
+    assert one.outcome is Outcome.REFUSED
+    [said] = [finding for finding in one.findings if finding.kind == "icmp"]
+    assert words in said.words
+    assert [place.number for place in said.packets] == [2]
+
+
+def test_a_packet_that_is_too_big_for_a_link():
+    handshake = [
+        (0, tcp(CLIENT, VIP, SYN, 999, 0)),
+        (1, tcp(VIP, CLIENT, SYN | ACK, 4999, 1000)),
+        (2, tcp(CLIENT, VIP, ACK, 1000, 5000)),
+    ]
+    big = tcp(CLIENT, VIP, ACK, 1000, 5000, bytes(1460), number=5)
+    one = only([*handshake, (3, big), (4, icmp("10.96.0.10", "10.0.0.2", 3, 4, big, mtu=1400))])
+    [said] = one.findings
+    assert "fragmentation needed: 10.96.0.10 says so of a packet to 10.96.0.10:53, whose MTU is 1,400 (5)" in said.words
+    assert said.case == "icmp-error"
+
+
+def test_an_error_about_what_is_not_there_is_counted():
+    read = Reader(
+        io.BufferedReader(io.BytesIO(pcap([(MOMENT, icmp("10.0.0.1", "10.0.0.2", 3, 3, udp(CLIENT, VIP, b"?")))]))), "x"
+    )
+    told = explain([read], Behaviour.IGNORES_LATE)
+    assert told.notes == ("ICMP errors about packets that are not there: 1",)
+
+
+def test_memory_is_bounded_and_what_was_given_up_is_said():
+    packets = [
+        (MOMENT + port, linked(udp(("10.0.0.2", 1025 + port % 60_000), (f"10.1.0.{port // 60_000}", 9000), b"?"), 1))
+        for port in range(20_010)
+    ]
+    told = explain([Reader(io.BufferedReader(io.BytesIO(pcap(packets, link=1))), "x")], Behaviour.IGNORES_LATE)
+    assert len(told.connections) == 20_000
+    assert "10 connections that came first were given up" in told.notes[0]
