@@ -80,7 +80,7 @@ def inject(
     connection: Annotated[
         str | None,
         typer.Option(
-            metavar="CONNECTION",
+            metavar="CLIENT[:PORT]|only",
             help="On a connection that somebody has open: by its client's name or address, or the only one.",
         ),
     ] = None,
