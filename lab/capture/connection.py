@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -310,19 +310,7 @@ class Connection:
         """Check whether a packet was seen where packets are before their translation as well as behind it."""
         return bool(segment.streams & self._mixed)
 
-    def answers_to(self, segment: Segment) -> Iterator[Segment]:
-        """Yield the resets that answer a packet: they have the number that it acknowledges (RFC 9293, 3.5.2)."""
-        tcp = segment.packet.tcp
-        assert tcp is not None
-        for reset in self.resets:
-            number = reset.packet.tcp
-            later = reset.place.time >= segment.place.time
-            if number and later and reset.from_client != segment.from_client and tcp.flags & ACK:
-                untranslated = reset.direct or (not reset.word.by and not self._passed(reset))
-                if number.sequence == tcp.acknowledgement and untranslated:
-                    yield reset
-
-    def _passed(self, reset: Segment) -> bool:
+    def passed(self, reset: Segment) -> bool:
         """Check whether a reset was seen before its translation: then it is the client's word on the connection."""
         return bool(reset.streams & self._before[reset.from_client])
 

@@ -74,7 +74,20 @@ def resets_of(connection: Connection, segment: Segment) -> list[Segment]:
     """Return the resets that answered a packet which came to a stranger."""
     if observed(connection, segment) not in (Judgement.INVALID, None) or segment.translated:
         return []
-    return list(connection.answers_to(segment))
+    return list(_answers(connection, segment))
+
+
+def _answers(connection: Connection, segment: Segment) -> Iterator[Segment]:
+    """Yield the resets that answer a packet: they have the number that it acknowledges (RFC 9293, 3.5.2)."""
+    tcp = segment.packet.tcp
+    assert tcp is not None
+    for reset in connection.resets:
+        number = reset.packet.tcp
+        later = reset.place.time >= segment.place.time
+        if number and later and reset.from_client != segment.from_client and tcp.flags & ACK:
+            untranslated = reset.direct or (not reset.word.by and not connection.passed(reset))
+            if number.sequence == tcp.acknowledgement and untranslated:
+                yield reset
 
 
 def _outcome(connection: Connection) -> Outcome:
