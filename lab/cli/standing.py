@@ -80,8 +80,9 @@ def inject(
     connection: Annotated[
         str | None,
         typer.Option(
-            metavar="CLIENT[:PORT]|only",
-            help="On a connection that somebody has open: by its client's name or address, or the only one.",
+            metavar="CLIENT",
+            help="On a connection that somebody has open: by its client's name or address, with :PORT where it has"
+            " several; or `only`, where there is one.",
         ),
     ] = None,
 ) -> None:

@@ -7,9 +7,9 @@ version  what changed
 (none)   All of it on one line, every packet with it.
 2        The version is named. A line a trial. Packets are left out unless they are wanted or a trial was not as
          expected; where they are kept, so are their bytes.
-3        What has its default is left out, and a sample's trial where it is the tally's. Of timelines, what is the same
-         in several places stands once, in ``shared``, and is named there by its number: ``$7``. A text that begins
-         with a $ has another one before it.
+3        A sample's trial is left out where it is the tally's, and of timelines what has its default. What is the same
+         in several places of timelines stands once, in ``shared``, and is named there by its number: ``$7``. A text
+         that begins with a $ has another one before it.
 =======  ==============================================================================================================
 """
 
@@ -226,11 +226,12 @@ def _told(tally: Tally, adapter: TypeAdapter[Tally], shared: Shared) -> Callable
     """Take a trial, and return what tells it as JSON once all are taken."""
     from json import dumps
 
-    data = adapter.dump_python(tally, mode="json", exclude_defaults=True)
-    sample = data.pop("sample", None)
-    if tally.sample is None or sample is None:
+    data = adapter.dump_python(tally, mode="json", exclude={"sample": {"timeline"}})
+    sample = data.pop("sample")
+    if tally.sample is None:
         return lambda _shared: dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
-    timeline = shared.take(sample.pop("timeline") | {"kind": tally.sample.timeline.kind})
+    lean = adapter.dump_python(tally, mode="json", include={"sample": {"timeline"}}, exclude_defaults=True)
+    timeline = shared.take(lean["sample"]["timeline"] | {"kind": tally.sample.timeline.kind})
     if tally.sample.trial == tally.trial:
         del sample["trial"]
     head = dumps(data | {"sample": sample}, ensure_ascii=False, separators=(",", ":"))[:-2]

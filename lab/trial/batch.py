@@ -100,7 +100,8 @@ def select(
         for one in chosen
         for fix in fixes
     ]
-    asked = (*_asked(chosen, family), *_unasked(chosen, family)) if service is None else ()
+    # A case in its own topology asks what it is about, and nobody has chosen another.
+    asked = (*_asked(chosen, family), *_unasked(chosen, family)) if service is None and topology is not None else ()
     return Selection(
         tuple(made),
         (

@@ -121,11 +121,14 @@ def test_an_entry_that_is_gone_is_told_so(answers):
     assert tally.total("gone") == 1
 
 
-@pytest.mark.parametrize("case", ["beyond-window", "client-masqueraded", "in-window", "reset-exact-from-client"])
+@pytest.mark.parametrize(
+    "case", ["beyond-window", "client-masqueraded", "in-window", "reset-exact-from-client", "reset-behind"]
+)
 @pytest.mark.parametrize("family", Family)
 def test_where_there_is_too_much_to_look_at_each_packet_resets_are_found(case, family, answers):
     result, tally, found, _saved = watched(CASES[case], FIXES["none"], family, answers[family], lean=True)
-    assert tally.total("resets") == (result.verdict.outcome in UNTRANSLATED), found
+    assert tally.total("resets") == (result.verdict.outcome is Outcome.RESET), found
+    assert tally.answer is (Answer.SUFFERS if result.verdict.outcome in UNTRANSLATED else Answer.NO), found
     assert all(one.sighting.packet.tcp.flags & ~SYN for one in found)
 
 
