@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 """A connection between two ends that send what a case tells them to: what no stack would send, or not in this order.
 
-The kernels of both ends are kept from hearing TCP, so nobody answers but the script; conntrack's own state is all that
-moves. What is judged is the packet alone: there is no socket that could live or die.
+The kernels of both ends are kept from hearing TCP, and those of nodes from saying any of their own, so nobody answers
+but the script; conntrack's own state is all that moves. What is judged is the packet alone: there is no socket that
+could live or die.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
@@ -19,6 +20,7 @@ from lab.fabric.lab import Lab
 from lab.scenario.base import Scenario
 from lab.scenario.recorder import UnseenError
 from lab.scenario.roles import Roles
+from lab.topology.values import IPAddress
 from lab.verdict import packet
 from lab.vocabulary import Behaviour, Family
 from lab.wire.craft import Segment, craft
@@ -28,13 +30,28 @@ OPTIONS: Final = (("SAckOK", b""), ("WScale", 10))
 _FIRST: Final = 1_000_000  # the client's initial sequence number; the server's is twice that
 WINDOW: Final = 500  # as both sides write it; scaled, 512,000 bytes
 
-_DEAF: Final = """table inet lab_deaf {
-chain hears {
-type filter hook prerouting priority raw; policy accept;
-meta l4proto tcp drop
-}
-}
+_SILENCE: Final = """table inet lab_silence {{
+chain of {{
+type filter hook {hook} priority raw; policy accept;
+{match} meta l4proto tcp drop
+}}
+}}
 """
+
+
+def _deaf() -> str:
+    """Return the rules of an end, whose kernel hears nothing."""
+    return _SILENCE.format(hook="prerouting", match="")
+
+
+def _mute(own: Iterable[IPAddress], family: Family) -> str:
+    """Return the rules of a node, whose kernel says nothing by its own addresses.
+
+    What a server answers to a client that is masqueraded is for such an address. Where it is INVALID nothing translates
+    it back, and the node's own stack gets it, which would answer by a RST.
+    """
+    addresses = ", ".join(map(str, own))
+    return _SILENCE.format(hook="output", match=f"{family.nft} saddr {{ {addresses} }}" if addresses else "")
 
 
 class Peer:
@@ -113,11 +130,11 @@ class ScriptedScenario(Scenario[PacketTimeline]):
     def __init__(self, lab: Lab, roles: Roles, family: Family, behaviour: Behaviour | None = None) -> None:
         super().__init__(lab, roles, family, behaviour)
         self._target = roles.service_address or self._server_address
-        ends = (roles.client, *(host for host, _address in roles.servers))
-        for host in ends:
+        ends = dict.fromkeys((roles.client, *(host for host, _address in roles.servers)))
+        for host in {**ends, **dict.fromkeys(self._nodes.names)}:
             nft = lab.hosts[host].nft
-            nft.run(_DEAF)
-            lab.undo(partial(nft.run, "delete table inet lab_deaf\n"))
+            nft.run(_deaf() if host in ends else _mute(lab.topology.addresses(host, family), family))
+            lab.undo(partial(nft.run, "delete table inet lab_silence\n"))
         self._sent: list[Packet] = []
         self._asked = 0
         self._connections = 0
@@ -180,7 +197,8 @@ class ScriptedScenario(Scenario[PacketTimeline]):
         """
         for host, address in self.roles.servers:
             for came in self.seen(host, outgoing=False):
-                if came.packet.likeness == syn.likeness:
+                # A bridge that has not learned where somebody is floods its ports: others get a copy of the frame.
+                if came.packet.likeness == syn.likeness and came.packet.destination == address:
                     self._server, self._server_address = host, address
                     self.server.own, self.server.to = address, came.packet.source
                     source, destination = self._nodes.translated(syn)

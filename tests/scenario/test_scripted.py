@@ -1,6 +1,7 @@
 """Scripted peers on the kernel: they say what they are told, in its order, and nobody else says anything."""
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -8,6 +9,7 @@ from lab.cases import CASES
 from lab.cases.demands import egress
 from lab.errors import LabError
 from lab.evidence.judgement import Judgement
+from lab.evidence.sighting import LOCAL
 from lab.fabric.lab import Lab
 from lab.fixes import NONE
 from lab.report.timeline import timeline_text
@@ -25,7 +27,7 @@ def carry_out(script, family=Family.IPV4, topology="kube-proxy", roles=None):
     """Return the timeline of a script."""
 
     async def carried_out():
-        place = load(topology)
+        place = load(topology) if isinstance(topology, str) else topology
         with Lab(place, family=family) as lab:
             scenario = ScriptedScenario(lab, roles or roles_in(place, family), family)
             await script(scenario)
@@ -47,6 +49,36 @@ def test_nobody_speaks_but_the_script(family):
     assert [check.holds for check in timeline.checks] == [True]
     # Each of five segments at both ends of both links: an answer of any kernel would be one more.
     assert sum(sighting.packet.tcp is not None for sighting in timeline.sightings) == 5 * 4
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_a_node_that_gets_what_it_cannot_translate_back_says_nothing_of_its_own(family):
+    """Its stack would answer the data without ACK by a RST, as no socket of its own has that port."""
+    place = load("kube-proxy")
+    hosts = tuple(dataclasses.replace(host, masquerade_all=bool(host.proxy_mode)) for host in place.hosts)
+
+    async def script(scenario):
+        await scenario.handshake()
+        scenario.server.send("P", payload=b"no ack")
+        await scenario.expect_judgements(Judgement.INVALID)
+
+    timeline = carry_out(script, family, dataclasses.replace(place, hosts=hosts))
+    assert (timeline.faults, [check.holds for check in timeline.checks]) == ((), [True])
+    assert sum(one.interface == LOCAL and one.packet.tcp is not None for one in timeline.sightings) == 1
+
+
+def test_a_copy_of_a_frame_that_a_bridge_floods_is_not_taken_for_the_choice_of_the_rules():
+    """Both servers' captures see the SYN, for the bridge has learned nothing yet; it is addressed to one of them."""
+
+    async def script(scenario):
+        scenario.lab.sync(scenario.lab.services, (second,))
+        await scenario.handshake()
+
+    place = load("bridge")
+    slices = [one for one in place.endpoint_slices if one.address_type == "IPv4"]
+    second = slices[0].model_copy(update={"endpoints": slices[0].endpoints[1:]})
+    timeline = carry_out(script, topology="bridge")
+    assert (timeline.refusal, timeline.server) == (None, "server-2")
 
 
 def test_connections_from_several_ports_are_told_apart_where_a_node_masquerades():
