@@ -60,7 +60,8 @@ def known(segment: Segment, *, leaked: bool, harmless: bool) -> Known:
         assert tcp is not None
         return Known("leak", "answer-past-node" if tcp.flags & SYN else "")
     # Nothing about it is INVALID, so its entry was gone: it is NEW, and no fix drops or keeps it.
-    return Known("leak" if leaked else "odd", "entry-deleted" if leaked else "")
+    gone = segment.idle.case if segment.idle is not None else "entry-deleted"
+    return Known("leak" if leaked else "odd", gone if leaked else "")
 
 
 def _of_window(segment: Segment, *, harmless: bool) -> str:

@@ -12,6 +12,7 @@ from lab.capture.explanation import Place, Point
 from lab.capture.frames import Frame
 from lab.capture.headers import checksum_is_wrong
 from lab.capture.icmp import IcmpError
+from lab.capture.idle import Idle, Idleness
 from lab.capture.judging import FINE, Conntrack, Word
 from lab.capture.lane import Kept, Lane, Stream
 from lab.capture.quick import QuickWindow
@@ -34,6 +35,7 @@ class Segment:
     :ivar direct: sent to the endpoint's own address by a client that asked the VIP: it belongs to no entry.
     :ivar late: the connection was over already.
     :ivar opening: the handshake was not finished, whose beginning was seen.
+    :ivar idle: for how long nothing was seen before it, where that may have been too long for the entry.
     :ivar is_corrupt: leaked, and its checksum is wrong.
     :ivar places: where it was seen, as it came.
     :ivar forms: with which addresses it was seen where.
@@ -48,6 +50,7 @@ class Segment:
     exact: bool = False
     late: bool = False
     opening: bool = False
+    idle: Idle | None = None
     is_corrupt: bool = False
     places: list[Place] = field(default_factory=list)
     forms: list[tuple[Stream, SocketAddress, SocketAddress]] = field(default_factory=list)
@@ -96,6 +99,7 @@ class Connection:
         self.resets: list[Segment] = []
         self.lost: dict[bool, Several] = defaultdict(Several)
         self.repeats = Repeats()
+        self._idleness = Idleness()
         self._before: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._behind: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._unplaced: dict[bool, set[Stream]] = {True: set(), False: set()}
@@ -140,6 +144,7 @@ class Connection:
                 if lane.follows:
                     self._next[side] = lane.sender.end
         for one in self.kept:
+            self._idleness.see(one.time)
             packet, lane = one.packet, one.lane
             place = Place(lane.stream[0], one.number, one.time, lane.stream[1])
             form = (lane.stream, packet.source, packet.destination)
@@ -249,6 +254,7 @@ class Connection:
         asked_directly = from_client and packet.destination == self.endpoint != self.target
         segment.direct = asked_directly and stream in self._before[True]
         segment.late = self.conntrack.closed
+        segment.idle = self._idleness.before(place.time, self.conntrack, from_client=from_client)
         segment.opening = self.begins and not self.conntrack.established
         segment.exact = tcp.sequence in (self._next.get(from_client), self.conntrack.awaited(from_client=from_client))
         if not segment.direct:

@@ -195,6 +195,8 @@ def _said(segment: Segment, judgement: Judgement | None, behaviour: Behaviour) -
         )
     elif segment.is_corrupt:
         return f"{what}: INVALID: its checksum is wrong"
+    elif segment.idle is not None:
+        return f"{what}: within the window, and yet not translated: its entry was gone: {segment.idle}"
     else:
         return (
             f"{what}: within the window, and yet not translated: its entry was gone (deleted, or expired), or conntrack"

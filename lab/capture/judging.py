@@ -85,6 +85,24 @@ class Conntrack:
         """Return the number that the other side has acknowledged to a side; None where it has told nothing."""
         return self._acknowledged.get(not from_client)
 
+    @property
+    def state(self) -> str:
+        """The state of an entry whose handshake is done and which is not over, as conntrack names it; else empty."""
+        if not self.established or self.closed:
+            return ""
+        if not self._fins:
+            return "ESTABLISHED"
+        return "FIN_WAIT" if any(self._lacks(side) for side in self._fins) else "CLOSE_WAIT"
+
+    @property
+    def is_unacknowledged(self) -> bool:
+        """Whether a side has sent what the other has not acknowledged."""
+        return self._lacks(by_client=True) or self._lacks(by_client=False)
+
+    def _lacks(self, by_client: bool) -> bool:
+        sent, acknowledged = self.sent(by_client=by_client), self.awaited(from_client=by_client)
+        return sent is not None and acknowledged is not None and distance(acknowledged, sent) > 0
+
     def judge(self, packet: Packet, *, from_client: bool) -> Word:
         """Say what is expected of a packet, and take it into account.
 

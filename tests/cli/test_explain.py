@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from lab.evidence.packet import ACK, RST, SYN
+from lab.evidence.packet import ACK, FIN, RST, SYN
 from tests.support.captures import MOMENT, pcap, pcapng, tcp
 from tests.support.command import CHECKOUT, lab
 from tests.support.pages import DOCS, code
@@ -159,6 +159,71 @@ def test_a_reset_long_after_a_syn_is_none_of_its_answer(tmp_path):
 def test_whom_nobody_answers_is_not_refused(answers, outcome, tmp_path):
     done = lab("explain", capture(tmp_path / "x.pcap", HANDSHAKE[0], *answers))
     assert done.stdout.splitlines()[0].endswith(f": {outcome}")
+
+
+ACKNOWLEDGED = tcp(VIP, CLIENT, ACK, 5000, 1010)
+HALF_CLOSED = (tcp(CLIENT, VIP, FIN | ACK, 1010, 5000, number=4), tcp(VIP, CLIENT, ACK, 5000, 1011))
+
+
+@pytest.mark.parametrize(
+    ("before", "idle", "words", "case"),
+    [
+        ((ACKNOWLEDGED,), 432_001, "idle for 432,001 s in ESTABLISHED, whose entry lives 432,000 s", "entry-expired"),
+        ((ACKNOWLEDGED,), 86_401, "it expired, or was deleted where it lives 432,000 s", "entry-expired"),
+        ((ACKNOWLEDGED,), 86_399, "it was deleted, unless a shorter timeout is set there", "entry-deleted"),
+        (
+            (),
+            301,
+            "idle for 301 s in ESTABLISHED, with something not acknowledged, whose entry lives 300 s: it expired",
+            "entry-expired",
+        ),
+        (
+            (ACKNOWLEDGED, *HALF_CLOSED),
+            61,
+            "entry lives 60 s by the kernel's default and 3,600 s by kube-proxy's: it expired, or was deleted",
+            "entry-expired-half-closed",
+        ),
+        ((ACKNOWLEDGED, *HALF_CLOSED), 3601, "3,600 s by kube-proxy's: it expired;", "entry-expired-half-closed"),
+        (
+            (ACKNOWLEDGED, HALF_CLOSED[0]),
+            121,
+            "in FIN_WAIT, with something not acknowledged, whose entry lives 120 s",
+            "entry-expired-half-closed",
+        ),
+        ((ACKNOWLEDGED,), 29, "its entry was gone (deleted, or expired)", "entry-deleted"),
+    ],
+)
+def test_an_entry_that_expired_is_told_by_the_time_without_a_packet(before, idle, words, case, tmp_path):
+    """And what the server sends again a second later leaks for the same reason."""
+    packets = [(MOMENT + number, packet) for number, packet in enumerate((*HANDSHAKE, *before))]
+    packets += [
+        (MOMENT + (idle + later) * 10**9 + 1000, tcp(POD, CLIENT, ACK, 5000, 1010 + (len(before) > 1), b"late"))
+        for later in (0, 1)
+    ]
+    path = tmp_path / "x.pcap"
+    path.write_bytes(pcap(packets, nano=True, snaplen=40))  # of headers alone no checksum is wrong
+    done = lab("explain", path, "--json")
+    [connection] = json.loads(done.stdout)["connections"]
+    [first, again] = [one for one in connection["findings"] if one["kind"] == "leak"]
+    assert words in first["words"]
+    assert (first["case"], again["case"]) == (case, case)
+    assert first["words"].split(";")[0] == again["words"].split(";")[0]
+
+
+def test_what_was_lost_and_sent_again_does_not_stall_what_follows(tmp_path):
+    """Though the capture ends before what was sent last is acknowledged."""
+    lost = tcp(CLIENT, VIP, ACK, 1010, 5000, b"lost", number=5)
+    again = tcp(CLIENT, VIP, ACK, 1010, 5000, b"lost", number=6)
+    acknowledged = tcp(VIP, CLIENT, ACK, 5000, 1014, number=7)
+    last = tcp(CLIENT, VIP, ACK, 1014, 5000, b"on its way", number=8)
+    here = capture(tmp_path / "here.pcap", *HANDSHAKE, ACKNOWLEDGED, lost, again, acknowledged, last)
+    there = capture(tmp_path / "there.pcap", *HANDSHAKE, ACKNOWLEDGED, again, acknowledged, last)
+    [connection] = json.loads(lab("explain", here, there, "--json").stdout)["connections"]
+    assert [one["kind"] for one in connection["findings"]] == ["lost", "retransmission"]
+    assert connection["outcome"] == "connected"
+    here = capture(tmp_path / "here.pcap", *HANDSHAKE, ACKNOWLEDGED, lost)
+    there = capture(tmp_path / "there.pcap", *HANDSHAKE, ACKNOWLEDGED)
+    assert json.loads(lab("explain", here, there, "--json").stdout)["connections"][0]["outcome"] == "stalled"
 
 
 def test_of_very_many_packets_the_first_are_kept(tmp_path):
