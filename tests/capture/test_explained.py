@@ -42,7 +42,7 @@ NAMED = {
     **dict.fromkeys(
         (
             *("in-window", "client-on-node-in-window", "client-masqueraded-in-window", "endpoint-removed"),
-            *("local-pod-ready", "local-pod-terminating", "answer-by-node"),
+            *("local-pod-ready", "local-pod-terminating", "answer-by-node", "answer-across-bridge-called"),
         ),
         "",
     ),
@@ -81,7 +81,7 @@ UNTOLD = {
         *("redirected-in-pod-with-drop", "reset-after-syn", "reset-after-syn-from-server", "last-ack-challenged"),
         *("syn-from-server-in-time-wait", "syn-from-server-in-close", "stale-syn-ack-again"),
     ),
-    "a handshake whose answer is from a stranger": ("answer-past-node",),
+    "a handshake whose answer is from a stranger": ("answer-past-node", "answer-across-bridge"),
     "which ports the node may give": ("snat-ports-used-up", "snat-port-in-time-wait", "snat-port-in-close"),
     "the checksum of a tunnel's packets": ("vxlan-wrong-checksum", "vxlan-wrong-checksum-unchecked"),
     "which way a frame went, in a capture without link headers": ("promiscuous-bridge",),
