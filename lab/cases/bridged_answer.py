@@ -60,7 +60,9 @@ async def _past(scenario: ConnectionScenario) -> None:
         if scenario.expect("a SYN,ACK from the pod's own address", answering in pods, answering or "none"):
             assert answering is not None
             await scenario.expect_packet(pods[answering], source=own, flags="R", outgoing=False)
-        scenario.expect_entry(state="SYN_SENT")  # the node has seen no answer
+        judged = scenario.judgements(source=own, flags="S")
+        scenario.expect("the node to call the SYN NEW", judged[:1] == [Judgement.NEW], judged)
+        scenario.expect_entry(state="SYN_SENT")  # it has seen no answer
         raise
     await scenario.go_on()
 

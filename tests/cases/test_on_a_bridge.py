@@ -57,7 +57,7 @@ def test_an_answer_that_crosses_the_bridge_unseen_comes_from_a_stranger(family, 
     assert timeline.ends == ()  # nobody has a connection
     [source] = {one.packet.source for one in timeline.sightings if one.packet.tcp and one.packet.tcp.flags & RST}
     assert source == timeline.client_address
-    assert [check.holds for check in timeline.checks] == [True] * 3
+    assert [check.holds for check in timeline.checks] == [True] * 4
     assert not any(one.packet.source.port == 8080 for one in timeline.judged)
     control = tried(bridged_answer.CONTROL, load("bridge"), fix, family)
     assert control.as_expected
