@@ -55,6 +55,10 @@ def known(segment: Segment, *, leaked: bool, harmless: bool) -> Known:
         return Known("state", _of_state(segment), _INVALID_ANYHOW)
     if segment.is_corrupt:
         return Known("checksum", "bad-checksum", _INVALID_ANYHOW)
+    if segment.is_strange_answer:
+        tcp = segment.packet.tcp
+        assert tcp is not None
+        return Known("leak", "answer-past-node" if tcp.flags & SYN else "")
     # Nothing about it is INVALID, so its entry was gone: it is NEW, and no fix drops or keeps it.
     return Known("leak" if leaked else "odd", "entry-deleted" if leaked else "")
 

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -15,12 +15,14 @@ from lab.capture.icmp import IcmpError
 from lab.capture.judging import FINE, Conntrack, Word
 from lab.capture.lane import Kept, Lane, Stream
 from lab.capture.quick import QuickWindow
+from lab.capture.several import Repeats, Several
 from lab.evidence.follow import distance
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import ACK, RST, SYN, Packet, SocketAddress
 from lab.vocabulary import Behaviour
 
 RECENT: Final = 64  # packets whose copies are looked for
+_AT_ONCE: Final = 1_000_000_000  # ns; by then a SYN without an answer is sent again (RFC 6298, 2.1)
 _KEPT: Final = 20  # packets of a connection that are kept for being out of the ordinary, of each kind
 
 
@@ -31,6 +33,7 @@ class Segment:
     :ivar exact: its number is the one that its receiver waits for, by what came there before (RFC 9293, 3.4).
     :ivar direct: sent to the endpoint's own address by a client that asked the VIP: it belongs to no entry.
     :ivar late: the connection was over already.
+    :ivar opening: the handshake was not finished, whose beginning was seen.
     :ivar is_corrupt: leaked, and its checksum is wrong.
     :ivar places: where it was seen, as it came.
     :ivar forms: with which addresses it was seen where.
@@ -44,6 +47,7 @@ class Segment:
     direct: bool = False
     exact: bool = False
     late: bool = False
+    opening: bool = False
     is_corrupt: bool = False
     places: list[Place] = field(default_factory=list)
     forms: list[tuple[Stream, SocketAddress, SocketAddress]] = field(default_factory=list)
@@ -59,6 +63,13 @@ class Segment:
     def place(self) -> Place:
         """Where it is shown: where it was seen first."""
         return self.places[0]
+
+    @property
+    def is_strange_answer(self) -> bool:
+        """Whether it answers the client's SYN, and came from an address that the client has not asked."""
+        assert self.packet.tcp is not None
+        came = self.leaked is not None and not self.translated
+        return came and self.opening and not self.from_client and bool(self.packet.tcp.flags & (SYN | RST))
 
 
 class Connection:
@@ -83,13 +94,13 @@ class Connection:
         self.errors: dict[str, IcmpError] = {}
         self.odd: list[Segment] = []
         self.resets: list[Segment] = []
-        self.lost: dict[bool, list[Place]] = {}
-        self.again: dict[bool, list[Place]] = {}
-        self.closed_window: dict[bool, list[Place]] = {}
+        self.lost: dict[bool, Several] = defaultdict(Several)
+        self.repeats = Repeats()
         self._before: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._behind: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._unplaced: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._next: dict[bool, int] = {}
+        self._asked = 0  # when, by the client's last SYN
         self._mixed: set[Stream] = set()
         self._early: list[tuple[Segment, Stream, Place]] = []
         self._handshake: dict[bool, Segment] = {}
@@ -158,7 +169,7 @@ class Connection:
             return
         plain = segment.word is FINE and segment.leaked is None and not segment.direct
         if plain and self.is_missing(segment):
-            self.lost.setdefault(segment.from_client, []).append(segment.place)
+            self.lost[segment.from_client].add(segment.place, segment.packet.end)
 
     def strayed(self, segment: Segment) -> Place | None:
         """Return where a packet was seen instead of where it was to come to; None where it was nowhere else."""
@@ -175,6 +186,7 @@ class Connection:
 
     def translate(self, packet: Packet) -> None:
         """Take it that this first packet is the connection's, as the endpoint sees it."""
+        self._place_all()
         self.endpoint = packet.destination
         self.peer = packet.source
 
@@ -184,8 +196,25 @@ class Connection:
         Then everything that the client got so far was translated.
         """
         self.endpoint = address
+        self._place_all()
+
+    def _place_all(self) -> None:
+        """Take it that all packets so far were seen as the client knows them."""
         for side, streams in self._unplaced.items():
             (self._before if side else self._behind)[side].update(streams)
+            streams.clear()
+
+    def answers_syn(self, packet: Packet, time: int) -> bool:
+        """Check whether a packet from an address that was not asked answers the SYN that nobody has answered.
+
+        :param time: when it was seen, in nanoseconds.
+        """
+        tcp, asked = packet.tcp, self._handshake.get(True)
+        if tcp is None or asked is None or self.conntrack.answered or not tcp.flags & (SYN | RST):
+            return False
+        if tcp.flags & ACK:
+            return tcp.acknowledgement == asked.packet.end
+        return bool(tcp.flags & RST) and 0 <= time - self._asked < _AT_ONCE
 
     def is_from_client(self, packet: Packet) -> bool:
         """Check which side a packet is from."""
@@ -220,14 +249,16 @@ class Connection:
         asked_directly = from_client and packet.destination == self.endpoint != self.target
         segment.direct = asked_directly and stream in self._before[True]
         segment.late = self.conntrack.closed
+        segment.opening = self.begins and not self.conntrack.established
         segment.exact = tcp.sequence in (self._next.get(from_client), self.conntrack.awaited(from_client=from_client))
         if not segment.direct:
             self._follow(packet, from_client)
-            self._repeats(segment, place)
+            self.repeats.take(packet, place, self.conntrack.sent(by_client=from_client), from_client=from_client)
             judged = replace(packet, source=self.client) if from_client and packet.source != self.client else packet
             segment.word = self.conntrack.judge(judged, from_client=from_client)
         if segment.word is FINE and tcp.flags & SYN:
             self._handshake.setdefault(from_client, segment)
+            self._asked = place.time if from_client else self._asked
         if tcp.flags & RST and len(self.resets) < _KEPT:
             self.resets.append(segment)
         if segment.word.judgement is not Judgement.ACCEPTED:
@@ -245,22 +276,6 @@ class Connection:
     def _keep(self, segment: Segment) -> None:
         if len(self.odd) < _KEPT and all(segment is not one for one in self.odd):
             self.odd.append(segment)
-
-    def _repeats(self, segment: Segment, place: Place) -> None:
-        packet, tcp = segment.packet, segment.packet.tcp
-        assert tcp is not None
-        side = segment.from_client
-        if not packet.payload_length and not tcp.flags & SYN and tcp.window:
-            return
-        sent = self.conntrack.sent(by_client=side)
-        if tcp.flags & RST or sent is None:
-            return
-        length = packet.payload_length
-        is_probe = length <= 1 and distance(tcp.sequence, sent) == 1 and not tcp.flags & SYN
-        if (length or tcp.flags & SYN) and 0 <= distance(packet.end, sent) < 1 << 20 and not is_probe:
-            self.again.setdefault(side, []).append(place)
-        if tcp.window == 0 and not tcp.flags & SYN:
-            self.closed_window.setdefault(side, []).append(place)
 
     def _place(self, segment: Segment, frame: Frame, stream: Stream, place: Place) -> None:
         """Take into account in which form a packet was seen where."""
@@ -295,19 +310,7 @@ class Connection:
         """Check whether a packet was seen where packets are before their translation as well as behind it."""
         return bool(segment.streams & self._mixed)
 
-    def answers_to(self, segment: Segment) -> Iterator[Segment]:
-        """Yield the resets that answer a packet: they have the number that it acknowledges (RFC 9293, 3.5.2)."""
-        tcp = segment.packet.tcp
-        assert tcp is not None
-        for reset in self.resets:
-            number = reset.packet.tcp
-            later = reset.place.time >= segment.place.time
-            if number and later and reset.from_client != segment.from_client and tcp.flags & ACK:
-                untranslated = reset.direct or (not reset.word.by and not self._passed(reset))
-                if number.sequence == tcp.acknowledgement and untranslated:
-                    yield reset
-
-    def _passed(self, reset: Segment) -> bool:
+    def passed(self, reset: Segment) -> bool:
         """Check whether a reset was seen before its translation: then it is the client's word on the connection."""
         return bool(reset.streams & self._before[reset.from_client])
 

@@ -12,6 +12,7 @@ from lab.capture.connection import Connection, Segment
 from lab.capture.explanation import Explained, Finding, Place
 from lab.evidence.follow import distance
 from lab.evidence.judgement import Judgement
+from lab.evidence.packet import ACK
 from lab.verdict import Outcome
 from lab.vocabulary import Behaviour
 
@@ -21,7 +22,6 @@ _CONDITIONS: Final = {
     "III": "acknowledges what was not seen yet",
     "IV": "acknowledges what is far too old",
 }
-_SHOWN: Final = 5  # packets of one kind
 
 
 def explained(connection: Connection, behaviour: Behaviour) -> Explained:
@@ -74,11 +74,27 @@ def resets_of(connection: Connection, segment: Segment) -> list[Segment]:
     """Return the resets that answered a packet which came to a stranger."""
     if observed(connection, segment) not in (Judgement.INVALID, None) or segment.translated:
         return []
-    return list(connection.answers_to(segment))
+    return list(_answers(connection, segment))
+
+
+def _answers(connection: Connection, segment: Segment) -> Iterator[Segment]:
+    """Yield the resets that answer a packet: they have the number that it acknowledges (RFC 9293, 3.5.2)."""
+    tcp = segment.packet.tcp
+    assert tcp is not None
+    for reset in connection.resets:
+        number = reset.packet.tcp
+        later = reset.place.time >= segment.place.time
+        if number and later and reset.from_client != segment.from_client and tcp.flags & ACK:
+            untranslated = reset.direct or (not reset.word.by and not connection.passed(reset))
+            if number.sequence == tcp.acknowledgement and untranslated:
+                yield reset
 
 
 def _outcome(connection: Connection) -> Outcome:
     segments = connection.odd
+    if any(segment.is_strange_answer for segment in segments) and not connection.conntrack.established:
+        refused = any(resets_of(connection, segment) for segment in segments)
+        return Outcome.REFUSED if refused else Outcome.STALLED
     answers = [reset for segment in segments for reset in resets_of(connection, segment)]
     if any(reset.exact for reset in answers):
         return Outcome.RESET
@@ -91,17 +107,18 @@ def _outcome(connection: Connection) -> Outcome:
     if _killers(connection):
         return Outcome.KILLED
     if connection.begins and not connection.conntrack.answered:
-        return Outcome.REFUSED
+        told = connection.resets or any(error.is_refusal for error in connection.errors.values())
+        return Outcome.REFUSED if told else Outcome.STALLED
     if not connection.conntrack.closed and any(_is_open(connection, by_client=side) for side in connection.lost):
         return Outcome.STALLED
     return Outcome.DELIVERED if segments else Outcome.CONNECTED
 
 
 def _is_open(connection: Connection, *, by_client: bool) -> bool:
-    """Check whether what a side sent was not acknowledged to its end."""
-    sent = connection.conntrack.sent(by_client=by_client)
+    """Check whether a packet of a side that was lost never came: what it carried was not acknowledged."""
+    end = connection.lost[by_client].furthest
     acknowledged = connection.conntrack.awaited(from_client=by_client)
-    return sent is None or acknowledged is None or distance(acknowledged, sent) > 0
+    return end is None or acknowledged is None or distance(acknowledged, end) > 0
 
 
 def _is_gone(connection: Connection, segment: Segment) -> bool:
@@ -125,7 +142,9 @@ def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour) 
         sentences.append(_leak(connection, segment, segment.leaked))
     for reset in answers:
         packets.append(reset.place)
-        sentences.append(_answer(reset))
+        sentences.append(_answer(connection, segment, reset))
+    if segment.is_strange_answer and not answers and not connection.conntrack.established:
+        sentences.append("to the client it answers nothing, and its SYN stays without an answer")
     stray = connection.strayed(segment)
     if stray is not None:
         packets.append(stray)
@@ -168,6 +187,12 @@ def _said(segment: Segment, judgement: Judgement | None, behaviour: Behaviour) -
         why = f": a reset whose number is {word.excess:,} bytes behind what its receiver has acknowledged"
     elif word.by == "state":
         why = " by the table of states: the connection is not where such a packet belongs"
+    elif segment.is_strange_answer:
+        only = "" if packet.tcp.flags & ACK else "; it acknowledges nothing: its port and its time say that it is"
+        return (
+            f"{what}: an answer to the client's SYN from a stranger: untranslated, so it came past the node that"
+            f" translated the SYN, or the entry was gone there{only}"
+        )
     elif segment.is_corrupt:
         return f"{what}: INVALID: its checksum is wrong"
     else:
@@ -195,7 +220,10 @@ def _leak(connection: Connection, segment: Segment, place: Place) -> str:
     )
 
 
-def _answer(reset: Segment) -> str:
+def _answer(connection: Connection, segment: Segment, reset: Segment) -> str:
+    if segment.is_strange_answer:
+        end = "" if connection.conntrack.established else ", and nothing comes of the handshake"
+        return f"RST {reset.place.number} answers it: the client has not asked there{end}"
     deed = "the number that is awaited: it ends the connection" if reset.exact else "not the number that is awaited"
     return f"RST {reset.place.number} answers it, with {deed}"
 
@@ -237,33 +265,27 @@ def _killed(connection: Connection, outcome: Outcome) -> Iterator[Finding]:
 
 
 def _lost(connection: Connection) -> Iterator[Finding]:
-    for from_client, places in connection.lost.items():
+    for from_client, lost in connection.lost.items():
         who = "client" if from_client else "server"
         words = (
-            f"{len(places):,} of the {who} did not come as far as its first one: lost, dropped, or not captured"
-            f"{_which(places)}"
+            f"{lost.count:,} of the {who} did not come as far as its first one: lost, dropped, or not captured:"
+            f" {lost.numbers}"
         )
-        yield Finding("lost", words, tuple(places[:_SHOWN]))
+        yield Finding("lost", words, tuple(lost.first))
 
 
 def _repeated(connection: Connection) -> Iterator[Finding]:
-    for from_client, places in connection.again.items():
+    for from_client, again in connection.repeats.again.items():
         who = "client" if from_client else "server"
-        words = f"{len(places):,} sent again by the {who}{_which(places)}"
-        yield Finding("retransmission", words, tuple(places[:_SHOWN]))
+        yield Finding("retransmission", f"{again.count:,} sent again by the {who}: {again.numbers}", tuple(again.first))
 
 
 def _closed(connection: Connection) -> Iterator[Finding]:
-    for from_client, places in connection.closed_window.items():
+    for from_client, closed in connection.repeats.closed_window.items():
         who = "client" if from_client else "server"
-        packets = "1 packet" if len(places) == 1 else f"{len(places):,} packets"
-        words = f"zero window: the {who} takes nothing more, in {packets}{_which(places)}"
-        yield Finding("zero-window", words, tuple(places[:_SHOWN]))
-
-
-def _which(places: list[Place]) -> str:
-    numbers = ", ".join(str(place.number) for place in places[:_SHOWN])
-    return f": {numbers}" + (", and more" if len(places) > _SHOWN else "")
+        packets = "1 packet" if closed.count == 1 else f"{closed.count:,} packets"
+        words = f"zero window: the {who} takes nothing more, in {packets}: {closed.numbers}"
+        yield Finding("zero-window", words, tuple(closed.first))
 
 
 def _unanswered(connection: Connection) -> Iterator[Finding]:

@@ -66,7 +66,7 @@ class Follower:
         assert tcp is not None
         connection = self._flows.get((frame.section, packet.source, packet.destination))
         if connection is None or (tcp.flags & (SYN | ACK | RST) == SYN and _is_another(connection, packet)):
-            connection = self._found(packet, frame.section)
+            connection = self._found(packet, frame.section, frame.time)
         if not connection.begins:
             self._remembered.add(packet, connection)
         self._touch(connection)
@@ -82,7 +82,7 @@ class Follower:
         if len(self._live) > _LIVE:
             self._live.popitem(last=False)[1].end()
 
-    def _found(self, packet: Packet, section: int) -> Connection:
+    def _found(self, packet: Packet, section: int, time: int) -> Connection:
         """Return the connection of a pair of addresses that is new."""
         tcp = packet.tcp
         assert tcp is not None
@@ -102,23 +102,24 @@ class Follower:
                 known.peer, known.client = known.client, packet.destination
             self._add(known, packet, section)
             return known
-        stranger = self._strangers(packet, section)
+        stranger = self._strangers(packet, section, time)
         if stranger is not None:
             self._add(stranger, packet, section)
             return stranger
         return self._new(packet, section)
 
-    def _strangers(self, packet: Packet, section: int) -> Connection | None:
+    def _strangers(self, packet: Packet, section: int, time: int) -> Connection | None:
         """Return the connection that a packet from an address that its client does not know is about, by its numbers.
 
         That is all that a point on the client's side sees of a translation that is missing.
         """
         tcp = packet.tcp
         known = self._ends.get((section, packet.destination))
-        if tcp is None or known is None or known.is_translated or not known.conntrack.answered:
+        if tcp is None or known is None or known.is_translated:
             return None
-        sent = known.conntrack.sent(by_client=True)
-        if sent is None or not tcp.flags & ACK or abs(distance(sent, tcp.acknowledgement)) > _NEAR:
+        sent = known.conntrack.sent(by_client=True) if known.conntrack.answered else None
+        is_near = sent is not None and tcp.flags & ACK and abs(distance(sent, tcp.acknowledgement)) <= _NEAR
+        if not is_near and not known.answers_syn(packet, time):
             return None
         known.stranger(packet.source)
         return known

@@ -262,15 +262,18 @@ def test_an_entry_that_is_cut_is_one_error():
 
 def test_a_listing_beside_a_capture_says_whom_the_vip_became():
     """The report's two files: a RST from the endpoint's own address, at the client's side."""
-    alone = told(text((TEXTS / "tcpdump.txt").read_bytes()))
-    assert {one.endpoint for one in alone.connections} == {None}
-    both = told(
-        text((TEXTS / "tcpdump.txt").read_bytes()), text((TEXTS / "list-and-statistics.txt").read_bytes(), "ct.txt")
-    )
-    [one] = both.connections
+    printed, listed_there = (TEXTS / "tcpdump.txt").read_bytes(), (TEXTS / "list-and-statistics.txt").read_bytes()
+    asked = printed.splitlines()[0]
+    [one] = told(text(asked)).connections
+    assert one.endpoint is None
+    [one] = told(text(asked), text(listed_there, "ct.txt")).connections
     assert (str(one.target), str(one.endpoint)) == ("172.21.4.4:80", "10.50.9.9:8080")
-    assert one.outcome == "leaked"
-    assert "packet 2 comes from 10.50.9.9:8080, and the client only knows 172.21.4.4:80" in one.findings[0].words
+    for texts in ([text(printed)], [text(printed), text(listed_there, "ct.txt")]):
+        [one] = told(*texts).connections
+        assert (str(one.target), str(one.endpoint)) == ("172.21.4.4:80", "10.50.9.9:8080")
+        assert one.outcome == "stalled"
+        assert "an answer to the client's SYN from a stranger" in one.findings[0].words
+        assert "packet 2 comes from 10.50.9.9:8080, and the client only knows 172.21.4.4:80" in one.findings[0].words
     assert "(ct.txt, line 1): ESTABLISHED, 86,397 s left, ASSURED" in one.entry
 
 

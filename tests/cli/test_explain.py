@@ -1,6 +1,10 @@
 """`lab explain`: what it answers, by its exit code too, and what it refuses in one line."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -91,6 +95,95 @@ def test_what_else_is_found(packets, words, tmp_path):
     done = lab("explain", capture(tmp_path / "x.pcap", *packets))
     assert done.returncode == 1
     assert words in done.stdout
+
+
+STRANGER = ("10.50.9.9", 8080)
+ASKED = ("10.50.1.2", 40100), ("172.21.4.4", 80)
+ASKS = tcp(*ASKED, SYN, 99, 0)
+
+
+@pytest.mark.parametrize(
+    ("packets", "outcome", "words", "case"),
+    [
+        (
+            (ASKS, tcp(STRANGER, ASKED[0], SYN | ACK, 7, 100), tcp(ASKED[0], STRANGER, RST, 100, 0)),
+            "refused",
+            "RST 3 answers it: the client has not asked there, and nothing comes of the handshake",
+            "answer-past-node",
+        ),
+        (
+            (ASKS, tcp(STRANGER, ASKED[0], SYN | ACK, 7, 100)),
+            "stalled",
+            "its SYN stays without an answer",
+            "answer-past",
+        ),
+        ((ASKS, tcp(STRANGER, ASKED[0], RST | ACK, 0, 100)), "stalled", "its SYN stays without an answer", ""),
+        ((ASKS, tcp(STRANGER, ASKED[0], RST, 7, 0)), "stalled", "it acknowledges nothing: its port and its time", ""),
+    ],
+)
+def test_a_stranger_s_answer_to_a_syn_is_told_with_its_connection(packets, outcome, words, case, tmp_path):
+    done = lab("explain", capture(tmp_path / "x.pcap", *packets), COLUMNS="1000")
+    assert done.returncode == 1
+    first, *others = done.stdout.splitlines()
+    assert first == f"10.50.1.2:40100 > 172.21.4.4:80, which is 10.50.9.9:8080: {outcome}"
+    [told] = [line for line in others if "from a stranger" in line]
+    assert words in told
+    assert "leaked: packet 2 comes from 10.50.9.9:8080, and the client only knows 172.21.4.4:80" in told
+    assert f"`lab show {case}" in done.stdout if case else "lab show" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        tcp(STRANGER, ASKED[0], SYN | ACK, 7, 5000),  # acknowledges what was not asked
+        tcp(STRANGER, ASKED[0], ACK, 7, 100),
+        tcp(STRANGER, ("10.50.1.2", 40101), SYN | ACK, 7, 100),  # another port's
+    ],
+)
+def test_what_answers_no_syn_is_a_connection_of_its_own(answer, tmp_path):
+    done = lab("explain", capture(tmp_path / "x.pcap", ASKS, answer), COLUMNS="1000")
+    assert done.stdout.startswith("10.50.1.2:40100 > 172.21.4.4:80: stalled\n  1 packet\n")
+
+
+def test_a_reset_long_after_a_syn_is_none_of_its_answer(tmp_path):
+    packets = [(MOMENT, ASKS), (MOMENT + 2 * 10**9, tcp(STRANGER, ASKED[0], RST, 7, 0))]
+    path = tmp_path / "x.pcap"
+    path.write_bytes(pcap(packets))
+    assert lab("explain", path).stdout.startswith("10.50.1.2:40100 > 172.21.4.4:80: stalled\n  1 packet\n")
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcome"),
+    [((), "stalled"), ((tcp(VIP, CLIENT, RST | ACK, 0, 1000),), "refused")],
+)
+def test_whom_nobody_answers_is_not_refused(answers, outcome, tmp_path):
+    done = lab("explain", capture(tmp_path / "x.pcap", HANDSHAKE[0], *answers))
+    assert done.stdout.splitlines()[0].endswith(f": {outcome}")
+
+
+def test_of_very_many_packets_the_first_are_kept(tmp_path):
+    again = [tcp(VIP, CLIENT, ACK, 5000, 1010, b"x" * 100)] * 2000
+    done = lab("explain", capture(tmp_path / "x.pcap", *HANDSHAKE, *again), "--json")
+    [connection] = json.loads(done.stdout)["connections"]
+    [told] = [one for one in connection["findings"] if one["kind"] == "retransmission"]
+    assert told["words"] == "1,999 sent again by the server: 6, 7, 8, 9, 10, and more"
+    assert [place["number"] for place in told["packets"]] == [6, 7, 8, 9, 10]
+
+
+def test_ctrl_c_while_a_capture_is_read(tmp_path):
+    """A pipe that ends nowhere: what the reader waits for is not there yet."""
+    pipe = tmp_path / "capture"
+    os.mkfifo(pipe)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lab", "explain", pipe], stdout=-1, stderr=-1, cwd=CHECKOUT, start_new_session=True
+    )
+    with pipe.open("wb", buffering=0) as end:  # waits until it is opened for reading
+        data = pcap([(MOMENT, HANDSHAKE[0])] * 5000)
+        while data:
+            data = data[end.write(data) :]
+        os.killpg(process.pid, signal.SIGINT)
+        output, error = process.communicate(timeout=60)
+    assert (process.returncode, output, error) == (130, b"", b"")
 
 
 def test_what_a_capture_cannot_tell_is_said(tmp_path):
