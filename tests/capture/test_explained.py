@@ -42,7 +42,7 @@ NAMED = {
     **dict.fromkeys(
         (
             *("in-window", "client-on-node-in-window", "client-masqueraded-in-window", "endpoint-removed"),
-            *("local-pod-ready", "local-pod-terminating", "answer-by-node"),
+            *("local-pod-ready", "local-pod-terminating", "answer-by-node", "answer-across-bridge-called"),
         ),
         "",
     ),
@@ -85,7 +85,7 @@ UNTOLD = {
     ),
     "which ports the node may give": ("snat-ports-used-up", "snat-port-in-time-wait", "snat-port-in-close"),
     "the checksum of a tunnel's packets": ("vxlan-wrong-checksum", "vxlan-wrong-checksum-unchecked"),
-    "which way a frame went, in a capture without link headers": ("promiscuous-bridge",),
+    "which way a frame went, in a capture without link headers": ("promiscuous-bridge", "answer-across-bridge"),
     "a length that the header claims": ("truncated-header",),
     "many connections at once": ("tour-of-states",),
 }
