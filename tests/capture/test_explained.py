@@ -66,6 +66,7 @@ NAMED = {
     "udp-scaled-to-zero-forgotten": "udp-scaled-to-zero",
     "udp-service-deleted-forgotten": "udp-service-deleted",
     "path-mtu-told": "icmp-error",
+    "answer-across-bridge": "answer-past-node",
 }
 #: Judged by their last question, where the first one is lost as well.
 FIRST_IS_LOST = ("udp-before-service-cleaned", "service-cidr-late-synced", "local-pod-replaced-forgotten")
@@ -85,7 +86,7 @@ UNTOLD = {
     ),
     "which ports the node may give": ("snat-ports-used-up", "snat-port-in-time-wait", "snat-port-in-close"),
     "the checksum of a tunnel's packets": ("vxlan-wrong-checksum", "vxlan-wrong-checksum-unchecked"),
-    "which way a frame went, in a capture without link headers": ("promiscuous-bridge", "answer-across-bridge"),
+    "which way a frame went, in a capture without link headers": ("promiscuous-bridge",),
     "a length that the header claims": ("truncated-header",),
     "many connections at once": ("tour-of-states",),
 }
