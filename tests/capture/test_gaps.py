@@ -90,7 +90,7 @@ def test_behind_a_gap_is_judged_as_before_it():
     assert "2,800 bytes of the server" in told.notes[0]
 
 
-@pytest.mark.parametrize("snaplen", [44, 47, 50])
+@pytest.mark.parametrize("snaplen", [44, 47])
 def test_where_the_syns_options_are_cut_nothing_rests_on_the_windows_scale(snaplen):
     """The answer comes in one flight, which only a scaled window has room for."""
     whole = download(40)
