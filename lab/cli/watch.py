@@ -65,7 +65,7 @@ class _Places:
     + """
 
 Exit code of --here: 0 when no packet left untranslated, 1 when this node suffers from the bug, 2 where that is not
-known: nobody came through a Service, or not everything could be looked at. Without it: 0 when it is over.""",
+known: no packet came through a Service, or not everything could be looked at. Without it: 0 when it is over.""",
 )
 def watch(
     *,

@@ -157,7 +157,7 @@ def test_nothing_on_a_node_changes(lab, watching):
     code, printed, _said = interrupted(process)
     assert before == during == look()
     assert code == 2
-    assert re.fullmatch(r"NOT KNOWN: in .* s no connection through a Service was seen\.\n", printed)
+    assert re.fullmatch(r"NOT KNOWN: in .* s no packet of a connection through a Service was seen\.\n", printed)
 
 
 @needs_root
