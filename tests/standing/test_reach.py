@@ -76,6 +76,16 @@ def test_who_answers_is_told_of_services_that_came_and_nodes_that_lag(own_run):
     assert "never server-b" in ran.stdout
 
 
+def test_an_endpoint_that_a_node_which_lags_still_chooses_is_always_found(own_run):
+    up(load("endpoints"), name="mine")
+    for change in (("kube-proxy", "stop", "node"), ("endpoints", "remove", "web", "10.0.1.2")):
+        assert lab_command(*change, "--lab", "mine").returncode == 0
+    for _ in range(4):  # by chance it would be found each time once in 16
+        ran = lab_command("reach", "--lab", "mine", "--from", "client", "--to", "vip")
+        assert ran.returncode == 1, ran.stdout
+        assert "server-1, as" in ran.stdout
+
+
 @pytest.mark.parametrize("mode", ProxyMode)
 def test_a_datagram_of_the_nodes_own_is_answered_by_who_its_socket_hears(own_run, mode):
     up(with_proxy(load("dns"), mode, "v1.33", None), name="mine")
