@@ -10,6 +10,7 @@ from typing import Final
 
 from lab.capture.explanation import Place, Point
 from lab.capture.frames import Frame
+from lab.capture.gaps import Gaps
 from lab.capture.headers import checksum_is_wrong
 from lab.capture.icmp import IcmpError
 from lab.capture.idle import Idle, Idleness
@@ -88,6 +89,7 @@ class Connection:
         self.endpoint: SocketAddress | None = None
         self.section = section
         self.conntrack = Conntrack(client, behaviour)
+        self.gaps = Gaps(self.conntrack)
         self.first: Packet | None = None
         self.count = 0
         self.begins = False
@@ -117,7 +119,7 @@ class Connection:
 
     def windows_at_one_point(self) -> QuickWindow | None:
         """Return both sides' windows, where it is established, and captured at one point and in one form alone."""
-        if self.endpoint is not None or len(self.points) > 1 or self.conntrack.closed:
+        if self.endpoint is not None or len(self.points) > 1 or self.conntrack.closed or self.gaps.in_doubt:
             return None
         if any(len(streams) > 1 for streams in self._unplaced.values()):
             return None
@@ -258,10 +260,13 @@ class Connection:
         segment.opening = self.begins and not self.conntrack.established
         segment.exact = tcp.sequence in (self._next.get(from_client), self.conntrack.awaited(from_client=from_client))
         if not segment.direct:
+            for right in self.gaps.behind(packet, self._next, from_client=from_client):
+                self.odd = [one for one in self.odd if one is not right]
             self._follow(packet, from_client)
             self.repeats.take(packet, place, self.conntrack.sent(by_client=from_client), from_client=from_client)
             judged = replace(packet, source=self.client) if from_client and packet.source != self.client else packet
             segment.word = self.conntrack.judge(judged, from_client=from_client)
+            self.gaps.doubt(segment)
         if segment.word is FINE and tcp.flags & SYN:
             self._handshake.setdefault(from_client, segment)
             self._asked = place.time if from_client else self._asked

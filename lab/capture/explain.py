@@ -8,8 +8,10 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Final
 
 from lab.capture import asked, icmp
+from lab.capture.connection import Connection
 from lab.capture.datagrams import Datagrams
 from lab.capture.explanation import Explained, Explanation, Place
 from lab.capture.findings import explained
@@ -25,6 +27,8 @@ from lab.capture.text import Text
 from lab.errors import InputError
 from lab.evidence.packet import UDP, SocketAddress
 from lab.vocabulary import Behaviour
+
+_SHOWN: Final = 5  # connections with gaps, and gaps of each
 
 
 def explain(
@@ -47,9 +51,10 @@ def explain(
             if wanted and frame.packet.tcp is not None:
                 _look(frame, file, wanted, seen)
     notes += [*(note for reader in readers for note in reader.notes), *everybody.notes]
+    connections = [explained(connection, behaviour) for connection in everybody.follower.connections]
+    notes += _lacks(everybody.follower.connections)
     by_ends = {entry.original: (name, entry) for name, entry in listed.values()}
     owners = _owners(entry for _name, entry in listed.values())
-    connections = (explained(connection, behaviour) for connection in everybody.follower.connections)
     return Explanation(
         behaviour=behaviour,
         packets=sum(reader.read for reader in readers) + everybody.follower.plain.taken,
@@ -96,6 +101,25 @@ class _Everybody:
         forgotten = self.follower.forgotten + self.datagrams.forgotten
         if forgotten:
             yield f"{forgotten:,} connections that came first were given up, to bound memory"
+
+
+def _lacks(connections: Iterable[Connection]) -> Iterator[str]:
+    """Yield what is missing of connections, in sentences."""
+    if any(one.conntrack.unscaled for one in connections):
+        yield (
+            "the SYN's options were cut off by the snaplen (tcpdump -s 96 keeps them): how windows are scaled is not"
+            " known, and they are taken to be as large as they can be"
+        )
+    lacking = [one for one in connections if one.gaps.found]
+    for one in lacking[:_SHOWN]:
+        missing = [str(gap) for gap in one.gaps.found[:_SHOWN]]
+        more = f", and {len(one.gaps.found) - _SHOWN:,} more" if len(one.gaps.found) > _SHOWN else ""
+        yield (
+            f"{one.client} > {one.target}: the capture has a gap: {', '.join(missing)}{more} are not in it; what rests"
+            " on them is not judged"
+        )
+    if len(lacking) > _SHOWN:
+        yield f"the capture has gaps in {len(lacking) - _SHOWN:,} connections more"
 
 
 def _key(packet: Logged) -> tuple[object, ...]:

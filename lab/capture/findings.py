@@ -180,7 +180,8 @@ def _said(segment: Segment, judgement: Judgement | None, behaviour: Behaviour) -
     what = f"{packet.tcp.flag_names} of the {who}, {packet.payload_length:,} bytes"
     if word.by == "window":
         plural = "byte" if word.excess == 1 else "bytes"
-        why = f" by condition {word.condition}: it {_CONDITIONS[word.condition]}, by {word.excess:,} {plural}"
+        excess = f"{'at least ' if word.at_least else ''}{word.excess:,} {plural}"
+        why = f" by condition {word.condition}: it {_CONDITIONS[word.condition]}, by {excess}"
     elif word.by == "flags":
         why = ": no packet has these flags together"
     elif word.by == "reset":

@@ -57,7 +57,8 @@ def tcp_packet(data: bytes, at: int) -> Packet | None:
         stamps = struct.unpack_from("!II", options, 4)
         tcp = TcpHeader(sequence, acknowledgement, flags & 0x3F, window, timestamps=stamps)
     else:
-        tcp = TcpHeader(sequence, acknowledgement, flags & 0x3F, window, **_options(options))
+        is_cut = len(options) < header - 20
+        tcp = TcpHeader(sequence, acknowledgement, flags & 0x3F, window, **_options(options), is_cut=is_cut)
     return Packet(
         _end_of(source, data[transport : transport + 2]),
         _end_of(destination, data[transport + 2 : transport + 4]),

@@ -8,7 +8,7 @@ connection that is established, ``nf_conntrack_tcp_packet`` for resets. The wind
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from lab.capture.quick import QuickWindow
@@ -16,7 +16,7 @@ from lab.evidence.flags import is_taken
 from lab.evidence.follow import distance
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import ACK, FIN, RST, SYN, Packet, SocketAddress
-from lab.evidence.window import Prediction, Tracker
+from lab.evidence.window import MOST_SCALE, Prediction, Tracker
 from lab.vocabulary import Behaviour
 
 _PUSH: Final = 0x08
@@ -28,12 +28,14 @@ class Word:
     """What conntrack is expected to say of a packet.
 
     :param by: what it looks at: ``window``, ``flags``, ``reset``, ``state``; empty where it accepts.
+    :param at_least: the excess may be more.
     """
 
     judgement: Judgement
     by: str = ""
     condition: str = ""
     excess: int = 0
+    at_least: bool = False
 
 
 FINE: Final = Word(Judgement.ACCEPTED)
@@ -46,6 +48,7 @@ class Conntrack:
     """The entry of one connection, as its packets make it.
 
     :ivar closed: it is over: a reset, or a FIN of each side.
+    :ivar unscaled: how windows are scaled is not known, as a SYN's options were cut: by as much as can be, then.
     """
 
     def __init__(self, client: SocketAddress, behaviour: Behaviour) -> None:
@@ -55,6 +58,7 @@ class Conntrack:
         self.answered = False
         self.established = False
         self.closed = False
+        self.unscaled = False
         self._fins: set[bool] = set()
         self._acknowledged: dict[bool, int] = {}
         self._in_doubt = behaviour is Behaviour.IGNORES_LATE  # told by 5.10: the change is of 5.14 (c4edc3ccbc63)
@@ -127,11 +131,23 @@ class Conntrack:
             return _MIDDLE
         if flags & ACK and not flags & SYN and self.begun and not self.answered:
             return _MIDDLE if from_client else _STATE_IGNORED
+        if flags & SYN and tcp.is_cut and tcp.window_scale is None:
+            self.unscaled = True
+            packet = replace(packet, tcp=replace(tcp, window_scale=MOST_SCALE, sack_permitted=True))
         prediction, self._tracker = self.tracker.judge(packet)
         if prediction.judgement is not Judgement.ACCEPTED:
             return self._window(prediction)
         self._take(packet, from_client)
         return FINE
+
+    def take_up(self, packet: Packet, reached: int, *, from_client: bool) -> None:
+        """Go on from a packet that both sides went on from, though not all that is before it was seen.
+
+        :param reached: the number up to which the packet says that the other side has sent.
+        """
+        known = replace(packet, source=self._tracker.client) if from_client else packet
+        self._tracker = self.tracker.taken_up(known, reached)
+        self._take(packet, from_client)
 
     def _is_fine(self, packet: Packet, from_client: bool) -> bool:
         """Check whether a plain segment is in the window, and take it into account if it is."""
@@ -194,6 +210,6 @@ class Conntrack:
         self.closed = True
         return FINE
 
-    @staticmethod
-    def _window(prediction: Prediction) -> Word:
-        return Word(prediction.judgement, "window", prediction.condition, prediction.excess)
+    def _window(self, prediction: Prediction) -> Word:
+        rests_on_scale = self.unscaled and prediction.condition != "III"
+        return Word(prediction.judgement, "window", prediction.condition, prediction.excess, rests_on_scale)

@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from ipaddress import ip_address
 from typing import Any, Final, TypeAlias
 
 from lab.cases.case import NO_WAY, Case, Elsewhere, always, on_every_kernel
 from lab.cases.demands import living_proxy, outsider, reconciles_entries, second_endpoint, way_to_service
+from lab.errors import InputError
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import SocketAddress
 from lab.kubeproxy import changes, iptables
@@ -28,7 +30,10 @@ _Scenario: TypeAlias = DatagramsScenario | ConnectionScenario
 _Objects: TypeAlias = tuple[tuple[Service, ...], tuple[EndpointSlice, ...]]
 
 #: Of a load balancer that leaves its own address in what it passes on; RFC 5737 and RFC 3849 keep them for examples.
-_BALANCER: Final = {Family.IPV4: "198.51.100.53", Family.IPV6: "2001:db8:1b::53"}
+_BALANCERS: Final = {
+    Family.IPV4: ("192.0.2.53", "198.51.100.53", "203.0.113.53"),
+    Family.IPV6: ("2001:db8:1b::53", "2001:db8:2b::53"),
+}
 _ELSEWHERE: Final = "another-node"
 _READY: Final = EndpointConditions(ready=True, serving=True, terminating=False)
 _TERMINATING: Final = EndpointConditions(ready=False, serving=True, terminating=True)
@@ -36,11 +41,23 @@ _GAP: Final = f"in iptables mode, v1.{changes.INTERNAL_POLICY.minor} to v1.{chan
 _CURED: Final = f"from v1.{changes.ENTRIES_RECONCILED.minor} on, and in nftables mode"
 
 
+def _balancer(topology: Topology, family: Family) -> str:
+    """Return an address that is in none of the topology's subnets: in one, a neighbour would be looked for.
+
+    :raises InputError: there is none.
+    """
+    subnets = [own.network for link in topology.links for end in link.ends for own in end.addresses]
+    for address in map(ip_address, _BALANCERS[family]):
+        if not any(address in subnet for subnet in subnets):
+            return str(address)
+    raise InputError("it needs an address for a load balancer, and all for examples are in the topology's own subnets")
+
+
 def _by_balancer(topology: Topology, family: Family, service: str | None = None, *, protocol: str) -> Roles:
     """Have somebody outside ask by the load balancer's address."""
     roles = roles_in(topology, family, service, client=outsider(topology, family), protocol=protocol)
     assert roles.service_address is not None
-    return replace(roles, service_address=SocketAddress(_BALANCER[family], roles.service_address.port))
+    return replace(roles, service_address=SocketAddress(_balancer(topology, family), roles.service_address.port))
 
 
 def _leads_to_node(topology: Topology, _family: Family, roles: Roles) -> str:
@@ -63,9 +80,10 @@ def _served(scenario: _Scenario, spec: Mapping[str, Any], here: EndpointConditio
     """
     roles, lab = scenario.roles, scenario.lab
     key, pod = roles.service.partition(":")[0], roles.servers[0][1].address
+    balancer = _balancer(lab.topology, scenario.family)
 
     def changed(service: Service) -> Service:
-        ingress = [{"ip": _BALANCER[scenario.family]}] if spec.get("type") == "LoadBalancer" else []
+        ingress = [{"ip": balancer}] if spec.get("type") == "LoadBalancer" else []
         status = ServiceStatus.model_validate({"loadBalancer": {"ingress": ingress}})
         return service.model_copy(update={"spec": service.spec.model_copy(update=spec), "status": status})
 

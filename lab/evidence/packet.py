@@ -50,7 +50,8 @@ class SocketAddress:
 class TcpHeader:
     """The fields of a TCP header that a trial looks at.
 
-    ``window`` is as sent, not scaled. ``timestamps`` are (TSval, TSecr).
+    ``window`` is as sent, not scaled. ``timestamps`` are (TSval, TSecr). ``is_cut`` says that a capture has not all of
+    the options.
     """
 
     sequence: int
@@ -61,6 +62,7 @@ class TcpHeader:
     sack_permitted: bool = False
     sack_blocks: tuple[tuple[int, int], ...] = ()
     timestamps: tuple[int, int] | None = None
+    is_cut: bool = False
 
     @property
     def flag_names(self) -> str:

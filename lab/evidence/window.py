@@ -26,7 +26,7 @@ from lab.evidence.packet import ACK, RST, SEQUENCE_SPACE, SYN, Packet, SocketAdd
 from lab.vocabulary import Behaviour
 
 _LEAST_ACK_WINDOW: Final = 66000  # MAXACKWINCONST
-_MOST_SCALE: Final = 14  # RFC 7323, 2.3
+MOST_SCALE: Final = 14  # RFC 7323, 2.3
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,21 @@ class Tracker:
         sides = (self.original, self.reply) if packet.source == self.client else (self.reply, self.original)
         return _edges(*sides) if all(side.window for side in sides) else None
 
+    def taken_up(self, packet: Packet, reached: int) -> Tracker:
+        """Return what the kernel knows if it saw everything up to a packet, some of which is not known here.
+
+        :param reached: the number up to which the packet says that the other side has sent.
+        """
+        assert packet.tcp is not None
+        from_client = packet.source == self.client
+        sender, receiver = (self.original, self.reply) if from_client else (self.reply, self.original)
+        sender = replace(
+            sender, end=_later(sender.end, packet.tcp.sequence), limit=_later(sender.limit, packet.tcp.sequence)
+        )
+        receiver = replace(receiver, end=_later(receiver.end, reached), limit=_later(receiver.limit, reached))
+        sides = (sender, receiver) if from_client else (receiver, sender)
+        return replace(self, original=sides[0], reply=sides[1]).judge(packet)[1]
+
     def after(self, packets: Iterable[Packet]) -> Tracker:
         """Return what the kernel knows after more packets."""
         tracker = self
@@ -147,6 +162,10 @@ class Tracker:
 
 def _before(first: int, second: int) -> bool:
     return distance(first, second) > 0
+
+
+def _later(first: int, second: int) -> int:
+    return second if _before(first, second) else first
 
 
 def _up(number: int, by: int) -> int:
@@ -161,7 +180,7 @@ def _begin(packet: Packet, sender: SideWindow, receiver: SideWindow, *, answers:
         end=packet.end,
         limit=packet.end,
         window=tcp.window or 1,
-        scale=min(tcp.window_scale or 0, _MOST_SCALE),
+        scale=min(tcp.window_scale or 0, MOST_SCALE),
         scales=tcp.window_scale is not None,
         selects=tcp.sack_permitted,
     )

@@ -25,7 +25,7 @@ def answered(tally: Tally, seconds: float) -> Iterator[str]:
     elif tally.answer is Answer.NO:
         yield f"NONE: {seen}, no packet left untranslated."
     elif not tally.connections:
-        yield f"NOT KNOWN: in {duration(seconds)} no connection through a Service was seen."
+        yield f"NOT KNOWN: in {duration(seconds)} no packet of a connection through a Service was seen."
     else:
         yield f"NOT KNOWN: {seen}, no packet was seen to leave untranslated, and not everything could be looked at."
     if gone := tally.total("gone"):

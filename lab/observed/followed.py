@@ -28,12 +28,13 @@ class Followed:
     :ivar model: None where its beginning was not seen, or not all of what followed.
     :ivar over: by its packets. Conntrack's events have no time: what they tell may be of later than a packet is.
     :ivar state: the last one told in which it was not over.
+    :ivar passed: whether a packet of it was seen.
     :ivar local: its client is the node itself; None where that is not known.
     """
 
     def __init__(self, entry: Entry, remembered: int) -> None:
         self.entry = entry
-        self.gone = False
+        self.gone = self.passed = False
         self.model: Conntrack | None = None
         self.local: bool | None = None
         self.over = entry.tcp_state in OVER

@@ -41,8 +41,9 @@ class Finder:
 
     :param look: asks the node's conntrack.
     :param remembered: packets of each connection that are kept for when one of them leaks.
-    :ivar connections: connections to VIPs that were seen.
-    :ivar forgotten: of them, those that were given up for memory while their entries lived.
+    :ivar connections: connections to VIPs of which packets were seen; an entry alone, such as one that was listed, is
+        none: of a connection that is idle nothing can leak.
+    :ivar forgotten: connections that were given up for memory while their entries lived.
     :ivar changes: of the sets by which a filter goes: :attr:`endpoints`, :attr:`ports`, :attr:`clients`.
     :ivar to_save: packets of connections that leaked, since somebody last took them from here.
     """
@@ -97,12 +98,12 @@ class Finder:
         before = self._by_reply.get(entry.reply)
         if before is not None:
             self._drop(before)
-        self.connections += 1
         made = self._by_reply[entry.reply] = self._by_original[entry.original] = Followed(entry, self._remembered)
         self._count(made, 1)
         seen = self._syns.pop(entry.original, None)
         if seen is not None:
             self._from_client(made, seen)
+            self._pass(made)
             if self._remembered:
                 self._remember(made, seen)
 
@@ -127,10 +128,11 @@ class Finder:
             return ()
         ends = (packet.source, packet.destination)
         found: Sequence[Finding] = ()
+        through = True  # the Service; what has missed its translation may be another connection's
         if (flow := self._by_reply.get(ends)) is not None:
-            found = self._from_endpoint(flow, seen)
+            found, through = self._from_endpoint(flow, seen), not seen.outgoing
         elif (flow := self._by_reply.get(ends[::-1])) is not None:
-            found = self._to_endpoint(flow, seen)
+            found, through = self._to_endpoint(flow, seen), seen.outgoing
         elif (flow := self._by_original.get(ends)) is not None:
             if not seen.outgoing:
                 self._from_client(flow, seen)
@@ -140,9 +142,16 @@ class Finder:
                 if len(self._syns) > _SYNS:
                     self._syns.popitem(last=False)
             return ()
+        if found or through:
+            self._pass(flow)
         if self._remembered:
             self._keep(flow, seen, found)
         return found
+
+    def _pass(self, flow: Followed) -> None:
+        """Take it that a packet of a connection was seen."""
+        self.connections += not flow.passed
+        flow.passed = True
 
     def _keep(self, flow: Followed, seen: Sighting, found: Sequence[Finding]) -> None:
         if flow.found > len(found):  # it leaked before

@@ -43,7 +43,11 @@ def exposition(tally: Tally, *, since: float, now: float, missed_some: bool) -> 
             "Leaks and resets of connections that were over already: harmless.",
             _by_pair(tally, "late"),
         ),
-        ("connections_total", "counter", "Connections to VIPs that were seen.", [({}, tally.connections)]),
+        (
+            *("connections_total", "counter"),
+            "Connections to VIPs of which packets were seen.",
+            [({}, tally.connections)],
+        ),
         ("missed_packets_total", "counter", "Packets that the kernel could not hand over.", [({}, missed.packets)]),
         (
             *("missed_events_total", "counter"),

@@ -66,7 +66,7 @@ class Missed:
 class Tally:
     """Counts findings.
 
-    :ivar connections: to VIPs that were seen.
+    :ivar connections: to VIPs of which packets were seen.
     :ivar pairs: by VIP and endpoint.
     """
 

@@ -173,8 +173,8 @@ def _side(own: SocketAddress, first: Sighting, other: Sighting, sent: int, got: 
     :param peer: the other side's socket, which has its window.
     """
     tcp, others = first.packet.tcp, other.packet.tcp
-    assert tcp is not None
-    assert others is not None
+    if tcp is None or others is None:
+        raise TypeError("no handshake of TCP")
     window = peer.window if peer.window is not None else _WINDOW
     timestamps = None
     if tcp.timestamps and others.timestamps:

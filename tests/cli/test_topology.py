@@ -91,7 +91,7 @@ def test_objects_are_asked_and_do_as_documented(place, mode):
         "192.168.50.11",
         "192.168.50.12",
     }
-    assert sum(cell["expected"] is not None for cell in found["cells"]) == 35
+    assert sum(cell["expected"] is not None for cell in found["cells"]) == 37
 
 
 @pytest.mark.lab_kernel

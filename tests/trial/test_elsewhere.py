@@ -90,21 +90,32 @@ def run(case, fix, place, family, answers):
         pytest.skip(str(missing))
 
 
+#: Whose cases have no other place here.
+ONE_OF_A_KIND = {"segment", "vxlan", "bridge"}
+
+
+def place_of(case, family):
+    found = next(places(case, family), None)
+    if found is None:
+        assert case.topology in ONE_OF_A_KIND
+        pytest.skip(f"only {case.topology} will do")
+    return found
+
+
 QUICK = [case for case in CASES.values() if not case.slow]
 
 
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
 def test_a_case_comes_out_as_expected_in_every_other_topology_that_will_do(case, answers):
-    found = list(places(case, Family.IPV4))
-    assert found
-    for place in cover.some(found, of=case.name):
+    place_of(case, Family.IPV4)
+    for place in cover.some(list(places(case, Family.IPV4)), of=case.name):
         result = run(case, NONE, place, Family.IPV4, answers)
         assert result.as_expected, (place.name, result.verdict)
 
 
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
 def test_so_does_it_by_ipv6_and_with_a_drop(case, answers):
-    place = next(places(case, Family.IPV6))
+    place = place_of(case, Family.IPV6)
     result = run(case, DROP_FORWARD, place, Family.IPV6, answers)
     assert result.as_expected, (place.name, result.verdict)
 

@@ -258,7 +258,7 @@ def test_another_expectation_is_not_met(answers):
 def test_a_blind_witness_is_no_pass(answers, monkeypatch):
     monkeypatch.setattr(
         "lab.scenario.recorder.script",
-        lambda: (
+        lambda **_options: (
             "table inet lab_witness {\n"
             + "".join(
                 f"counter {state} {{\n}}\n" for state in ("new", "established", "related", "invalid", "untracked")

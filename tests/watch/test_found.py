@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from contextlib import ExitStack, closing, contextmanager
 
 import pytest
@@ -16,6 +17,8 @@ from lab.fabric.lab import Lab
 from lab.fixes import FIXES
 from lab.observed.answer import answered
 from lab.observed.found import GONE, Leak, Reset
+from lab.observed.lines import Told
+from lab.observed.prometheus import exposition
 from lab.observed.tally import Answer
 from lab.topology.reader import load
 from lab.trial import probe, runner
@@ -27,6 +30,9 @@ from lab.watch.watch import Watch
 from lab.wire import filter as filters
 
 pytestmark = pytest.mark.lab_kernel
+
+PATIENCE = 60.0  # seconds
+TCP_CLOSE = 7  # include/net/tcp_states.h
 
 #: In which somebody gets a packet without its translation.
 UNTRANSLATED = {Outcome.RESET, Outcome.LEAKED, Outcome.RETRIED}
@@ -157,10 +163,52 @@ def watched_node():
         yield watch, host, download
 
 
+@contextmanager
+def watched_with_entries():
+    """Build a node that has an idle connection and one in TIME_WAIT before it is watched, and give the idle one."""
+    with Lab(load("kube-proxy"), family=Family.IPV4) as lab, ExitStack() as stack:
+        with lab.hosts["server"].namespace.entered():
+            server = stack.enter_context(socket.create_server(("", 80)))
+
+        def connect():
+            client = stack.enter_context(lab.hosts["client"].namespace.socket(socket.AF_INET, socket.SOCK_STREAM))
+            client.setblocking(True)
+            client.connect(("192.168.0.2", 80))
+            return client, stack.enter_context(server.accept()[0])
+
+        first, last = connect()
+        first.shutdown(socket.SHUT_WR)
+        assert last.recv(1) == b""
+        last.shutdown(socket.SHUT_WR)
+        stop = time.monotonic() + PATIENCE
+        while last.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TCP_CLOSE:  # its FIN was acknowledged
+            assert time.monotonic() < stop
+        idle = connect()
+        host = WatchedHost("node", lab.hosts["node"].namespace, Behaviour.IGNORES_LATE, services_only=True)
+        yield stack.enter_context(closing(Watch([host]))), idle
+
+
 @pytest.fixture
 def node():
     with watched_node() as made:
         yield made
+
+
+def test_entries_of_before_are_no_connections_that_were_seen_until_their_packets_are():
+    with watched_with_entries() as (watch, (client, serving)):
+        listed = [one.event.entry.tcp_state for one in watch.read() if isinstance(one, Told)]
+        assert sorted(state or "" for state in listed) == ["ESTABLISHED", "TIME_WAIT"]
+        before = watch.tally.answer
+        assert before is Answer.UNKNOWN
+        assert list(answered(watch.tally, 1.0)) == [
+            "NOT KNOWN: in 1 s no packet of a connection through a Service was seen."
+        ]
+        assert "_connections_total 0\n" in exposition(watch.tally, since=0.0, now=1.0, missed_some=False)
+        client.sendall(b"?")
+        assert serving.recv(1) == b"?"
+        watch.read()
+        assert watch.tally.answer is Answer.NO
+        assert "_connections_total 1\n" in exposition(watch.tally, since=0.0, now=1.0, missed_some=False)
 
 
 def test_what_nobody_read_in_time_is_said_and_makes_none_not_known(monkeypatch):

@@ -1,0 +1,111 @@
+"""Captures that lack packets: what rests on them is not called INVALID, and what is INVALID is found all the same."""
+
+import pytest
+
+from lab.evidence.packet import ACK, SYN
+from lab.verdict import Outcome
+from tests.support.captures import MOMENT, pcap, tcp
+from tests.support.explaining import explained
+
+CLIENT, VIP = ("10.0.0.2", 34567), ("192.168.0.2", 80)
+SCALED = b"\x02\x04\x05\xb4\x01\x03\x03\x07"
+
+
+def download(pieces, length=1400):
+    """Return a handshake, a question, and an answer in pieces, each acknowledged."""
+    made = [
+        tcp(CLIENT, VIP, SYN, 1000, 0, options=SCALED),
+        tcp(VIP, CLIENT, SYN | ACK, 5000, 1001, options=SCALED),
+        tcp(CLIENT, VIP, ACK, 1001, 5001, window=500),
+        tcp(CLIENT, VIP, ACK, 1001, 5001, b"question", window=500),
+    ]
+    for piece in range(pieces):
+        made += [
+            tcp(VIP, CLIENT, ACK, 5001 + piece * length, 1009, bytes(length), window=500),
+            tcp(CLIENT, VIP, ACK, 1009, 5001 + (piece + 1) * length, window=500),
+        ]
+    return made
+
+
+def timed(packets):
+    return [(MOMENT + number * 1000, packet) for number, packet in enumerate(packets)]
+
+
+def told_of(packets, **how):
+    return explained({"x.pcap": pcap(timed(packets), **how)})
+
+
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [
+        ((10,), "1,400 bytes of the server before packet 11"),
+        ((10, 11, 12), "2,800 bytes of the server before packet 11"),
+        (range(8, 180), "120,400 bytes of the server before packet 9"),
+        (range(9, 180), "119,000 bytes of the server before packet 10"),
+    ],
+)
+def test_what_follows_a_gap_is_not_invalid(gone, words):
+    packets = [packet for number, packet in enumerate(download(100)) if number not in gone]
+    told = told_of(packets)
+    [one] = told.connections
+    assert (one.outcome, one.findings) == (Outcome.CONNECTED, ())
+    assert f"the capture has a gap: {words} are not in it" in told.notes[0]
+
+
+def test_acknowledgements_alone_that_are_missing_are_a_gap():
+    whole = download(100)
+    packets = whole[:4] + [packet for packet in whole[4:] if packet is whole[-1] or len(packet) > 1000]
+    told = told_of(packets)
+    assert told.connections[0].findings == ()
+    assert "acknowledgements of the client before packet" in told.notes[0]
+
+
+@pytest.mark.parametrize("far", [10, 5000, 1 << 29])
+def test_an_acknowledgement_that_the_connection_does_not_go_on_from_is_invalid(far):
+    packets = download(20)
+    packets.insert(12, tcp(CLIENT, VIP, ACK, 1009, 5001 + 4 * 1400 + far, window=500))
+    told = told_of(packets)
+    [one] = told.connections[0].findings
+    assert (one.condition, one.packets[0].number) == ("III", 13)
+    assert not any("gap" in note for note in told.notes)
+
+
+@pytest.mark.parametrize("far", [70_000, 1 << 29])
+def test_data_that_the_connection_does_not_go_on_from_is_invalid(far):
+    packets = download(100)
+    packets.insert(12, tcp(VIP, CLIENT, ACK, 5001 + 4 * 1400 + far, 1009, b"forged", window=500))
+    told = told_of(packets)
+    [one, *_followed] = told.connections[0].findings
+    assert (one.condition, one.packets[0].number) == ("I", 13)
+    assert not any("gap" in note for note in told.notes)
+
+
+def test_behind_a_gap_is_judged_as_before_it():
+    packets = download(100)
+    packets.insert(60, tcp(VIP, CLIENT, ACK, 5001 + 28 * 1400 + (1 << 29), 1009, b"forged", window=500))
+    del packets[10:13]
+    told = told_of(packets)
+    [one] = told.connections[0].findings
+    assert (one.condition, one.packets[0].number) == ("I", 58)
+    assert "2,800 bytes of the server" in told.notes[0]
+
+
+@pytest.mark.parametrize("snaplen", [44, 47])
+def test_where_the_syns_options_are_cut_nothing_rests_on_the_windows_scale(snaplen):
+    """The answer comes in one flight, which only a scaled window has room for."""
+    whole = download(40)
+    packets = whole[:4] + [packet for packet in whole[4:] if len(packet) > 1000] + whole[-1:]
+    assert told_of(packets).connections[0].findings == ()
+    assert told_of(packets).notes == ()
+    told = told_of(packets, snaplen=snaplen)
+    assert told.connections[0].findings == ()
+    [note] = told.notes
+    assert "options were cut off by the snaplen (tcpdump -s 96 keeps them)" in note
+
+
+def test_with_options_cut_what_is_too_far_for_any_scale_is_invalid():
+    packets = download(20)
+    packets.insert(12, tcp(VIP, CLIENT, ACK, 5001 + (1 << 30) + (1 << 29), 1009, window=500))
+    [one] = told_of(packets, snaplen=44).connections[0].findings
+    assert one.condition == "I"
+    assert "by at least " in one.words
