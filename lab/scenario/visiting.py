@@ -110,8 +110,8 @@ class Visiting(Reaching):
             if is_open(asking) and left.is_acknowledged_at(host):
                 return look(replace(reached, fate=Fate.CONNECTED))
             return None
-        # What comes in at a node that asks is captured before that has translated it back: it is a stranger's only where
-        # the socket does not get it.
+        # What comes in at a node that asks is captured before that has translated it back: it is a stranger's only
+        # where the socket does not get it.
         if passage.refusal() or left.stranger():
             return None
         select.select([asking], [], [], _A_WHILE)
