@@ -91,9 +91,9 @@ def _word(words: Iterable[str], option: str, meaning: str) -> Any:  # noqa: ANN4
     )
     + """
 
-Exit code: 0 when each is as Kubernetes documents it for the nodes' kube-proxy, 1 when one is not, 2 where that is not
-known: an error in what was given, a machine that ran out of something; 130 for Ctrl-C, 141 where whoever reads the
-output has gone.""",
+Exit code: 0 when each is as Kubernetes documents it for the nodes' kube-proxy, or nobody says what is to become of it,
+1 when one is not, 2 where that is not known: an error in what was given, a machine that ran out of something; 130 for
+Ctrl-C, 141 where whoever reads the output has gone.""",
 )
 @with_settings(TOPOLOGYS)
 def reach(
