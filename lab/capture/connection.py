@@ -38,6 +38,8 @@ class Segment:
     :ivar opening: the handshake was not finished, whose beginning was seen.
     :ivar idle: for how long nothing was seen before it, where that may have been too long for the entry.
     :ivar is_corrupt: leaked, and its checksum is wrong.
+    :ivar midway: of a connection whose beginning is not in the capture, so that no state and no window is known.
+    :ivar guessed: its sequence number was not printed.
     :ivar places: where it was seen, as it came.
     :ivar forms: with which addresses it was seen where.
     :ivar translated: seen in the form that its receiver knows.
@@ -53,6 +55,8 @@ class Segment:
     opening: bool = False
     idle: Idle | None = None
     is_corrupt: bool = False
+    guessed: bool = False
+    midway: bool = False
     places: list[Place] = field(default_factory=list)
     forms: list[tuple[Stream, SocketAddress, SocketAddress]] = field(default_factory=list)
     translated: bool = False
@@ -267,6 +271,9 @@ class Connection:
             judged = replace(packet, source=self.client) if from_client and packet.source != self.client else packet
             segment.word = self.conntrack.judge(judged, from_client=from_client)
             self.gaps.doubt(segment)
+        segment.midway = not self.begins
+        if segment.midway and segment.word.by == "state":
+            segment.word = FINE
         if segment.word is FINE and tcp.flags & SYN:
             self._handshake.setdefault(from_client, segment)
             self._asked = place.time if from_client else self._asked
