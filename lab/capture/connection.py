@@ -168,7 +168,7 @@ class Connection:
         self.settle()
         translated = {stream[:2] for stream in self._behind[True] | self._behind[False]}
         for segment, stream, place in self._early:
-            if segment.leaked is None and stream[:2] not in translated:
+            if segment.leaked is None and (stream[2] is not None or stream[:2] not in translated):
                 segment.leaked = place
                 self._keep(segment)
         while self._recent:

@@ -38,7 +38,7 @@ WHOLE = [
     *answer(ACK, 5001, 1009),
     *answer(ACK | PSH, 5001, 1009, bytes(1000)),
     *ask(ACK, 1009, 6001),
-    *hops(4, POD, CLIENT, ACK | PSH, 6001 + FAR, 1009, b"forged!"),
+    *hops(4, POD, CLIENT, ACK | PSH, 6001 + FAR, 1009, b"forged!" * 20),
     *hops(3, CLIENT, POD, RST, 1009, 0, window=0),
     *ask(ACK | PSH, 1009, 6001, b"question 2"),
     *answer(RST, 6001, 0, window=0),
@@ -48,7 +48,7 @@ WHOLE = [
 def part(first, last):
     """Return what is told of the packets from one number to another, as `editcap -r` leaves them."""
     packets = [(MOMENT + number * 10_000, data) for number, data in enumerate(WHOLE[first - 1 : last])]
-    return explained({"x.pcap": pcap(packets, link=276)})
+    return explained({"x.pcap": pcap(packets, link=276, snaplen=90)})
 
 
 def test_the_whole_is_told_with_its_cause():
