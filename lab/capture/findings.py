@@ -24,12 +24,15 @@ _CONDITIONS: Final = {
 }
 
 
-def explained(connection: Connection, behaviour: Behaviour, guessed: Container[tuple[str, int]] = ()) -> Explained:
+def explained(
+    connection: Connection, behaviour: Behaviour, guessed: Container[tuple[str, int]] = (), last: int | None = None
+) -> Explained:
     """Return what a connection's packets tell of it.
 
     :param guessed: the packets, by file and number, whose sequence number and checksum nobody printed.
+    :param last: when the capture ended.
     """
-    connection.end()
+    connection.end(last)
     for segment in connection.odd:
         segment.guessed = (segment.place.file, segment.place.number) in guessed
     judged = [_of_segment(connection, segment, behaviour) for segment in connection.odd]
@@ -141,8 +144,6 @@ def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour) 
     answers = resets_of(connection, segment)
     case = known(segment, leaked=segment.leaked is not None, harmless=not connection.is_translated and not answers)
     sentences = [_said(segment, judgement, behaviour)]
-    if judgement is None:
-        sentences[0] = f"packet {segment.place.number}: {sentences[0]}"
     packets = [segment.place]
     if segment.leaked is not None:
         packets.append(segment.leaked)
@@ -203,7 +204,7 @@ def _said(segment: Segment, judgement: Judgement | None, behaviour: Behaviour) -
         )
     elif segment.is_corrupt:
         return f"{what}: INVALID: its checksum is wrong"
-    elif segment.midway:
+    elif segment.midway and segment.idle is None:
         return (
             f"{what}: not translated: why is not to be told, as the connection's SYN is not in the capture: it was"
             " INVALID, by the window or otherwise, or its entry was gone"

@@ -31,6 +31,11 @@ class Reader:
         self._left_out: Counter[str] = Counter()
         self._source = Source(stream, name)
 
+    @property
+    def last(self) -> int:
+        """The time of the last packet that was read, in nanoseconds."""
+        return self._source.last
+
     def __iter__(self) -> Iterator[Frame]:
         """Yield the packets as they come.
 
@@ -48,6 +53,8 @@ class Reader:
                 self.read += 1
                 yield frame
         except Cut as end:
+            if end.at < self._source.header:
+                raise InputError("is cut within its header", source=self.name, cure="give a whole capture") from None
             self.cut = end.at
 
     def _frames(self, plain: Plain | None) -> Iterator[Frame]:
