@@ -177,10 +177,12 @@ class Connection:
             if segment.leaked is None and (stream[2] is not None or stream[:2] not in translated):
                 segment.leaked = place
                 self._keep(segment)
+        came = {one.from_client: number for number, one in enumerate(self._recent.values()) if not self.is_missing(one)}
+        for number, segment in enumerate(self._recent.values()):
+            is_last = last is not None and segment.place.time > last - COPIED
+            segment.at_end = is_last and number > came.get(segment.from_client, -1)
         while self._recent:
-            segment = self._recent.popitem(last=False)[1]
-            segment.at_end = last is not None and segment.place.time > last - COPIED
-            self._pass(segment)
+            self._pass(self._recent.popitem(last=False)[1])
 
     def _pass(self, segment: Segment) -> None:
         first = self.handshake.get(segment.from_client)

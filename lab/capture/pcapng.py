@@ -75,7 +75,9 @@ def frames(source: Source, note: Note, plain: Plain | None = None) -> Iterator[F
                 yield frame
 
 
-def _is_taken(source: Source, data: bytes, at: int, end: int, order: str, interfaces: list[_Interface], number: int) -> bool:
+def _is_taken(
+    source: Source, data: bytes, at: int, end: int, order: str, interfaces: list[_Interface], number: int
+) -> bool:
     """Check whether there is nothing to tell of a packet, which then is taken in."""
     if end - at < 20:
         return False
@@ -174,6 +176,7 @@ def _frame(
         interface = interfaces[index]
     except (struct.error, IndexError):
         raise source.broken(f"packet {number} before byte {source.place:,} has no interface, or no length") from None
+    source.last = interface.time(high, low)
     if interface.find is None:
         note(f"link {interface.link}")
         return None

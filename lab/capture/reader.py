@@ -32,8 +32,8 @@ class Reader:
         self._source = Source(stream, name)
 
     @property
-    def last(self) -> int:
-        """The time of the last packet that was read, in nanoseconds."""
+    def last(self) -> int | None:
+        """The time of the last packet that was read, in nanoseconds; None where there was none."""
         return self._source.last
 
     def __iter__(self) -> Iterator[Frame]:
@@ -53,9 +53,11 @@ class Reader:
                 self.read += 1
                 yield frame
         except Cut as end:
-            if end.at < self._source.header:
-                raise InputError("is cut within its header", source=self.name, cure="give a whole capture") from None
+            if end.at == 0:
+                raise InputError("is cut within its header", source=self.name, cure="give more of it") from None
             self.cut = end.at
+        if self._source.last is None:
+            raise InputError("has no packet in it", source=self.name, cure="capture with less of a filter, or longer")
 
     def _frames(self, plain: Plain | None) -> Iterator[Frame]:
         try:

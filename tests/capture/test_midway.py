@@ -73,3 +73,20 @@ def test_a_reset_alone_is_about_what_is_not_there(first, last):
     one = part(first, last).connections[0]
     assert one.findings[0].words == "RST 1 of the client: what it is about is not in the capture"
     assert one.findings[0].case == ""
+
+
+@pytest.mark.parametrize("last", [3, 5, 7, 9, 11, 13, 17])
+def test_what_the_end_of_a_capture_cuts_off_is_not_lost(last):
+    """Its copy at the other interface would have come next."""
+    told = part(1, last)
+    assert not any(finding.kind == "lost" for one in told.connections for finding in one.findings)
+    if last < 17:
+        assert {one.outcome for one in told.connections} == {Outcome.CONNECTED}
+
+
+def test_what_is_lost_long_before_the_end_is_lost():
+    packets = [(MOMENT + number * 10_000, data) for number, data in enumerate(WHOLE[:7])]
+    later = linked(tcp(("10.0.0.9", 9), ("10.0.0.8", 8), ACK, 1, 1), 276)
+    told = explained({"x.pcap": pcap([*packets, (MOMENT + 10**9, later)], link=276)})
+    assert told.connections[0].outcome is Outcome.STALLED
+    assert [finding.kind for finding in told.connections[0].findings] == ["lost"]
