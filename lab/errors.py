@@ -195,10 +195,14 @@ class ExhaustedError(MachineError):
 
 
 class OutputError(MachineError):
-    """What was found out cannot be written to where it was to go."""
+    """What was found out cannot be written to where it was to go.
+
+    :ivar place: where; ``reason``: why not.
+    """
 
     def __init__(self, place: str, error: OSError) -> None:
-        super().__init__(f"cannot write {place}: {error.strerror or error}")
+        self.place, self.reason = place, str(error.strerror or error)
+        super().__init__(f"cannot write {place}: {self.reason}")
 
 
 class ReaderGoneError(LabError):

@@ -186,14 +186,14 @@ def _said(segment: Segment, judgement: Judgement | None, behaviour: Behaviour) -
     assert packet.tcp is not None
     who = "client" if segment.from_client else "server"
     what = f"{packet.tcp.flag_names} of the {who}, {packet.payload_length:,} bytes"
+    distance = f"{word.excess:,} {'byte' if word.excess == 1 else 'bytes'}"
     if word.by == "window":
-        plural = "byte" if word.excess == 1 else "bytes"
-        excess = f"{'at least ' if word.at_least else ''}{word.excess:,} {plural}"
+        excess = f"{'at least ' if word.at_least else ''}{distance}"
         why = f" by condition {word.condition}: it {_CONDITIONS[word.condition]}, by {excess}"
     elif word.by == "flags":
         why = ": no packet has these flags together"
     elif word.by == "reset":
-        why = f": a reset whose number is {word.excess:,} bytes behind what its receiver has acknowledged"
+        why = f": a reset whose number is {distance} behind what its receiver has acknowledged"
     elif word.by == "state":
         why = " by the table of states: the connection is not where such a packet belongs"
     elif segment.is_strange_answer:
@@ -245,7 +245,7 @@ def _answer(connection: Connection, segment: Segment, reset: Segment) -> str:
     if segment.is_strange_answer:
         end = "" if connection.conntrack.established else ", and nothing comes of the handshake"
         return f"RST {reset.place.number} answers it: the client has not asked there{end}"
-    deed = "the number that is awaited: it ends the connection" if reset.exact else "not the number that is awaited"
+    deed = "the number that is awaited: it ends the connection" if reset.exact else "another number than is awaited"
     return f"RST {reset.place.number} answers it, with {deed}"
 
 

@@ -5,17 +5,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, on_every_kernel
+from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, Injection, on_every_kernel
 from lab.scenario import ConnectionScenario
-
-
-async def _steps(scenario: ConnectionScenario) -> None:
-    await scenario.establish()
-    await scenario.inject(scenario.from_server(0, b"broken", checksum=0x0BAD))
-    scenario.expect_answer("", stranger="")
-    scenario.expect_reason("bad checksum")
-    await scenario.go_on()
-
 
 CASE: Final = Case(
     name="bad-checksum",
@@ -30,6 +21,11 @@ CASE: Final = Case(
         "net/netfilter/nf_conntrack_proto_tcp.c, tcp_error",
     ),
     scenario=ConnectionScenario,
-    steps=_steps,
+    steps=Injection(
+        lambda scenario: scenario.from_server(0, b"broken", checksum=0x0BAD),
+        answer="",
+        stranger="",
+        reason="bad checksum",
+    ),
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
 )

@@ -119,12 +119,14 @@ class Injection:
         :meth:`lab.scenario.ConnectionScenario.expect_answer` knows it; None where that is no
         part of the story.
     :param reason: how the kernel's reason begins, on every kernel.
+    :param besides: holds more against what is seen before the connection goes on.
     """
 
     packet: Callable[[ConnectionScenario], Segment | IcmpError]
     answer: str | None = None
     stranger: str = "RST"
     reason: str = ""
+    besides: Callable[[ConnectionScenario], None] | None = None
 
     async def __call__(self, scenario: ConnectionScenario) -> None:
         """Take them."""
@@ -134,7 +136,14 @@ class Injection:
             scenario.expect_answer(self.answer, stranger=self.stranger)
         if self.reason:
             scenario.expect_reason(self.reason)
+        if self.besides is not None:
+            self.besides(scenario)
         await scenario.go_on()
+
+
+def expect_number_0(scenario: ConnectionScenario) -> None:
+    """Expect the RST that answers a packet without an acknowledgement to have number 0 (RFC 9293, 3.10.7.1)."""
+    scenario.expect("number 0 in it", all(one.tcp is None or one.tcp.sequence == 0 for one in scenario.answers()))
 
 
 #: Replies from pod to pod pass conntrack by, so nobody translates them back: no handshake by a VIP comes to its end.

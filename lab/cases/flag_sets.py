@@ -5,7 +5,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from lab.cases.case import KILLS_UNLESS_DROPPED, LEAKS_UNLESS_DROPPED, Case, Expectations, on_every_kernel
+from lab.cases.case import (
+    KILLS_UNLESS_DROPPED,
+    LEAKS_UNLESS_DROPPED,
+    Case,
+    Expectations,
+    Injection,
+    expect_number_0,
+    on_every_kernel,
+)
 from lab.cases.demands import alone
 from lab.evidence.flags import is_taken, sets
 from lab.evidence.packet import flags_of
@@ -32,25 +40,19 @@ def _member(
 
     :param answer: the flags of what the client's stack says to it; empty where it says nothing.
     """
-
-    async def steps(scenario: ConnectionScenario) -> None:
-        await scenario.establish()
-        await scenario.inject(scenario.from_server(0, payload, flags=flags))
-        scenario.expect_answer(answer, stranger=answer)
-        scenario.expect_reason(_REASON)
-        if answer == _WITHOUT_NUMBER:
-            scenario.expect(
-                "number 0 in it", all(one.tcp is None or one.tcp.sequence == 0 for one in scenario.answers())
-            )
-        await scenario.go_on()
-
     return Case(
         name=name,
         title=title,
         story=story,
         threads=(_VALID_FLAGS, *threads),
         scenario=ConnectionScenario,
-        steps=steps,
+        steps=Injection(
+            lambda scenario: scenario.from_server(0, payload, flags=flags),
+            answer=answer,
+            stranger=answer,
+            reason=_REASON,
+            besides=expect_number_0 if answer == _WITHOUT_NUMBER else None,
+        ),
         expectations=expectations,
     )
 

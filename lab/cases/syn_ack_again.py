@@ -5,16 +5,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from lab.cases.case import IGNORED_ALWAYS, Case, on_every_kernel
+from lab.cases.case import IGNORED_ALWAYS, Case, Injection, on_every_kernel
 from lab.scenario import ConnectionScenario
-
-
-async def _steps(scenario: ConnectionScenario) -> None:
-    await scenario.establish()
-    await scenario.inject(scenario.from_server(flags="SA"))
-    scenario.expect_answer("ACK")
-    await scenario.go_on()
-
 
 CASE: Final = Case(
     name="syn-ack-again",
@@ -29,6 +21,6 @@ CASE: Final = Case(
         "RFC 5961, 4.2",
     ),
     scenario=ConnectionScenario,
-    steps=_steps,
+    steps=Injection(lambda scenario: scenario.from_server(flags="SA"), answer="ACK"),
     expectations=on_every_kernel(IGNORED_ALWAYS),
 )

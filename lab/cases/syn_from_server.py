@@ -5,17 +5,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, on_every_kernel
+from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, Injection, expect_number_0, on_every_kernel
 from lab.scenario import ConnectionScenario
-
-
-async def _steps(scenario: ConnectionScenario) -> None:
-    await scenario.establish()
-    await scenario.inject(scenario.from_server(flags="S", acknowledge=0))
-    scenario.expect_answer("RST,ACK", stranger="RST,ACK")
-    scenario.expect("number 0 in it", all(one.tcp is None or one.tcp.sequence == 0 for one in scenario.answers()))
-    await scenario.go_on()
-
 
 CASE: Final = Case(
     name="syn-from-server",
@@ -27,6 +18,11 @@ CASE: Final = Case(
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, tcp_conntracks",),
     scenario=ConnectionScenario,
-    steps=_steps,
+    steps=Injection(
+        lambda scenario: scenario.from_server(flags="S", acknowledge=0),
+        answer="RST,ACK",
+        stranger="RST,ACK",
+        besides=expect_number_0,
+    ),
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
 )

@@ -5,17 +5,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, on_every_kernel
+from lab.cases.case import LEAKS_UNLESS_DROPPED, Case, Injection, on_every_kernel
 from lab.scenario import ConnectionScenario
-
-
-async def _steps(scenario: ConnectionScenario) -> None:
-    await scenario.establish()
-    await scenario.inject(scenario.from_server(header_words=15, timestamps=None))
-    scenario.expect_answer("", stranger="")
-    scenario.expect_reason("truncated packet")
-    await scenario.go_on()
-
 
 CASE: Final = Case(
     name="truncated-header",
@@ -27,6 +18,11 @@ CASE: Final = Case(
     ),
     threads=("net/netfilter/nf_conntrack_proto_tcp.c, nf_conntrack_tcp_packet",),
     scenario=ConnectionScenario,
-    steps=_steps,
+    steps=Injection(
+        lambda scenario: scenario.from_server(header_words=15, timestamps=None),
+        answer="",
+        stranger="",
+        reason="truncated packet",
+    ),
     expectations=on_every_kernel(LEAKS_UNLESS_DROPPED),
 )

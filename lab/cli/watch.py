@@ -18,7 +18,6 @@ import typer
 
 from lab.cli.arguments import JsonFlag, app, complete, examples, host_names, lab_names
 from lab.cli.screen import console
-from lab.cli.standing import opened_output
 from lab.errors import InputError, MissingError, OutputError
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ def watch(
             from lab.watch.screen import show
 
             end = show(watched, str(places), wanted, seconds)
-        _conclude(watched, places, end, saved, json=json)
+    _conclude(watched, places, end, saved, json=json)
     if here:
         raise typer.Exit(watched.tally.answer.value)
 
@@ -206,8 +205,12 @@ def _saved(place: str, what: str) -> Iterator[Saved]:
 
     if place == "-":
         raise InputError("--save: standard output has the lines", cure="name a file")
-    with opened_output(place) as output:
-        yield Saved(output, __version__, what)
+    try:
+        output = open(place, "wb", buffering=0)  # noqa: SIM115 - what the block raises is not about it
+    except OSError as error:
+        raise InputError(f"cannot write {place}: {error.strerror}") from None
+    with output:
+        yield Saved(output, place, __version__, what)
 
 
 def _publisher(place: str) -> Callable[[str], None]:
@@ -244,7 +247,13 @@ def _lines(watched: Watch, places: _Places, wanted: Wanted, seconds: float | Non
     what = "leaks and resets alone are printed; " if only_found else ""
     print(f"lab: watching {places}; {what}{ending}", file=sys.stderr, flush=True)
 
+    warned: set[str] = set()
+
     def say(seen: list[Seen]) -> None:
+        for error in watched.unwritten:
+            if error.place not in warned:
+                warned.add(error.place)
+                print(f"lab: {error}; the watch goes on", file=sys.stderr, flush=True)
         if not wanted.is_any:
             seen = flows.chosen(seen, wanted.has)
         for one in seen:
@@ -277,6 +286,8 @@ def _conclude(watched: Watch, places: _Places, end: End, saved: Saved | None, *,
 
     if end is End.LAB:
         print(f"lab: {places} has ended", file=sys.stderr)
+    for error in watched.unwritten:
+        print(f"lab: {error.place} was not written to the end: {error.reason}", file=sys.stderr)
     if saved is not None:
         print(f"lab: {saved.packets} packets of connections that leaked were saved", file=sys.stderr)
     if json:

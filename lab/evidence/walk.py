@@ -172,7 +172,10 @@ class Walk:
     :param left: the packet behind the last hook; None where it did not get there.
     :param unsent: whether it came past the last hook, and left by no link.
     :param counted: of one that vanished, what the node's stack counted meanwhile of packets that it lost without a
-        rule, as nstat(8) names it.
+        rule, as nstat(8) names it; of the judged one that came to the node's own sockets, what TCP or UDP counted of
+        packets with a wrong checksum, which they drop.
+    :param by_conntrack: of one that vanished, what conntrack counted meanwhile of packets that it lost, as
+        ``conntrack -S`` names it; empty where it counted none.
     """
 
     node: str
@@ -184,6 +187,7 @@ class Walk:
     left: Packet | None
     unsent: bool = False
     counted: tuple[str, ...] = ()
+    by_conntrack: str = ""
 
     @property
     def steps(self) -> Iterator[Step]:
@@ -201,6 +205,11 @@ class Walk:
         return self.unsent or (self.left is None and self.fate is None and self.queued is None)
 
     @property
+    def came_to_sockets(self) -> bool:
+        """Whether it came past all rules to the node's own TCP or UDP."""
+        return self.last_hook == "input" and self.left is not None and not self.fate and not self.queued
+
+    @property
     def queued(self) -> Step | None:
         """The step that gave it to a program, of what comes behind which nothing is traced; None where none did."""
         return next((step for step in self.steps if step.verdict == "queue"), None)
@@ -209,13 +218,16 @@ class Walk:
     def vanishing(self) -> str:
         """Where it vanished, and what was counted there meanwhile."""
         where = f"gone behind {self.last_hook} at {self.node}"
-        if self.unsent:
+        if self.unsent and self.by_conntrack:
+            why = "past every rule"
+        elif self.unsent:
             why = "past every rule: no neighbour has its address, or conntrack lost it at its last step"
         elif not self.state:
             why = "before or in conntrack, and no rule has dropped it"
         else:
             why = "and no rule has dropped it"
-        return "; ".join((f"{where}, {why}", *self.counted))
+        by_conntrack = (f"conntrack's {self.by_conntrack}",) if self.by_conntrack else ()
+        return "; ".join((f"{where}, {why}", *by_conntrack, *self.counted))
 
     @property
     def unseen_drops(self) -> tuple[Place, ...]:

@@ -42,6 +42,13 @@ MEANINGS: Final[Mapping[str, str]] = {
     "Udp6NoPorts": "no socket at its port",
 }
 
+#: Counters of packets with a wrong checksum, which TCP and UDP drop, by the IP protocol (udp_queue_rcv_one_skb and
+#: __udp4_lib_rcv, net/ipv4/udp.c; tcp_v4_rcv, net/ipv4/tcp_ipv4.c). TCP over IPv6 counts in the same one.
+_WRONG_CHECKSUMS: Final[Mapping[int, Mapping[str, str]]] = {
+    6: {"TcpInCsumErrors": "TCP drops what has a wrong checksum"},
+    17: dict.fromkeys(("UdpInCsumErrors", "Udp6InCsumErrors"), "UDP drops what has a wrong checksum"),
+}
+
 
 def counters(namespace: Namespace) -> dict[str, int]:
     """Return what a namespace's stack has counted, by the kernel's names (net/ipv4/proc.c) behind their protocols'."""
@@ -67,5 +74,17 @@ def tcp_counters(namespace: Namespace) -> dict[str, int]:
 
 def moved(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[str, ...]:
     """Return in words what was counted in between of packets that were lost."""
-    counts = {name: after.get(name, 0) - before.get(name, 0) for name in MEANINGS}
-    return tuple(f"{name} {count:,} ({MEANINGS[name]})" for name, count in counts.items() if count > 0)
+    return _moved(before, after, MEANINGS)
+
+
+def wrong_checksums(before: Mapping[str, int], after: Mapping[str, int], protocol: int) -> tuple[str, ...]:
+    """Return in words what was counted in between of packets that TCP or UDP dropped for their checksum.
+
+    :param protocol: IP's number of it; of another one, nothing.
+    """
+    return _moved(before, after, _WRONG_CHECKSUMS.get(protocol, {}))
+
+
+def _moved(before: Mapping[str, int], after: Mapping[str, int], meanings: Mapping[str, str]) -> tuple[str, ...]:
+    counts = {name: after.get(name, 0) - before.get(name, 0) for name in meanings}
+    return tuple(f"{name} {count:,} ({meanings[name]})" for name, count in counts.items() if count > 0)

@@ -45,8 +45,14 @@ def _of(walk: Walk) -> str:
     if walk.vanished:
         return walk.vanishing
     if walk.state == "invalid":
-        return f"INVALID and passed on{_last(walk)}: none of the rules that it came to drops such packets"
-    return ""
+        words = f"INVALID and passed on{_last(walk)}: none of the rules that it came to drops such packets"
+        return "; ".join(filter(None, (words, _by_stack(walk))))
+    return _by_stack(walk)
+
+
+def _by_stack(walk: Walk) -> str:
+    """Return what the node's own stack counted of such packets, behind its rules; empty where it counted none."""
+    return f"past the rules {walk.node}'s own stack counted {listed(walk.counted)}" if walk.counted else ""
 
 
 def _seen(places: Sequence[Place]) -> str:

@@ -71,15 +71,18 @@ class _Diagram:
 
     def drawn(self, title: str, description: str) -> str:
         parts: list[str] = []
+        times: list[str] = []  # above all else: they stay in sight where the rest is scrolled
         y = float(_HEAD + 34)
         for row in self._rows:
+            times.append(svg.words(_TIMES - 8, y + 4, f"{row[0].after / 1e6:.3f} ms", "time", "end"))
             parts += self._row(row, y)
             y += _ROW
             for kind, words in self._notes(row):
                 for words_line in textwrap.wrap(words, self._letters):
                     parts.append(svg.words(_TIMES, y - 22, words_line, f"note {kind}"))
                     y += _NOTE
-        return svg.picture(self._width, y, title, description, [*self._frame(y), *parts, *self._entry(y)], "sequence")
+        drawn = [*self._frame(y), *parts, *self._entry(y), *times]
+        return svg.picture(self._width, y, title, description, drawn, "sequence")
 
     def _frame(self, bottom: float) -> Iterator[str]:
         """Draw the hosts and their lines."""
@@ -108,7 +111,6 @@ class _Diagram:
         return addresses.get(host, "")
 
     def _row(self, row: Sequence[Hop], y: float) -> Iterator[str]:
-        yield svg.words(_TIMES - 8, y + 4, f"{row[0].after / 1e6:.3f} ms", "faint", "end")
         for index, hop in enumerate(row):
             before = row[index - 1] if index else None
             onward = row[index + 1] if index + 1 < len(row) else None

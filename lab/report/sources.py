@@ -13,8 +13,10 @@ from lab.results.result import Result
 def sources(result: Result) -> Iterator[tuple[str, str]]:
     """Yield who speaks, and what it says."""
     timeline, verdict = result.timeline, result.verdict
-    for line in ending(timeline):
-        yield "the ends", line.plain
+    *ends, left = (line.plain for line in ending(timeline))
+    if ends:
+        yield "the ends", "; ".join(ends)
+    yield "the node", left
     counters = timeline.counters
     states = ", ".join(f"{state} {count}" for state, count in counters.states.items() if count)
     if states:

@@ -76,6 +76,8 @@ def _end(walk: Walk) -> Text:
         return Text(f"  given to a program by {walk.queued.brief}; what comes behind that is not traced", _QUIET)
     if walk.vanished or walk.left is None:
         return Text(f"  {walk.vanishing}", _OOPS)
+    if walk.came_to_sockets and walk.counted:
+        return Text(f"  past the rules, and the node's own stack counted {'; '.join(walk.counted)}", _OOPS)
     where = "to the node's own sockets" if walk.last_hook == "input" else "on its way"
     return Text(f"  {where}: {_route(walk.left)}", _QUIET)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from lab.errors import LabError
 from lab.evidence.traced import walk_of
 from lab.evidence.walk import Step, Walk, kin
 from lab.fabric.loaded import Loaded, loaded_on
-from lab.netns import mib
+from lab.scenario.lost import Losses
 from lab.scenario.tracing import Tracer, own_hook
 
 if TYPE_CHECKING:
@@ -33,13 +32,13 @@ class Deciding:
     def __init__(self, lab: Lab, family: Family) -> None:
         self._tracers: dict[str, Tracer] = {}
         self._loaded: dict[str, Loaded] = {}
-        self._before: dict[str, dict[str, int]] = {}
-        self._lab = lab
+        self._losses: dict[str, Losses] = {}
         self.untold: dict[str, None] = {}
         for node in lab.topology.nodes:
             tracer = self._tracers[node.name] = lab.keep(Tracer(lab.hosts[node.name]))
             loaded = loaded_on(lab.hosts[node.name], tracer.chains, family, lab.changes)
             self._loaded[node.name] = loaded
+            self._losses[node.name] = Losses(lab, node.name)
             if loaded.is_legacy:
                 whose = f"The rules that iptables-legacy loaded at {node.name}"
                 self.untold[f"{whose} are traced by `lab trace` alone: here nothing is told of them."] = None
@@ -48,7 +47,7 @@ class Deciding:
         """Forget what was told until now."""
         for node, tracer in self._tracers.items():
             tracer.read()
-            self._before[node] = self._counters(node)
+            self._losses[node].forget()
 
     def rule(self, packet: Packet | None) -> str:
         """Return which rule dropped a packet, else which ones chose its destination, and where it vanished.
@@ -74,11 +73,7 @@ class Deciding:
                 except LabError as error:
                     self.untold[f"Not traced at {node}: {error}."] = None
                     continue
-                counted = mib.moved(self._before[node], self._counters(node)) if walk.vanished else ()
-                yield replace(walk, counted=counted)
-
-    def _counters(self, node: str) -> dict[str, int]:
-        return mib.counters(self._lab.hosts[node].namespace)
+                yield self._losses[node].told(walk)
 
 
 def _choices(walk: Walk) -> Iterator[Step]:

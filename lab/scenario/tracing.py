@@ -20,10 +20,10 @@ from lab.evidence.packet import BARRIER_PORT, RST, SYN, UDP, Packet, is_error
 from lab.evidence.traced import Told, TraceEvent, walk_of
 from lab.evidence.walk import Role, Walk, kin
 from lab.fabric.loaded import Loaded, loaded_on
-from lab.netns import mib
 from lab.netns.features import require
 from lab.netns.nft_chain import NftChains
 from lab.scenario import legacy
+from lab.scenario.lost import Losses
 from lab.vocabulary import Backend, Family
 from lab.wire.nftrace import Trace
 
@@ -173,7 +173,7 @@ class Tracing:
             node: lab.keep(Tracer(lab.hosts[node], only=only, marks=lab.hosts[node].host.backend is Backend.LEGACY))
             for node in nodes
         }
-        self._before = {node: mib.counters(lab.hosts[node].namespace) for node in nodes}
+        self._losses = {node: Losses(lab, node) for node in nodes}
         self._batches: list[_Batch] = []
         for node in nodes:
             host, listener = lab.hosts[node], partial(self._read_ahead, node)
@@ -205,7 +205,7 @@ class Tracing:
                     continue
                 again = any(kin(other.packet) == kin(walk.packet) for other, _loaded in its[index + 1 :])
                 walk = replace(walk, role=role, unsent=not again and self._is_unsent(walk))
-                walks.append(replace(walk, counted=self._counted(node)) if walk.vanished else walk)
+                walks.append(self._losses[node].told(walk))
         return tuple(walks), tuple(dict.fromkeys(untold))
 
     def _read(self, node: str) -> _Batch:
@@ -225,10 +225,6 @@ class Tracing:
                 batch.loaded.chain(event.family, event.table, name)
         for table in ("nat", "filter") if batch.loaded.is_legacy else ():
             batch.loaded.names(table)
-
-    def _counted(self, node: str) -> tuple[str, ...]:
-        """Return what a node has counted since of packets that it lost without a rule."""
-        return mib.moved(self._before[node], mib.counters(self._lab.hosts[node].namespace))
 
     def _is_unsent(self, walk: Walk) -> bool:
         """Check whether a packet that came past every rule was not seen to leave."""

@@ -110,7 +110,9 @@ class Visiting(Reaching):
             if is_open(asking) and left.is_acknowledged_at(host):
                 return look(replace(reached, fate=Fate.CONNECTED))
             return None
-        if passage.refusal() or passage.stranger():
+        # What comes in at a node that asks is captured before that has translated it back: it is a stranger's only
+        # where the socket does not get it.
+        if passage.refusal() or left.stranger():
             return None
         select.select([asking], [], [], _A_WHILE)
         passage = replace(passage, sightings=[*passage.sightings, *self._settled()])

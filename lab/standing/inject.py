@@ -19,7 +19,7 @@ from lab import __version__, fixes
 from lab.cases import CASES, find
 from lab.cases.case import Injection
 from lab.conntrack.flows import Flows
-from lab.errors import InputError, LabError
+from lab.errors import InputError, LabError, nearest
 from lab.evidence.packet import BARRIER_PORT
 from lab.fabric.lab import Lab, lent_beside_others
 from lab.netns.sockdiag import connected
@@ -88,16 +88,18 @@ async def inject_into(lab: Lab, fix: str, case: str, wanted: str, handshakes: Ha
 
     :param wanted: which: ``HOST``, ``ADDRESS``, or one with ``:PORT`` behind it, of its client; ``only`` where there is
         no other.
-    :raises InputError: the case is about more than one packet, or no connection is meant, or several are.
+    :raises InputError: the case does more than inject one packet, or no connection is meant, or several are.
     :raises LabError: the lab cannot hold it.
     """
     found = find(case)
     if not isinstance(found.steps, Injection):
         can = ", ".join([one.name for one in CASES.values() if isinstance(one.steps, Injection)][:_FEW])
-        message = f"{case} is about more than one packet, and the connection is somebody's"
+        message = (
+            f"{case} does more than inject one packet and see what becomes of it, and the connection is somebody's"
+        )
         cure = f"`lab inject {case}` without --connection has one of its own; others are about one, such as {can}"
         raise InputError(message, cure=cure)
-    begun = _chosen(_open(lab, handshakes), wanted)
+    begun = _chosen(lab, _open(lab, handshakes), wanted)
     roles, peer = roles_of(lab, begun)
     family = Family.of(ip_address(begun.own.address))
     own = replace(found, choose_roles=lambda *_given: roles)
@@ -132,12 +134,16 @@ def _open(lab: Lab, handshakes: Handshakes) -> list[Handshake]:
     ]
 
 
-def _chosen(found: Sequence[Handshake], wanted: str) -> Handshake:
-    """Return the connection that is meant.
+def _chosen(lab: Lab, found: Sequence[Handshake], wanted: str) -> Handshake:
+    """Return the connection that is meant: of several the one that a case can be tried on, where it is one alone.
 
     :raises InputError: there is none, or there are several.
     """
+    if wanted != "only":
+        _check(lab, wanted)
     meant = [one for one in found if wanted == "only" or wanted in _names(one)]
+    if len(meant) > 1:
+        meant = [one for one in meant if _is_translated(lab, one)] or meant
     if len(meant) == 1:
         return meant[0]
     there = "; ".join(f"{one.client}:{one.own.port} (to {one.target})" for one in (meant or found)[-_FEW:])
@@ -147,6 +153,29 @@ def _chosen(found: Sequence[Handshake], wanted: str) -> Handshake:
     if not meant:
         raise InputError(f"no connection of {wanted} is open", cure=f"there is: {there}")
     raise InputError(f"{len(meant)} connections are open", cure=f"--connection says which: {there}")
+
+
+def _check(lab: Lab, wanted: str) -> None:
+    """Refuse a client that the lab does not have.
+
+    :raises InputError: there is no such host or address, or no such port.
+    """
+    has_port = wanted.count(":") == 1 or "]:" in wanted
+    client, _, port = wanted.rpartition(":") if has_port else (wanted, "", "")
+    host, names = client.strip("[]"), [one.name for one in lab.topology.hosts]
+    if host not in names and lab.topology.host_of(host) is None:
+        raise InputError(f"--connection {wanted}: this lab has no host or address {host!r}", cure=nearest(host, names))
+    if has_port and not (port.isdecimal() and 0 < int(port) < 1 << 16):
+        raise InputError(f"--connection {wanted}: {port!r} is no port", cure="1 to 65535")
+
+
+def _is_translated(lab: Lab, one: Handshake) -> bool:
+    """Check whether a node translates a connection, so that a case can be tried on it."""
+    try:
+        roles_of(lab, one)
+    except InputError:
+        return False
+    return True
 
 
 def _names(one: Handshake) -> set[str]:

@@ -74,7 +74,7 @@ def reach_standing(lab: Lab, family: Family, chosen: Chosen, step: Callable[[], 
     with one_processor(), lent_beside_others(lab):
         visiting = Visiting(lab, family)
         try:
-            found = _reaches(visiting, questions, chosen, step)
+            found = _reaches(visiting, questions, chosen, step, may_lag=bool(lab.stopped))
             visiting.check()
         finally:
             visiting.forget()
@@ -111,14 +111,22 @@ def _questions(topology: Topology, family: Family, chosen: Chosen) -> Iterator[_
 
 
 def _reaches(
-    reaching: Reaching, questions: Sequence[_Questions], chosen: Chosen, step: Callable[[], None] = lambda: None
+    reaching: Reaching,
+    questions: Sequence[_Questions],
+    chosen: Chosen,
+    step: Callable[[], None] = lambda: None,
+    *,
+    may_lag: bool = False,
 ) -> Reaches:
-    """Ask everything, and return what became of it."""
+    """Ask everything, and return what became of it.
+
+    :param may_lag: whether the rules need not be those of the Services and endpoints of now.
+    """
     topology, family = reaching.lab.current, reaching.family
     cells = []
     for one in questions:
         step()
-        cells.append(_ask(reaching, topology, one, chosen.repeat))
+        cells.append(_ask(reaching, topology, one, chosen.repeat, may_lag=may_lag))
     crafted = sorted({one.asked.protocol for one in questions} & reaching.crafted)
     untold = reaching.deciding.untold if reaching.deciding else ()
     remarks = [
@@ -140,18 +148,26 @@ def with_affinity(topology: Topology) -> Topology:
     return replace(topology, services=tuple(map(sticky, topology.services)))
 
 
-def _ask(reaching: Reaching, topology: Topology, one: _Questions, repeat: int) -> Cell:
-    """Ask until each endpoint of the Service has answered, or would have by then."""
+def _ask(reaching: Reaching, topology: Topology, one: _Questions, repeat: int, *, may_lag: bool) -> Cell:
+    """Ask until each endpoint of the Service has answered, or would have by then.
+
+    :param may_lag: whether the rules may choose others than the Service's endpoints: then as often as it takes to hear
+        of one more than have answered.
+    """
     client, service, port, asked = one
     family = reaching.family
     question = Question(client.host, asked.target, asked.address, asked.protocol)
     question = replace(question, source=source_of(topology, question, family))
     endpoints = {endpoint.addresses[0] for endpoint in _endpoints(topology, family, service, port)}
-    enough = 1 if asked.target is Target.ENDPOINT else _enough(len(endpoints))
+    chooses = asked.target is not Target.ENDPOINT
+    enough = _enough(len(endpoints)) if chooses else 1
     reached: list[Reached] = []
     while len(reached) < (repeat or enough):
         reached.append(reaching.ask(question, with_entry=len(reached) < _MANY))
-        if not repeat and (_is_before_any(topology, reached[-1]) or _answered(reached) == endpoints):
+        answered = _answered(reached)
+        if may_lag and chooses:
+            enough = max(enough, _enough(len(answered) + 1))
+        if not repeat and (_is_before_any(topology, reached[-1]) or (answered == endpoints and not may_lag)):
             break  # nothing else can come
     return Cell(client, asked, tuple(reached), expected(topology, family, service, port, question), enough)
 

@@ -4,30 +4,35 @@
 from __future__ import annotations
 
 import os
+import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from lab.errors import OutputError
 from lab.observed.lines import finding
 from lab.report.pcapng_blocks import RAW, interface, packet, section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from io import FileIO
 
     from lab.evidence.sighting import Sighting
     from lab.observed.found import Finding
-    from lab.standing.live import Output
 
 
 class Saved:
     """A capture that is written as leaks are found.
 
+    :param output: where to, unbuffered; ``place``: what the user calls it.
     :param version: the lab's, for the head of the capture.
     :param what: is watched.
     :ivar packets: how many were written.
+    :raises OutputError: it cannot be written.
     """
 
-    def __init__(self, output: Output, version: str, what: str) -> None:
-        self.packets = 0
-        self._output = output
+    def __init__(self, output: FileIO, place: str, version: str, what: str) -> None:
+        self.packets = self._length = 0
+        self._output, self._place = output, place
         self._kernel = os.uname().release
         self._numbers: dict[tuple[str, str], int] = {}
         told = f"{what}: the connections that leaked, with the beginnings of their packets; not all are here"
@@ -36,7 +41,7 @@ class Saved:
     def write(self, sightings: Iterable[Sighting], found: Iterable[Finding]) -> None:
         """Write packets, those that something was found of with a comment.
 
-        :raises OSError: it cannot be written.
+        :raises OutputError: they cannot be written, or the file is no longer there; what was written before is whole.
         """
         said = {id(one.sighting): finding(one) for one in found}
         blocks = []
@@ -47,13 +52,22 @@ class Saved:
             blocks.append(
                 block + packet(number, seen.time, seen.data, outgoing=seen.outgoing, comments=comments, length=length)
             )
-        if blocks:
-            self.packets += len(blocks)
-            self._put(b"".join(blocks))
+        self._put(b"".join(blocks))
+        self.packets += len(blocks)
 
     def _put(self, data: bytes) -> None:
-        self._output.write(data)
-        self._output.flush()
+        about = os.fstat(self._output.fileno())
+        if stat.S_ISREG(about.st_mode) and not about.st_nlink:
+            raise OutputError(self._place, OSError("it was removed"))
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[self._output.write(left) :]
+        except OSError as error:
+            with suppress(OSError):  # of a pipe
+                self._output.truncate(self._length)
+            raise OutputError(self._place, error) from None
+        self._length += len(data)
 
     def _numbered(self, host: str, name: str) -> tuple[int, bytes]:
         known = self._numbers.get((host, name))

@@ -185,6 +185,7 @@ class WatchApp(App[End]):
             "BUSY: plain data is left out" if self._watch.lean else "",
             f"MISSED {missed.packets:,} packets, events {missed.events:,}x" if missed else "",
             f"{missed.data:,} of data not seen" if missed.data else "",
+            *(f"{error.place} NOT WRITTEN" for error in self._watch.unwritten),
             f"host {self._host}" if self._host else "",
             "one flow" if self._only is not None else "",
             f"/{self._text}" if self._text else "",

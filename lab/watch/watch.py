@@ -8,6 +8,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
+from lab.errors import OutputError
 from lab.observed.found import Leak, Reset
 from lab.observed.lines import when
 from lab.observed.prometheus import exposition
@@ -34,6 +35,7 @@ class Watch:
     :param owner: of the lab that is watched: a process whose end is the end of the watch; None for this machine.
     :param save: where packets of connections that leaked go.
     :param publish: is given the counts as Prometheus' text, whenever they have changed and now and then.
+    :raises OutputError: it cannot be written from the beginning. Later the watch goes on; see :attr:`unwritten`.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class Watch:
         self.since = time.time()
         self._begun = self._published = time.monotonic()
         self._save, self._publish = save, publish
+        self._unsaved: OutputError | None = None
+        self._unpublished: OutputError | None = None
         self._waiting: list[Seen] = []
         self._open = ExitStack()
         for host in hosts:
@@ -56,7 +60,7 @@ class Watch:
         self.owner = None if owner is None else os.pidfd_open(owner)
         if self.owner is not None:
             self._open.callback(os.close, self.owner)
-        self._tell()
+        self._write_counts()
 
     @property
     def seconds(self) -> float:
@@ -67,6 +71,11 @@ class Watch:
     def lean(self) -> bool:
         """Whether there are too many packets to look at each, on some host."""
         return any(host.lean for host in self.hosts)
+
+    @property
+    def unwritten(self) -> list[OutputError]:
+        """What could not be saved, after which no more is; and counts whose last writing failed."""
+        return [error for error in (self._unsaved, self._unpublished) if error is not None]
 
     @property
     def patience(self) -> float:
@@ -83,7 +92,6 @@ class Watch:
         """Return what was seen since the last call, in the order of its times.
 
         :param everything: also what may be followed by something older of another host.
-        :raises OSError: what is to be saved or published cannot be written.
         """
         settled = time.time_ns() - _SETTLED
         found = []
@@ -93,10 +101,7 @@ class Watch:
             found += [one for one in seen if isinstance(one, Leak | Reset)]
         for one in found:
             self.tally.count(one)
-        if self._save is not None:
-            for host in self.hosts:
-                self._save.write(host.finder.to_save, found)
-                host.finder.to_save.clear()
+        self._keep(found)
         self._count()
         now = time.monotonic()
         if found or now - self._published >= _PUBLISHED:
@@ -109,6 +114,17 @@ class Watch:
         due, self._waiting = self._waiting[:count], self._waiting[count:]
         return due
 
+    def _keep(self, found: Sequence[Leak | Reset]) -> None:
+        if self._save is None:
+            return
+        for host in self.hosts:
+            if self._unsaved is None:
+                try:
+                    self._save.write(host.finder.to_save, found)
+                except OutputError as error:
+                    self._unsaved = error
+            host.finder.to_save.clear()
+
     def _count(self) -> None:
         tally, missed = self.tally, self.tally.missed
         tally.connections = sum(host.finder.connections for host in self.hosts)
@@ -118,15 +134,19 @@ class Watch:
         missed.events = sum(host.lost_events for host in self.hosts)
 
     def _tell(self) -> None:
+        try:
+            self._write_counts()
+            self._unpublished = None
+        except OutputError as error:
+            self._unpublished = error
+
+    def _write_counts(self) -> None:
         if self._publish is not None:
             now = time.time()
             self._publish(exposition(self.tally, since=self.since, now=now, missed_some=self.lean))
 
     def close(self) -> None:
-        """Close all sockets, after the counts were published for the last time.
-
-        :raises OSError: they cannot be.
-        """
+        """Close all sockets, after the counts were published for the last time."""
         try:
             self._tell()
         finally:

@@ -27,6 +27,33 @@ def test_a_trials_packets_are_shown_rule_by_rule():
     assert "filter KUBE-SERVICES  back to who jumped here" in full
 
 
+@pytest.mark.parametrize(
+    ("case", "family", "counter"),
+    [
+        ("vxlan-wrong-checksum", "ipv4", "UdpInCsumErrors"),
+        ("vxlan-wrong-checksum", "ipv6", "Udp6InCsumErrors"),
+        ("vxlan-wrong-checksum-unchecked", "ipv4", "UdpInCsumErrors"),
+    ],
+)
+def test_a_packet_that_udp_drops_for_its_checksum_is_not_said_to_come_to_a_socket(case, family, counter):
+    lines = lab("trace", case, "--family", family, COLUMNS="400").stdout.splitlines()
+    told = f"own stack counted {counter} 1 (UDP drops what has a wrong checksum)"
+    end = next(n for n, line in enumerate(lines) if n and not line.startswith(("judged at node-b", "  input", "  pre")))
+    assert lines[end] == f"  past the rules, and the node's {told}"
+    assert lines[-1].endswith(f"past the rules node-b's {told}")
+
+
+def test_a_packet_that_is_right_comes_to_its_socket():
+    said = lab("trace", "vxlan-right-checksum").stdout
+    assert "to the node's own sockets: 192.0.2.1:8473" in said
+    assert "stack counted" not in said
+
+
+def test_a_packet_that_conntrack_loses_at_its_last_step_is_put_down_to_conntrack():
+    lines = lab("trace", "snat-ports-used-up", COLUMNS="400").stdout.splitlines()
+    assert lines[-1] == "gone behind postrouting at node, past every rule; conntrack's insert_failed 1, drop 1"
+
+
 def test_json_has_every_walk():
     done = lab("trace", "beyond-window", "--proxy-mode", "nftables", "--json")
     told = json.loads(done.stdout)

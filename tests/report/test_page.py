@@ -133,7 +133,38 @@ def test_printed_there_are_no_controls(open_page):
     page.locator("td a").first.click()
     page.emulate_media(media="print")
     assert not page.locator(".filter").is_visible()
-    assert page.locator("details.trial:visible").count() == 1  # the one that is open
+    assert not page.locator(".fold").is_visible()
+    every = page.locator("details.trial").count()
+    assert page.locator("details.trial > summary:visible").count() == every > 1
+    assert page.locator("details.trial > div:visible").count() == 1  # the one that is open
+
+
+def test_all_trials_open_and_close_at_once_but_for_those_that_the_filter_hides(open_page):
+    page = open_page()
+    page.get_by_label("Find").fill("upstream")
+    page.get_by_role("button", name="Open all").click()
+    page.get_by_label("Find").fill("")
+    every, found = page.locator("details.trial").count(), page.locator("details.trial h3", has_text="upstream").count()
+    assert page.locator("details.trial[open]").count() == found < every
+    page.get_by_role("button", name="Open all").click()
+    assert page.locator("details.trial[open]").count() == every
+    page.get_by_role("button", name="Close all").click()
+    assert page.locator("details.trial[open]").count() == 0
+
+
+def test_a_diagram_without_room_says_that_it_scrolls_and_keeps_its_times_in_sight(open_page):
+    page = open_page(400)
+    page.locator("td a").first.click()
+    figure = page.locator("details.trial[open] figure").first
+    page.wait_for_function("document.querySelector('details.trial[open] figure').matches('.wide')")
+    assert "scrolls sideways" in figure.locator("figcaption").evaluate("e => getComputedStyle(e, '::after').content")
+    times = figure.locator("text.time").first
+    before = times.bounding_box()["x"]
+    figure.evaluate("e => e.scrollTo(300, 0)")
+    page.wait_for_function("document.querySelector('details.trial[open] figure').style.getPropertyValue('--scrolled')")
+    assert times.bounding_box()["x"] == pytest.approx(before, abs=1)
+    page.set_viewport_size({"width": 2000, "height": 900})
+    page.wait_for_function("!document.querySelector('details.trial[open] figure').matches('.wide')")
 
 
 def many(report, count):

@@ -159,17 +159,46 @@ def test_which_connection_is_meant_is_asked_where_there_are_several(own_run, cli
         is_answered(other)
     for case, connection, more, says in (
         ("beyond-window", "client:1", (), "no connection of client:1 is open (there is: client:"),
-        ("in-window", "only", (), "in-window is about more than one packet, and the connection is somebody's"),
-        ("entry-flushed", "only", (), "entry-flushed is about more than one packet"),
+        (
+            "in-window",
+            "only",
+            (),
+            "in-window does more than inject one packet and see what becomes of it, and",
+        ),
+        ("entry-flushed", "only", (), "entry-flushed does more than inject one packet"),
         ("sack-beyond-with-data", "only", (), "the case sends the next 100 bytes of the server"),
         ("first-invalid-byte", "only", (), "the case counts from the window's edges as the node knows them"),
         ("beyond-window", "", (), "--connection names none"),
+        ("beyond-window", "nosuch", (), "--connection nosuch: this lab has no host or address 'nosuch' (known: client"),
+        ("beyond-window", "clien:80", (), "--connection clien:80: this lab has no host or address 'clien' (did you"),
+        ("beyond-window", "client:99999", (), "--connection client:99999: '99999' is no port (1 to 65535)"),
         ("beyond-window", "only", ("--family", "ipv4"), "--connection besides --family or --service"),
     ):
         ran = inject_into(case, connection, *more)
         assert (ran.returncode, ran.stdout) == (2, "")
         assert ran.stderr.startswith(f"lab: {says}"), ran.stderr
     assert is_answered(one)
+
+
+@pytest.mark.parametrize("case", ["bad-checksum", "truncated-header", "fin-psh-urg"])
+def test_one_wrong_segment_is_played_into_somebodys_connection(own_run, clients, case):
+    up(load("kube-proxy"))
+    client = clients()
+    ran = inject_into(case)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert re.search(rf"{case}.*none.*leaked", ran.stdout)
+    assert is_answered(client)
+
+
+def test_a_connection_that_no_case_is_about_is_not_counted_beside_one_that_is(own_run, clients, spaces):
+    up(load("kube-proxy"))
+    client = clients()
+    with spaces("client").socket(socket.AF_INET, socket.SOCK_STREAM) as other:
+        other.settimeout(PATIENCE)
+        other.connect(("10.0.1.2", 80))
+        ran = inject_into("far-behind", "client")
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert f"on the connection client 10.0.0.2:{client.getsockname()[1]} > 192.168.0.2:80" in ran.stderr
 
 
 def test_one_that_nothing_translates_is_no_case_s(own_run, spaces):

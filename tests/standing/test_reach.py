@@ -76,6 +76,38 @@ def test_who_answers_is_told_of_services_that_came_and_nodes_that_lag(own_run):
     assert "never server-b" in ran.stdout
 
 
+def test_an_endpoint_that_a_node_which_lags_still_chooses_is_always_found(own_run):
+    up(load("endpoints"), name="mine")
+    for change in (("kube-proxy", "stop", "node"), ("endpoints", "remove", "web", "10.0.1.2")):
+        assert lab_command(*change, "--lab", "mine").returncode == 0
+    for _ in range(4):  # by chance it would be found each time once in 16
+        ran = lab_command("reach", "--lab", "mine", "--from", "client", "--to", "vip")
+        assert ran.returncode == 1, ran.stdout
+        assert "server-1, as" in ran.stdout
+
+
+@pytest.mark.parametrize("mode", ProxyMode)
+def test_a_datagram_of_the_nodes_own_is_answered_by_who_its_socket_hears(own_run, mode):
+    up(with_proxy(load("dns"), mode, "v1.33", None), name="mine")
+    words = ("reach", "--lab", "mine", "--from", "node", "--to", "vip", "--protocol", "udp", "--repeat", "20", "--json")
+    ran = lab_command(*words)
+    [cell] = json.loads(ran.stdout)["reaches"][0]["cells"]
+    assert {one["fate"] for one in cell["reached"]} == {"connected"}
+    assert {one["server"] for one in cell["reached"]} == {"dns-1", "dns-2"}
+    assert ran.returncode == 0
+
+
+def test_a_datagram_whose_answer_the_node_does_not_translate_back_is_a_strangers(own_run):
+    up(load("dns"), name="mine")
+    words = ("reach", "--lab", "mine", "--from", "node", "--to", "vip", "--protocol", "udp", "--repeat", "2", "--json")
+    notrack = "table ip t { chain c { type filter hook prerouting priority -300; udp sport 53 notrack; }; }"
+    assert lab_command("exec", "--lab", "mine", "node", "--", "nft", notrack).returncode == 0
+    ran = lab_command(*words)
+    assert ran.returncode == 1
+    [cell] = json.loads(ran.stdout)["reaches"][0]["cells"]
+    assert {one["fate"] for one in cell["reached"]} == {"answered by a stranger"}
+
+
 def test_sctp_is_asked_there_too(own_run, spaces):
     up(load(str(SCTP)), name="mine")
     ran = lab_command("reach", "--lab", "mine", "--from", "pod", "--to", "vip")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,6 +132,41 @@ def test_a_node_that_suffers_is_found_counted_saved_and_published(lab, watching,
     assert {*os.listdir(tmp_path)} == {"leaks.pcapng", "lab.prom"}
     explained = json.loads(lab_command("explain", "--json", capture).stdout)
     assert [one["outcome"] for one in explained["connections"]] == ["reset", "reset"]
+
+
+@needs_root
+def test_files_that_can_no_longer_be_written_are_said_and_the_answer_stays(lab, watching, tmp_path):
+    place = tmp_path / "gone"
+    place.mkdir()
+    capture, counts = place / "leaks.pcapng", place / "lab.prom"
+    process, _said = watching("--here", "--save", capture, "--prometheus", counts, host="node")
+    shutil.rmtree(place)
+    assert process.stderr.readline() == f"lab: cannot write {capture}: it was removed; the watch goes on\n"
+    inject()
+    code, printed, said = interrupted(process)
+    assert code == 1
+    assert re.search(
+        r"^SUFFERS: in .* s, on 1 connection to Services, 1 packet left untranslated", printed, re.MULTILINE
+    )
+    assert said.splitlines() == [
+        f"lab: cannot write {counts}: No such file or directory; the watch goes on",
+        f"lab: {capture} was not written to the end: it was removed",
+        f"lab: {counts} was not written to the end: No such file or directory",
+        "lab: 0 packets of connections that leaked were saved",
+    ]
+
+
+@needs_root
+def test_a_capture_that_reaches_its_limit_stays_whole(lab, watching, tmp_path):
+    capture = tmp_path / "leaks.pcapng"
+    process, _said = watching("--here", "--save", capture, host="node")
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (400, 400))
+    inject()
+    code, _printed, said = interrupted(process)
+    assert code == 1
+    assert f"lab: cannot write {capture}: File too large; the watch goes on\n" in said
+    assert said.endswith("lab: 0 packets of connections that leaked were saved\n")
+    assert subprocess.run(["tshark", "-r", capture], capture_output=True, text=True).returncode == 0
 
 
 @needs_root

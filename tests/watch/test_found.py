@@ -198,7 +198,8 @@ def test_entries_of_before_are_no_connections_that_were_seen_until_their_packets
     with watched_with_entries() as (watch, (client, serving)):
         listed = [one.event.entry.tcp_state for one in watch.read() if isinstance(one, Told)]
         assert sorted(state or "" for state in listed) == ["ESTABLISHED", "TIME_WAIT"]
-        assert watch.tally.answer is Answer.UNKNOWN
+        before = watch.tally.answer
+        assert before is Answer.UNKNOWN
         assert list(answered(watch.tally, 1.0)) == [
             "NOT KNOWN: in 1 s no packet of a connection through a Service was seen."
         ]
