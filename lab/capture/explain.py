@@ -45,16 +45,13 @@ def explain(
     wanted = {_key(line.packet): line.packet for text in texts for line in text.log if line.packet}
     seen: dict[Logged, Place] = {}
     notes = [note for text in texts for note in text.notes]
-    ends: dict[str, int] = {}
     with _uncollected():
         for frame, file in in_order(readers, everybody.follower.plain, notes):
             everybody.see(frame, file)
-            ends[file] = frame.time
             if wanted and frame.packet.tcp is not None:
                 _look(frame, file, wanted, seen)
     notes += [*(note for reader in readers for note in reader.notes), *everybody.notes]
-    # A single file's last packets may be plain ones, which are not seen here.
-    last = readers[0].last if len(readers) == 1 else min(ends.values(), default=None)
+    last = max((reader.last for reader in readers if reader.last is not None), default=None)
     guessed = {(text.name, number) for text in texts for number in text.printed.unnumbered}
     connections = [explained(connection, behaviour, guessed, last) for connection in everybody.follower.connections]
     notes += _lacks(everybody.follower.connections)

@@ -21,20 +21,21 @@ class Reader:
     """The packets of one capture, TCP, UDP and ICMP errors: pcap or pcapng, also within gzip.
 
     :ivar name: the file's.
+    :ivar ahead: by how many nanoseconds its clock is ahead of the first file's, as far as is known.
     :ivar cut: the byte at which it is cut short, None where it is whole; known at the end.
     """
 
     def __init__(self, stream: BufferedReader, name: str) -> None:
         self.name = name
         self.cut: int | None = None
-        self.read = 0
+        self.read = self.ahead = 0
         self._left_out: Counter[str] = Counter()
         self._source = Source(stream, name)
 
     @property
     def last(self) -> int | None:
-        """The time of the last packet that was read, in nanoseconds; None where there was none."""
-        return self._source.last
+        """The time of the last packet that was read, in nanoseconds by the first file's clock; None without one."""
+        return None if self._source.last is None else self._source.last - self.ahead
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the packets as they come.
