@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -89,9 +91,9 @@ def _word(words: Iterable[str], option: str, meaning: str) -> Any:  # noqa: ANN4
     )
     + """
 
-Exit code: 0 when each is as Kubernetes documents it for the nodes' kube-proxy, 1 when one is not, 2 where that is not
-known: an error in what was given, a machine that ran out of something; 130 for Ctrl-C, 141 where whoever reads the
-output has gone.""",
+Exit code: 0 when each is as Kubernetes documents it for the nodes' kube-proxy, or nobody says what is to become of it,
+1 when one is not, 2 where that is not known: an error in what was given, a machine that ran out of something; 130 for
+Ctrl-C, 141 where whoever reads the output has gone.""",
 )
 @with_settings(TOPOLOGYS)
 def reach(
@@ -180,6 +182,9 @@ def reach(
     if topology and topology_:
         raise InputError("a topology as argument, and by --topology", cure="leave one of them away")
     references = topology or topology_
+    if json and (file := next((one for one in references or () if _is_missing_file(one)), None)):
+        cure = f"it prints: `lab reach --json > {shlex.quote(file)}`"
+        raise InputError(f"--json takes no file, and there is no topology {file}", cure=cure)
     chosen = Chosen(
         tuple(from_ or ()),
         service,
@@ -212,6 +217,11 @@ def reach(
     if not outputs.on_stdout:
         print_reach(told)
     raise typer.Exit((0 if told.good else 1) if written else NO_ANSWER)
+
+
+def _is_missing_file(reference: str) -> bool:
+    """Check whether a topology is called as results are, and is not there: it was meant as the file of --json."""
+    return reference.endswith((".json", ".json.gz", ".json.zst")) and not os.path.lexists(reference)
 
 
 def _refuse(given: Sequence[str]) -> None:

@@ -78,12 +78,13 @@ class Place:
     def _own_node(self, chosen: Chosen, family: Family | None) -> tuple[list[Topology], Chosen, Family]:
         """Return the topology of a node of the user's own, and what is asked of which Service in which family."""
         from lab.cli.node import own_node
+        from lab.trial.own_node import with_others
 
         given = Proxy(None if self.mode is None else ProxyMode.IPTABLES, self.version, self.backend)
         if self.nodes:
             raise InputError("--nodes with a node's own rules", cure="leave one of them away")
         named = " ".join(self.topology or ()) or None
-        own = own_node(
+        found = own_node(
             self.node,
             self.objects,
             named,
@@ -93,6 +94,7 @@ class Place:
             service=chosen.service,
             family=family,
         )
+        own = with_others(found)
         for note in own.notes:
             print(f"lab: {note}", file=sys.stderr)
         return [own.topology], replace(chosen, service=chosen.service or own.service), family or own.families[0]

@@ -21,7 +21,7 @@ from lab.errors import InputError, ServiceError, nearest
 from lab.kubernetes.objects import EndpointSlice, Service
 from lab.node.facts import Facts
 from lab.node.places import CLIENT, NETWORK, NODE, Places
-from lab.node.services import Endpoint, Frontend, endpoints, frontends, node_ports
+from lab.node.services import Endpoint, Frontend, Others, endpoints, frontends, node_ports, others
 from lab.topology.given import OF_INTERFACE, GivenRules
 from lab.topology.model import Host, Topology
 from lab.vocabulary import Backend, Family, ProxyMode
@@ -54,12 +54,14 @@ class Derived:
 
     :param service: the port of the Service that its endpoints are of, as ``namespace/name:port``.
     :param notes: in sentences, what was chosen and what stands for what.
+    :param others: the Service's addresses of each family that no object names.
     """
 
     topology: Topology
     service: str
     families: tuple[Family, ...]
     notes: tuple[str, ...]
+    others: tuple[Others, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,10 @@ def derive(
         endpoint_slices=tuple(_slices(ports)),
         description=f"The node of {given.name}: a client pod, and the endpoints of {asked.name}.",
     )
-    return Derived(topology, asked.name, tuple(addresses), (*_said(bundle, given, ports, service), *places.notes))
+    notes = (*_said(bundle, given, ports, service), *places.notes)
+    is_known = any(one.key == asked.service for one in bundle.services or ())
+    unnamed = () if is_known else tuple(others(dump, asked.service) for dump in dumps.values())
+    return Derived(topology, asked.name, tuple(addresses), notes, unnamed)
 
 
 # --- which Service -----------------------------------------------------------------------------------------

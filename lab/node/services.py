@@ -27,6 +27,8 @@ _NAMED: Final = re.compile(r'--comment (?:"([^" ]+)(?: cluster IP)?"|(\S+))')
 _DNAT: Final = re.compile(r" --to-destination (?:\[([^\]]+)\]|([0-9.]+)):(\d+)")
 _NODE_PORT: Final = re.compile(r"^(?!.*-j KUBE-MARK-MASQ).*-p (tcp|udp|sctp) .* --dport (\d+)")
 
+_OTHER: Final = re.compile(r'-d (\S+?)(?:/(?:32|128))? .*--comment "([^" ]+) (external|loadbalancer) IP"')
+
 _ELEMENT: Final = re.compile(r"(\S+) \. (tcp|udp|sctp) \. (\d+) : goto (\S+)")
 _NODE_PORT_ELEMENT: Final = re.compile(r"(tcp|udp|sctp) \. (\d+) : goto (\S+)")
 _OF_CHAIN: Final = re.compile(r"[a-z]+-[A-Z2-7]{8}-([a-z0-9.-]+/[a-z0-9.-]+)/(?:tcp|udp|sctp)/(.*)")
@@ -63,6 +65,18 @@ class Endpoint:
 
     address: str
     port: int
+
+
+@dataclass(frozen=True)
+class Others:
+    """The addresses besides its cluster IPs at which rules take in packets for a Service.
+
+    :param unknown: which of both these are, the rules of nftables mode do not tell.
+    """
+
+    external_ips: tuple[str, ...] = ()
+    load_balancers: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 def frontends(dump: Dump) -> Iterator[Frontend]:
@@ -159,3 +173,23 @@ def node_ports(dump: Dump) -> dict[tuple[str, str, str], int]:
             if rule and said:
                 found[said[1], said[2], rule[1]] = int(rule[2])
     return found
+
+
+def others(dump: Dump, service: str) -> Others:
+    """Return a Service's addresses besides its cluster IPs, in the order of the rules."""
+    if dump.mode is ProxyMode.IPTABLES:
+        one = dump.containers.get(("nat", "KUBE-SERVICES"))
+        said = [found for line in (one.lines if one else ()) if (found := _OTHER.search(line.text))]
+        its: dict[str, list[str]] = {"external": [], "loadbalancer": []}
+        for found in said:
+            if _name(found[2], "")[0] == service:
+                its[found[3]].append(found[1])
+        return Others(*(tuple(dict.fromkeys(some)) for some in its.values()))
+    unknown: dict[str, None] = {}
+    for (_table, name), one in dump.containers.items():
+        for line in one.elements if name == "service-ips" else ():
+            rule = _ELEMENT.match(line.text)
+            whose = _OF_CHAIN.match(rule[4]) if rule and rule[4].startswith("external-") else None
+            if rule and whose and whose[1] == service:
+                unknown[rule[1]] = None
+    return Others(unknown=tuple(unknown))

@@ -85,12 +85,16 @@ def summary(cells: Sequence[Cell], labs: int) -> tuple[str, Tone]:
     judged = [cell for cell in cells if cell.expected is not None]
     bad = sum(bool(cell.surprises) for cell in judged)
     open_ = len(cells) - len(judged)
-    parts = [f"{len(judged) - bad:,} of {len(judged):,} as Kubernetes documents it"]
-    if open_:
+    parts = [f"{len(judged) - bad:,} of {len(judged):,} as Kubernetes documents it"] if judged else []
+    if open_ and judged:
         parts.append(f"{open_:,} of which nobody says what is to become")
+    elif open_:
+        asked = [one for cell in cells for one in cell.reached]
+        through = sum(one.fate is Fate.CONNECTED for one in asked)
+        parts.append(f"nobody says what is to become of any; {through:,} of {len(asked):,} questions got through")
     where = f" with {labs} kube-proxies" if labs > 1 else ""
     count = "1 cell" if len(cells) == 1 else f"{len(cells):,} cells"
-    return f"{count}{where}: {', '.join(parts)}", Tone.HARMFUL if bad else Tone.FINE
+    return f"{count}{where}: {', '.join(parts)}", Tone.HARMFUL if bad else Tone.FINE if judged else Tone.NOTHING
 
 
 def _by_address(one: Reaches, service: str) -> Grid:

@@ -36,7 +36,8 @@ def _parts(line: Text, width: int) -> Iterator[Text]:
             break
         end, start = broken
         yield indent + line[:end]
-        line, indent = line[start:], Text(" " * hang)
+        line = line[start:]
+        indent = Text(" " * max(0, min(hang, width - len(line.plain.split(" ", 1)[0]))))  # a long word begins before
     yield indent + line
 
 

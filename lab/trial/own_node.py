@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from lab.errors import InputError
 from lab.fabric.given import loadable
+from lab.kubernetes.objects import ServiceStatus
 from lab.node.derive import NoServiceError, derive
 from lab.node.places import NODE
 from lab.rules import read_dump
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lab.node.bundle import Bundle, Saved
+    from lab.node.services import Others
     from lab.rules.dump import Dump
     from lab.topology.model import Topology
 
@@ -35,12 +37,14 @@ class OwnNode:
     :param service: the port of the Service that is asked.
     :param families: those that its rules are of.
     :param notes: in sentences, what is missing, what was left out, and what stands for what.
+    :param others: the Service's addresses besides its cluster IPs, where its rules alone name them.
     """
 
     topology: Topology
     service: str
     families: tuple[Family, ...]
     notes: tuple[str, ...]
+    others: tuple[Others, ...] = ()
 
 
 def own_node(
@@ -62,7 +66,25 @@ def own_node(
         said = " ".join((error.message, *missing)) if missing else error.message
         raise InputError(said, source=bundle.rules[0].source, cure=error.cure) from None
     notes = (*_kernel(bundle.kernel), *bundle.notes, *missing, *derived.notes)
-    return _loadable(OwnNode(derived.topology, derived.service, derived.families, notes), most=_BIG)
+    made = OwnNode(derived.topology, derived.service, derived.families, notes, derived.others)
+    return _loadable(made, most=_BIG)
+
+
+def with_others(own: OwnNode) -> OwnNode:
+    """Return a node whose Service has the other addresses too that its rules alone name.
+
+    Those of nftables mode, which does not tell, are taken for a load balancer's, and a note says so.
+    """
+    [service] = own.topology.services
+    external = [ip for one in own.others for ip in one.external_ips]
+    unknown = [ip for one in own.others for ip in one.unknown]
+    balanced = [*(ip for one in own.others for ip in one.load_balancers), *unknown]
+    spec = service.spec.model_copy(update={"external_ips": tuple(external)})
+    status = ServiceStatus.model_validate({"loadBalancer": {"ingress": [{"ip": ip} for ip in balanced]}})
+    made = service.model_copy(update={"spec": spec, "status": status}) if external or balanced else service
+    note = f"asked as a load balancer's: {', '.join(unknown)}, which may be an external IP; these rules do not tell"
+    notes = (*own.notes, note) if unknown else own.notes
+    return replace(own, topology=replace(own.topology, services=(made,)), notes=notes)
 
 
 def _kernel(release: str) -> Iterator[str]:

@@ -32,6 +32,8 @@ _RARELY: Final = 1_000_000
 
 
 _MANY: Final = 8  # questions of a cell; the entries of more tell nothing new
+_OUTSIDE: Final = "outside"
+_OF_OWN_NODE: Final = {Target.VIP, Target.LOAD_BALANCER, Target.EXTERNAL_IP}  # the node of a pod translates these
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,15 @@ def _questions(topology: Topology, family: Family, chosen: Chosen) -> Iterator[_
         raise InputError(f"{topology.name}: {what}", cure=f"there is: {there}" if there else None)
     for client in _clients(topology, family, chosen.clients):
         for service, port, asked in columns:
-            if asked.target is not Target.LOCALHOST or topology.host(client.host).proxy_mode is not None:
+            is_here = asked.target is not Target.LOCALHOST or topology.host(client.host).proxy_mode is not None
+            if is_here and (client.host in chosen.clients or not _is_of_missing_node(topology, client, asked)):
                 yield _Questions(client, service, port, asked)
+
+
+def _is_of_missing_node(topology: Topology, client: Client, asked: Asked) -> bool:
+    """Check whether a question is one that a client's own node would decide, which a real node's topology lacks."""
+    is_given = any(node.given for node in topology.nodes)
+    return is_given and client.place.endswith(_OUTSIDE) and asked.target in _OF_OWN_NODE
 
 
 def _reaches(
@@ -134,7 +143,16 @@ def _reaches(
         *(f"This kernel has no {one.upper()} sockets: the lab made the packets of each handshake." for one in crafted),
     ]
     if any(node.given for node in topology.nodes):
-        remarks.append("A real node's rules do not say what they were made of, so nothing is held against them.")
+        remarks.append(
+            "A real node's rules do not say what they were made of, nor which release wrote them: what they decide is"
+            " held against nothing. Judged is only what is asked of an endpoint's own address."
+        )
+        away = [one.client.host for one in questions if one.client.place.endswith(_OUTSIDE)]
+        if away:
+            remarks.append(
+                f"A router stands for all beyond the node, other nodes too: from {' and '.join(dict.fromkeys(away))}"
+                " nobody gets to the Service's own addresses, which are asked there only by --from."
+            )
     return Reaches(topology.name, _proxies(topology), family, tuple(cells), tuple(remarks), chosen.repeat)
 
 
@@ -230,7 +248,7 @@ def _place(topology: Topology, host: Host) -> str:
         return "a router"
     on = node_of(topology, host.name)
     what = "an endpoint" if host in topology.servers else "a pod"
-    return f"{what} on {on}" if on else f"{'an endpoint' if host in topology.servers else 'somebody'} outside"
+    return f"{what} on {on}" if on else f"{'an endpoint' if host in topology.servers else 'somebody'} {_OUTSIDE}"
 
 
 # --- columns ------------------------------------------------------------------------------------------
@@ -315,9 +333,15 @@ def _endpoints(topology: Topology, family: Family, service: Service, port: Servi
 def _proxies(topology: Topology) -> str:
     """Return which kube-proxy its nodes have."""
     found = [
-        f"{mode} {node.program.label if node.program else node_release(node).name}"
-        f"{f' ({node.backend})' if mode is ProxyMode.IPTABLES else ''}"
+        f"{mode}{_whose(node)}{f' ({node.backend})' if mode is ProxyMode.IPTABLES else ''}"
         for node in topology.nodes
         if (mode := node.proxy_mode)
     ]
     return ", ".join(dict.fromkeys(found))
+
+
+def _whose(node: Host) -> str:
+    """Return which release wrote a node's rules; of rules that were given, that these are."""
+    if node.given:
+        return " of its own"
+    return f" {node.program.label if node.program else node_release(node).name}"

@@ -69,7 +69,8 @@ class _Case(Standpoint):
         if asked.target is Target.ENDPOINT:
             return self._without_way() or self._direct()
         if self.node is None:
-            return self._without_way()
+            is_whole = not any(node.given for node in self.topology.nodes)
+            return self._without_way() if is_whole else None  # a real node's network is a stand-in
         if self.node.given is not None:
             return None  # its Services are read off its rules, which say nothing of what they were made of
         is_own = asked.target is Target.LOCALHOST or self.topology.host_of(self.address) == self.client

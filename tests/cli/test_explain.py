@@ -88,6 +88,7 @@ def test_retransmissions_and_a_zero_window_are_told(tmp_path):
         ((HANDSHAKE[0], tcp(VIP, CLIENT, RST | ACK, 0, 1000)), "the server refuses the connection: RST 2"),
         ((*HANDSHAKE, tcp(VIP, CLIENT, RST | ACK, 5000, 1010)), "the server resets the connection: RST 5, with the"),
         ((*HANDSHAKE, tcp(VIP, CLIENT, RST, 5001, 0)), "RST 5 of the server has not the number that is awaited"),
+        ((*HANDSHAKE, tcp(VIP, CLIENT, RST, 4999, 0)), "a reset whose number is 1 byte behind what its receiver"),
         ((*HANDSHAKE, tcp(VIP, CLIENT, SYN | 1 | ACK, 5000, 1010)), "no packet has these flags together"),
     ],
 )

@@ -105,7 +105,7 @@ def test_what_goes_back_where_it_came_from_has_a_row_of_its_own(results):
         dataclasses.replace(out, time=into.time + 2, outgoing=False),
     )
     drawn = picture(dataclasses.replace(asked, sightings=hairpin))
-    assert len([text for text in texts(drawn, "time")]) == 2
+    assert len(texts(drawn, "time")) == 2
 
 
 def test_no_packets_no_picture(results, timeline):

@@ -37,6 +37,15 @@ def test_a_line_is_broken_between_its_columns_and_continued_below_the_second():
     assert parts("one two three four five six", 20) == ["one two three four", "  five six"]
 
 
+def test_a_word_too_long_for_its_column_begins_before_it():
+    setting = "net.netfilter.nf_conntrack_tcp_be_liberal=1:"
+    assert parts(f"  be-liberal                  sets {setting} it counts", 60) == [
+        "  be-liberal                  sets",
+        f"                {setting}",
+        "                              it counts",
+    ]
+
+
 def test_styles_stay_with_their_words():
     line = Text.assemble("a plain beginning of it, ", ("and a red end", "red"))
     first, second = wrapped(line, 30)
