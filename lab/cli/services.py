@@ -115,7 +115,11 @@ def _put(word: ServiceWord, file: str, lab: str | None, keep_conntrack: bool) ->
 
     chosen = choose(lab)
     objects = _objects(file)
-    tell_all(service_lines(put_services(chosen, word, objects, clean_conntrack=not keep_conntrack)))
+    try:
+        found = put_services(chosen, word, objects, clean_conntrack=not keep_conntrack)
+    except InputError as error:
+        raise InputError(error.message, source="<stdin>" if file == "-" else file) from None
+    tell_all(service_lines(found))
     tell_lag(chosen)
 
 
@@ -177,6 +181,9 @@ def _act(word: ProxyWord, node: str, lab: str | None) -> None:
     from lab.standing.control import change_kube_proxy
 
     chosen = choose(lab)
-    change_kube_proxy(chosen, word, node)
-    print(f"The kube-proxy of {node} {'is stopped' if word == 'stop' else 'runs'}.")
+    deleted = change_kube_proxy(chosen, word, node)
+    entries = (
+        "" if deleted is None else f": it deleted {deleted} conntrack {'entry' if deleted == 1 else 'entries'} of UDP"
+    )
+    print(f"The kube-proxy of {node} {'is stopped' if word == 'stop' else 'runs'}{entries}.")
     tell_lag(chosen)

@@ -52,7 +52,9 @@ def from_(
     texts = texts_of(objects)
     for text, source in texts:
         if is_topology(text, source):
-            raise InputError("there is no Kubernetes object in it", source=source, cure="a topology need not be made")
+            raise InputError(
+                "is a topology already", source=source, cure="use it as it is: only objects are made into one"
+            )
     made = made_of(texts, nodes, service)
     head = f"Made by `lab topology from` of {', '.join(source for _text, source in texts)}."
     print(text_of(made.topology, [head, *(f"  {note}" for note in made.notes)]), end="")

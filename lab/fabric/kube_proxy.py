@@ -118,21 +118,23 @@ class KubeProxy:
         for proxier in self._proxiers:
             proxier.full_sync(services, slices, service_cidrs)
 
-    def restart(self) -> None:
-        """Do what kube-proxy does when it is started anew, by its own rules as it left them.
+    def restart(self) -> int:
+        """Do what kube-proxy does when it is started anew, and return how many conntrack entries it has deleted.
 
-        It sets its sysctls. To its first sync all Services are new: up to v1.31 that ends all flows of those by UDP
-        (kubernetes #122740), from v1.32 on those that lead to none of their endpoints.
+        That is by its own rules as it left them. It sets its sysctls. To its first sync all Services are new: up to
+        v1.31 that ends all flows of those by UDP (kubernetes #122740), from v1.32 on those that lead to none of their
+        endpoints.
         """
         _set_sysctls(self._node, self._sysctls)
-        for proxier in self._proxiers:
-            proxier.restart()
+        return sum(proxier.restart() for proxier in self._proxiers)
 
     def stop(self) -> None:
         """Do nothing: a kube-proxy that is stopped leaves its rules as they are."""
 
-    def resume(self, services: Sequence[Service], slices: Sequence[EndpointSlice]) -> None:
+    def resume(self, services: Sequence[Service], slices: Sequence[EndpointSlice]) -> int:
         """Do what kube-proxy does when it is started after other Services and EndpointSlices have come.
+
+        Return how many conntrack entries it has deleted.
 
         It writes rules for those, and deletes the entries that :meth:`restart` deletes: what there was before it was
         stopped it does not know.
@@ -141,7 +143,7 @@ class KubeProxy:
         :raises LabError: likewise.
         """
         self.sync(services, slices, clean_conntrack=False)
-        self.restart()
+        return self.restart()
 
 
 class _Proxier:
@@ -205,15 +207,19 @@ class _Proxier:
         if clean_conntrack:
             self._delete(stale_flows(before, state, self.options))
 
-    def restart(self) -> None:
-        """Delete what the first sync of a new program deletes; the rules that it writes are those that there are."""
-        self._delete(flows_to_opened_ports(NOTHING, self._state, self.options))
-        self._delete(stale_flows(NOTHING, self._state, self.options))
+    def restart(self) -> int:
+        """Delete what the first sync of a new program deletes, and return how many entries that were.
 
-    def _delete(self, is_stale: IsStale | None) -> None:
-        """Delete entries of the family's UDP flows."""
+        The rules that it writes are those that there are.
+        """
+        opened = self._delete(flows_to_opened_ports(NOTHING, self._state, self.options))
+        return opened + self._delete(stale_flows(NOTHING, self._state, self.options))
+
+    def _delete(self, is_stale: IsStale | None) -> int:
+        """Delete entries of the family's UDP flows, and return how many there were."""
         if is_stale is None:
-            return
+            return 0
+        deleted = 0
         with closing(ConntrackTable(self._node.namespace)) as table:
             for entry in table.entries():
                 destination, endpoint = entry.original[1], entry.reply[0]
@@ -222,7 +228,8 @@ class _Proxier:
                     and self.options.of_family(destination.address)
                     and is_stale((destination.address, destination.port), (endpoint.address, endpoint.port))
                 ):
-                    table.delete(entry)
+                    deleted += table.delete(entry)
+        return deleted
 
 
 class _IptablesProxier(_Proxier):

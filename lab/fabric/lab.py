@@ -170,8 +170,8 @@ class Lab:
         proxy.stop()
         self.stopped = (*self.stopped, node)
 
-    def start_kube_proxy(self, node: str) -> None:
-        """Start a node's kube-proxy that is stopped: it takes in what has changed meanwhile.
+    def start_kube_proxy(self, node: str) -> int | None:
+        """Start a node's kube-proxy that is stopped, and return as :meth:`restart_kube_proxy` does.
 
         :raises InputError: there is no such node, or it is not stopped.
         :raises LabError: the kernel refused the change; it is stopped still.
@@ -180,19 +180,19 @@ class Lab:
         if node not in self.stopped:
             raise InputError(f"the kube-proxy of {node} is running", cure="restart it, or stop it first")
         self._begin_change()
-        proxy.resume(self.services, self.endpoint_slices)
+        deleted = proxy.resume(self.services, self.endpoint_slices)
         self.stopped = tuple(one for one in self.stopped if one != node)
+        return deleted
 
-    def restart_kube_proxy(self, node: str) -> None:
-        """Have a node's kube-proxy start anew, or start, with the Services and EndpointSlices that there are.
+    def restart_kube_proxy(self, node: str) -> int | None:
+        """Have a node's kube-proxy start anew, or start, and return how many conntrack entries it has deleted.
+
+        None where it is a program, which does not say.
 
         :raises InputError: there is no such node, or its rules were given.
         :raises LabError: the kernel refused to delete entries.
         """
-        if node in self.stopped:
-            self.start_kube_proxy(node)
-        else:
-            self._proxy_of(node).restart()
+        return self.start_kube_proxy(node) if node in self.stopped else self._proxy_of(node).restart()
 
     def _at_work(self) -> list[KubeProxy | GivenNode | ProgramNode]:
         return [self._proxy_of(node.name) for node in self.topology.nodes if node.name not in self.stopped]

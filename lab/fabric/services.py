@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lab.errors import InputError, misspelt, nearest
+from lab.kubernetes.errors import TopologyError, spell
 from lab.kubernetes.objects import EndpointSlice, Service
 from lab.topology.reader import objects_of
 
@@ -93,8 +94,21 @@ class Services:
 
     def _sync(self, services: tuple[Service, ...], slices: tuple[EndpointSlice, ...], clean_conntrack: bool) -> None:
         # Making the topology that would have them checks them: addresses that a host has, of a family that there is.
-        dataclasses.replace(self._lab.topology, services=services, endpoint_slices=slices)
+        try:
+            dataclasses.replace(self._lab.topology, services=services, endpoint_slices=slices)
+        except TopologyError as error:
+            match error.path:
+                case ("services", int(index), *rest):
+                    raise _of_object(f"Service {services[index].key}", rest, error) from None
+                case ("endpoint_slices", int(index), *rest):
+                    raise _of_object(f"EndpointSlice {_key(slices[index])}", rest, error) from None
+            raise
         self._lab.sync(services, slices, clean_conntrack=clean_conntrack)
+
+
+def _of_object(name: str, rest: Sequence[str | int], error: TopologyError) -> InputError:
+    """Return what is wrong with an object by its name, not by its place among those that there are."""
+    return InputError(f"{name}: {spell(tuple(rest))}: {error.problem}", cure=error.cure)
 
 
 def named(services: Sequence[Service], name: str) -> Service:

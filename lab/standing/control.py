@@ -87,7 +87,7 @@ class Control:
                 return await self._inject(case, question)
             if chosen := question.get("reach"):
                 return await self._reach(chosen, question["family"], gone)
-            await asyncio.to_thread(self._change, question)
+            deleted = await asyncio.to_thread(self._change, question)
             await self._servers.follow()
         except LabError as error:
             return {"error": str(error), "input": isinstance(error, InputError)}
@@ -95,6 +95,7 @@ class Control:
         return {
             "endpoints": [asdict(known) for known in self._lab.endpoints],
             "services": [asdict(known) for known in self._lab.served],
+            "deleted": deleted,
             "kube_proxies": {node: "stopped" if node in self._lab.stopped else "running" for node in nodes},
         }
 
@@ -118,7 +119,8 @@ class Control:
         # In a thread of its own, for the servers answer by this one.
         return {"reaches": await asyncio.to_thread(reach, self._lab, family, chosen, gone)}
 
-    def _change(self, question: dict[str, Any]) -> None:
+    def _change(self, question: dict[str, Any]) -> int | None:
+        """Do what is asked; of a kube-proxy that starts return how many conntrack entries it has deleted."""
         lab, clean = self._lab, question.get("clean_conntrack", True)
         if word := question.get("change"):
             served = lab.endpoints
@@ -131,12 +133,12 @@ class Control:
         elif names := question.get("remove_services"):
             lab.served.remove(*names, clean_conntrack=clean)
         elif word := question.get("kube_proxy"):
-            act = {
-                "stop": lab.stop_kube_proxy,
-                "start": lab.start_kube_proxy,
-                "restart": lab.restart_kube_proxy,
-            }[word]
-            act(question["node"])
+            node = question["node"]
+            if word == "stop":
+                lab.stop_kube_proxy(node)
+            else:
+                return (lab.start_kube_proxy if word == "start" else lab.restart_kube_proxy)(node)
+        return None
 
 
 def endpoints(lab: StandingLab) -> tuple[KnownEndpoint, ...]:
@@ -198,13 +200,16 @@ def kube_proxies(lab: StandingLab) -> dict[str, str]:
     return dict(_ask(lab, {})["kube_proxies"])
 
 
-def change_kube_proxy(lab: StandingLab, word: ProxyWord, node: str) -> None:
-    """Stop, start or restart a node's kube-proxy.
+def change_kube_proxy(lab: StandingLab, word: ProxyWord, node: str) -> int | None:
+    """Stop, start or restart a node's kube-proxy, and return how many conntrack entries it deleted when it started.
+
+    None where it did not start, or is a program, which does not say.
 
     :raises InputError: there is no such node, or it is so already.
     :raises LabError: the kernel refused the change, or the owner of the lab is dead.
     """
-    _ask(lab, {"kube_proxy": word, "node": node})
+    deleted: int | None = _ask(lab, {"kube_proxy": word, "node": node})["deleted"]
+    return deleted
 
 
 def inject(

@@ -45,6 +45,7 @@ def check(topology: Topology) -> None:
         _proxies,
         _links,
         _interfaces,
+        _of_bridges,
         _segments,
         _addresses,
         _subnets,
@@ -149,8 +150,7 @@ def _links(topology: Topology) -> None:
             raise TopologyError(("links", index), "a link has two ends or more", "write each as an item")
         numbers = {end.vxlan for end in link.ends}
         if len(numbers) > 1:
-            message = f"the ends of a tunnel have two numbers, {link.ends[0].vxlan} and {link.ends[1].vxlan}"
-            raise TopologyError(("links", index, 1, "vxlan"), message, "write the same at both ends")
+            raise TopologyError(("links", index, 1, "vxlan"), _unlike(link.ends), "write the same at both ends")
         if link.is_shared and numbers != {None}:
             raise TopologyError(("links", index, 0, "vxlan"), "a tunnel has two ends", "write one a pair")
         seen: set[str] = set()
@@ -158,6 +158,15 @@ def _links(topology: Topology) -> None:
             if end.host in seen:
                 raise TopologyError(("links", index), f"{end.host} is linked to itself", "a link joins different hosts")
             seen.add(end.host)
+
+
+def _unlike(ends: Sequence[End]) -> str:
+    """Say how the numbers at a tunnel's ends differ."""
+    has = next(end for end in ends if end.vxlan is not None)
+    for end in ends:
+        if end.vxlan is None:
+            return f"{has.host} has vxlan {has.vxlan} at its end of the tunnel, and {end.host} has none"
+    return f"the ends of a tunnel have two numbers, {ends[0].vxlan} and {ends[1].vxlan}"
 
 
 def _segments(topology: Topology) -> None:
@@ -204,6 +213,23 @@ def _bridge(topology: Topology, end: End, path: Path) -> None:
     if set(first.addresses) != set(end.addresses):
         message = f"{end.bridge} has other addresses at its port {end.interface} than at {first.interface}"
         raise TopologyError((*path, "addresses"), message, "they are the bridge's: write the same at each port")
+
+
+def _of_bridges(topology: Topology) -> None:
+    """Refuse what is said of the bridges of a host that has none."""
+    for host in topology.hosts:
+        given = {
+            "hairpin": host.hairpin,
+            "promiscuous": host.promiscuous,
+            "bridge-nf-call-iptables": host.bridge_nf_call_iptables is not None,
+        }
+        if any(end.bridge for end in topology.ends(host.name)):
+            continue
+        for key, is_given in given.items():
+            if is_given:
+                message = f"says nothing without a bridge, and {host.name} has none"
+                cure = "leave it away, or make an interface of its links a port of one: bridge: cbr0"
+                raise TopologyError(("hosts", host.name, key), message, cure)
 
 
 def _addresses(topology: Topology) -> None:

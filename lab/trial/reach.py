@@ -262,6 +262,10 @@ def _ports(topology: Topology, family: Family, chosen: Chosen) -> list[tuple[Ser
     wanted, _, port_name = (chosen.service or "").partition(":")
     services = [one for one in topology.services if _cluster_ip(one, family)]
     named = [one for one in services if wanted in ("", one.key, one.metadata.name)]
+    if not topology.services:
+        raise InputError(f"{topology.name}: there is no Service to ask", cure="add one")
+    if not any(_cluster_ip(one, its) for one in topology.services for its in Family):
+        raise InputError(f"{topology.name}: no Service has a cluster IP", cure="ask one that is not headless")
     if not services:
         raise InputError(f"{topology.name}: no Service has an {family} cluster IP", cure="take the other --family")
     if not named:

@@ -50,7 +50,7 @@ def test_objects_come_by_stdin_as_well(place):
             "lab: none.yaml: there is no Node in it (give what",
         ),
         (("topology", "from", "lost.yaml"), "lab: lost.yaml: there is no such file"),
-        (("topology", "from", "mine.yaml"), "lab: mine.yaml: there is no Kubernetes object in it (a topology need not"),
+        (("topology", "from", "mine.yaml"), "lab: mine.yaml: is a topology already (use it as it is"),
         (
             ("topology", "from", "shop.yaml", "--service", "wep"),
             "lab: --service: there is no Service wep (did",

@@ -72,7 +72,7 @@ def test_a_stopped_kube_proxy_lags_until_it_is_started(lab):
     assert f"  {lag}" in done("status").stdout.splitlines()
     assert json.loads(done("status", "--json").stdout)[0]["kube_proxies"] == {"node": "stopped"}
     ran = done("kube-proxy", "start", "node")
-    assert (ran.stdout, ran.stderr) == ("The kube-proxy of node runs.\n", "")
+    assert (ran.stdout, ran.stderr) == ("The kube-proxy of node runs: it deleted 0 conntrack entries of UDP.\n", "")
     assert answering() == {"server-2", "server-3"}
     assert list(commands.lag(lab)) == []
     assert json.loads(done("status", "--json").stdout)[0]["kube_proxies"] == {"node": "running"}
@@ -107,7 +107,7 @@ def test_what_is_refused_is_said_in_a_line_and_changes_nothing(own_run, tmp_path
     for text, says in (
         (OTHER.replace("10.0.2.2", "10.9.9.9"), "no host has the address 10.9.9.9"),
         (OTHER.replace("clusterIP: 192.168.0.7, ", ""), f"lab: {file}:5: spec: must be written down"),
-        (OTHER.replace("{name: other}", "{name: web}"), "lab: there is a Service default/web already (apply"),
+        (OTHER.replace("{name: other}", "{name: web}"), ": there is a Service default/web already (apply"),
         (OTHER.replace("port: 8080", "port: 0"), f"lab: {file}:5: spec.ports"),
         (OTHER.replace("192.168.0.7", "192.168.0.2").replace("8080", "80"), "both claim 192.168.0.2 80/tcp"),
         ("topology: x\nhosts: {a: {}}", f"lab: {file}: is a topology"),
@@ -140,8 +140,23 @@ def test_a_restart_deletes_udp_entries_as_its_release_does(own_run, version, kep
         client.send(b"hello")
         assert client.recv(100) == b"hello"
     assert len(chosen(Flows(node), "udp")) == 1
-    for word in words:
-        done("kube-proxy", word, "node")
+    said = [done("kube-proxy", word, "node").stdout for word in words]
+    count = "0 conntrack entries" if kept else "1 conntrack entry"
+    assert said[-1] == f"The kube-proxy of node runs: it deleted {count} of UDP.\n"
     assert len(chosen(Flows(node), "udp")) == kept
     client_side.close()
     node.close()
+
+
+def test_a_bad_object_is_told_by_its_file_and_name_and_nothing_is_asked_where_no_service_is(own_run, tmp_path):
+    up(load("endpoints"))
+    gate = tmp_path / "gate.yaml"
+    gate.write_text(
+        "{apiVersion: v1, kind: Service, metadata: {name: gate}, spec: {clusterIP: 10.0.1.2, ports: [{port: 80}]}}\n"
+    )
+    ran = lab_command("services", "apply", gate)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(f"lab: {gate}: Service default/gate: spec.clusterIP: 10.0.1.2 is outside of")
+    done("services", "remove", "web")
+    ran = lab_command("reach", "--lab", "endpoints")
+    assert (ran.returncode, ran.stderr) == (2, "lab: endpoints: there is no Service to ask (add one)\n")

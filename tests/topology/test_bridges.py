@@ -54,6 +54,12 @@ def test_a_bridges_port_leads_to_a_pod():
     ]
 
 
+WITHOUT = """topology: t
+hosts: {a: {}, n: {%s: true}}
+links: [[{host: a, interface: e, addresses: [10.0.0.2/24]}, {host: n, interface: e, addresses: [10.0.0.1/24]}]]
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
@@ -64,6 +70,10 @@ def test_a_bridges_port_leads_to_a_pod():
         (file(one="bridge: lo, addresses: [10.0.0.1/24]"), 4, "'lo' is no name of a bridge"),
         (file(other="bridge: br1, addresses: [10.0.0.9/24]"), 5, "subnet 10.0.0.0/24 overlaps 10.0.0.0/24 of links[0]"),
         (file("hairpin: 1"), 2, "hosts.n.hairpin"),
+        *(
+            (WITHOUT % key, 2, f"hosts.n.{key}: says nothing without a bridge, and n has none")
+            for key in ("hairpin", "promiscuous", "bridge-nf-call-iptables")
+        ),
         (file(end=", mtu: 67"), 4, "mtu"),
         (file(end=", mtu: '1400'"), 4, "mtu"),
         (file("sysctls: [net.ipv4.ip_forward]"), 2, "must be a mapping"),
@@ -118,7 +128,7 @@ def test_a_tunnel_is_a_link_like_others():
     [
         (TUNNEL % (7, "vxlan: 7,"), "a and b do not reach each other by ipv4 on links that are no tunnels"),
         (TUNNEL % (7, "vxlan: 8,") + UNDERLAY, "the ends of a tunnel have two numbers, 7 and 8"),
-        (TUNNEL % (7, "") + UNDERLAY, "the ends of a tunnel have two numbers, 7 and None"),
+        (TUNNEL % (7, "") + UNDERLAY, " has vxlan 7 at its end of the tunnel, and "),
         (TUNNEL % (0, "vxlan: 0,") + UNDERLAY, "vxlan"),
     ],
 )
