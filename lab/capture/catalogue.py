@@ -59,6 +59,8 @@ def known(segment: Segment, *, leaked: bool, harmless: bool) -> Known:
         tcp = segment.packet.tcp
         assert tcp is not None
         return Known("leak", "answer-past-node" if tcp.flags & SYN else "")
+    if segment.guessed or (segment.midway and segment.idle is None):
+        return Known("leak" if leaked else "odd")
     # Nothing about it is INVALID, so its entry was gone: it is NEW, and no fix drops or keeps it.
     gone = segment.idle.case if segment.idle is not None else "entry-deleted"
     return Known("leak" if leaked else "odd", gone if leaked else "")

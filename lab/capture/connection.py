@@ -24,7 +24,7 @@ from lab.evidence.packet import ACK, RST, SYN, Packet, SocketAddress
 from lab.vocabulary import Behaviour
 
 RECENT: Final = 64  # packets whose copies are looked for
-_AT_ONCE: Final = 1_000_000_000  # ns; by then a SYN without an answer is sent again (RFC 6298, 2.1)
+COPIED: Final = 1_000_000  # ns; a node takes microseconds from one interface to the other
 _KEPT: Final = 20  # packets of a connection that are kept for being out of the ordinary, of each kind
 
 
@@ -38,6 +38,9 @@ class Segment:
     :ivar opening: the handshake was not finished, whose beginning was seen.
     :ivar idle: for how long nothing was seen before it, where that may have been too long for the entry.
     :ivar is_corrupt: leaked, and its checksum is wrong.
+    :ivar midway: of a connection whose beginning is not in the capture, so that no state and no window is known.
+    :ivar guessed: its sequence number was not printed.
+    :ivar at_end: the capture ended before all copies of it can have come.
     :ivar places: where it was seen, as it came.
     :ivar forms: with which addresses it was seen where.
     :ivar translated: seen in the form that its receiver knows.
@@ -53,6 +56,9 @@ class Segment:
     opening: bool = False
     idle: Idle | None = None
     is_corrupt: bool = False
+    guessed: bool = False
+    midway: bool = False
+    at_end: bool = False
     places: list[Place] = field(default_factory=list)
     forms: list[tuple[Stream, SocketAddress, SocketAddress]] = field(default_factory=list)
     translated: bool = False
@@ -81,6 +87,7 @@ class Connection:
 
     :ivar target: whom the client asked.
     :ivar endpoint: whom that became; None until a translation was seen.
+    :ivar handshake: the first packet of each side that opens it; ``asked``: when, by the client's last SYN.
     """
 
     def __init__(self, client: SocketAddress, target: SocketAddress, section: int, behaviour: Behaviour) -> None:
@@ -106,10 +113,10 @@ class Connection:
         self._behind: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._unplaced: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._next: dict[bool, int] = {}
-        self._asked = 0  # when, by the client's last SYN
+        self.asked = 0
         self._mixed: set[Stream] = set()
         self._early: list[tuple[Segment, Stream, Place]] = []
-        self._handshake: dict[bool, Segment] = {}
+        self.handshake: dict[bool, Segment] = {}
         self._recent: OrderedDict[tuple[object, ...], Segment] = OrderedDict()
 
     @property
@@ -158,20 +165,27 @@ class Connection:
         if len(self._recent) > RECENT:
             self._pass(self._recent.popitem(last=False)[1])
 
-    def end(self) -> None:
-        """Take it that no more copies of any packet come."""
+    def end(self, last: int | None = None) -> None:
+        """Take it that no more copies of any packet come.
+
+        :param last: when the capture ended, if that is why: of the last packets it has not all copies.
+        """
         self.kept.clear()  # they were seen at one point alone, as all before them
         self.settle()
         translated = {stream[:2] for stream in self._behind[True] | self._behind[False]}
         for segment, stream, place in self._early:
-            if segment.leaked is None and stream[:2] not in translated:
+            if segment.leaked is None and (stream[2] is not None or stream[:2] not in translated):
                 segment.leaked = place
                 self._keep(segment)
+        came = {one.from_client: number for number, one in enumerate(self._recent.values()) if not self.is_missing(one)}
+        for number, segment in enumerate(self._recent.values()):
+            is_last = last is not None and segment.place.time > last - COPIED
+            segment.at_end = is_last and number > came.get(segment.from_client, -1)
         while self._recent:
             self._pass(self._recent.popitem(last=False)[1])
 
     def _pass(self, segment: Segment) -> None:
-        first = self._handshake.get(segment.from_client)
+        first = self.handshake.get(segment.from_client)
         if first is None or len(segment.forms) >= len(first.forms):
             return
         plain = segment.word is FINE and segment.leaked is None and not segment.direct
@@ -180,7 +194,7 @@ class Connection:
 
     def strayed(self, segment: Segment) -> Place | None:
         """Return where a packet was seen instead of where it was to come to; None where it was nowhere else."""
-        first = self._handshake.get(segment.from_client)
+        first = self.handshake.get(segment.from_client)
         if first is None or not self.is_missing(segment):
             return None
         ways = {(file, point) for file, point, _way in first.streams}
@@ -188,8 +202,8 @@ class Connection:
 
     def is_missing(self, segment: Segment) -> bool:
         """Check whether a packet was seen at fewer points than the first one of its side, which came through."""
-        first = self._handshake.get(segment.from_client)
-        return first is not None and not first.streams <= segment.streams
+        first = self.handshake.get(segment.from_client)
+        return first is not None and not segment.at_end and not first.streams <= segment.streams
 
     def translate(self, packet: Packet) -> None:
         """Take it that this first packet is the connection's, as the endpoint sees it."""
@@ -210,18 +224,6 @@ class Connection:
         for side, streams in self._unplaced.items():
             (self._before if side else self._behind)[side].update(streams)
             streams.clear()
-
-    def answers_syn(self, packet: Packet, time: int) -> bool:
-        """Check whether a packet from an address that was not asked answers the SYN that nobody has answered.
-
-        :param time: when it was seen, in nanoseconds.
-        """
-        tcp, asked = packet.tcp, self._handshake.get(True)
-        if tcp is None or asked is None or self.conntrack.answered or not tcp.flags & (SYN | RST):
-            return False
-        if tcp.flags & ACK:
-            return tcp.acknowledgement == asked.packet.end
-        return bool(tcp.flags & RST) and 0 <= time - self._asked < _AT_ONCE
 
     def is_from_client(self, packet: Packet) -> bool:
         """Check which side a packet is from."""
@@ -267,9 +269,11 @@ class Connection:
             judged = replace(packet, source=self.client) if from_client and packet.source != self.client else packet
             segment.word = self.conntrack.judge(judged, from_client=from_client)
             self.gaps.doubt(segment)
+        segment.midway = not self.begins
+        segment.word = FINE if segment.midway and segment.word.by == "state" else segment.word
         if segment.word is FINE and tcp.flags & SYN:
-            self._handshake.setdefault(from_client, segment)
-            self._asked = place.time if from_client else self._asked
+            self.handshake.setdefault(from_client, segment)
+            self.asked = place.time if from_client else self.asked
         if tcp.flags & RST and len(self.resets) < _KEPT:
             self.resets.append(segment)
         if segment.word.judgement is not Judgement.ACCEPTED:

@@ -51,7 +51,9 @@ def explain(
             if wanted and frame.packet.tcp is not None:
                 _look(frame, file, wanted, seen)
     notes += [*(note for reader in readers for note in reader.notes), *everybody.notes]
-    connections = [explained(connection, behaviour) for connection in everybody.follower.connections]
+    last = max((reader.last for reader in readers if reader.last is not None), default=None)
+    guessed = {(text.name, number) for text in texts for number in text.printed.unnumbered}
+    connections = [explained(connection, behaviour, guessed, last) for connection in everybody.follower.connections]
     notes += _lacks(everybody.follower.connections)
     by_ends = {entry.original: (name, entry) for name, entry in listed.values()}
     owners = _owners(entry for _name, entry in listed.values())

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Final
 
 from lab.capture import icmp
@@ -24,9 +24,17 @@ _CONDITIONS: Final = {
 }
 
 
-def explained(connection: Connection, behaviour: Behaviour) -> Explained:
-    """Return what a connection's packets tell of it."""
-    connection.end()
+def explained(
+    connection: Connection, behaviour: Behaviour, guessed: Container[tuple[str, int]] = (), last: int | None = None
+) -> Explained:
+    """Return what a connection's packets tell of it.
+
+    :param guessed: the packets, by file and number, whose sequence number and checksum nobody printed.
+    :param last: when the capture ended.
+    """
+    connection.end(last)
+    for segment in connection.odd:
+        segment.guessed = (segment.place.file, segment.place.number) in guessed
     judged = [_of_segment(connection, segment, behaviour) for segment in connection.odd]
     outcome = _outcome(connection)
     others = (
@@ -196,6 +204,16 @@ def _said(segment: Segment, judgement: Judgement | None, behaviour: Behaviour) -
         )
     elif segment.is_corrupt:
         return f"{what}: INVALID: its checksum is wrong"
+    elif segment.midway and segment.idle is None:
+        return (
+            f"{what}: not translated: why is not to be told, as the connection's SYN is not in the capture: it was"
+            " INVALID, by the window or otherwise, or its entry was gone"
+        )
+    elif segment.guessed:
+        return (
+            f"{what}: not translated: INVALID by its sequence number or its checksum, which are not printed (tcpdump"
+            " -vv does), or its entry was gone"
+        )
     elif segment.idle is not None:
         return f"{what}: within the window, and yet not translated: its entry was gone: {segment.idle}"
     else:
@@ -251,7 +269,10 @@ def _killed(connection: Connection, outcome: Outcome) -> Iterator[Finding]:
     for reset in _resets(connection):
         who = "client" if reset.from_client else "server"
         number = reset.place.number
-        if not connection.conntrack.answered:
+        if not connection.begins and not reset.exact:
+            words = f"RST {number} of the {who}: what it is about is not in the capture"
+            yield Finding("reset", words, (reset.place,))
+        elif not connection.conntrack.answered:
             yield Finding("refused", f"the server refuses the connection: RST {number}", (reset.place,))
         elif reset.exact:
             words = f"the {who} resets the connection: RST {number}, with the number that is awaited"

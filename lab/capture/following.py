@@ -22,6 +22,7 @@ from lab.vocabulary import Behaviour
 _MOST: Final = 20_000
 _LIVE: Final = 1024  # of them, those of whose packets copies are looked for
 _NEAR: Final = 1 << 22  # bytes: what a stranger's packet may be off by and still be about a connection
+_AT_ONCE: Final = 1_000_000_000  # ns; by then a SYN without an answer is sent again (RFC 6298, 2.1)
 
 _Flow = tuple[int, SocketAddress, SocketAddress]
 
@@ -119,7 +120,7 @@ class Follower:
             return None
         sent = known.conntrack.sent(by_client=True) if known.conntrack.answered else None
         is_near = sent is not None and tcp.flags & ACK and abs(distance(sent, tcp.acknowledgement)) <= _NEAR
-        if not is_near and not known.answers_syn(packet, time):
+        if not is_near and not _answers_syn(known, packet, time):
             return None
         known.stranger(packet.source)
         return known
@@ -174,6 +175,19 @@ class Follower:
             del self._ends[end]
         if oldest.first is not None and oldest.first.tcp is not None:
             self._begun.pop((oldest.section, oldest.first.tcp.sequence), None)
+
+
+def _answers_syn(connection: Connection, packet: Packet, time: int) -> bool:
+    """Check whether a packet from an address that was not asked answers the SYN that nobody has answered.
+
+    :param time: when it was seen, in nanoseconds.
+    """
+    tcp, asked = packet.tcp, connection.handshake.get(True)
+    if tcp is None or asked is None or connection.conntrack.answered or not tcp.flags & (SYN | RST):
+        return False
+    if tcp.flags & ACK:
+        return tcp.acknowledgement == asked.packet.end
+    return bool(tcp.flags & RST) and 0 <= time - connection.asked < _AT_ONCE
 
 
 def _is_another(connection: Connection, packet: Packet) -> bool:

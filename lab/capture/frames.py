@@ -91,12 +91,15 @@ class _Gunzip(io.RawIOBase):
 class Source:
     """The bytes of a capture from its beginning on, with the gzip around them taken off.
 
+    :ivar last: the time of the last packet that was read, in nanoseconds; None where there was none.
+
     :raises InputError: it is broken, or packed by what is not read here.
     """
 
     def __init__(self, stream: io.BufferedReader, name: str) -> None:
         self.name = name
         self.place = 0
+        self.last: int | None = None
         self._gunzip: _Gunzip | None = None
         begins = stream.peek(4)[:4]
         if begins.startswith(_ZSTD):

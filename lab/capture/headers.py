@@ -114,11 +114,13 @@ def checksum_is_wrong(data: bytes, at: int) -> bool:
     if not transport + 20 <= end <= len(data):
         return False
     segment = data[transport:end]
-    pseudo = _sum(addresses + struct.pack("!II", len(segment), TCP))
-    return _sum(struct.pack("!H", pseudo) + segment) != 0xFFFF and int.from_bytes(segment[16:18], "big") != pseudo
+    pseudo = checksum_of(addresses + struct.pack("!II", len(segment), TCP))
+    return (
+        checksum_of(struct.pack("!H", pseudo) + segment) != 0xFFFF and int.from_bytes(segment[16:18], "big") != pseudo
+    )
 
 
-def _sum(data: bytes) -> int:
+def checksum_of(data: bytes) -> int:
     """Return the sum in ones' complement of words of 16 bits (RFC 1071)."""
     words = data + bytes(len(data) % 2)
     total = sum(struct.unpack(f"!{len(words) // 2}H", words))

@@ -30,9 +30,11 @@ def in_order(readers: Sequence[Reader], plain: Plain | None, notes: list[str]) -
     heads = [list(islice(way, _HEAD)) for way in ways]
     ahead = clocks(heads)
     notes += told([reader.name for reader in readers], ahead)
+    for reader, by in zip(readers, ahead, strict=True):
+        reader.ahead = by or 0
     named = (
-        _named(chain(head, way), reader.name, by or 0)
-        for reader, head, way, by in zip(readers, heads, ways, ahead, strict=True)
+        _named(chain(head, way), reader.name, reader.ahead)
+        for reader, head, way in zip(readers, heads, ways, strict=True)
     )
     return heapq.merge(*named, key=lambda one: (one[0].section, one[0].time))
 

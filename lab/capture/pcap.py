@@ -52,7 +52,7 @@ def frames(source: Source, begins: bytes, note: Note, plain: Plain | None = None
             if end > size:
                 break
             number += 1
-            time = seconds * 1_000_000_000 + part * fraction
+            source.last = time = seconds * 1_000_000_000 + part * fraction
             if take is None or not take(data, at + 16, kept, number, time):
                 captured = data[at + 16 : end]
                 found = find(captured)

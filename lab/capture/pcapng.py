@@ -68,14 +68,16 @@ def frames(source: Source, note: Note, plain: Plain | None = None) -> Iterator[F
             interfaces.append(replace(made, take=take))
         elif kind in _PACKETS:
             number += 1
-            if kind == _PACKET and _is_taken(data, at, end, order, interfaces, number):
+            if kind == _PACKET and _is_taken(source, data, at, end, order, interfaces, number):
                 continue
             frame = _frame(source, kind, data[at:end], order, interfaces, number, section, note)
             if frame is not None:
                 yield frame
 
 
-def _is_taken(data: bytes, at: int, end: int, order: str, interfaces: list[_Interface], number: int) -> bool:
+def _is_taken(
+    source: Source, data: bytes, at: int, end: int, order: str, interfaces: list[_Interface], number: int
+) -> bool:
     """Check whether there is nothing to tell of a packet, which then is taken in."""
     if end - at < 20:
         return False
@@ -84,7 +86,8 @@ def _is_taken(data: bytes, at: int, end: int, order: str, interfaces: list[_Inte
     if index >= len(interfaces) or at + 20 + kept + -kept % 4 != end:
         return False
     interface = interfaces[index]
-    return interface.take is not None and interface.take(data, at + 20, kept, number, interface.time(high, low))
+    source.last = interface.time(high, low)
+    return interface.take is not None and interface.take(data, at + 20, kept, number, source.last)
 
 
 def _blocks(source: Source) -> Iterator[tuple[int, str, bytes, int, int]]:
@@ -173,6 +176,7 @@ def _frame(
         interface = interfaces[index]
     except (struct.error, IndexError):
         raise source.broken(f"packet {number} before byte {source.place:,} has no interface, or no length") from None
+    source.last = interface.time(high, low)
     if interface.find is None:
         note(f"link {interface.link}")
         return None

@@ -21,15 +21,21 @@ class Reader:
     """The packets of one capture, TCP, UDP and ICMP errors: pcap or pcapng, also within gzip.
 
     :ivar name: the file's.
+    :ivar ahead: by how many nanoseconds its clock is ahead of the first file's, as far as is known.
     :ivar cut: the byte at which it is cut short, None where it is whole; known at the end.
     """
 
     def __init__(self, stream: BufferedReader, name: str) -> None:
         self.name = name
         self.cut: int | None = None
-        self.read = 0
+        self.read = self.ahead = 0
         self._left_out: Counter[str] = Counter()
         self._source = Source(stream, name)
+
+    @property
+    def last(self) -> int | None:
+        """The time of the last packet that was read, in nanoseconds by the first file's clock; None without one."""
+        return None if self._source.last is None else self._source.last - self.ahead
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the packets as they come.
@@ -48,7 +54,11 @@ class Reader:
                 self.read += 1
                 yield frame
         except Cut as end:
+            if end.at == 0:
+                raise InputError("is cut within its header", source=self.name, cure="give more of it") from None
             self.cut = end.at
+        if self._source.last is None:
+            raise InputError("has no packet in it", source=self.name, cure="capture with less of a filter, or longer")
 
     def _frames(self, plain: Plain | None) -> Iterator[Frame]:
         try:

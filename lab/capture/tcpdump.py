@@ -16,6 +16,7 @@ from datetime import datetime
 from ipaddress import ip_address
 from typing import Final
 
+from lab.capture.headers import checksum_of
 from lab.errors import InputError
 from lab.evidence.follow import distance
 from lab.evidence.packet import ACK, FIN, PSH, RST, SEQUENCE_SPACE, SYN, TCP
@@ -38,6 +39,7 @@ _NUMBER: Final = {
 _OPTIONS: Final = re.compile(r"\boptions \[(.*?)\](?:,|$)")
 _BLOCK: Final = re.compile(r"\{(\d+):(\d+)\}")
 _IDENTIFICATION: Final = re.compile(r"\(tos .*?\bid (\d+),")
+_WRONG_CHECKSUM: Final = re.compile(r"\bcksum 0x([0-9a-f]{1,4}) \(incorrect\b")
 _WAYS: Final = {"In": 1, "Out": 2}
 _RAW: Final = 101  # LINKTYPE_RAW
 _SECOND: Final = 1_000_000_000
@@ -69,12 +71,13 @@ class Printed:
     :param name: the file's.
     :ivar lines: how many lines are of it, and ``other``: how many of these are of packets that are no TCP.
     :ivar dated: whether all times have a day.
-    :ivar unnumbered: segments whose sequence number is not printed.
+    :ivar unnumbered: the packets, counted from 1 on, whose sequence number is not printed.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.lines = self.other = self.unnumbered = 0
+        self.lines = self.other = 0
+        self.unnumbered: list[int] = []
         self.dated = True
         self._packets: list[_Printed] = []
         self._flows: dict[frozenset[str], _Flow] = {}
@@ -144,6 +147,8 @@ class Printed:
         made = _segment(
             ends, flags, (sequence, acknowledged), values, _option_bytes(options[1] if options else "", blocks)
         )
+        wrong = _WRONG_CHECKSUM.search(core["rest"])
+        made = _with_checksum(ends, made, values["length"], int(wrong[1], 16) if wrong else None)
         found = _IDENTIFICATION.search(before)
         data = _in_ip(ends, made, values["length"], int(found[1]) if found else 0)
         self._packets.append(_Printed(time, point, way, data, len(data) + values["length"]))
@@ -179,7 +184,7 @@ class Printed:
                 acknowledged += flow.base[destination]
                 blocks = [(left + flow.base[destination], right + flow.base[destination]) for left, right in blocks]
         if printed is None:
-            self.unnumbered += 1
+            self.unnumbered.append(len(self._packets) + 1)
             printed = flow.next.get(source, flow.base.get(source, 0))
         end = printed + values["length"] + bool(flags & SYN) + bool(flags & FIN)
         known = flow.next.get(source)
@@ -219,6 +224,15 @@ def _segment(
     window = min(values.get("window", 0), 0xFFFF)
     ports = (ends[0][1], ends[1][1])
     return struct.pack("!HHIIBBHHH", *ports, *numbers, offset, flags, window, 0, 0) + options
+
+
+def _with_checksum(ends: list[tuple[bytes, int]], segment: bytes, payload: int, wrong: int | None) -> bytes:
+    """Return a segment with its checksum as it was printed to be wrong, or with one of which nothing can be told.
+
+    That is the sum of the pseudo header (RFC 9293, 3.1), as there is before a network card computes the rest.
+    """
+    pseudo = checksum_of(ends[0][0] + ends[1][0] + struct.pack("!II", len(segment) + payload, TCP))
+    return segment[:16] + struct.pack("!H", pseudo if wrong is None else wrong) + segment[18:]
 
 
 def _in_ip(ends: list[tuple[bytes, int]], segment: bytes, payload: int, identification: int) -> bytes:

@@ -130,7 +130,8 @@ class Text:
             packets = "1 packet is" if printed.other == 1 else f"{printed.other:,} packets are"
             yield f"{self.name}: {packets} no TCP: left out"
         if printed.unnumbered:
-            segments = "1 segment" if printed.unnumbered == 1 else f"{printed.unnumbered:,} segments"
+            count = len(printed.unnumbered)
+            segments = "1 segment" if count == 1 else f"{count:,} segments"
             yield (
                 f"{self.name}: of {segments} without data the sequence number is not printed (tcpdump -vv does): it is"
                 " taken to be the one that is next"

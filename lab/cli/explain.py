@@ -17,7 +17,7 @@ from lab.cli.arguments import JsonFlag, app, complete, examples
 from lab.cli.progress import Progress, Told
 from lab.cli.replaying import check_names, notes, replayed
 from lab.cli.screen import console, steps
-from lab.errors import InputError
+from lab.errors import InputError, LabError
 from lab.vocabulary import Behaviour
 
 if TYPE_CHECKING:
@@ -104,15 +104,26 @@ def explain(
             else:
                 readers.append(Reader(stream, name))
         told = explained(readers, behaviour, texts, assumed=kernel is None)
-    again = replayed(told, [reader.name for reader in readers], texts, _opened) if replay else []
+    again: list[Replayed] = []
+    unsent: LabError | None = None
+    if replay:
+        try:
+            again = replayed(told, [reader.name for reader in readers], texts, _opened)
+        except LabError as error:
+            unsent = error
     if json:
         _print_json(told, again if replay else None)
     else:
         screen = console()
-        for words in (*lines(told, assumed=kernel is None, replayed=again), *(notes(told, again) if replay else ())):
+        for words in (
+            *lines(told, assumed=kernel is None, replayed=again),
+            *(notes(told, again) if replay and unsent is None else ()),
+        ):
             further = " " * (len(words) - len(words.lstrip(" *>")))
             filled = textwrap.fill(words, screen.width, subsequent_indent=further, break_on_hyphens=False)
             screen.print(filled, soft_wrap=True, markup=False, emoji=False)
+    if unsent is not None:
+        raise LabError(f"not replayed: {unsent}") from unsent
     raise typer.Exit(1 if told.found else 0)
 
 

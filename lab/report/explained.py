@@ -95,15 +95,16 @@ def _connection(one: Explained) -> Iterator[str]:
     section = f", in section {one.section + 1} of the file" if one.section else ""
     yield f"  {packets}{where}{section}"
     for finding in one.findings:
-        yield from _finding(finding)
+        numbered = bool(finding.judgement) or (one.protocol == "TCP" and finding.kind in ("leak", "odd"))
+        yield from _finding(finding, numbered=numbered)
     if one.entry:
         yield f"  {one.entry}"
     for words in one.untold:
         yield f"  {words}"
 
 
-def _finding(finding: Finding) -> Iterator[str]:
-    number = f"{finding.packets[0].number}: " if finding.judgement and finding.packets else ""
+def _finding(finding: Finding, *, numbered: bool) -> Iterator[str]:
+    number = f"{finding.packets[0].number}: " if numbered and finding.packets else ""
     yield f"  * {number}{finding.words}"
     if finding.case:
         helps = f" Helps: {', '.join(finding.fixes)}." if finding.fixes else ""

@@ -55,6 +55,10 @@ async def replay(script: Script, found: Collection[tuple[str, int]], behaviour: 
     if not script.begins:
         words = "it does not begin with the client's SYN, so a lab's node would know less of it than yours did"
         return Replayed(*ends, kernel, behaviour, 0, (), words)
+    cut = next((one for one in script.segments if one.packet.tcp is not None and one.packet.tcp.is_cut), None)
+    if cut is not None:
+        words = f"packet {cut.place.number:,} is cut within its TCP header by the snaplen (tcpdump -s 96 keeps it)"
+        return Replayed(*ends, kernel, behaviour, 0, (), words)
     topology = load("kube-proxy")
     if any(segment.length > _USUAL for segment in script.segments):
         topology = _wide(topology)

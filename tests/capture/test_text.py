@@ -469,3 +469,34 @@ def test_a_listing_says_whose_a_packet_of_the_log_is(ends, words):
     lines = (ENTRY.format(""), f"[1.0] nf_ct_proto_6: invalid new IN= OUT= {ends} WINDOW=0 RES=0x00 RST URGP=0")
     [one] = [one for one in remarks("\n".join(lines)) if one.kind == "reason"]
     assert words in one.further[-1]
+
+
+#: What `tcpdump -ni any` prints of a server's packet that leaks and is reset, in which only its number is wrong.
+LEAKED = """\
+12:00:00.000001 client In  IP 10.0.0.2.5000 > 192.168.0.2.80: Flags [S], seq 100, win 64240, length 0
+12:00:00.000002 server Out IP 10.0.0.2.5000 > 10.0.1.2.80: Flags [S], seq 100, win 64240, length 0
+12:00:00.000003 server In  IP 10.0.1.2.80 > 10.0.0.2.5000: Flags [S.], seq 200, ack 101, win 65160, length 0
+12:00:00.000004 client Out IP 192.168.0.2.80 > 10.0.0.2.5000: Flags [S.], seq 200, ack 101, win 65160, length 0
+12:00:00.000005 client In  IP 10.0.0.2.5000 > 192.168.0.2.80: Flags [.], ack 1, win 63, length 0
+12:00:00.000006 server Out IP 10.0.0.2.5000 > 10.0.1.2.80: Flags [.], ack 1, win 63, length 0
+12:00:00.000007 server In  IP 10.0.1.2.80 > 10.0.0.2.5000: Flags [.], {0}ack 1, win 64, length 0
+12:00:00.000008 client Out IP 10.0.1.2.80 > 10.0.0.2.5000: Flags [.], {0}ack 1, win 64, length 0
+12:00:00.000009 client In  IP 10.0.0.2.5000 > 10.0.1.2.80: Flags [R], seq 101, win 0, length 0
+12:00:00.000010 server Out IP 10.0.0.2.5000 > 10.0.1.2.80: Flags [R], seq 101, win 0, length 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("printed", "words", "case"),
+    [
+        ("", "its sequence number or its checksum, which are not printed (tcpdump -vv does), or its entry", ""),
+        ("cksum 0x1234 (incorrect -> 0x4321), seq 1, ", "INVALID: its checksum is wrong", "bad-checksum"),
+        ("cksum 0x1234 (correct), seq 1, ", "within the window, and yet not translated", "entry-deleted"),
+    ],
+)
+def test_what_is_not_printed_is_no_reason(printed, words, case):
+    [one] = told(text(LEAKED.format(printed))).connections
+    assert words in one.findings[0].words
+    assert one.findings[0].case == case
+    if not printed:
+        assert "checksum is wrong" not in str(one)

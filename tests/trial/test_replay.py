@@ -180,3 +180,14 @@ def test_more_connections_than_are_replayed_are_said(monkeypatch):
     done = Replayed(told.connections[0].client, told.connections[0].target, "6.18", Behaviour.STRICT, 0, ())
     assert notes(told, [done]) == ["Replayed are the first 0 connections; 1 more have findings."]
     assert "Nothing is replayed" in notes(told, [])[0]
+
+
+def test_headers_that_were_cut_are_not_replayed_and_the_explanation_stands(tmp_path):
+    late = tcp(VIP, CLIENT, ACK, 5000 - 2**30 - 2**29, 4_294_970_000, number=2, window=501)
+    path = tmp_path / "cut.pcap"
+    packets = [(MOMENT + number * 1000, packet) for number, packet in enumerate(connection(late))]
+    path.write_bytes(pcap(packets, snaplen=44))
+    done = lab("explain", path, "--replay", COLUMNS="1000")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "5: ACK of the server" in done.stdout
+    assert "Not replayed: packet 1 is cut within its TCP header by the snaplen" in done.stdout
