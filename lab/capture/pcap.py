@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from lab.capture.frames import LONGEST, Frame, Note, Source
 from lab.capture.link import KNOWN, finder
 from lab.capture.packets import frame_of
+from lab.capture.settled import Record, by_time
 from lab.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,13 +39,28 @@ def frames(source: Source, begins: bytes, note: Note, plain: Plain | None = None
     if find is None:
         raise InputError(f"link type {link} is not known here", source=source.name, cure=f"known: {KNOWN}")
     take = plain.taker(link, 0, (source.name, "", None)) if plain is not None else None
-    head = struct.Struct(f"{order}III4x").unpack_from
+    for batch in by_time(_records(source, struct.Struct(f"{order}III4x"), fraction)):
+        for time, _section, number, data, at, kept in batch:
+            source.last = time
+            if take is None or not take(data, at, kept, number, time):
+                captured = data[at : at + kept]
+                found = find(captured)
+                point = f"interface {found[2]}" if found and found[2] else "any" if link == 113 else ""
+                frame = frame_of(captured, found, time, point, number, 0, note)
+                if frame is not None:
+                    yield frame
+
+
+def _records(source: Source, head: struct.Struct, fraction: int) -> Iterator[list[Record]]:
+    """Yield the packets of each part of the file that is read: time, section, number, and where the bytes are."""
+    unpack = head.unpack_from
     number, at = 0, 0
     data = source.more(b"", 0)
     while data:
+        batch: list[Record] = []
         size = len(data)
         while at + 16 <= size:
-            seconds, part, kept = head(data, at)
+            seconds, part, kept = unpack(data, at)
             end = at + 16 + kept
             if kept > LONGEST:
                 begun = source.place - (size - at)
@@ -52,13 +68,7 @@ def frames(source: Source, begins: bytes, note: Note, plain: Plain | None = None
             if end > size:
                 break
             number += 1
-            source.last = time = seconds * 1_000_000_000 + part * fraction
-            if take is None or not take(data, at + 16, kept, number, time):
-                captured = data[at + 16 : end]
-                found = find(captured)
-                point = f"interface {found[2]}" if found and found[2] else "any" if link == 113 else ""
-                frame = frame_of(captured, found, time, point, number, 0, note)
-                if frame is not None:
-                    yield frame
+            batch.append((seconds * 1_000_000_000 + part * fraction, 0, number, data, at + 16, kept))
             at = end
+        yield batch
         data, at = source.more(data, at), 0

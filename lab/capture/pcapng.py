@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from lab.capture.frames import LONGEST, Frame, Note, Source, Taker
+from lab.capture.frames import LONGEST, Cut, Frame, Note, Source, Taker
 from lab.capture.link import Finder, finder
 from lab.capture.packets import frame_of
+from lab.capture.settled import Record, by_time
 
 if TYPE_CHECKING:
     from lab.capture.plain import Plain
@@ -25,6 +26,7 @@ _NAME, _RESOLUTION, _OFFSET = 2, 9, 14  # options of an interface
 _FLAGS: Final = 2  # an option of a packet
 _WAYS: Final = {1: False, 2: True}  # the lowest bits of it: inbound, outbound
 _SECOND: Final = 1_000_000_000
+_BATCH: Final = 4096  # packets
 
 
 @dataclass(frozen=True)
@@ -56,23 +58,42 @@ def frames(source: Source, note: Note, plain: Plain | None = None) -> Iterator[F
     :raises Cut: it ends in the middle of a block.
     :raises InputError: it is broken.
     """
-    number, section = 0, -1
-    interfaces: list[_Interface] = []
-    for kind, order, data, at, end in _blocks(source):
-        if kind == _SECTION:
-            section, interfaces = section + 1, []
-        elif kind == _INTERFACE:
-            made = _interface(data[at:end], order, len(interfaces))
-            stream = (source.name, made.name, None)
-            take = plain.taker(made.link, section, stream) if plain is not None else None
-            interfaces.append(replace(made, take=take))
-        elif kind in _PACKETS:
-            number += 1
+    for batch in by_time(_records(source, plain)):
+        for _time, section, number, kind, order, data, at, end, interfaces in batch:
             if kind == _PACKET and _is_taken(source, data, at, end, order, interfaces, number):
                 continue
             frame = _frame(source, kind, data[at:end], order, interfaces, number, section, note)
             if frame is not None:
                 yield frame
+
+
+def _records(source: Source, plain: Plain | None) -> Iterator[list[Record]]:
+    """Yield the packets in batches: time, section, number, and what their blocks are."""
+    number, section, time = 0, -1, 0
+    interfaces: list[_Interface] = []
+    batch: list[Record] = []
+    try:
+        for kind, order, data, at, end in _blocks(source):
+            if kind == _SECTION:
+                section, interfaces = section + 1, []
+            elif kind == _INTERFACE:
+                made = _interface(data[at:end], order, len(interfaces))
+                stream = (source.name, made.name, None)
+                take = plain.taker(made.link, section, stream) if plain is not None else None
+                interfaces.append(replace(made, take=take))
+            elif kind in _PACKETS:
+                number += 1
+                if kind == _PACKET and end - at >= 20:
+                    index, high, low, _kept = _HEADS[order].unpack_from(data, at)
+                    time = interfaces[index].time(high, low) if index < len(interfaces) else time
+                batch.append((time, section, number, kind, order, data, at, end, interfaces))
+                if len(batch) == _BATCH:
+                    yield batch
+                    batch = []
+    except Cut:
+        yield batch
+        raise
+    yield batch
 
 
 def _is_taken(

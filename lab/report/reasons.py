@@ -56,7 +56,7 @@ def markdown() -> Iterator[str]:
         if one.protocol != protocol:
             protocol = one.protocol
             title = "Whatever the protocol" if protocol == "any" else protocol
-            yield from ("", f"### {title}", "", _row("the kernel says", "the packet is", "what it means", "cases"))
+            yield from ("", f"## {title}", "", _row("the kernel says", "the packet is", "what it means", "cases"))
             yield _row(*["---"] * 4)
         said = "<br>".join(
             f"`{wording.text.strip()}`" + (f" ({wording.kernels})" if wording.kernels else "")

@@ -11,8 +11,10 @@ from lab.report.page import ROOM
 from lab.results.matrix import Column, merge
 from lab.results.saved import from_json, to_json
 from lab.vocabulary import Behaviour, Family
-from tests.support.browser import CONTRAST, open_all
+from tests.support.browser import CONTRAST, expect, open_all
 
+#: A class that the page's script sets.
+WIDE = re.compile(r"\bwide\b")
 CATALOGUE = {
     "beyond-window": ("the bug and its controls", "data far beyond the client's window"),
     "upstream-regression": ("the bug and its controls", "Kubernetes' own packet"),
@@ -67,7 +69,7 @@ def test_by_keyboard_to_a_trial(open_page):
     assert links[1].startswith("beyond-window, fix ")
     page.locator("td a").first.focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("document.activeElement.tagName === 'SUMMARY'")
+    expect(page.locator("summary:focus")).to_have_count(1)
     assert page.evaluate("document.activeElement.parentElement.open")
     assert page.evaluate("document.activeElement.textContent") == "beyond-window, fix none: reset"
 
@@ -156,15 +158,15 @@ def test_a_diagram_without_room_says_that_it_scrolls_and_keeps_its_times_in_sigh
     page = open_page(400)
     page.locator("td a").first.click()
     figure = page.locator("details.trial[open] figure").first
-    page.wait_for_function("document.querySelector('details.trial[open] figure').matches('.wide')")
+    expect(figure).to_have_class(WIDE)
     assert "scrolls sideways" in figure.locator("figcaption").evaluate("e => getComputedStyle(e, '::after').content")
     times = figure.locator("text.time").first
     before = times.bounding_box()["x"]
     figure.evaluate("e => e.scrollTo(300, 0)")
-    page.wait_for_function("document.querySelector('details.trial[open] figure').style.getPropertyValue('--scrolled')")
+    expect(figure).to_have_attribute("style", re.compile("--scrolled"))
     assert times.bounding_box()["x"] == pytest.approx(before, abs=1)
     page.set_viewport_size({"width": 2000, "height": 900})
-    page.wait_for_function("!document.querySelector('details.trial[open] figure').matches('.wide')")
+    expect(figure).not_to_have_class(WIDE)
 
 
 def many(report, count):

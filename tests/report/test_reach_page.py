@@ -10,7 +10,7 @@ import pytest
 from lab.report import forms
 from lab.results.reach_saved import from_data
 from lab.results.saved import parsed
-from tests.support.browser import CONTRAST, open_all
+from tests.support.browser import CONTRAST, expect, open_all
 
 #: `lab reach --proxy-version v1.36 --trace --json` in both modes, in nftables mode with a firewall's drop as a --fix.
 SAVED = Path(__file__).parents[1] / "results" / "reach-version-1.json"
@@ -75,7 +75,7 @@ def test_a_cell_leads_by_keyboard_to_who_answered_which_rule_decided_and_the_ent
     assert page.evaluate("document.activeElement.className").startswith("badge")
     page.locator("td", has_text="NOT AS EXPECTED").first.locator("a").focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("document.activeElement.tagName === 'SUMMARY'")
+    expect(page.locator("summary:focus")).to_have_count(1)
     told = page.locator("details[open]").inner_text()
     assert "not as expected: times out at node" in told
     assert re.search(r"where it stopped\s+node: it came in by outside and went no further", told)

@@ -41,3 +41,10 @@ CONTRAST = """() => {
 def open_all(page: Any) -> None:
     """Unfold everything that is folded."""
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+
+
+def expect(found):
+    """Wait by the driver for what is said of a part of a page, whose own policy lets nobody evaluate text in it."""
+    from playwright.sync_api import expect as expected  # it may be missing, and then nobody comes here
+
+    return expected(found)
