@@ -7,7 +7,6 @@ include/uapi/linux/netfilter/nfnetlink_conntrack.h, and of status bits from nf_c
 
 from __future__ import annotations
 
-import errno
 import socket
 from contextlib import closing
 from functools import lru_cache
@@ -30,7 +29,6 @@ _NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
 _OF_TCP, _STATE = 1, 1
 _ASSURED, _DESTINATION_TRANSLATED = 1 << 2, 1 << 5
 _GROUPS: Final = (1, 2, 3)  # NFNLGRP_CONNTRACK_NEW, _UPDATE, _DESTROY
-_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _ROOM: Final = 16 * 1024 * 1024  # bytes
 _EVENTS: Final = "net/netfilter/nf_conntrack_events"
 
@@ -52,9 +50,7 @@ class Listener:
         self._socket = nfnetlink.open_socket(namespace)
         make_room(self._socket, _ROOM)
         try:
-            self._socket.bind((0, 0))
-            for group in _GROUPS:
-                self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+            nfnetlink.join(self._socket, _GROUPS)
         except BaseException:
             self._socket.close()
             raise
@@ -65,20 +61,14 @@ class Listener:
 
     def read(self) -> list[EntryEvent]:
         """Return the events that wait, in the kernel's order."""
-        events: list[EntryEvent] = []
-        while True:
-            try:
-                data = self._socket.recv(65536)
-            except BlockingIOError:
-                return events
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                self.lost += 1
-                continue
-            for message in nfnetlink.messages(data):
-                if message.subsystem == Subsystem.CTNETLINK and (entry := self._entry(message)) is not None:
-                    events.append(EntryEvent(_kind(message), entry))
+        return [
+            EntryEvent(_kind(message), entry)
+            for message in nfnetlink.waiting(self._socket, self._count_lost)
+            if message.subsystem == Subsystem.CTNETLINK and (entry := self._entry(message)) is not None
+        ]
+
+    def _count_lost(self) -> None:
+        self.lost += 1
 
     def table(self) -> list[Entry]:
         """Return the entries that there are now.

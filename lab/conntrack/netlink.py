@@ -30,7 +30,6 @@ _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _IP: Final = {4: (1, 2), 6: (3, 4)}  # source and destination
 _PROTO_NUM, _PROTO_SRC_PORT, _PROTO_DST_PORT = 1, 2, 3
 _GROUPS: Final = (1, 2, 3)  # NFNLGRP_CONNTRACK_NEW, _UPDATE, _DESTROY
-_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _BUFFER: Final = 4 * 1024 * 1024
 
 # enum ip_conntrack_status, include/uapi/linux/netfilter/nf_conntrack_common.h
@@ -43,10 +42,7 @@ class ConntrackEvents:
     def __init__(self, namespace: Namespace) -> None:
         self._socket = nfnetlink.open_socket(namespace)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-        # Unbound it would have the kernel's own port number, and broadcasts skip their sender's.
-        self._socket.bind((0, 0))
-        for group in _GROUPS:
-            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+        nfnetlink.join(self._socket, _GROUPS)
 
     def fileno(self) -> int:
         """Return the descriptor, readable when events wait."""
@@ -57,13 +53,7 @@ class ConntrackEvents:
 
         :raises OSError: ENOBUFS: the kernel had to throw some away.
         """
-        events: list[EntryEvent] = []
-        while True:
-            try:
-                data = self._socket.recv(65536)
-            except BlockingIOError:
-                return events
-            events += [EntryEvent(_event_kind(message), _entry(message)) for message in nfnetlink.messages(data)]
+        return [EntryEvent(_event_kind(message), _entry(message)) for message in nfnetlink.waiting(self._socket)]
 
     def close(self) -> None:
         """Close the socket."""

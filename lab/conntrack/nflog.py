@@ -86,17 +86,11 @@ class PacketLog:
 
         :raises OSError: ENOBUFS: the kernel had to throw some away.
         """
-        records: list[Record] = []
-        while True:
-            try:
-                data = self._socket.recv(65536)
-            except BlockingIOError:
-                return records
-            records += [
-                _record(message.resource, message.body)
-                for message in nfnetlink.messages(data)
-                if (message.subsystem, message.kind) == (Subsystem.ULOG, _MSG_PACKET)
-            ]
+        return [
+            _record(message.resource, message.body)
+            for message in nfnetlink.waiting(self._socket)
+            if (message.subsystem, message.kind) == (Subsystem.ULOG, _MSG_PACKET)
+        ]
 
     def close(self) -> None:
         """Close the socket."""

@@ -6,9 +6,10 @@ Lengths, kinds and flags are in the machine's byte order; what a subsystem's att
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -18,6 +19,7 @@ from lab.netns.namespace import Namespace
 REQUEST, ACK, DUMP, CREATE, EXCLUSIVE = 0x1, 0x4, 0x300, 0x400, 0x200  # include/uapi/linux/netlink.h
 
 _NETLINK_NETFILTER: Final = 12
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _ERROR, _DONE = 2, 3
 _HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr
 _FAMILY: Final = struct.Struct("!BBH")  # struct nfgenmsg
@@ -77,6 +79,36 @@ class Message:
 def open_socket(namespace: Namespace) -> socket.socket:
     """Open a non-blocking socket to the netfilter of a namespace."""
     return namespace.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+
+
+def join(listener: socket.socket, groups: Iterable[int]) -> None:
+    """Have a socket get what the kernel tells groups of listeners (NFNLGRP_*), from now on.
+
+    :raises OSError: EPERM: they are not for everybody.
+    """
+    # Unbound it would have the kernel's own port number, and broadcasts skip their sender's.
+    listener.bind((0, 0))
+    for group in groups:
+        listener.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+
+
+def waiting(listener: socket.socket, lost: Callable[[], None] | None = None) -> Iterator[Message]:
+    """Read the messages that wait at a socket, in the kernel's order.
+
+    :param lost: is called each time that the kernel had to throw some away.
+    :raises OSError: ENOBUFS: it had to, and there is no ``lost``.
+    """
+    while True:
+        try:
+            data = listener.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if lost is None or error.errno != errno.ENOBUFS:
+                raise
+            lost()
+            continue
+        yield from messages(data)
 
 
 def attribute(kind: int, value: bytes) -> bytes:

@@ -7,9 +7,7 @@ nft_trace_attributes`` in include/uapi/linux/netfilter/nf_tables.h.
 
 from __future__ import annotations
 
-import errno
 import struct
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
@@ -19,7 +17,7 @@ from lab.netns.nfnetlink import Message, Subsystem
 from lab.netns.nft_chain import FAMILIES
 from lab.netns.room import make_room
 
-_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP = 270, 1, 9  # NFNLGRP_NFTRACE
+_GROUP: Final = 9  # NFNLGRP_NFTRACE
 _NEW_TRACE: Final = 17  # NFT_MSG_TRACE
 _TABLE, _CHAIN, _HANDLE, _KIND, _VERDICT, _ID = 1, 2, 3, 4, 5, 6
 _NETWORK, _TRANSPORT, _MARK, _POLICY = 8, 9, 14, 16
@@ -50,8 +48,7 @@ class Trace:
     def __init__(self, namespace: Namespace) -> None:
         self._socket = nfnetlink.open_socket(namespace)
         make_room(self._socket, _BUFFER)
-        self._socket.bind((0, 0))
-        self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
+        nfnetlink.join(self._socket, (_GROUP,))
         self.lost = False
 
     def fileno(self) -> int:
@@ -60,28 +57,18 @@ class Trace:
 
     def read(self) -> list[TraceEvent]:
         """Return the events that wait, in the kernel's order."""
-        events: list[TraceEvent] = []
-        while True:
-            try:
-                data = self._socket.recv(65536)
-            except BlockingIOError:
-                return events
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                self.lost = True
-                continue
-            events += _events(data)
+        return [
+            _event(message)
+            for message in nfnetlink.waiting(self._socket, self._note_loss)
+            if (message.subsystem, message.kind) == (Subsystem.NFTABLES, _NEW_TRACE)
+        ]
+
+    def _note_loss(self) -> None:
+        self.lost = True
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
-
-
-def _events(data: bytes) -> Iterator[TraceEvent]:
-    for message in nfnetlink.messages(data):
-        if (message.subsystem, message.kind) == (Subsystem.NFTABLES, _NEW_TRACE):
-            yield _event(message)
 
 
 def _event(message: Message) -> TraceEvent:
