@@ -21,6 +21,7 @@ from lab.capture.headers import quoted_ends
 from lab.capture.kernel_log import Logged
 from lab.capture.listing import Listed
 from lab.capture.order import in_order
+from lab.capture.ordinary import Ordinary
 from lab.capture.reader import Reader
 from lab.capture.remarks import remarks
 from lab.capture.text import Text
@@ -41,8 +42,9 @@ def explain(
     """
     readers = [*readers, *printed(texts, alone=not readers)]
     listed = {entry.key: (text.name, entry) for text in texts for entry in text.entries if entry.protocol == "tcp"}
-    everybody = _Everybody(Follower(behaviour, _translations(entry for _name, entry in listed.values())), Datagrams())
     wanted = {_key(line.packet): line.packet for text in texts for line in text.log if line.packet}
+    translations = _translations(entry for _name, entry in listed.values())
+    everybody = _Everybody(Follower(behaviour, translations, sparing=not wanted), Datagrams())
     seen: dict[Logged, Place] = {}
     notes = [note for text in texts for note in text.notes]
     with _uncollected():
@@ -53,8 +55,11 @@ def explain(
     notes += [*(note for reader in readers for note in reader.notes), *everybody.notes]
     last = max((reader.last for reader in readers if reader.last is not None), default=None)
     guessed = {(text.name, number) for text in texts for number in text.printed.unnumbered}
-    connections = [explained(connection, behaviour, guessed, last) for connection in everybody.follower.connections]
-    notes += _lacks(everybody.follower.connections)
+    followed = list(everybody.follower.connections)
+    connections = [
+        one.explained() if isinstance(one, Ordinary) else explained(one, behaviour, guessed, last) for one in followed
+    ]
+    notes += _lacks(followed)
     by_ends = {entry.original: (name, entry) for name, entry in listed.values()}
     owners = _owners(entry for _name, entry in listed.values())
     return Explanation(
@@ -105,14 +110,14 @@ class _Everybody:
             yield f"{forgotten:,} connections that came first were given up, to bound memory"
 
 
-def _lacks(connections: Iterable[Connection]) -> Iterator[str]:
+def _lacks(connections: Iterable[Connection | Ordinary]) -> Iterator[str]:
     """Yield what is missing of connections, in sentences."""
-    if any(one.conntrack.unscaled for one in connections):
+    if any((one if isinstance(one, Ordinary) else one.conntrack).unscaled for one in connections):
         yield (
             "the SYN's options were cut off by the snaplen (tcpdump -s 96 keeps them): how windows are scaled is not"
             " known, and they are taken to be as large as they can be"
         )
-    lacking = [one for one in connections if one.gaps.found]
+    lacking = [one for one in connections if isinstance(one, Connection) and one.gaps.found]
     for one in lacking[:_SHOWN]:
         missing = [str(gap) for gap in one.gaps.found[:_SHOWN]]
         more = f", and {len(one.gaps.found) - _SHOWN:,} more" if len(one.gaps.found) > _SHOWN else ""
