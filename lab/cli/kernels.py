@@ -149,5 +149,6 @@ def run(
             path.parent.mkdir(parents=True, exist_ok=True)
             put(path, data)
     if done.failure:
-        print(done.console, f"lab: the guest with Linux {chosen.version}: {done.failure}", sep="\n", file=sys.stderr)
+        failure = done.with_cure("--limit")
+        print(done.console, f"lab: the guest with Linux {chosen.version}: {failure}", sep="\n", file=sys.stderr)
     raise typer.Exit(NO_ANSWER if done.failure or done.exit_code is None else done.exit_code)

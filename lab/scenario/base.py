@@ -151,7 +151,7 @@ class Scenario(Instrumented, ABC, Generic[E]):
             "node": self.roles.node,
             "server": self._server,
             "target": self._target,
-            "client_address": self.roles.client_address,
+            "client_address": self._own,
             "server_address": self._server_address,
             "peer_address": self._peer,
             "sightings": tuple(sorted(self.recorder.sightings, key=lambda sighting: sighting.time)),

@@ -67,12 +67,18 @@ class Instrumented:
         """The node whose conntrack is followed."""
         return self.lab.hosts[self.roles.node]
 
-    def set_node_sysctl(self, key: str, value: str | int) -> None:
+    def set_node_sysctl(self, key: str, value: str | int, *, followed_alone: bool = False) -> None:
         """Set a sysctl of every node's namespace, named with slashes below ``/proc/sys``.
 
+        :param followed_alone: only of the node whose conntrack is followed, as where it names one of its interfaces.
         :raises MissingError: this kernel has none of that name.
         """
-        self._nodes.set_sysctl(key, value)
+        self._nodes.set_sysctl(key, value, followed_alone=followed_alone)
+
+    def give_node(self, address: str) -> None:
+        """Give the node an address that is somebody's already, as a second one of its own."""
+        self.lab.undo(partial(self.node.give_back, address))
+        self.node.take(address)
 
     @contextmanager
     def past_conntrack(self, port: int) -> Iterator[None]:
@@ -212,7 +218,7 @@ class Instrumented:
 
     def lost_where(self, packet: Packet) -> str:
         """Return where a packet was seen last, and what the node there made of it."""
-        return lost_where(packet, self.recorder)
+        return lost_where(packet, self.lab, self.recorder)
 
     def _has_come(self, injected: Injected) -> bool:
         return has_come(injected, self.recorder)
