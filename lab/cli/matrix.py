@@ -138,6 +138,7 @@ def matrix(
     choices = zip(("--proxy-mode", "--proxy-version", "--backend"), choice, strict=True)
     options += [f"{option}={chosen}" for option, chosen in choices if chosen is not None]
     options += dict.fromkeys(said for setting in selection.settings for said in setting.said)
+    files.check()
     outputs = Outputs(**vars(files))
     memory = guests.memory or _MEMORY
     per_case = len(fixes) * selected.repeat
