@@ -20,6 +20,7 @@ from lab.capture.frames import Frame
 from lab.capture.headers import quoted_ends
 from lab.capture.kernel_log import Logged
 from lab.capture.listing import Listed
+from lab.capture.naming import Naming
 from lab.capture.order import in_order
 from lab.capture.ordinary import Ordinary
 from lab.capture.reader import Reader
@@ -46,6 +47,7 @@ def explain(
     translations = _translations(entry for _name, entry in listed.values())
     everybody = _Everybody(Follower(behaviour, translations, sparing=not wanted), Datagrams())
     seen: dict[Logged, Place] = {}
+    named = Naming(reader.name for reader in readers)
     notes = [note for text in texts for note in text.notes]
     with _uncollected():
         for frame, file in in_order(readers, everybody.follower.plain, notes):
@@ -57,9 +59,10 @@ def explain(
     guessed = {(text.name, number) for text in texts for number in text.printed.unnumbered}
     followed = list(everybody.follower.connections)
     connections = [
-        one.explained() if isinstance(one, Ordinary) else explained(one, behaviour, guessed, last) for one in followed
+        one.explained() if isinstance(one, Ordinary) else explained(one, behaviour, named, guessed, last)
+        for one in followed
     ]
-    notes += _lacks(followed)
+    notes += _lacks(followed, named)
     by_ends = {entry.original: (name, entry) for name, entry in listed.values()}
     owners = _owners(entry for _name, entry in listed.values())
     return Explanation(
@@ -67,9 +70,10 @@ def explain(
         packets=sum(reader.read for reader in readers) + everybody.follower.plain.taken,
         connections=(
             *(_with_entry(one, by_ends) for one in connections),
-            *asked.explained(everybody.datagrams.exchanges),
+            *asked.explained(everybody.datagrams.exchanges, named),
         ),
         notes=tuple(notes),
+        files=tuple(reader.name for reader in readers),
         remarks=tuple(one for text in texts for one in remarks(text, None if assumed else behaviour, seen, owners)),
     )
 
@@ -110,7 +114,7 @@ class _Everybody:
             yield f"{forgotten:,} connections that came first were given up, to bound memory"
 
 
-def _lacks(connections: Iterable[Connection | Ordinary]) -> Iterator[str]:
+def _lacks(connections: Iterable[Connection | Ordinary], named: Naming) -> Iterator[str]:
     """Yield what is missing of connections, in sentences."""
     if any((one if isinstance(one, Ordinary) else one.conntrack).unscaled for one in connections):
         yield (
@@ -119,7 +123,7 @@ def _lacks(connections: Iterable[Connection | Ordinary]) -> Iterator[str]:
         )
     lacking = [one for one in connections if isinstance(one, Connection) and one.gaps.found]
     for one in lacking[:_SHOWN]:
-        missing = [str(gap) for gap in one.gaps.found[:_SHOWN]]
+        missing = [gap.words(named) for gap in one.gaps.found[:_SHOWN]]
         more = f", and {len(one.gaps.found) - _SHOWN:,} more" if len(one.gaps.found) > _SHOWN else ""
         yield (
             f"{one.client} > {one.target}: the capture has a gap: {', '.join(missing)}{more} are not in it; what rests"
