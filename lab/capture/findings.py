@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from typing import Final
 
-from lab.capture import icmp
+from lab.capture import hops, icmp
 from lab.capture.catalogue import known
 from lab.capture.connection import Connection, Segment
 from lab.capture.explanation import Explained, Finding, Place
@@ -176,6 +176,7 @@ def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour, 
         segment.word.excess,
         case.case,
         _helping(connection, segment, case.fixes),
+        hops.of_segment(connection, segment, answers),
     )
 
 
