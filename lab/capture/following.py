@@ -182,7 +182,7 @@ def _answers_syn(connection: Connection, packet: Packet, time: int) -> bool:
 
     :param time: when it was seen, in nanoseconds.
     """
-    tcp, asked = packet.tcp, connection.handshake.get(True)
+    tcp, asked = packet.tcp, connection.ways.first.get(True)
     if tcp is None or asked is None or connection.conntrack.answered or not tcp.flags & (SYN | RST):
         return False
     if tcp.flags & ACK:

@@ -24,7 +24,8 @@ def of_segment(connection: Connection, segment: Segment, answers: Sequence[Segme
         return ()
     wanted = _not_translated(connection, by_client=segment.from_client)
     hops = [*_hops(copies, segment.leaked, wanted)]
-    if segment.leaked is None and not segment.translated and connection.is_translated and copies[-1][1] is False:
+    is_told = segment.translated or segment.leaked is not None or answers
+    if not is_told and connection.is_translated and copies[-1][1] is False:
         hops[-1] = _said(hops[-1], "it goes out nowhere: dropped here, or lost")
     for reset in answers:
         hops += _of_answer(_copies(reset))

@@ -41,17 +41,16 @@ class Dumps:
     @contextlib.contextmanager
     def build(self, setting: Setting) -> Iterator[Lab]:
         """Make a trial's lab, and capture what passes there."""
-        with fresh_lab(setting) as lab:
-            with contextlib.ExitStack() as stack:
-                running = {
-                    f"{host}-{interface}.pcap": stack.enter_context(_tcpdump(lab.hosts[host].namespace, interface))
-                    for host, interface in self._points
-                }
-                yield lab
-                self.captures = {
-                    name: _until_end(process, lab.hosts[host].namespace, interface)
-                    for (name, process), (host, interface) in zip(running.items(), self._points, strict=True)
-                }
+        with fresh_lab(setting) as lab, contextlib.ExitStack() as stack:
+            running = {
+                f"{host}-{interface}.pcap": stack.enter_context(_tcpdump(lab.hosts[host].namespace, interface))
+                for host, interface in self._points
+            }
+            yield lab
+            self.captures = {
+                name: _until_end(process, lab.hosts[host].namespace, interface)
+                for (name, process), (host, interface) in zip(running.items(), self._points, strict=True)
+            }
 
 
 @contextlib.contextmanager
