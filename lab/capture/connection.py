@@ -200,6 +200,18 @@ class Connection:
         self.endpoint = packet.destination
         self.peer = packet.source
 
+    def asked_at(self, target: SocketAddress) -> None:
+        """Take it that the client asked another address: all packets so far were seen as the endpoint knows them."""
+        self.endpoint, self.target, self.peer = self.target, target, self.client
+        for side, streams in self._unplaced.items():
+            (self._behind if side else self._before)[side].update(streams)
+            streams.clear()
+
+    def has(self, packet: Packet) -> bool:
+        """Check whether a packet was seen just before, at another point or in another form."""
+        self.settle()
+        return _likeness(packet, packet.source == self.client) in self._recent
+
     def stranger(self, address: SocketAddress) -> None:
         """Take it that an address which the client does not know is the endpoint's, by what came from there.
 
