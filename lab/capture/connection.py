@@ -270,7 +270,7 @@ class Connection:
             self._follow(packet, from_client)
             sent = self.conntrack.sent(by_client=from_client)
             if self.repeats.take(packet, place, sent, from_client=from_client):
-                self._mark(segment)
+                _mark(self._recent.values(), segment)
             judged = replace(packet, source=self.client) if from_client and packet.source != self.client else packet
             segment.word = self.conntrack.judge(judged, from_client=from_client)
             self.gaps.doubt(segment)
@@ -283,12 +283,6 @@ class Connection:
             self.resets.append(segment)
         if segment.word.judgement is not Judgement.ACCEPTED:
             self._keep(segment)
-
-    def _mark(self, again: Segment) -> None:
-        """Take it that what a packet carries was sent before."""
-        for one in self._recent.values():
-            if one.from_client == again.from_client and _overlap(one.packet, again.packet):
-                one.again = True
 
     def _follow(self, packet: Packet, from_client: bool) -> None:
         """Take into account what the receiver has got of a side without a gap, whatever conntrack makes of it."""
@@ -347,6 +341,13 @@ def _meets(stream: Stream, others: Iterable[Stream]) -> bool:
     Where the client's are seen before their translation there, and nothing translated, the server's have leaked.
     """
     return any(one[:2] == stream[:2] and (one[2] is None or one[2] is not stream[2]) for one in others)
+
+
+def _mark(recent: Iterable[Segment], again: Segment) -> None:
+    """Take it that what a packet carries was sent before."""
+    for one in recent:
+        if one.from_client == again.from_client and _overlap(one.packet, again.packet):
+            one.again = True
 
 
 def _overlap(one: Packet, other: Packet) -> bool:
