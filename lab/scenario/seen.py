@@ -77,8 +77,14 @@ def lost_where(packet: Packet, lab: Lab, recorder: Recorder) -> str:
         judged = f", {words[-1].judgement} there{reason}"
     if last.interface == LOCAL:
         return f"came to the sockets of {last.host} itself{judged}"
-    why = why_unrouted(lab, last)
+    why = why_lost(packet, lab, recorder)
     return f"came to {last.host} and no further{judged}{why and f': {why}'}"
+
+
+def why_lost(packet: Packet, lab: Lab, recorder: Recorder) -> str:
+    """Return why the host to which a packet came last sent it nowhere; empty where that is not why it was lost."""
+    last = end_of_way(packet, recorder.sightings)
+    return "" if last is None or last.outgoing or last.interface == LOCAL else why_unrouted(lab, last)
 
 
 def as_words(which: Which) -> str:
