@@ -165,7 +165,8 @@ class Follower:
         As where a capture begins between the two copies of a packet, or that of one side later than that of the other.
         """
         tcp = packet.tcp
-        known = self._ends.get((section, packet.source))
+        found = self._ends.get((section, packet.source))
+        known = self._in_full(found) if found is not None else None
         if tcp is None or known is None or known.is_translated or not tcp.flags & ACK:
             return None
         own, other = (_reached(known, by_client=side) for side in (True, False))
