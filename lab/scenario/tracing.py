@@ -7,7 +7,7 @@ what it has become when translation is done. It gives no verdicts, and so change
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from lab import kubeapi
 from lab.conntrack.nflog import REASON_GROUP
 from lab.conntrack.witness import STATES, TABLE
-from lab.errors import LabError, MissingError
+from lab.errors import LabError
 from lab.evidence.packet import BARRIER_PORT, RST, SYN, UDP, Packet, is_error
 from lab.evidence.traced import Told, TraceEvent, walk_of
 from lab.evidence.walk import Role, Walk, kin
 from lab.fabric.loaded import Loaded, loaded_on
-from lab.netns.features import require
 from lab.netns.nft_chain import NftChains
 from lab.scenario import legacy
 from lab.scenario.lost import Losses
@@ -28,7 +27,6 @@ from lab.vocabulary import Backend, Family
 from lab.wire.nftrace import Trace
 
 if TYPE_CHECKING:
-    from lab.conntrack.nflog import Record
     from lab.fabric.host import RunningHost
     from lab.fabric.lab import Lab
     from lab.scenario.recorder import Recorder
@@ -44,17 +42,19 @@ _LAST: Final = 2**31 - 2
 _MOST: Final = 12  # walks of one role; more of them tell nothing new
 
 
-def script(only: str = "", *, marks: bool = False) -> str:
+def script(only: str = "", *, marks: bool = False, brief: bool = False) -> str:
     """Return the nftables script that has packets traced, but for the lab's own datagrams.
 
     :param only: the one state of conntrack, as nft names it, whose packets are traced, from where it has judged them
         on; empty for all packets.
     :param marks: log each packet where its walk begins, for what iptables-legacy logs of it.
+    :param brief: of TCP trace SYN and SYN,ACK alone, beside others' downloads.
     """
     # A rule that accepts ends its own chain alone, and makes one event of what would be three.
     mark = f'log prefix "{legacy.MARK}" group {REASON_GROUP} ' if marks else ""
     wanted = f"{f'ct state {only} ' if only else ''}{mark}meta nftrace set 1 accept"
-    begin = (f"udp dport {BARRIER_PORT} return", f"udp sport {BARRIER_PORT} return", wanted)
+    spared = (f"udp dport {BARRIER_PORT} return", f"udp sport {BARRIER_PORT} return")
+    begin = (*spared, *(("tcp flags & syn == 0 return",) if brief else ()), wanted)
     tracked = tuple(f"ct state {state} accept" for state in STATES)
     chains = [
         _chain(f"{name}_{hook}", hook, priority, rules)
@@ -71,6 +71,11 @@ def script(only: str = "", *, marks: bool = False) -> str:
 
 def _chain(name: str, hook: str, priority: int, rules: Iterable[str]) -> str:
     return "\n".join((f"chain {name} {{", f"type filter hook {hook} priority {priority}; policy accept;", *rules, "}"))
+
+
+def removal() -> str:
+    """Return the nftables script that takes all of it away."""
+    return f"delete table inet {_TABLE}\n"
 
 
 def own_hook(table: str, chain: str) -> str:
@@ -92,14 +97,14 @@ class _Way:
 class Tracer:
     """The trace of one node, from the moment on at which this is made.
 
-    :param only: and ``marks``: as :func:`script` knows them.
+    :param only: and ``marks`` and ``brief``: as :func:`script` knows them.
     :ivar chains: what answers questions about the node's nftables.
     """
 
-    def __init__(self, node: RunningHost, *, only: str = "", marks: bool = False) -> None:
+    def __init__(self, node: RunningHost, *, only: str = "", marks: bool = False, brief: bool = False) -> None:
         self._trace = Trace(node.namespace)
         self.chains = NftChains(node.namespace)
-        node.nft.run(script(only, marks=marks))
+        node.nft.run(script(only, marks=marks, brief=brief))
         self._states = {
             handle: state
             for hook in ("prerouting", "output")
@@ -128,6 +133,14 @@ class Tracer:
             if event.packet_id in current:
                 self._take(event, current[event.packet_id])
         return [Told(tuple(way.events), way.state, way.end, way.is_copy) for way in found]
+
+    def fileno(self) -> int:
+        """Return the descriptor, readable when something was told."""
+        return self._trace.fileno()
+
+    def skip(self) -> None:
+        """Forget what the kernel has told until now."""
+        self._trace.skip()
 
     def _copy(self, event: TraceEvent, found: list[_Way]) -> _Way:
         """Return the way of which a packet of another number is a part: one that has no end yet, or another one."""
@@ -179,12 +192,15 @@ class Tracing:
             host, listener = lab.hosts[node], partial(self._read_ahead, node)
             host.before_change.append(listener)
             lab.undo(partial(host.before_change.remove, listener))
-            lab.undo(partial(host.nft.run, f"delete table inet {_TABLE}\n"))
+            lab.undo(partial(host.nft.run, removal()))
 
-    def walks(self, judged: Packet | None) -> tuple[tuple[Walk, ...], tuple[str, ...]]:
+    def walks(
+        self, judged: Packet | None, own: Collection[tuple[object, ...]] | None = None
+    ) -> tuple[tuple[Walk, ...], tuple[str, ...]]:
         """Return the walks of the packets that a trial is about, node by node, and in sentences what cannot be told.
 
         :param judged: the packet that it is about.
+        :param own: leave out what is not kin to any of these.
         """
         for node in self._tracers:
             self._read(node)
@@ -192,14 +208,19 @@ class Tracing:
         untold = [f"the kernel lost a part of the trace at {node}" for node, one in self._tracers.items() if one.lost]
         for node in self._tracers:
             its = [(told, batch.loaded) for batch in self._batches if batch.node == node for told in batch.told]
-            logged, missing = self._logged(node, its[0][1]) if its else ([], "")
-            untold += [missing] if missing else []
-            of_packets = iter(logged)
-            records = [[] if told.is_copy else next(of_packets, []) for told, _loaded in its]
-            for index, role in chosen([told.packet for told, _loaded in its], judged):
+            is_legacy = bool(its) and its[0][1].is_legacy
+            records = self._recorder.traced.get(node, []) if is_legacy else []
+            untold += filter(None, [legacy.why_silent(node, records) if is_legacy else ""])
+            if its and self._lab.has_others:
+                untold += filter(None, [legacy.unread(self._lab.hosts[node], its[0][1], self._family)])
+            of_packets = iter(legacy.by_packet(records))
+            of_each = [[] if told.is_copy else next(of_packets, []) for told, _loaded in its]
+            mine = [n for n, (told, _) in enumerate(its) if own is None or kin(told.packet) in own]
+            for place, role in chosen([its[n][0].packet for n in mine], judged):
+                index = mine[place]
                 told, loaded = its[index]
                 try:
-                    walk = walk_of(node, self._whole(told, records[index], loaded), loaded, own_hook)
+                    walk = walk_of(node, legacy.whole(told, of_each[index], loaded, self._family), loaded, own_hook)
                 except LabError as error:
                     untold.append(f"{role} at {node}: {error}")
                     continue
@@ -234,31 +255,6 @@ class Tracing:
         return not any(
             one.outgoing and one.host == walk.node and kin(one.packet) == left for one in self._recorder.sightings
         )
-
-    def _logged(self, node: str, loaded: Loaded) -> tuple[list[list[Record]], str]:
-        """Return what iptables-legacy logged of each packet, and why it did not where it has rules there."""
-        if not loaded.is_legacy:
-            return [], ""
-        records = self._recorder.traced.get(node, [])
-        missing = ""
-        if all(record.words == legacy.MARK for record in records):
-            try:
-                require("xt_TRACE")
-                words = "the kernel told nothing of them"
-            except MissingError as error:
-                words = str(error)
-            missing = f"iptables-legacy's rules at {node}: {words}; with --backend nft they are traced"
-        return legacy.by_packet(records), missing
-
-    def _whole(self, told: Told, records: Sequence[Record], loaded: Loaded) -> Told:
-        """Return what was told of a packet, by nftables and by iptables-legacy."""
-        if not records:
-            return told
-        first = records[0].packet
-        if first is None or kin(first) != kin(told.packet):
-            raise LabError("what iptables-legacy and nftables tell is not of one packet")
-        events = legacy.events_of(records, loaded, self._family.nft)
-        return replace(told, events=legacy.merged(told.events, events, loaded))
 
 
 def chosen(packets: Sequence[Packet], judged: Packet | None) -> list[tuple[int, Role]]:
