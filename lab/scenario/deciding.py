@@ -6,11 +6,13 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from lab.conntrack.nflog import PacketLog, Record
 from lab.errors import LabError
+from lab.evidence.reach import Fate, Passage
 from lab.evidence.traced import Told, walk_of
 from lab.evidence.walk import Step, Walk, kin
 from lab.fabric.loaded import loaded_on
@@ -23,7 +25,8 @@ from lab.vocabulary import Backend
 
 if TYPE_CHECKING:
     from lab.evidence.packet import Packet, SocketAddress
-    from lab.evidence.reach import Passage
+    from lab.evidence.reach import Reached
+    from lab.evidence.sighting import Sighting
     from lab.fabric.lab import Lab
     from lab.vocabulary import Family
 
@@ -79,6 +82,16 @@ class Deciding:
                 return _dropped(walk, walk.fate)
         chosen = [f"led on at {walk.node} by {step.words}" for walk in walks for step in _choices(walk)]
         return "; ".join(dict.fromkeys((*chosen, *(walk.vanishing for walk in walks if walk.vanished))))
+
+    def blaming(self, reached: Reached, sightings: Sequence[Sighting]) -> Reached:
+        """Return what became of a question, where it failed with the rule that dropped it or what answered it.
+
+        :param sightings: since it was asked.
+        """
+        if reached.fate is Fate.CONNECTED or reached.own is None:
+            return reached
+        by = self.drop(Passage(reached.question, reached.own, sightings))
+        return reached if by in reached.rule else replace(reached, rule="; ".join(filter(None, (reached.rule, by))))
 
     def drop(self, passage: Passage) -> str:
         """Return which rule dropped one of a question's packets or of what answered them; empty where none did."""

@@ -170,11 +170,13 @@ class Reaching:
                 self.deciding.forget()
             look = self._entries.added_to if with_entry else as_it_is
             if question.protocol in self.crafted:
-                return self._blamed(self._associate(question, asking, look))
-            # An ICMP error that is here before connect() has let go of the socket is kept for the next SYN, a second
-            # later (tcp_v6_err in net/ipv6/tcp_ipv6.c), but with this it is reported at once.
-            asking.setsockopt(*_RECEIVE_ERRORS[self.family], 1)
-            return self._blamed(self._ask(question, asking, look))
+                found = self._associate(question, asking, look)
+            else:
+                # An ICMP error that is here before connect() has let go of the socket is kept for the next SYN, a
+                # second later (tcp_v6_err in net/ipv6/tcp_ipv6.c), but with this it is reported at once.
+                asking.setsockopt(*_RECEIVE_ERRORS[self.family], 1)
+                found = self._ask(question, asking, look)
+            return self.deciding.blaming(found, self._seen) if self.deciding else found
 
     def _ask(self, question: Question, asking: socket.socket, look: Look) -> Reached:
         unrouted = self._unrouted()
@@ -302,13 +304,6 @@ class Reaching:
 
     def _rule(self, passage: Passage) -> str:
         return self.deciding.rule(passage.first) if self.deciding and self.lab.traced else ""
-
-    def _blamed(self, reached: Reached) -> Reached:
-        """Return what became of a question, where it failed with the rule that dropped it or what answered it."""
-        if self.deciding is None or reached.fate is Fate.CONNECTED or reached.own is None:
-            return reached
-        by = self.deciding.drop(Passage(reached.question, reached.own, self._seen))
-        return reached if by in reached.rule else replace(reached, rule="; ".join(filter(None, (reached.rule, by))))
 
     def _first_node(self, passage: Passage) -> str:
         nodes = {node.name for node in self.lab.topology.nodes}

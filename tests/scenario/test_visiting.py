@@ -19,7 +19,7 @@ from lab.vocabulary import Backend, Family, ProxyMode
 pytestmark = pytest.mark.lab_kernel
 
 DNS = SocketAddress("10.96.0.10", 53)
-SERVERS = {"dns-1": "10.0.1.2", "dns-2": "10.0.2.2"}
+SERVERS = {"dns-1": "10.0.1.2", "dns-2": "10.0.3.2"}
 
 
 def echo(server):
@@ -39,6 +39,7 @@ def answering():
         def start(lab):
             for host, address in SERVERS.items():
                 server = stack.enter_context(lab.hosts[host].namespace.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                server.setblocking(True)
                 server.bind((address, 53))
                 thread = threading.Thread(target=echo, args=(server,))
                 stack.callback(thread.join)
@@ -64,8 +65,8 @@ def asked(lab):
 def test_an_answer_that_a_rule_drops_is_not_waited_for(monkeypatch, answering, backend):
     with Lab(with_proxy(load("dns"), ProxyMode.IPTABLES, None, backend), family=Family.IPV4) as lab:
         answering(lab)
-        assert asked(lab).fate is Fate.CONNECTED
         monkeypatch.setattr(visiting, "_A_WHILE", 600.0)  # longer than any test may take
+        assert asked(lab).fate is Fate.CONNECTED
         lab.hosts["node"].run(f"iptables-{backend}", "-I", "FORWARD", "-p", "udp", "--sport", "53", "-j", "DROP")
         found = asked(lab)
         assert (found.fate, found.at) == (Fate.TIMES_OUT, "node")
