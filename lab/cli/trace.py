@@ -14,7 +14,7 @@ import typer
 
 from lab.cli.arguments import (
     AnyFamilyOption,
-    JsonFlag,
+    JsonOption,
     NodeOption,
     ObjectsOption,
     Programs,
@@ -31,6 +31,7 @@ from lab.cli.arguments import (
     refuse_beside_lab,
     topology_names,
 )
+from lab.cli.documents import JsonPlace
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.programs import with_program
 from lab.cli.screen import console, tell
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
+    from lab.cli.traced import TracedPacket, TracedTrial
     from lab.evidence.packet import SocketAddress
     from lab.fixes import Fix
     from lab.kubeproxy.said import Settings
@@ -138,7 +140,7 @@ def trace(
     full: Annotated[
         bool, typer.Option("--full", help="Also rules that did not match, and chains that led to nothing.")
     ] = False,
-    json: JsonFlag = False,
+    json: JsonOption = None,
     lab: Annotated[
         str | None,
         typer.Option(
@@ -157,6 +159,7 @@ def trace(
     """
     from lab.trial.fix_file import find_fix
 
+    place = JsonPlace(json)
     if case is not None and own != Own():
         raise InputError("a CASE, and a packet of your own besides", cure="leave one of them away")
     if lab is not None and case is not None:
@@ -177,15 +180,15 @@ def trace(
     if case is None and own.to is None:
         raise InputError("neither a CASE nor --to", cure="name a case from `lab list`, or say where a packet goes")
     if lab is not None:
-        _trace_in(lab, own, where, full=full, json=json)
+        _trace_in(lab, own, where, full=full, place=place)
     found = find_fix(fix)
     if programs.kube_proxy and (where.node or where.objects):
         raise InputError("--node and --kube-proxy", cure="the node's own rules say it: leave one of them away")
     settings = with_program(programs, settings)
     if case is not None:
-        _trace_case(case, found, where, proxy, settings, full=full, json=json)
+        _trace_case(case, found, where, proxy, settings, full=full, place=place)
     else:
-        _trace_own(own, found, where, proxy, settings, full=full, json=json)
+        _trace_own(own, found, where, proxy, settings, full=full, place=place)
 
 
 def _place(where: Where, proxy: Proxy, settings: Settings) -> tuple[Topology | None, Where, Proxy]:
@@ -229,15 +232,18 @@ def _run(answer: Coroutine[Any, Any, T]) -> T:
 # --- a trial -------------------------------------------------------------------------------------------------
 
 
-def _trace_case(case: str, fix: Fix, where: Where, proxy: Proxy, settings: Settings, *, full: bool, json: bool) -> None:
+def _trace_case(
+    case: str, fix: Fix, where: Where, proxy: Proxy, settings: Settings, *, full: bool, place: JsonPlace
+) -> None:
     from lab.cases import find
+    from lab.cli.traced import TracedTrial
     from lab.trial import batch, probe, runner
 
     found = find(case)
-    place, where, proxy = _place(where, proxy, settings)
+    built, where, proxy = _place(where, proxy, settings)
     chosen = (proxy.proxy_mode, proxy.proxy_version, proxy.backend)
     family = where.family or Family.IPV4
-    selection = batch.select([found], [fix], place, family, chosen, where.service, settings=settings)
+    selection = batch.select([found], [fix], built, family, chosen, where.service, settings=settings)
     _tell(selection.remarks)
     setting = replace(selection.settings[0], traced=True)
 
@@ -246,10 +252,8 @@ def _trace_case(case: str, fix: Fix, where: Where, proxy: Proxy, settings: Setti
 
     result = _run(run())
     timeline = result.timeline
-    if json:
-        told = {"trial": result.trial, "verdict": result.verdict, "walks": timeline.walks}
-        _print_json({**told, "untraced": timeline.untraced})
-    else:
+    place.write("trace", _as_data(TracedTrial(result.trial, result.verdict, timeline.walks, timeline.untraced)))
+    if not place.on_stdout:
         _print(_lines_of(result, full=full))
     raise typer.Exit(0 if result.as_expected and not timeline.untraced else 1)
 
@@ -278,47 +282,51 @@ def _print(lines: Iterable[Text | str]) -> None:
         tell(screen, line)
 
 
-def _print_json(told: dict[str, object]) -> None:
+def _as_data(told: TracedTrial | TracedPacket) -> dict[str, Any]:
     from pydantic import TypeAdapter
 
-    print(TypeAdapter(dict[str, object]).dump_json(told, indent=2).decode())
+    data: dict[str, Any] = TypeAdapter(type(told)).dump_python(told, mode="json")
+    return data
 
 
 # --- a packet of the user's own ------------------------------------------------------------------------------
 
 
-def _trace_own(own: Own, fix: Fix, where: Where, proxy: Proxy, settings: Settings, *, full: bool, json: bool) -> None:
+def _trace_own(
+    own: Own, fix: Fix, where: Where, proxy: Proxy, settings: Settings, *, full: bool, place: JsonPlace
+) -> None:
     from lab.cli.arguments import read_topology
     from lab.scenario import own_packet
     from lab.scenario.roles import CLIENT_PORT
     from lab.trial.own_packet import send
 
-    place, where, proxy = _place(where, proxy, settings)
-    if place is None or place.nodes[0].given is None:
-        place = read_topology(where.topology or _USUAL, proxy, settings)
+    built, where, proxy = _place(where, proxy, settings)
+    if built is None or built.nodes[0].given is None:
+        built = read_topology(where.topology or _USUAL, proxy, settings)
     asked = _asked(own, where)
-    name = asked.host or (place.clients or place.hosts)[0].name
+    name = asked.host or (built.clients or built.hosts)[0].name
     port = asked.port or CLIENT_PORT
     wanted = own_packet.own_packet(
-        place, name, asked.destination, port=port, protocol=asked.protocol, flags=asked.flags
+        built, name, asked.destination, port=port, protocol=asked.protocol, flags=asked.flags
     )
-    _tell_sent(wanted, _run(send(place, fix, wanted, where.service)), full=full, json=json)
+    _tell_sent(wanted, _run(send(built, fix, wanted, where.service)), full=full, place=place)
 
 
-def _trace_in(name: str, own: Own, where: Where, *, full: bool, json: bool) -> None:
+def _trace_in(name: str, own: Own, where: Where, *, full: bool, place: JsonPlace) -> None:
     """Send a packet in a lab that stands."""
     from lab.standing import control
     from lab.standing.commands import choose
 
     asked = _asked(own, where)
     traced = control.trace(choose(name), asked)
-    _tell_sent(traced.packet, traced.sent, full=full, json=json)
+    _tell_sent(traced.packet, traced.sent, full=full, place=place)
 
 
-def _tell_sent(wanted: OwnPacket, sent: Sent, *, full: bool, json: bool) -> NoReturn:
-    if json:
-        _print_json({"packet": wanted, "sent": sent})
-    else:
+def _tell_sent(wanted: OwnPacket, sent: Sent, *, full: bool, place: JsonPlace) -> NoReturn:
+    from lab.cli.traced import TracedPacket
+
+    place.write("trace-packet", _as_data(TracedPacket(wanted, sent)))
+    if not place.on_stdout:
         _print(_lines_of_own(sent, full=full))
     raise typer.Exit(1 if sent.refusal or sent.untraced or sent.faults else 0)
 

@@ -20,7 +20,7 @@ from lab.netns.nft_chain import has_tables
 from lab.netns.xtables import has_legacy_tables
 from lab.scenario import legacy
 from lab.scenario.lost import Losses
-from lab.scenario.tracing import Tracer, own_hook, removal
+from lab.scenario.tracer import Tracer, own_hook, removal
 from lab.vocabulary import Backend
 
 if TYPE_CHECKING:
