@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from lab.capture.black_hole import Sizes
 from lab.capture.early import Early
 from lab.capture.explanation import Place, Point
 from lab.capture.frames import Frame
@@ -114,7 +115,7 @@ class Connection:
         self.resets: list[Segment] = []
         self.ways = Ways()
         self.lost: dict[bool, Several] = {}
-        self.repeats = Repeats()
+        self.repeats, self.sizes = Repeats(), Sizes()
         self.idleness = Idleness()
         self._before: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._behind: dict[bool, set[Stream]] = {True: set(), False: set()}
@@ -163,8 +164,16 @@ class Connection:
             packet, lane = one.packet, one.lane
             place = Place(lane.stream[0], one.number, one.time, lane.stream[1])
             form = (lane.stream, packet.source, packet.destination)
-            self._add(Segment(packet, lane.from_client, places=[place], forms=[form]))
+            segment = Segment(packet, lane.from_client, places=[place], forms=[form])
+            self._add(segment)
+            self.sizes.sent(segment)
+        if self.kept:
+            self._acknowledge()
         self.kept.clear()
+
+    def _acknowledge(self) -> None:
+        for side in (True, False):
+            self.sizes.acknowledged(self.conntrack.awaited(from_client=side), of_client=side)
 
     def _add(self, segment: Segment) -> None:
         self._recent[_likeness(segment.packet, segment.from_client)] = segment
@@ -194,6 +203,7 @@ class Connection:
 
     def _pass(self, segment: Segment) -> None:
         plain = segment.word is FINE and segment.leaked is None and not segment.direct
+        self.sizes.passed(segment, is_missing=self.ways.is_missing(segment))
         self.ways.take(segment, self.conntrack.awaited(from_client=segment.from_client), is_plain=plain)
 
     def translate(self, packet: Packet) -> None:
@@ -250,6 +260,11 @@ class Connection:
             self._mixed.add(stream)
         segment.places.append(place)
         segment.forms.append(form)
+        if len(segment.places) == 1 and segment.word is FINE and not segment.direct:
+            self.sizes.sent(segment)
+            self._acknowledge()
+            if packet.tcp is not None and packet.tcp.sack_blocks:
+                self.sizes.selected(packet.tcp.sack_blocks, of_client=not from_client)
         self._place(segment, frame, stream, place)
 
     def _begin(self, segment: Segment, stream: Stream, place: Place) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from typing import Final
 
-from lab.capture import hops, icmp
+from lab.capture import black_hole, hops, icmp
 from lab.capture.catalogue import known
 from lab.capture.connection import Connection, Segment
 from lab.capture.explanation import Explained, Finding, Place
@@ -46,6 +46,7 @@ def explained(
     others = (
         *_killed(connection, outcome, named),
         *_unanswered(connection, named),
+        *black_hole.findings(connection, named),
         *_lost(connection, named),
         *_repeated(connection, named),
         *_closed(connection, named),
@@ -118,6 +119,8 @@ def _outcome(connection: Connection) -> Outcome:
         return Outcome.LEAKED
     if any(_is_gone(connection, segment) for segment in segments):
         return Outcome.DROPPED
+    if black_hole.stands_still(connection):
+        return Outcome.STALLED
     if _killers(connection):
         return Outcome.KILLED
     if connection.begins and not connection.conntrack.answered:

@@ -317,6 +317,23 @@ def test_where_hops_are_not_told_apart_nothing_is_said_to_leak(results):
     assert "leaked: packet" not in str(told)
 
 
+def without_icmp(result):
+    kept = tuple(one for one in result.timeline.sightings if one.packet.icmp is None)
+    return dataclasses.replace(result, timeline=dataclasses.replace(result.timeline, sightings=kept))
+
+
+@pytest.mark.parametrize("points", [(), ("node:client", "node:server"), ("client:eth0",)])
+def test_a_path_mtu_that_nobody_tells_of_is_known_by_what_stays_away(points, results):
+    """As where the capture's filter was for TCP alone. The trial sends it twice, which from one side is not enough."""
+    result = results["path-mtu-filtered", "none"]
+    [one] = explained(captured(without_icmp(result), *points), result.behaviour).connections
+    found = [finding for finding in one.findings if finding.kind == "black-hole"]
+    assert [finding.case for finding in found] == ["path-mtu-filtered"] * (not points)
+    if found:
+        assert "1,400 bytes of the client, sent 2 times" in found[0].words
+        assert one.outcome is Outcome.STALLED
+
+
 def test_older_kernels_judge_otherwise(results):
     files = captured(results["upstream-regression", "none"])
     [new] = [one for one in findings(explained(files)) if one.condition]
