@@ -164,7 +164,7 @@ def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour, 
     stray = connection.ways.strayed(segment)
     if stray is not None:
         packets.append(stray)
-        sentences.append(f"untranslated it went another way: packet {named.where(stray)}")
+        sentences.append(f"untranslated it went another way: {named.where(stray)}")
     elif connection.ways.is_missing(segment) and _is_gone(connection, segment):
         sentences.append("it did not come as far as the first packet of its side: dropped, or lost")
     elif _is_gone(connection, segment):
@@ -242,9 +242,9 @@ def _said(segment: Segment, judgement: Judgement | None, behaviour: Behaviour) -
 
 def _leak(connection: Connection, segment: Segment, place: Place, named: Naming) -> str:
     if segment.from_client:
-        return f"leaked: packet {named.where(place)} is still for {connection.target}, behind the node"
+        return f"leaked: {named.where(place)} is still for {connection.target}, behind the node"
     return (
-        f"leaked: packet {named.where(place)} comes from {segment.packet.source}, and the client only knows"
+        f"leaked: {named.where(place)} comes from {segment.packet.source}, and the client only knows"
         f" {connection.target}"
     )
 
@@ -330,7 +330,7 @@ def _unanswered(connection: Connection, named: Naming) -> Iterator[Finding]:
         lacks = connection.is_translated and not answer.translated
         form = ", not translated back: it leaked, or was dropped" if lacks else ""
         words = (
-            "the client does not get the answer to its SYN, and sends that again: the SYN,ACK was seen last as packet"
+            "the client does not get the answer to its SYN, and sends that again: the SYN,ACK was seen last as"
             f" {named.where(answer.places[-1])}{form}"
         )
         yield Finding("unanswered", words, tuple(answer.places))
