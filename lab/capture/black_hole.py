@@ -18,6 +18,7 @@ from lab.evidence.follow import distance
 
 if TYPE_CHECKING:
     from lab.capture.connection import Connection, Segment
+    from lab.capture.judging import Conntrack
 
 _KEPT: Final = 64  # segments of a side that are not acknowledged
 #: The most that every path carries in one segment: a sender that knows of no more sends this (RFC 9293, 3.7.1).
@@ -75,17 +76,27 @@ class Sizes:
         self._mended: dict[bool, Hole] = {}
         self._is_ipv6 = False
 
-    def sent(self, segment: Segment) -> None:
-        """Take it that a side sent a segment, or sent it again."""
+    def see(self, segment: Segment, conntrack: Conntrack) -> None:
+        """Take a segment into account, which a side sent or sent again.
+
+        :param conntrack: knows what each side has acknowledged.
+        """
         packet, side = segment.packet, segment.from_client
         tcp = packet.tcp
         assert tcp is not None
         self._heard[side] = segment.place.time
-        if not packet.payload_length:
-            return
+        if packet.payload_length:
+            self._sent(segment, tcp.sequence)
+        if tcp.sack_blocks:
+            self._selected(tcp.sack_blocks, of_client=not side)
+        for one in (True, False):
+            self._acknowledged(conntrack.awaited(from_client=one), of_client=one)
+
+    def _sent(self, segment: Segment, sequence: int) -> None:
+        packet, side = segment.packet, segment.from_client
         self._is_ipv6 = ":" in packet.source.address
         waiting = self._waiting[side]
-        one = waiting.setdefault(tcp.sequence, _Waiting())
+        one = waiting.setdefault(sequence, _Waiting())
         one.sizes.append(packet.payload_length)
         one.last = segment.place
         if len(one.places) < _SHOWN:
@@ -103,7 +114,7 @@ class Sizes:
         if one is not None:
             one.missing += 1
 
-    def acknowledged(self, number: int | None, *, of_client: bool) -> None:
+    def _acknowledged(self, number: int | None, *, of_client: bool) -> None:
         """Take it that the bytes of a side are acknowledged up to a number."""
         if number is None or number == self._numbers[of_client]:
             return
@@ -116,7 +127,7 @@ class Sizes:
                 self._mended[of_client] = hole
             self._passed[of_client] = max(self._passed[of_client], one.sizes[-1])
 
-    def selected(self, blocks: Sequence[tuple[int, int]], *, of_client: bool) -> None:
+    def _selected(self, blocks: Sequence[tuple[int, int]], *, of_client: bool) -> None:
         """Take it that bytes of a side came, though not those before them (SACK, RFC 2018)."""
         waiting = self._waiting[of_client]
         for sequence, one in list(waiting.items()):

@@ -332,19 +332,20 @@ def _unanswered(connection: Connection, named: Naming) -> Iterator[Finding]:
         answer = connection.ways.first[False]
         lacks = connection.is_translated and not answer.translated
         form = ", not translated back: it leaked, or was dropped" if lacks else ""
+        then = ", and sends that again" if connection.asked > answer.place.time else ""
         words = (
-            "the client does not get the answer to its SYN, and sends that again: the SYN,ACK was seen last as"
+            f"the client does not get the answer to its SYN{then}: the SYN,ACK was seen last as"
             f" {named.where(answer.places[-1])}{form}"
         )
         yield Finding("unanswered", words, tuple(answer.places))
 
 
 def _is_half_open(connection: Connection) -> bool:
-    """Check whether a SYN was sent again behind its answer, and nothing else came of it."""
+    """Check whether a SYN was sent again behind its answer, or that never came back, and nothing else came of it."""
     conntrack, answer = connection.conntrack, connection.ways.first.get(False)
     if not connection.begins or answer is None or conntrack.established or connection.resets or connection.odd:
         return False
-    return connection.asked > answer.place.time
+    return connection.asked > answer.place.time or connection.ways.never_back
 
 
 def _untold(connection: Connection) -> Iterator[str]:
