@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from lab.errors import InputError
+from lab.errors import InputError, MissingError
 from lab.evidence.packet import Packet
 
 _GZIP: Final = b"\x1f\x8b"  # RFC 1952, 2.3.1
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"  # RFC 8878, 3.1.1
+_XZ: Final = b"\xfd7zXZ\0"  # the .xz file format, 2.1.1.1
+_PIECE: Final = 1 << 13  # bytes that are unpacked at a time: what comes of them is all in memory
 _WITH_HEADER: Final = 31  # zlib's window bits for gzip
 #: Bytes that are read at a time.
 BUFFER: Final = 1 << 20
@@ -88,27 +92,80 @@ class _Gunzip(io.RawIOBase):
                 return len(data)
 
 
+class _Unpacked(io.RawIOBase):
+    """What is within xz or zstd, to the last byte that is there.
+
+    :param make: makes what unpacks one frame of it; ``broken``: what that raises.
+    :ivar cut: it ends before its end.
+    """
+
+    def __init__(self, stream: io.BufferedReader, make: Callable[[], Any], broken: type[Exception]) -> None:
+        self.cut = False
+        self._stream, self._make, self._broken = stream, make, broken
+        self._decoder = make()
+        self._ready = self._given = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - whatever takes bytes
+        while not self._ready:
+            given = self._given or self._stream.read(_PIECE)
+            if not given:
+                self.cut = not self._decoder.eof
+                return 0
+            if self._decoder.eof:  # another frame follows
+                self._decoder = self._make()
+            try:
+                self._ready = self._decoder.decompress(given)
+            except self._broken as error:
+                raise OSError(str(error)) from None
+            self._given = self._decoder.unused_data if self._decoder.eof else b""
+        data, self._ready = self._ready[: len(buffer)], self._ready[len(buffer) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _unzstd(stream: io.BufferedReader, name: str) -> _Unpacked:
+    try:
+        library: Any = importlib.import_module("zstandard")
+    except ImportError:
+        cure = "pip install zstandard, or unpack it first: zstd -d"
+        raise MissingError(f"{name}: packed by zstd, and zstandard is not installed", cure) from None
+    return _Unpacked(stream, library.ZstdDecompressor().decompressobj, library.ZstdError)
+
+
 class Source:
-    """The bytes of a capture from its beginning on, with the gzip around them taken off.
+    """The bytes of a capture from its beginning on, with the gzip, xz or zstd around them taken off.
 
     :ivar last: the time of the last packet that was read, in nanoseconds; None where there was none.
     :ivar lines: of a text that was made into a capture, the line of each packet; empty of others.
 
-    :raises InputError: it is broken, or packed by what is not read here.
+    :raises MissingError: it is packed by zstd, and what unpacks that is not installed.
     """
 
     def __init__(self, stream: io.BufferedReader, name: str, lines: Sequence[int] = ()) -> None:
         self.name, self.lines = name, lines
         self.place = 0
         self.last: int | None = None
-        self._gunzip: _Gunzip | None = None
-        begins = stream.peek(4)[:4]
+        self._packed: _Gunzip | _Unpacked | None = None
+        begins = stream.peek(len(_XZ))
         if begins.startswith(_ZSTD):
-            raise InputError("is packed by zstd", source=name, cure="unpack it first: zstd -d")
-        if begins.startswith(_GZIP):
-            self._gunzip = _Gunzip(stream)
-            stream = io.BufferedReader(self._gunzip, BUFFER)
+            self._packed = _unzstd(stream, name)
+        elif begins.startswith(_XZ):
+            import lzma
+
+            self._packed = _Unpacked(stream, partial(lzma.LZMADecompressor, lzma.FORMAT_XZ), lzma.LZMAError)
+        elif begins.startswith(_GZIP):
+            self._packed = _Gunzip(stream)
+        if self._packed is not None:
+            stream = io.BufferedReader(self._packed, BUFFER)
         self._stream = stream
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it is within gzip, xz or zstd."""
+        return self._packed is not None
 
     def take(self, length: int) -> bytes:
         """Return the next bytes; none at the end of the file.
@@ -121,7 +178,7 @@ class Source:
         except (OSError, zlib.error) as error:
             words = getattr(error, "strerror", None) or error
             raise InputError(f"cannot be read behind byte {self.place:,}: {words}", source=self.name) from None
-        if len(data) < length and (data or (self._gunzip is not None and self._gunzip.cut)):
+        if len(data) < length and (data or (self._packed is not None and self._packed.cut)):
             raise Cut(self.place)
         self.place += len(data)
         return data
@@ -139,7 +196,7 @@ class Source:
             words = getattr(error, "strerror", None) or error
             raise InputError(f"cannot be read behind byte {self.place:,}: {words}", source=self.name) from None
         self.place += len(further)
-        if not further and (at < len(data) or (self._gunzip is not None and self._gunzip.cut)):
+        if not further and (at < len(data) or (self._packed is not None and self._packed.cut)):
             raise Cut(begun)
         return data[at:] + further
 

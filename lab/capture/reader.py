@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Reader:
-    """The packets of one capture, TCP, UDP and ICMP errors: pcap or pcapng, also within gzip.
+    """The packets of one capture, TCP, UDP and ICMP errors: pcap or pcapng, also within gzip, xz or zstd.
 
     :param lines: of a text that was made into a capture, the line of each packet: it is numbered so.
     :ivar name: the file's.
@@ -66,6 +66,8 @@ class Reader:
         try:
             begins = self._source.take(4)
         except Cut:
+            if self._source.is_packed:
+                raise  # what there is of it could not be unpacked
             begins = b""
         if not begins:
             raise InputError("is empty, or nearly so", source=self.name, cure="give a capture: pcap or pcapng")
@@ -73,7 +75,9 @@ class Reader:
             return pcapng.frames(self._source, self._note, plain)
         if begins in pcap.MAGIC:
             return pcap.frames(self._source, begins, self._note, plain)
-        raise InputError("is no capture", source=self.name, cure="give one of pcap or pcapng, also with gzip")
+        raise InputError(
+            "is no capture", source=self.name, cure="give one of pcap or pcapng, also with gzip, xz or zstd"
+        )
 
     def _note(self, what: str) -> None:
         self._left_out[what] += 1

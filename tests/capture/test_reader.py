@@ -1,7 +1,10 @@
 """Captures of every form that programs write, cut and broken ones too."""
 
 import gzip
+import importlib.util
 import io
+import lzma
+import random
 import shutil
 import struct
 import subprocess
@@ -10,7 +13,7 @@ from contextlib import suppress
 import pytest
 
 from lab.capture.reader import Reader
-from lab.errors import InputError
+from lab.errors import InputError, MissingError
 from lab.evidence.packet import ACK, SYN, TcpHeader, decode
 from tests.support.captures import MOMENT, block, linked, pcap, pcapng, tcp
 
@@ -42,7 +45,7 @@ WHOLE = [decode(packet) for _time, packet in TIMED]
 
 
 @pytest.mark.parametrize("order", "<>")
-@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress], ids=["plain", "gzip", "xz"])
 @pytest.mark.parametrize("link", [101, 12, 1, 113, 276])
 @pytest.mark.parametrize("form", [pcap, pcapng])
 def test_every_form_and_link_gives_the_same_packets(form, link, pack, order):
@@ -122,6 +125,32 @@ def test_a_file_that_is_cut_is_read_until_there(form):
     assert "cut short at byte" in note
 
 
+def test_what_is_packed_by_xz_is_read_as_far_as_it_is_there():
+    found, notes = read(lzma.compress(pcap(TIMED)[:60]) + lzma.compress(pcap(TIMED)[60:]))  # frame behind frame
+    assert ([frame.packet for frame in found], notes) == (WHOLE, [])
+    many = [(MOMENT + n, random.Random(n).randbytes(60)) for n in range(3000)]
+    found, notes = read(lzma.compress(pcap([*TIMED, *many]))[:-40000])
+    assert [frame.packet for frame in found[:4]] == WHOLE
+    assert any("cut short at byte" in note for note in notes)
+
+
+def test_zstd_is_read_where_it_can_be_and_what_is_missing_is_named():
+    if importlib.util.find_spec("zstandard") is None:  # an extra of whoever wants it
+        with pytest.raises(MissingError, match=r"x\.pcap: packed by zstd, .*pip install zstandard, or unpack it first"):
+            read(b"\x28\xb5\x2f\xfd" + bytes(9))
+        return
+    zstd = importlib.import_module("zstandard")
+    packed = zstd.ZstdCompressor().compress(pcap(TIMED))
+    found, notes = read(packed)
+    assert ([frame.packet for frame in found], notes) == (WHOLE, [])
+    for broken, words in (
+        (packed[:-2], "is cut within its header"),
+        (packed[:4] + b"garbage", "cannot be read behind byte"),
+    ):
+        with pytest.raises(InputError, match=words):
+            read(broken)
+
+
 def test_what_is_left_out_is_counted():
     sctp = bytearray(IPV4[0])
     sctp[9] = 132
@@ -142,7 +171,7 @@ SECTION = 28
         (b"", "x.pcap: is empty"),
         (b"\xd4", "x.pcap: is empty"),
         (b"-----BEGIN", "x.pcap: is no capture (give one of pcap or pcapng"),
-        (b"\x28\xb5\x2f\xfd" + bytes(9), "x.pcap: is packed by zstd (unpack it first"),
+        (lzma.compress(GOOD)[:20] + b"\xff" * 100, "x.pcap: cannot be read behind byte"),
         (pcap(TIMED, link=147), "x.pcap: link type 147 is not known here (known: Ethernet"),
         (pcap([]) + b"\xff" * 16, "x.pcap: broken: packet 1 at byte 24 is said to have 4,294,967,295 bytes"),
         (b"\x0a\x0d\x0d\x0a" + bytes(24), "x.pcap: broken: the section at byte 0 has no order of bytes"),

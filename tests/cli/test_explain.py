@@ -276,7 +276,10 @@ def test_what_a_capture_cannot_tell_is_said(tmp_path):
     [
         (("none.pcap",), "lab: none.pcap: cannot be read: No such file or directory\n"),
         (("text.pcap",), "lab: text.pcap:1: 'no capture' is nothing that is read here (read are pcap, pcapng, what"),
-        (("broken.pcap",), "lab: broken.pcap: is no capture (give one of pcap or pcapng, also with gzip)\n"),
+        (
+            ("broken.pcap",),
+            "lab: broken.pcap: is no capture (give one of pcap or pcapng, also with gzip, xz or zstd)\n",
+        ),
         ((".",), "lab: .: cannot be read: Is a directory\n"),
         (("fine.pcap", "fine.pcap"), "lab: the same file twice (name each once)\n"),
         (

@@ -55,12 +55,12 @@ def linked(packet, link, *, vlan=False, outgoing=True, index=7):
 def pcap(packets, *, link=101, order="<", nano=False, snaplen=262144):
     """Return a classic capture of (time in ns, bytes)."""
     magic = 0xA1B23C4D if nano else 0xA1B2C3D4
-    data = struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, snaplen, link)
+    parts = [struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, snaplen, link)]
     for time, packet in packets:
         second, part = divmod(time, 10**9)
         kept = packet[:snaplen]
-        data += struct.pack(f"{order}IIII", second, part if nano else part // 1000, len(kept), len(packet)) + kept
-    return data
+        parts += struct.pack(f"{order}IIII", second, part if nano else part // 1000, len(kept), len(packet)), kept
+    return b"".join(parts)
 
 
 def block(order, kind, body):
@@ -80,15 +80,15 @@ def pcapng(packets, *, link=101, order="<", resolution=9, name="eth0", snaplen=2
     :param resolution: of its times; beyond 127 in powers of two.
     :param way: 1 inbound, 2 outbound, None where that is not told.
     """
-    data = block(order, 0x0A0D0D0A, struct.pack(f"{order}IHHq", 0x1A2B3C4D, 1, 0, -1))
+    parts = [block(order, 0x0A0D0D0A, struct.pack(f"{order}IHHq", 0x1A2B3C4D, 1, 0, -1))]
     options = option(order, 2, name.encode()) + option(order, 9, bytes([resolution])) + bytes(4)
-    data += block(order, 1, struct.pack(f"{order}HHI", link, 0, snaplen) + options)
+    parts.append(block(order, 1, struct.pack(f"{order}HHI", link, 0, snaplen) + options))
     units = 2 ** (resolution & 127) if resolution > 127 else 10**resolution
-    data += block(order, 5, bytes(12))  # statistics: of no interest here
+    parts.append(block(order, 5, bytes(12)))  # statistics: of no interest here
     for time, packet in packets:
         kept = packet[:snaplen]
         high, low = divmod(time * units // 10**9, 2**32)
         body = struct.pack(f"{order}IIIII", 0, high, low, len(kept), len(packet)) + kept + bytes(-len(kept) % 4)
         flags = option(order, 2, struct.pack(f"{order}I", way)) + bytes(4) if way else b""
-        data += block(order, 6, body + flags)
-    return data
+        parts.append(block(order, 6, body + flags))
+    return b"".join(parts)
