@@ -26,6 +26,7 @@ _NAMES: Final = frozenset(
     ("FILE", "[FILE]", "[=FILE]", "TOPOLOGY", "PATH", "DIRECTORY", "RESULT", "SOURCE", "NAME", "HOST", "NODE")
 )
 
+_PROGRAMS: Final = frozenset({"COMMAND"})  # the words of another program, which may be any bytes
 _EMPTY: Final = frozenset({"diff"})  # by which `lab rules --kube-proxy` is told that --diff stands alone
 
 
@@ -49,7 +50,8 @@ def check_given(parsed: Mapping[str, Any], order: Sequence[Any]) -> None:
     """Check that each word counts, and that standard input is read once.
 
     :param parsed: the values by their parameters' names; ``order`` is the parameters, each as often as it was given.
-    :raises InputError: an option that has one value was given several, a name is empty, or ``-`` was given twice.
+    :raises InputError: an option that has one value was given several, a name is empty or no UTF-8, or ``-`` was given
+        twice.
     """
     read: list[str] = []
     for parameter, times in Counter(order).items():
@@ -60,10 +62,18 @@ def check_given(parsed: Mapping[str, Any], order: Sequence[Any]) -> None:
         values = value if isinstance(value, (list, tuple)) else (value,)
         if "" in values and parameter.metavar in _NAMES and parameter.name not in _EMPTY:
             raise InputError(f"{option}: '' names nothing", cure="is a variable of the shell empty?")
+        if parameter.metavar not in _PROGRAMS and (wrong := next(filter(_is_no_text, values), None)) is not None:
+            shown = os.fsencode(wrong).decode(errors="backslashreplace")
+            raise InputError(f"{option}: {shown} is no UTF-8, as results are", cure="give it another name")
         if parameter.name in _READ:
             read += [option] * list(values).count("-")
     if len(read) > 1:
         raise InputError(f"standard input twice, by {read[0]} and {read[1]}", cure="give one of them as a file")
+
+
+def _is_no_text(value: object) -> bool:
+    """Report whether a word has bytes of which Python made no character: no result could say its name."""
+    return isinstance(value, str) and any("\ud800" <= one <= "\udfff" for one in value)
 
 
 def _has_one_value(parameter: Any) -> bool:  # noqa: ANN401 - click's, which typer brings along

@@ -29,6 +29,8 @@ NOT_TWICE = "(give one of them as a file)"
         (("run", "--node", "-", "--fix", "-"), f"standard input twice, by --node and --fix {NOT_TWICE}"),
         (("report", "-", "-"), f"standard input twice, by RESULT and RESULT {NOT_TWICE}"),
         (("reach", "-", "--nodes", "-"), f"standard input twice, by --nodes and TOPOLOGY {NOT_TWICE}"),
+        (("run", "in-window", "--json", "\udcff.json"), "--json: \\xff.json is no UTF-8, as results are (give it"),
+        (("run", "in-window", "--fix", "./\udcff"), "--fix: ./\\xff is no UTF-8"),
         (("topology", "from", "/dev/null"), "/dev/null: there is no Service in it"),
         (("collect", "--here", "/"), "cannot write /: Is a directory"),
         (("run", "--kube-proxy", __file__), f"{__file__} cannot be executed (`chmod +x {__file__}`"),

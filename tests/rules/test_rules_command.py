@@ -62,7 +62,7 @@ def test_a_list_from_stdin(lab_rules, objects):
             "--proxy-version auto, and nothing to fit (name the release that --sysctls is for)",
         ),
         (("kube-proxy", "--diff", ""), "lab: '': cannot be read: Is a directory"),
-        (("",), "lab: '': is a directory (name a file in it)"),
+        (("",), "lab: SOURCE: '' names nothing (is a variable of the shell empty?)"),
         (
             ("OBJECTS", "--proxy-mode", "nftables", "--proxy-version", "v1.32", "--service-cidr", "10.96.0.0/12"),
             "--service-cidr: kube-proxy v1.32 does not know it (v1.33 is the first that does)",
