@@ -208,12 +208,13 @@ def _saved(place: str, what: str) -> Iterator[Saved]:
     :raises InputError: it cannot be written, or would go to where lines go.
     """
     from lab import __version__
+    from lab.cli.growing import Growing
     from lab.watch.save import Saved
 
     if place == "-":
         raise InputError("--save: standard output has the lines", cure="name a file")
     try:
-        output = open(place, "wb", buffering=0)  # noqa: SIM115 - what the block raises is not about it
+        output = Growing(place)
     except OSError as error:
         raise InputError(f"cannot write {place}: {error.strerror}") from None
     with output:

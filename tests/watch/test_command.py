@@ -181,7 +181,8 @@ def test_a_capture_that_reaches_its_limit_stays_whole(lab, watching, tmp_path):
     inject()
     code, _printed, said = interrupted(process)
     assert code == 1
-    assert f"lab: cannot write {capture}: File too large; the watch goes on\n" in said
+    why = "File too large (this process may write 400 bytes to a file: `ulimit -f` raises it)"
+    assert f"lab: cannot write {capture}: {why}; the watch goes on\n" in said
     assert said.endswith("lab: 0 packets of connections that leaked were saved\n")
     assert subprocess.run(["tshark", "-r", capture], capture_output=True, text=True).returncode == 0
 
