@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Final, TextIO
 
 import typer
 
-from lab.cli.arguments import ALONE, app, complete, examples, host_names, lab_names
+from lab.cli.arguments import app, complete, examples, host_names, lab_names
+from lab.cli.command import ALONE, complete_behind
 from lab.cli.screen import console
 from lab.errors import InputError, MissingError, OutputError
 
@@ -97,7 +98,10 @@ def watch(
         typer.Option(metavar="FILE", help="Keep the counts there, for node_exporter's textfile collector: *.prom."),
     ] = None,
     json: Annotated[
-        str | None, typer.Option("--json", metavar=ALONE, help="Print JSON instead, an object a line.")
+        str | None,
+        typer.Option(
+            "--json", metavar=ALONE, help="Print JSON instead, an object a line.", autocompletion=complete_behind
+        ),
     ] = None,
 ) -> None:
     """Look on at a lab that stands, or with --here at this machine: full screen on a terminal, else a line each.
