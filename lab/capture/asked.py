@@ -12,6 +12,7 @@ from typing import Final
 from lab.capture import icmp
 from lab.capture.exchange import Datagram, Exchange
 from lab.capture.explanation import Explained, Finding, Point
+from lab.capture.naming import Naming
 from lab.verdict import Outcome
 
 _SHOWN: Final = 5  # packets of one kind
@@ -36,7 +37,7 @@ class _Others:
     on_the_way: frozenset[Point]
 
 
-def explained(exchanges: Iterable[Exchange]) -> Iterator[Explained]:
+def explained(exchanges: Iterable[Exchange], named: Naming) -> Iterator[Explained]:
     """Yield what each exchange's datagrams tell of it, and of the others'."""
     every = list(exchanges)
     alike: dict[tuple[object, ...], list[Exchange]] = defaultdict(list)
@@ -44,7 +45,7 @@ def explained(exchanges: Iterable[Exchange]) -> Iterator[Explained]:
         alike[one.section, one.target].append(one)
     others = {target: _others(ones) for target, ones in alike.items()}
     for one in every:
-        yield _explained(one, others[one.section, one.target])
+        yield _explained(one, others[one.section, one.target], named)
 
 
 def _others(exchanges: list[Exchange]) -> _Others:
@@ -56,7 +57,7 @@ def _others(exchanges: list[Exchange]) -> _Others:
     return _Others(masqueraded, any(one.endpoints for one in exchanges), on_the_way)
 
 
-def _explained(one: Exchange, others: _Others) -> Explained:
+def _explained(one: Exchange, others: _Others, named: Naming) -> Explained:
     endpoint = next(reversed(one.endpoints), None)
     return Explained(
         client=one.client,
@@ -65,10 +66,15 @@ def _explained(one: Exchange, others: _Others) -> Explained:
         peer=next(reversed(one.peers), one.client),
         begins=True,
         packets=one.count,
-        points=tuple(point for _file, point in one.points if point),
+        points=named.points(one.points),
         section=one.section,
         outcome=_outcome(one),
-        findings=(*_strange(one), *_doubled(one), *icmp.findings(one), *_unanswered(one, others)),
+        findings=(
+            *_strange(one, named),
+            *_doubled(one, named),
+            *icmp.findings(one, named),
+            *_unanswered(one, others, named),
+        ),
         untold=(),
         protocol="UDP",
     )
@@ -92,35 +98,35 @@ def _lacks_answers(one: Exchange) -> bool:
     return bool(one.waiting or one.unanswered) and (one.target.port == 53 or not one.answers)
 
 
-def _strange(one: Exchange) -> Iterator[Finding]:
+def _strange(one: Exchange, named: Naming) -> Iterator[Finding]:
     for datagram in one.odd:
         leaked = datagram.leaked
         if leaked is not None:
-            where = f" ({leaked.point})" if leaked.point else ""
             words = (
-                f"an answer from a stranger: packet {leaked.number}{where} comes from {datagram.packet.source}, and the"
+                f"an answer from a stranger: packet {named.where(leaked)} comes from {datagram.packet.source}, and the"
                 f" client only knows {one.target}; its socket does not take that"
             )
             yield Finding("leak", words, (datagram.places[0], leaked))
 
 
-def _doubled(one: Exchange) -> Iterator[Finding]:
+def _doubled(one: Exchange, named: Naming) -> Iterator[Finding]:
     for datagram in one.odd:
         twice = datagram.doubled
         if twice is not None:
             where = f" at {twice.point}" if twice.point else ""
-            words = f"packet {twice.number} is the same as before once more{where}: a copy came along as well"
+            words = f"packet {named(twice)} is the same as before once more{where}: a copy came along as well"
             yield Finding("duplicate", words, (datagram.places[0], twice), case="promiscuous-bridge")
 
 
-def _unanswered(one: Exchange, others: _Others) -> Iterator[Finding]:
+def _unanswered(one: Exchange, others: _Others, named: Naming) -> Iterator[Finding]:
     if not _lacks_answers(one) or any(datagram.leaked for datagram in one.odd):
         return
     for question in one.waiting[:_SHOWN]:
         last = question.places[-1]
-        where = f"; it was seen last at {last.point} (packet {last.number})" if last.point else ""
+        seen = f"at {last.point} (packet {named(last)})" if last.point else f"as packet {named(last)}"
+        where = f"; it was seen last {seen}" if last.point or last != question.places[0] else ""
         why, case = _why(one, question, others)
-        words = f"packet {question.places[0].number}, {question.packet.payload_length:,} bytes: no answer{where}{why}"
+        words = f"packet {named(question.places[0])}, {question.packet.payload_length:,} bytes: no answer{where}{why}"
         yield Finding("unanswered", words, tuple(question.places[:_SHOWN]), case=case)
     more = len(one.waiting) + one.unanswered - _SHOWN
     if more > 0:

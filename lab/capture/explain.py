@@ -20,6 +20,7 @@ from lab.capture.frames import Frame
 from lab.capture.headers import quoted_ends
 from lab.capture.kernel_log import Logged
 from lab.capture.listing import Listed
+from lab.capture.naming import Naming
 from lab.capture.order import in_order
 from lab.capture.reader import Reader
 from lab.capture.remarks import remarks
@@ -44,6 +45,7 @@ def explain(
     everybody = _Everybody(Follower(behaviour, _translations(entry for _name, entry in listed.values())), Datagrams())
     wanted = {_key(line.packet): line.packet for text in texts for line in text.log if line.packet}
     seen: dict[Logged, Place] = {}
+    named = Naming(reader.name for reader in readers)
     notes = [note for text in texts for note in text.notes]
     with _uncollected():
         for frame, file in in_order(readers, everybody.follower.plain, notes):
@@ -53,8 +55,10 @@ def explain(
     notes += [*(note for reader in readers for note in reader.notes), *everybody.notes]
     last = max((reader.last for reader in readers if reader.last is not None), default=None)
     guessed = {(text.name, number) for text in texts for number in text.printed.unnumbered}
-    connections = [explained(connection, behaviour, guessed, last) for connection in everybody.follower.connections]
-    notes += _lacks(everybody.follower.connections)
+    connections = [
+        explained(connection, behaviour, named, guessed, last) for connection in everybody.follower.connections
+    ]
+    notes += _lacks(everybody.follower.connections, named)
     by_ends = {entry.original: (name, entry) for name, entry in listed.values()}
     owners = _owners(entry for _name, entry in listed.values())
     return Explanation(
@@ -62,9 +66,10 @@ def explain(
         packets=sum(reader.read for reader in readers) + everybody.follower.plain.taken,
         connections=(
             *(_with_entry(one, by_ends) for one in connections),
-            *asked.explained(everybody.datagrams.exchanges),
+            *asked.explained(everybody.datagrams.exchanges, named),
         ),
         notes=tuple(notes),
+        files=tuple(reader.name for reader in readers),
         remarks=tuple(one for text in texts for one in remarks(text, None if assumed else behaviour, seen, owners)),
     )
 
@@ -105,7 +110,7 @@ class _Everybody:
             yield f"{forgotten:,} connections that came first were given up, to bound memory"
 
 
-def _lacks(connections: Iterable[Connection]) -> Iterator[str]:
+def _lacks(connections: Iterable[Connection], named: Naming) -> Iterator[str]:
     """Yield what is missing of connections, in sentences."""
     if any(one.conntrack.unscaled for one in connections):
         yield (
@@ -114,7 +119,7 @@ def _lacks(connections: Iterable[Connection]) -> Iterator[str]:
         )
     lacking = [one for one in connections if one.gaps.found]
     for one in lacking[:_SHOWN]:
-        missing = [str(gap) for gap in one.gaps.found[:_SHOWN]]
+        missing = [gap.words(named) for gap in one.gaps.found[:_SHOWN]]
         more = f", and {len(one.gaps.found) - _SHOWN:,} more" if len(one.gaps.found) > _SHOWN else ""
         yield (
             f"{one.client} > {one.target}: the capture has a gap: {', '.join(missing)}{more} are not in it; what rests"

@@ -116,6 +116,7 @@ class Explanation:
     :param behaviour: the kernel's that is assumed.
     :param notes: what has to be known of the files, in sentences.
     :param remarks: what text tells that is of no packets itself.
+    :param files: those that have packets.
     """
 
     behaviour: Behaviour
@@ -123,6 +124,7 @@ class Explanation:
     connections: tuple[Explained, ...]
     notes: tuple[str, ...]
     remarks: tuple[Remark, ...] = ()
+    files: tuple[str, ...] = ()
 
     @property
     def found(self) -> bool:

@@ -10,6 +10,7 @@ from lab.capture import icmp
 from lab.capture.catalogue import known
 from lab.capture.connection import Connection, Segment
 from lab.capture.explanation import Explained, Finding, Place
+from lab.capture.naming import Naming
 from lab.evidence.follow import distance
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import ACK
@@ -25,25 +26,30 @@ _CONDITIONS: Final = {
 
 
 def explained(
-    connection: Connection, behaviour: Behaviour, guessed: Container[tuple[str, int]] = (), last: int | None = None
+    connection: Connection,
+    behaviour: Behaviour,
+    named: Naming,
+    guessed: Container[tuple[str, int]] = (),
+    last: int | None = None,
 ) -> Explained:
     """Return what a connection's packets tell of it.
 
+    :param named: calls packets by their numbers.
     :param guessed: the packets, by file and number, whose sequence number and checksum nobody printed.
     :param last: when the capture ended.
     """
     connection.end(last)
     for segment in connection.odd:
         segment.guessed = (segment.place.file, segment.place.number) in guessed
-    judged = [_of_segment(connection, segment, behaviour) for segment in connection.odd]
+    judged = [_of_segment(connection, segment, behaviour, named) for segment in connection.odd]
     outcome = _outcome(connection)
     others = (
-        *_killed(connection, outcome),
-        *_lost(connection),
-        *_repeated(connection),
-        *_closed(connection),
+        *_killed(connection, outcome, named),
+        *_lost(connection, named),
+        *_repeated(connection, named),
+        *_closed(connection, named),
         *_unanswered(connection),
-        *icmp.findings(connection),
+        *icmp.findings(connection, named),
     )
     return Explained(
         client=connection.client,
@@ -52,7 +58,7 @@ def explained(
         peer=connection.peer,
         begins=connection.begins,
         packets=connection.count,
-        points=tuple(point for _file, point in connection.points if point),
+        points=named.points(connection.points),
         section=connection.section,
         outcome=outcome,
         findings=(*judged, *others),
@@ -139,7 +145,7 @@ def _is_gone(connection: Connection, segment: Segment) -> bool:
     )
 
 
-def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour) -> Finding:
+def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour, named: Naming) -> Finding:
     judgement = observed(connection, segment)
     answers = resets_of(connection, segment)
     case = known(segment, leaked=segment.leaked is not None, harmless=not connection.is_translated and not answers)
@@ -147,16 +153,16 @@ def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour) 
     packets = [segment.place]
     if segment.leaked is not None:
         packets.append(segment.leaked)
-        sentences.append(_leak(connection, segment, segment.leaked))
+        sentences.append(_leak(connection, segment, segment.leaked, named))
     for reset in answers:
         packets.append(reset.place)
-        sentences.append(_answer(connection, segment, reset))
+        sentences.append(_answer(connection, segment, reset, named))
     if segment.is_strange_answer and not answers and not connection.conntrack.established:
         sentences.append("to the client it answers nothing, and its SYN stays without an answer")
     stray = connection.strayed(segment)
     if stray is not None:
         packets.append(stray)
-        sentences.append(f"untranslated it went another way: packet {stray.number} ({stray.point})")
+        sentences.append(f"untranslated it went another way: packet {named.where(stray)}")
     elif connection.is_missing(segment) and _is_gone(connection, segment):
         sentences.append("it did not come as far as the first packet of its side: dropped, or lost")
     elif _is_gone(connection, segment):
@@ -231,22 +237,21 @@ def _said(segment: Segment, judgement: Judgement | None, behaviour: Behaviour) -
     return said
 
 
-def _leak(connection: Connection, segment: Segment, place: Place) -> str:
-    where = f" ({place.point})" if place.point else ""
+def _leak(connection: Connection, segment: Segment, place: Place, named: Naming) -> str:
     if segment.from_client:
-        return f"leaked: packet {place.number}{where} is still for {connection.target}, behind the node"
+        return f"leaked: packet {named.where(place)} is still for {connection.target}, behind the node"
     return (
-        f"leaked: packet {place.number}{where} comes from {segment.packet.source}, and the client only knows"
+        f"leaked: packet {named.where(place)} comes from {segment.packet.source}, and the client only knows"
         f" {connection.target}"
     )
 
 
-def _answer(connection: Connection, segment: Segment, reset: Segment) -> str:
+def _answer(connection: Connection, segment: Segment, reset: Segment, named: Naming) -> str:
     if segment.is_strange_answer:
         end = "" if connection.conntrack.established else ", and nothing comes of the handshake"
-        return f"RST {reset.place.number} answers it: the client has not asked there{end}"
+        return f"RST {named(reset.place)} answers it: the client has not asked there{end}"
     deed = "the number that is awaited: it ends the connection" if reset.exact else "another number than is awaited"
-    return f"RST {reset.place.number} answers it, with {deed}"
+    return f"RST {named(reset.place)} answers it, with {deed}"
 
 
 def _killers(connection: Connection) -> list[Segment]:
@@ -263,12 +268,12 @@ def _resets(connection: Connection) -> list[Segment]:
     ]
 
 
-def _killed(connection: Connection, outcome: Outcome) -> Iterator[Finding]:
+def _killed(connection: Connection, outcome: Outcome, named: Naming) -> Iterator[Finding]:
     if outcome is Outcome.RESET:
         return  # told with the packet that it answers
     for reset in _resets(connection):
         who = "client" if reset.from_client else "server"
-        number = reset.place.number
+        number = named(reset.place)
         if not connection.begins and not reset.exact:
             words = f"RST {number} of the {who}: what it is about is not in the capture"
             yield Finding("reset", words, (reset.place,))
@@ -288,27 +293,29 @@ def _killed(connection: Connection, outcome: Outcome) -> Iterator[Finding]:
             yield Finding("reset", words, (reset.place,), Judgement.ACCEPTED, case=case)
 
 
-def _lost(connection: Connection) -> Iterator[Finding]:
+def _lost(connection: Connection, named: Naming) -> Iterator[Finding]:
     for from_client, lost in connection.lost.items():
         who = "client" if from_client else "server"
         words = (
             f"{lost.count:,} of the {who} did not come as far as its first one: lost, dropped, or not captured:"
-            f" {lost.numbers}"
+            f" {lost.numbers(named)}"
         )
         yield Finding("lost", words, tuple(lost.first))
 
 
-def _repeated(connection: Connection) -> Iterator[Finding]:
+def _repeated(connection: Connection, named: Naming) -> Iterator[Finding]:
     for from_client, again in connection.repeats.again.items():
         who = "client" if from_client else "server"
-        yield Finding("retransmission", f"{again.count:,} sent again by the {who}: {again.numbers}", tuple(again.first))
+        yield Finding(
+            "retransmission", f"{again.count:,} sent again by the {who}: {again.numbers(named)}", tuple(again.first)
+        )
 
 
-def _closed(connection: Connection) -> Iterator[Finding]:
+def _closed(connection: Connection, named: Naming) -> Iterator[Finding]:
     for from_client, closed in connection.repeats.closed_window.items():
         who = "client" if from_client else "server"
         packets = "1 packet" if closed.count == 1 else f"{closed.count:,} packets"
-        words = f"zero window: the {who} takes nothing more, in {packets}: {closed.numbers}"
+        words = f"zero window: the {who} takes nothing more, in {packets}: {closed.numbers(named)}"
         yield Finding("zero-window", words, tuple(closed.first))
 
 

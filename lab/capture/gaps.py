@@ -18,6 +18,7 @@ from lab.evidence.packet import RST, SYN, Packet
 if TYPE_CHECKING:
     from lab.capture.connection import Segment
     from lab.capture.explanation import Place
+    from lab.capture.naming import Naming
 
 _MOST: Final = 64  # packets that are in doubt at the same time
 _PATIENCE: Final = 1000  # packets after which nothing is made of a doubt any more
@@ -35,10 +36,11 @@ class Gap:
     from_client: bool
     length: int
 
-    def __str__(self) -> str:
+    def words(self, named: Naming) -> str:
+        """Return what is missing, in words."""
         who = "client" if self.from_client else "server"
         what = f"{self.length:,} bytes of the {who}" if self.length else f"acknowledgements of the {who}"
-        return f"{what} before packet {self.place.number:,}"
+        return f"{what} before packet {named(self.place)}"
 
 
 class Gaps:

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from lab.capture.explanation import Finding, Place, Point
 from lab.capture.frames import Frame
 from lab.capture.headers import quoted_ends
+from lab.capture.naming import Naming
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import ICMPV6, SocketAddress
 
@@ -112,17 +113,17 @@ def take(owner: Owner, frame: Frame, file: str) -> None:
         error.leaked = error.leaked or place
 
 
-def findings(owner: Owner) -> Iterator[Finding]:
+def findings(owner: Owner, named: Naming) -> Iterator[Finding]:
     """Yield what errors tell of somebody's packets."""
     for error in owner.errors.values():
         mtu = f", whose MTU is {error.mtu:,}" if error.mtu else ""
         places = tuple(error.places[:_SHOWN])
-        numbers = "packets " * (len(places) > 1) + ", ".join(str(place.number) for place in places)
-        more = ", and more" if len(error.places) > _SHOWN else ""
-        words = f"ICMP error, {error.words}: {error.source} says so of a packet to {error.about}{mtu} ({numbers}{more})"
+        more = len(error.places) > _SHOWN
+        numbers = f"packet{'s' * (len(places) > 1)} {named.all(places, more=more)}"
+        words = f"ICMP error, {error.words}: {error.source} says so of a packet to {error.about}{mtu} ({numbers})"
         if error.leaked is not None:
             words += (
-                f"; packet {error.leaked.number} came to the client's side untranslated: INVALID, as there was no entry"
+                f"; packet {named(error.leaked)} came to the client's side untranslated: INVALID, as there was no entry"
                 f" for what it quotes, and the client, who only knows {owner.target}, takes no notice"
             )
             yield Finding("icmp", words, places, Judgement.INVALID, case="icmp-error-without-entry")

@@ -137,7 +137,7 @@ def _packet(line: LogLine, seen: Mapping[Logged, Place], owners: Owners) -> str:
     excess = line.excess
     by = f", out of it by {excess:,} byte{'' if excess == 1 else 's'}" if excess is not None and excess > 0 else ""
     place = seen.get(line.packet) if line.packet else None
-    where = f"; it is packet {place.number:,} of {place.file}" if place else ""
+    where = f"; it is packet {place.number} of {place.file}" if place else ""
     owner = owners.get((line.packet.source, line.packet.destination), "") if line.packet else ""
     return f"Line {line.line}: {line.packet}{by}{where}{owner and '; '}{owner}."
 

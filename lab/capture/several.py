@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from lab.capture.explanation import Place
+from lab.capture.naming import Naming
 from lab.evidence.follow import distance
 from lab.evidence.packet import RST, SYN, Packet
 
@@ -36,11 +37,9 @@ class Several:
         if self.furthest is None or distance(self.furthest, end) > 0:
             self.furthest = end
 
-    @property
-    def numbers(self) -> str:
-        """The numbers of the first ones, in words."""
-        numbers = ", ".join(str(place.number) for place in self.first)
-        return f"{numbers}, and more" if self.count > len(self.first) else numbers
+    def numbers(self, named: Naming) -> str:
+        """Return the numbers of the first ones, in words."""
+        return named.all(self.first, more=self.count > len(self.first))
 
 
 class Repeats:

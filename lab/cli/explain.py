@@ -99,10 +99,11 @@ def explain(
         readers, texts = [], []
         for name in files:
             stream = opened.enter_context(_opened(name, progress))
+            called = "<stdin>" if name == "-" else name
             if is_text(stream):
-                texts.append(Text(stream, "<stdin>" if name == "-" else name))
+                texts.append(Text(stream, called))
             else:
-                readers.append(Reader(stream, name))
+                readers.append(Reader(stream, called))
         told = explained(readers, behaviour, texts, assumed=kernel is None)
     again: list[Replayed] = []
     unsent: LabError | None = None

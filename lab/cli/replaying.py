@@ -47,6 +47,7 @@ def replayed(
     if not wanted:
         return []
     from lab.capture.explain import printed
+    from lab.capture.naming import Naming
     from lab.capture.reader import Reader
     from lab.capture.resending import scripts
 
@@ -62,7 +63,7 @@ def replayed(
 
     async def run() -> list[Replayed]:
         with interrupt.cancels_task(), steps() as say:
-            return await replay_all(collected, found, say)
+            return await replay_all(collected, found, Naming(told.files), say)
 
     userns.ensure()
     try:

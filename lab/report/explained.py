@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from lab.capture.explanation import Explained, Explanation, Finding, Remark
+from lab.capture.naming import Naming
 from lab.capture.replayed import Replayed
 from lab.report.replayed import lines as of_replayed
 from lab.vocabulary import Behaviour
@@ -22,10 +23,11 @@ def lines(told: Explanation, *, assumed: bool, replayed: Iterable[Replayed] = ()
     :param replayed: the connections that were sent again.
     """
     again = {(one.client, one.target): one for one in replayed}
+    named = Naming(told.files)
     blocks = []
     for one in told.connections:
         if one.findings:
-            blocks.append([*_connection(one), *_again(one, again.get((one.client, one.target)))])
+            blocks.append([*_connection(one, named), *_again(one, again.get((one.client, one.target)), named)])
     fine = [one for one in told.connections if not one.findings]
     ordinary = [f"{one.client} > {one.target}. {one.entry}" for one in fine if one.entry]
     ordinary = [*_fine(told), *ordinary]
@@ -50,12 +52,11 @@ def _fine(told: Explanation) -> Iterator[str]:
             yield f"{fine:,} {other}{names[fine > 1]}: nothing wrong."
 
 
-def _again(one: Explained, replayed: Replayed | None) -> Iterator[str]:
+def _again(one: Explained, replayed: Replayed | None, named: Naming) -> Iterator[str]:
     if replayed is not None:
         judged = [finding for finding in one.findings if finding.packets and (finding.judgement or finding.case)]
-        yield from of_replayed(
-            replayed, {(finding.packets[0].file, finding.packets[0].number): finding for finding in judged}
-        )
+        found = {(finding.packets[0].file, finding.packets[0].number): finding for finding in judged}
+        yield from of_replayed(replayed, found, named)
 
 
 def _remarks(remarks: Iterable[Remark]) -> Iterator[str]:
@@ -85,7 +86,7 @@ def _judged(behaviour: Behaviour, *, assumed: bool) -> str:
     return f"Judged as conntrack does by the rule that {behaviour.words}{why}."
 
 
-def _connection(one: Explained) -> Iterator[str]:
+def _connection(one: Explained, named: Naming) -> Iterator[str]:
     to = f"{one.target}" + (f", which is {one.endpoint}" if one.endpoint else "")
     masked = f", masqueraded as {one.peer}" if one.peer != one.client else ""
     by = "" if one.protocol == "TCP" else f"{one.protocol} "
@@ -96,15 +97,15 @@ def _connection(one: Explained) -> Iterator[str]:
     yield f"  {packets}{where}{section}"
     for finding in one.findings:
         numbered = bool(finding.judgement) or (one.protocol == "TCP" and finding.kind in ("leak", "odd"))
-        yield from _finding(finding, numbered=numbered)
+        yield from _finding(finding, named if numbered else None)
     if one.entry:
         yield f"  {one.entry}"
     for words in one.untold:
         yield f"  {words}"
 
 
-def _finding(finding: Finding, *, numbered: bool) -> Iterator[str]:
-    number = f"{finding.packets[0].number}: " if numbered and finding.packets else ""
+def _finding(finding: Finding, named: Naming | None) -> Iterator[str]:
+    number = f"{named(finding.packets[0])}: " if named and finding.packets else ""
     yield f"  * {number}{finding.words}"
     if finding.case:
         helps = f" Helps: {', '.join(finding.fixes)}." if finding.fixes else ""

@@ -6,14 +6,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from lab.capture.explanation import Finding
+from lab.capture.naming import Naming
 from lab.capture.replayed import Replayed, Said, plain
 from lab.evidence.judgement import Judgement
 
 
-def lines(one: Replayed, findings: Mapping[tuple[str, int], Finding]) -> Iterator[str]:
+def lines(one: Replayed, findings: Mapping[tuple[str, int], Finding], named: Naming) -> Iterator[str]:
     """Yield what is printed, line by line.
 
     :param findings: by file and number of the first of their packets.
+    :param named: calls packets by their numbers.
     """
     if one.untold:
         yield f"  Not replayed: {one.untold}."
@@ -26,7 +28,7 @@ def lines(one: Replayed, findings: Mapping[tuple[str, int], Finding]) -> Iterato
     )
     yield f"  Replayed in a lab on Linux {one.kernel}: {sent}{part}; {agree}"
     for said in one.said:
-        yield f"  > {said.place.number}: {said.what}: {_judged(said)}"
+        yield f"  > {named(said.place)}: {said.what}: {_judged(said)}"
         finding = findings.get((said.place.file, said.place.number))
         if finding is not None:
             yield from _against(said, finding)

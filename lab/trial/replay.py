@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
+from lab.capture.naming import Naming
 from lab.capture.replayed import Replayed, Said, plain
 from lab.capture.resending import Script, Segment
 from lab.evidence.judgement import Judged, Judgement
@@ -24,11 +25,12 @@ _WIDEST: Final = 65535  # bytes: the largest MTU of a veth
 
 
 async def replay_all(
-    scripts: Sequence[Script], found: Collection[tuple[str, int]], say: Callable[[str], None]
+    scripts: Sequence[Script], found: Collection[tuple[str, int]], named: Naming, say: Callable[[str], None]
 ) -> list[Replayed]:
     """Send connections through a node of a lab, one after the other, and return what its conntrack said.
 
     :param found: the packets that something was found of, by file and number.
+    :param named: calls packets by their numbers.
     :param say: is told what is done.
     :raises MissingError: the machine lacks what a lab needs.
     :raises LabError: a lab could not be built, or did not judge all of it.
@@ -40,11 +42,11 @@ async def replay_all(
         family = Family.IPV6 if ":" in script.client.address else Family.IPV4
         if family not in behaviours:
             behaviours[family] = await ask(family)
-        done.append(await replay(script, found, behaviours[family]))
+        done.append(await replay(script, found, named, behaviours[family]))
     return done
 
 
-async def replay(script: Script, found: Collection[tuple[str, int]], behaviour: Behaviour) -> Replayed:
+async def replay(script: Script, found: Collection[tuple[str, int]], named: Naming, behaviour: Behaviour) -> Replayed:
     """Send one connection.
 
     :param behaviour: this kernel's.
@@ -57,7 +59,7 @@ async def replay(script: Script, found: Collection[tuple[str, int]], behaviour: 
         return Replayed(*ends, kernel, behaviour, 0, (), words)
     cut = next((one for one in script.segments if one.packet.tcp is not None and one.packet.tcp.is_cut), None)
     if cut is not None:
-        words = f"packet {cut.place.number:,} is cut within its TCP header by the snaplen (tcpdump -s 96 keeps it)"
+        words = f"packet {named(cut.place)} is cut within its TCP header by the snaplen (tcpdump -s 96 keeps it)"
         return Replayed(*ends, kernel, behaviour, 0, (), words)
     topology = load("kube-proxy")
     if any(segment.length > _USUAL for segment in script.segments):

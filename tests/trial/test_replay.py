@@ -8,6 +8,7 @@ import random
 import pytest
 
 from lab.capture.explain import explain
+from lab.capture.naming import Naming
 from lab.capture.reader import Reader
 from lab.capture.replayed import Replayed
 from lab.capture.resending import MOST, scripts
@@ -44,7 +45,7 @@ def script_of(files):
 def replayed(script, behaviour=None, found=()):
     async def run():
         family = Family.IPV6 if ":" in script.client.address else Family.IPV4
-        return await replay(script, found, behaviour or await ask(family))
+        return await replay(script, found, Naming(()), behaviour or await ask(family))
 
     return asyncio.run(run())
 
