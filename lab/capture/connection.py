@@ -11,16 +11,18 @@ from typing import Final
 from lab.capture.explanation import Place, Point
 from lab.capture.frames import Frame
 from lab.capture.gaps import Gaps
-from lab.capture.headers import checksum_is_wrong
+from lab.capture.headers import checksum_is_wrong, is_short
 from lab.capture.icmp import IcmpError
 from lab.capture.idle import Idle, Idleness
 from lab.capture.judging import FINE, Conntrack, Word
 from lab.capture.lane import Kept, Lane, Stream
 from lab.capture.quick import QuickWindow
 from lab.capture.several import Repeats, Several
+from lab.capture.sysctls import DEFAULTS, Sysctls
+from lab.capture.ways import Ways
 from lab.evidence.follow import distance
 from lab.evidence.judgement import Judgement
-from lab.evidence.packet import ACK, RST, SYN, Packet, SocketAddress
+from lab.evidence.packet import ACK, FIN, RST, SYN, Packet, SocketAddress
 from lab.vocabulary import Behaviour
 
 RECENT: Final = 64  # packets whose copies are looked for
@@ -38,6 +40,7 @@ class Segment:
     :ivar opening: the handshake was not finished, whose beginning was seen.
     :ivar idle: for how long nothing was seen before it, where that may have been too long for the entry.
     :ivar is_corrupt: leaked, and its checksum is wrong.
+    :ivar is_short: leaked, and its TCP header says that it is longer than the packet.
     :ivar midway: of a connection whose beginning is not in the capture, so that no state and no window is known.
     :ivar guessed: its sequence number was not printed.
     :ivar at_end: the capture ended before all copies of it can have come.
@@ -56,6 +59,7 @@ class Segment:
     opening: bool = False
     idle: Idle | None = None
     is_corrupt: bool = False
+    is_short: bool = False
     guessed: bool = False
     midway: bool = False
     at_end: bool = False
@@ -75,6 +79,13 @@ class Segment:
         return self.places[0]
 
     @property
+    def makes_no_entry(self) -> bool:
+        """Whether it leaked as its entry was gone, and is INVALID: what ends a connection begins none (tcp_new)."""
+        assert self.packet.tcp is not None
+        known = self.word.by or self.midway or self.is_corrupt or self.is_short or self.guessed
+        return self.leaked is not None and not known and bool(self.packet.tcp.flags & (FIN | RST))
+
+    @property
     def is_strange_answer(self) -> bool:
         """Whether it answers the client's SYN, and came from an address that the client has not asked."""
         assert self.packet.tcp is not None
@@ -87,15 +98,24 @@ class Connection:
 
     :ivar target: whom the client asked.
     :ivar endpoint: whom that became; None until a translation was seen.
+    :ivar turned: by which address the other side knew this one, where that had asked before, by a VIP.
+    :ivar ways: by which points its packets pass, in which form.
     :ivar handshake: the first packet of each side that opens it; ``asked``: when, by the client's last SYN.
     """
 
-    def __init__(self, client: SocketAddress, target: SocketAddress, section: int, behaviour: Behaviour) -> None:
+    def __init__(
+        self,
+        client: SocketAddress,
+        target: SocketAddress,
+        section: int,
+        behaviour: Behaviour,
+        sysctls: Sysctls = DEFAULTS,
+    ) -> None:
         self.client = self.peer = client
         self.target = target
         self.endpoint: SocketAddress | None = None
         self.section = section
-        self.conntrack = Conntrack(client, behaviour)
+        self.conntrack = Conntrack(client, behaviour, sysctls)
         self.gaps = Gaps(self.conntrack)
         self.first: Packet | None = None
         self.count = 0
@@ -108,13 +128,11 @@ class Connection:
         self.resets: list[Segment] = []
         self.lost: dict[bool, Several] = defaultdict(Several)
         self.repeats = Repeats()
-        self._idleness = Idleness()
-        self._before: dict[bool, set[Stream]] = {True: set(), False: set()}
-        self._behind: dict[bool, set[Stream]] = {True: set(), False: set()}
-        self._unplaced: dict[bool, set[Stream]] = {True: set(), False: set()}
+        self._idleness = Idleness(sysctls)
+        self.turned: SocketAddress | None = None
+        self.ways = Ways()
         self._next: dict[bool, int] = {}
         self.asked = 0
-        self._mixed: set[Stream] = set()
         self._early: list[tuple[Segment, Stream, Place]] = []
         self.handshake: dict[bool, Segment] = {}
         self._recent: OrderedDict[tuple[object, ...], Segment] = OrderedDict()
@@ -128,7 +146,7 @@ class Connection:
         """Return both sides' windows, where it is established, and captured at one point and in one form alone."""
         if self.endpoint is not None or len(self.points) > 1 or self.conntrack.closed or self.gaps.in_doubt:
             return None
-        if any(len(streams) > 1 for streams in self._unplaced.values()):
+        if any(len(streams) > 1 for streams in self.ways.unplaced.values()):
             return None
         return self.conntrack.windows
 
@@ -152,6 +170,9 @@ class Connection:
                 self.conntrack.acknowledge(lane.acknowledged, from_client=side)
                 if lane.follows:
                     self._next[side] = lane.sender.end
+        if self.kept:
+            last = self.kept[-1]
+            self.conntrack.went_on(last.packet, from_client=last.lane.from_client)
         for one in self.kept:
             self._idleness.see(one.time)
             packet, lane = one.packet, one.lane
@@ -172,7 +193,7 @@ class Connection:
         """
         self.kept.clear()  # they were seen at one point alone, as all before them
         self.settle()
-        translated = {stream[:2] for stream in self._behind[True] | self._behind[False]}
+        translated = {stream[:2] for stream in self.ways.behind[True] | self.ways.behind[False]}
         for segment, stream, place in self._early:
             if segment.leaked is None and (stream[2] is not None or stream[:2] not in translated):
                 segment.leaked = place
@@ -192,14 +213,6 @@ class Connection:
         if plain and self.is_missing(segment):
             self.lost[segment.from_client].add(segment.place, segment.packet.end)
 
-    def strayed(self, segment: Segment) -> Place | None:
-        """Return where a packet was seen instead of where it was to come to; None where it was nowhere else."""
-        first = self.handshake.get(segment.from_client)
-        if first is None or not self.is_missing(segment):
-            return None
-        ways = {(file, point) for file, point, _way in first.streams}
-        return next((place for place in segment.places if (place.file, place.point) not in ways), None)
-
     def is_missing(self, segment: Segment) -> bool:
         """Check whether a packet was seen at fewer points than the first one of its side, which came through."""
         first = self.handshake.get(segment.from_client)
@@ -207,7 +220,7 @@ class Connection:
 
     def translate(self, packet: Packet) -> None:
         """Take it that this first packet is the connection's, as the endpoint sees it."""
-        self._place_all()
+        self.ways.place_all()
         self.endpoint = packet.destination
         self.peer = packet.source
 
@@ -217,17 +230,29 @@ class Connection:
         Then everything that the client got so far was translated.
         """
         self.endpoint = address
-        self._place_all()
-
-    def _place_all(self) -> None:
-        """Take it that all packets so far were seen as the client knows them."""
-        for side, streams in self._unplaced.items():
-            (self._before if side else self._behind)[side].update(streams)
-            streams.clear()
+        self.ways.place_all()
 
     def is_from_client(self, packet: Packet) -> bool:
         """Check which side a packet is from."""
         return packet.source in (self.client, self.peer)
+
+    def come_after(self, before: Connection, time: int) -> None:
+        """Take it that another connection had these addresses before, whose entry this one finds if it lives.
+
+        :param time: when this one begins, in nanoseconds.
+        """
+        before.settle()
+        if not self._idleness.outlives(before.conntrack, time - before.last):
+            return
+        self.conntrack = before.conntrack.passed_on(self.client)
+        self.gaps = Gaps(self.conntrack)
+        if self.client == before.endpoint != before.target:
+            self.turned = before.target
+
+    @property
+    def last(self) -> int:
+        """When its last packet was seen, in nanoseconds."""
+        return self._idleness.last or 0
 
     def see(self, frame: Frame, place: Place, stream: Stream) -> None:
         """Take one packet at one point into account."""
@@ -235,14 +260,16 @@ class Connection:
         self.points.setdefault((place.file, frame.interface))
         from_client = self.is_from_client(packet)
         segment = self._recent.get(_likeness(packet, from_client))
-        # What one point has twice is sent again, unless it says by its IP header that it is the same (RFC 6864).
+        # What one point has twice is sent again, unless it says by its IP header that it is the same (RFC 6864), and
+        # comes while copies do: of what is not cut into fragments the number there means little.
         form = (stream, packet.source, packet.destination)
-        if segment is None or (form in segment.forms and not packet.identification):
+        is_old = segment is not None and place.time - segment.places[0].time > COPIED
+        if segment is None or (form in segment.forms and (is_old or not packet.identification)):
             segment = Segment(packet, from_client)
             self._add(segment)
             self._begin(segment, stream, place)
         elif form not in segment.forms and stream in segment.streams:
-            self._mixed.add(stream)
+            self.ways.mixed.add(stream)
         segment.places.append(place)
         segment.forms.append(form)
         self._place(segment, frame, stream, place)
@@ -256,7 +283,7 @@ class Connection:
         self.first = self.first or packet
         self.begins = self.begins or tcp.flags & (SYN | ACK) == SYN
         asked_directly = from_client and packet.destination == self.endpoint != self.target
-        segment.direct = asked_directly and stream in self._before[True]
+        segment.direct = asked_directly and stream in self.ways.before[True]
         segment.late = self.conntrack.closed
         segment.idle = self._idleness.before(place.time, self.conntrack, from_client=from_client)
         segment.opening = self.begins and not self.conntrack.established
@@ -264,13 +291,16 @@ class Connection:
         if not segment.direct:
             for right in self.gaps.behind(packet, self._next, from_client=from_client):
                 self.odd = [one for one in self.odd if one is not right]
-            self._follow(packet, from_client)
+            _follow(self._next, packet, from_client=from_client)
             self.repeats.take(packet, place, self.conntrack.sent(by_client=from_client), from_client=from_client)
             judged = replace(packet, source=self.client) if from_client and packet.source != self.client else packet
+            was_established = self.conntrack.established
             segment.word = self.conntrack.judge(judged, from_client=from_client)
+            if was_established and segment.word is FINE and tcp.flags & (SYN | ACK) == SYN | ACK:
+                self._next = {from_client: packet.end, not from_client: tcp.acknowledgement}  # both began anew
             self.gaps.doubt(segment)
         segment.midway = not self.begins
-        segment.word = FINE if segment.midway and segment.word.by == "state" else segment.word
+        segment.word = FINE if segment.midway and segment.word.by in ("state", "new") else segment.word
         if segment.word is FINE and tcp.flags & SYN:
             self.handshake.setdefault(from_client, segment)
             self.asked = place.time if from_client else self.asked
@@ -278,15 +308,6 @@ class Connection:
             self.resets.append(segment)
         if segment.word.judgement is not Judgement.ACCEPTED:
             self._keep(segment)
-
-    def _follow(self, packet: Packet, from_client: bool) -> None:
-        """Take into account what the receiver has got of a side without a gap, whatever conntrack makes of it."""
-        assert packet.tcp is not None
-        awaited = self._next.get(from_client)
-        if packet.tcp.flags & RST:
-            return
-        if awaited is None or (distance(packet.tcp.sequence, awaited) >= 0 and distance(awaited, packet.end) > 0):
-            self._next[from_client] = packet.end
 
     def _keep(self, segment: Segment) -> None:
         if len(self.odd) < _KEPT and all(segment is not one for one in self.odd):
@@ -296,38 +317,40 @@ class Connection:
         """Take into account in which form a packet was seen where."""
         side = segment.from_client
         if self.endpoint is None:
-            self._unplaced[side].add(stream)
+            self.ways.unplaced[side].add(stream)
             return
         if segment.direct:
             return
         ends = (frame.packet.source, frame.packet.destination)
         behind = (self.peer, self.endpoint) if side else (self.target, self.client)
         if ends == behind:
-            self._behind[side].add(stream)
+            self.ways.behind[side].add(stream)
             segment.translated = True
             return
-        if stream in self._behind[side] - self._mixed:
+        if stream in self.ways.behind[side] - self.ways.mixed:
             if segment.leaked is None:
                 segment.leaked = place
                 segment.is_corrupt = checksum_is_wrong(frame.data, frame.at)
+                segment.is_short = is_short(frame.data, frame.at)
             self._keep(segment)
         else:
-            self._before[side].add(stream)
-            if not side and len(self._early) < _KEPT and _meets(stream, self._before[True]):
+            self.ways.before[side].add(stream)
+            if not side and len(self._early) < _KEPT and _meets(stream, self.ways.before[True]):
                 self._early.append((segment, stream, place))
 
     def client_s_side(self) -> set[Point]:
         """Return the points at which packets of the client are seen as it knows them, and in no other form."""
-        before, behind = ({one[:2] for one in streams[True]} for streams in (self._before, self._behind))
-        return before - behind if self.is_translated else set(self.points)
+        return self.ways.client_s_side if self.is_translated else set(self.points)
 
-    def is_mixed(self, segment: Segment) -> bool:
-        """Check whether a packet was seen where packets are before their translation as well as behind it."""
-        return bool(segment.streams & self._mixed)
 
-    def passed(self, reset: Segment) -> bool:
-        """Check whether a reset was seen before its translation: then it is the client's word on the connection."""
-        return bool(reset.streams & self._before[reset.from_client])
+def _follow(follows: dict[bool, int], packet: Packet, *, from_client: bool) -> None:
+    """Take into account what the receiver has got of a side without a gap, whatever conntrack makes of it."""
+    assert packet.tcp is not None
+    awaited = follows.get(from_client)
+    if packet.tcp.flags & RST:
+        return
+    if awaited is None or (distance(packet.tcp.sequence, awaited) >= 0 and distance(awaited, packet.end) > 0):
+        follows[from_client] = packet.end
 
 
 def _meets(stream: Stream, others: Iterable[Stream]) -> bool:

@@ -24,7 +24,10 @@ from lab.capture.naming import Naming
 from lab.capture.order import in_order
 from lab.capture.reader import Reader
 from lab.capture.remarks import remarks
+from lab.capture.sysctls import put_together
+from lab.capture.sysctls import remarks as of_sysctls
 from lab.capture.text import Text
+from lab.capture.unseen import unseen
 from lab.errors import InputError
 from lab.evidence.packet import UDP, SocketAddress
 from lab.vocabulary import Behaviour
@@ -42,7 +45,9 @@ def explain(
     """
     readers = [*readers, *printed(texts, alone=not readers)]
     listed = {entry.key: (text.name, entry) for text in texts for entry in text.entries if entry.protocol == "tcp"}
-    everybody = _Everybody(Follower(behaviour, _translations(entry for _name, entry in listed.values())), Datagrams())
+    sysctls, settings = put_together(text.sysctls for text in texts)
+    follower = Follower(behaviour, _translations(entry for _name, entry in listed.values()), sysctls)
+    everybody = _Everybody(follower, Datagrams())
     wanted = {_key(line.packet): line.packet for text in texts for line in text.log if line.packet}
     seen: dict[Logged, Place] = {}
     named = Naming(reader.name for reader in readers)
@@ -61,16 +66,21 @@ def explain(
     notes += _lacks(everybody.follower.connections, named)
     by_ends = {entry.original: (name, entry) for name, entry in listed.values()}
     owners = _owners(entry for _name, entry in listed.values())
+    told = (
+        *(_with_entry(one, by_ends) for one in connections),
+        *asked.explained(everybody.datagrams.exchanges, named),
+    )
+    notes += unseen(told, texts)
     return Explanation(
         behaviour=behaviour,
         packets=sum(reader.read for reader in readers) + everybody.follower.plain.taken,
-        connections=(
-            *(_with_entry(one, by_ends) for one in connections),
-            *asked.explained(everybody.datagrams.exchanges, named),
-        ),
+        connections=told,
         notes=tuple(notes),
         files=tuple(reader.name for reader in readers),
-        remarks=tuple(one for text in texts for one in remarks(text, None if assumed else behaviour, seen, owners)),
+        remarks=(
+            *(one for text in texts for one in remarks(text, None if assumed else behaviour, seen, owners)),
+            *of_sysctls(settings),
+        ),
     )
 
 

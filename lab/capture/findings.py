@@ -6,23 +6,17 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from typing import Final
 
-from lab.capture import icmp
+from lab.capture import icmp, openings
 from lab.capture.catalogue import known
 from lab.capture.connection import Connection, Segment
 from lab.capture.explanation import Explained, Finding, Place
 from lab.capture.naming import Naming
+from lab.capture.saying import said
 from lab.evidence.follow import distance
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import ACK
 from lab.verdict import Outcome
 from lab.vocabulary import Behaviour
-
-_CONDITIONS: Final = {
-    "I": "begins behind what its receiver ever granted",
-    "II": "ends more than a window behind what its sender had sent",
-    "III": "acknowledges what was not seen yet",
-    "IV": "acknowledges what is far too old",
-}
 
 
 def explained(
@@ -48,7 +42,7 @@ def explained(
         *_lost(connection, named),
         *_repeated(connection, named),
         *_closed(connection, named),
-        *_unanswered(connection),
+        *openings.findings(connection, named),
         *icmp.findings(connection, named),
     )
     return Explained(
@@ -62,7 +56,7 @@ def explained(
         section=connection.section,
         outcome=outcome,
         findings=(*judged, *others),
-        untold=tuple(_untold(connection)),
+        untold=(*_untold(connection), *openings.untold(connection, named)),
     )
 
 
@@ -73,7 +67,8 @@ def observed(connection: Connection, segment: Segment) -> Judgement | None:
     """
     expected = segment.word.judgement
     if segment.leaked is not None:
-        return Judgement.INVALID if segment.word.by or segment.is_corrupt else None
+        known = segment.word.by or segment.is_corrupt or segment.is_short or segment.makes_no_entry
+        return Judgement.INVALID if known else None
     if expected is Judgement.INVALID and segment.translated and _is_seen_before(connection, segment):
         return Judgement.ACCEPTED
     return expected
@@ -99,7 +94,7 @@ def _answers(connection: Connection, segment: Segment) -> Iterator[Segment]:
         number = reset.packet.tcp
         later = reset.place.time >= segment.place.time
         if number and later and reset.from_client != segment.from_client and tcp.flags & ACK:
-            untranslated = reset.direct or (not reset.word.by and not connection.passed(reset))
+            untranslated = reset.direct or (not reset.word.by and not _passed(connection, reset))
             if number.sequence == tcp.acknowledgement and untranslated:
                 yield reset
 
@@ -112,7 +107,7 @@ def _outcome(connection: Connection) -> Outcome:
     answers = [reset for segment in segments for reset in resets_of(connection, segment)]
     if any(reset.exact for reset in answers):
         return Outcome.RESET
-    if any(segment.leaked or connection.strayed(segment) for segment in segments):
+    if connection.turned is not None or any(segment.leaked or _strayed(connection, segment) for segment in segments):
         return Outcome.LEAKED
     if any(error.leaked for error in connection.errors.values()):
         return Outcome.LEAKED
@@ -135,21 +130,37 @@ def _is_open(connection: Connection, *, by_client: bool) -> bool:
     return end is None or acknowledged is None or distance(acknowledged, end) > 0
 
 
+def _strayed(connection: Connection, segment: Segment) -> Place | None:
+    """Return where a packet was seen instead of where it was to come to; None where it was nowhere else."""
+    first = connection.handshake.get(segment.from_client)
+    if first is None or not connection.is_missing(segment):
+        return None
+    ways = {(file, point) for file, point, _way in first.streams}
+    return next((place for place in segment.places if (place.file, place.point) not in ways), None)
+
+
+def _passed(connection: Connection, reset: Segment) -> bool:
+    """Check whether a reset was seen before its translation: then it is the client's word on the connection."""
+    return bool(reset.streams & connection.ways.before[reset.from_client])
+
+
 def _is_gone(connection: Connection, segment: Segment) -> bool:
     """Check whether a packet that is INVALID was not seen where its side's first one came to."""
     return (
         segment.word.judgement is Judgement.INVALID
         and not segment.translated
         and segment.leaked is None
-        and (connection.is_missing(segment) or connection.is_mixed(segment))
+        and (connection.is_missing(segment) or bool(segment.streams & connection.ways.mixed))
     )
 
 
 def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour, named: Naming) -> Finding:
     judgement = observed(connection, segment)
     answers = resets_of(connection, segment)
-    case = known(segment, leaked=segment.leaked is not None, harmless=not connection.is_translated and not answers)
-    sentences = [_said(segment, judgement, behaviour)]
+    harmless = not connection.is_translated and not answers
+    let_through = judgement is Judgement.ACCEPTED
+    case = known(segment, leaked=segment.leaked is not None, harmless=harmless, let_through=let_through)
+    sentences = [said(segment, judgement, behaviour)]
     packets = [segment.place]
     if segment.leaked is not None:
         packets.append(segment.leaked)
@@ -159,7 +170,7 @@ def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour, 
         sentences.append(_answer(connection, segment, reset, named))
     if segment.is_strange_answer and not answers and not connection.conntrack.established:
         sentences.append("to the client it answers nothing, and its SYN stays without an answer")
-    stray = connection.strayed(segment)
+    stray = _strayed(connection, segment)
     if stray is not None:
         packets.append(stray)
         sentences.append(f"untranslated it went another way: packet {named.where(stray)}")
@@ -181,60 +192,9 @@ def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour, 
 
 def _helping(connection: Connection, segment: Segment, fixes: tuple[str, ...]) -> tuple[str, ...]:
     """Return the fixes that help: against a drop only being liberal does, and what does no harm needs none."""
-    if segment.leaked is not None or resets_of(connection, segment) or connection.strayed(segment) is not None:
+    if segment.leaked is not None or resets_of(connection, segment) or _strayed(connection, segment) is not None:
         return fixes
     return tuple(fix for fix in fixes if fix == "be-liberal" and _is_gone(connection, segment))
-
-
-def _said(segment: Segment, judgement: Judgement | None, behaviour: Behaviour) -> str:
-    word = segment.word
-    packet = segment.packet
-    assert packet.tcp is not None
-    who = "client" if segment.from_client else "server"
-    what = f"{packet.tcp.flag_names} of the {who}, {packet.payload_length:,} bytes"
-    distance = f"{word.excess:,} {'byte' if word.excess == 1 else 'bytes'}"
-    if word.by == "window":
-        excess = f"{'at least ' if word.at_least else ''}{distance}"
-        why = f" by condition {word.condition}: it {_CONDITIONS[word.condition]}, by {excess}"
-    elif word.by == "flags":
-        why = ": no packet has these flags together"
-    elif word.by == "reset":
-        why = f": a reset whose number is {distance} behind what its receiver has acknowledged"
-    elif word.by == "state":
-        why = " by the table of states: the connection is not where such a packet belongs"
-    elif segment.is_strange_answer:
-        only = "" if packet.tcp.flags & ACK else "; it acknowledges nothing: its port and its time say that it is"
-        return (
-            f"{what}: an answer to the client's SYN from a stranger: untranslated, so it came past the node that"
-            f" translated the SYN, or the entry was gone there{only}"
-        )
-    elif segment.is_corrupt:
-        return f"{what}: INVALID: its checksum is wrong"
-    elif segment.midway and segment.idle is None:
-        return (
-            f"{what}: not translated: why is not to be told, as the connection's SYN is not in the capture: it was"
-            " INVALID, by the window or otherwise, or its entry was gone"
-        )
-    elif segment.guessed:
-        return (
-            f"{what}: not translated: INVALID by its sequence number or its checksum, which are not printed (tcpdump"
-            " -vv does), or its entry was gone"
-        )
-    elif segment.idle is not None:
-        return f"{what}: within the window, and yet not translated: its entry was gone: {segment.idle}"
-    else:
-        return (
-            f"{what}: within the window, and yet not translated: its entry was gone (deleted, or expired), or conntrack"
-            " did not like what the model does not look at, such as its checksum"
-        )
-    said = f"{what}: {judgement if judgement is word.judgement else word.judgement}{why}"
-    if judgement is Judgement.ACCEPTED:
-        return f"{said}; it was translated all the same: nf_conntrack_tcp_be_liberal is set there, or the like"
-    if judgement is Judgement.INVALID and word.judgement is Judgement.IGNORED:
-        return f"{said}; it was not translated: INVALID there, as kernels up to Linux 6.0 judge it"
-    if word.judgement is Judgement.IGNORED and word.by == "window" and behaviour is Behaviour.IGNORES_LATE:
-        return f"{said} (let through and translated; up to Linux 6.0 it is INVALID)"
-    return said
 
 
 def _leak(connection: Connection, segment: Segment, place: Place, named: Naming) -> str:
@@ -317,11 +277,6 @@ def _closed(connection: Connection, named: Naming) -> Iterator[Finding]:
         packets = "1 packet" if closed.count == 1 else f"{closed.count:,} packets"
         words = f"zero window: the {who} takes nothing more, in {packets}: {closed.numbers(named)}"
         yield Finding("zero-window", words, tuple(closed.first))
-
-
-def _unanswered(connection: Connection) -> Iterator[Finding]:
-    if connection.begins and not connection.conntrack.answered and not connection.resets:
-        yield Finding("unanswered", "nobody answers its SYN, as far as the capture goes", ())
 
 
 def _untold(connection: Connection) -> Iterator[str]:

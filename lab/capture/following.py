@@ -14,6 +14,7 @@ from lab.capture.frames import Frame
 from lab.capture.listing import Listed
 from lab.capture.plain import Plain
 from lab.capture.remembered import Remembered
+from lab.capture.sysctls import DEFAULTS, Sysctls
 from lab.evidence.follow import distance
 from lab.evidence.packet import ACK, RST, SYN, Packet, SocketAddress
 from lab.vocabulary import Behaviour
@@ -34,13 +35,17 @@ class Follower:
     """Takes packets in the order of their times, and keeps the connections that they make.
 
     :param translations: what is known beforehand of whom VIPs became.
+    :param sysctls: of the node.
     :ivar forgotten: connections that were given up for memory, though nothing was wrong with them.
     :ivar plain: the packets of which there is nothing to tell.
     """
 
-    def __init__(self, behaviour: Behaviour, translations: Translations | None = None) -> None:
+    def __init__(
+        self, behaviour: Behaviour, translations: Translations | None = None, sysctls: Sysctls = DEFAULTS
+    ) -> None:
         self.forgotten = 0
         self._behaviour = behaviour
+        self._sysctls = sysctls
         self._translations = translations or {}
         self._all: OrderedDict[int, Connection] = OrderedDict()
         self._flows: dict[_Flow, Connection] = {}
@@ -90,7 +95,7 @@ class Follower:
         if tcp.flags & (SYN | ACK | RST) == SYN:
             known = self._begun.get((section, tcp.sequence))
             if known is None or not _shares(known, packet):
-                return self._new(packet, section)
+                return self._new(packet, section, time)
             known.translate(packet)
             self._add(known, packet, section)
             return known
@@ -107,7 +112,7 @@ class Follower:
         if stranger is not None:
             self._add(stranger, packet, section)
             return stranger
-        return self._new(packet, section)
+        return self._new(packet, section, time)
 
     def _strangers(self, packet: Packet, section: int, time: int) -> Connection | None:
         """Return the connection that a packet from an address that its client does not know is about, by its numbers.
@@ -125,7 +130,7 @@ class Follower:
         known.stranger(packet.source)
         return known
 
-    def _new(self, packet: Packet, section: int) -> Connection:
+    def _new(self, packet: Packet, section: int, time: int) -> Connection:
         tcp = packet.tcp
         assert tcp is not None
         from_server = tcp.flags & (SYN | ACK) == SYN | ACK or (
@@ -136,7 +141,10 @@ class Follower:
         if entry is not None:
             from_server = packet.destination in (entry.original[0], entry.reply[1])
             ends = entry.original
-        made = Connection(*ends, section, self._behaviour)
+        made = Connection(*ends, section, self._behaviour, self._sysctls)
+        before = self._flows.get((section, packet.source, packet.destination))
+        if before is not None:
+            made.come_after(before, time)
         if entry is not None:
             made.endpoint, made.peer = entry.reply
             for one in ((ends[0], ends[1]), entry.reply, (entry.reply[0], ends[0])):

@@ -46,7 +46,8 @@ class Kind(IntEnum):
 _STATES: Final = tuple(State)[:10]
 _SHORT: Final = {
     **dict(zip(("NO", "SS", "SR", "ES", "FW", "CW", "LA", "TW", "CL", "S2"), _STATES, strict=True)),
-    **{"IV": State.INVALID, "IG": State.IGNORED},
+    "IV": State.INVALID,
+    "IG": State.IGNORED,
 }
 #: By direction, that of the entry's first packet first, and by kind.
 _ROWS: Final = (

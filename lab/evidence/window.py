@@ -126,9 +126,7 @@ class Tracker:
     original: SideWindow = SideWindow()
     reply: SideWindow = SideWindow()
 
-    def judge(
-        self, packet: Packet, state: str = "", *, answers: bool | None = None
-    ) -> tuple[Prediction, Tracker]:
+    def judge(self, packet: Packet, state: str = "", *, answers: bool | None = None) -> tuple[Prediction, Tracker]:
         """Predict what the kernel makes of a TCP segment, and what it knows afterwards.
 
         :param state: the entry's, as ``conntrack -L`` names it, as far as it matters: SYN_SENT or SYN_RECV.

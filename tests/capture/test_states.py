@@ -119,7 +119,7 @@ async def differences(scenario, behaviour, rng, ports, seen):
     heard = await scenario.judged()
     table, found = scenario._nodes.table("node"), []
     for told, model, ends in sequences:
-        for number, (packet, before, word) in enumerate(told):
+        for number, (_packet, before, word) in enumerate(told):
             judged = heard.pop(0)
             seen[before, word.judgement] += 1
             if plain(judged) is not word.judgement:
@@ -128,7 +128,8 @@ async def differences(scenario, behaviour, rng, ports, seen):
                 break
         else:
             entry = table.entry(TCP, *ends)
-            if (entry.tcp_state if entry else "NONE") != model.entry:
+            # One in CLOSE lives for 10 s, which on a slow machine may be over.
+            if entry.tcp_state != model.entry if entry else model.entry not in ("NONE", "CLOSE"):
                 story = [f"{one[1]} {one[0]} {one[0].tcp}: {one[2]}" for one in told]
                 found.append("\n  ".join([*story, f"ends in {entry}, expected {model.entry}"]))
         del heard[: len(told) - number - 1]
