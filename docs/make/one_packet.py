@@ -48,7 +48,7 @@ from lab.fabric.loaded import Loaded
 from lab.netns import Namespace, nfacct, userns
 from lab.plugin.running_lab import RunningLab
 from lab.scenario.roles import roles_in
-from lab.scenario.tracing import Tracer, own_hook
+from lab.scenario.tracer import Tracer, own_hook
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
 from lab.traffic.tcp import Attempt, listen

@@ -12,7 +12,7 @@ from lab.evidence.traced import walk_of
 from lab.evidence.walk import Step, Walk, kin
 from lab.fabric.loaded import Loaded, loaded_on
 from lab.scenario.lost import Losses
-from lab.scenario.tracing import Tracer, own_hook
+from lab.scenario.tracer import Tracer, own_hook
 
 if TYPE_CHECKING:
     from lab.evidence.packet import Packet

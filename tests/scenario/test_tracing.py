@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from contextlib import closing
 from dataclasses import replace
 
@@ -17,7 +19,7 @@ from lab.report.timeline import timeline_text
 from lab.results.result import Report, Tally
 from lab.results.saved import from_json, to_json
 from lab.scenario import recorder
-from lab.scenario.tracing import Tracer
+from lab.scenario.tracer import Tracer
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
 from lab.trial import probe, runner
@@ -154,6 +156,44 @@ def test_copies_that_a_bridge_makes_are_walks_of_their_own():
     assert copies
     assert {copy.hooks[0].hook for copy in copies} == {"forward"}
     assert {copy.left for copy in copies} == {question.left}
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_what_neighbours_say_in_a_tunnel_is_no_walk_of_a_trials(family):
+    """Nor are the lab's own datagrams there; kernels report groups when their timers want, here the moment they join.
+
+    On a busy machine such a report came before the packet that is judged, and stood in the place of its walk.
+    """
+    case = cases.find("vxlan-wrong-checksum")
+
+    async def steps(scenario):
+        namespace = scenario.lab.hosts["node-a"].namespace
+        with namespace.entered():
+            tunnel = socket.if_nametoindex("flannel.1")
+        if family is Family.IPV6:
+            group, report = socket.inet_pton(socket.AF_INET6, "ff02::1234") + struct.pack("=I", tunnel), "ff02::16"
+            option = (socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group)
+        else:
+            group, report = socket.inet_aton("239.1.2.3") + bytes(4) + struct.pack("=I", tunnel), "224.0.0.22"
+            option = (socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+        with namespace.socket(socket.AF_INET6 if family is Family.IPV6 else socket.AF_INET, socket.SOCK_DGRAM) as one:
+            one.setsockopt(*option)
+            await scenario.until(
+                lambda: any(seen.packet.destination.address == report for seen in scenario.seen("node-b")),
+                "a report in the tunnel",
+            )
+            await case.steps(scenario)
+
+    setting = Setting(replace(case, steps=steps), fixes.NONE, load(case.topology), family, traced=True)
+
+    async def go():
+        return await runner.run(setting, await probe.ask(family))
+
+    timeline = asyncio.run(go()).timeline
+    assert timeline.untraced == ()
+    [walk] = timeline.walks
+    assert (walk.role, walk.state) == ("judged", "invalid")
+    assert walk.counted
 
 
 def test_what_was_given_to_a_program_is_not_said_to_have_vanished():

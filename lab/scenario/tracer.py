@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT
+"""The kernel's own trace of the packets of one node, and the rules of the lab's own that ask for it.
+
+A small table has packets traced, and marks where a walk begins, what conntrack calls the packet, and what it has become
+when translation is done. It gives no verdicts, and so changes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from lab import kubeapi
+from lab.conntrack.nflog import REASON_GROUP
+from lab.conntrack.witness import STATES, TABLE
+from lab.evidence.packet import BARRIER_PORT, Packet
+from lab.evidence.traced import Told, TraceEvent
+from lab.evidence.walk import kin
+from lab.netns.nft_chain import NftChains
+from lab.netns.rtnetlink import VXLAN_PORT
+from lab.scenario import legacy
+from lab.wire.nftrace import Trace
+
+if TYPE_CHECKING:
+    from lab.fabric.host import RunningHost
+
+TRACE_TABLE: Final = "lab_trace"
+
+#: Before the reassembly of fragments (-400) and the tables raw (-300): nf_ip_hook_priorities.
+_FIRST: Final = -500
+#: Behind conntrack (-200) one after the other, and behind the translation of destinations (-100).
+_JUDGED, _TRACKED, _TRANSLATED = -199, -198, -99
+#: Behind whatever else there is, but for conntrack's own last step (INT_MAX).
+_LAST: Final = 2**31 - 2
+
+#: What a tunnel carries is read behind UDP's header (8 bytes), that of VXLAN (8, RFC 7348, 5) and that of Ethernet, of
+#: which the last two bytes are the type. As nft writes it: the first bit, and how many.
+_IPV4, _IPV6 = "@th,224,16 0x0800", "@th,224,16 0x86dd"
+_BARRIERS: Final = tuple(
+    f"{family} @th,{protocol},8 17 @th,{port},16 {BARRIER_PORT} accept"
+    for family, protocol, ports in ((_IPV4, 312, (400, 416)), (_IPV6, 288, (560, 576)))
+    for port in ports
+)
+#: ARP, IGMP, MLD (behind a header of options, RFC 3810, 5) and IPv6's neighbours and routers (RFC 4861): kernels send
+#: them when their timers want. Of ICMPv6 what is below 128 are errors.
+_NEIGHBOURS: Final = (
+    "@th,224,16 0x0806 accept",
+    f"{_IPV4} @th,312,8 2 accept",
+    f"{_IPV6} @th,288,8 0 accept",
+    f"{_IPV6} @th,288,8 58 @th,560,8 >= 128 accept",
+)
+
+
+def script(only: str = "", *, marks: bool = False) -> str:
+    """Return the nftables script that has packets traced, but for the lab's own datagrams and what neighbours say.
+
+    Neither of them is traced where a tunnel carries it: outside of one, nobody takes them for a trial's.
+
+    :param only: the one state of conntrack, as nft names it, whose packets are traced, from where it has judged them
+        on; empty for all packets.
+    :param marks: log each packet where its walk begins, for what iptables-legacy logs of it.
+    """
+    # A rule that accepts ends its own chain alone, and makes one event of what would be three.
+    mark = f'log prefix "{legacy.MARK}" group {REASON_GROUP} ' if marks else ""
+    wanted = f"{f'ct state {only} ' if only else ''}{mark}meta nftrace set 1 accept"
+    barriers = (f"udp dport {BARRIER_PORT} return", f"udp sport {BARRIER_PORT} return")
+    begin = (*barriers, f"udp dport {VXLAN_PORT} jump tunnel", wanted)
+    tracked = tuple(f"ct state {state} accept" for state in STATES)
+    chains = [
+        _chain(f"{name}_{hook}", hook, priority, rules)
+        for hook in ("prerouting", "output")
+        for name, priority, rules in (
+            ("begin", _JUDGED if only else _FIRST, begin),
+            ("tracked", _TRACKED, tracked),
+            ("translated", _TRANSLATED, ("accept",)),
+        )
+    ]
+    chains += [_chain(f"end_{hook}", hook, _LAST, ("accept",)) for hook in ("input", "postrouting")]
+    tunnel = ("chain tunnel {", *_BARRIERS, *_NEIGHBOURS, "}")
+    return "\n".join((f"table inet {TRACE_TABLE} {{", *tunnel, *chains, "}", ""))
+
+
+def _chain(name: str, hook: str, priority: int, rules: Iterable[str]) -> str:
+    return "\n".join((f"chain {name} {{", f"type filter hook {hook} priority {priority}; policy accept;", *rules, "}"))
+
+
+def own_hook(table: str, chain: str) -> str:
+    """Return where a chain of the lab's instruments hangs; empty of anybody else's."""
+    hook = chain.rpartition("_")[2]
+    return {"local": "input"}.get(hook, hook) if table in (TRACE_TABLE, TABLE, kubeapi.TABLE) else ""
+
+
+@dataclass
+class _Way:
+    """What was told of one packet so far."""
+
+    events: list[TraceEvent] = field(default_factory=list)
+    state: str = ""
+    end: Packet | None = None
+    is_copy: bool = False
+
+
+class Tracer:
+    """The trace of one node, from the moment on at which this is made.
+
+    :param only: and ``marks``: as :func:`script` knows them.
+    :ivar chains: what answers questions about the node's nftables.
+    """
+
+    def __init__(self, node: RunningHost, *, only: str = "", marks: bool = False) -> None:
+        self._trace = Trace(node.namespace)
+        self.chains = NftChains(node.namespace)
+        node.nft.run(script(only, marks=marks))
+        self._states = {
+            handle: state
+            for hook in ("prerouting", "output")
+            for handle, state in zip(self.chains.handles("inet", TRACE_TABLE, f"tracked_{hook}"), STATES, strict=True)
+        }
+
+    @property
+    def lost(self) -> bool:
+        """Whether the kernel had to throw some of it away."""
+        return self._trace.lost
+
+    def read(self) -> list[Told]:
+        """Return what the kernel has told of each packet, in the order in which they came.
+
+        Its numbers for packets are used again, so it is the lab's first chain that divides them. A bridge makes copies:
+        those have other numbers, and the first of them goes on where the packet was.
+        """
+        found: list[_Way] = []
+        current: dict[int, _Way] = {}
+        for event in self._trace.read():
+            if event.table == TRACE_TABLE and event.chain.startswith("begin_") and event.handle is not None:
+                current[event.packet_id] = _Way()
+                found.append(current[event.packet_id])
+            elif event.packet_id not in current and event.headers:
+                current[event.packet_id] = self._copy(event, found)
+            if event.packet_id in current:
+                self._take(event, current[event.packet_id])
+        return [Told(tuple(way.events), way.state, way.end, way.is_copy) for way in found]
+
+    def _copy(self, event: TraceEvent, found: list[_Way]) -> _Way:
+        """Return the way of which a packet of another number is a part: one that has no end yet, or another one."""
+        packet = event.packet
+        of_it = [way for way in found if packet and way.events[0].packet and kin(way.events[0].packet) == kin(packet)]
+        unended = [way for way in of_it if way.end is None]
+        if unended:
+            return unended[-1]
+        found.append(_Way(state=of_it[-1].state if of_it else "", is_copy=True))
+        return found[-1]
+
+    def _take(self, event: TraceEvent, way: _Way) -> None:
+        way.events.append(event)
+        if event.table == TRACE_TABLE:
+            way.state = way.state or self._states.get(event.handle or 0, "")
+            if event.chain.startswith("end_") and event.headers:
+                way.end = event.packet
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._trace.close()
+        self.chains.close()
