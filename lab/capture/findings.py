@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from typing import Final
 
 from lab.capture import icmp, openings
 from lab.capture.catalogue import known
