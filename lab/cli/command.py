@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Collection, Iterator
 from enum import StrEnum
@@ -25,13 +26,18 @@ USAGE_ERROR: Final[Any] = typer.BadParameter.__base__
 _HELP: Final = {"help_option_names": ["-h", "--help"]}
 
 
+#: How the help writes the value of an option that may stand alone: behind a ``=``, or also as the next word.
+ALONE: Final = "[=FILE]"
+OR_ALONE: Final = "[FILE]"
+
+
 class Command(TyperCommand):
     """A command whose help names each value by one word in capitals, or by the few words that it may be."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - click's, which typer brings along
         """Read the words behind the command's name; what is wrong with them is this command's mistake."""
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, _with_places(args, self.get_params(ctx)))
         except USAGE_ERROR as error:
             error.ctx = error.ctx or ctx
             raise
@@ -163,6 +169,18 @@ def program_words(words: list[str], behind: str) -> list[str]:
     return words
 
 
+def _with_places(words: list[str], parameters: list[Any]) -> list[str]:
+    """Return the words of a command; an option for a file that stands alone means standard output."""
+    alone = {name for one in parameters if one.metavar == ALONE for name in one.opts}
+    either = {name for one in parameters if one.metavar == OR_ALONE for name in one.opts}
+    end = words.index("--") if "--" in words else len(words)
+    given = [
+        f"{word}=-" if word in alone or (word in either and (after.startswith("-") and after != "-")) else word
+        for word, after in itertools.zip_longest(words[:end], words[1:end], fillvalue="--")
+    ]
+    return given + words[end:]
+
+
 def words_of(kind: Collection[str]) -> str:
     """Return how the help writes a value that is one of these words."""
     return "|".join(kind)
@@ -185,6 +203,7 @@ def _usage(argument: Any) -> str:  # noqa: ANN401 - click's
 def _record(parameter: Any, ctx: Any) -> tuple[str, str]:  # noqa: ANN401 - click's
     """Return a line of the help."""
     name, text = parameter.get_help_record(ctx)
+    name = name.replace(f" {ALONE}", ALONE)
     if not _is_argument(parameter):
         return name, text
     return parameter.metavar, text.removesuffix("[required]").rstrip()

@@ -62,6 +62,7 @@ NAMED = {
     **dict.fromkeys(("hairpin", "hairpin-node-unnamed", "hairpin-unmasqueraded", "affinity-moves", "affinity-off"), ""),
     **dict.fromkeys(("local-pod-replaced", "local-pod-replaced-forgotten", "local-pod-replaced-internal"), ""),
     **dict.fromkeys(("vxlan-right-checksum", "vxlan-zero-checksum"), ""),
+    **dict.fromkeys(("source-filtered", "source-filtered-loosely", "source-conflicts"), ""),
     "udp-before-service-cleaned": "udp-before-service",
     "udp-scaled-to-zero-forgotten": "udp-scaled-to-zero",
     "udp-service-deleted-forgotten": "udp-service-deleted",
@@ -82,6 +83,7 @@ ENDS = {
     # To the trial there is no connection; on the wire nobody says no, and the SYN stays without an answer.
     "local-pod-terminating": Outcome.STALLED,
     "syn-before-service": Outcome.STALLED,
+    **dict.fromkeys(("source-filtered", "source-conflicts"), Outcome.STALLED),
     # The RST that made it so, and the one behind the SYN that is judged.
     "egress-reset-again": Outcome.KILLED,
     "reset-after-syn": Outcome.DROPPED,
@@ -96,7 +98,7 @@ UNTOLD = {
         *("entry-deleted-client-first", "entry-expired-client-first", "entry-deleted-on-servers-node"),
         *("egress-data-unknown", "picked-up"),
     ),
-    "what the node has set (`sysctl -a`)": ("picked-up-strictly",),
+    "what the node has set (`sysctl -a`)": ("picked-up-strictly", "source-conflicts-accepted"),
     "if these are two ways, and not two halves of a capture, conntrack on each sees one direction alone": (
         *("asymmetric-route", "asymmetric-route-clients-half"),
     ),

@@ -121,9 +121,8 @@ def test_lists_are_read_in_every_form_that_people_have():
         f"sysctl: permission denied on key 'net.ipv6.conf.all.stable_secret'\n{PREFIX}be_liberal = 1\n",
     )
     for words in same:
-        stream = io.BufferedReader(io.BytesIO(words.encode()))
-        assert is_text(stream)
-        assert [(one.name, one.value) for one in Text(stream, "x").sysctls.used] == [("be_liberal", 1)], words
+        assert is_text(io.BufferedReader(io.BytesIO(words.encode())))
+        assert [(one.name, one.value) for one in text(words).sysctls.used] == [("be_liberal", 1)], words
 
 
 def test_what_is_not_used_is_said_and_what_is_the_kernels_own():
