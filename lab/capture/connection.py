@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict, deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from lab.capture.early import Early
 from lab.capture.explanation import Place, Point
+from lab.capture.forms import Forms
 from lab.capture.frames import Frame
 from lab.capture.gaps import Gaps
 from lab.capture.headers import checksum_is_wrong, is_short
@@ -43,6 +45,7 @@ class Segment:
     :ivar is_short: leaked, and its TCP header says that it is longer than the packet.
     :ivar midway: of a connection whose beginning is not in the capture, so that no state and no window is known.
     :ivar guessed: its sequence number was not printed.
+    :ivar again: what it carries was sent before, or sent again.
     :ivar at_end: the capture ended before all copies of it can have come.
     :ivar places: where it was seen, as it came.
     :ivar forms: with which addresses it was seen where.
@@ -61,6 +64,7 @@ class Segment:
     is_corrupt: bool = False
     is_short: bool = False
     guessed: bool = False
+    again: bool = False
     midway: bool = False
     at_end: bool = False
     places: list[Place] = field(default_factory=list)
@@ -99,8 +103,9 @@ class Connection:
     :ivar target: whom the client asked.
     :ivar endpoint: whom that became; None until a translation was seen.
     :ivar turned: by which address the other side knew this one, where that had asked before, by a VIP.
-    :ivar ways: by which points its packets pass, in which form.
-    :ivar handshake: the first packet of each side that opens it; ``asked``: when, by the client's last SYN.
+    :ivar seen: by which points its packets pass, in which form.
+    :ivar ways: where its packets pass by; ``asked``: when its client asked, by the last SYN.
+    :ivar lost: what did not come as far as it should, by side; known at the end.
     """
 
     def __init__(
@@ -126,15 +131,15 @@ class Connection:
         self.errors: dict[str, IcmpError] = {}
         self.odd: list[Segment] = []
         self.resets: list[Segment] = []
-        self.lost: dict[bool, Several] = defaultdict(Several)
+        self.ways = Ways()
+        self.lost: dict[bool, Several] = {}
         self.repeats = Repeats()
         self._idleness = Idleness(sysctls)
         self.turned: SocketAddress | None = None
-        self.ways = Ways()
+        self.seen = Forms()
         self._next: dict[bool, int] = {}
         self.asked = 0
-        self._early: list[tuple[Segment, Stream, Place]] = []
-        self.handshake: dict[bool, Segment] = {}
+        self._early = Early()
         self._recent: OrderedDict[tuple[object, ...], Segment] = OrderedDict()
 
     @property
@@ -146,7 +151,7 @@ class Connection:
         """Return both sides' windows, where it is established, and captured at one point and in one form alone."""
         if self.endpoint is not None or len(self.points) > 1 or self.conntrack.closed or self.gaps.in_doubt:
             return None
-        if any(len(streams) > 1 for streams in self.ways.unplaced.values()):
+        if any(len(streams) > 1 for streams in self.seen.unplaced.values()):
             return None
         return self.conntrack.windows
 
@@ -193,36 +198,41 @@ class Connection:
         """
         self.kept.clear()  # they were seen at one point alone, as all before them
         self.settle()
-        translated = {stream[:2] for stream in self.ways.behind[True] | self.ways.behind[False]}
-        for segment, stream, place in self._early:
-            if segment.leaked is None and (stream[2] is not None or stream[:2] not in translated):
-                segment.leaked = place
-                self._keep(segment)
-        came = {one.from_client: number for number, one in enumerate(self._recent.values()) if not self.is_missing(one)}
-        for number, segment in enumerate(self._recent.values()):
-            is_last = last is not None and segment.place.time > last - COPIED
-            segment.at_end = is_last and number > came.get(segment.from_client, -1)
+        translated = {stream[:2] for stream in self.seen.behind[True] | self.seen.behind[False]}
+        for segment, place in self._early.leaks(translated, self.resets):
+            segment.leaked = place
+            self._keep(segment)
+        recent = list(enumerate(self._recent.values()))
+        came = {one.from_client: number for number, one in recent if not self.ways.is_missing(one)}
+        for number, segment in recent:
+            segment.at_end = (
+                last is not None and segment.place.time > last - COPIED and number > came.get(segment.from_client, -1)
+            )
         while self._recent:
             self._pass(self._recent.popitem(last=False)[1])
+        self.lost = self.ways.lost()
 
     def _pass(self, segment: Segment) -> None:
-        first = self.handshake.get(segment.from_client)
-        if first is None or len(segment.forms) >= len(first.forms):
-            return
         plain = segment.word is FINE and segment.leaked is None and not segment.direct
-        if plain and self.is_missing(segment):
-            self.lost[segment.from_client].add(segment.place, segment.packet.end)
-
-    def is_missing(self, segment: Segment) -> bool:
-        """Check whether a packet was seen at fewer points than the first one of its side, which came through."""
-        first = self.handshake.get(segment.from_client)
-        return first is not None and not segment.at_end and not first.streams <= segment.streams
+        self.ways.take(segment, self.conntrack.awaited(from_client=segment.from_client), is_plain=plain)
 
     def translate(self, packet: Packet) -> None:
         """Take it that this first packet is the connection's, as the endpoint sees it."""
-        self.ways.place_all()
+        self.seen.place_all()
         self.endpoint = packet.destination
         self.peer = packet.source
+
+    def asked_at(self, target: SocketAddress) -> None:
+        """Take it that the client asked another address: all packets so far were seen as the endpoint knows them."""
+        self.endpoint, self.target, self.peer = self.target, target, self.client
+        for side, streams in self.seen.unplaced.items():
+            (self.seen.behind if side else self.seen.before)[side].update(streams)
+            streams.clear()
+
+    def has(self, packet: Packet) -> bool:
+        """Check whether a packet was seen just before, at another point or in another form."""
+        self.settle()
+        return _likeness(packet, packet.source == self.client) in self._recent
 
     def stranger(self, address: SocketAddress) -> None:
         """Take it that an address which the client does not know is the endpoint's, by what came from there.
@@ -230,29 +240,21 @@ class Connection:
         Then everything that the client got so far was translated.
         """
         self.endpoint = address
-        self.ways.place_all()
+        self.seen.place_all()
 
     def is_from_client(self, packet: Packet) -> bool:
         """Check which side a packet is from."""
         return packet.source in (self.client, self.peer)
 
     def come_after(self, before: Connection, time: int) -> None:
-        """Take it that another connection had these addresses before, whose entry this one finds if it lives.
-
-        :param time: when this one begins, in nanoseconds.
-        """
+        """Take it that another one had these addresses, whose entry this one finds if it lives, by its time in ns."""
         before.settle()
-        if not self._idleness.outlives(before.conntrack, time - before.last):
+        if not self._idleness.outlives(before.conntrack, time - (before._idleness.last or 0)):
             return
         self.conntrack = before.conntrack.passed_on(self.client)
         self.gaps = Gaps(self.conntrack)
         if self.client == before.endpoint != before.target:
             self.turned = before.target
-
-    @property
-    def last(self) -> int:
-        """When its last packet was seen, in nanoseconds."""
-        return self._idleness.last or 0
 
     def see(self, frame: Frame, place: Place, stream: Stream) -> None:
         """Take one packet at one point into account."""
@@ -268,8 +270,10 @@ class Connection:
             segment = Segment(packet, from_client)
             self._add(segment)
             self._begin(segment, stream, place)
+            if from_client and not self.conntrack.answered:
+                self._early.asks(stream, frame)
         elif form not in segment.forms and stream in segment.streams:
-            self.ways.mixed.add(stream)
+            self.seen.mixed.add(stream)
         segment.places.append(place)
         segment.forms.append(form)
         self._place(segment, frame, stream, place)
@@ -283,7 +287,7 @@ class Connection:
         self.first = self.first or packet
         self.begins = self.begins or tcp.flags & (SYN | ACK) == SYN
         asked_directly = from_client and packet.destination == self.endpoint != self.target
-        segment.direct = asked_directly and stream in self.ways.before[True]
+        segment.direct = asked_directly and stream in self.seen.before[True]
         segment.late = self.conntrack.closed
         segment.idle = self._idleness.before(place.time, self.conntrack, from_client=from_client)
         segment.opening = self.begins and not self.conntrack.established
@@ -292,7 +296,9 @@ class Connection:
             for right in self.gaps.behind(packet, self._next, from_client=from_client):
                 self.odd = [one for one in self.odd if one is not right]
             _follow(self._next, packet, from_client=from_client)
-            self.repeats.take(packet, place, self.conntrack.sent(by_client=from_client), from_client=from_client)
+            sent = self.conntrack.sent(by_client=from_client)
+            if self.repeats.take(packet, place, sent, from_client=from_client):
+                _mark(self._recent.values(), segment)
             judged = replace(packet, source=self.client) if from_client and packet.source != self.client else packet
             was_established = self.conntrack.established
             segment.word = self.conntrack.judge(judged, from_client=from_client)
@@ -302,7 +308,7 @@ class Connection:
         segment.midway = not self.begins
         segment.word = FINE if segment.midway and segment.word.by in ("state", "new") else segment.word
         if segment.word is FINE and tcp.flags & SYN:
-            self.handshake.setdefault(from_client, segment)
+            self.ways.first.setdefault(from_client, segment)
             self.asked = place.time if from_client else self.asked
         if tcp.flags & RST and len(self.resets) < _KEPT:
             self.resets.append(segment)
@@ -317,30 +323,30 @@ class Connection:
         """Take into account in which form a packet was seen where."""
         side = segment.from_client
         if self.endpoint is None:
-            self.ways.unplaced[side].add(stream)
+            self.seen.unplaced[side].add(stream)
             return
         if segment.direct:
             return
         ends = (frame.packet.source, frame.packet.destination)
         behind = (self.peer, self.endpoint) if side else (self.target, self.client)
         if ends == behind:
-            self.ways.behind[side].add(stream)
+            self.seen.behind[side].add(stream)
             segment.translated = True
             return
-        if stream in self.ways.behind[side] - self.ways.mixed:
+        if stream in self.seen.behind[side] - self.seen.mixed:
             if segment.leaked is None:
                 segment.leaked = place
                 segment.is_corrupt = checksum_is_wrong(frame.data, frame.at)
                 segment.is_short = is_short(frame.data, frame.at)
             self._keep(segment)
         else:
-            self.ways.before[side].add(stream)
-            if not side and len(self._early) < _KEPT and _meets(stream, self.ways.before[True]):
-                self._early.append((segment, stream, place))
+            self.seen.before[side].add(stream)
+            if not side and _meets(stream, self.seen.before[True]):
+                self._early.add(segment, stream, place, frame)
 
     def client_s_side(self) -> set[Point]:
         """Return the points at which packets of the client are seen as it knows them, and in no other form."""
-        return self.ways.client_s_side if self.is_translated else set(self.points)
+        return self.seen.client_s_side if self.is_translated else set(self.points)
 
 
 def _follow(follows: dict[bool, int], packet: Packet, *, from_client: bool) -> None:
@@ -359,6 +365,20 @@ def _meets(stream: Stream, others: Iterable[Stream]) -> bool:
     Where the client's are seen before their translation there, and nothing translated, the server's have leaked.
     """
     return any(one[:2] == stream[:2] and (one[2] is None or one[2] is not stream[2]) for one in others)
+
+
+def _mark(recent: Iterable[Segment], again: Segment) -> None:
+    """Take it that what a packet carries was sent before."""
+    for one in recent:
+        if one.from_client == again.from_client and _overlap(one.packet, again.packet):
+            one.again = True
+
+
+def _overlap(one: Packet, other: Packet) -> bool:
+    """Check whether two packets of one side have bytes in common."""
+    assert one.tcp is not None
+    assert other.tcp is not None
+    return distance(one.tcp.sequence, other.end) > 0 and distance(other.tcp.sequence, one.end) > 0
 
 
 def _likeness(packet: Packet, from_client: bool) -> tuple[object, ...]:

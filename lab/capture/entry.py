@@ -90,6 +90,7 @@ class Entry:
         self._by_client = True  # who sent the first packet
         self._assured = self._replied = self._closes_itself = False
         self._acknowledged: dict[bool, int] = {}
+        self._told: dict[bool, int] = {}  # what conntrack let through and did not remember
         self._last = _Last()
 
     def sent(self, *, by_client: bool) -> int | None:
@@ -108,7 +109,7 @@ class Entry:
 
     def awaited(self, *, from_client: bool) -> int | None:
         """Return the number that the other side has acknowledged to a side; None where it has told nothing."""
-        return self._acknowledged.get(not from_client)
+        return self._acknowledged.get(not from_client, self._told.get(not from_client))
 
     @property
     def entry(self) -> State:
@@ -186,6 +187,8 @@ class Entry:
             self.acknowledge(number, from_client=from_client)
         if kind is Kind.ACK and not prediction.by_mercy:
             self._last.end = packet.end
+        if tcp.flags & ACK and prediction.by_mercy:
+            self._told.setdefault(from_client, tcp.acknowledgement)
         self._enter(kind, state, from_client)
         return FINE
 
@@ -262,7 +265,7 @@ class Entry:
         assert tcp is not None
         if self._newer and self._state in CLOSING:
             return None, State.CLOSE, False
-        awaited, state = self.awaited(from_client=from_client), State.CLOSE
+        awaited, state = self._acknowledged.get(not from_client), State.CLOSE
         is_established = self._state is State.ESTABLISHED and self._assured
         if awaited is not None and not (self._newer and last.kind is Kind.SYN):
             if self._newer and tcp.sequence == 0 and not is_established:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 
-from lab.capture import icmp, openings
+from lab.capture import hops, icmp, openings
 from lab.capture.catalogue import known
 from lab.capture.connection import Connection, Segment
 from lab.capture.explanation import Explained, Finding, Place
@@ -38,10 +38,10 @@ def explained(
     outcome = _outcome(connection)
     others = (
         *_killed(connection, outcome, named),
+        *openings.findings(connection, named),
         *_lost(connection, named),
         *_repeated(connection, named),
         *_closed(connection, named),
-        *openings.findings(connection, named),
         *icmp.findings(connection, named),
     )
     return Explained(
@@ -106,7 +106,8 @@ def _outcome(connection: Connection) -> Outcome:
     answers = [reset for segment in segments for reset in resets_of(connection, segment)]
     if any(reset.exact for reset in answers):
         return Outcome.RESET
-    if connection.turned is not None or any(segment.leaked or _strayed(connection, segment) for segment in segments):
+    gone_by = any(segment.leaked or connection.ways.strayed(segment) for segment in segments)
+    if connection.turned is not None or gone_by:
         return Outcome.LEAKED
     if any(error.leaked for error in connection.errors.values()):
         return Outcome.LEAKED
@@ -117,6 +118,8 @@ def _outcome(connection: Connection) -> Outcome:
     if connection.begins and not connection.conntrack.answered:
         told = connection.resets or any(error.is_refusal for error in connection.errors.values())
         return Outcome.REFUSED if told else Outcome.STALLED
+    if openings.is_half_open(connection):
+        return Outcome.STALLED
     if not connection.conntrack.closed and any(_is_open(connection, by_client=side) for side in connection.lost):
         return Outcome.STALLED
     return Outcome.DELIVERED if segments else Outcome.CONNECTED
@@ -129,18 +132,9 @@ def _is_open(connection: Connection, *, by_client: bool) -> bool:
     return end is None or acknowledged is None or distance(acknowledged, end) > 0
 
 
-def _strayed(connection: Connection, segment: Segment) -> Place | None:
-    """Return where a packet was seen instead of where it was to come to; None where it was nowhere else."""
-    first = connection.handshake.get(segment.from_client)
-    if first is None or not connection.is_missing(segment):
-        return None
-    ways = {(file, point) for file, point, _way in first.streams}
-    return next((place for place in segment.places if (place.file, place.point) not in ways), None)
-
-
 def _passed(connection: Connection, reset: Segment) -> bool:
     """Check whether a reset was seen before its translation: then it is the client's word on the connection."""
-    return bool(reset.streams & connection.ways.before[reset.from_client])
+    return bool(reset.streams & connection.seen.before[reset.from_client])
 
 
 def _is_gone(connection: Connection, segment: Segment) -> bool:
@@ -149,7 +143,7 @@ def _is_gone(connection: Connection, segment: Segment) -> bool:
         segment.word.judgement is Judgement.INVALID
         and not segment.translated
         and segment.leaked is None
-        and (connection.is_missing(segment) or bool(segment.streams & connection.ways.mixed))
+        and (connection.ways.is_missing(segment) or bool(segment.streams & connection.seen.mixed))
     )
 
 
@@ -169,11 +163,11 @@ def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour, 
         sentences.append(_answer(connection, segment, reset, named))
     if segment.is_strange_answer and not answers and not connection.conntrack.established:
         sentences.append("to the client it answers nothing, and its SYN stays without an answer")
-    stray = _strayed(connection, segment)
+    stray = connection.ways.strayed(segment)
     if stray is not None:
         packets.append(stray)
         sentences.append(f"untranslated it went another way: packet {named.where(stray)}")
-    elif connection.is_missing(segment) and _is_gone(connection, segment):
+    elif connection.ways.is_missing(segment) and _is_gone(connection, segment):
         sentences.append("it did not come as far as the first packet of its side: dropped, or lost")
     elif _is_gone(connection, segment):
         sentences.append("no translated copy of it follows: it leaked, or was dropped")
@@ -186,12 +180,13 @@ def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour, 
         segment.word.excess,
         case.case,
         _helping(connection, segment, case.fixes),
+        hops.of_segment(connection, segment, answers),
     )
 
 
 def _helping(connection: Connection, segment: Segment, fixes: tuple[str, ...]) -> tuple[str, ...]:
     """Return the fixes that help: against a drop only being liberal does, and what does no harm needs none."""
-    if segment.leaked is not None or resets_of(connection, segment) or _strayed(connection, segment) is not None:
+    if segment.leaked is not None or resets_of(connection, segment) or connection.ways.strayed(segment) is not None:
         return fixes
     return tuple(fix for fix in fixes if fix == "be-liberal" and _is_gone(connection, segment))
 

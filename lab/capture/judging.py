@@ -91,7 +91,7 @@ class Conntrack(Entry):
         other = copy.copy(self)
         other._client, tracker = client, self.tracker
         other._last = copy.copy(self._last)
-        other._acknowledged = dict(self._acknowledged)
+        other._acknowledged, other._told = dict(self._acknowledged), {}
         other.begun = other.answered = other.established = other.unscaled = other._was_closed = False
         other._quick = None
         if client == tracker.client:

@@ -21,9 +21,18 @@ def findings(connection: Connection, named: Naming) -> Iterator[Finding]:
 
 
 def _unanswered(connection: Connection, named: Naming) -> Iterator[Finding]:
+    if is_half_open(connection):
+        answer = connection.ways.first[False]
+        lacks = connection.is_translated and not answer.translated
+        form = ", not translated back: it leaked, or was dropped" if lacks else ""
+        words = (
+            "the client does not get the answer to its SYN, and sends that again: the SYN,ACK was seen last as packet"
+            f" {named.where(answer.places[-1])}{form}"
+        )
+        yield Finding("unanswered", words, tuple(answer.places))
     if not connection.begins or connection.conntrack.answered or connection.resets:
         return
-    words, asked = "nobody answers its SYN, as far as the capture goes", connection.handshake.get(True)
+    words, asked = "nobody answers its SYN, as far as the capture goes", connection.ways.first.get(True)
     if asked is None or len(connection.points) < 2:
         yield Finding("unanswered", words, ())
         return
@@ -38,13 +47,21 @@ def _unanswered(connection: Connection, named: Naming) -> Iterator[Finding]:
     yield Finding("unanswered", words, (last,))
 
 
+def is_half_open(connection: Connection) -> bool:
+    """Check whether a SYN was sent again behind its answer, and nothing else came of it."""
+    conntrack, answer = connection.conntrack, connection.ways.first.get(False)
+    if not connection.begins or answer is None or conntrack.established or connection.resets or connection.odd:
+        return False
+    return connection.asked > answer.place.time
+
+
 #: Of the entry that a SYN of the other side finds: the case that it is.
 _TURNED: Final = {State.CLOSE: "syn-from-server-in-close", State.TIME_WAIT: "syn-from-server-in-time-wait"}
 
 
 def _turned(connection: Connection, named: Naming) -> Iterator[Finding]:
     """Yield that a server connects back to a client that knew it by a VIP."""
-    asked = connection.handshake.get(True) or next((one for one in connection.odd if one.from_client), None)
+    asked = connection.ways.first.get(True) or next((one for one in connection.odd if one.from_client), None)
     if connection.turned is None or asked is None:
         return
     is_invalid = asked.word.judgement is Judgement.INVALID
@@ -76,7 +93,7 @@ def _unrouted(connection: Connection, named: Naming) -> Iterator[Finding]:
 
 def untold(connection: Connection, named: Naming) -> Iterator[str]:
     """Yield what a capture leaves open of a connection's ways, in sentences."""
-    ways = {side: connection.ways.seen_at(from_client=side) for side in (True, False)}
+    ways = {side: connection.seen.seen_at(from_client=side) for side in (True, False)}
     if all(ways.values()) and not ways[True] & ways[False]:
         client, server = (_at(ways[side], named) for side in (True, False))
         yield (

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import itertools
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Iterator
 from enum import StrEnum
+from inspect import cleandoc
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import typer
@@ -23,6 +26,9 @@ Number = TypeVar("Number", int, float)
 #: What a mistake in the words of a command is raised as; Typer names only the error that is made from it.
 USAGE_ERROR: Final[Any] = typer.BadParameter.__base__
 
+_WIDEST: Final = 80  # columns; longer lines are hard to read
+_NARROWEST: Final = 20
+
 _HELP: Final = {"help_option_names": ["-h", "--help"]}
 
 
@@ -31,7 +37,23 @@ ALONE: Final = "[=FILE]"
 OR_ALONE: Final = "[FILE]"
 
 
-class Command(TyperCommand):
+class _Fitting:
+    """Writes a help that is no wider than the terminal, of whatever width."""
+
+    def get_help(self, ctx: Any) -> str:  # noqa: ANN401 - click's, which typer brings along
+        """Return the help."""
+        ctx.terminal_width = max(min(get_terminal_size().columns, _WIDEST) - 2, _NARROWEST)
+        text: str = super().get_help(ctx)  # type: ignore[misc]
+        return text
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002 - likewise
+        """Write the foot: examples a line each, what is too long goes on below; and other paragraphs filled."""
+        lines = _fitting(getattr(self, "epilog", "") or "", formatter.width)
+        if lines:
+            formatter.write("\n" + "".join(f"{line}\n" for line in lines))
+
+
+class Command(_Fitting, TyperCommand):
     """A command whose help names each value by one word in capitals, or by the few words that it may be."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - click's, which typer brings along
@@ -51,8 +73,8 @@ class Command(TyperCommand):
         for title, parameters in self.sections(ctx):
             records = [_record(one, ctx) for one in parameters if not one.hidden]
             if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
+                with formatter.section(_filled(title, formatter.width - 1)):
+                    formatter.write_dl(records, col_max=min(30, formatter.width // 2 - 4))
 
     def sections(self, ctx: Any) -> Iterator[tuple[str, list[Any]]]:  # noqa: ANN401 - likewise
         """Yield the sections of the help."""
@@ -61,7 +83,7 @@ class Command(TyperCommand):
         yield "Options", [one for one in every if not _is_argument(one)]
 
 
-class Group(TyperGroup):
+class Group(_Fitting, TyperGroup):
     """Commands under one name. What is none of them is answered with the one that was probably meant."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - likewise
@@ -184,6 +206,33 @@ def _with_places(words: list[str], parameters: list[Any]) -> list[str]:
 def words_of(kind: Collection[str]) -> str:
     """Return how the help writes a value that is one of these words."""
     return "|".join(kind)
+
+
+def _fitting(epilog: str, width: int) -> list[str]:
+    """Return the lines of a help's foot: its examples, which begin with two blanks, stay lines of their own."""
+    lines: list[str] = []
+    for paragraph in cleandoc(epilog).replace("\b\n", "").split("\n\n"):
+        is_list = "\n  " in paragraph
+        each = paragraph.splitlines() if is_list else [" ".join(paragraph.split())]
+        lines += [
+            *([""] if lines else ()),
+            *(part for line in each for part in _filled(f"  {line}", width).split("\n")),
+        ]
+    return lines
+
+
+def _filled(line: str, width: int) -> str:
+    """Return a line in parts that fit, what goes on deeper than it begins; a word that is too long stays whole."""
+    indent = line[: len(line) - len(line.lstrip())]
+    deeper = f"{indent}  " if indent[2:] else indent
+    return textwrap.fill(
+        line.strip(),
+        width,
+        initial_indent=indent,
+        subsequent_indent=deeper,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _is_argument(parameter: Any) -> bool:  # noqa: ANN401 - click's

@@ -301,7 +301,7 @@ def list_(
         "lab show beyond-window",
         "lab show ack-above ack-below",
         "lab show retried --json",
-        "lab show --reasons               # what conntrack says of packets that it does not like",
+        "lab show --reasons",
     ),
 )
 def show(

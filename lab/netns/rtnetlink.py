@@ -47,6 +47,7 @@ _RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_GETR
 _RTM_GETNEIGH, _RTM_NEWRULE = 30, 32
 _TABLE_MAIN: Final = 254
 _RTN_LOCAL: Final = 2  # include/uapi/linux/rtnetlink.h
+_CLOSED: Final = {"blackhole": 6, "unreachable": 7, "prohibit": 8}  # RTN_BLACKHOLE and the next two
 
 _IFF_UP, _IFF_RUNNING, _IFF_PROMISC, _IFF_LOWER_UP = 0x1, 0x40, 0x100, 0x10000
 _READY: Final = _IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP
@@ -195,20 +196,20 @@ def neighbour(index: int, target: type_of_address, mac: bytes, purpose: str) -> 
     return Message(_RTM_NEWNEIGH, _NLM_F_CREATE_REPLACE, body, f"tell {purpose} of its neighbour {target}")
 
 
-def route(to: IPv4Network | IPv6Network, via: type_of_address, purpose: str, table: int | None = None) -> Message:
+def route(to: IPv4Network | IPv6Network, via: type_of_address | str, purpose: str, table: int | None = None) -> Message:
     """Route ``to`` by the gateway ``via``. A default route is ``0.0.0.0/0`` or ``::/0``.
 
+    :param via: or what becomes of it where it goes nowhere: blackhole, unreachable or prohibit.
     :param table: up to 255; the main one where it is None.
     """
-    protocol_static, scope_universe, type_unicast = 4, 0, 1
-    body = struct.pack(
-        "=BBBBBBBBI",
-        *(_family(to), to.prefixlen, 0, 0, table or _TABLE_MAIN, protocol_static, scope_universe, type_unicast),
-        0,
-    )
+    protocol_static, scope_universe = 4, 0
+    kind = _CLOSED[via] if isinstance(via, str) else 1  # RTN_UNICAST
+    head = (_family(to), to.prefixlen, 0, 0, table or _TABLE_MAIN, protocol_static, scope_universe, kind)
+    body = struct.pack("=BBBBBBBBI", *head, 0)
     if to.prefixlen:
         body += _attribute(1, to.network_address.packed)  # RTA_DST
-    body += _attribute(5, via.packed)  # RTA_GATEWAY
+    if not isinstance(via, str):
+        body += _attribute(5, via.packed)  # RTA_GATEWAY
     return Message(_RTM_NEWROUTE, _NLM_F_CREATE_EXCL, body, f"route {to} by {via} on {purpose}")
 
 

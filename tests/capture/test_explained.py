@@ -261,7 +261,11 @@ def without_times(told):
             one,
             findings=tuple(
                 dataclasses.replace(
-                    finding, packets=tuple(dataclasses.replace(place, time=0) for place in finding.packets)
+                    finding,
+                    packets=tuple(dataclasses.replace(place, time=0) for place in finding.packets),
+                    hops=tuple(
+                        dataclasses.replace(hop, place=dataclasses.replace(hop.place, time=0)) for hop in finding.hops
+                    ),
                 )
                 for finding in one.findings
             ),

@@ -40,7 +40,7 @@ def test_help_writes_every_value_in_one_style():
             else:
                 yield *path, name
 
-    style = re.compile(r"[A-Z]+(:[A-Z]+|=true)?(,\.\.\.)?|[a-z0-9-]+(\|[a-z0-9-]+)+|\[=true\|false\]")
+    style = re.compile(r"[A-Z]+(:[A-Z]+|=true)?(,\.\.\.)?|[a-z0-9-]+(\|[a-z0-9-]+)+|\[=true\|false\]|\[FILE\]")
     paths = list(walk(get_command(app), ()))
     assert ("kernels", "run") in paths
     for path in paths:

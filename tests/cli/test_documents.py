@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
 import pytest
-import typer
 
 from lab.cases import CASES
-from lab.cli import app
 from lab.cli.command import ALONE, OR_ALONE
 from lab.cli.documents import DOCUMENTS, schema_of
 from tests.support.command import CHECKOUT, lab
 from tests.support.cover import sample
-from tests.support.documents import check
+from tests.support.documents import check, commands
 
 TRIAL = ("run", "in-window", "--fix", "none", "--no-timeline")
 OBJECTS = "tests/rules/objects.yaml"
-
-
-def commands(group: Any = None, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield every command of the command, by the words that call it."""
-    for name, one in (group or typer.main.get_command(app)).commands.items():
-        if hasattr(one, "commands"):
-            yield from commands(one, *words, name)
-        else:
-            yield (*words, name), one
 
 
 def option(command: Any, name: str) -> Any:

@@ -215,3 +215,47 @@ def test_the_verdict_on_a_question_says_why_it_was_routed_nowhere():
     result = tried("hairpin", "dns", steps)
     words = "reached no server, martian: 10.0.2.2 is an address of its own"
     assert (result.verdict.outcome, result.verdict.because) == ("lost", (words,))
+
+
+CLOSED = """
+topology: closed
+hosts:
+  client: {routes: [{to: default, via: 10.0.0.1}, {to: default, via: "fd00::1"}]}
+  node:
+    forwarding: true
+    proxy-mode: nftables
+    closed-routes:
+      - {to: 192.0.2.1/32, kind: blackhole}
+      - {to: 192.0.2.2/32, kind: unreachable}
+      - {to: 192.0.2.3/32, kind: prohibit}
+      - {to: 192.0.2.4/32, kind: prohibit, table: 100}
+      - {to: "2001:db8::1/128", kind: blackhole}
+      - {to: "2001:db8::2/128", kind: unreachable}
+      - {to: "2001:db8::3/128", kind: prohibit}
+    rules: [{iif: client, table: 100}]
+links:
+  - [{host: client, interface: e, addresses: [10.0.0.2/24, "fd00::2/64"]},
+     {host: node, interface: client, addresses: [10.0.0.1/24, "fd00::1/64"]}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("address", "fate", "how"),
+    [
+        ("192.0.2.1", Fate.TIMES_OUT, "it came in by client and went no further: a blackhole"),
+        ("192.0.2.2", Fate.NO_WAY, "ICMP: host unreachable"),
+        ("192.0.2.3", Fate.NO_WAY, "ICMP: administratively prohibited"),
+        ("192.0.2.4", Fate.NO_WAY, "ICMP: administratively prohibited"),
+        ("2001:db8::1", Fate.TIMES_OUT, "it came in by client and went no further: a blackhole"),
+        ("2001:db8::2", Fate.NO_WAY, "ICMP: no route"),
+        ("2001:db8::3", Fate.NO_WAY, "ICMP: administratively prohibited"),
+    ],
+)
+def test_a_closed_route_is_silent_or_says_what_it_is(address, fate, how):
+    topology = parse(CLOSED)
+    assert parse(text_of(topology)) == topology
+    assert way(topology, "client", address) == ("client", "node")
+    family = Family.IPV6 if ":" in address else Family.IPV4
+    with Lab(topology, family=family) as lab:
+        found = Reaching(lab, family).ask(Question("client", Target.ENDPOINT, SocketAddress(address, 80)))
+    assert (found.fate, found.at, found.how) == (fate, "node", how)

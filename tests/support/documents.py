@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import jsonschema
+import typer
 
+from lab.cli import app
 from lab.cli.documents import DOCUMENTS, schema_of
 
 
@@ -31,3 +34,12 @@ def _closed(schema: Any) -> Any:
         return schema
     told = {key: _closed(one) for key, one in schema.items()}
     return told | {"additionalProperties": False} if isinstance(told.get("properties"), dict) else told
+
+
+def commands(group: Any = None, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every command of the command, by the words that call it."""
+    for name, one in (group or typer.main.get_command(app)).commands.items():
+        if hasattr(one, "commands"):
+            yield from commands(one, *words, name)
+        else:
+            yield (*words, name), one
