@@ -113,7 +113,8 @@ def _of_state(segment: Segment) -> str:
     if tcp.flags & SYN and segment.from_client and segment.word.judgement == "INVALID":
         return "syn-from-server-in-close"  # who was the server is the client of this connection
     if tcp.flags & SYN and segment.from_client:
-        return "port-reused-after-server-reset" if state in ("CLOSE", "TIME_WAIT") else "syn-from-client"
+        known = {"CLOSE": "port-reused-after-server-reset", "TIME_WAIT": "port-reused-after-server-reset"}
+        return {**known, "SYN_RECV": ""}.get(state, "syn-from-client")  # which is sent again there
     if tcp.flags & SYN:
         return "syn-from-server"
     return "asymmetric-route-clients-half" if segment.from_client else "port-reused-challenged"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -17,7 +17,7 @@ from lab.capture.headers import checksum_is_wrong, is_short
 from lab.capture.icmp import IcmpError
 from lab.capture.idle import Idle, Idleness
 from lab.capture.judging import FINE, Conntrack, Word
-from lab.capture.lane import Kept, Lane, Stream
+from lab.capture.lane import RECENT, Kept, Lane, Stream
 from lab.capture.quick import QuickWindow
 from lab.capture.several import Repeats, Several
 from lab.capture.sysctls import DEFAULTS, Sysctls
@@ -27,7 +27,6 @@ from lab.evidence.judgement import Judgement
 from lab.evidence.packet import ACK, FIN, RST, SYN, Packet, SocketAddress
 from lab.vocabulary import Behaviour
 
-RECENT: Final = 64  # packets whose copies are looked for
 COPIED: Final = 1_000_000  # ns; a node takes microseconds from one interface to the other
 _KEPT: Final = 20  # packets of a connection that are kept for being out of the ordinary, of each kind
 
@@ -100,6 +99,7 @@ class Segment:
 class Connection:
     """A TCP connection, from one or more points.
 
+    :ivar order: its number among the connections of the capture, from their beginnings.
     :ivar target: whom the client asked.
     :ivar endpoint: whom that became; None until a translation was seen.
     :ivar turned: by which address the other side knew this one, where that had asked before, by a VIP.
@@ -114,17 +114,17 @@ class Connection:
         target: SocketAddress,
         section: int,
         behaviour: Behaviour,
+        order: int,
         sysctls: Sysctls = DEFAULTS,
     ) -> None:
         self.client = self.peer = client
         self.target = target
         self.endpoint: SocketAddress | None = None
-        self.section = section
+        self.section, self.order = section, order
         self.conntrack = Conntrack(client, behaviour, sysctls)
         self.gaps = Gaps(self.conntrack)
         self.first: Packet | None = None
-        self.count = 0
-        self.begins = False
+        self.count, self.begins = 0, False
         self.lanes: dict[bool, Lane] = {}
         self.kept: deque[Kept] = deque(maxlen=RECENT)
         self.points: dict[Point, None] = {}
@@ -134,7 +134,7 @@ class Connection:
         self.ways = Ways()
         self.lost: dict[bool, Several] = {}
         self.repeats = Repeats()
-        self._idleness = Idleness(sysctls)
+        self.idleness = Idleness(sysctls)
         self.turned: SocketAddress | None = None
         self.seen = Forms()
         self._next: dict[bool, int] = {}
@@ -149,11 +149,8 @@ class Connection:
 
     def windows_at_one_point(self) -> QuickWindow | None:
         """Return both sides' windows, where it is established, and captured at one point and in one form alone."""
-        if self.endpoint is not None or len(self.points) > 1 or self.conntrack.closed or self.gaps.in_doubt:
-            return None
-        if any(len(streams) > 1 for streams in self.seen.unplaced.values()):
-            return None
-        return self.conntrack.windows
+        is_at_one = self.endpoint is None and len(self.points) < 2 and not self.seen.is_of_several
+        return self.conntrack.windows if is_at_one and not (self.conntrack.closed or self.gaps.in_doubt) else None
 
     def open_lane(self, lane: Lane) -> None:
         """Have plain segments taken, where it is known which one comes next."""
@@ -175,16 +172,19 @@ class Connection:
                 self.conntrack.acknowledge(lane.acknowledged, from_client=side)
                 if lane.follows:
                     self._next[side] = lane.sender.end
-        if self.kept:
-            last = self.kept[-1]
-            self.conntrack.went_on(last.packet, from_client=last.lane.from_client)
+        self.went_on(self.kept)
         for one in self.kept:
-            self._idleness.see(one.time)
             packet, lane = one.packet, one.lane
             place = Place(lane.stream[0], one.number, one.time, lane.stream[1])
             form = (lane.stream, packet.source, packet.destination)
             self._add(Segment(packet, lane.from_client, places=[place], forms=[form]))
         self.kept.clear()
+
+    def went_on(self, kept: Sequence[Kept]) -> None:
+        """Take it that plain segments came, which the windows know of already."""
+        if kept:
+            self.idleness.see(max(one.time for one in kept))
+            self.conntrack.went_on(kept[-1].packet, from_client=kept[-1].lane.from_client)
 
     def _add(self, segment: Segment) -> None:
         self._recent[_likeness(segment.packet, segment.from_client)] = segment
@@ -196,6 +196,7 @@ class Connection:
 
         :param last: when the capture ended, if that is why: of the last packets it has not all copies.
         """
+        self.went_on(self.kept)
         self.kept.clear()  # they were seen at one point alone, as all before them
         self.settle()
         translated = {stream[:2] for stream in self.seen.behind[True] | self.seen.behind[False]}
@@ -205,9 +206,8 @@ class Connection:
         recent = list(enumerate(self._recent.values()))
         came = {one.from_client: number for number, one in recent if not self.ways.is_missing(one)}
         for number, segment in recent:
-            segment.at_end = (
-                last is not None and segment.place.time > last - COPIED and number > came.get(segment.from_client, -1)
-            )
+            is_last = last is not None and segment.place.time > last - COPIED
+            segment.at_end = is_last and number > came.get(segment.from_client, -1)
         while self._recent:
             self._pass(self._recent.popitem(last=False)[1])
         self.lost = self.ways.lost()
@@ -219,15 +219,12 @@ class Connection:
     def translate(self, packet: Packet) -> None:
         """Take it that this first packet is the connection's, as the endpoint sees it."""
         self.seen.place_all()
-        self.endpoint = packet.destination
-        self.peer = packet.source
+        self.endpoint, self.peer = packet.destination, packet.source
 
     def asked_at(self, target: SocketAddress) -> None:
         """Take it that the client asked another address: all packets so far were seen as the endpoint knows them."""
         self.endpoint, self.target, self.peer = self.target, target, self.client
-        for side, streams in self.seen.unplaced.items():
-            (self.seen.behind if side else self.seen.before)[side].update(streams)
-            streams.clear()
+        self.seen.place_all(by_client=False)
 
     def has(self, packet: Packet) -> bool:
         """Check whether a packet was seen just before, at another point or in another form."""
@@ -249,7 +246,7 @@ class Connection:
     def come_after(self, before: Connection, time: int) -> None:
         """Take it that another one had these addresses, whose entry this one finds if it lives, by its time in ns."""
         before.settle()
-        if not self._idleness.outlives(before.conntrack, time - (before._idleness.last or 0)):
+        if not self.idleness.outlives(before.conntrack, time - (before.idleness.last or 0)):
             return
         self.conntrack = before.conntrack.passed_on(self.client)
         self.gaps = Gaps(self.conntrack)
@@ -289,7 +286,7 @@ class Connection:
         asked_directly = from_client and packet.destination == self.endpoint != self.target
         segment.direct = asked_directly and stream in self.seen.before[True]
         segment.late = self.conntrack.closed
-        segment.idle = self._idleness.before(place.time, self.conntrack, from_client=from_client)
+        segment.idle = self.idleness.before(place.time, self.conntrack, from_client=from_client)
         segment.opening = self.begins and not self.conntrack.established
         segment.exact = tcp.sequence in (self._next.get(from_client), self.conntrack.awaited(from_client=from_client))
         if not segment.direct:
@@ -309,7 +306,8 @@ class Connection:
         segment.word = FINE if segment.midway and segment.word.by in ("state", "new") else segment.word
         if segment.word is FINE and tcp.flags & SYN:
             self.ways.first.setdefault(from_client, segment)
-            self.asked = place.time if from_client else self.asked
+        if from_client and tcp.flags & (SYN | ACK) == SYN:
+            self.asked = place.time
         if tcp.flags & RST and len(self.resets) < _KEPT:
             self.resets.append(segment)
         if segment.word.judgement is not Judgement.ACCEPTED:

@@ -21,11 +21,16 @@ class Forms:
         self.unplaced: dict[bool, set[Stream]] = {True: set(), False: set()}
         self.mixed: set[Stream] = set()
 
-    def place_all(self) -> None:
-        """Take it that all packets so far were seen as the client knows them."""
+    def place_all(self, *, by_client: bool = True) -> None:
+        """Take it that all packets so far were seen as the client knows them, or else as the endpoint does."""
         for side, streams in self.unplaced.items():
-            (self.before if side else self.behind)[side].update(streams)
+            (self.before if side is by_client else self.behind)[side].update(streams)
             streams.clear()
+
+    @property
+    def is_of_several(self) -> bool:
+        """Whether packets of a side are seen by several ways, as far as no translation is known."""
+        return any(len(streams) > 1 for streams in self.unplaced.values())
 
     def seen_at(self, *, from_client: bool) -> set[Point]:
         """Return the points at which packets of a side are seen, in whatever form."""

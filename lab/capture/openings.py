@@ -50,9 +50,10 @@ def _unanswered(connection: Connection, named: Naming) -> Iterator[Finding]:
 def is_half_open(connection: Connection) -> bool:
     """Check whether a SYN was sent again behind its answer, and nothing else came of it."""
     conntrack, answer = connection.conntrack, connection.ways.first.get(False)
-    if not connection.begins or answer is None or conntrack.established or connection.resets or connection.odd:
+    if not connection.begins or answer is None or conntrack.established or connection.resets:
         return False
-    return connection.asked > answer.place.time
+    again = [one for one in connection.odd if one.from_client and one.word.state == State.SYN_RECV]
+    return len(again) == len(connection.odd) and connection.asked > answer.place.time
 
 
 #: Of the entry that a SYN of the other side finds: the case that it is.

@@ -10,14 +10,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from lab.conntrack.nflog import TRACED, Record
-from lab.evidence.traced import Rules, TraceEvent
-from lab.evidence.walk import ACCEPT, DROP
+from lab.errors import LabError, MissingError
+from lab.evidence.traced import Rules, Told, TraceEvent
+from lab.evidence.walk import ACCEPT, DROP, kin
+from lab.netns.features import require
+from lab.netns.xtables import has_legacy_tables
 
 if TYPE_CHECKING:
+    from lab.fabric.host import RunningHost
     from lab.fabric.loaded import Loaded
+    from lab.vocabulary import Family
 
 #: What the lab's first rule logs, so that one packet is told from the next.
 MARK: Final = f"{TRACED}lab:begin:rule:1"
@@ -47,6 +53,41 @@ def by_packet(records: Iterable[Record]) -> list[list[Record]]:
         if packets:
             packets[-1].append(record)
     return packets
+
+
+def why_silent(node: str, records: Iterable[Record]) -> str:
+    """Return in a sentence why iptables-legacy has logged nothing at a node that has its rules; empty where it has."""
+    if any(record.words != MARK for record in records):
+        return ""
+    try:
+        require("xt_TRACE")
+        words = "the kernel told nothing of them"
+    except MissingError as error:
+        words = str(error)
+    return f"iptables-legacy's rules at {node}: {words}; with --backend nft they are traced"
+
+
+def unread(host: RunningHost, loaded: Loaded, family: Family) -> str:
+    """Return in words which rules of iptables-legacy somebody has loaded on a host where the lab's own are others'.
+
+    Empty where there are none, or the lab's own are such.
+    """
+    if loaded.is_legacy or not has_legacy_tables(host.namespace, family.version):
+        return ""
+    return f"the rules that iptables-legacy has at {host.name} are not traced, as the lab's own there are not by it"
+
+
+def whole(told: Told, records: Sequence[Record], loaded: Loaded, family: Family) -> Told:
+    """Return what was told of a packet, by nftables and by iptables-legacy.
+
+    :raises LabError: they do not speak of the same one.
+    """
+    if not records:
+        return told
+    first = records[0].packet
+    if first is None or kin(first) != kin(told.packet):
+        raise LabError("what iptables-legacy and nftables tell is not of one packet")
+    return replace(told, events=merged(told.events, events_of(records, loaded, family.nft), loaded))
 
 
 def events_of(records: Sequence[Record], loaded: Loaded, family: str) -> Iterator[TraceEvent]:

@@ -3,24 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from lab.errors import LabError, MissingError
+from lab.errors import LabError
 from lab.evidence.packet import RST, SYN, UDP, Packet, is_error
 from lab.evidence.traced import Told, walk_of
 from lab.evidence.walk import Role, Walk, kin
 from lab.fabric.loaded import Loaded, loaded_on
-from lab.netns.features import require
 from lab.scenario import legacy
 from lab.scenario.lost import Losses
-from lab.scenario.tracer import TRACE_TABLE, Tracer, own_hook
+from lab.scenario.tracer import Tracer, own_hook, removal
 from lab.vocabulary import Backend, Family
 
 if TYPE_CHECKING:
-    from lab.conntrack.nflog import Record
     from lab.fabric.lab import Lab
     from lab.scenario.recorder import Recorder
 
@@ -54,12 +52,15 @@ class Tracing:
             host, listener = lab.hosts[node], partial(self._read_ahead, node)
             host.before_change.append(listener)
             lab.undo(partial(host.before_change.remove, listener))
-            lab.undo(partial(host.nft.run, f"delete table inet {TRACE_TABLE}\n"))
+            lab.undo(partial(host.nft.run, removal()))
 
-    def walks(self, judged: Packet | None) -> tuple[tuple[Walk, ...], tuple[str, ...]]:
+    def walks(
+        self, judged: Packet | None, own: Collection[tuple[object, ...]] | None = None
+    ) -> tuple[tuple[Walk, ...], tuple[str, ...]]:
         """Return the walks of the packets that a trial is about, node by node, and in sentences what cannot be told.
 
         :param judged: the packet that it is about.
+        :param own: leave out what is not kin to any of these.
         """
         for node in self._tracers:
             self._read(node)
@@ -67,14 +68,19 @@ class Tracing:
         untold = [f"the kernel lost a part of the trace at {node}" for node, one in self._tracers.items() if one.lost]
         for node in self._tracers:
             its = [(told, batch.loaded) for batch in self._batches if batch.node == node for told in batch.told]
-            logged, missing = self._logged(node, its[0][1]) if its else ([], "")
-            untold += [missing] if missing else []
-            of_packets = iter(logged)
-            records = [[] if told.is_copy else next(of_packets, []) for told, _loaded in its]
-            for index, role in chosen([told.packet for told, _loaded in its], judged):
+            is_legacy = bool(its) and its[0][1].is_legacy
+            records = self._recorder.traced.get(node, []) if is_legacy else []
+            untold += filter(None, [legacy.why_silent(node, records) if is_legacy else ""])
+            if its and self._lab.has_others:
+                untold += filter(None, [legacy.unread(self._lab.hosts[node], its[0][1], self._family)])
+            of_packets = iter(legacy.by_packet(records))
+            of_each = [[] if told.is_copy else next(of_packets, []) for told, _loaded in its]
+            mine = [n for n, (told, _) in enumerate(its) if own is None or kin(told.packet) in own]
+            for place, role in chosen([its[n][0].packet for n in mine], judged):
+                index = mine[place]
                 told, loaded = its[index]
                 try:
-                    walk = walk_of(node, self._whole(told, records[index], loaded), loaded, own_hook)
+                    walk = walk_of(node, legacy.whole(told, of_each[index], loaded, self._family), loaded, own_hook)
                 except LabError as error:
                     untold.append(f"{role} at {node}: {error}")
                     continue
@@ -109,31 +115,6 @@ class Tracing:
         return not any(
             one.outgoing and one.host == walk.node and kin(one.packet) == left for one in self._recorder.sightings
         )
-
-    def _logged(self, node: str, loaded: Loaded) -> tuple[list[list[Record]], str]:
-        """Return what iptables-legacy logged of each packet, and why it did not where it has rules there."""
-        if not loaded.is_legacy:
-            return [], ""
-        records = self._recorder.traced.get(node, [])
-        missing = ""
-        if all(record.words == legacy.MARK for record in records):
-            try:
-                require("xt_TRACE")
-                words = "the kernel told nothing of them"
-            except MissingError as error:
-                words = str(error)
-            missing = f"iptables-legacy's rules at {node}: {words}; with --backend nft they are traced"
-        return legacy.by_packet(records), missing
-
-    def _whole(self, told: Told, records: Sequence[Record], loaded: Loaded) -> Told:
-        """Return what was told of a packet, by nftables and by iptables-legacy."""
-        if not records:
-            return told
-        first = records[0].packet
-        if first is None or kin(first) != kin(told.packet):
-            raise LabError("what iptables-legacy and nftables tell is not of one packet")
-        events = legacy.events_of(records, loaded, self._family.nft)
-        return replace(told, events=legacy.merged(told.events, events, loaded))
 
 
 def chosen(packets: Sequence[Packet], judged: Packet | None) -> list[tuple[int, Role]]:
