@@ -51,7 +51,8 @@ def explain(
     translations = _translations(entry for _name, entry in listed.values())
     everybody = _Everybody(Follower(behaviour, translations, sysctls, sparing=not wanted), Datagrams())
     seen: dict[Logged, Place] = {}
-    named = Naming(reader.name for reader in readers)
+    files, lined = tuple(one.name for one in readers), tuple(one.name for one in readers if one.is_text)
+    named = Naming(files, lined)
     notes = [note for text in texts for note in text.notes]
     with _uncollected():
         for frame, file in in_order(readers, everybody.follower.plain, notes):
@@ -68,6 +69,7 @@ def explain(
     ]
     notes += _lacks(followed, named)
     by_ends = {entry.original: (name, entry) for name, entry in listed.values()}
+    where = {logged: named.in_full(place) for logged, place in seen.items()}
     owners = _owners(entry for _name, entry in listed.values())
     told = (
         *(_with_entry(one, by_ends) for one in connections),
@@ -79,9 +81,10 @@ def explain(
         packets=sum(reader.read for reader in readers) + everybody.follower.plain.taken,
         connections=told,
         notes=tuple(notes),
-        files=tuple(reader.name for reader in readers),
+        files=files,
+        printed=lined,
         remarks=(
-            *(one for text in texts for one in remarks(text, None if assumed else behaviour, seen, owners)),
+            *(one for text in texts for one in remarks(text, None if assumed else behaviour, where, owners)),
             *of_sysctls(settings),
         ),
     )
@@ -168,7 +171,7 @@ def printed(texts: Sequence[Text], *, alone: bool) -> Iterator[Reader]:
                 source=one.name,
                 cure="tcpdump -n -tttt",
             )
-        yield Reader(io.BufferedReader(io.BytesIO(one.capture())), one.name)
+        yield Reader(io.BufferedReader(io.BytesIO(one.capture())), one.name, one.numbers)
 
 
 def _translations(entries: Iterator[Listed]) -> dict[tuple[SocketAddress, SocketAddress], Listed]:

@@ -166,7 +166,7 @@ def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour, 
     stray = connection.ways.strayed(segment)
     if stray is not None:
         packets.append(stray)
-        sentences.append(f"untranslated it went another way: packet {named.where(stray)}")
+        sentences.append(f"untranslated it went another way: {named.where(stray)}")
     elif connection.ways.is_missing(segment) and _is_gone(connection, segment):
         sentences.append("it did not come as far as the first packet of its side: dropped, or lost")
     elif _is_gone(connection, segment):
@@ -193,9 +193,9 @@ def _helping(connection: Connection, segment: Segment, fixes: tuple[str, ...]) -
 
 def _leak(connection: Connection, segment: Segment, place: Place, named: Naming) -> str:
     if segment.from_client:
-        return f"leaked: packet {named.where(place)} is still for {connection.target}, behind the node"
+        return f"leaked: {named.where(place)} is still for {connection.target}, behind the node"
     return (
-        f"leaked: packet {named.where(place)} comes from {segment.packet.source}, and the client only knows"
+        f"leaked: {named.where(place)} comes from {segment.packet.source}, and the client only knows"
         f" {connection.target}"
     )
 

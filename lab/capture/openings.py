@@ -26,7 +26,7 @@ def _unanswered(connection: Connection, named: Naming) -> Iterator[Finding]:
         lacks = connection.is_translated and not answer.translated
         form = ", not translated back: it leaked, or was dropped" if lacks else ""
         words = (
-            "the client does not get the answer to its SYN, and sends that again: the SYN,ACK was seen last as packet"
+            "the client does not get the answer to its SYN, and sends that again: the SYN,ACK was seen last as"
             f" {named.where(answer.places[-1])}{form}"
         )
         yield Finding("unanswered", words, tuple(answer.places))
@@ -37,7 +37,7 @@ def _unanswered(connection: Connection, named: Naming) -> Iterator[Finding]:
         yield Finding("unanswered", words, ())
         return
     last = asked.places[-1]
-    words += f"; it was seen last as packet {named.where(last)}"
+    words += f"; it was seen last as {named.where(last)}"
     if not connection.is_translated and len(asked.places) == len(asked.streams):
         words += (
             ": where others like it go on from there, it was dropped, by a rule or for want of a free port to"
@@ -68,7 +68,7 @@ def _turned(connection: Connection, named: Naming) -> Iterator[Finding]:
     is_invalid = asked.word.judgement is Judgement.INVALID
     why = "INVALID by the table of states" if is_invalid else "it finds that connection's entry, and makes another one"
     words = (
-        f"packet {named.where(asked.place)}: the server of a connection that is over connects back: {why}; it goes out"
+        f"{named.where(asked.place)}: the server of a connection that is over connects back: {why}; it goes out"
         f" untranslated, and who gets it knew {connection.client} by {connection.turned} alone"
     )
     judgement = Judgement.INVALID if is_invalid else None
@@ -85,7 +85,7 @@ def _unrouted(connection: Connection, named: Naming) -> Iterator[Finding]:
         if error.is_refusal and error.about == connection.target and not error.is_translated:
             places = tuple(error.places[:1])
             words = (
-                f"{error.source} knows no way to {connection.target} (packet {named.all(places)}), which is a VIP: it"
+                f"{error.source} knows no way to {connection.target} ({named.packet(places[0])}), which is a VIP: it"
                 " did not translate what was for it. It was INVALID, or its entry was gone and nf_conntrack_tcp_loose"
                 " is 0 there"
             )
