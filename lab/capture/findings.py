@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 
-from lab.capture import hops, icmp, openings
+from lab.capture import black_hole, hops, icmp, openings
 from lab.capture.catalogue import known
 from lab.capture.connection import Connection, Segment
 from lab.capture.explanation import Explained, Finding, Place
@@ -39,6 +39,7 @@ def explained(
     others = (
         *_killed(connection, outcome, named),
         *openings.findings(connection, named),
+        *black_hole.findings(connection, named),
         *_lost(connection, named),
         *_repeated(connection, named),
         *_closed(connection, named),
@@ -113,6 +114,8 @@ def _outcome(connection: Connection) -> Outcome:
         return Outcome.LEAKED
     if any(_is_gone(connection, segment) for segment in segments):
         return Outcome.DROPPED
+    if black_hole.stands_still(connection):
+        return Outcome.STALLED
     if _killers(connection):
         return Outcome.KILLED
     if connection.begins and not connection.conntrack.answered:

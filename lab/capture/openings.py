@@ -25,8 +25,9 @@ def _unanswered(connection: Connection, named: Naming) -> Iterator[Finding]:
         answer = connection.ways.first[False]
         lacks = connection.is_translated and not answer.translated
         form = ", not translated back: it leaked, or was dropped" if lacks else ""
+        then = ", and sends that again" if connection.asked > answer.place.time else ""
         words = (
-            "the client does not get the answer to its SYN, and sends that again: the SYN,ACK was seen last as"
+            f"the client does not get the answer to its SYN{then}: the SYN,ACK was seen last as"
             f" {named.where(answer.places[-1])}{form}"
         )
         yield Finding("unanswered", words, tuple(answer.places))
@@ -48,12 +49,13 @@ def _unanswered(connection: Connection, named: Naming) -> Iterator[Finding]:
 
 
 def is_half_open(connection: Connection) -> bool:
-    """Check whether a SYN was sent again behind its answer, and nothing else came of it."""
+    """Check whether a SYN was sent again behind its answer, or that never came back, and nothing else came of it."""
     conntrack, answer = connection.conntrack, connection.ways.first.get(False)
     if not connection.begins or answer is None or conntrack.established or connection.resets:
         return False
     again = [one for one in connection.odd if one.from_client and one.word.state == State.SYN_RECV]
-    return len(again) == len(connection.odd) and connection.asked > answer.place.time
+    sent_again = connection.asked > answer.place.time
+    return len(again) == len(connection.odd) and (sent_again or connection.ways.never_back)
 
 
 #: Of the entry that a SYN of the other side finds: the case that it is.

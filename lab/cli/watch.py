@@ -140,7 +140,9 @@ def _seconds(text: str) -> float:
 
 
 def _is_screen() -> bool:
-    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
+    # Textual draws on standard error: where that is no terminal, nobody would see the screen.
+    terminals = all(one.isatty() for one in (sys.stdin, sys.stdout, sys.stderr))
+    return terminals and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
 
 
 def _places(name: str | None, host: list[str] | None, *, here: bool) -> _Places:

@@ -70,6 +70,20 @@ def lab(own_run):
 
 
 @needs_root
+def test_where_standard_error_is_no_terminal_there_is_no_screen(lab, watching):
+    ours, its = os.openpty()
+    try:
+        process, said = watching(stdin=its, stdout=its, env={**os.environ, "TERM": "xterm"})
+        assert said == "lab: watching the lab kube-proxy; Ctrl-C ends it\n"
+        code, _printed, said = interrupted(process)
+    finally:
+        os.close(ours)
+        os.close(its)
+    assert code == 130
+    assert "\x1b" not in said
+
+
+@needs_root
 def test_packets_entries_and_what_is_wrong_a_line_each(lab, watching):
     process, said = watching()
     assert said == "lab: watching the lab kube-proxy; Ctrl-C ends it\n"
