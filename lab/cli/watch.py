@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TextIO
 
 import typer
 
-from lab.cli.arguments import JsonOption, app, complete, examples, host_names, lab_names
+from lab.cli.arguments import ALONE, app, complete, examples, host_names, lab_names
 from lab.cli.screen import console
 from lab.errors import InputError, MissingError, OutputError
 
@@ -96,7 +96,9 @@ def watch(
         str | None,
         typer.Option(metavar="FILE", help="Keep the counts there, for node_exporter's textfile collector: *.prom."),
     ] = None,
-    json: JsonOption = None,
+    json: Annotated[
+        str | None, typer.Option("--json", metavar=ALONE, help="Print JSON instead, an object a line.")
+    ] = None,
 ) -> None:
     """Look on at a lab that stands, or with --here at this machine: full screen on a terminal, else a line each.
 
@@ -206,12 +208,13 @@ def _saved(place: str, what: str) -> Iterator[Saved]:
     :raises InputError: it cannot be written, or would go to where lines go.
     """
     from lab import __version__
+    from lab.cli.growing import Growing
     from lab.watch.save import Saved
 
     if place == "-":
         raise InputError("--save: standard output has the lines", cure="name a file")
     try:
-        output = open(place, "wb", buffering=0)  # noqa: SIM115 - what the block raises is not about it
+        output = Growing(place)
     except OSError as error:
         raise InputError(f"cannot write {place}: {error.strerror}") from None
     with output:

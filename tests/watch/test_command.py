@@ -73,14 +73,13 @@ def lab(own_run):
 def test_where_standard_error_is_no_terminal_there_is_no_screen(lab, watching):
     ours, its = os.openpty()
     try:
-        process, said = watching(stdin=its, stdout=its, env={**os.environ, "TERM": "xterm"})
-        assert said == "lab: watching the lab kube-proxy; Ctrl-C ends it\n"
-        code, _printed, said = interrupted(process)
+        process, said = watching("--for", "1ms", stdin=its, stdout=its, env={**os.environ, "TERM": "xterm"})
+        _printed, rest = process.communicate(timeout=PATIENCE)
     finally:
         os.close(ours)
         os.close(its)
-    assert code == 130
-    assert "\x1b" not in said
+    assert said.startswith("lab: watching the lab kube-proxy")
+    assert (process.returncode, "\x1b" in rest) == (0, False)
 
 
 @needs_root
@@ -182,7 +181,8 @@ def test_a_capture_that_reaches_its_limit_stays_whole(lab, watching, tmp_path):
     inject()
     code, _printed, said = interrupted(process)
     assert code == 1
-    assert f"lab: cannot write {capture}: File too large; the watch goes on\n" in said
+    why = "File too large (this process may write 400 bytes to a file: `ulimit -f` raises it)"
+    assert f"lab: cannot write {capture}: {why}; the watch goes on\n" in said
     assert said.endswith("lab: 0 packets of connections that leaked were saved\n")
     assert subprocess.run(["tshark", "-r", capture], capture_output=True, text=True).returncode == 0
 
