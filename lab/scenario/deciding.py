@@ -46,7 +46,7 @@ class Deciding:
     def forget(self) -> None:
         """Forget what was told until now."""
         for node, tracer in self._tracers.items():
-            tracer.read()
+            tracer.forget()
             self._losses[node].forget()
 
     def rule(self, packet: Packet | None) -> str:

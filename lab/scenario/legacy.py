@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from lab.conntrack.nflog import TRACED, Record
 from lab.evidence.traced import Rules, TraceEvent
-from lab.evidence.walk import ACCEPT, DROP
+from lab.evidence.walk import ACCEPT, DROP, kin
 
 if TYPE_CHECKING:
     from lab.fabric.loaded import Loaded
@@ -39,13 +39,19 @@ _ORDER: Final = {"prerouting": 0, "output": 0, "input": 1, "forward": 1, "postro
 
 
 def by_packet(records: Iterable[Record]) -> list[list[Record]]:
-    """Return the records of each packet, in the order in which they came, each with the lab's own before them."""
+    """Return the records of each packet, in the order in which they came, each with the lab's own before them.
+
+    Two processors log in between each other: a record is of the last packet that is like its own.
+    """
     packets: list[list[Record]] = []
+    last: dict[tuple[object, ...] | None, list[Record]] = {}
     for record in records:
+        like = kin(record.packet) if record.packet else None
         if record.words == MARK:
-            packets.append([])
-        if packets:
-            packets[-1].append(record)
+            packets.append([record])
+            last[like] = packets[-1]
+        elif packets:
+            last.get(like, packets[-1]).append(record)
     return packets
 
 

@@ -109,6 +109,8 @@ class Tracer:
     """
 
     def __init__(self, node: RunningHost, *, only: str = "", marks: bool = False) -> None:
+        self._found: list[_Way] = []
+        self._current: dict[int, _Way] = {}  # by the kernel's numbers
         self._trace = Trace(node.namespace)
         self.chains = NftChains(node.namespace)
         node.nft.run(script(only, marks=marks))
@@ -124,22 +126,27 @@ class Tracer:
         return self._trace.lost
 
     def read(self) -> list[Told]:
-        """Return what the kernel has told of each packet, in the order in which they came.
+        """Return what the kernel has told of each packet since it was last forgotten, in the order in which they came.
 
         Its numbers for packets are used again, so it is the lab's first chain that divides them. A bridge makes copies:
         those have other numbers, and the first of them goes on where the packet was.
         """
-        found: list[_Way] = []
-        current: dict[int, _Way] = {}
+        current = self._current
         for event in self._trace.read():
             if event.table == TRACE_TABLE and event.chain.startswith("begin_") and event.handle is not None:
                 current[event.packet_id] = _Way()
-                found.append(current[event.packet_id])
+                self._found.append(current[event.packet_id])
             elif event.packet_id not in current and event.headers:
-                current[event.packet_id] = self._copy(event, found)
+                current[event.packet_id] = self._copy(event, self._found)
             if event.packet_id in current:
                 self._take(event, current[event.packet_id])
-        return [Told(tuple(way.events), way.state, way.end, way.is_copy) for way in found]
+        return [Told(tuple(way.events), way.state, way.end, way.is_copy) for way in self._found]
+
+    def forget(self) -> None:
+        """Forget what was told by now, also of packets that are under way still."""
+        self._trace.read()
+        self._found.clear()
+        self._current.clear()
 
     def _copy(self, event: TraceEvent, found: list[_Way]) -> _Way:
         """Return the way of which a packet of another number is a part: one that has no end yet, or another one."""

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from lab.errors import LabError, MissingError
 from lab.evidence.packet import RST, SYN, UDP, Packet, is_error
@@ -16,21 +17,26 @@ from lab.fabric.loaded import Loaded, loaded_on
 from lab.netns.features import require
 from lab.scenario import legacy
 from lab.scenario.lost import Losses
+from lab.scenario.processor import visit_all_processors
 from lab.scenario.tracer import TRACE_TABLE, Tracer, own_hook
 from lab.vocabulary import Backend, Family
 
 if TYPE_CHECKING:
     from lab.conntrack.nflog import Record
+    from lab.evidence.judgement import Judged
     from lab.fabric.lab import Lab
     from lab.scenario.recorder import Recorder
 
 _MOST: Final = 12  # walks of one role; more of them tell nothing new
 
 
+#: What was told of a packet, and the rules that it met.
+_Met: TypeAlias = tuple[Told, Loaded]
+
+
 class _Batch(NamedTuple):
     """What was told of packets at a node while its rules were the same."""
 
-    node: str
     told: list[Told]
     loaded: Loaded
 
@@ -42,64 +48,99 @@ class Tracing:
     """
 
     def __init__(self, lab: Lab, recorder: Recorder, nodes: Sequence[str], family: Family, *, each: bool) -> None:
-        self._lab, self._recorder, self._family = lab, recorder, family
+        self._lab, self._recorder, self._family, self._each = lab, recorder, family, each
         only = "" if each else "invalid"
         self._tracers = {
             node: lab.keep(Tracer(lab.hosts[node], only=only, marks=lab.hosts[node].host.backend is Backend.LEGACY))
             for node in nodes
         }
         self._losses = {node: Losses(lab, node) for node in nodes}
-        self._batches: list[_Batch] = []
+        self._past: dict[str, list[_Batch]] = {node: [] for node in nodes}
         for node in nodes:
             host, listener = lab.hosts[node], partial(self._read_ahead, node)
             host.before_change.append(listener)
             lab.undo(partial(host.before_change.remove, listener))
             lab.undo(partial(host.nft.run, f"delete table inet {TRACE_TABLE}\n"))
+        recorder.read()
+        self._begun = len(recorder.judged)  # what is judged from here on is traced as well
 
     def walks(self, judged: Packet | None) -> tuple[tuple[Walk, ...], tuple[str, ...]]:
         """Return the walks of the packets that a trial is about, node by node, and in sentences what cannot be told.
 
         :param judged: the packet that it is about.
         """
-        for node in self._tracers:
-            self._read(node)
+        walks, untold = self._walks(judged)
+        if untold or any(walk.vanished for walk in walks):
+            # What a timer has sent may be on its way still, on another processor.
+            visit_all_processors()
+            walks, untold = self._walks(judged)
+        return tuple(walks), tuple(untold)
+
+    def _walks(self, judged: Packet | None) -> tuple[list[Walk], list[str]]:
+        """Do so with what was told by now."""
+        self._recorder.read()
+        known = self._recorder.judged[self._begun :]
+        batches = {node: [*self._past[node], self._read(node)] for node in self._tracers}
+        self._recorder.read()  # what iptables-legacy told of the same packets
         walks: list[Walk] = []
-        untold = [f"the kernel lost a part of the trace at {node}" for node, one in self._tracers.items() if one.lost]
-        for node in self._tracers:
-            its = [(told, batch.loaded) for batch in self._batches if batch.node == node for told in batch.told]
-            logged, missing = self._logged(node, its[0][1]) if its else ([], "")
-            untold += [missing] if missing else []
-            of_packets = iter(logged)
-            records = [[] if told.is_copy else next(of_packets, []) for told, _loaded in its]
-            for index, role in chosen([told.packet for told, _loaded in its], judged):
-                told, loaded = its[index]
-                try:
-                    walk = walk_of(node, self._whole(told, records[index], loaded), loaded, own_hook)
-                except LabError as error:
-                    untold.append(f"{role} at {node}: {error}")
-                    continue
-                again = any(kin(other.packet) == kin(walk.packet) for other, _loaded in its[index + 1 :])
-                walk = replace(walk, role=role, unsent=not again and self._is_unsent(walk))
-                walks.append(self._losses[node].told(walk))
-        return tuple(walks), tuple(dict.fromkeys(untold))
+        untold: dict[str, None] = {}
+        for node, its in batches.items():
+            if self._tracers[node].lost:
+                untold[f"the kernel lost a part of the trace at {node}"] = None
+            told = [(one, batch.loaded) for batch in its for one in batch.told]
+            walks += self._at(node, told, judged, untold)
+            for role in self._unheard([one for one in known if one.host == node], told, judged):
+                untold[f"{role} at {node}: conntrack judged it there, and no trace tells of it"] = None
+        return walks, list(untold)
+
+    def _at(self, node: str, its: Sequence[_Met], judged: Packet | None, untold: dict[str, None]) -> Iterator[Walk]:
+        """Yield the walks at a node, and note what cannot be told of it."""
+        records, missing = self._logged(node, its)
+        if missing:
+            untold[missing] = None
+        for index, role in chosen([told.packet for told, _loaded in its], judged):
+            told, loaded = its[index]
+            try:
+                if loaded.is_legacy and not told.is_copy:
+                    told = self._whole(told, records[index], loaded, is_sure=not missing)
+                walk = walk_of(node, told, loaded, own_hook)
+            except LabError as error:
+                untold[f"{role} at {node}: {error}"] = None
+                continue
+            again = any(kin(other.packet) == kin(walk.packet) for other, _loaded in its[index + 1 :])
+            walk = replace(walk, role=role, unsent=not again and self._is_unsent(walk))
+            yield self._losses[node].told(walk)
+
+    def _unheard(self, known: Sequence[Judged], its: Sequence[_Met], judged: Packet | None) -> set[Role]:
+        """Return what packets are in the trial that conntrack judged, and of which no trace tells."""
+        told = {kin(one.packet) for one, _loaded in its}
+        wanted = (one.packet for one in known if self._each or one.state == "invalid")
+        unheard = [packet for packet in wanted if not packet.is_barrier and kin(packet) not in told]
+        return {role for _index, role in chosen(unheard, judged)} - {Role.OTHER}
 
     def _read(self, node: str) -> _Batch:
-        """Read what was told of a node since."""
+        """Read what was told of a node since its rules are the same."""
         host, tracer = self._lab.hosts[node], self._tracers[node]
         loaded = loaded_on(host, tracer.chains, self._family, self._lab.changes)
-        self._batches.append(_Batch(node, tracer.read(), loaded))
-        return self._batches[-1]
+        return _Batch(tracer.read(), loaded)
 
     def _read_ahead(self, node: str) -> None:
         """Read what was told before a node's rules become others, and what the rules are that it speaks of."""
         batch = self._read(node)
+        if not all(told.is_over for told in batch.told):
+            visit_all_processors()
+            batch = self._read(node)
+        self._tracers[node].forget()
+        self._past[node].append(batch)
         events = (event for told in batch.told for event in told.events if not own_hook(event.table, event.chain))
         for event in events:
             batch.loaded.base(event.family, event.table, event.chain)
             for name in filter(None, (event.chain, event.target)):
                 batch.loaded.chain(event.family, event.table, name)
-        for table in ("nat", "filter") if batch.loaded.is_legacy else ():
-            batch.loaded.names(table)
+        if batch.loaded.is_legacy:
+            batch.loaded.was_given("filter")
+            for table in ("nat", "filter"):
+                batch.loaded.names(table)
 
     def _is_unsent(self, walk: Walk) -> bool:
         """Check whether a packet that came past every rule was not seen to leave."""
@@ -110,9 +151,9 @@ class Tracing:
             one.outgoing and one.host == walk.node and kin(one.packet) == left for one in self._recorder.sightings
         )
 
-    def _logged(self, node: str, loaded: Loaded) -> tuple[list[list[Record]], str]:
+    def _logged(self, node: str, its: Sequence[_Met]) -> tuple[list[Sequence[Record]], str]:
         """Return what iptables-legacy logged of each packet, and why it did not where it has rules there."""
-        if not loaded.is_legacy:
+        if not any(loaded.is_legacy for _told, loaded in its):
             return [], ""
         records = self._recorder.traced.get(node, [])
         missing = ""
@@ -123,16 +164,27 @@ class Tracing:
             except MissingError as error:
                 words = str(error)
             missing = f"iptables-legacy's rules at {node}: {words}; with --backend nft they are traced"
-        return legacy.by_packet(records), missing
+        of_packets: dict[tuple[object, ...] | None, deque[list[Record]]] = defaultdict(deque)
+        for of_packet in legacy.by_packet(records):
+            of_packets[of_packet[0].packet and kin(of_packet[0].packet)].append(of_packet)
+        found = (None if told.is_copy else of_packets[kin(told.packet)] for told, _loaded in its)
+        return [its_own.popleft() if its_own else () for its_own in found], missing
 
-    def _whole(self, told: Told, records: Sequence[Record], loaded: Loaded) -> Told:
-        """Return what was told of a packet, by nftables and by iptables-legacy."""
+    def _whole(self, told: Told, records: Sequence[Record], loaded: Loaded, *, is_sure: bool) -> Told:
+        """Return what was told of a packet, by nftables and by iptables-legacy.
+
+        :param is_sure: whether iptables-legacy tells of its rules at all.
+        :raises LabError: it has not told all of it.
+        """
         if not records:
+            if is_sure:
+                raise LabError("iptables-legacy told nothing of it")
             return told
-        first = records[0].packet
-        if first is None or kin(first) != kin(told.packet):
-            raise LabError("what iptables-legacy and nftables tell is not of one packet")
-        events = legacy.events_of(records, loaded, self._family.nft)
+        events = list(legacy.events_of(records, loaded, self._family.nft))
+        # Every packet that comes to its end has come to a chain of the table filter.
+        asked = not told.end or not loaded.was_given("filter") or any(event.table == "filter" for event in events)
+        if is_sure and not asked:
+            raise LabError("iptables-legacy did not tell all of it")
         return replace(told, events=legacy.merged(told.events, events, loaded))
 
 
