@@ -219,7 +219,7 @@ class Told:
 
     @property
     def packet(self) -> Packet:
-        """The packet as it came, or as the node sent it."""
+        """The packet as it came, or as the node sent it; of one that came in fragments the whole."""
         return _seen(next(one for one in self.events if one.headers))
 
     @property

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from lab.conntrack.nflog import TRACED, Record
+from lab.evidence.packet import is_fragment
 from lab.evidence.traced import Rules, TraceEvent
 from lab.evidence.walk import ACCEPT, DROP, kin
 
@@ -41,17 +42,19 @@ _ORDER: Final = {"prerouting": 0, "output": 0, "input": 1, "forward": 1, "postro
 def by_packet(records: Iterable[Record]) -> list[list[Record]]:
     """Return the records of each packet, in the order in which they came, each with the lab's own before them.
 
-    Two processors log in between each other: a record is of the last packet that is like its own.
+    Of one that comes in fragments that is the whole, without the lab's own. Two processors log in between each other:
+    a record is of the last packet that is like its own.
     """
     packets: list[list[Record]] = []
     last: dict[tuple[object, ...] | None, list[Record]] = {}
     for record in records:
         like = kin(record.packet) if record.packet else None
-        if record.words == MARK:
-            packets.append([record])
+        if record.words == MARK and is_fragment(record.data):
+            continue
+        if record.words == MARK or like not in last:
+            packets.append([])
             last[like] = packets[-1]
-        elif packets:
-            last.get(like, packets[-1]).append(record)
+        last[like].append(record)
     return packets
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from lab import kubeapi
 from lab.conntrack.nflog import REASON_GROUP
 from lab.conntrack.witness import STATES, TABLE
-from lab.evidence.packet import BARRIER_PORT, Packet
+from lab.evidence.packet import BARRIER_PORT, Packet, is_fragment
 from lab.evidence.traced import Told, TraceEvent
 from lab.evidence.walk import kin
 from lab.netns.nft_chain import NftChains
@@ -129,11 +129,14 @@ class Tracer:
         """Return what the kernel has told of each packet since it was last forgotten, in the order in which they came.
 
         Its numbers for packets are used again, so it is the lab's first chain that divides them. A bridge makes copies:
-        those have other numbers, and the first of them goes on where the packet was.
+        those have other numbers, and the first of them goes on where the packet was. Of fragments the whole is told.
         """
         current = self._current
         for event in self._trace.read():
             if event.table == TRACE_TABLE and event.chain.startswith("begin_") and event.handle is not None:
+                if is_fragment(event.headers):  # the whole begins behind its reassembly
+                    current.pop(event.packet_id, None)
+                    continue
                 current[event.packet_id] = _Way()
                 self._found.append(current[event.packet_id])
             elif event.packet_id not in current and event.headers:
@@ -155,7 +158,7 @@ class Tracer:
         unended = [way for way in of_it if way.end is None]
         if unended:
             return unended[-1]
-        found.append(_Way(state=of_it[-1].state if of_it else "", is_copy=True))
+        found.append(_Way(state=of_it[-1].state if of_it else "", is_copy=bool(of_it)))
         return found[-1]
 
     def _take(self, event: TraceEvent, way: _Way) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from lab.errors import LabError, MissingError
-from lab.evidence.packet import RST, SYN, UDP, Packet, is_error
+from lab.evidence.packet import FRAGMENT, RST, SYN, UDP, Packet, is_error
 from lab.evidence.traced import Told, walk_of
 from lab.evidence.walk import Role, Walk, kin
 from lab.fabric.loaded import Loaded, loaded_on
@@ -146,9 +146,10 @@ class Tracing:
         """Check whether a packet that came past every rule was not seen to leave."""
         if walk.left is None or walk.last_hook != "postrouting" or not self._recorder.sees_each:
             return False
-        left = kin(walk.left)
+        left = walk.left
         return not any(
-            one.outgoing and one.host == walk.node and kin(one.packet) == left for one in self._recorder.sightings
+            one.outgoing and one.host == walk.node and (kin(one.packet) == kin(left) or _is_part(one.packet, left))
+            for one in self._recorder.sightings
         )
 
     def _logged(self, node: str, its: Sequence[_Met]) -> tuple[list[Sequence[Record]], str]:
@@ -166,7 +167,8 @@ class Tracing:
             missing = f"iptables-legacy's rules at {node}: {words}; with --backend nft they are traced"
         of_packets: dict[tuple[object, ...] | None, deque[list[Record]]] = defaultdict(deque)
         for of_packet in legacy.by_packet(records):
-            of_packets[of_packet[0].packet and kin(of_packet[0].packet)].append(of_packet)
+            first = of_packet[0].packet
+            of_packets[kin(first) if first else None].append(of_packet)
         found = (None if told.is_copy else of_packets[kin(told.packet)] for told, _loaded in its)
         return [its_own.popleft() if its_own else () for its_own in found], missing
 
@@ -186,6 +188,13 @@ class Tracing:
         if is_sure and not asked:
             raise LabError("iptables-legacy did not tell all of it")
         return replace(told, events=legacy.merged(told.events, events, loaded))
+
+
+def _is_part(packet: Packet, whole: Packet) -> bool:
+    """Check whether a packet may be a fragment of another one."""
+    is_numbered = whole.identification and packet.identification == whole.identification
+    ends = (packet.source.address, packet.destination.address) == (whole.source.address, whole.destination.address)
+    return ends and (packet.protocol == FRAGMENT or bool(is_numbered and packet.protocol == whole.protocol))
 
 
 def chosen(packets: Sequence[Packet], judged: Packet | None) -> list[tuple[int, Role]]:

@@ -249,6 +249,34 @@ def test_what_neighbours_say_in_a_tunnel_is_no_walk_of_a_trials(family):
     assert walk.counted
 
 
+@pytest.mark.parametrize(("mode", "backend"), WAYS)
+@pytest.mark.parametrize("family", list(Family))
+def test_a_datagram_in_fragments_has_one_walk(mode, backend, family):
+    """Conntrack puts them together; behind it the rules are asked once, and it leaves in fragments again."""
+    case = cases.find("beyond-window")
+
+    async def steps(scenario):
+        server = scenario.roles.servers[0][1].address
+        version = socket.AF_INET6 if family is Family.IPV6 else socket.AF_INET
+        with scenario.lab.hosts["client"].namespace.socket(version, socket.SOCK_DGRAM) as sender:
+            sender.sendto(bytes(3000), (server, 5000))
+        await case.steps(scenario)
+
+    topology = with_proxy(load(case.topology), mode, None, backend)
+    setting = Setting(replace(case, steps=steps), fixes.NONE, topology, family, traced=True)
+
+    async def go():
+        return await runner.run(setting, await probe.ask(family))
+
+    timeline = asyncio.run(go()).timeline
+    assert timeline.untraced == ()
+    [walk] = [one for one in timeline.walks if one.packet.protocol == UDP]
+    assert (walk.packet.payload_length, walk.packet.destination.port, walk.state) == (3000, 5000, "new")
+    assert not walk.vanished
+    assert walk.left == walk.packet
+    assert "forward" in [at.hook for at in walk.hooks]
+
+
 def test_what_was_given_to_a_program_is_not_said_to_have_vanished():
     try:
         timeline = run("dns-race-one-endpoint").timeline
