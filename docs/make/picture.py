@@ -72,7 +72,7 @@ def draw(report: Report) -> str:
 
 def _kernel() -> str:
     """Return the kernel's version, without what its builder appended."""
-    return re.match(r"[\d.]+", platform.release())[0]
+    return re.sub(r"[^\d.].*", "", platform.release())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
-from lab.capture import icmp
+from lab.capture import hops, icmp
 from lab.capture.exchange import Datagram, Exchange
 from lab.capture.explanation import Explained, Finding, Point
 from lab.capture.naming import Naming
@@ -106,7 +106,7 @@ def _strange(one: Exchange, named: Naming) -> Iterator[Finding]:
                 f"an answer from a stranger: packet {named.where(leaked)} comes from {datagram.packet.source}, and the"
                 f" client only knows {one.target}; its socket does not take that"
             )
-            yield Finding("leak", words, (datagram.places[0], leaked))
+            yield Finding("leak", words, (datagram.places[0], leaked), hops=hops.of_datagram(one, datagram))
 
 
 def _doubled(one: Exchange, named: Naming) -> Iterator[Finding]:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict, deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from lab.capture.early import Early
 from lab.capture.explanation import Place, Point
 from lab.capture.frames import Frame
 from lab.capture.gaps import Gaps
@@ -18,6 +19,7 @@ from lab.capture.judging import FINE, Conntrack, Word
 from lab.capture.lane import Kept, Lane, Stream
 from lab.capture.quick import QuickWindow
 from lab.capture.several import Repeats, Several
+from lab.capture.ways import Ways
 from lab.evidence.follow import distance
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import ACK, RST, SYN, Packet, SocketAddress
@@ -40,6 +42,7 @@ class Segment:
     :ivar is_corrupt: leaked, and its checksum is wrong.
     :ivar midway: of a connection whose beginning is not in the capture, so that no state and no window is known.
     :ivar guessed: its sequence number was not printed.
+    :ivar again: what it carries was sent before, or sent again.
     :ivar at_end: the capture ended before all copies of it can have come.
     :ivar places: where it was seen, as it came.
     :ivar forms: with which addresses it was seen where.
@@ -57,6 +60,7 @@ class Segment:
     idle: Idle | None = None
     is_corrupt: bool = False
     guessed: bool = False
+    again: bool = False
     midway: bool = False
     at_end: bool = False
     places: list[Place] = field(default_factory=list)
@@ -87,7 +91,8 @@ class Connection:
 
     :ivar target: whom the client asked.
     :ivar endpoint: whom that became; None until a translation was seen.
-    :ivar handshake: the first packet of each side that opens it; ``asked``: when, by the client's last SYN.
+    :ivar ways: where its packets pass by; ``asked``: when its client asked, by the last SYN.
+    :ivar lost: what did not come as far as it should, by side; known at the end.
     """
 
     def __init__(self, client: SocketAddress, target: SocketAddress, section: int, behaviour: Behaviour) -> None:
@@ -106,7 +111,8 @@ class Connection:
         self.errors: dict[str, IcmpError] = {}
         self.odd: list[Segment] = []
         self.resets: list[Segment] = []
-        self.lost: dict[bool, Several] = defaultdict(Several)
+        self.ways = Ways()
+        self.lost: dict[bool, Several] = {}
         self.repeats = Repeats()
         self._idleness = Idleness()
         self._before: dict[bool, set[Stream]] = {True: set(), False: set()}
@@ -115,8 +121,7 @@ class Connection:
         self._next: dict[bool, int] = {}
         self.asked = 0
         self._mixed: set[Stream] = set()
-        self._early: list[tuple[Segment, Stream, Place]] = []
-        self.handshake: dict[bool, Segment] = {}
+        self._early = Early()
         self._recent: OrderedDict[tuple[object, ...], Segment] = OrderedDict()
 
     @property
@@ -173,43 +178,39 @@ class Connection:
         self.kept.clear()  # they were seen at one point alone, as all before them
         self.settle()
         translated = {stream[:2] for stream in self._behind[True] | self._behind[False]}
-        for segment, stream, place in self._early:
-            if segment.leaked is None and (stream[2] is not None or stream[:2] not in translated):
-                segment.leaked = place
-                self._keep(segment)
-        came = {one.from_client: number for number, one in enumerate(self._recent.values()) if not self.is_missing(one)}
-        for number, segment in enumerate(self._recent.values()):
+        for segment, place in self._early.leaks(translated, self.resets):
+            segment.leaked = place
+            self._keep(segment)
+        recent = list(self._recent.values())
+        came = {one.from_client: number for number, one in enumerate(recent) if not self.ways.is_missing(one)}
+        for number, segment in enumerate(recent):
             is_last = last is not None and segment.place.time > last - COPIED
             segment.at_end = is_last and number > came.get(segment.from_client, -1)
         while self._recent:
             self._pass(self._recent.popitem(last=False)[1])
+        self.lost = self.ways.lost()
 
     def _pass(self, segment: Segment) -> None:
-        first = self.handshake.get(segment.from_client)
-        if first is None or len(segment.forms) >= len(first.forms):
-            return
         plain = segment.word is FINE and segment.leaked is None and not segment.direct
-        if plain and self.is_missing(segment):
-            self.lost[segment.from_client].add(segment.place, segment.packet.end)
-
-    def strayed(self, segment: Segment) -> Place | None:
-        """Return where a packet was seen instead of where it was to come to; None where it was nowhere else."""
-        first = self.handshake.get(segment.from_client)
-        if first is None or not self.is_missing(segment):
-            return None
-        ways = {(file, point) for file, point, _way in first.streams}
-        return next((place for place in segment.places if (place.file, place.point) not in ways), None)
-
-    def is_missing(self, segment: Segment) -> bool:
-        """Check whether a packet was seen at fewer points than the first one of its side, which came through."""
-        first = self.handshake.get(segment.from_client)
-        return first is not None and not segment.at_end and not first.streams <= segment.streams
+        self.ways.take(segment, self.conntrack.awaited(from_client=segment.from_client), is_plain=plain)
 
     def translate(self, packet: Packet) -> None:
         """Take it that this first packet is the connection's, as the endpoint sees it."""
         self._place_all()
         self.endpoint = packet.destination
         self.peer = packet.source
+
+    def asked_at(self, target: SocketAddress) -> None:
+        """Take it that the client asked another address: all packets so far were seen as the endpoint knows them."""
+        self.endpoint, self.target, self.peer = self.target, target, self.client
+        for side, streams in self._unplaced.items():
+            (self._behind if side else self._before)[side].update(streams)
+            streams.clear()
+
+    def has(self, packet: Packet) -> bool:
+        """Check whether a packet was seen just before, at another point or in another form."""
+        self.settle()
+        return _likeness(packet, packet.source == self.client) in self._recent
 
     def stranger(self, address: SocketAddress) -> None:
         """Take it that an address which the client does not know is the endpoint's, by what came from there.
@@ -241,6 +242,8 @@ class Connection:
             segment = Segment(packet, from_client)
             self._add(segment)
             self._begin(segment, stream, place)
+            if from_client and not self.conntrack.answered:
+                self._early.asks(stream, frame)
         elif form not in segment.forms and stream in segment.streams:
             self._mixed.add(stream)
         segment.places.append(place)
@@ -265,14 +268,16 @@ class Connection:
             for right in self.gaps.behind(packet, self._next, from_client=from_client):
                 self.odd = [one for one in self.odd if one is not right]
             self._follow(packet, from_client)
-            self.repeats.take(packet, place, self.conntrack.sent(by_client=from_client), from_client=from_client)
+            sent = self.conntrack.sent(by_client=from_client)
+            if self.repeats.take(packet, place, sent, from_client=from_client):
+                _mark(self._recent.values(), segment)
             judged = replace(packet, source=self.client) if from_client and packet.source != self.client else packet
             segment.word = self.conntrack.judge(judged, from_client=from_client)
             self.gaps.doubt(segment)
         segment.midway = not self.begins
         segment.word = FINE if segment.midway and segment.word.by == "state" else segment.word
         if segment.word is FINE and tcp.flags & SYN:
-            self.handshake.setdefault(from_client, segment)
+            self.ways.first.setdefault(from_client, segment)
             self.asked = place.time if from_client else self.asked
         if tcp.flags & RST and len(self.resets) < _KEPT:
             self.resets.append(segment)
@@ -313,8 +318,8 @@ class Connection:
             self._keep(segment)
         else:
             self._before[side].add(stream)
-            if not side and len(self._early) < _KEPT and _meets(stream, self._before[True]):
-                self._early.append((segment, stream, place))
+            if not side and _meets(stream, self._before[True]):
+                self._early.add(segment, stream, place, frame)
 
     def client_s_side(self) -> set[Point]:
         """Return the points at which packets of the client are seen as it knows them, and in no other form."""
@@ -336,6 +341,20 @@ def _meets(stream: Stream, others: Iterable[Stream]) -> bool:
     Where the client's are seen before their translation there, and nothing translated, the server's have leaked.
     """
     return any(one[:2] == stream[:2] and (one[2] is None or one[2] is not stream[2]) for one in others)
+
+
+def _mark(recent: Iterable[Segment], again: Segment) -> None:
+    """Take it that what a packet carries was sent before."""
+    for one in recent:
+        if one.from_client == again.from_client and _overlap(one.packet, again.packet):
+            one.again = True
+
+
+def _overlap(one: Packet, other: Packet) -> bool:
+    """Check whether two packets of one side have bytes in common."""
+    assert one.tcp is not None
+    assert other.tcp is not None
+    return distance(one.tcp.sequence, other.end) > 0 and distance(other.tcp.sequence, one.end) > 0
 
 
 def _likeness(packet: Packet, from_client: bool) -> tuple[object, ...]:

@@ -11,13 +11,13 @@ from lab.capture.exchange import Datagram, Exchange
 from lab.capture.explanation import Place
 from lab.capture.frames import Frame
 from lab.capture.likeness import likeness, payload
+from lab.capture.link import BEHIND_ETHERNET
 from lab.evidence.packet import Packet, SocketAddress
 
 _MOST: Final = 20_000  # exchanges that are followed at the same time
 _RECENT: Final = 4096  # datagrams whose copies are looked for
 _WELL_KNOWN: Final = 1024  # ports below it are servers'
 _SOON: Final = 10_000_000_000  # ns in which the copies of one datagram come
-_BEHIND_ETHERNET: Final = (14, 18, 22)  # where IP begins, with up to two VLAN tags
 
 _Pair = tuple[int, SocketAddress, SocketAddress]
 
@@ -117,6 +117,6 @@ class Datagrams:
 
 def _way(frame: Frame) -> bool | bytes | None:
     """Return which way a frame went: by what the capture says, or by its receiver on an Ethernet."""
-    if frame.outgoing is None and frame.at in _BEHIND_ETHERNET:
+    if frame.outgoing is None and frame.at in BEHIND_ETHERNET:
         return frame.data[:6]
     return frame.outgoing

@@ -30,6 +30,22 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Hop:
+    """One copy of a packet that a finding is about, or of the RST that answers it.
+
+    :param way: ``in`` or ``out``, to the machine that captured; empty where the capture does not tell.
+    :param source: as this copy has it, as ``destination``.
+    :param words: what there is to say of this copy; empty where nothing is.
+    """
+
+    place: Place
+    way: str
+    source: SocketAddress
+    destination: SocketAddress
+    words: str = ""
+
+
+@dataclass(frozen=True)
 class Finding:
     """One thing that is out of the ordinary.
 
@@ -41,6 +57,7 @@ class Finding:
     :param excess: by how many bytes it breaks it.
     :param case: the case of the catalogue that it is; empty where it is none.
     :param fixes: those that help there.
+    :param hops: the packet's copies, in the order of their times, and those of the RSTs that answer it.
     """
 
     kind: str
@@ -51,6 +68,7 @@ class Finding:
     excess: int = 0
     case: str = ""
     fixes: tuple[str, ...] = ()
+    hops: tuple[Hop, ...] = ()
 
 
 @dataclass(frozen=True)

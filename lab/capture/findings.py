@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from typing import Final
 
-from lab.capture import icmp
+from lab.capture import hops, icmp
 from lab.capture.catalogue import known
 from lab.capture.connection import Connection, Segment
 from lab.capture.explanation import Explained, Finding, Place
@@ -45,10 +45,10 @@ def explained(
     outcome = _outcome(connection)
     others = (
         *_killed(connection, outcome, named),
+        *_unanswered(connection, named),
         *_lost(connection, named),
         *_repeated(connection, named),
         *_closed(connection, named),
-        *_unanswered(connection),
         *icmp.findings(connection, named),
     )
     return Explained(
@@ -112,7 +112,7 @@ def _outcome(connection: Connection) -> Outcome:
     answers = [reset for segment in segments for reset in resets_of(connection, segment)]
     if any(reset.exact for reset in answers):
         return Outcome.RESET
-    if any(segment.leaked or connection.strayed(segment) for segment in segments):
+    if any(segment.leaked or connection.ways.strayed(segment) for segment in segments):
         return Outcome.LEAKED
     if any(error.leaked for error in connection.errors.values()):
         return Outcome.LEAKED
@@ -123,6 +123,8 @@ def _outcome(connection: Connection) -> Outcome:
     if connection.begins and not connection.conntrack.answered:
         told = connection.resets or any(error.is_refusal for error in connection.errors.values())
         return Outcome.REFUSED if told else Outcome.STALLED
+    if _is_half_open(connection):
+        return Outcome.STALLED
     if not connection.conntrack.closed and any(_is_open(connection, by_client=side) for side in connection.lost):
         return Outcome.STALLED
     return Outcome.DELIVERED if segments else Outcome.CONNECTED
@@ -141,7 +143,7 @@ def _is_gone(connection: Connection, segment: Segment) -> bool:
         segment.word.judgement is Judgement.INVALID
         and not segment.translated
         and segment.leaked is None
-        and (connection.is_missing(segment) or connection.is_mixed(segment))
+        and (connection.ways.is_missing(segment) or connection.is_mixed(segment))
     )
 
 
@@ -159,11 +161,11 @@ def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour, 
         sentences.append(_answer(connection, segment, reset, named))
     if segment.is_strange_answer and not answers and not connection.conntrack.established:
         sentences.append("to the client it answers nothing, and its SYN stays without an answer")
-    stray = connection.strayed(segment)
+    stray = connection.ways.strayed(segment)
     if stray is not None:
         packets.append(stray)
         sentences.append(f"untranslated it went another way: packet {named.where(stray)}")
-    elif connection.is_missing(segment) and _is_gone(connection, segment):
+    elif connection.ways.is_missing(segment) and _is_gone(connection, segment):
         sentences.append("it did not come as far as the first packet of its side: dropped, or lost")
     elif _is_gone(connection, segment):
         sentences.append("no translated copy of it follows: it leaked, or was dropped")
@@ -176,12 +178,13 @@ def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour, 
         segment.word.excess,
         case.case,
         _helping(connection, segment, case.fixes),
+        hops.of_segment(connection, segment, answers),
     )
 
 
 def _helping(connection: Connection, segment: Segment, fixes: tuple[str, ...]) -> tuple[str, ...]:
     """Return the fixes that help: against a drop only being liberal does, and what does no harm needs none."""
-    if segment.leaked is not None or resets_of(connection, segment) or connection.strayed(segment) is not None:
+    if segment.leaked is not None or resets_of(connection, segment) or connection.ways.strayed(segment) is not None:
         return fixes
     return tuple(fix for fix in fixes if fix == "be-liberal" and _is_gone(connection, segment))
 
@@ -319,9 +322,26 @@ def _closed(connection: Connection, named: Naming) -> Iterator[Finding]:
         yield Finding("zero-window", words, tuple(closed.first))
 
 
-def _unanswered(connection: Connection) -> Iterator[Finding]:
+def _unanswered(connection: Connection, named: Naming) -> Iterator[Finding]:
     if connection.begins and not connection.conntrack.answered and not connection.resets:
         yield Finding("unanswered", "nobody answers its SYN, as far as the capture goes", ())
+    elif _is_half_open(connection):
+        answer = connection.ways.first[False]
+        lacks = connection.is_translated and not answer.translated
+        form = ", not translated back: it leaked, or was dropped" if lacks else ""
+        words = (
+            "the client does not get the answer to its SYN, and sends that again: the SYN,ACK was seen last as packet"
+            f" {named.where(answer.places[-1])}{form}"
+        )
+        yield Finding("unanswered", words, tuple(answer.places))
+
+
+def _is_half_open(connection: Connection) -> bool:
+    """Check whether a SYN was sent again behind its answer, and nothing else came of it."""
+    conntrack, answer = connection.conntrack, connection.ways.first.get(False)
+    if not connection.begins or answer is None or conntrack.established or connection.resets or connection.odd:
+        return False
+    return connection.asked > answer.place.time
 
 
 def _untold(connection: Connection) -> Iterator[str]:

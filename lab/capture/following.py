@@ -91,7 +91,10 @@ class Follower:
             known = self._begun.get((section, tcp.sequence))
             if known is None or not _shares(known, packet):
                 return self._new(packet, section)
-            known.translate(packet)
+            if known.client != packet.source or known.has(packet) or known.is_translated:
+                known.translate(packet)
+            else:  # sent again, and first seen as it was sent
+                known.asked_at(packet.destination)
             self._add(known, packet, section)
             return known
         known = self._remembered.get(packet)
@@ -99,11 +102,11 @@ class Follower:
             if known.is_from_client(packet):
                 known.translate(packet)
             elif known.target != packet.source:
-                known.endpoint, known.target = known.target, packet.source
-                known.peer, known.client = known.client, packet.destination
+                known.asked_at(packet.source)
+                known.client = packet.destination
             self._add(known, packet, section)
             return known
-        stranger = self._strangers(packet, section, time)
+        stranger = self._strangers(packet, section, time) or self._other_half(packet, section)
         if stranger is not None:
             self._add(stranger, packet, section)
             return stranger
@@ -118,11 +121,34 @@ class Follower:
         known = self._ends.get((section, packet.destination))
         if tcp is None or known is None or known.is_translated:
             return None
-        sent = known.conntrack.sent(by_client=True) if known.conntrack.answered else None
+        if known.has(packet):  # so it was seen before its translation first
+            known.asked_at(packet.source)
+            return known
+        sent = _reached(known, by_client=True) if known.conntrack.answered else None
         is_near = sent is not None and tcp.flags & ACK and abs(distance(sent, tcp.acknowledgement)) <= _NEAR
         if not is_near and not _answers_syn(known, packet, time):
             return None
         known.stranger(packet.source)
+        return known
+
+    def _other_half(self, packet: Packet, section: int) -> Connection | None:
+        """Return the connection that a client's packet to another address is of, by its numbers, both of which agree.
+
+        As where a capture begins between the two copies of a packet, or that of one side later than that of the other.
+        """
+        tcp = packet.tcp
+        known = self._ends.get((section, packet.source))
+        if tcp is None or known is None or known.is_translated or not tcp.flags & ACK:
+            return None
+        own, other = (_reached(known, by_client=side) for side in (True, False))
+        if own is None or other is None:
+            return None
+        if abs(distance(own, tcp.sequence)) > _NEAR or abs(distance(other, tcp.acknowledgement)) > _NEAR:
+            return None
+        if known.has(packet):
+            known.translate(packet)
+        else:  # what was seen first is what the client sent
+            known.asked_at(packet.destination)
         return known
 
     def _new(self, packet: Packet, section: int) -> Connection:
@@ -177,12 +203,18 @@ class Follower:
             self._begun.pop((oldest.section, oldest.first.tcp.sequence), None)
 
 
+def _reached(connection: Connection, *, by_client: bool) -> int | None:
+    """Return how far a side has come: by what it sent, or else by what the other one acknowledged; None unless told."""
+    sent = connection.conntrack.sent(by_client=by_client)
+    return connection.conntrack.awaited(from_client=by_client) if sent is None else sent
+
+
 def _answers_syn(connection: Connection, packet: Packet, time: int) -> bool:
     """Check whether a packet from an address that was not asked answers the SYN that nobody has answered.
 
     :param time: when it was seen, in nanoseconds.
     """
-    tcp, asked = packet.tcp, connection.handshake.get(True)
+    tcp, asked = packet.tcp, connection.ways.first.get(True)
     if tcp is None or asked is None or connection.conntrack.answered or not tcp.flags & (SYN | RST):
         return False
     if tcp.flags & ACK:

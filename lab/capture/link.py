@@ -13,6 +13,8 @@ Finder: TypeAlias = Callable[[bytes], Found]
 
 _IP: Final = frozenset({b"\x08\x00", b"\x86\xdd"})
 _TAGS: Final = frozenset({b"\x81\x00", b"\x88\xa8", b"\x91\x00"})  # IEEE 802.1Q, 802.1ad, and what was before it
+#: Where IP begins on an Ethernet, with up to two VLAN tags.
+BEHIND_ETHERNET: Final = (14, 18, 22)
 _OUTGOING: Final = 4  # PACKET_OUTGOING, include/uapi/linux/if_packet.h
 
 

@@ -37,6 +37,13 @@ class Several:
         if self.furthest is None or distance(self.furthest, end) > 0:
             self.furthest = end
 
+    def join(self, other: Several) -> None:
+        """Take others of the same kind into account."""
+        self.count += other.count
+        self.first = sorted((*self.first, *other.first), key=lambda place: place.time)[:SHOWN]
+        if self.furthest is None or (other.furthest is not None and distance(self.furthest, other.furthest) > 0):
+            self.furthest = other.furthest
+
     def numbers(self, named: Naming) -> str:
         """Return the numbers of the first ones, in words."""
         return named.all(self.first, more=self.count > len(self.first))
@@ -49,8 +56,8 @@ class Repeats:
         self.again: dict[bool, Several] = defaultdict(Several)
         self.closed_window: dict[bool, Several] = defaultdict(Several)
 
-    def take(self, packet: Packet, place: Place, sent: int | None, *, from_client: bool) -> None:
-        """Take a packet into account.
+    def take(self, packet: Packet, place: Place, sent: int | None, *, from_client: bool) -> bool:
+        """Take a packet into account, and return whether it was sent again.
 
         :param sent: the number behind the last byte that its side sent before; None where it sent nothing.
         """
@@ -58,9 +65,11 @@ class Repeats:
         assert tcp is not None
         opens = tcp.flags & SYN
         if (not length and not opens and tcp.window) or tcp.flags & RST or sent is None:
-            return
+            return False
         is_probe = length <= 1 and distance(tcp.sequence, sent) == 1 and not opens
-        if (length or opens) and 0 <= distance(packet.end, sent) < 1 << 20 and not is_probe:
+        is_again = bool(length or opens) and 0 <= distance(packet.end, sent) < 1 << 20 and not is_probe
+        if is_again:
             self.again[from_client].add(place, packet.end)
         if tcp.window == 0 and not opens:
             self.closed_window[from_client].add(place, packet.end)
+        return is_again

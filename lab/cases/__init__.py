@@ -54,6 +54,7 @@ from lab.cases import (
     service_cidr_late,
     snat_port_race,
     snat_ports,
+    source_filtered,
     stale_syn_ack,
     stale_udp_entry,
     syn_ack_again,
@@ -133,6 +134,7 @@ GROUPS: Final[Mapping[str, tuple[AnyCase, ...]]] = MappingProxyType(
             *bridged_answer.CASES,
             *promiscuous_bridge.CASES,
             *vxlan_checksum.CASES,
+            *source_filtered.CASES,
         ),
         "the table is full": (*table_full.CASES, table_full_gc.CASE),
         "the entry stays": (

@@ -103,7 +103,7 @@ def _from_elsewhere(topology: Topology, roles: Roles) -> bool:
     """Check whether a node knows the client to be none of its pods, by the way in which it tells them."""
     node = topology.host(roles.node)
     if node.detect_local_mode in (DetectLocalMode.BRIDGE, DetectLocalMode.INTERFACE_PREFIX):
-        came_by = _interface_towards(topology, roles)
+        came_by = interface_towards(topology, roles)
         if node.detect_local_mode is DetectLocalMode.BRIDGE:
             return came_by != node.pod_bridge_interface
         return not came_by.startswith(node.pod_interface_name_prefix)
@@ -113,7 +113,7 @@ def _from_elsewhere(topology: Topology, roles: Roles) -> bool:
     return bool(ranges) and all(own not in cidr for cidr in ranges)
 
 
-def _interface_towards(topology: Topology, roles: Roles) -> str:
+def interface_towards(topology: Topology, roles: Roles) -> str:
     """Return the node's interface by which the client's packets come; empty where the node itself sends them."""
     here, asked = roles.client, roles.service_address
     passed: list[str] = []

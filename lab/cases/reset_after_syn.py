@@ -56,7 +56,7 @@ CASE: Final = Case(
         " entry, whatever its number. From Linux 5.14 on nobody looked at which side it came from: a SYN and a wild RST"
         " by somebody who knows only addresses and ports took an entry from a day to the 10 s of CLOSE. From 7.1 on"
         " (and 7.0.12, 6.18.35, 6.12.93, 6.6.143, 6.1.176, 5.15.210) such a RST is out of the window, and INVALID; a"
-        " liberal conntrack believes it as before."
+        " liberal conntrack believes it as before. Seen: Debian's 6.18.15 closes the entry, 6.18.44 keeps it."
     ),
     threads=("torvalds/linux bed6e04be8e6", "CVE-2026-63913", "torvalds/linux c4edc3ccbc63"),
     scenario=ScriptedScenario,

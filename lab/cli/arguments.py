@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from lab.cli.command import App, Choice, at_least, one_of, words_of
+from lab.cli.command import ALONE, OR_ALONE, App, Choice, at_least, one_of, words_of
 from lab.errors import InputError, LabError, ServiceError
 from lab.kubeproxy.said import NOTHING_SAID
 from lab.vocabulary import Backend, Family, ProxyMode
@@ -212,7 +213,10 @@ ObjectsOption = Annotated[
 HostArgument = Annotated[
     str, typer.Argument(metavar="HOST", help="A host of the lab.", autocompletion=complete(host_names))
 ]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonOption = Annotated[
+    str | None,
+    typer.Option("--json", metavar=ALONE, help="Print JSON instead; --json=FILE writes it there, *.gz compressed."),
+]
 ServiceArgument = Annotated[
     str, typer.Argument(metavar="SERVICE", help="A Service: its name, or namespace/name where several have it.")
 ]
@@ -295,7 +299,7 @@ class Files:
 
     json: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write the results as JSON; - for stdout, *.gz and *.zst compressed."),
+        typer.Option(metavar=OR_ALONE, help="Write the results as JSON; - for stdout, *.gz and *.zst compressed."),
     ] = None
     packets: Annotated[bool, typer.Option("--packets", help="With --json: all packets of every trial in it.")] = False
     html: Annotated[
@@ -310,6 +314,18 @@ class Files:
         str | None,
         typer.Option(metavar="FILE", help="Write every packet at every interface, commented, for Wireshark."),
     ] = None
+
+    def check(self) -> None:
+        """Check that no file is called as a case is, which somebody meant to stand beside an option that is alone.
+
+        :raises InputError: one is, and is not there yet.
+        """
+        from lab.cases import CASES
+
+        for option, place in vars(self).items():
+            if isinstance(place, str) and place in CASES and not os.path.lexists(place):
+                cure = f"write --{option}=- for standard output, or --{option}=./{place}"
+                raise InputError(f"--{option} {place}: a case, and no file", cure=cure)
 
 
 def read_topology(reference: str, proxy: Proxy, settings: Settings = NOTHING_SAID) -> Topology:

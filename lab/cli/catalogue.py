@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from typing import Final
 
 from rich.table import Table
@@ -101,19 +101,35 @@ def _place(one: Remembered) -> str:
     return f"{day}, Linux {one.kernel}: {trial.proxy_mode} {trial.proxy_version}{backend}, {trial.family}{service}"
 
 
-def as_data(case: AnyCase, last: Sequence[Remembered]) -> dict[str, object]:
+@dataclass(frozen=True)
+class Shown:
+    """A case, as programs get it.
+
+    :param expected: by the kernel's behaviour, then by fix.
+    :param expected_elsewhere: the same of nodes on which that is another thing, by which these are.
+    :param last: what came of it when it was run last on this machine.
+    """
+
+    name: str
+    title: str
+    story: str
+    threads: tuple[str, ...]
+    slow: bool
+    expected: dict[Behaviour, dict[str, Expectation]]
+    expected_elsewhere: dict[str, dict[Behaviour, dict[str, Expectation]]]
+    last: tuple[Remembered, ...]
+
+
+def shown(case: AnyCase, last: Sequence[Remembered]) -> Shown:
     """Return the same for a program."""
-    expected = {
-        where: {behaviour: {fix: asdict(one) for fix, one in row.items()} for behaviour, row in rows.items()}
-        for where, rows in _expected(case).items()
-    }
-    return {
-        "name": case.name,
-        "title": case.title,
-        "story": case.story,
-        "threads": case.threads,
-        "slow": case.slow,
-        "expected": expected.pop(""),
-        "expected_elsewhere": expected,
-        "last": [asdict(one) for one in last],
-    }
+    expected = _expected(case)
+    return Shown(
+        name=case.name,
+        title=case.title,
+        story=case.story,
+        threads=case.threads,
+        slow=case.slow,
+        expected=expected.pop(""),
+        expected_elsewhere=expected,
+        last=tuple(last),
+    )

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Iterator
 from enum import StrEnum
+from inspect import cleandoc
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import typer
@@ -22,16 +26,40 @@ Number = TypeVar("Number", int, float)
 #: What a mistake in the words of a command is raised as; Typer names only the error that is made from it.
 USAGE_ERROR: Final[Any] = typer.BadParameter.__base__
 
+_WIDEST: Final = 80  # columns; longer lines are hard to read
+_NARROWEST: Final = 20
+
 _HELP: Final = {"help_option_names": ["-h", "--help"]}
 
 
-class Command(TyperCommand):
+#: How the help writes the value of an option that may stand alone: behind a ``=``, or also as the next word.
+ALONE: Final = "[=FILE]"
+OR_ALONE: Final = "[FILE]"
+
+
+class _Fitting:
+    """Writes a help that is no wider than the terminal, of whatever width."""
+
+    def get_help(self, ctx: Any) -> str:  # noqa: ANN401 - click's, which typer brings along
+        """Return the help."""
+        ctx.terminal_width = max(min(get_terminal_size().columns, _WIDEST) - 2, _NARROWEST)
+        text: str = super().get_help(ctx)  # type: ignore[misc]
+        return text
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002 - likewise
+        """Write the foot: examples a line each, what is too long goes on below; and other paragraphs filled."""
+        lines = _fitting(getattr(self, "epilog", "") or "", formatter.width)
+        if lines:
+            formatter.write("\n" + "".join(f"{line}\n" for line in lines))
+
+
+class Command(_Fitting, TyperCommand):
     """A command whose help names each value by one word in capitals, or by the few words that it may be."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - click's, which typer brings along
         """Read the words behind the command's name; what is wrong with them is this command's mistake."""
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, _with_places(args, self.get_params(ctx)))
         except USAGE_ERROR as error:
             error.ctx = error.ctx or ctx
             raise
@@ -45,8 +73,8 @@ class Command(TyperCommand):
         for title, parameters in self.sections(ctx):
             records = [_record(one, ctx) for one in parameters if not one.hidden]
             if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
+                with formatter.section(_filled(title, formatter.width - 1)):
+                    formatter.write_dl(records, col_max=min(30, formatter.width // 2 - 4))
 
     def sections(self, ctx: Any) -> Iterator[tuple[str, list[Any]]]:  # noqa: ANN401 - likewise
         """Yield the sections of the help."""
@@ -55,7 +83,7 @@ class Command(TyperCommand):
         yield "Options", [one for one in every if not _is_argument(one)]
 
 
-class Group(TyperGroup):
+class Group(_Fitting, TyperGroup):
     """Commands under one name. What is none of them is answered with the one that was probably meant."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - likewise
@@ -163,9 +191,48 @@ def program_words(words: list[str], behind: str) -> list[str]:
     return words
 
 
+def _with_places(words: list[str], parameters: list[Any]) -> list[str]:
+    """Return the words of a command; an option for a file that stands alone means standard output."""
+    alone = {name for one in parameters if one.metavar == ALONE for name in one.opts}
+    either = {name for one in parameters if one.metavar == OR_ALONE for name in one.opts}
+    end = words.index("--") if "--" in words else len(words)
+    given = [
+        f"{word}=-" if word in alone or (word in either and (after.startswith("-") and after != "-")) else word
+        for word, after in itertools.zip_longest(words[:end], words[1:end], fillvalue="--")
+    ]
+    return given + words[end:]
+
+
 def words_of(kind: Collection[str]) -> str:
     """Return how the help writes a value that is one of these words."""
     return "|".join(kind)
+
+
+def _fitting(epilog: str, width: int) -> list[str]:
+    """Return the lines of a help's foot: its examples, which begin with two blanks, stay lines of their own."""
+    lines: list[str] = []
+    for paragraph in cleandoc(epilog).replace("\b\n", "").split("\n\n"):
+        is_list = "\n  " in paragraph
+        each = paragraph.splitlines() if is_list else [" ".join(paragraph.split())]
+        lines += [
+            *([""] if lines else ()),
+            *(part for line in each for part in _filled(f"  {line}", width).split("\n")),
+        ]
+    return lines
+
+
+def _filled(line: str, width: int) -> str:
+    """Return a line in parts that fit, what goes on deeper than it begins; a word that is too long stays whole."""
+    indent = line[: len(line) - len(line.lstrip())]
+    deeper = f"{indent}  " if indent[2:] else indent
+    return textwrap.fill(
+        line.strip(),
+        width,
+        initial_indent=indent,
+        subsequent_indent=deeper,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _is_argument(parameter: Any) -> bool:  # noqa: ANN401 - click's
@@ -185,6 +252,7 @@ def _usage(argument: Any) -> str:  # noqa: ANN401 - click's
 def _record(parameter: Any, ctx: Any) -> tuple[str, str]:  # noqa: ANN401 - click's
     """Return a line of the help."""
     name, text = parameter.get_help_record(ctx)
+    name = name.replace(f" {ALONE}", ALONE)
     if not _is_argument(parameter):
         return name, text
     return parameter.metavar, text.removesuffix("[required]").rstrip()

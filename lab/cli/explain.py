@@ -6,14 +6,15 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import sys
 import textwrap
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from lab.cli.arguments import JsonFlag, app, complete, examples
+from lab.cli.arguments import JsonOption, app, complete, examples
+from lab.cli.documents import JsonPlace, misread
 from lab.cli.progress import Progress, Told
 from lab.cli.replaying import check_names, notes, replayed
 from lab.cli.screen import console, steps
@@ -76,7 +77,7 @@ def explain(
             " kernel, and tell its judgement of each segment beside the model's.",
         ),
     ] = False,
-    json: JsonFlag = False,
+    json: JsonOption = None,
 ) -> None:
     """Explain what happened in captures: which packets conntrack called INVALID, and what came of it.
 
@@ -89,6 +90,9 @@ def explain(
     from lab.capture.text import Text, is_text
     from lab.report.explained import lines
 
+    place = JsonPlace(json)
+    if json is not None:
+        misread(files)
     behaviour = Behaviour.IGNORES_LATE if kernel is None else behaviour_of(kernel)
     if len(set(files)) < len(files):
         raise InputError("the same file twice", cure="name each once")
@@ -112,9 +116,8 @@ def explain(
             again = replayed(told, [reader.name for reader in readers], texts, _opened)
         except LabError as error:
             unsent = error
-    if json:
-        _print_json(told, again if replay else None)
-    else:
+    place.write("explain", _as_data(told, again if replay else None))
+    if not place.on_stdout:
         screen = console()
         for words in (
             *lines(told, assumed=kernel is None, replayed=again),
@@ -156,12 +159,8 @@ def _opened(name: str, progress: Progress) -> io.BufferedReader:
     return io.BufferedReader(file, BUFFER)
 
 
-def _print_json(told: Explanation, again: Sequence[Replayed] | None) -> None:
-    import dataclasses
-    import json
-
-    data = {"version": 1, **dataclasses.asdict(told)}
+def _as_data(told: Explanation, again: Sequence[Replayed] | None) -> dict[str, object]:
+    data = asdict(told)
     if again is not None:
-        data["replayed"] = [{**dataclasses.asdict(one), "differs": one.differs} for one in again]
-    json.dump(data, sys.stdout, indent=1)
-    print()
+        data["replayed"] = [{**asdict(one), "differs": one.differs} for one in again]
+    return data

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.arguments import JsonFlag, app, complete, examples
+from lab.cli.arguments import JsonOption, app, complete, examples
 from lab.cli.command import App, at_least, program_words
+from lab.cli.documents import JsonPlace
 from lab.cli.screen import steps, tell_all
 from lab.errors import INTERRUPTED, NO_ANSWER, InputError
 
@@ -52,18 +54,18 @@ def _cache(directory: Path | None) -> Cache:
     short_help="List the kernels that can be had.",
     epilog=examples("lab kernels list", "lab kernels list --json"),
 )
-def list_(cache: CacheOption = None, json: JsonFlag = False) -> None:
+def list_(cache: CacheOption = None, json: JsonOption = None) -> None:
     """List the newest kernel of each series in Debian's archive, what is in the cache, and the one that runs."""
-    from lab.kernels.stock import lines, take_stock, to_json
+    from lab.kernels.stock import lines, take_stock
 
+    place = JsonPlace(json)
     with steps() as say:
         say("asking Debian's archive for its kernels")
         stock = take_stock(_cache(cache))
     for trouble in stock.trouble:
         print(f"lab: {trouble}", file=sys.stderr)
-    if json:
-        print(to_json(stock))
-    else:
+    place.write("kernels", asdict(stock))
+    if not place.on_stdout:
         tell_all(lines(stock))
 
 
@@ -147,5 +149,6 @@ def run(
             path.parent.mkdir(parents=True, exist_ok=True)
             put(path, data)
     if done.failure:
-        print(done.console, f"lab: the guest with Linux {chosen.version}: {done.failure}", sep="\n", file=sys.stderr)
+        failure = done.with_cure("--limit")
+        print(done.console, f"lab: the guest with Linux {chosen.version}: {failure}", sep="\n", file=sys.stderr)
     raise typer.Exit(NO_ANSWER if done.failure or done.exit_code is None else done.exit_code)

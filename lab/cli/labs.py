@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from lab.cli.arguments import (
     AddressArgument,
     HostArgument,
-    JsonFlag,
+    JsonOption,
     KeepConntrackFlag,
     LabOption,
     Programs,
@@ -27,6 +28,7 @@ from lab.cli.arguments import (
     topology_names,
 )
 from lab.cli.command import App, program_words
+from lab.cli.documents import JsonPlace
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.programs import with_program
 from lab.cli.screen import steps, tell_all
@@ -96,15 +98,17 @@ def up(
 
 
 @app.command(short_help="List the labs that stand.", epilog=examples("lab status", "lab status --json"))
-def status(json: JsonFlag = False) -> None:
+def status(json: JsonOption = None) -> None:
     """List the labs that stand, with their hosts, and those whose owner is dead."""
-    from lab.standing.commands import status_json, status_lines
+    from lab.standing.commands import status_lines, told
     from lab.standing.record import labs
 
-    if json:
-        print(status_json(labs()))
-    else:
-        tell_all(status_lines(labs()))
+    place = JsonPlace(json)
+    found = labs()
+    if json is not None:
+        place.write("status", {"labs": [asdict(told(one)) for one in found]})
+    if not place.on_stdout:
+        tell_all(status_lines(found))
 
 
 @app.command(
@@ -166,18 +170,15 @@ def down(
     short_help="List the endpoints of a lab that stands.",
     epilog=examples("lab endpoints list", "lab endpoints list --json"),
 )
-def endpoints_list(lab: LabOption = None, json: JsonFlag = False) -> None:
+def endpoints_list(lab: LabOption = None, json: JsonOption = None) -> None:
     """List the endpoints of a lab that stands: ready, draining (on their way out, but serving), unready."""
-    from dataclasses import asdict
-    from json import dumps
-
     from lab.standing.commands import choose
     from lab.standing.control import endpoints, lines
 
+    place = JsonPlace(json)
     found = endpoints(choose(lab))
-    if json:
-        print(dumps([asdict(known) for known in found], indent=2))
-    else:
+    place.write("endpoints", {"endpoints": [asdict(known) for known in found]})
+    if not place.on_stdout:
         tell_all(lines(found))
 
 
@@ -248,7 +249,7 @@ not affected, 3 when it is, 2 when that is not known.""",
 )
 def doctor(
     all_: Annotated[bool, typer.Option("--all", help="List what is well, too.")] = False,
-    json: JsonFlag = False,
+    json: JsonOption = None,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit with 3 where this machine is an affected node.")
     ] = False,
@@ -258,14 +259,14 @@ def doctor(
     Nothing is changed. Only root can read a node's rules.
     """
     from lab.doctor.exposure import Exposure
-    from lab.doctor.machine import examine, lines, to_json
+    from lab.doctor.machine import examine, lines
 
+    place = JsonPlace(json)
     with steps() as say:
         say("examining this machine")
         diagnosis = examine()
-    if json:
-        print(to_json(diagnosis))
-    else:
+    place.write("doctor", {"ready": diagnosis.ready, **asdict(diagnosis)})
+    if not place.on_stdout:
         tell_all(lines(diagnosis, every=all_))
     if exit_code:
         codes = {Exposure.AFFECTED: _AFFECTED, Exposure.UNKNOWN: NO_ANSWER}

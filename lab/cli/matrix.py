@@ -63,8 +63,13 @@ class Guests:
         typer.Option(metavar="MIB", parser=at_least(128), help=f"What each guest has; else {_MEMORY}."),
     ] = None
     limit: Annotated[
-        float, typer.Option(metavar="SECONDS", parser=at_least(1.0), help="How long a guest may take for its trials.")
-    ] = 1800
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            parser=at_least(1.0),
+            help="How long a guest may take; else as long as so many trials may need on a busy machine.",
+        ),
+    ] = None
 
     def check(self, kernels: Sequence[str]) -> None:
         """Check that there is a guest which these options are for.
@@ -133,9 +138,11 @@ def matrix(
     choices = zip(("--proxy-mode", "--proxy-version", "--backend"), choice, strict=True)
     options += [f"{option}={chosen}" for option, chosen in choices if chosen is not None]
     options += dict.fromkeys(said for setting in selection.settings for said in setting.said)
+    files.check()
     outputs = Outputs(**vars(files))
     memory = guests.memory or _MEMORY
-    trials = Trials(tuple(case.name for case in cases), tuple(options), guests.limit, memory)
+    per_case = len(fixes) * selected.repeat
+    trials = Trials(tuple(case.name for case in cases), tuple(options), guests.limit, memory, per_case)
     found = stamped(_run(names, trials, guests.jobs or os.cpu_count() or 1, guests.scheduler))
     written = outputs.write(found)
     if not outputs.on_stdout:

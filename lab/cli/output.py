@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 STDOUT: Final = "standard output"
 
+_USUAL_WIDTH: Final = 80  # columns, of a terminal that does not say
+_LEAST_WIDTH: Final = 20
+
 #: What stands for characters that an encoding lacks, one for one so that tables stay straight; others are a "?".
 _PLAIN: Final = str.maketrans({"≠": "!", "…": "~"})
 
@@ -72,6 +75,36 @@ class _Errors(io.FileIO):
         return memoryview(data).nbytes
 
 
+class _OnTerminal(io.TextIOWrapper):
+    """Standard error on a terminal: what is said there is broken between words."""
+
+    def write(self, text: str, /) -> int:
+        """Write a text; each line that is whole in it, and of no progress, has parts that fit."""
+        if len(text) > 1 and "\r" not in text:
+            width = max(width_of(self.fileno()), _LEAST_WIDTH)
+            text = "\n".join(_broken(line, width) if len(line) > width else line for line in text.split("\n"))
+        return super().write(text)
+
+
+def width_of(number: int) -> int:
+    """Return how wide a terminal is, in columns; COLUMNS says it for all."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    with suppress(OSError):
+        return os.get_terminal_size(number).columns or _USUAL_WIDTH
+    return _USUAL_WIDTH
+
+
+def _broken(line: str, width: int) -> str:
+    import textwrap
+
+    further = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(
+        line, width, subsequent_indent=further, break_on_hyphens=False, break_long_words=False, drop_whitespace=True
+    )
+
+
 @contextmanager
 def checked() -> Iterator[None]:
     """Check at the end of the block that everything printed within it is written.
@@ -84,7 +117,8 @@ def checked() -> Iterator[None]:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
     elif sys.stderr is sys.__stderr__:
-        sys.stderr = _like(sys.stderr, _Errors(2, "w", closefd=False), "backslashreplace")
+        kind = _OnTerminal if os.isatty(2) else io.TextIOWrapper
+        sys.stderr = _like(sys.stderr, _Errors(2, "w", closefd=False), "backslashreplace", kind)
     if sys.stdin is sys.__stdin__:
         encoding = sys.stdin.encoding if sys.stdin else None
         sys.stdin = io.TextIOWrapper(io.BufferedReader(_Input(0, closefd=False)), encoding)
@@ -116,10 +150,10 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("lab.plain", _plain)
 
 
-def _like(stream: object, raw: io.FileIO, errors: str) -> TextIO:
+def _like(stream: object, raw: io.FileIO, errors: str, kind: type[io.TextIOWrapper] = io.TextIOWrapper) -> TextIO:
     """Return a text stream as Python would have made it, over another file, and with characters that it lacks told."""
     assert isinstance(stream, io.TextIOWrapper)
-    return io.TextIOWrapper(
+    return kind(
         io.BufferedWriter(raw),
         encoding=stream.encoding,
         errors=errors,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lab.cli.comparison import told
+from lab.cli.documents import JsonPlace
 from lab.cli.screen import steps
 from lab.errors import InputError
 
@@ -32,12 +33,13 @@ def of_program(source: str, choice: Choice, settings: Settings, family: Family, 
     program = replace(settings.program.of_version(choice.version), document=settings.document)
     choice = replace(choice, version=program.version)
     chosen = proxies(source, family, choice, replace(settings, program=None))
-    if asked.json and len(chosen) > 1:
+    if asked.json is not None and len(chosen) > 1:
         raise InputError(f"{source} has several nodes, and --json", cure="choose one by --node-name")
     for one in chosen:
         one.options.require_mode(one.mode)
     for note in dict.fromkeys(note for one in chosen for note in one.notes):
         print(f"lab: {note}", file=sys.stderr)
+    place = JsonPlace(asked.json)
     code = 0
     for one in chosen:
         with steps() as say:
@@ -49,7 +51,7 @@ def of_program(source: str, choice: Choice, settings: Settings, family: Family, 
             continue
         from lab.rules.check import check
 
-        if len(chosen) > 1 and not asked.json:
+        if len(chosen) > 1 and asked.json is None:
             print(title)
-        code |= told(check(one, text, program.path), one, program.path, json=asked.json)
+        code |= told(check(one, text, program.path), one, program.path, place)
     return code

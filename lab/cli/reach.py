@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,7 +11,7 @@ import typer
 from lab.cli.arguments import (
     AnyFamilyOption,
     BackendOption,
-    JsonFlag,
+    JsonOption,
     NodeOption,
     ObjectsOption,
     Programs,
@@ -28,6 +26,7 @@ from lab.cli.arguments import (
     version_names,
 )
 from lab.cli.command import at_least, words_of
+from lab.cli.documents import misread
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.objects import NodesOption
 from lab.cli.reach_places import BOTH, USUAL, Place
@@ -165,7 +164,7 @@ def reach(
     trace: Annotated[
         bool, typer.Option("--trace", help="Have the kernel tell which rule decided about each question.")
     ] = False,
-    json: JsonFlag = False,
+    json: JsonOption = None,
     html: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write one HTML page: the answer, the tables, and each cell.")
     ] = None,
@@ -178,13 +177,12 @@ def reach(
     from lab.cli.report_files import Outputs
     from lab.trial.reach import Chosen
 
-    outputs = Outputs(json="-" if json else None, html=html)
+    outputs = Outputs(json=json, html=html)
     if topology and topology_:
         raise InputError("a topology as argument, and by --topology", cure="leave one of them away")
     references = topology or topology_
-    if json and (file := next((one for one in references or () if _is_missing_file(one)), None)):
-        cure = f"it prints: `lab reach --json > {shlex.quote(file)}`"
-        raise InputError(f"--json takes no file, and there is no topology {file}", cure=cure)
+    if json is not None:
+        misread(references or ())
     chosen = Chosen(
         tuple(from_ or ()),
         service,
@@ -217,11 +215,6 @@ def reach(
     if not outputs.on_stdout:
         print_reach(told)
     raise typer.Exit((0 if told.good else 1) if written else NO_ANSWER)
-
-
-def _is_missing_file(reference: str) -> bool:
-    """Check whether a topology is called as results are, and is not there: it was meant as the file of --json."""
-    return reference.endswith((".json", ".json.gz", ".json.zst")) and not os.path.lexists(reference)
 
 
 def _refuse(given: Sequence[str]) -> None:

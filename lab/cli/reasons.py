@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import asdict
 
+from lab.cli.documents import JsonPlace
 from lab.cli.screen import console
 from lab.errors import InputError
 
 
-def show_reasons(cases: list[str], *, json: bool) -> None:
+def show_reasons(cases: list[str], *, json: str | None) -> None:
     """Print every reason.
 
     :raises InputError: cases were given as well.
@@ -18,10 +20,9 @@ def show_reasons(cases: list[str], *, json: bool) -> None:
 
     if cases:
         raise InputError("--reasons and a case", cure="one of them: `lab show CASE` tells of a case")
-    if json:
-        from json import dumps
-
-        print(dumps({"version": 1, "reasons": as_data()}, indent=1))
+    place = JsonPlace(json)
+    place.write("reasons", {"reasons": [asdict(one) for one in as_data()]})
+    if place.on_stdout:
         return
     screen = console()
     intro = (

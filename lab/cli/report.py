@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`lab report`, `lab schema`: results that were saved, told again in any form; and the form that they are saved in."""
+"""`lab report`, `lab schema`: results that were saved, told again in any form; and the forms that programs get."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from lab.cli.arguments import Files, app, complete, examples
+from lab.cli.documents import DOCUMENTS, schema_of
 from lab.cli.kube_proxy import with_groups
-from lab.cli.screen import console, tell
+from lab.cli.screen import console, tell, tell_all
 from lab.errors import NO_ANSWER, InputError, nearest
 
 if TYPE_CHECKING:
@@ -151,32 +152,30 @@ def _stem(name: str) -> str:
     return Path(name).name.removesuffix(".gz").removesuffix(".zst").removesuffix(".json")
 
 
-def _schema_names() -> Sequence[str]:
-    from lab.results.saved import KINDS
-
-    return [*KINDS, "reach"]
-
-
 @app.command(
-    short_help="Print the JSON Schema of saved results.",
-    epilog=examples("lab schema result > result.schema.json", "lab schema matrix"),
+    short_help="Print the JSON Schema of what --json tells.",
+    epilog=examples("lab schema", "lab schema result > result.schema.json", "lab schema explain"),
 )
 def schema(
     name: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="result|matrix|reach",
-            help="Of what --json of `lab run`, of `lab matrix` or of `lab reach` writes.",
-            autocompletion=complete(_schema_names),
+            metavar="NAME",
+            help="Of what; else the names are listed, each with the command that tells it.",
+            autocompletion=complete(lambda: DOCUMENTS),
         ),
-    ],
+    ] = None,
 ) -> None:
-    """Print the JSON Schema of what --json writes; that of topologies is by `lab topology schema`."""
+    """Print the JSON Schema of what a command tells programs by --json; that of topologies is by `lab topology schema`.
+
+    Each document has a version, which changes where a program would notice. Members may come to it without that.
+    """
     import json
 
-    from lab.results import reach_saved, saved
-
-    names = _schema_names()
-    if name not in names:
-        raise InputError(f"there is no schema {name!r}", cure=nearest(name, names))
-    print(json.dumps(saved.schema(name) if name in saved.KINDS else reach_saved.schema(), indent=2))
+    if name is None:
+        width = max(map(len, DOCUMENTS))
+        tell_all(f"{one:{width}}  {document.command}" for one, document in DOCUMENTS.items())
+        return
+    if name not in DOCUMENTS:
+        raise InputError(f"there is no schema {name!r}", cure=nearest(name, list(DOCUMENTS)))
+    print(json.dumps(schema_of(name), indent=2))

@@ -35,7 +35,7 @@ _IN_PLACE: Final = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY}
 
 
 @dataclass(frozen=True)
-class _Output:
+class Output:
     """Where results in one form go.
 
     :param place: as the user named it.
@@ -48,7 +48,16 @@ class _Output:
     target: Path | BinaryIO
     pack: Pack
 
+    @property
+    def on_stdout(self) -> bool:
+        """Whether it is standard output."""
+        return self.place == STDOUT
+
     def write(self, data: bytes) -> None:
+        """Write it.
+
+        :raises OutputError: that fails.
+        """
         data = self.pack(data)
         try:
             if not isinstance(self.target, Path):
@@ -73,7 +82,7 @@ class Outputs:
         if packets and paths.get("json") is None:
             raise InputError("--packets, and no JSON that they would be in", cure="give --json FILE, or leave it away")
         self._packets = packets
-        self._outputs = [_open(form, path) for form, path in paths.items() if path is not None]
+        self._outputs = [open_output(form, path) for form, path in paths.items() if path is not None]
         forms_by_place: dict[object, str] = {}
         for output in self._outputs:
             key = output.target if isinstance(output.target, Path) else output.place
@@ -87,7 +96,7 @@ class Outputs:
     @property
     def on_stdout(self) -> bool:
         """Whether standard output is taken, so that nothing else may be printed there."""
-        return any(output.place == STDOUT for output in self._outputs)
+        return any(output.on_stdout for output in self._outputs)
 
     def write(self, found: Report | Matrix) -> bool:
         """Write what was found in every form that is wanted, and return whether all could be; else that is told."""
@@ -129,15 +138,21 @@ def stamped(found: Result) -> Result:
     return replace(found, when=int(time.time()), command=shlex.join(("lab", *sys.argv[1:])))
 
 
-def _open(form: str, path: str) -> _Output:
+def open_output(form: str, path: str) -> Output:
+    """Look at where results go.
+
+    :param path: - for standard output.
+    :raises InputError: nothing can be written there.
+    :raises MissingError: what compresses a file of that name is not installed.
+    """
     pack = packing(path)
     try:
         if path == "-" or _is_stdout(path):
-            return _Output(form, STDOUT, sys.stdout.buffer, pack)
+            return Output(form, STDOUT, sys.stdout.buffer, pack)
         target = Path(os.path.realpath(path))
         is_device = any(target.is_relative_to(place) or Path(path).is_relative_to(place) for place in _DEVICES)
         if is_device or (target.exists() and not target.is_file()) or not target.name:
-            return _Output(form, path, open(path, "wb"), pack)
+            return Output(form, path, open(path, "wb"), pack)
         try:
             with _beside(target):
                 pass
@@ -149,7 +164,7 @@ def _open(form: str, path: str) -> _Output:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"cannot write {path}: {reason}") from None
-    return _Output(form, path, target, pack)
+    return Output(form, path, target, pack)
 
 
 def _is_stdout(path: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -20,7 +20,9 @@ from lab.cli.arguments import (
     topology_names,
     version_names,
 )
+from lab.cli.command import ALONE
 from lab.cli.comparison import told
+from lab.cli.documents import JsonPlace
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.programs import with_program
 from lab.cli.screen import steps, tell_all
@@ -75,9 +77,14 @@ class Asked:
             " the machine's.",
         ),
     ] = False
-    json: Annotated[bool, typer.Option("--json", help="Print the differences, the changes or the sysctls as JSON.")] = (
-        False
-    )
+    json: Annotated[
+        str | None,
+        typer.Option(
+            "--json",
+            metavar=ALONE,
+            help="Print the differences, the changes or the sysctls as JSON instead; --json=FILE writes it there.",
+        ),
+    ] = None
 
     def check(self, source: str, version: str | None) -> None:
         """Check that these go together.
@@ -94,7 +101,7 @@ class Asked:
         given = [option for option, is_given in asked.items() if is_given]
         if len(given) > 1:
             raise InputError(" and ".join(given), cure="give one of them")
-        if self.json and (self.saved or not given):
+        if self.json is not None and (self.saved or not given):
             cure = "give --diff FILE, --since VERSION or --sysctls too"
             raise InputError("--json is for differences, changes and sysctls", cure=cure)
         if self.diff == source == "-":
@@ -163,7 +170,7 @@ def rules(
 
         raise typer.Exit(of_program(source, choice, with_program(programs, settings), family, asked))
     if asked.diff is not None:
-        raise typer.Exit(_compare(source, asked.diff, family, choice, settings, json=asked.json))
+        raise typer.Exit(_compare(source, asked.diff, family, choice, settings, JsonPlace(asked.json)))
     if asked.since is not None and choice.version is None:
         choice = replace(choice, version=MINORS[-1])
     with steps() as say:
@@ -174,9 +181,9 @@ def rules(
     for note in dict.fromkeys(note for one in chosen for note in one.notes):
         print(f"lab: {note}", file=sys.stderr)
     if asked.since is not None:
-        _print_upgrade(chosen, asked.since, json=asked.json)
+        _print_upgrade(chosen, asked.since, JsonPlace(asked.json))
     elif asked.sysctls:
-        _print_sysctls(chosen, json=asked.json)
+        _print_sysctls(chosen, JsonPlace(asked.json))
     else:
         _print_rules(chosen, saved=asked.saved, load=choice.backend is not None)
 
@@ -204,26 +211,30 @@ def _saved(chosen: Sequence[Source], *, load: bool) -> tuple[list[str], list[str
     return [one.text for one in found], list(dict.fromkeys(one.note for one in found if one.note))
 
 
-def _print_upgrade(chosen: Sequence[Source], since: str, *, json: bool) -> None:
+def _print_upgrade(chosen: Sequence[Source], since: str, place: JsonPlace) -> None:
     """Print what changes in the rules from one version to another."""
-    from lab.rules.since import said, to_json, upgrade
+    from lab.rules.since import said, upgrade
+    from lab.rules.told import upgraded
 
     found = [(proxy, upgrade(proxy, since)) for proxy in chosen]
-    if json:
-        print(to_json(found))
+    place.write("rules-since", {"nodes": [asdict(upgraded(*one)) for one in found]})
+    if place.on_stdout:
         return
     for proxy, one in found:
         lines = list(said(one, proxy))
         tell_all([*([f"# {proxy.node}"] if proxy.node else []), *lines])
 
 
-def _print_sysctls(chosen: Sequence[Source], *, json: bool) -> None:
-    from lab.rules.sysctls_output import sysctls_as_json, sysctls_as_text
+def _print_sysctls(chosen: Sequence[Source], place: JsonPlace) -> None:
+    from lab.rules.sysctls_output import sysctls_as_text
+    from lab.rules.told import sysctls_of
 
-    print((sysctls_as_json if json else sysctls_as_text)(chosen), end="")
+    place.write("rules-sysctls", {"nodes": [asdict(sysctls_of(one)) for one in chosen]})
+    if not place.on_stdout:
+        print(sysctls_as_text(chosen), end="")
 
 
-def _compare(source: str, diff: str, family: Family, choice: Choice, settings: Settings, *, json: bool) -> int:
+def _compare(source: str, diff: str, family: Family, choice: Choice, settings: Settings, place: JsonPlace) -> int:
     """Compare a node's rules with kube-proxy's, print the differences, and return the exit code."""
     from lab.rules.check import compared, fitted, read_node, read_text
     from lab.rules.read_dump import given
@@ -251,4 +262,4 @@ def _compare(source: str, diff: str, family: Family, choice: Choice, settings: S
             proxy, comparison = fitted(proxy, found)
         else:
             comparison = compared(proxy, found)
-    return told(comparison, proxy, name, json=json)
+    return told(comparison, proxy, name, place)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,7 @@ from lab.cli.arguments import (
     AnyFamilyOption,
     Files,
     JobsOption,
-    JsonFlag,
+    JsonOption,
     NodeOption,
     ObjectsOption,
     Programs,
@@ -29,6 +29,7 @@ from lab.cli.arguments import (
     service_option,
     topology_names,
 )
+from lab.cli.documents import JsonPlace
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.programs import with_programs
 from lab.cli.screen import console, draw, tell, tell_all
@@ -108,6 +109,7 @@ def run(
     from lab.cli.report_files import Outputs
     from lab.topology.reader import load
 
+    files.check()
     paths = vars(files)
     if timeline and "-" in paths.values():
         raise InputError("--timeline, and results on stdout", cure="leave it away: nothing else is printed")
@@ -271,57 +273,26 @@ def print_report(report: Report, *, timeline: bool, standing: bool = False) -> N
     epilog=examples("lab list", "lab list --json", "lab list --md > catalogue.md"),
 )
 def list_(
-    json: JsonFlag = False,
+    json: JsonOption = None,
     md: Annotated[
         bool, typer.Option("--md", help="Print what is expected of every case with every fix, as tables in Markdown.")
     ] = False,
 ) -> None:
     """List the cases by what they are about, the fixes and the topologies that come along, each in a line."""
-    if json and md:
+    if json is not None and md:
         raise InputError("--json and --md", cure="one form a call")
     if md:
         from lab.cli.catalogue_markdown import markdown
 
         print(*markdown(), sep="\n")
         return
-    from lab.cases import GROUPS
-    from lab.fixes import FIXES
-    from lab.topology.reader import load, shipped
+    from lab.cli import listed
 
-    if json:
-        print(_catalogue_json())
-        return
-    sections = {
-        **{
-            f"cases: {title}": {case.name: f"{case.title}{' (slow)' if case.slow else ''}" for case in cases}
-            for title, cases in GROUPS.items()
-        },
-        "fixes": {fix.name: fix.summary for fix in FIXES.values()},
-        "topologies": {name: load(path).description for name, path in shipped()},
-    }
-    width = max(len(name) for section in sections.values() for name in section)
-    for title, section in sections.items():
-        tell_all([title, *(f"  {name:{width}}  {summary}" for name, summary in section.items())])
-
-
-def _catalogue_json() -> str:
-    import json
-
-    from lab.cases import GROUPS
-    from lab.fixes import FIXES
-    from lab.report import reasons
-    from lab.topology.reader import load, shipped
-
-    cases = [
-        {"name": case.name, "group": title, "title": case.title, "slow": case.slow, "topology": case.topology}
-        for title, group in GROUPS.items()
-        for case in group
-    ]
-    fixes = [{"name": fix.name, "summary": fix.summary} for fix in FIXES.values()]
-    topologies = [{"name": name, "description": load(path).description} for name, path in shipped()]
-    return json.dumps(
-        {"cases": cases, "fixes": fixes, "topologies": topologies, "reasons": reasons.as_data()}, indent=2
-    )
+    place = JsonPlace(json)
+    if json is not None:
+        place.write("list", asdict(listed.catalogue()))
+    if not place.on_stdout:
+        tell_all(listed.lines())
 
 
 @app.command(
@@ -330,7 +301,7 @@ def _catalogue_json() -> str:
         "lab show beyond-window",
         "lab show ack-above ack-below",
         "lab show retried --json",
-        "lab show --reasons               # what conntrack says of packets that it does not like",
+        "lab show --reasons",
     ),
 )
 def show(
@@ -341,12 +312,11 @@ def show(
     reasons: Annotated[
         bool, typer.Option("--reasons", help="Show every reason that conntrack can give instead, and what it means.")
     ] = False,
-    json: JsonFlag = False,
+    json: JsonOption = None,
 ) -> None:
     """Show a case's story, where people met it, and what is expected of it by kernel behaviour and fix.
 
     And what came of it when it was run last on this machine, with each fix: `lab run` keeps that below $XDG_STATE_HOME.
-    JSON of one case is an object, of several a list of them.
     """
     if reasons:
         from lab.cli.reasons import show_reasons
@@ -359,14 +329,13 @@ def show(
     if not cases:
         raise InputError("there is no case", cure="name one of `lab list`, or give --reasons")
     found = [(case, recall(case.name)) for case in chosen(cases, find, ())]
-    if json:
-        from json import dumps
+    place = JsonPlace(json)
+    if json is not None:
+        from lab.cli.catalogue import shown
 
-        from lab.cli.catalogue import as_data
-
-        data = [as_data(case, last) for case, last in found]
-        print(dumps(data if len(data) > 1 else data[0], indent=2))
-        return
+        place.write("show", {"cases": [asdict(shown(case, last)) for case, last in found]})
+        if place.on_stdout:
+            return
     from rich.text import Text
 
     from lab.cli.catalogue import story

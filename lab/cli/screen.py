@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from lab.cli.output import width_of
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -53,6 +55,11 @@ def tell_all(lines: Iterable[str]) -> None:
         tell(screen, line)
 
 
+def shortened(line: str, width: int) -> str:
+    """Return a line that fits, its end left out where it would not."""
+    return line if len(line) <= width else f"{line[: width - 4].rstrip()} ..."
+
+
 @contextlib.contextmanager
 def steps() -> Iterator[Callable[[str], None]]:
     """Return what says on a terminal's standard error what is done now; at the end nothing of it is left there."""
@@ -65,7 +72,8 @@ def steps() -> Iterator[Callable[[str], None]]:
 
     def say(what: str) -> None:
         nonlocal line
-        before, line = line, f"{what} ..."
+        fits = max(width_of(2), _LEAST_WIDTH) - 1  # what is wider cannot be wiped
+        before, line = line, shortened(f"{what} ...", fits)
         write(f"\r{line.ljust(len(before))}")
 
     try:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.arguments import JsonFlag, KeepConntrackFlag, LabOption, app, complete, examples, host_names
+from lab.cli.arguments import JsonOption, KeepConntrackFlag, LabOption, app, complete, examples, host_names
 from lab.cli.command import App
+from lab.cli.documents import JsonPlace
 from lab.cli.labs import tell_lag
 from lab.cli.screen import tell_all
 from lab.errors import InputError
@@ -36,18 +37,17 @@ NodeArgument = Annotated[
     short_help="List the Services of a lab that stands.",
     epilog=examples("lab services list", "lab services list --json"),
 )
-def services_list(lab: LabOption = None, json: JsonFlag = False) -> None:
+def services_list(lab: LabOption = None, json: JsonOption = None) -> None:
     """List the Services of a lab that stands: as its nodes' kube-proxies have them, but for those that are stopped."""
     from dataclasses import asdict
-    from json import dumps
 
     from lab.standing.commands import choose
     from lab.standing.control import service_lines, services
 
+    place = JsonPlace(json)
     found = services(choose(lab))
-    if json:
-        print(dumps([asdict(known) for known in found], indent=2))
-    else:
+    place.write("services", {"services": [asdict(known) for known in found]})
+    if not place.on_stdout:
         tell_all(service_lines(found))
 
 

@@ -11,7 +11,7 @@ import typer
 
 from lab.cli.arguments import (
     HostArgument,
-    JsonFlag,
+    JsonOption,
     LabOption,
     ServiceOption,
     app,
@@ -23,6 +23,7 @@ from lab.cli.arguments import (
     service_option,
 )
 from lab.cli.command import App, at_least
+from lab.cli.documents import JsonPlace
 from lab.cli.output import STDOUT
 from lab.cli.screen import steps, tell_all
 from lab.errors import InputError, OutputError, ReaderGoneError
@@ -189,19 +190,18 @@ def conntrack_list(
     source: SourceOption = "",
     destination: DestinationOption = "",
     lab: LabOption = None,
-    json: JsonFlag = False,
+    json: JsonOption = None,
 ) -> None:
     """List a host's conntrack entries of both families as `conntrack -L` does, which need not be installed."""
     from dataclasses import asdict
-    from json import dumps
 
     from lab.conntrack.flows import chosen
 
+    place = JsonPlace(json)
     with _flows(host, lab) as flows:
         found = chosen(flows, protocol, source, destination)
-    if json:
-        print(dumps([asdict(flow) for flow in found], indent=2))
-    else:
+    place.write("conntrack", {"entries": [asdict(flow) for flow in found]})
+    if not place.on_stdout:
         tell_all(map(str, found))
         print(f"lab: {_entries(len(found))}", file=sys.stderr)
 

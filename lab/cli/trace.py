@@ -14,7 +14,7 @@ import typer
 
 from lab.cli.arguments import (
     AnyFamilyOption,
-    JsonFlag,
+    JsonOption,
     NodeOption,
     ObjectsOption,
     Programs,
@@ -29,6 +29,7 @@ from lab.cli.arguments import (
     one_word,
     topology_names,
 )
+from lab.cli.documents import JsonPlace
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.programs import with_program
 from lab.cli.screen import console, tell
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
+    from lab.cli.traced import TracedPacket, TracedTrial
     from lab.evidence.packet import SocketAddress
     from lab.fixes import Fix
     from lab.kubeproxy.said import Settings
@@ -134,7 +136,7 @@ def trace(
     full: Annotated[
         bool, typer.Option("--full", help="Also rules that did not match, and chains that led to nothing.")
     ] = False,
-    json: JsonFlag = False,
+    json: JsonOption = None,
     settings: Settings,
 ) -> None:
     """Run one trial, and show the walk of its packets through the nodes' rules: the handshake, the judged one, resets.
@@ -144,6 +146,7 @@ def trace(
     """
     from lab.trial.fix_file import find_fix
 
+    place = JsonPlace(json)
     if case is not None and own != Own():
         raise InputError("a CASE, and a packet of your own besides", cure="leave one of them away")
     if case is None and own.to is None:
@@ -153,9 +156,9 @@ def trace(
         raise InputError("--node and --kube-proxy", cure="the node's own rules say it: leave one of them away")
     settings = with_program(programs, settings)
     if case is not None:
-        _trace_case(case, found, where, proxy, settings, full=full, json=json)
+        _trace_case(case, found, where, proxy, settings, full=full, place=place)
     else:
-        _trace_own(own, found, where, proxy, settings, full=full, json=json)
+        _trace_own(own, found, where, proxy, settings, full=full, place=place)
 
 
 def _place(where: Where, proxy: Proxy, settings: Settings) -> tuple[Topology | None, Where, Proxy]:
@@ -199,15 +202,18 @@ def _run(answer: Coroutine[Any, Any, T]) -> T:
 # --- a trial -------------------------------------------------------------------------------------------------
 
 
-def _trace_case(case: str, fix: Fix, where: Where, proxy: Proxy, settings: Settings, *, full: bool, json: bool) -> None:
+def _trace_case(
+    case: str, fix: Fix, where: Where, proxy: Proxy, settings: Settings, *, full: bool, place: JsonPlace
+) -> None:
     from lab.cases import find
+    from lab.cli.traced import TracedTrial
     from lab.trial import batch, probe, runner
 
     found = find(case)
-    place, where, proxy = _place(where, proxy, settings)
+    built, where, proxy = _place(where, proxy, settings)
     chosen = (proxy.proxy_mode, proxy.proxy_version, proxy.backend)
     family = where.family or Family.IPV4
-    selection = batch.select([found], [fix], place, family, chosen, where.service, settings=settings)
+    selection = batch.select([found], [fix], built, family, chosen, where.service, settings=settings)
     _tell(selection.remarks)
     setting = replace(selection.settings[0], traced=True)
 
@@ -216,10 +222,8 @@ def _trace_case(case: str, fix: Fix, where: Where, proxy: Proxy, settings: Setti
 
     result = _run(run())
     timeline = result.timeline
-    if json:
-        told = {"trial": result.trial, "verdict": result.verdict, "walks": timeline.walks}
-        _print_json({**told, "untraced": timeline.untraced})
-    else:
+    place.write("trace", _as_data(TracedTrial(result.trial, result.verdict, timeline.walks, timeline.untraced)))
+    if not place.on_stdout:
         _print(_lines_of(result, full=full))
     raise typer.Exit(0 if result.as_expected and not timeline.untraced else 1)
 
@@ -248,27 +252,30 @@ def _print(lines: Iterable[Text | str]) -> None:
         tell(screen, line)
 
 
-def _print_json(told: dict[str, object]) -> None:
+def _as_data(told: TracedTrial | TracedPacket) -> dict[str, Any]:
     from pydantic import TypeAdapter
 
-    print(TypeAdapter(dict[str, object]).dump_json(told, indent=2).decode())
+    data: dict[str, Any] = TypeAdapter(type(told)).dump_python(told, mode="json")
+    return data
 
 
 # --- a packet of the user's own ------------------------------------------------------------------------------
 
 
-def _trace_own(own: Own, fix: Fix, where: Where, proxy: Proxy, settings: Settings, *, full: bool, json: bool) -> None:
+def _trace_own(
+    own: Own, fix: Fix, where: Where, proxy: Proxy, settings: Settings, *, full: bool, place: JsonPlace
+) -> None:
     from lab.cli.arguments import read_topology
+    from lab.cli.traced import TracedPacket
     from lab.trial import own_packet
 
-    place, where, proxy = _place(where, proxy, settings)
-    if place is None or place.nodes[0].given is None:
-        place = read_topology(where.topology or _USUAL, proxy, settings)
-    wanted = _wanted(own, place, where)
-    sent = _run(own_packet.send(place, fix, wanted, where.service))
-    if json:
-        _print_json({"packet": wanted, "sent": sent})
-    else:
+    built, where, proxy = _place(where, proxy, settings)
+    if built is None or built.nodes[0].given is None:
+        built = read_topology(where.topology or _USUAL, proxy, settings)
+    wanted = _wanted(own, built, where)
+    sent = _run(own_packet.send(built, fix, wanted, where.service))
+    place.write("trace-packet", _as_data(TracedPacket(wanted, sent)))
+    if not place.on_stdout:
         _print(_lines_of_own(sent, full=full))
     raise typer.Exit(1 if sent.refusal or sent.untraced or sent.faults else 0)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TextIO
 
 import typer
 
-from lab.cli.arguments import JsonFlag, app, complete, examples, host_names, lab_names
+from lab.cli.arguments import JsonOption, app, complete, examples, host_names, lab_names
 from lab.cli.screen import console
 from lab.errors import InputError, MissingError, OutputError
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lab.observed.lines import Seen
+    from lab.observed.told import Line
     from lab.observed.wanted import Wanted
     from lab.standing.record import StandingLab
     from lab.vocabulary import Behaviour
@@ -95,7 +96,7 @@ def watch(
         str | None,
         typer.Option(metavar="FILE", help="Keep the counts there, for node_exporter's textfile collector: *.prom."),
     ] = None,
-    json: JsonFlag = False,
+    json: JsonOption = None,
 ) -> None:
     """Look on at a lab that stands, or with --here at this machine: full screen on a terminal, else a line each.
 
@@ -106,6 +107,8 @@ def watch(
     from lab.observed.wanted import Wanted
     from lab.watch.watch import Watch
 
+    if json not in (None, "-"):
+        raise InputError(f"--json={json}: a line is printed as it comes", cure="`lab watch --json > FILE`")
     seconds = None if for_ is None else _seconds(for_)
     wanted = Wanted.of(flow)
     places = _places(name, host, here=here)
@@ -116,13 +119,13 @@ def watch(
         owner = None if places.lab is None else places.lab.owner
         watched = Watch(hosts, owner=owner, save=saved, publish=publish)
         stack.callback(watched.close)
-        if json or not _is_screen():
-            end = _lines(watched, places, wanted, seconds, json=json)
+        if json is not None or not _is_screen():
+            end = _lines(watched, places, wanted, seconds, json=json is not None)
         else:
             from lab.watch.screen import show
 
             end = show(watched, str(places), wanted, seconds)
-    _conclude(watched, places, end, saved, json=json)
+    _conclude(watched, places, end, saved, json=json is not None)
     if here:
         raise typer.Exit(watched.tally.answer.value)
 
@@ -238,7 +241,8 @@ def _publisher(place: str) -> Callable[[str], None]:
 def _lines(watched: Watch, places: _Places, wanted: Wanted, seconds: float | None, *, json: bool) -> End:
     """Print what is seen, a line each."""
     from lab.observed.flows import Flows
-    from lab.observed.lines import as_json, line
+    from lab.observed.lines import line, told
+    from lab.observed.told import Begin
     from lab.watch.session import follow
 
     flows = Flows()
@@ -247,6 +251,9 @@ def _lines(watched: Watch, places: _Places, wanted: Wanted, seconds: float | Non
     what = "leaks and resets alone are printed; " if only_found else ""
     print(f"lab: watching {places}; {what}{ending}", file=sys.stderr, flush=True)
 
+    if json:
+        _print_line(Begin(watching=str(places), only_found=only_found))
+        sys.stdout.flush()
     warned: set[str] = set()
 
     def say(seen: list[Seen]) -> None:
@@ -258,7 +265,10 @@ def _lines(watched: Watch, places: _Places, wanted: Wanted, seconds: float | Non
             seen = flows.chosen(seen, wanted.has)
         for one in seen:
             if not only_found or _is_found(one):
-                print(_dumped(as_json(one)) if json else line(one))
+                if json:
+                    _print_line(told(one))
+                else:
+                    print(line(one))
 
     return follow(watched, say, seconds)
 
@@ -275,13 +285,16 @@ def _until(seconds: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
 
 
-def _dumped(data: object) -> str:
-    return json.dumps(data, separators=(",", ":"))
+def _print_line(line: Line) -> None:
+    from lab.observed.told import as_data
+
+    print(json.dumps(as_data(line), separators=(",", ":")))
 
 
 def _conclude(watched: Watch, places: _Places, end: End, saved: Saved | None, *, json: bool) -> None:
     """Print why it is over, and what was found."""
-    from lab.observed.answer import answered, as_json
+    from lab.observed.answer import answered
+    from lab.observed.told import answer
     from lab.watch.session import End
 
     if end is End.LAB:
@@ -291,7 +304,7 @@ def _conclude(watched: Watch, places: _Places, end: End, saved: Saved | None, *,
     if saved is not None:
         print(f"lab: {saved.packets} packets of connections that leaked were saved", file=sys.stderr)
     if json:
-        print(_dumped(as_json(watched.tally, watched.seconds)))
+        _print_line(answer(watched.tally, watched.seconds))
         return
     is_answer = places.lab is None
     for words in answered(watched.tally, watched.seconds):

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import os
 import platform
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -81,11 +80,6 @@ def examine() -> Diagnosis:
     # The modules that reading rules may ask for are loaded by now.
     exposure, conclusion = expose() if is_privileged else (Exposure.UNKNOWN, _for_root(sysctls[LIBERAL]))
     return Diagnosis(tuple(checks), sysctls, exposure, conclusion)
-
-
-def to_json(diagnosis: Diagnosis) -> str:
-    """Write a diagnosis as JSON."""
-    return json.dumps({"ready": diagnosis.ready, **asdict(diagnosis)}, indent=2)
 
 
 def lines(diagnosis: Diagnosis, *, every: bool) -> Iterator[str]:

@@ -99,6 +99,7 @@ class Exchange:
     :param answer: as it came to the client's interface; None where none came.
     :param answered: whether the client's socket took the answer.
     :param error: the name of the errno that its socket had instead, such as ECONNREFUSED.
+    :param unrouted: see :class:`Timeline`.
     """
 
     client: str
@@ -108,6 +109,7 @@ class Exchange:
     answer: Packet | None
     answered: bool
     error: str | None
+    unrouted: str = ""
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,7 @@ class Timeline:
     :param held_up: for how long the trial was kept from running, in seconds, while all time-outs went on.
     :param walks: of a trial that is traced, the walks of its packets through the nodes' rules, node by node.
     :param untraced: in sentences, what of them could not be told.
+    :param unrouted: why the host to which the judged packet came last sent it nowhere, by its kernel's own word.
     :param left_out: how many sightings there were, where they were not kept; what was judged, and the entries' events,
         are left out with them.
     :param kind: of the trial: which of the classes below holds its evidence.
@@ -233,6 +236,7 @@ class Timeline:
     held_up: float = 0.0
     walks: tuple[Walk, ...] = ()
     untraced: tuple[str, ...] = ()
+    unrouted: str = ""
     left_out: int = 0
     kind: str = ""
 

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
 from lab.netns import Namespace, Nft, Program, RouteSocket, Xtables
 from lab.netns.reaper import Closable
-from lab.netns.rtnetlink import LOOPBACK_INDEX, VethEnd
+from lab.netns.rtnetlink import LOOPBACK_INDEX, VethEnd, no_address
+from lab.netns.rtnetlink import address as netlink_address
 from lab.topology.model import End, Host
 
 if TYPE_CHECKING:
@@ -43,6 +45,17 @@ class RunningHost:
     def device(self, end: End) -> VethEnd:
         """Return what has the addresses of an end: the interface, or the bridge that it is a port of."""
         return self.interfaces[end.bridge or end.interface]
+
+    def take(self, address: str) -> None:
+        """Give it an address besides those of its links, on its loopback, and wait until it is the host's own."""
+        own = ip_interface(address)
+        self.routes.apply([netlink_address(LOOPBACK_INDEX, own, f"{self.name}: lo")])
+        while not self.routes.is_local(own.ip):
+            pass
+
+    def give_back(self, address: str) -> None:
+        """Take away again what :meth:`take` has given it."""
+        self.routes.apply([no_address(LOOPBACK_INDEX, ip_interface(address), f"{self.name}: lo")])
 
     @property
     def nft(self) -> Nft:

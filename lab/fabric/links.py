@@ -104,6 +104,8 @@ class _Links:
             own = (entry for entry in host.routes if Family.of(entry.via) in self._families)
             messages = self._second[host.name]
             messages += [route(entry.network, entry.via, host.name, entry.table) for entry in own]
+            closed = (entry for entry in host.closed_routes if Family.of(entry.to) in self._families)
+            messages += [route(entry.to, entry.kind, host.name, entry.table) for entry in closed]
             for number, one in enumerate(host.rules, _FIRST_RULE):
                 match = RuleMatch(one.source, one.to, one.iif, *mark_and_mask(one.fwmark or "0x0/0x0"))
                 mine = (family for family in one.families if family in self._families)

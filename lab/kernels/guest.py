@@ -24,7 +24,7 @@ from lab.kernels import accelerator as acceleration
 from lab.kernels.image import Image
 from lab.kernels.kernel import Kernel
 from lab.kernels.programs import last_words
-from lab.kernels.watch import End, watch
+from lab.kernels.watch import OUT_OF_TIME, End, watch
 from lab.netns import interrupt
 
 _RESULTS_SIZE: Final = 1 << 30  # of a file with holes: what is not written costs nothing
@@ -60,6 +60,10 @@ class GuestRun:
     console: str
     failure: str
     seconds: float
+
+    def with_cure(self, option: str) -> str:
+        """Return its failure, with the option that gives a guest more time where that is what it lacked."""
+        return f"{self.failure}; {option} gives it more" if self.failure.startswith(OUT_OF_TIME) else self.failure
 
 
 async def run_in_guest(

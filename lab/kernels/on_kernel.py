@@ -26,6 +26,10 @@ RUNNING: Final = "running"
 
 _REPORT: Final = "report.json"
 _CONSOLE_LINES: Final = 60  # so that a panic's first is among them
+# Seconds, where nobody said how long: an emulated guest on a machine whose processors have twenty others to serve took
+# 400 to boot and to start Python, and up to 7 a trial.
+_TO_BEGIN: Final = 1800
+_FOR_EACH: Final = 10
 # What a console prints beside text: escape sequences (ECMA-48, 5.4) and other control characters.
 _CONTROL: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -36,14 +40,21 @@ class Trials:
 
     :param cases: their names, in the order of the table.
     :param options: of ``lab run``.
-    :param limit: how long a guest may take for all of it, in seconds.
+    :param limit: how long a guest may take for all of it, in seconds; None for as long as so many trials may need.
     :param memory: of a guest, in MiB.
+    :param per_case: how many trials each case has, by its fixes and repetitions.
     """
 
     cases: tuple[str, ...]
     options: tuple[str, ...]
-    limit: float
+    limit: float | None
     memory: int
+    per_case: int = 1
+
+    @property
+    def seconds(self) -> float:
+        """How long a guest may take for all of it."""
+        return self.limit or _TO_BEGIN + _FOR_EACH * len(self.cases) * self.per_case
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -71,7 +82,7 @@ async def in_guest(kernel: Kernel, image: Image, trials: Trials) -> Column:
         *trials.arguments,
     )
     try:
-        run = await run_in_guest(kernel, command, image=image, limit=trials.limit, memory=trials.memory)
+        run = await run_in_guest(kernel, command, image=image, limit=trials.seconds, memory=trials.memory)
     except MissingError:
         raise
     except LabError as error:
@@ -87,6 +98,7 @@ def failed(kernel: Kernel, error: LabError) -> Column:
 async def here(trials: Trials) -> Column:
     """Run the trials on this machine's own kernel, by the same command."""
     from lab.kernels import GuestRun
+    from lab.kernels.watch import out_of_time
     from lab.netns.running import dying_with_us
 
     start = time.monotonic()
@@ -100,10 +112,10 @@ async def here(trials: Trials) -> Column:
         )
         failure, output = "", b""
         try:
-            async with asyncio.timeout(trials.limit):
+            async with asyncio.timeout(trials.seconds):
                 output, _none = await process.communicate()
         except TimeoutError:
-            failure = f"out of time: not finished after {trials.limit:.0f} s"
+            failure = out_of_time(trials.seconds)
         finally:
             if process.returncode is None:
                 process.kill()
@@ -118,7 +130,8 @@ async def here(trials: Trials) -> Column:
 def column(kernel: str, release: str, number: str, run: GuestRun) -> Column:
     """Return what a run on a kernel gave: its report, or why there is none."""
     if run.failure:
-        return Column(kernel, release, number, None, run.failure, _last_lines(run.console or run.output), run.seconds)
+        failure = run.with_cure("--limit")
+        return Column(kernel, release, number, None, failure, _last_lines(run.console or run.output), run.seconds)
     try:
         report = from_json(run.files[_REPORT])
         if not isinstance(report, Report):

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from lab.errors import LabError
 from lab.kernels import archive
@@ -75,8 +74,3 @@ def lines(stock: Stock) -> Iterator[str]:
         yield f"{one.series:6}{one.version:10}{one.release:{width}}  {where}"
     yield f"running: {stock.running}"
     yield f"cache: {stock.cache}"
-
-
-def to_json(stock: Stock) -> str:
-    """Return it as JSON."""
-    return json.dumps(asdict(stock), indent=2)

@@ -102,7 +102,9 @@ class Elsewhere:
             hook.pytest_runtest_logreport(report=report)
             if report.when == "teardown":
                 hook.pytest_runtest_logfinish(nodeid=report.nodeid, location=report.location)
-        wrong = done.failure or _wrong_end(done.exit_code, any(report.failed for report in reports))
+        wrong = done.with_cure("--lab-kernels-limit") or _wrong_end(
+            done.exit_code, any(report.failed for report in reports)
+        )
         if wrong:
             hook.pytest_runtest_logreport(report=_report_of_guest(kernel, wrong, done))
 

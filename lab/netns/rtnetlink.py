@@ -11,8 +11,17 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+)
 from typing import Final
 
 from lab.netns.namespace import Namespace
@@ -35,15 +44,17 @@ _RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_GETR
     26,
     28,
 )
-_RTM_NEWRULE: Final = 32
+_RTM_GETNEIGH, _RTM_NEWRULE = 30, 32
 _TABLE_MAIN: Final = 254
 _RTN_LOCAL: Final = 2  # include/uapi/linux/rtnetlink.h
+_CLOSED: Final = {"blackhole": 6, "unreachable": 7, "prohibit": 8}  # RTN_BLACKHOLE and the next two
 
 _IFF_UP, _IFF_RUNNING, _IFF_PROMISC, _IFF_LOWER_UP = 0x1, 0x40, 0x100, 0x10000
 _READY: Final = _IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP
 VXLAN_PORT: Final = 8472  # flannel's and Cilium's, and Linux' own default before RFC 7348 had 4789
 _IFA_F_NODAD: Final = 0x02
 _NUD_PERMANENT: Final = 0x80
+_NUD_UNANSWERED: Final = 0x01 | 0x20  # NUD_INCOMPLETE, NUD_FAILED: include/uapi/linux/neighbour.h
 _MAXIMUM_BATCH: Final = 64 * 1024  # bytes; well below the default send buffer of 208 KiB
 
 type_of_address = IPv4Address | IPv6Address
@@ -185,20 +196,20 @@ def neighbour(index: int, target: type_of_address, mac: bytes, purpose: str) -> 
     return Message(_RTM_NEWNEIGH, _NLM_F_CREATE_REPLACE, body, f"tell {purpose} of its neighbour {target}")
 
 
-def route(to: IPv4Network | IPv6Network, via: type_of_address, purpose: str, table: int | None = None) -> Message:
+def route(to: IPv4Network | IPv6Network, via: type_of_address | str, purpose: str, table: int | None = None) -> Message:
     """Route ``to`` by the gateway ``via``. A default route is ``0.0.0.0/0`` or ``::/0``.
 
+    :param via: or what becomes of it where it goes nowhere: blackhole, unreachable or prohibit.
     :param table: up to 255; the main one where it is None.
     """
-    protocol_static, scope_universe, type_unicast = 4, 0, 1
-    body = struct.pack(
-        "=BBBBBBBBI",
-        *(_family(to), to.prefixlen, 0, 0, table or _TABLE_MAIN, protocol_static, scope_universe, type_unicast),
-        0,
-    )
+    protocol_static, scope_universe = 4, 0
+    kind = _CLOSED[via] if isinstance(via, str) else 1  # RTN_UNICAST
+    head = (_family(to), to.prefixlen, 0, 0, table or _TABLE_MAIN, protocol_static, scope_universe, kind)
+    body = struct.pack("=BBBBBBBBI", *head, 0)
     if to.prefixlen:
         body += _attribute(1, to.network_address.packed)  # RTA_DST
-    body += _attribute(5, via.packed)  # RTA_GATEWAY
+    if not isinstance(via, str):
+        body += _attribute(5, via.packed)  # RTA_GATEWAY
     return Message(_RTM_NEWROUTE, _NLM_F_CREATE_EXCL, body, f"route {to} by {via} on {purpose}")
 
 
@@ -226,6 +237,20 @@ def rule(version: int, match: RuleMatch, table: int, priority: int, purpose: str
     if match.mask:
         body += _number(10, match.mark) + _number(16, match.mask)  # FRA_FWMARK, FRA_FWMASK
     return Message(_RTM_NEWRULE, _NLM_F_CREATE_EXCL, body, f"have table {table} asked on {purpose}")
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """How the kernel would route a packet.
+
+    :param refusal: the errno with which it would not; 0 where it would.
+    :param gateway: the neighbour that it would go to, the destination itself where it is one.
+    :param index: of the interface that it would leave by.
+    """
+
+    refusal: int
+    gateway: type_of_address | None = None
+    index: int = 0
 
 
 class RouteSocket:
@@ -295,35 +320,42 @@ class RouteSocket:
         also without duplicate address detection (``addrconf_dad_start`` and ``addrconf_dad_work`` in
         net/ipv6/addrconf.c). What comes before that is thrown away.
         """
-        self._sequence += 1
         body = struct.pack("=BBBBBBBBI", _family(target), target.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
-        body += _attribute(1, target.packed)  # RTA_DST
-        header = struct.pack("=IHHII", 16 + len(body), _RTM_GETROUTE, _NLM_F_REQUEST, self._sequence, 0)
-        self._socket.send(header + body)
-        # No route at all is an error, ENETUNREACH.
-        return any(
-            kind == _RTM_NEWROUTE and answer[7] == _RTN_LOCAL
-            for kind, _flags, _sequence, answer in _split(self._socket.recv(65536))
-        )
+        kind, answer = self._ask(_RTM_GETROUTE, body + _attribute(1, target.packed))  # RTA_DST
+        return kind == _RTM_NEWROUTE and answer[7] == _RTN_LOCAL  # no route at all is an error, ENETUNREACH
 
-    def refusal(self, target: IPv4Address, came: tuple[IPv4Address, int] | None = None) -> int:
-        """Return the errno with which the kernel would route no packet to an address; 0 where it would.
+    def routed(self, target: type_of_address, came: tuple[type_of_address, int] | None = None) -> Routed:
+        """Return how the kernel would route a packet to an address.
 
-        It is asked as ``ip route get TARGET from SOURCE iif INTERFACE`` asks it (inet_rtm_getroute, net/ipv4/route.c).
+        It is asked as ``ip route get TARGET from SOURCE iif INTERFACE`` asks it (inet_rtm_getroute, net/ipv4/route.c;
+        inet6_rtm_getroute, net/ipv6/route.c).
 
         :param came: the packet's source and the index of the interface that it came in by; None for one of its own.
         """
-        self._sequence += 1
-        body = struct.pack("=BBBBBBBBI", socket.AF_INET, 32, 32 if came else 0, 0, 0, 0, 0, 0, 0)
+        bits = target.max_prefixlen
+        body = struct.pack("=BBBBBBBBI", _family(target), bits, bits if came else 0, 0, 0, 0, 0, 0, 0)
         body += _attribute(1, target.packed)  # RTA_DST
         if came:
             body += _attribute(2, came[0].packed) + _number(3, came[1])  # RTA_SRC, RTA_IIF
-        header = struct.pack("=IHHII", 16 + len(body), _RTM_GETROUTE, _NLM_F_REQUEST, self._sequence, 0)
-        self._socket.send(header + body)
-        for kind, _flags, _sequence, answer in _split(self._socket.recv(65536)):
-            if kind == _NLMSG_ERROR:
-                return -int(struct.unpack_from("=i", answer)[0])
-        return 0
+        kind, answer = self._ask(_RTM_GETROUTE, body)
+        if kind == _NLMSG_ERROR:
+            return Routed(-int(struct.unpack_from("=i", answer)[0]))
+        found = _attributes(answer[12:])
+        gateway = ip_address(found[5]) if 5 in found else target  # RTA_GATEWAY
+        return Routed(0, gateway, int.from_bytes(found.get(4, b""), sys.byteorder))  # RTA_OIF
+
+    def is_unanswered(self, index: int, neighbour: type_of_address) -> bool:
+        """Report whether a neighbour was asked for by interface ``index`` and has not answered, or not yet."""
+        body = struct.pack("=BxHiHBB", _family(neighbour), 0, index, 0, 0, 0) + _attribute(1, neighbour.packed)
+        kind, answer = self._ask(_RTM_GETNEIGH, body)  # of a single one from Linux 5.0 on
+        return kind == _RTM_NEWNEIGH and bool(struct.unpack_from("=BxHiH", answer)[3] & _NUD_UNANSWERED)
+
+    def _ask(self, kind: int, body: bytes) -> tuple[int, bytes]:
+        """Ask something, and return what kind of message answers it, and its body."""
+        self._sequence += 1
+        self._socket.send(struct.pack("=IHHII", 16 + len(body), kind, _NLM_F_REQUEST, self._sequence, 0) + body)
+        answered, _flags, _sequence, answer = _split(self._socket.recv(65536))[0]
+        return answered, answer
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -344,14 +376,18 @@ def _split(data: bytes) -> list[tuple[int, int, int, bytes]]:
     return messages
 
 
-def _extended(body: bytes) -> str:
-    """Return the sentence of an extended acknowledgement (NLMSGERR_ATTR_MSG); the request is capped to its header."""
-    offset = 4 + 16
-    while offset + 4 <= len(body):
-        length, kind = struct.unpack_from("=HH", body, offset)
+def _attributes(data: bytes) -> dict[int, bytes]:
+    """Return the attributes of a message, by their kinds."""
+    found, offset = {}, 0
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
         if length < 4:
             break
-        if kind == 1:
-            return body[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
+        found[kind] = data[offset + 4 : offset + length]
         offset += (length + 3) & ~3
-    return ""
+    return found
+
+
+def _extended(body: bytes) -> str:
+    """Return the sentence of an extended acknowledgement (NLMSGERR_ATTR_MSG); the request is capped to its header."""
+    return _attributes(body[4 + 16 :]).get(1, b"").rstrip(b"\0").decode(errors="replace")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lab.errors import InputError
 from lab.node.facts import is_of_pods
-from lab.topology.model import End, Link, Route
+from lab.topology.model import End, Link
+from lab.topology.route_keys import Route
 from lab.topology.values import IPAddress, IPInterface
 from lab.vocabulary import Family
 

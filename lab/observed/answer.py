@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Whether a node suffers from the bug, how often and towards whom, in words and as data."""
+"""Whether a node suffers from the bug, how often and towards whom, in words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 from lab.observed.tally import OTHERS, Answer, Pair, Tally
 
@@ -61,35 +60,6 @@ def _pair(target: str, endpoint: str, pair: Pair) -> str:
     clients = ", ".join(f"{client} ({count:,})" for client, count in pair.clients.most_common(_SHOWN))
     more = f" and {len(pair.clients) - _SHOWN} more" if len(pair.clients) > _SHOWN else ""
     return f"{service}: {many(pair.leaks, 'leak')}, {many(pair.resets, 'reset')}, towards {clients}{more}"
-
-
-def as_json(tally: Tally, seconds: float) -> dict[str, Any]:
-    """Return the answer as plain data."""
-    pairs = [
-        {
-            "target": target,
-            "endpoint": endpoint,
-            "leaks": pair.leaks,
-            "leaks_without_entry": pair.gone,
-            "resets": pair.resets,
-            "resets_by_node": pair.by_node,
-            "late": pair.late,
-            "connections": pair.connections,
-            "clients": dict(pair.clients),
-        }
-        for (target, endpoint), pair in tally.pairs.items()
-    ]
-    missed = tally.missed
-    return {
-        "kind": "answer",
-        "answer": {Answer.NO: "none", Answer.SUFFERS: "suffers", Answer.UNKNOWN: "not known"}[tally.answer],
-        "seconds": round(seconds, 3),
-        "connections": tally.connections,
-        "leaks": tally.total("leaks"),
-        "resets": tally.total("resets"),
-        "missed": asdict(missed),
-        "by_service": pairs,
-    }
 
 
 def duration(seconds: float) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is seen as lines of text, and as JSON for programs: a packet, an entry's event, a leak, a reset."""
+"""What is seen as lines of text, and as data for programs: a packet, an entry's event, a leak, a reset."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lab.evidence.entry import Entry, EntryEvent
 from lab.evidence.packet import ICMP, ICMPV6, SCTP, TCP, UDP, Packet
 from lab.evidence.sighting import Sighting
 from lab.observed.found import GONE, Finding, Leak, Reset
+from lab.observed.told import EntryTold, LeakFound, Line, Model, PacketSeen, ResetFound
 
 _PROTOCOLS: Final = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "icmpv6", SCTP: "sctp"}
 _CONDITIONS: Final = {"flags": "its flags", "reset": "a RST behind the window", "state": "its state"}
@@ -129,14 +130,14 @@ def _harmless(found: Finding) -> str:
     return "; the connection was over" if found.over else ""
 
 
-def as_json(seen: Seen) -> dict[str, Any]:
-    """Return what was seen as plain data; the page docs/watch.md says what each field is."""
+def told(seen: Seen) -> Line:
+    """Return what was seen for a program."""
     if isinstance(seen, Sighting):
-        return {"kind": "packet", **_sighting(seen)}
+        return PacketSeen(**_sighting(seen))
     if isinstance(seen, Told):
-        told = {"kind": "entry", "time": seen.time, "host": seen.host, "event": seen.event.kind}
-        return {**told, **_entry(seen.event.entry)}
+        return EntryTold(time=seen.time, host=seen.host, event=seen.event.kind, **_entry(seen.event.entry))
     common = {
+        **_sighting(seen.sighting),
         "client": str(seen.client),
         "target": str(seen.target),
         "endpoint": str(seen.endpoint),
@@ -145,20 +146,28 @@ def as_json(seen: Seen) -> dict[str, Any]:
     }
     if isinstance(seen, Leak):
         word = seen.word
-        judged = None if word is None else {"judgement": str(word.judgement), "by": word.by, "excess": word.excess}
-        return {"kind": "leak", **_sighting(seen.sighting), **common, "model": judged}
+        judged = None if word is None else Model(judgement=str(word.judgement), by=word.by, excess=word.excess)
+        return LeakFound(**common, model=judged)
     answered = None if seen.leak is None else seen.leak.sighting.time
-    return {"kind": "reset", **_sighting(seen.sighting), **common, "by_node": seen.by_node, "leak_time": answered}
+    return ResetFound(**common, by_node=seen.by_node, leak_time=answered)
 
 
 def _sighting(seen: Sighting) -> dict[str, Any]:
-    at = {"time": seen.time, "host": seen.host, "interface": seen.interface, "outgoing": seen.outgoing}
-    ends = {"source": str(seen.packet.source), "destination": str(seen.packet.destination)}
-    what: dict[str, Any] = {"protocol": protocol(seen.packet.protocol), "length": seen.packet.payload_length}
-    if (tcp := seen.packet.tcp) is not None:
-        numbers = {"sequence": tcp.sequence, "acknowledgement": tcp.acknowledgement, "window": tcp.window}
-        what |= {"flags": tcp.flag_names, **numbers}
-    return {**at, **ends, **what}
+    tcp = seen.packet.tcp
+    return {
+        "time": seen.time,
+        "host": seen.host,
+        "interface": seen.interface,
+        "outgoing": seen.outgoing,
+        "source": str(seen.packet.source),
+        "destination": str(seen.packet.destination),
+        "protocol": protocol(seen.packet.protocol),
+        "length": seen.packet.payload_length,
+        "flags": tcp and tcp.flag_names,
+        "sequence": tcp and tcp.sequence,
+        "acknowledgement": tcp and tcp.acknowledgement,
+        "window": tcp and tcp.window,
+    }
 
 
 def _entry(told: Entry) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from lab.capture.explanation import Explained, Explanation, Finding, Remark
+from lab.capture.explanation import Explained, Explanation, Finding, Hop, Remark
 from lab.capture.naming import Naming
 from lab.capture.replayed import Replayed
 from lab.report.replayed import lines as of_replayed
@@ -95,9 +95,12 @@ def _connection(one: Explained, named: Naming) -> Iterator[str]:
     packets = "1 packet" if one.packets == 1 else f"{one.packets:,} packets"
     section = f", in section {one.section + 1} of the file" if one.section else ""
     yield f"  {packets}{where}{section}"
+    shown = next((finding for finding in one.findings if finding.hops), None)  # of the others it is as much
     for finding in one.findings:
         numbered = bool(finding.judgement) or (one.protocol == "TCP" and finding.kind in ("leak", "odd"))
         yield from _finding(finding, named if numbered else None)
+        if finding is shown:
+            yield from _hops(finding.hops, named)
     if one.entry:
         yield f"  {one.entry}"
     for words in one.untold:
@@ -110,3 +113,13 @@ def _finding(finding: Finding, named: Naming | None) -> Iterator[str]:
     if finding.case:
         helps = f" Helps: {', '.join(finding.fixes)}." if finding.fixes else ""
         yield f"    `lab show {finding.case}` tells of it.{helps}"
+
+
+def _hops(hops: Iterable[Hop], named: Naming) -> Iterator[str]:
+    """Yield where a packet was seen, hop by hop, and as what."""
+    yield "    hop by hop:"
+    for hop in hops:
+        point = hop.place.point if hop.place.point != "any" else ""  # all interfaces in one
+        where = " ".join(word for word in (hop.way, "at" * bool(point), point) if word)
+        words = f": {hop.words}" if hop.words else ""
+        yield f"      {named(hop.place)}{where and ' '}{where}: {hop.source} > {hop.destination}{words}"

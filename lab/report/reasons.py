@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from lab.reasons import REASONS, Reason
@@ -15,6 +16,37 @@ LEGEND: Final = (
     " dir is 0 for the side that sent the first packet, and 1 for the other. %u, %d, %x, %s and %pI4 stand for"
     " what differs."
 )
+
+
+@dataclass(frozen=True)
+class Words:
+    """How kernels write a reason.
+
+    :param text: the format, as the kernel's source has it.
+    :param kernels: which ones write it so; empty for all.
+    """
+
+    text: str
+    kernels: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table, as programs get it; its members are those of :class:`lab.reasons.Reason`.
+
+    :param by_log_invalid: whether it comes by ``nf_conntrack_log_invalid``.
+    """
+
+    name: str
+    protocol: str
+    wordings: tuple[Words, ...]
+    meaning: str
+    became: dict[Behaviour, str]
+    source: str
+    cases: tuple[str, ...]
+    why_no_case: str
+    fixes: tuple[str, ...]
+    by_log_invalid: bool
 
 
 def became(reason: Reason) -> str:
@@ -70,20 +102,20 @@ def _row(*fields: str) -> str:
     return f"| {' | '.join(field.replace('|', chr(92) + '|') for field in fields)} |"
 
 
-def as_data(reasons: Iterable[Reason] = REASONS) -> list[dict[str, object]]:
+def as_data(reasons: Iterable[Reason] = REASONS) -> tuple[Row, ...]:
     """Return the table for a program."""
-    return [
-        {
-            "name": one.name,
-            "protocol": one.protocol,
-            "wordings": [{"text": wording.text, "kernels": wording.kernels} for wording in one.wordings],
-            "meaning": one.meaning,
-            "became": {str(behaviour): str(word) for behaviour, word in one.became.items()},
-            "source": one.source,
-            "cases": list(one.cases),
-            "why_no_case": one.why_no_case,
-            "fixes": list(one.fixes),
-            "by_log_invalid": one.in_log,
-        }
+    return tuple(
+        Row(
+            name=one.name,
+            protocol=one.protocol,
+            wordings=tuple(Words(wording.text, wording.kernels) for wording in one.wordings),
+            meaning=one.meaning,
+            became={behaviour: str(word) for behaviour, word in one.became.items()},
+            source=one.source,
+            cases=one.cases,
+            why_no_case=one.why_no_case,
+            fixes=one.fixes,
+            by_log_invalid=one.in_log,
+        )
         for one in reasons
-    ]
+    )

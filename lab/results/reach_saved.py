@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from lab.results.reach import Cell, Reaches, ReachReport
 from lab.results.saved import harmless, refusal
+from lab.results.versioned import versioned
 
 #: The version that is written; all up to it are read.
 VERSION: Final = 1
@@ -72,14 +73,7 @@ def schema() -> dict[str, Any]:
     cell = found["$defs"][Cell.__name__]
     cell["properties"] = {**meaning, **cell["properties"]}
     cell["required"] = [*meaning, *cell["required"]]
-    version = {"const": VERSION, "description": "Of the file's form; it changes where a program would notice."}
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **found,
-        "title": "kube-proxy-lab: reach",
-        "properties": {"version": version, **found["properties"]},
-        "required": ["version", *found["required"]],
-    }
+    return versioned(found, "reach", VERSION)
 
 
 def _lines(data: dict[str, Any]) -> bytes:

@@ -28,6 +28,7 @@ from lab.kubeproxy.releases import find_release
 from lab.results.matrix import Column, Matrix
 from lab.results.result import Report, Result, Tally, Trial
 from lab.results.shared import Named, Shared
+from lab.results.versioned import versioned
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -137,18 +138,12 @@ def schema(kind: str) -> dict[str, Any]:
     result = kinds[Result.__name__]
     result["required"].remove("trial")
     result["properties"]["trial"]["description"] = "The tally's where it is left out."
-    version = {"const": VERSION, "description": "Of the file's form; it changes where a program would notice."}
     shared = {
         "type": "array",
         "description": "What stands in several places; each may speak of earlier ones.",
     }
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **found,
-        "title": f"kube-proxy-lab: a {kind}",
-        "properties": {"version": version, **found["properties"], "shared": shared},
-        "required": ["version", *found["required"], "shared"],
-    }
+    whole = {"properties": {**found["properties"], "shared": shared}, "required": [*found["required"], "shared"]}
+    return versioned({**found, **whole}, f"a {kind}", VERSION)
 
 
 def _defs_in(kinds: dict[str, Any], name: str) -> set[str]:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The differences between kube-proxy's rules and a node's: for people what matters first, JSON for programs."""
+"""The differences between kube-proxy's rules and a node's: what matters first."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.rules.effects import Effect, Kind
-from lab.rules.other_releases import ends, span
+from lab.rules.other_releases import span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,60 +145,3 @@ def _result(comparison: Comparison, proxy: Proxy, source: str) -> str:
     if changing == len(comparison.differences):
         effect = "all of them change where packets go" if changing > 1 else "it changes where packets go"
     return f"{source} differs from the rules of {whose}: {said}; {effect}."
-
-
-def to_json(comparison: Comparison, proxy: Proxy) -> str:
-    """Write the comparison as JSON."""
-    first, last = _fitting_ends(comparison, proxy)
-    answer = {
-        "node": proxy.node or None,
-        "mode": proxy.mode,
-        "version": proxy.options.version,
-        "known": proxy.options.release.known,
-        "family": proxy.options.family,
-        "same": comparison.same,
-        "changes_traffic": any(one.effect is Effect.TRAFFIC for one in comparison.differences),
-        "differences": [_difference(one) for one in comparison.differences],
-        "causes": [
-            {
-                "setting": cause.setting,
-                "sentence": cause.sentence,
-                "cure": cause.cure,
-                "explains": sum(one.cause == number for one in comparison.differences),
-            }
-            for number, cause in enumerate(comparison.causes)
-        ],
-        "fitting_versions": comparison.fitting,
-        "fitting_first": first,
-        "fitting_last": last,
-        "nearest_version": comparison.nearest,
-        "left_by_nearest_version": comparison.left,
-        "left_out": comparison.left_out,
-        "partial": comparison.partial,
-        "notes": [*proxy.notes, *comparison.notes],
-    }
-    return json.dumps(answer, indent=2)
-
-
-def _fitting_ends(comparison: Comparison, proxy: Proxy) -> tuple[str, str] | tuple[None, None]:
-    """Return the first and the last release that fit; None where none does."""
-    if not comparison.fitting:
-        return None, None
-    if comparison.same and not comparison.chosen:  # the others were not tried
-        return comparison.fitting[0], comparison.fitting[-1]
-    return ends(comparison.fitting, proxy.mode)
-
-
-def _difference(one: Difference) -> dict[str, object]:
-    return {
-        "kind": one.kind,
-        "table": one.table,
-        "name": one.name,
-        "expected": one.expected,
-        "found": one.found,
-        "line": one.line,
-        "effect": one.effect,
-        "service": one.service,
-        "note": one.note,
-        "cause": one.cause,
-    }

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -142,36 +141,3 @@ def _step(step: Step) -> Iterator[str]:
         yield from (f"  {sign} {line}" for line in lines[:_SHOWN])
         if len(lines) > _SHOWN:
             yield f"  {sign} and {len(lines) - _SHOWN} more (--json has them all)"
-
-
-def to_json(found: Sequence[tuple[Proxy, Upgrade]]) -> str:
-    """Write it as JSON, a list with one object a node."""
-    return json.dumps(
-        [
-            {
-                "node": proxy.node or None,
-                "mode": proxy.mode,
-                "family": proxy.options.family,
-                "since": upgrade.before.name,
-                "version": upgrade.after.name,
-                "known": upgrade.after.known,
-                "changes": [
-                    {
-                        "name": step.change.name,
-                        "release": f"v1.{step.change.minor}",
-                        "patches": [f"v1.{minor}.{patch}" for minor, patch in step.change.patches],
-                        "pulls": step.change.pulls,
-                        "what": step.change.what,
-                        "effect": step.change.area,
-                        "undone": step.undone,
-                        "gone": step.gone,
-                        "new": step.new,
-                        "stopped": step.stopped,
-                    }
-                    for step in upgrade.steps
-                ],
-            }
-            for proxy, upgrade in found
-        ],
-        indent=2,
-    )

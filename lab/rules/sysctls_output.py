@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What kube-proxies set below /proc/sys: for ``sysctl -p``, and JSON."""
+"""What kube-proxies set below /proc/sys: for ``sysctl -p``."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from lab.kubeproxy.sysctls import text
@@ -25,20 +24,3 @@ def sysctls_as_text(proxies: Sequence[Proxy]) -> str:
         if proxy.mode is ProxyMode.NFTABLES:
             lines.append("# net.ipv4.conf.all.route_localnet is left as it is, where iptables mode set it as well\n")
     return "".join(lines)
-
-
-def sysctls_as_json(proxies: Sequence[Proxy]) -> str:
-    """Write what each kube-proxy sets as JSON."""
-    answer = [
-        {
-            "node": proxy.node or None,
-            "mode": proxy.mode,
-            "version": proxy.options.version,
-            "known": proxy.options.release.known,
-            "sysctls": [
-                {"name": one.name, "value": one.value, "only_raised": one.only_raised} for one in proxy.sysctls
-            ],
-        }
-        for proxy in proxies
-    ]
-    return json.dumps(answer, indent=2) + "\n"

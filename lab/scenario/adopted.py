@@ -100,7 +100,12 @@ class AdoptedScenario(ConnectionScenario):
 
     # --- the connection -----------------------------------------------------------------------------
 
-    async def establish(self, *, by_service: bool = True) -> None:  # noqa: ARG002 - it is there as it is
+    async def establish(  # it is there as it is
+        self,
+        *,
+        by_service: bool = True,  # noqa: ARG002
+        source: str | None = None,  # noqa: ARG002
+    ) -> None:
         """Read the connection's numbers off its sockets."""
         self._sockets |= self._look()
         client, server = self._sockets[self.roles.client], self._sockets[self._server]

@@ -145,13 +145,14 @@ class Scenario(Instrumented, ABC, Generic[E]):
             counted = replace(counted, other_drops=self._nodes.other_drops())
         self.recorder.stop()
         self._check_instruments()
+        self._ask_why_lost()
         bypasses = self._nodes.bypasses(self._server, self._server_address.address, self._peer.address)
         return {
             "client": self.roles.client,
             "node": self.roles.node,
             "server": self._server,
             "target": self._target,
-            "client_address": self.roles.client_address,
+            "client_address": self._own,
             "server_address": self._server_address,
             "peer_address": self._peer,
             "sightings": tuple(sorted(self.recorder.sightings, key=lambda sighting: sighting.time)),
@@ -170,6 +171,7 @@ class Scenario(Instrumented, ABC, Generic[E]):
             "faults": tuple(dict.fromkeys(self._faults)),
             "walks": walks,
             "untraced": untraced,
+            "unrouted": self._unrouted,
         }
 
     def _walks(self) -> tuple[tuple[Walk, ...], tuple[str, ...]]:

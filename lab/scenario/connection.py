@@ -58,7 +58,7 @@ class Disturbed(Stream[E]):
 
     def from_client(self, offset: int = 0, payload: bytes = b"", *, acknowledge: int = 0, **more: object) -> Segment:
         """Return a segment as the client's own stack would send it next, but for what is said otherwise."""
-        addresses = (self.roles.client_address, self._target)
+        addresses = (self._own, self._target)
         return next_segment(self.client, self.server, addresses, offset, payload, acknowledge, more)
 
     def too_big_from_server(self, mtu: int) -> IcmpError:

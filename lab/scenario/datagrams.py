@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from lab.evidence.entry import Entry
@@ -187,7 +187,10 @@ class DatagramsScenario(Scenario[DatagramsTimeline]):
     def finish(self) -> DatagramsTimeline:
         """Stop the instruments, read the counters, and return what was seen."""
         common = self._stop()
-        exchanges = tuple(_exchange(common["sightings"], self._target, question) for question in self._questions)
+        seen = [_exchange(common["sightings"], self._target, question) for question in self._questions]
+        exchanges = tuple(
+            one if one.reached or one.error else replace(one, unrouted=self._why_lost(one.question)) for one in seen
+        )
         complete = bool(exchanges) and all(exchange.answered for exchange in exchanges)
         return DatagramsTimeline(**{**common, "complete": complete}, exchanges=exchanges)
 

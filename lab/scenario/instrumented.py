@@ -22,7 +22,7 @@ from lab.scenario.processor import one_processor
 from lab.scenario.punctuality import Punctuality
 from lab.scenario.recorder import Recorder, UnseenError
 from lab.scenario.roles import Roles
-from lab.scenario.seen import Which, has_come, has_flags, is_of, lost_where, matching
+from lab.scenario.seen import Which, has_come, has_flags, is_of, lost_where, matching, why_lost
 from lab.scenario.tracing import Tracing
 from lab.vocabulary import Behaviour, Family
 from lab.wire.craft import Injector
@@ -53,6 +53,8 @@ class Instrumented:
         self._own = roles.client_address  # the client, as it knows itself
         self._peer = roles.client_address  # the client, as the server knows it
         self._injected: Injected | None = None
+        self._asked_for: Injected | None = None
+        self._unrouted = ""  # why the packet to be judged went nowhere
         self._faults: list[str] = []
         self._barrier = Barrier(lab, roles, self._nodes, self.recorder, self._faults)
         self._injectors: dict[tuple[str, str], Injector] = {}
@@ -67,12 +69,18 @@ class Instrumented:
         """The node whose conntrack is followed."""
         return self.lab.hosts[self.roles.node]
 
-    def set_node_sysctl(self, key: str, value: str | int) -> None:
+    def set_node_sysctl(self, key: str, value: str | int, *, followed_alone: bool = False) -> None:
         """Set a sysctl of every node's namespace, named with slashes below ``/proc/sys``.
 
+        :param followed_alone: only of the node whose conntrack is followed, as where it names one of its interfaces.
         :raises MissingError: this kernel has none of that name.
         """
-        self._nodes.set_sysctl(key, value)
+        self._nodes.set_sysctl(key, value, followed_alone=followed_alone)
+
+    def give_node(self, address: str) -> None:
+        """Give the node an address that is somebody's already, as a second one of its own."""
+        self.lab.undo(partial(self.node.give_back, address))
+        self.node.take(address)
 
     @contextmanager
     def past_conntrack(self, port: int) -> Iterator[None]:
@@ -212,7 +220,19 @@ class Instrumented:
 
     def lost_where(self, packet: Packet) -> str:
         """Return where a packet was seen last, and what the node there made of it."""
-        return lost_where(packet, self.recorder)
+        return lost_where(packet, self.lab, self.recorder)
+
+    def _why_lost(self, packet: Packet) -> str:
+        return why_lost(packet, self.lab, self.recorder)
+
+    def _ask_why_lost(self) -> None:
+        """Ask why the packet to be judged was routed nowhere, where it was: once, while its routes are what they were.
+
+        A barrier has gone behind it, so that it does not come any more.
+        """
+        if self._injected is not None and self._injected is not self._asked_for:
+            self._asked_for = self._injected
+            self._unrouted = "" if self._has_come(self._injected) else self._why_lost(self._injected.packet)
 
     def _has_come(self, injected: Injected) -> bool:
         return has_come(injected, self.recorder)
@@ -229,6 +249,7 @@ class Instrumented:
         server = server or self._server
         address = self._server_address if server == self._server else dict(self.roles.servers)[server]
         await self._barrier.send(server, address)
+        self._ask_why_lost()
 
     async def until(self, condition: Callable[[], bool], what: str, *, within: float | None = None) -> None:
         """Wait until ``condition`` holds, asked again whenever something was seen.

@@ -72,13 +72,14 @@ class Nodes:
         """Return a node's table."""
         return self._tables[self.names.index(node)]
 
-    def set_sysctl(self, key: str, value: str | int) -> None:
+    def set_sysctl(self, key: str, value: str | int, *, followed_alone: bool = False) -> None:
         """Set a sysctl of every node's namespace, named with slashes below ``/proc/sys``.
 
+        :param followed_alone: only of the node whose conntrack is followed, as where it names one of its interfaces.
         :raises MissingError: this kernel has none of that name.
         """
         try:
-            for host in self._hosts:
+            for host in self._hosts[: 1 if followed_alone else None]:
                 self._lab.undo(partial(host.namespace.set_sysctls, {key: host.namespace.sysctl(key)}))
                 host.namespace.set_sysctls({key: value})
         except FileNotFoundError:

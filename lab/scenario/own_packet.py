@@ -16,7 +16,6 @@ from lab.evidence.walk import Walk
 from lab.fabric.lab import Lab
 from lab.scenario.instrumented import Instrumented
 from lab.scenario.roles import CLIENT_PORT, Roles
-from lab.scenario.seen import lost_where
 from lab.topology.model import Topology
 from lab.topology.ways import way_out
 from lab.traffic.tcp import address_family, listen
@@ -127,7 +126,7 @@ class OwnPacketScenario(Instrumented):
         seen = [one for one in self.recorder.sightings if not one.packet.is_barrier]
         walks, untraced = self._tracing.walks(packet) if self._tracing else ((), ())
         end = end_of_way(packet, seen)
-        where = lost_where(packet, self.recorder)
+        where = self.lost_where(packet)
         if end is not None and not end.outgoing and end.host not in self._nodes.names:
             where = f"came to {end.host} as {end.packet}"
         answers = (one.packet for one in seen if one.host == wanted.host and not one.outgoing)

@@ -15,7 +15,7 @@ import socket
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address
 from typing import Final
 
 from lab.errors import LabError
@@ -24,8 +24,6 @@ from lab.evidence.reach import PROTOCOLS, Fate, Passage, Question, Reached, Targ
 from lab.evidence.sighting import Sighting
 from lab.fabric.lab import Lab
 from lab.netns import Namespace, bound, mib
-from lab.netns.rtnetlink import LOOPBACK_INDEX
-from lab.netns.rtnetlink import address as netlink_address
 from lab.scenario.associating import RawEnd, abort, associate
 from lab.scenario.became import Entries, Look, as_it_is, concluded, errno_of, is_open, unanswered, without_way
 from lab.scenario.deciding import Deciding
@@ -119,10 +117,7 @@ class Reaching:
 
     def claim(self, host: str, address: str, port: int = 80) -> None:
         """Have a host answer for an address that none has: what gets there has slipped past the node's rules."""
-        running, own = self.lab.hosts[host], ip_address(address)
-        running.routes.apply([netlink_address(LOOPBACK_INDEX, ip_interface(own), f"the address {own}")])
-        while not running.routes.is_local(own):
-            pass
+        self.lab.hosts[host].take(address)
         self.listen(host, port, address=address)
 
     def address(self, host: str) -> str:

@@ -9,7 +9,9 @@ from typing import TypedDict
 from lab.evidence.packet import Packet, SocketAddress, flags_of
 from lab.evidence.sighting import LOCAL, Sighting
 from lab.evidence.timeline import Injected, end_of_way
+from lab.fabric.lab import Lab
 from lab.scenario.recorder import Recorder
+from lab.scenario.unrouted import why_unrouted
 
 
 class Which(TypedDict, total=False):
@@ -60,8 +62,8 @@ def has_come(injected: Injected, recorder: Recorder) -> bool:
     )
 
 
-def lost_where(packet: Packet, recorder: Recorder) -> str:
-    """Return where a packet was seen last, and what the node there made of it."""
+def lost_where(packet: Packet, lab: Lab, recorder: Recorder) -> str:
+    """Return where a packet was seen last, what the node there made of it, and why it was routed nowhere."""
     last = end_of_way(packet, recorder.sightings)
     if last is None:
         return "was seen nowhere"
@@ -73,7 +75,16 @@ def lost_where(packet: Packet, recorder: Recorder) -> str:
     if words:
         reason = f" ({words[-1].reason})" if words[-1].reason else ""
         judged = f", {words[-1].judgement} there{reason}"
-    return f"came to {last.host} and no further{judged}"
+    if last.interface == LOCAL:
+        return f"came to the sockets of {last.host} itself{judged}"
+    why = why_lost(packet, lab, recorder)
+    return f"came to {last.host} and no further{judged}{why and f': {why}'}"
+
+
+def why_lost(packet: Packet, lab: Lab, recorder: Recorder) -> str:
+    """Return why the host to which a packet came last sent it nowhere; empty where that is not why it was lost."""
+    last = end_of_way(packet, recorder.sightings)
+    return "" if last is None or last.outgoing or last.interface == LOCAL else why_unrouted(lab, last)
 
 
 def as_words(which: Which) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from typing import Final
 
 from lab.errors import InputError
@@ -70,9 +71,10 @@ class Stream(Scenario[E]):
 
     # --- the connection -----------------------------------------------------------------------------
 
-    async def establish(self, *, by_service: bool = True) -> None:
+    async def establish(self, *, by_service: bool = True, source: str | None = None) -> None:
         """Connect the client, by the VIP or straight to the pod; move the first bytes; wait until nothing is in flight.
 
+        :param source: another one of the client's addresses, to connect from; the barriers go from the first.
         :raises InputError: by the VIP, where the topology has no service of this family.
         :raises RefusedError: there is no connection; says how it is known.
         """
@@ -80,7 +82,9 @@ class Stream(Scenario[E]):
             if self.roles.service_address is None:
                 raise InputError(f"the topology has no TCP service with an {self.family} address")
             self._target = self.roles.service_address
-        self._ends = await self._handshake(self.roles.client_address)
+        own = self.roles.client_address
+        self._own = own if source is None else replace(own, address=source)
+        self._ends = await self._handshake(self._own)
         client, server = self._ends
         self._server, self._server_address, self._peer = server.host, server.own_address, server.peer_address
         # The node that judges translates: where the server is on it, that is behind its link.
@@ -256,7 +260,7 @@ class Stream(Scenario[E]):
     def _end(self, end: TcpEnd) -> SocketEnd:
         is_client = end.host == self.roles.client
         expected = stream(0, len(end.received)) if is_client else self._client_says[: len(end.received)]
-        address = self.roles.client_address if is_client else self._server_address
+        address = self._own if is_client else self._server_address
         return SocketEnd(end.host, address, end.error, end.sent, len(end.received), bytes(end.received) == expected)
 
 

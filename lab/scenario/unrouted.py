@@ -1,21 +1,29 @@
 # SPDX-License-Identifier: MIT
-"""Why a host took a packet in and routed it nowhere, by the kernel's own word.
+"""Why a host took a packet in and sent it nowhere, though no rule dropped it, by the kernel's own word.
 
-Such a packet is dropped without an ICMP error, and martians are counted nowhere that is a namespace's own. So the
-kernel is asked how it would route one like it (``ip route get ... iif``), by rules and tables and with the source's
-validation (fib_validate_source, net/ipv4/fib_frontend.c). IPv6 validates no source.
+Such a packet is dropped without an ICMP error where the route is a blackhole or its source is not believed, and
+martians are counted nowhere that is a namespace's own. So the kernel is asked how it would route one like it (``ip
+route get ... iif``), by rules and tables and with the source's validation (fib_validate_source,
+net/ipv4/fib_frontend.c); IPv6 validates no source. Of what it would route it is asked whether the next neighbour has
+answered: until then a packet waits, and then it is dropped (neigh_timer_handler, net/core/neighbour.c).
 """
 
 from __future__ import annotations
 
 import errno
-from ipaddress import IPv4Address, ip_address
-from typing import Final
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final, TypeAlias
 
+from lab.evidence.packet import Packet
+from lab.evidence.reach import PROTOCOLS
 from lab.evidence.sighting import Sighting
 from lab.fabric.host import RunningHost
 from lab.fabric.lab import Lab
+from lab.kubeproxy import MINORS, ProxyOptions
+from lab.kubeproxy.services import service_ports
 from lab.vocabulary import Family
+
+_Address: TypeAlias = IPv4Address | IPv6Address
 
 _ROUTES: Final = {
     errno.EHOSTUNREACH: "an unreachable route",
@@ -26,32 +34,86 @@ _ROUTES: Final = {
 
 
 def why_unrouted(lab: Lab, sighting: Sighting) -> str:
-    """Return why a host routes nowhere what came in to it; empty where that is not why it went no further."""
+    """Return why a host sends nowhere what came in to it; empty where that is not why it went no further.
+
+    A node may have translated the destination before: then every endpoint that it may have chosen must have the same.
+    """
     running, packet = lab.hosts[sighting.host], sighting.packet
-    source, target = ip_address(packet.source.address), ip_address(packet.destination.address)
-    device, own = running.interfaces.get(sighting.interface), lab.topology.addresses(sighting.host, Family.IPV4)
-    if device is None or not own or not (isinstance(source, IPv4Address) and isinstance(target, IPv4Address)):
+    device, source = running.interfaces.get(sighting.interface), ip_address(packet.source.address)
+    if device is None:
         return ""
+    came = (source, device.index)
+    if why := _unbelieved(lab, running, sighting.interface, came):
+        return why
+    targets = _targets(lab, running, packet)
+    reasons = {_not_sent(running, target, sighting.interface, came) for target in targets}
+    if len(reasons) != 1:
+        return ""
+    translated = "" if packet.destination.address in map(str, targets) else f", to {' or '.join(map(str, targets))}"
+    why = reasons.pop()
+    return why and f"{why}{translated}"
+
+
+def _unbelieved(lab: Lab, running: RunningHost, interface: str, came: tuple[_Address, int]) -> str:
+    """Return why a source is not believed wherever its packet is to go; empty where it is."""
+    source, _index = came
+    own = lab.topology.addresses(running.name, Family.of(source))
+    if source.version == 6 or not own:
+        return ""
+    code = running.routes.routed(own[0], came).refusal  # to the host itself: only the source can be wrong
+    if not code:
+        return ""
+    if running.routes.is_local(source):
+        return f"martian: {source} is an address of its own"
     # From Linux 6.14 on every refusal is EINVAL, so that what it was has to be told by others' answers.
-    came, ask = (source, device.index), running.routes.refusal
-    is_filtering = _is_filtering(running, sighting.interface)
-    filtered = f"rp_filter: {source} is not to come in by {sighting.interface}"
-    if code := ask(IPv4Address(own[0]), came):  # to the host itself: only the source can be wrong
-        if running.routes.is_local(source):
-            return f"martian: {source} is an address of its own"
-        return filtered if is_filtering or code == errno.EXDEV else f"martian: {source} is no address to come from"
-    owner = lab.topology.host_of(target)
-    if running.host.proxy_mode is not None and (owner is None or owner == running.host):
-        return ""  # its rules may have given it another destination before
-    if code := ask(target, came):
-        by_itself = ask(target)
+    if _is_filtering(running, interface) or code == errno.EXDEV:
+        return _filtered(source, interface)
+    return f"martian: {source} is no address to come from"
+
+
+def _targets(lab: Lab, running: RunningHost, packet: Packet) -> tuple[_Address, ...]:
+    """Return whom a packet may be for when it is routed: on a node the endpoints of the Service that it asks."""
+    asked, number = ip_address(packet.destination.address), packet.destination.port
+    owner = lab.topology.host_of(asked)
+    if running.host.proxy_mode is None or (owner is not None and owner != running.host):
+        return (asked,)
+    options = ProxyOptions(Family.of(asked), MINORS[-1])
+    found = [
+        ip_address(endpoint.address)
+        for port in service_ports(lab.services, lab.endpoint_slices, options)
+        if PROTOCOLS[port.protocol] == packet.protocol
+        and (
+            (port.port == number and str(asked) in (port.cluster_ip, *port.external_ips, *port.load_balancer_ips))
+            or (port.node_port == number and owner is not None)
+        )
+        for endpoint in port.endpoints.reachable
+    ]
+    if not found and running.host.given is None:
+        return (asked,)  # no Service has it; of a real node's rules nobody knows what they make of it
+    return tuple(dict.fromkeys(found))
+
+
+def _not_sent(running: RunningHost, target: _Address, interface: str, came: tuple[_Address, int]) -> str:
+    """Return why a host sends a packet of a source that it believes not to an address; empty where it does."""
+    routed = running.routes.routed(target, came)
+    if routed.refusal:
+        by_itself = running.routes.routed(target).refusal
         if by_itself in _ROUTES:
             return _ROUTES[by_itself]
-        return filtered if is_filtering or code == errno.EXDEV else _ROUTES.get(code, "")
+        if target.version == 4 and (_is_filtering(running, interface) or routed.refusal == errno.EXDEV):
+            return _filtered(came[0], interface)
+        return _ROUTES.get(routed.refusal, "")
+    name = next((name for name, end in running.interfaces.items() if end.index == routed.index), "")
+    if routed.gateway is not None and name and running.routes.is_unanswered(routed.index, routed.gateway):
+        return f"no neighbour: {routed.gateway} does not answer at {name}"
     return ""
+
+
+def _filtered(source: _Address, interface: str) -> str:
+    return f"rp_filter: {source} is not to come in by {interface}"
 
 
 def _is_filtering(running: RunningHost, interface: str) -> bool:
     """Check whether sources are validated at an interface: the larger of two settings counts (ip-sysctl.rst)."""
-    names = ("all", interface)
+    names = ("all", interface.replace(".", "/"))
     return any(running.namespace.sysctl(f"net/ipv4/conf/{name}/rp_filter") != "0" for name in names)

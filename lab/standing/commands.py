@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import shutil
 import signal
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -142,9 +141,19 @@ def _end(lab: StandingLab) -> None:
         os.close(process)
 
 
-def status_json(found: Sequence[StandingLab]) -> str:
-    """Write standing labs as JSON: a list of their records, each with its owner (null: dead) and its kube-proxies."""
-    return json.dumps([{**asdict(lab), "kube_proxies": _kube_proxies(lab)} for lab in found], indent=2)
+@dataclass(frozen=True, kw_only=True)
+class LabStatus(StandingLab):
+    """A lab that stands, as programs get it.
+
+    :param kube_proxies: the state of each node's; none where nobody can be asked.
+    """
+
+    kube_proxies: dict[str, str]
+
+
+def told(lab: StandingLab) -> LabStatus:
+    """Return a lab that stands for a program."""
+    return LabStatus(**vars(lab), kube_proxies=_kube_proxies(lab))
 
 
 def _kube_proxies(lab: StandingLab) -> dict[str, str]:

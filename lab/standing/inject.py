@@ -193,9 +193,9 @@ def _lent(lab: Lab, setting: Setting, *, and_connection: bool = True) -> Iterato
 
     :param and_connection: that of its connection too.
     """
-    client = setting.roles.client_address
-    ports = [BARRIER_PORT, *([client.port + max(1, lab.trials)] if and_connection else [])]
-    mine = [f"[{client.address}]:{port}" for port in ports]
+    client, port = setting.roles.client, setting.roles.client_address.port
+    ports = [BARRIER_PORT, *([port + max(1, lab.trials)] if and_connection else [])]
+    mine = [f"[{own}]:{port}" for own in lab.topology.addresses(client, setting.family) for port in ports]
     try:
         with lent_beside_others(lab):
             yield lab

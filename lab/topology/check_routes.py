@@ -39,7 +39,12 @@ def check_routes(topology: Topology) -> None:
                 message = f"{host.name} has a route to {route.network} already"
                 raise TopologyError((*path, "to"), message, "keep one, or give it a table")
             taken.add((route.table, route.network))
-        _rules(topology, host, {route.table for route in host.routes})
+        for index, closed in enumerate(host.closed_routes):
+            if (closed.table, closed.to) in taken:
+                message = f"{host.name} has a route to {closed.to} already"
+                raise TopologyError(("hosts", host.name, "closed-routes", index, "to"), message, "keep one of them")
+            taken.add((closed.table, closed.to))
+        _rules(topology, host, {table for table, _network in taken})
 
 
 def _rules(topology: Topology, host: Host, tables: Collection[int | None]) -> None:
@@ -57,7 +62,12 @@ def _rules(topology: Topology, host: Host, tables: Collection[int | None]) -> No
             cure = f"write table: {rule.table} with one of its routes"
             raise TopologyError((*path, "table"), f"{host.name} has no route in table {rule.table}", cure)
     used = {rule.table for rule in host.rules}
-    for index, route in enumerate(host.routes):
-        if route.table is not None and route.table not in used:
-            message = f"no rule of {host.name} leads to table {route.table}"
-            raise TopologyError(("hosts", host.name, "routes", index, "table"), message, "write one, or leave it out")
+    tables_of = {
+        "routes": [one.table for one in host.routes],
+        "closed-routes": [one.table for one in host.closed_routes],
+    }
+    for key, its in tables_of.items():
+        for index, table in enumerate(its):
+            if table is not None and table not in used:
+                message = f"no rule of {host.name} leads to table {table}"
+                raise TopologyError(("hosts", host.name, key, index, "table"), message, "write one, or leave it out")

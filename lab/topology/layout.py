@@ -10,7 +10,8 @@ from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING, Final
 
 from lab.errors import InputError
-from lab.topology.model import End, Host, Link, Route
+from lab.topology.model import End, Host, Link
+from lab.topology.route_keys import Route
 from lab.topology.space import USUAL, Joint, Space
 from lab.topology.values import IPAddress, IPNetwork
 from lab.vocabulary import Family, ProxyMode

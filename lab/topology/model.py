@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ConfigDict, FailFast, Field, PlainValidator, Strict, WithJsonSchema
@@ -26,13 +25,13 @@ from lab.kubeproxy.program import ProxyProgram
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS
 from lab.topology.checks import check
 from lab.topology.given import GivenRules
-from lab.topology.keys import LAST_TABLE, MARK_SCHEMA, MARK_WORDS, key, read_mark, read_sysctls, reads
+from lab.topology.keys import key, read_sysctls, reads
 from lab.topology.names import INTERFACE, VERSION
+from lab.topology.route_keys import ClosedRoute, PolicyRule, Route
 from lab.topology.segments import Segments
 from lab.topology.values import (
     TEXT,
     FileAddress,
-    FileDestination,
     FileInterface,
     FileNetwork,
     IPAddress,
@@ -52,55 +51,6 @@ _FLAG = WithJsonSchema({"type": "boolean"})
 _NAME = WithJsonSchema(TEXT)
 
 
-@dataclass(frozen=True)
-class Route:
-    """A route of a host, by a gateway on one of its links."""
-
-    __pydantic_config__ = _STRICT_KEYS
-
-    to: Annotated[FileDestination, Field(description="Where to: a CIDR, or default (of the gateway's family).")]
-    via: Annotated[
-        FileAddress, Field(description="The gateway: an address at the other end of one of the host's links.")
-    ]
-    table: Annotated[
-        int | None,
-        Strict(),
-        Field(ge=1, le=LAST_TABLE, description="The routing table that it is in; else the main one. See rules."),
-    ] = None
-
-    @property
-    def network(self) -> IPNetwork:
-        """The destination as a network; ``default`` is 0.0.0.0/0 or ::/0, as the gateway's family says."""
-        if self.to != "default":
-            return self.to
-        return ip_network(Family.of(self.via).everything)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyRule:
-    """Which packets are routed by a table, as ``ip rule`` has it. What none of a host's says goes by its main table."""
-
-    __pydantic_config__ = _STRICT_KEYS
-
-    table: Annotated[int, Strict(), Field(ge=1, le=LAST_TABLE, description="The number of the table.")]
-    source: Annotated[FileNetwork | None, Field(alias="from", description="Only packets from this CIDR.")] = None
-    to: Annotated[FileNetwork | None, Field(description="Only packets to this CIDR.")] = None
-    iif: Annotated[
-        str,
-        Field(
-            description="Only packets that come in by this interface; lo for what the host itself sends.",
-            json_schema_extra={"pattern": INTERFACE},
-        ),
-    ] = ""
-    fwmark: Annotated[str, PlainValidator(read_mark), MARK_SCHEMA, Field(description=MARK_WORDS)] = ""
-
-    @property
-    def families(self) -> tuple[Family, ...]:
-        """Of which families it is."""
-        said = [Family.of(cidr) for cidr in (self.source, self.to) if cidr is not None]
-        return tuple(dict.fromkeys(said)) or tuple(Family)
-
-
 @dataclass(frozen=True, kw_only=True)
 class HostOptions:
     """What a host does besides having links. Nothing: a pod."""
@@ -108,6 +58,11 @@ class HostOptions:
     __pydantic_config__ = _STRICT_KEYS
 
     routes: Annotated[tuple[Route, ...], FailFast(), Field(description="Routes besides those to its own subnets.")] = ()
+    closed_routes: Annotated[
+        tuple[ClosedRoute, ...],
+        FailFast(),
+        Field(alias="closed-routes", description="Where it sends nothing: blackholes, unreachable and prohibited."),
+    ] = ()
     rules: Annotated[
         tuple[PolicyRule, ...],
         FailFast(),

@@ -8,7 +8,7 @@ first (RFC 1812, 5.2.4.3). What a node translates, the caller says.
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lab.topology.keys import mark_and_mask
 from lab.vocabulary import Family
@@ -16,7 +16,8 @@ from lab.vocabulary import Family
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lab.topology.model import End, PolicyRule, Topology
+    from lab.topology.model import End, Topology
+    from lab.topology.route_keys import PolicyRule
     from lab.topology.segments import Neighbour
     from lab.topology.values import IPAddress, IPNetwork
 
@@ -46,9 +47,11 @@ def step(
     """
     wanted, own = ip_address(destination), None if source is None else ip_address(source)
     for rule in topology.host(host).rules:
-        if _fits(rule, wanted, own, came_by) and (found := _by_table(topology, host, wanted, rule.table)):
-            return found
-    return _by_table(topology, host, wanted, None)
+        if _fits(rule, wanted, own, came_by):
+            found = _by_table(topology, host, wanted, rule.table)
+            if found is not None:
+                return found or None
+    return _by_table(topology, host, wanted, None) or None
 
 
 def _fits(rule: PolicyRule, wanted: IPAddress, source: IPAddress | None, came_by: str) -> bool:
@@ -59,9 +62,16 @@ def _fits(rule: PolicyRule, wanted: IPAddress, source: IPAddress | None, came_by
     return sources and (rule.to is None or _in(wanted, rule.to)) and rule.iif in ("", came_by)
 
 
-def _by_table(topology: Topology, host: str, wanted: IPAddress, table: int | None) -> Step | None:
-    """Return where a routing table leads; its own subnets are in a host's main one, which is None."""
-    found: list[tuple[int, bool, Step]] = []
+def _by_table(topology: Topology, host: str, wanted: IPAddress, table: int | None) -> Step | Literal[False] | None:
+    """Return where a routing table leads; its own subnets are in a host's main one, which is None.
+
+    False where it says that nothing is sent there, behind which no further table is asked; None where it says nothing.
+    """
+    found: list[tuple[int, bool, Step | Literal[False]]] = [
+        (route.to.prefixlen, False, False)
+        for route in topology.host(host).closed_routes
+        if route.table == table and _in(wanted, route.to)
+    ]
     for end in topology.ends(host):
         owners = {own.ip: one for one in reversed(topology.segments.neighbours(end)) for own in one.end.addresses}
         for own in end.addresses if table is None else ():

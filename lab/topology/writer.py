@@ -12,7 +12,8 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from lab.errors import InputError
-from lab.topology.model import End, HostOptions, PolicyRule, Route, Topology
+from lab.topology.model import End, HostOptions, Topology
+from lab.topology.route_keys import ClosedRoute, PolicyRule, Route
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -82,7 +83,7 @@ def _value(value: Any) -> Any:  # noqa: ANN401 - whatever a field holds
     match value:
         case Enum():
             return str(value)
-        case Route() | PolicyRule():
+        case Route() | ClosedRoute() | PolicyRule():
             return _plain(type(value), value)
         case tuple():
             return [_value(one) for one in value]

@@ -16,7 +16,8 @@ from lab.evidence.packet import SocketAddress
 from lab.fabric.lab import Lab
 from lab.scenario import ConnectionScenario
 from lab.scenario.roles import CLIENT_PORT, Roles
-from lab.topology.model import End, Host, Link, Route, Topology
+from lab.topology.model import End, Host, Link, Topology
+from lab.topology.route_keys import Route
 from lab.vocabulary import Behaviour, Family
 
 

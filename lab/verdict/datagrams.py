@@ -62,5 +62,5 @@ def _outcome(timeline: DatagramsTimeline, exchange: Exchange) -> tuple[Outcome, 
         return Outcome.LEAKED, f"answer came from {exchange.answer.source.address}"
     if exchange.reached:
         return Outcome.LOST, f"no answer, reached {', '.join(exchange.reached)}"
-    why = (*timeline.counters.other_drops, *timeline.counters.moved)
-    return Outcome.LOST, ", ".join(("reached no server", *why))
+    why = (exchange.unrouted, *timeline.counters.other_drops, *timeline.counters.moved)
+    return Outcome.LOST, ", ".join(("reached no server", *filter(None, why)))

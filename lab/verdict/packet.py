@@ -116,10 +116,12 @@ def _end_of_way(timeline: PacketTimeline) -> str:
         return named
     if counters.dropped and any(one.judgement is Judgement.INVALID for one in words):
         return f"{counters.dropped} dropped by rule"
-    if counters.other_drops:
-        return f"{where}: {'; '.join(counters.other_drops)}"
-    if vanished := [walk.vanishing for walk in timeline.judged_walks if walk.vanished]:
-        return vanished[0]
+    unrouted = (timeline.unrouted,) if timeline.unrouted else ()
+    vanished = [walk.vanishing for walk in timeline.judged_walks if walk.vanished]
+    if vanished and not counters.other_drops:
+        return "; ".join((vanished[0], *unrouted))
+    if unrouted or counters.other_drops:
+        return f"{where}: {'; '.join((*unrouted, *counters.other_drops))}"
     if (not words or is_uninserted(timeline)) and counters.moved:
         return f"{where}: conntrack's {', '.join(counters.moved)}"
     return f"{where}, and no rule that counts has dropped it"

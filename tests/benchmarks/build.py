@@ -22,7 +22,8 @@ from measure import interleaved, machine, milliseconds, told, wait_until_freed
 from lab.fabric.lab import Lab
 from lab.netns import userns
 from lab.netns.syscalls import CLONE_NEWNET, setns, unshare
-from lab.topology.model import End, Host, Link, Route, Topology
+from lab.topology.model import End, Host, Link, Topology
+from lab.topology.route_keys import Route
 from lab.vocabulary import Family
 
 SIZES = {"client, node, server": 2, "200 hosts around a router": 200}

@@ -62,6 +62,7 @@ NAMED = {
     **dict.fromkeys(("hairpin", "hairpin-node-unnamed", "hairpin-unmasqueraded", "affinity-moves", "affinity-off"), ""),
     **dict.fromkeys(("local-pod-replaced", "local-pod-replaced-forgotten", "local-pod-replaced-internal"), ""),
     **dict.fromkeys(("vxlan-right-checksum", "vxlan-zero-checksum"), ""),
+    **dict.fromkeys(("source-filtered", "source-filtered-loosely", "source-conflicts"), ""),
     "udp-before-service-cleaned": "udp-before-service",
     "udp-scaled-to-zero-forgotten": "udp-scaled-to-zero",
     "udp-service-deleted-forgotten": "udp-service-deleted",
@@ -71,7 +72,7 @@ NAMED = {
 #: Judged by their last question, where the first one is lost as well.
 FIRST_IS_LOST = ("udp-before-service-cleaned", "service-cidr-late-synced", "local-pod-replaced-forgotten")
 #: To the trial refused, as there is no connection; on the wire nobody says no, and the SYN stays without an answer.
-UNANSWERED = ("local-pod-terminating",)
+UNANSWERED = ("local-pod-terminating", "source-filtered", "source-conflicts")
 #: Of these a capture does not tell all, and why not.
 UNTOLD = {
     "the node's sysctls": ("reset-behind-accepted", "picked-up-strictly"),
@@ -89,6 +90,7 @@ UNTOLD = {
     "which way a frame went, in a capture without link headers": ("promiscuous-bridge",),
     "a length that the header claims": ("truncated-header",),
     "many connections at once": ("tour-of-states",),
+    "which addresses a node has": ("source-conflicts-accepted",),
 }
 TOLD = [name for name, case in CASES.items() if not case.slow and not any(name in names for names in UNTOLD.values())]
 #: Whose captures are split, each piece by a clock of its own.
@@ -223,7 +225,11 @@ def without_times(told):
             one,
             findings=tuple(
                 dataclasses.replace(
-                    finding, packets=tuple(dataclasses.replace(place, time=0) for place in finding.packets)
+                    finding,
+                    packets=tuple(dataclasses.replace(place, time=0) for place in finding.packets),
+                    hops=tuple(
+                        dataclasses.replace(hop, place=dataclasses.replace(hop.place, time=0)) for hop in finding.hops
+                    ),
                 )
                 for finding in one.findings
             ),

@@ -56,7 +56,42 @@ def test_the_whole_is_told_with_its_cause():
     assert one.findings[0].case == "beyond-window"
 
 
-@pytest.mark.parametrize("first", [3, 4, 5, 8, 11, 13])
+def test_what_begins_with_the_outgoing_copy_of_the_syn_is_told_with_its_cause():
+    [one] = part(2, 22).connections
+    assert (one.target.address, one.endpoint.address) == (VIP[0], POD[0])
+    assert one.outcome is Outcome.RESET
+    assert [finding.case for finding in one.findings] == ["beyond-window"]
+
+
+def test_a_syn_that_is_sent_again_as_it_was_asked_is_of_the_same_connection():
+    """Of the first one the capture has the outgoing copy alone."""
+    again = ask(SYN, 1000, 0, options=OPTIONS, number=2)
+    packets = [(MOMENT + number * 10_000, data) for number, data in enumerate((WHOLE[1], *again, *WHOLE[2:14]))]
+    [one] = explained({"x.pcap": pcap(packets, link=276)}).connections
+    assert (one.target.address, one.endpoint.address) == (VIP[0], POD[0])
+    assert [finding.kind for finding in one.findings] == ["retransmission"]
+
+
+def sides():
+    """Return the times and packets of both sides of a node, of a connection without anything wrong."""
+    times = [MOMENT + number * 10_000 for number in range(14)]
+    by_side = {"client.pcap": [], "server.pcap": []}
+    for moment, data in zip(times, WHOLE, strict=False):
+        by_side["client.pcap" if data[7] == 3 else "server.pcap"].append((moment, data[20:]))
+    return by_side
+
+
+@pytest.mark.parametrize("late", ["client.pcap", "server.pcap"])
+@pytest.mark.parametrize("missing", [1, 2, 3, 4, 5])
+def test_a_side_whose_capture_begins_later_is_of_the_same_connection(late, missing):
+    files = sides()
+    files[late] = files[late][missing:]
+    [one] = explained({name: pcap(packets, nano=True) for name, packets in files.items()}).connections
+    assert (one.target.address, one.endpoint.address) == (VIP[0], POD[0])
+    assert not one.findings, one.findings
+
+
+@pytest.mark.parametrize("first", [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13])
 def test_no_cause_is_claimed_where_the_beginning_is_missing(first):
     [one] = part(first, 22).connections
     assert (one.target.address, one.endpoint.address) == (VIP[0], POD[0])

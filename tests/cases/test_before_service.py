@@ -9,7 +9,7 @@ from rich.table import Table
 
 from lab.cases import CASES
 from lab.cases.demands import to_vips
-from lab.cli.catalogue import as_data, story
+from lab.cli.catalogue import shown, story
 from lab.errors import InputError
 from lab.evidence.timeline import DatagramsTimeline
 from lab.fabric.lab import Lab
@@ -226,13 +226,13 @@ async def ask_again(scenario: DatagramsScenario) -> None:
 
 
 def test_what_is_expected_is_shown_for_each_kind_of_node():
-    data: dict[str, Any] = as_data(CASES["udp-before-service"], ())
+    data: dict[str, Any] = dataclasses.asdict(shown(CASES["udp-before-service"], ()))
     grids = {"": data["expected"], **data["expected_elsewhere"]}
     assert {where: grid["ignores-late"]["none"]["outcome"] for where, grid in grids.items()} == {
         "": "lost",
         "in nftables mode from v1.30 on": "refused",
         "in nftables mode from v1.33 on, with service-cidrs": "delivered",
     }
-    assert as_data(CASES["beyond-window"], ())["expected_elsewhere"] == {}
+    assert shown(CASES["beyond-window"], ()).expected_elsewhere == {}
     titles = [str(part.title) for part in story(CASES["syn-before-service"], ()) if isinstance(part, Table)]
     assert titles == ["expected", "expected in nftables mode from v1.33 on, with service-cidrs"]

@@ -1,12 +1,13 @@
 """Cases of a Service's life: they end as the release and the mode of the node's kube-proxy have it."""
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
 
 from lab.cases import CASES
-from lab.cli.catalogue import as_data
+from lab.cli import catalogue
 from lab.fixes import NONE
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
@@ -82,6 +83,6 @@ def test_it_ends_as_the_nodes_release_has_it(case, mode, version, end, family, a
 
 @pytest.mark.parametrize("case", ENDS)
 def test_what_is_expected_elsewhere_is_shown(case):
-    data: dict[str, Any] = as_data(CASES[case], ())
+    data: dict[str, Any] = dataclasses.asdict(catalogue.shown(CASES[case], ()))
     shown = {where: grid["ignores-late"]["none"]["outcome"] for where, grid in data["expected_elsewhere"].items()}
     assert {*shown.values(), data["expected"]["ignores-late"]["none"]["outcome"]} == {*ENDS[case].values()}

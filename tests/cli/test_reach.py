@@ -153,7 +153,7 @@ def test_a_real_kube_proxy_does_as_documented(program):
     ("words", "said"),
     [
         (("nope",), "nope: there is no such file or topology"),
-        (("--json", "no/found.json"), "--json takes no file, and there is no topology no/found.json (it prints: `lab"),
+        (("--json", "no/found.json"), "no/found.json: there is no such file (to write one: --json=no/found.json)"),
         (("--to", "vp"), "--to: there is no 'vp' (did you mean 'vip'?)"),
         (("--from", "clint"), "uplink: there is no host clint (did you mean 'client'?)"),
         (("--protocol", "udp"), "uplink: no port is for udp (there is: tcp)"),

@@ -26,9 +26,9 @@ pytestmark = [
 ]
 
 
-def kernels_run(*command, limit=LIMIT, options=()):
+def kernels_run(*command, limit=LIMIT, options=(), kernel=KERNEL):
     return subprocess.run(
-        [sys.executable, "-m", "lab", "kernels", "run", *options, "--limit", str(limit), KERNEL, "--", *command],
+        [sys.executable, "-m", "lab", "kernels", "run", *options, "--limit", str(limit), kernel, "--", *command],
         capture_output=True, text=True, cwd=CHECKOUT, check=False,
     )  # fmt: skip
 
@@ -57,6 +57,17 @@ def test_the_lab_judges_that_kernel(tmp_path):
     assert f"AFFECTED: on Linux {result['kernel']}" in " ".join(done.stdout.split())
 
 
+def test_a_kernel_without_the_fix_lets_a_wild_reset_close_the_entry(tmp_path):
+    """CVE-2026-63913: 6.18 has it cured from 6.18.35 on (bed6e04be8e6), and Debian's backports had 6.18.15."""
+    script = "lab run reset-after-syn --fix none --json $LAB_RESULTS/result.json --no-timeline"
+    done = kernels_run("sh", "-c", script, options=["--results", str(tmp_path)], kernel="6.18")
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    patch = int(re.match(r"6\.18\.(\d+)", result["kernel"])[1])
+    became = "INVALID: ESTABLISHED" if patch >= 35 else "accepted: CLOSE"
+    assert f"a RST that acknowledges its own side's SYN is {became}" in (tmp_path / "result.json").read_text()
+
+
 @pytest.mark.parametrize("what", [("bridge",), ("vxlan",), ("services", "--from", "outside")], ids=" ".join)
 def test_services_are_reached_there_as_documented(what):
     """A bridge wants br_netfilter of the guest, and a tunnel its own module."""
@@ -82,7 +93,7 @@ def test_it_needs_no_root():
     [
         ("echo c >/proc/sysrq-trigger", LIMIT, "panicked: sysrq triggered crash"),
         ("python3 -c 'x = [bytearray(2**20) for _ in range(4000)]'", LIMIT, "out of memory: Killed process"),
-        ("echo begun; exec sleep 10000", 60, "out of time: not finished after 60 s"),
+        ("echo begun; exec sleep 10000", 60, "out of time: not finished after 60 s; --limit gives it more"),
     ],
 )
 def test_guests_that_fail_say_how(script, limit, failure):

@@ -47,6 +47,22 @@ def test_silence_is_a_hang_and_a_sign_of_life_is_none(monkeypatch):
 
 
 @needs_setpriv
+@pytest.mark.lab_needs_tool("chrt", "taskset")
+def test_who_waits_for_a_processor_is_not_silent():
+    """A program that gets what others leave of one processor (SCHED_IDLE), and one that leaves nothing."""
+    processor = str(min(os.sched_getaffinity(0)))
+    pinned = ["taskset", "-c", processor]
+    count = "i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done; echo up"
+    other = subprocess.Popen([*pinned, "sh", "-c", "while :; do :; done"])
+    try:
+        end = asyncio.run(watch([*pinned, "chrt", "-i", "0", "sh", "-c", count], (), limit=500, silence=1.0))
+    finally:
+        other.kill()
+        other.wait()
+    assert end == End(["up"], "", 0)
+
+
+@needs_setpriv
 def test_an_awaited_word_ends_the_guest():
     started = time.monotonic()
     assert shell("echo up; exec sleep 100", limit=50, until="up").lines == ["up"]

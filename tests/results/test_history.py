@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from lab.cases import HEADLINE
-from lab.cli.catalogue import as_data, story
+from lab.cli.catalogue import shown, story
 from lab.fixes import FIXES
 from lab.results.history import directory, recall, remember
 from lab.results.result import Tally
@@ -103,7 +103,7 @@ def test_what_was_not_run_leaves_what_was_there(report):
 
 def test_the_data_is_the_same(report):
     remember(report)
-    data = json.loads(json.dumps(as_data(HEADLINE, recall("beyond-window"))))
+    data = json.loads(json.dumps(dataclasses.asdict(shown(HEADLINE, recall("beyond-window")))))
     assert [one["outcome"] for one in data["last"]] == ["reset", "dropped", "delivered"]
     assert data["expected"]["strict"]["none"] == {"judgement": "INVALID", "outcome": "reset"}
     assert set(data["expected"]["ignores-late"]) == set(FIXES)
@@ -179,7 +179,7 @@ def test_the_command_keeps_it_and_tells_it(state):
     assert done.returncode == 0, done.stderr
     assert [path.name for path in state.iterdir()] == ["last.json"]
     assert "came of it on" in lab("show", "in-window").stdout
-    last = json.loads(lab("show", "in_window", "--json").stdout)["last"]
+    last = json.loads(lab("show", "in_window", "--json").stdout)["cases"][0]["last"]
     assert [(one["trial"]["fix"], one["outcome"], one["kernel"]) for one in last] == [
         ("none", "delivered", os.uname().release)
     ]

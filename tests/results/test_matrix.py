@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 
+from lab.cases import CASES
 from lab.report.closing import remarks
 from lab.results import places
 from lab.results.differences import alike, differences
@@ -166,6 +167,16 @@ def test_shares_are_joined_to_what_was_shared_out(report):
     assert column.report == report
     assert column.seconds == 12.0
     assert whole.shares(99) == whole.shares(len(whole.cases))
+
+
+def test_a_guest_has_time_for_as_many_trials_as_it_is_given():
+    from lab.kernels.on_kernel import Trials
+
+    one = Trials(("beyond-window",), (), None, 512)
+    all_of_them = Trials(tuple(CASES), (), None, 512, per_case=3)
+    assert one.seconds < all_of_them.seconds
+    assert sum(share.seconds for share in all_of_them.shares(2)) > all_of_them.seconds  # each of them has to boot
+    assert dataclasses.replace(all_of_them, limit=90).seconds == 90
 
 
 def test_a_share_that_gave_nothing_is_what_counts(report):

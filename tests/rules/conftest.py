@@ -15,6 +15,7 @@ from lab.rules.scratch import saved
 from lab.rules.source import Choice, proxies
 from lab.vocabulary import Backend, Family, ProxyMode
 from tests.support.command import lab
+from tests.support.documents import check
 
 OBJECTS = Path(__file__).with_name("objects.yaml")
 NODE = from_words(
@@ -86,7 +87,16 @@ def lab_rules():
         done: Any = lab("rules", *arguments, given=given)
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
-        done.json = lambda: json.loads(done.stdout)
+        done.json = lambda: _nodes(
+            done.stdout, next(one for one in ("diff", "since", "sysctls") if f"--{one}" in arguments)
+        )
         return done
 
     return run
+
+
+def _nodes(printed, kind):
+    """Return what is told of each node, which fits its schema."""
+    told = json.loads(printed)
+    check(f"rules-{kind}", told)
+    return told["nodes"]

@@ -216,7 +216,7 @@ def test_patch_releases_that_write_otherwise_are_told(lab_rules, tmp_path, versi
     node.write_text(lab_rules(objects, "--saved", "--proxy-version", version, code=0).stdout)
     done = lab_rules(objects, "--diff", node, "--proxy-version", "auto", code=0)
     assert f"{node} has the rules of kube-proxy {words} (iptables, ipv4).\n" in done.stdout
-    answer = lab_rules(objects, "--diff", node, "--proxy-version", "auto", "--json", code=0).json()
+    [answer] = lab_rules(objects, "--diff", node, "--proxy-version", "auto", "--json", code=0).json()
     assert (answer["fitting_first"], answer["fitting_last"]) == (first, last)
     said = lab_rules(objects, "--diff", node, "--proxy-version", "v1.33", code=1).stdout
     assert f"The rules are those of kube-proxy {words} (give" in said

@@ -135,7 +135,7 @@ class TestKernel:
         node_words = ("--proxy-version", "v1.33", "--node-name", "w1", "--node-address", "10.66.0.1")
         words = (HERE / "nft-objects.yaml", "--diff", node, *node_words, "--cluster-cidr", "10.66.0.0/16")
         assert "the node: masquerade random" in lab_rules(*words, code=1).stdout
-        assert lab_rules(*words, "--json", code=1).json()["differences"][0]["line"] is None
+        assert lab_rules(*words, "--json", code=1).json()[0]["differences"][0]["line"] is None
 
     def test_what_cannot_be_loaded_is_no_difference(self, proxy):
         strange = json.loads(JSON)

@@ -235,7 +235,7 @@ class TestKernel:
         text = lab_rules(objects, "--saved", *options, code=0).stdout
         done = lab_rules(objects, "--diff", "-", *options, given=text, code=0)
         assert done.stdout.startswith("<stdin> has the rules of kube-proxy v1.")
-        assert lab_rules(objects, "--diff", "-", "--json", *options, given=text, code=0).json()["differences"] == []
+        assert lab_rules(objects, "--diff", "-", "--json", *options, given=text, code=0).json()[0]["differences"] == []
 
     def test_the_dump_chooses_the_mode(self, lab_rules, objects):
         text = lab_rules(objects, "--saved", "--proxy-mode", "nftables", code=0).stdout
@@ -261,7 +261,7 @@ class TestKernel:
         options = ("--proxy-version", "v1.29", *NODE)
         text = lab_rules(objects, "--saved", *options, code=0).stdout
         node.write_text(text.replace("--to-destination 10.244.1.4:53", "--to-destination 10.244.9.9:53", 1))
-        answer = lab_rules(objects, "--diff", node, "--json", *options, code=1).json()
+        [answer] = lab_rules(objects, "--diff", node, "--json", *options, code=1).json()
         [difference] = answer["differences"]
         assert (answer["same"], answer["mode"], answer["version"]) == (False, "iptables", "v1.29")
         assert answer["notes"] == []
@@ -293,7 +293,7 @@ class TestKernel:
         given = HERE.parent / "node" / "given"
         name, cidr = ("--node-name", "worker-one.corp.example"), ("--cluster-cidr", "10.44.0.0/16")
         command = (given / "dump-objs.yaml", "--diff", given / "dump-node_grep.txt", *name, *cidr)
-        answer = lab_rules(*command, "--proxy-version", "v1.20", "--json", code=1).json()
+        [answer] = lab_rules(*command, "--proxy-version", "v1.20", "--json", code=1).json()
         assert answer["partial"]
         [cause] = answer["causes"]
         assert cause["setting"] == "--node-name"
@@ -393,7 +393,7 @@ class TestKernel:
         node = tmp_path / "node.txt"
         text = lab_rules(objects, "--saved", "--proxy-version", "v1.31", *NODE, code=0).stdout
         node.write_text(text.replace("*nat\n", "*nat\n:KUBE-XLB-AAAAAAAAAAAAAAAA - [0:0]\n"))
-        answer = lab_rules(objects, "--diff", node, "--json", "--proxy-version", "v1.31", *NODE, code=1).json()
+        [answer] = lab_rules(objects, "--diff", node, "--json", "--proxy-version", "v1.31", *NODE, code=1).json()
         assert (answer["same"], answer["changes_traffic"], answer["causes"]) == (False, False, [])
         [one] = answer["differences"]
         assert (one["kind"], one["effect"], one["name"]) == ("extra", "unused", "KUBE-XLB-AAAAAAAAAAAAAAAA")
@@ -401,7 +401,7 @@ class TestKernel:
         assert "v1.31" in answer["fitting_versions"]
         assert answer["known"]
         assert (answer["fitting_first"], answer["fitting_last"]) == ("v1.31", "v1.36")
-        done = lab_rules(objects, "--diff", node, "--json", "--proxy-version", "v1.20", *NODE, code=1).json()
+        [done] = lab_rules(objects, "--diff", node, "--json", "--proxy-version", "v1.20", *NODE, code=1).json()
         assert done["changes_traffic"]
         [cause] = done["causes"]
         assert (cause["setting"], cause["explains"]) == ("--proxy-version", len(done["differences"]) - 1)

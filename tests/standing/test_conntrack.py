@@ -81,7 +81,10 @@ def test_it_is_what_conntrack_prints(lab):
 
 def test_what_is_chosen_is_deleted_and_nothing_else(lab):
     def known():
-        return {(flow["protocol"], flow["original"]["destination"]) for flow in json.loads("".join(listed("--json")))}
+        return {
+            (flow["protocol"], flow["original"]["destination"])
+            for flow in json.loads("".join(listed("--json")))["entries"]
+        }
 
     before = known()
     assert {("tcp", "192.168.0.2"), ("tcp", "fd00:192:168::2"), ("icmp", "10.0.1.2")} < before

@@ -70,12 +70,12 @@ def test_a_stopped_kube_proxy_lags_until_it_is_started(lab):
     assert "10.0.1.2" not in ran.stdout
     assert answering() == {"server-1", "server-2", "server-3"}
     assert f"  {lag}" in done("status").stdout.splitlines()
-    assert json.loads(done("status", "--json").stdout)[0]["kube_proxies"] == {"node": "stopped"}
+    assert json.loads(done("status", "--json").stdout)["labs"][0]["kube_proxies"] == {"node": "stopped"}
     ran = done("kube-proxy", "start", "node")
     assert (ran.stdout, ran.stderr) == ("The kube-proxy of node runs: it deleted 0 conntrack entries of UDP.\n", "")
     assert answering() == {"server-2", "server-3"}
     assert list(commands.lag(lab)) == []
-    assert json.loads(done("status", "--json").stdout)[0]["kube_proxies"] == {"node": "running"}
+    assert json.loads(done("status", "--json").stdout)["labs"][0]["kube_proxies"] == {"node": "running"}
 
 
 def test_services_come_are_changed_and_go(lab, tmp_path):
@@ -90,7 +90,7 @@ def test_services_come_are_changed_and_go(lab, tmp_path):
     assert who_answers("192.168.0.7", 8081) == "server-3"
     assert answering() == {"server-1", "server-2", "server-3"}
     done("services", "remove", "other", "--keep-conntrack")
-    [other] = json.loads(done("services", "list", "--json").stdout)
+    [other] = json.loads(done("services", "list", "--json").stdout)["services"]
     assert other["service"] == "default/web"
     rules = done("exec", "node", "--", "sh", "-c", "iptables-nft-save; nft list ruleset").stdout
     assert "192.168.0.2" in rules
@@ -125,7 +125,9 @@ def test_what_is_refused_is_said_in_a_line_and_changes_nothing(own_run, tmp_path
         ran = lab_command(*arguments)
         assert (ran.returncode, ran.stderr) == (2, says)
     assert answering() == {"server-1", "server-2", "server-3"}
-    assert [one["service"] for one in json.loads(done("services", "list", "--json").stdout)] == ["default/web"]
+    assert [one["service"] for one in json.loads(done("services", "list", "--json").stdout)["services"]] == [
+        "default/web"
+    ]
 
 
 @pytest.mark.parametrize(("version", "kept"), [("v1.31.14", False), ("v1.36.3", True)])

@@ -47,7 +47,7 @@ def test_clients_follow_the_changes(own_run, mode):
     control.change(lab, "add", "web", "10.0.0.2")
     assert {who_answers() for _ in range(64)} == {"server-3", "client"}
     assert {who_answers("fd00:192:168::2") for _ in range(64)} == {"server-1", "server-2", "server-3"}
-    listed = json.loads(lab_command("endpoints", "list", "--json").stdout)
+    listed = json.loads(lab_command("endpoints", "list", "--json").stdout)["endpoints"]
     assert [(one["address"], one["state"], one["host"]) for one in listed if one["address"].startswith("10")] == [
         ("10.0.2.2", "draining", "server-2"),
         ("10.0.3.2", "ready", "server-3"),

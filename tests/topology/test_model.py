@@ -8,8 +8,9 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from lab.kubernetes.errors import TopologyError
-from lab.topology.model import End, Host, Link, Route, Topology
+from lab.topology.model import End, Host, Link, Topology
 from lab.topology.reader import load
+from lab.topology.route_keys import Route
 from lab.vocabulary import Family
 
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from lab.errors import InputError
 from lab.kubernetes import manifest
-from lab.topology.model import End, Host, Link, Route, Topology
+from lab.topology.model import End, Host, Link, Topology
 from lab.topology.reader import json_schema, load, load_either, parse, shipped
+from lab.topology.route_keys import Route
 from lab.vocabulary import Backend, ProxyMode
 
 if TYPE_CHECKING:

@@ -134,6 +134,31 @@ def test_rules_and_tables_that_lead_nowhere_are_refused(node, words):
     assert refused.value.line == 5
 
 
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ("closed-routes: [{to: 10.1.0.0/24, kind: blackhole}]", "closed-routes[0].to: node has a route to 10.1.0.0/24"),
+        ("closed-routes: [{to: 10.8.0.0/24, kind: prohibit, table: 7}]", "closed-routes[0].table: no rule of node"),
+        ("closed-routes: [{to: 10.8.0.0/24, kind: throw}]", "closed-routes[0].kind: "),
+        ("closed-routes: [{to: default, kind: prohibit}]", "closed-routes[0].to: 'default' is no CIDR"),
+        ("closed-routes: [{to: 10.8.0.0/24, via: 10.1.0.2, kind: prohibit}]", "closed-routes[0].via"),
+    ],
+)
+def test_closed_routes_that_are_none_are_refused(keys, words):
+    with pytest.raises(InputError) as refused:
+        place(f", {keys}")
+    assert f"hosts.node.{words}" in str(refused.value)
+    assert refused.value.line == 5
+
+
+def test_a_closed_route_ends_the_way_and_no_further_table_is_asked():
+    closed = "closed-routes: [{to: 203.0.113.0/24, kind: unreachable}, {to: 0.0.0.0/0, kind: prohibit, table: 7}]"
+    routed = place(f"{DEFAULT}, {closed}, rules: [{{to: 198.18.0.0/15, table: 7}}]")
+    assert leads_to(routed, "node", "8.8.8.8") == "router"
+    assert leads_to(routed, "node", "203.0.113.9") is None
+    assert leads_to(routed, "node", "198.18.0.1") is None
+
+
 def test_the_first_rule_that_fits_and_leads_on_decides():
     both = "{to: default, via: 192.0.2.2, table: 7}, {to: 203.0.113.0/24, via: 198.51.100.2, table: 8}"
     routed = place(f", routes: [{both}], rules: [{{to: 203.0.113.0/24, table: 8}}, {{iif: lo, table: 7}}]")

@@ -18,6 +18,7 @@ from lab.standing import commands
 from lab.standing.up import up
 from lab.topology.reader import load
 from tests.support.command import lab as lab_command
+from tests.support.documents import check
 
 PATIENCE = 60.0  # seconds; the end of a wait that an event ends at once
 needs_root = pytest.mark.lab_needs_root
@@ -94,8 +95,11 @@ def test_a_program_reads_json_and_only_of_the_flow_that_it_wants(lab, watching):
     inject()
     assert lab_command("exec", "client", "--", "curl", "-s", "http://10.0.1.2").returncode == 0
     code, printed, _said = interrupted(process)
-    told = [json.loads(line) for line in printed.splitlines()]
+    begin, *told = [json.loads(line) for line in printed.splitlines()]
     assert code == 0
+    assert begin == {"kind": "begin", "version": 1, "watching": "the lab kube-proxy", "only_found": False}
+    for line in (begin, *told):
+        check("watch", line)
     assert {one["kind"] for one in told} == {"packet", "entry", "leak", "reset", "answer"}
     assert {one["host"] for one in told[:-1]} == {"node"}
     [leak] = [one for one in told if one["kind"] == "leak"]

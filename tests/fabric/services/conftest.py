@@ -22,8 +22,9 @@ from typing import NamedTuple
 import pytest
 
 from lab.fabric.lab import Lab
-from lab.topology.model import End, Host, Link, Route, Topology
+from lab.topology.model import End, Host, Link, Topology
 from lab.topology.reader import load
+from lab.topology.route_keys import Route
 from lab.topology.with_settings import with_proxy
 from lab.vocabulary import Backend, Family, ProxyMode
 from tests.support.asking import PORT, Network

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""Where the packets of a connection pass by, and which of them did not come as far as the first one of their side."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from lab.capture.several import Several
+from lab.evidence.follow import distance
+
+if TYPE_CHECKING:
+    from lab.capture.connection import Segment
+    from lab.capture.explanation import Place
+    from lab.capture.lane import Stream
+
+
+class Ways:
+    """The points that the first packet of each side came to are those that the others have to come to.
+
+    But for those where no other one came, though what it carried was acknowledged without being sent again: a bridge
+    shows a first packet at more of its interfaces than it needs (as it does not know its neighbour yet), and a capture
+    may lack packets.
+
+    :ivar first: the first packet of each side that opens the connection.
+    """
+
+    def __init__(self) -> None:
+        self.first: dict[bool, Segment] = {}
+        self._used: dict[bool, set[Stream]] = {True: set(), False: set()}
+        self._aside: dict[bool, set[Stream]] = {True: set(), False: set()}
+        self._lost: dict[tuple[bool, frozenset[Stream]], Several] = defaultdict(Several)
+
+    def is_missing(self, segment: Segment) -> bool:
+        """Check whether a packet was seen at fewer points than the first one of its side, which came through."""
+        first = self.first.get(segment.from_client)
+        if first is None or segment.at_end:
+            return False
+        return not self._lacks(first, segment) <= self._aside[segment.from_client]
+
+    @staticmethod
+    def _lacks(first: Segment, segment: Segment) -> set[Stream]:
+        return first.streams - segment.streams
+
+    def strayed(self, segment: Segment) -> Place | None:
+        """Return where a packet was seen instead of where it was to come to; None where it was nowhere else."""
+        first = self.first.get(segment.from_client)
+        if first is None or not self.is_missing(segment):
+            return None
+        ways = {(file, point) for file, point, _way in first.streams}
+        return next((place for place in segment.places if (place.file, place.point) not in ways), None)
+
+    def take(self, segment: Segment, acknowledged: int | None, *, is_plain: bool) -> None:
+        """Take it that no more copies of a packet come.
+
+        :param acknowledged: the number up to which its side's bytes are, by now; None where nobody told.
+        :param is_plain: nothing is told of it otherwise, which would say where it went.
+        """
+        side = segment.from_client
+        first = self.first.get(side)
+        if first is None or first is segment:
+            return
+        used = self._used[side]
+        used.update(segment.streams)
+        if len(segment.forms) >= len(first.forms) or segment.at_end:
+            return
+        lacking = self._lacks(first, segment)
+        if _came(segment, acknowledged):
+            self._aside[side] |= lacking - used
+        elif is_plain and not lacking <= self._aside[side]:
+            self._lost[side, frozenset(lacking)].add(segment.place, segment.packet.end)
+
+    def lost(self) -> dict[bool, Several]:
+        """Return the packets of each side that did not come as far, by all that is known now."""
+        found: dict[bool, Several] = {}
+        for (side, lacking), several in self._lost.items():
+            if not lacking <= self._aside[side]:
+                found.setdefault(side, Several()).join(several)
+        return found
+
+
+def _came(segment: Segment, acknowledged: int | None) -> bool:
+    """Check whether a packet came to its receiver: what it carried was acknowledged, and never sent again."""
+    if acknowledged is None or segment.again or not segment.packet.payload_length:
+        return False
+    return distance(segment.packet.end, acknowledged) >= 0
