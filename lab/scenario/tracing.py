@@ -192,9 +192,9 @@ class Tracing:
 
 def _is_part(packet: Packet, whole: Packet) -> bool:
     """Check whether a packet may be a fragment of another one."""
-    is_numbered = whole.identification and packet.identification == whole.identification
     ends = (packet.source.address, packet.destination.address) == (whole.source.address, whole.destination.address)
-    return ends and (packet.protocol == FRAGMENT or bool(is_numbered and packet.protocol == whole.protocol))
+    like = (packet.protocol, packet.identification) == (whole.protocol, whole.identification)
+    return ends and (packet.protocol == FRAGMENT or (like and packet.payload_length < whole.payload_length))
 
 
 def chosen(packets: Sequence[Packet], judged: Packet | None) -> list[tuple[int, Role]]:
