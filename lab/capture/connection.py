@@ -16,7 +16,7 @@ from lab.capture.headers import checksum_is_wrong
 from lab.capture.icmp import IcmpError
 from lab.capture.idle import Idle, Idleness
 from lab.capture.judging import FINE, Conntrack, Word
-from lab.capture.lane import Kept, Lane, Stream
+from lab.capture.lane import RECENT, Kept, Lane, Stream
 from lab.capture.quick import QuickWindow
 from lab.capture.several import Repeats, Several
 from lab.capture.ways import Ways
@@ -25,7 +25,6 @@ from lab.evidence.judgement import Judgement
 from lab.evidence.packet import ACK, RST, SYN, Packet, SocketAddress
 from lab.vocabulary import Behaviour
 
-RECENT: Final = 64  # packets whose copies are looked for
 COPIED: Final = 1_000_000  # ns; a node takes microseconds from one interface to the other
 _KEPT: Final = 20  # packets of a connection that are kept for being out of the ordinary, of each kind
 
@@ -89,22 +88,24 @@ class Segment:
 class Connection:
     """A TCP connection, from one or more points.
 
+    :ivar order: its number among the connections of the capture, from their beginnings.
     :ivar target: whom the client asked.
     :ivar endpoint: whom that became; None until a translation was seen.
     :ivar ways: where its packets pass by; ``asked``: when its client asked, by the last SYN.
     :ivar lost: what did not come as far as it should, by side; known at the end.
     """
 
-    def __init__(self, client: SocketAddress, target: SocketAddress, section: int, behaviour: Behaviour) -> None:
+    def __init__(
+        self, client: SocketAddress, target: SocketAddress, section: int, behaviour: Behaviour, order: int
+    ) -> None:
         self.client = self.peer = client
         self.target = target
         self.endpoint: SocketAddress | None = None
-        self.section = section
+        self.section, self.order = section, order
         self.conntrack = Conntrack(client, behaviour)
         self.gaps = Gaps(self.conntrack)
         self.first: Packet | None = None
-        self.count = 0
-        self.begins = False
+        self.count, self.begins = 0, False
         self.lanes: dict[bool, Lane] = {}
         self.kept: deque[Kept] = deque(maxlen=RECENT)
         self.points: dict[Point, None] = {}
@@ -114,7 +115,7 @@ class Connection:
         self.ways = Ways()
         self.lost: dict[bool, Several] = {}
         self.repeats = Repeats()
-        self._idleness = Idleness()
+        self.idleness = Idleness()
         self._before: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._behind: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._unplaced: dict[bool, set[Stream]] = {True: set(), False: set()}
@@ -157,8 +158,8 @@ class Connection:
                 self.conntrack.acknowledge(lane.acknowledged, from_client=side)
                 if lane.follows:
                     self._next[side] = lane.sender.end
+        self.idleness.see_all(self.kept)
         for one in self.kept:
-            self._idleness.see(one.time)
             packet, lane = one.packet, one.lane
             place = Place(lane.stream[0], one.number, one.time, lane.stream[1])
             form = (lane.stream, packet.source, packet.destination)
@@ -175,6 +176,7 @@ class Connection:
 
         :param last: when the capture ended, if that is why: of the last packets it has not all copies.
         """
+        self.idleness.see_all(self.kept)
         self.kept.clear()  # they were seen at one point alone, as all before them
         self.settle()
         translated = {stream[:2] for stream in self._behind[True] | self._behind[False]}
@@ -261,7 +263,7 @@ class Connection:
         asked_directly = from_client and packet.destination == self.endpoint != self.target
         segment.direct = asked_directly and stream in self._before[True]
         segment.late = self.conntrack.closed
-        segment.idle = self._idleness.before(place.time, self.conntrack, from_client=from_client)
+        segment.idle = self.idleness.before(place.time, self.conntrack, from_client=from_client)
         segment.opening = self.begins and not self.conntrack.established
         segment.exact = tcp.sequence in (self._next.get(from_client), self.conntrack.awaited(from_client=from_client))
         if not segment.direct:

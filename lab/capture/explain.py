@@ -22,6 +22,7 @@ from lab.capture.kernel_log import Logged
 from lab.capture.listing import Listed
 from lab.capture.naming import Naming
 from lab.capture.order import in_order
+from lab.capture.ordinary import Ordinary
 from lab.capture.reader import Reader
 from lab.capture.remarks import remarks
 from lab.capture.text import Text
@@ -42,8 +43,9 @@ def explain(
     """
     readers = [*readers, *printed(texts, alone=not readers)]
     listed = {entry.key: (text.name, entry) for text in texts for entry in text.entries if entry.protocol == "tcp"}
-    everybody = _Everybody(Follower(behaviour, _translations(entry for _name, entry in listed.values())), Datagrams())
     wanted = {_key(line.packet): line.packet for text in texts for line in text.log if line.packet}
+    translations = _translations(entry for _name, entry in listed.values())
+    everybody = _Everybody(Follower(behaviour, translations, sparing=not wanted), Datagrams())
     seen: dict[Logged, Place] = {}
     named = Naming(reader.name for reader in readers)
     notes = [note for text in texts for note in text.notes]
@@ -55,10 +57,12 @@ def explain(
     notes += [*(note for reader in readers for note in reader.notes), *everybody.notes]
     last = max((reader.last for reader in readers if reader.last is not None), default=None)
     guessed = {(text.name, number) for text in texts for number in text.printed.unnumbered}
+    followed = list(everybody.follower.connections)
     connections = [
-        explained(connection, behaviour, named, guessed, last) for connection in everybody.follower.connections
+        one.explained() if isinstance(one, Ordinary) else explained(one, behaviour, named, guessed, last)
+        for one in followed
     ]
-    notes += _lacks(everybody.follower.connections, named)
+    notes += _lacks(followed, named)
     by_ends = {entry.original: (name, entry) for name, entry in listed.values()}
     owners = _owners(entry for _name, entry in listed.values())
     return Explanation(
@@ -110,14 +114,14 @@ class _Everybody:
             yield f"{forgotten:,} connections that came first were given up, to bound memory"
 
 
-def _lacks(connections: Iterable[Connection], named: Naming) -> Iterator[str]:
+def _lacks(connections: Iterable[Connection | Ordinary], named: Naming) -> Iterator[str]:
     """Yield what is missing of connections, in sentences."""
-    if any(one.conntrack.unscaled for one in connections):
+    if any((one if isinstance(one, Ordinary) else one.conntrack).unscaled for one in connections):
         yield (
             "the SYN's options were cut off by the snaplen (tcpdump -s 96 keeps them): how windows are scaled is not"
             " known, and they are taken to be as large as they can be"
         )
-    lacking = [one for one in connections if one.gaps.found]
+    lacking = [one for one in connections if isinstance(one, Connection) and one.gaps.found]
     for one in lacking[:_SHOWN]:
         missing = [gap.words(named) for gap in one.gaps.found[:_SHOWN]]
         more = f", and {len(one.gaps.found) - _SHOWN:,} more" if len(one.gaps.found) > _SHOWN else ""

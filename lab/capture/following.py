@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from itertools import islice
+from itertools import count, islice
 from typing import Final, TypeAlias
 
 from lab.capture.connection import Connection
 from lab.capture.explanation import Place
 from lab.capture.frames import Frame
+from lab.capture.lane import Stream
 from lab.capture.listing import Listed
+from lab.capture.ordinary import Ordinary, Raw
 from lab.capture.plain import Plain
 from lab.capture.remembered import Remembered
 from lab.evidence.follow import distance
@@ -34,38 +36,43 @@ class Follower:
     """Takes packets in the order of their times, and keeps the connections that they make.
 
     :param translations: what is known beforehand of whom VIPs became.
+    :param sparing: connections of which there is nothing to tell need not be followed packet by packet.
     :ivar forgotten: connections that were given up for memory, though nothing was wrong with them.
     :ivar plain: the packets of which there is nothing to tell.
     """
 
-    def __init__(self, behaviour: Behaviour, translations: Translations | None = None) -> None:
+    def __init__(self, behaviour: Behaviour, translations: Translations | None = None, *, sparing: bool = True) -> None:
         self.forgotten = 0
         self._behaviour = behaviour
         self._translations = translations or {}
-        self._all: OrderedDict[int, Connection] = OrderedDict()
-        self._flows: dict[_Flow, Connection] = {}
+        self._sparing = sparing and not self._translations
+        self._orders = count()
+        self._all: OrderedDict[int, Connection | Ordinary] = OrderedDict()
+        self._flows: dict[_Flow, Connection | Ordinary] = {}
         self._own: dict[int, list[_Flow]] = {}
-        self._begun: dict[tuple[int, int], Connection] = {}
-        self._ends: dict[tuple[int, SocketAddress], Connection] = {}
+        self._begun: dict[tuple[int, int], Connection | Ordinary] = {}
+        self._ends: dict[tuple[int, SocketAddress], Connection | Ordinary] = {}
         self._remembered = Remembered()
-        self._live: OrderedDict[int, Connection] = OrderedDict()
-        self.plain = Plain(self._touch, self._remembered)
+        self._live: OrderedDict[int, Connection | Ordinary] = OrderedDict()
+        self.plain = Plain(self._touch, self._begin, self._remembered)
 
     @property
-    def connections(self) -> Iterable[Connection]:
-        """The connections in the order of their beginnings."""
-        return self._all.values()
+    def connections(self) -> Iterable[Connection | Ordinary]:
+        """The connections in the order of their beginnings; the ordinary ones have done their handshake."""
+        for one in list(self._all.values()):
+            yield one if isinstance(one, Ordinary) and one.is_open else self._in_full(one)
 
     def of(self, section: int, source: SocketAddress, destination: SocketAddress) -> Connection | None:
         """Return the connection of which a packet with these addresses is."""
-        return self._flows.get((section, source, destination))
+        known = self._flows.get((section, source, destination))
+        return self._in_full(known) if known is not None else None
 
     def see(self, frame: Frame, file: str) -> None:
         """Take one packet into account."""
         packet = frame.packet
         tcp = packet.tcp
         assert tcp is not None
-        connection = self._flows.get((frame.section, packet.source, packet.destination))
+        connection = self.of(frame.section, packet.source, packet.destination)
         if connection is None or (tcp.flags & (SYN | ACK | RST) == SYN and _is_another(connection, packet)):
             connection = self._found(packet, frame.section, frame.time)
         if not connection.begins:
@@ -76,10 +83,29 @@ class Follower:
         connection.see(frame, Place(file, frame.number, frame.time, frame.interface), stream)
         self.plain.open(connection, frame, stream)
 
-    def _touch(self, connection: Connection) -> None:
+    def _in_full(self, one: Connection | Ordinary) -> Connection:
+        """Return a connection that knows all of its packets, as if each had gone the long way when it came."""
+        if isinstance(one, Connection):
+            return one
+        made = Connection(one.client, one.target, one.section, self._behaviour, one.order)
+        self._all[made.order] = made
+        if made.order in self._live:
+            self._live[made.order] = made
+        self._flows.update((flow, made) for flow in self._own[made.order] if self._flows.get(flow) is one)
+        begun, end = (one.section, one.sequence), (one.section, one.client)
+        if self._begun.get(begun) is one:
+            self._begun[begun] = made
+        if self._ends.get(end) is one:
+            self._ends[end] = made
+        last = self.plain.last
+        one.tell(made, self.plain)
+        self.plain.last = made if last is one else last
+        return made
+
+    def _touch(self, connection: Connection | Ordinary) -> None:
         """Take it that a connection has had a packet."""
-        self._live[id(connection)] = connection
-        self._live.move_to_end(id(connection))
+        self._live[connection.order] = connection
+        self._live.move_to_end(connection.order)
         if len(self._live) > _LIVE:
             self._live.popitem(last=False)[1].end()
 
@@ -88,7 +114,8 @@ class Follower:
         tcp = packet.tcp
         assert tcp is not None
         if tcp.flags & (SYN | ACK | RST) == SYN:
-            known = self._begun.get((section, tcp.sequence))
+            alike = self._begun.get((section, tcp.sequence))
+            known = self._in_full(alike) if alike is not None else None
             if known is None or not _shares(known, packet):
                 return self._new(packet, section)
             if known.client != packet.source or known.has(packet) or known.is_translated:
@@ -118,7 +145,8 @@ class Follower:
         That is all that a point on the client's side sees of a translation that is missing.
         """
         tcp = packet.tcp
-        known = self._ends.get((section, packet.destination))
+        found = self._ends.get((section, packet.destination))
+        known = self._in_full(found) if found is not None else None
         if tcp is None or known is None or known.is_translated:
             return None
         if known.has(packet):  # so it was seen before its translation first
@@ -137,7 +165,8 @@ class Follower:
         As where a capture begins between the two copies of a packet, or that of one side later than that of the other.
         """
         tcp = packet.tcp
-        known = self._ends.get((section, packet.source))
+        found = self._ends.get((section, packet.source))
+        known = self._in_full(found) if found is not None else None
         if tcp is None or known is None or known.is_translated or not tcp.flags & ACK:
             return None
         own, other = (_reached(known, by_client=side) for side in (True, False))
@@ -162,45 +191,67 @@ class Follower:
         if entry is not None:
             from_server = packet.destination in (entry.original[0], entry.reply[1])
             ends = entry.original
-        made = Connection(*ends, section, self._behaviour)
+        made = Connection(*ends, section, self._behaviour, next(self._orders))
         if entry is not None:
             made.endpoint, made.peer = entry.reply
             for one in ((ends[0], ends[1]), entry.reply, (entry.reply[0], ends[0])):
                 self._add_flows(made, section, *one)
-        self._all[id(made)] = made
-        self._ends[section, ends[0]] = made
-        if not from_server:
-            self._begun[section, tcp.sequence] = made
-        self._add(made, packet, section)
-        if len(self._all) > _MOST:
-            self._forget()
+        self._keep(made, packet, None if from_server else tcp.sequence)
         return made
 
-    def _add(self, connection: Connection, packet: Packet, section: int) -> None:
+    def _begin(self, packet: Packet, raw: Raw, section: int, stream: Stream, at: int) -> Ordinary | None:
+        """Return the ordinary connection that a SYN begins; None where it may be of another one, or all are wanted."""
+        tcp = packet.tcp
+        if tcp is None or not self._sparing or (section, tcp.sequence) in self._begun:
+            return None
+        known = self._flows.get((section, packet.source, packet.destination))
+        if known is not None and not _is_another(known, packet):
+            return None
+        made = Ordinary(next(self._orders), packet, raw, section, stream, at)
+        self._keep(made, packet, tcp.sequence)
+        return made
+
+    def _keep(self, made: Connection | Ordinary, packet: Packet, sequence: int | None) -> None:
+        """Follow a connection from its first packet on.
+
+        :param sequence: the client's, None where that is not known.
+        """
+        self._all[made.order] = made
+        self._ends[made.section, made.client] = made
+        if sequence is not None:
+            self._begun[made.section, sequence] = made
+        self._add(made, packet, made.section)
+        if len(self._all) > _MOST:
+            self._forget()
+
+    def _add(self, connection: Connection | Ordinary, packet: Packet, section: int) -> None:
         self._add_flows(connection, section, packet.source, packet.destination)
 
-    def _add_flows(self, connection: Connection, section: int, one: SocketAddress, other: SocketAddress) -> None:
+    def _add_flows(
+        self, connection: Connection | Ordinary, section: int, one: SocketAddress, other: SocketAddress
+    ) -> None:
         for flow in ((section, one, other), (section, other, one)):
             self._flows[flow] = connection
-            self._own.setdefault(id(connection), []).append(flow)
+            self._own.setdefault(connection.order, []).append(flow)
 
     def _forget(self) -> None:
         """Give up the oldest connection that is without anything to tell; or the oldest, and count it."""
         oldest = next((one for one in islice(self._all.values(), 100) if not one.odd), next(iter(self._all.values())))
         self.forgotten += 1
-        del self._all[id(oldest)]
+        del self._all[oldest.order]
         for lane in oldest.lanes.values():
             lane.close()
         oldest.lanes.clear()  # they know the connection: without them it is gone at once
-        self._live.pop(id(oldest), None)
-        for flow in self._own.pop(id(oldest), ()):
+        self._live.pop(oldest.order, None)
+        for flow in self._own.pop(oldest.order, ()):
             if self._flows.get(flow) is oldest:
                 del self._flows[flow]
         end = (oldest.section, oldest.client)
         if self._ends.get(end) is oldest:
             del self._ends[end]
-        if oldest.first is not None and oldest.first.tcp is not None:
-            self._begun.pop((oldest.section, oldest.first.tcp.sequence), None)
+        sequence = _sequence(oldest)
+        if sequence is not None:
+            self._begun.pop((oldest.section, sequence), None)
 
 
 def _reached(connection: Connection, *, by_client: bool) -> int | None:
@@ -222,12 +273,18 @@ def _answers_syn(connection: Connection, packet: Packet, time: int) -> bool:
     return bool(tcp.flags & RST) and 0 <= time - connection.asked < _AT_ONCE
 
 
-def _is_another(connection: Connection, packet: Packet) -> bool:
+def _is_another(connection: Connection | Ordinary, packet: Packet) -> bool:
     """Check whether a SYN begins another connection of the same addresses, as the old one is over, or never began."""
     assert packet.tcp is not None
-    first = connection.first.tcp if connection.first is not None else None
-    over = connection.conntrack.closed or not connection.conntrack.answered
-    return over and first is not None and first.sequence != packet.tcp.sequence
+    entry = connection if isinstance(connection, Ordinary) else connection.conntrack
+    return (entry.closed or not entry.answered) and _sequence(connection) not in (None, packet.tcp.sequence)
+
+
+def _sequence(connection: Connection | Ordinary) -> int | None:
+    """Return the number of a connection's first packet; None where it has none yet."""
+    if isinstance(connection, Ordinary):
+        return connection.sequence
+    return connection.first.tcp.sequence if connection.first is not None and connection.first.tcp is not None else None
 
 
 def _shares(connection: Connection, packet: Packet) -> bool:

@@ -69,6 +69,20 @@ def tcp_packet(data: bytes, at: int) -> Packet | None:
     )
 
 
+def tcp_options(data: bytes, at: int) -> dict[str, Any] | None:
+    """Return the options of a TCP packet whose IP header, without headers behind it, begins at a byte.
+
+    They are named as in :class:`lab.evidence.packet.TcpHeader`, to which ``is_cut`` is added. None where it has none of
+    the length that it says.
+    """
+    at += 40 if data[at] >> 4 == 6 else (data[at] & 15) * 4
+    length = (data[at + 12] >> 4) * 4
+    if length < 20:
+        return None
+    options = data[at + 20 : at + length]
+    return {**_options(options), "is_cut": len(options) < length - 20}
+
+
 def quoted_ends(data: bytes, at: int) -> tuple[SocketAddress, SocketAddress] | None:
     """Return source and destination of the packet that an ICMP error quotes; None where it quotes none with ports.
 

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from lab.capture.judging import Conntrack
 from lab.kubeproxy.durations import seconds_of
 from lab.kubeproxy.options import ProxyOptions
 from lab.kubeproxy.sysctls import CLOSE_WAIT, ESTABLISHED, KERNELS
+
+if TYPE_CHECKING:
+    from lab.capture.lane import Kept
 
 _SECOND: Final = 1_000_000_000  # ns
 _LEAST: Final = 30 * _SECOND  # no entry of an open connection lives less by default (tcp_timeouts)
@@ -73,6 +77,11 @@ class Idleness:
     def see(self, time: int) -> None:
         """Take it that a packet was seen, in nanoseconds."""
         self._last = time if self._last is None else max(self._last, time)
+
+    def see_all(self, segments: Iterable[Kept]) -> None:
+        """Take it that segments were seen."""
+        for one in segments:
+            self.see(one.time)
 
     def before(self, time: int, conntrack: Conntrack, *, from_client: bool) -> Idle | None:
         """Return how long nothing was seen before a packet, or before the first one of those that its side sends on.

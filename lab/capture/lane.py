@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from lab.capture.headers import tcp_packet
 from lab.capture.quick import QuickSide
@@ -11,6 +11,9 @@ from lab.evidence.packet import Packet
 
 if TYPE_CHECKING:
     from lab.capture.connection import Connection
+    from lab.capture.ordinary import Ordinary
+
+RECENT: Final = 64  # packets of a connection whose copies are looked for
 
 #: Where packets pass by in one direction: a file, an interface of it, and the way where that is told.
 Stream: TypeAlias = tuple[str, str, bool | None]
@@ -19,6 +22,7 @@ Stream: TypeAlias = tuple[str, str, bool | None]
 class Lane:
     """One direction of a connection that is seen at one point alone.
 
+    :ivar ordinary: its connection, where that is one of which there is nothing to tell so far.
     :ivar begins: whether the connection's SYN was seen.
     :ivar kept: plain segments of the connection that it was not told yet.
     :ivar key: the addresses and ports as packets have them.
@@ -32,14 +36,22 @@ class Lane:
 
     __slots__ = (
         *("acknowledged", "at", "begins", "connection", "count", "follows", "from_client", "home", "kept", "key"),
-        *("receiver", "sender", "stream"),
+        *("ordinary", "receiver", "sender", "stream"),
     )
 
     def __init__(
-        self, connection: Connection, stream: Stream, key: bytes, home: dict[bytes, Lane], at: int, *, from_client: bool
+        self,
+        connection: Connection | Ordinary,
+        stream: Stream,
+        key: bytes,
+        home: dict[bytes, Lane],
+        at: int,
+        *,
+        from_client: bool,
     ) -> None:
         self.connection, self.stream, self.from_client = connection, stream, from_client
         self.begins, self.kept = False, connection.kept
+        self.ordinary: Ordinary | None = None
         self.key, self.home, self.at = key, home, at
         self.count = self.acknowledged = 0
         self.follows = False

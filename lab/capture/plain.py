@@ -2,25 +2,30 @@
 """The packets that are the most and of which there is nothing to tell: taken in by a look at a few of their fields.
 
 Such are the segments of an established connection that is captured at one point: the next bytes in order, or an ACK of
-more than before, with no flags but ACK and PSH, no options but timestamps, within the window. Everything else goes the
-long way (:mod:`lab.capture.following`), and finds the connection as if all of it had gone there.
+more than before, with no flags but ACK and PSH, no options but timestamps, within the window. So are the handshake and
+the end of a connection that is ordinary (:mod:`lab.capture.ordinary`). Everything else goes the long way
+(:mod:`lab.capture.following`), and finds the connection as if all of it had gone there.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Final, TypeAlias
 
 from lab.capture.connection import Connection
 from lab.capture.frames import Frame, Taker
+from lab.capture.headers import tcp_packet
 from lab.capture.lane import Kept, Lane, Stream
+from lab.capture.ordinary import Ordinary, Raw
 from lab.capture.quick import accepts
 from lab.capture.remembered import Remembered
-from lab.evidence.packet import TCP
+from lab.evidence.packet import SYN, TCP, Packet
 
 _HALF: Final = 1 << 31
 _MASK: Final = (1 << 32) - 1
+_FLAGS: Final = 0x3F  # as lab.capture.headers has them
 _PADDED_TIMESTAMPS: Final = 0x0101080A  # as RFC 7323, appendix A has them, and every stack sends them
 #: From the IP header on: version, length, fragment, protocol, addresses and ports, and of TCP's header the numbers, its
 #: length, flags, window, and the first option. IPv6 has no fragment there.
@@ -30,6 +35,11 @@ _IPV6: Final = "BxxxHBx36sIIBBHxxxxI"
 _RAW: Final = ("!0s", 0, b"", b"")
 _LINKS: Final = {1: ("!12x2s", 14, b"\x08\x00", b"\x86\xdd"), **dict.fromkeys((12, 14, 101, 228, 229), _RAW)}
 
+#: Returns the ordinary connection that a SYN begins, by the SYN, what was captured of it, its section, where it was
+#: seen and where its IP header begins; None where it begins none.
+Begin: TypeAlias = Callable[[Packet, Raw, int, Stream, int], Ordinary | None]
+_Home: TypeAlias = dict[bytes, Lane]
+
 
 class Plain:
     """The directions in which nothing happens, and what takes their packets.
@@ -37,15 +47,17 @@ class Plain:
     :ivar last: the connection that had a packet last.
     :ivar taken: how many packets were taken.
     :param touch: is told which connection had a packet, where the one before was of another.
+    :param begin: is asked for the connection that a SYN begins.
     :param remembered: the packets of connections whose SYN was not seen.
     """
 
-    def __init__(self, touch: Callable[[Connection], None], remembered: Remembered) -> None:
-        self.last: Connection | None = None
+    def __init__(self, touch: Callable[[Connection | Ordinary], None], begin: Begin, remembered: Remembered) -> None:
+        self.last: Connection | Ordinary | None = None
         self.taken = 0
         self._touch = touch
+        self._begin = begin
         self._remembered = remembered
-        self._homes: dict[tuple[int, Stream], dict[bytes, Lane]] = {}
+        self._homes: dict[tuple[int, Stream], _Home] = {}
 
     def taker(self, link: int, section: int, stream: Stream) -> Taker | None:
         """Return what takes plain segments of a link; None where all its packets go the long way."""
@@ -53,8 +65,9 @@ class Plain:
             return None
         begins, at, ipv4, ipv6 = _LINKS[link]
         unpack, unpack_ipv6 = struct.Struct(begins + _IPV4).unpack_from, struct.Struct(begins + _IPV6).unpack_from
-        find = self._homes.setdefault((section, stream), {}).get
-        advance, remember = self._advance, self._remembered.add_plain
+        home = self._homes.setdefault((section, stream), {})
+        find, advance, remember = home.get, self._advance, self._remembered.add_plain
+        other = partial(self._other, section, stream, at, home)
 
         def take(data: bytes, begun: int, kept: int, number: int, time: int) -> bool:
             try:
@@ -74,18 +87,19 @@ class Plain:
             except struct.error:
                 return False
             lane = find(key)
-            if lane is None or flags & 0x37 != 0x10 or protocol != TCP or fragment & 0x1FFF:
+            if protocol != TCP or fragment & 0x1FFF or (lane is None and flags & _FLAGS != SYN):
                 return False
             if offset >> 4 == 8 and option == _PADDED_TIMESTAMPS and kept >= header + 4:
-                length = total + at - header - 12
                 header += 12
-            elif offset >> 4 == 5 and kept >= header:
-                length = total + at - header
-            else:
+            elif flags & SYN:  # has options of its own
+                header += (offset >> 4) * 4 - 20
+            elif offset >> 4 != 5 or kept < header:
                 return False
-            if not advance(lane, sequence, length, acknowledged, window):
-                return False
-            known = Kept(lane, data[begun : begun + (header if header < kept else kept)], number, time)
+            length = total + at - header
+            headers = data[begun : begun + (header if header < kept else kept)]
+            if lane is None or flags & 0x37 != 0x10 or not advance(lane, sequence, length, acknowledged, window):
+                return other(lane, key, Raw(headers, number, time), (sequence, length, acknowledged, flags, window))
+            known = Kept(lane, headers, number, time)
             lane.kept.append(known)
             if not lane.begins:
                 remember(known)
@@ -109,6 +123,40 @@ class Plain:
         if connection is not self.last:
             self.last = connection
             self._touch(connection)
+        return True
+
+    def _other(
+        self,
+        section: int,
+        stream: Stream,
+        at: int,
+        home: _Home,
+        lane: Lane | None,
+        key: bytes,
+        raw: Raw,
+        numbers: tuple[int, int, int, int, int],
+    ) -> bool:
+        """Check whether a segment that is no plain one is what an ordinary connection sends, and take it if it is.
+
+        :param numbers: its own, its length, the one that it acknowledges, its flags and its window.
+        """
+        ordinary = lane.ordinary if lane is not None else None
+        if lane is not None and ordinary is not None and ordinary.take(lane, raw, *numbers):
+            self.taken += 1
+            if ordinary is not self.last:
+                self.last = ordinary
+                self._touch(ordinary)
+            return True
+        if numbers[3] & _FLAGS != SYN or numbers[1] or (ordinary is None and lane is not None):
+            return False
+        packet = tcp_packet(raw.headers, at)
+        begun = self._begin(packet, raw, section, stream, at) if packet is not None else None
+        if begun is None:
+            return False
+        begun.live(key, home)
+        self.taken += 1
+        self.last = begun
+        self._touch(begun)
         return True
 
     def open(self, connection: Connection, frame: Frame, stream: Stream) -> None:

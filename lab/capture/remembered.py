@@ -30,6 +30,7 @@ class Remembered:
         while self._waiting:
             one = self._waiting.popleft()
             connection, seen = (one.lane.connection, one.packet) if isinstance(one, Kept) else one
+            assert isinstance(connection, Connection)  # no ordinary one: of these the SYN was seen
             self._known[_likeness(seen)] = connection
             if len(self._known) > _RECENT:
                 self._known.popitem(last=False)

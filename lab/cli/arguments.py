@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
@@ -189,6 +189,18 @@ ServiceOption = Annotated[
         "--service", metavar="SERVICE", help="Which Service is asked, instead of the first: [NAMESPACE/]NAME[:PORT]."
     ),
 ]
+
+
+def refuse_beside_lab(given: Sequence[str]) -> None:
+    """Refuse what says how a lab is built, where one stands already.
+
+    :raises InputError: something does.
+    """
+    if given:
+        cure = "leave it away, or `lab up` another one"
+        raise InputError(f"{given[0]}, and --lab, which names a lab that is built", cure=cure)
+
+
 LabOption = Annotated[
     str | None,
     typer.Option("--lab", metavar="NAME", help="Which lab, where several stand.", autocompletion=complete(lab_names)),

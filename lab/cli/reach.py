@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -22,6 +23,7 @@ from lab.cli.arguments import (
     fix_names,
     hosts_of,
     lab_names,
+    refuse_beside_lab,
     topology_names,
     version_names,
 )
@@ -202,11 +204,10 @@ def reach(
             "--backend": backend,
             "--kube-proxy": programs.kube_proxy,
             "--affinity": affinity,
-            "--trace": trace,
             "kube-proxy's settings": settings.said or settings.document,
         }
-        _refuse([name for name, given in its.items() if given])
-        found = _standing(lab, family, chosen)
+        refuse_beside_lab([name for name, given in its.items() if given])
+        found = _standing(lab, family, chosen, traced=trace)
     else:
         place = Place(references, nodes, node, objects, proxy_mode, proxy_version, backend, programs, fix, settings)
         found = place.ask(chosen, family, affinity=affinity, traced=trace)
@@ -217,24 +218,14 @@ def reach(
     raise typer.Exit((0 if told.good else 1) if written else NO_ANSWER)
 
 
-def _refuse(given: Sequence[str]) -> None:
-    """Refuse what says how a lab is built, where one stands already.
-
-    :raises InputError: something does.
-    """
-    if given:
-        cure = "leave it away, or `lab up` another one"
-        raise InputError(f"{given[0]}, and --lab, which names a lab that is built", cure=cure)
-
-
-def _standing(name: str, family: Family | None, chosen: Chosen) -> list[Reaches]:
+def _standing(name: str, family: Family | None, chosen: Chosen, *, traced: bool) -> list[Reaches]:
     from lab.standing import control
     from lab.standing.commands import choose
 
     found = choose(name)
     with steps() as step:
         step(f"asking in the lab {found.name}")
-        return [control.reach(found, family, chosen)]
+        return [replace(control.reach(found, family, chosen, traced=traced), again=f"--lab {found.name}")]
 
 
 def _report(found: Sequence[Reaches]) -> ReachReport:

@@ -25,7 +25,10 @@ app.add_typer(proxy_app, name="kube-proxy")
 
 FileArgument = Annotated[
     str,
-    typer.Argument(metavar="FILE", help="Services and EndpointSlices, as kubectl prints or applies them; - for stdin."),
+    typer.Argument(
+        metavar="FILE",
+        help="Services and EndpointSlices (or Endpoints), as kubectl prints or applies them; - for stdin.",
+    ),
 ]
 NodeArgument = Annotated[
     str, typer.Argument(metavar="NODE", help="A node of the lab.", autocompletion=complete(host_names))
@@ -128,13 +131,14 @@ def _objects(file: str) -> list[Service | EndpointSlice]:
 
     :raises InputError: with file, line and cure, for the first thing wrong.
     """
+    from lab.topology.cluster import is_topology, read_services
     from lab.topology.model import Topology
-    from lab.topology.reader import load_either
+    from lab.topology.reader import either_of, read
 
-    read = load_either(file)
-    if isinstance(read, Topology):
+    text, source = read(file)
+    if is_topology(text, source) and isinstance(either_of(text, source), Topology):
         raise InputError("is a topology", source=file, cure="give its Services and EndpointSlices alone")
-    return [*read.services, *read.endpoint_slices]
+    return read_services(text, source)
 
 
 @proxy_app.command(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
@@ -26,7 +26,9 @@ from lab.cli.arguments import (
     examples,
     fix_names,
     hosts_of,
+    lab_names,
     one_word,
+    refuse_beside_lab,
     topology_names,
 )
 from lab.cli.documents import JsonPlace
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from lab.kubeproxy.said import Settings
     from lab.results.result import Result
     from lab.scenario.own_packet import OwnPacket, Sent
+    from lab.standing.tracing import Asked
     from lab.topology.model import Topology
 
 T = TypeVar("T")
@@ -111,6 +114,7 @@ class Own:
         "lab trace beyond-window --node iptables-save.txt --full",
         "lab trace --from client --to 192.168.0.2:80",
         "lab trace --to 10.0.1.2:80 --flags FPU --node iptables-save.txt",
+        "lab trace --lab mine --from client --to 192.168.0.2:80",
         "lab trace service-cidr-late --json > walks.json",
     )
     + """
@@ -137,6 +141,15 @@ def trace(
         bool, typer.Option("--full", help="Also rules that did not match, and chains that led to nothing.")
     ] = False,
     json: JsonOption = None,
+    lab: Annotated[
+        str | None,
+        typer.Option(
+            "--lab",
+            metavar="NAME",
+            help="Send the packet in a lab that stands, as it is now.",
+            autocompletion=complete(lab_names),
+        ),
+    ] = None,
     settings: Settings,
 ) -> None:
     """Run one trial, and show the walk of its packets through the nodes' rules: the handshake, the judged one, resets.
@@ -149,8 +162,25 @@ def trace(
     place = JsonPlace(json)
     if case is not None and own != Own():
         raise InputError("a CASE, and a packet of your own besides", cure="leave one of them away")
+    if lab is not None and case is not None:
+        raise InputError("a CASE, and --lab", cure=f"`lab inject {case} --lab {lab}` plays one there")
+    if lab is not None:
+        its = {
+            "--topology": where.topology,
+            "--node": where.node,
+            "--objects": where.objects,
+            "--fix": fix != "none",
+            "--proxy-mode": proxy.proxy_mode,
+            "--proxy-version": proxy.proxy_version,
+            "--backend": proxy.backend,
+            "--kube-proxy": programs.kube_proxy,
+            "kube-proxy's settings": settings.said or settings.document,
+        }
+        refuse_beside_lab([name for name, given in its.items() if given])
     if case is None and own.to is None:
         raise InputError("neither a CASE nor --to", cure="name a case from `lab list`, or say where a packet goes")
+    if lab is not None:
+        _trace_in(lab, own, where, full=full, place=place)
     found = find_fix(fix)
     if programs.kube_proxy and (where.node or where.objects):
         raise InputError("--node and --kube-proxy", cure="the node's own rules say it: leave one of them away")
@@ -266,27 +296,48 @@ def _trace_own(
     own: Own, fix: Fix, where: Where, proxy: Proxy, settings: Settings, *, full: bool, place: JsonPlace
 ) -> None:
     from lab.cli.arguments import read_topology
-    from lab.cli.traced import TracedPacket
-    from lab.trial import own_packet
+    from lab.scenario import own_packet
+    from lab.scenario.roles import CLIENT_PORT
+    from lab.trial.own_packet import send
 
     built, where, proxy = _place(where, proxy, settings)
     if built is None or built.nodes[0].given is None:
         built = read_topology(where.topology or _USUAL, proxy, settings)
-    wanted = _wanted(own, built, where)
-    sent = _run(own_packet.send(built, fix, wanted, where.service))
+    asked = _asked(own, where)
+    name = asked.host or (built.clients or built.hosts)[0].name
+    port = asked.port or CLIENT_PORT
+    wanted = own_packet.own_packet(
+        built, name, asked.destination, port=port, protocol=asked.protocol, flags=asked.flags
+    )
+    _tell_sent(wanted, _run(send(built, fix, wanted, where.service)), full=full, place=place)
+
+
+def _trace_in(name: str, own: Own, where: Where, *, full: bool, place: JsonPlace) -> None:
+    """Send a packet in a lab that stands."""
+    from lab.standing import control
+    from lab.standing.commands import choose
+
+    asked = _asked(own, where)
+    traced = control.trace(choose(name), asked)
+    _tell_sent(traced.packet, traced.sent, full=full, place=place)
+
+
+def _tell_sent(wanted: OwnPacket, sent: Sent, *, full: bool, place: JsonPlace) -> NoReturn:
+    from lab.cli.traced import TracedPacket
+
     place.write("trace-packet", _as_data(TracedPacket(wanted, sent)))
     if not place.on_stdout:
         _print(_lines_of_own(sent, full=full))
     raise typer.Exit(1 if sent.refusal or sent.untraced or sent.faults else 0)
 
 
-def _wanted(own: Own, place: Topology, where: Where) -> OwnPacket:
+def _asked(own: Own, where: Where) -> Asked:
     """Return the packet that the options speak of.
 
     :raises InputError: there is no such packet.
     """
-    from lab.scenario.own_packet import Protocol, own_packet
-    from lab.scenario.roles import CLIENT_PORT
+    from lab.scenario.own_packet import Protocol
+    from lab.standing.tracing import Asked
 
     protocol = Protocol(own.protocol or "tcp")
     if own.flags is not None and (protocol is not Protocol.TCP or set(own.flags) - set("SAFRPU") or not own.flags):
@@ -295,9 +346,9 @@ def _wanted(own: Own, place: Topology, where: Where) -> OwnPacket:
     family = Family.IPV6 if ":" in destination.address else Family.IPV4
     if where.family not in (None, family):
         raise InputError(f"--to {own.to} and --family {where.family}", cure="leave one of them away")
-    name, _, port = (own.from_ or (place.clients or place.hosts)[0].name).partition(":")
-    source = _port(port, "--from") if port else CLIENT_PORT
-    return own_packet(place, name, destination, port=source, protocol=protocol, flags=own.flags or "S")
+    name, _, port = (own.from_ or "").partition(":")
+    source = _port(port, "--from") if port else None
+    return Asked(name or None, source, destination, protocol, own.flags or "S", where.service)
 
 
 def _address(given: str) -> SocketAddress:

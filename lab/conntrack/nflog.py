@@ -32,7 +32,10 @@ _CMD_BIND, _COPY_PACKET = 1, 2
 _ULA_MARK, _ULA_TIMESTAMP, _ULA_PAYLOAD, _ULA_PREFIX = 2, 3, 9, 10
 _COPIED: Final = 512  # bytes of a packet; headers are all that is looked at
 _BUFFER: Final = 4 * 1024 * 1024
-_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_SYSCTLS: Final[dict[str, str | int]] = {
+    **{f"net/netfilter/nf_log/{family.value}": "nfnetlink_log" for family in (socket.AF_INET, socket.AF_INET6)},
+    "net/netfilter/nf_conntrack_log_invalid": 255,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +72,23 @@ class PacketLog:
             self._configure(group, _CFG_QTHRESH, struct.pack("!I", 1))
         self._socket.setblocking(False)
         # Bound first, named second: a logger without a listener would lose the first records.
-        namespace.set_sysctls(
-            {f"net/netfilter/nf_log/{family}": "nfnetlink_log" for family in _FAMILIES.values()}
-            | {"net/netfilter/nf_conntrack_log_invalid": 255}
-        )
+        namespace.set_sysctls(_SYSCTLS)
 
     def _configure(self, group: int, kind: int, value: bytes) -> None:
         setting = nfnetlink.attribute(kind, value)
         request = nfnetlink.message(Subsystem.ULOG, _MSG_CONFIG, nfnetlink.ACK, setting, resource=group)
         if nfnetlink.ask(self._socket, request):
             raise MissingError("the kernel has no nfnetlink_log", "modprobe nfnetlink_log (NETFILTER_NETLINK_LOG)")
+
+    @staticmethod
+    def settings(namespace: Namespace) -> dict[str, str | int]:
+        """Return the sysctls that it sets as a namespace has them now, to be put back; conntrack must be loaded."""
+        return {key: namespace.sysctl(key) for key in _SYSCTLS}
+
+    def skip(self) -> None:
+        """Forget the records that wait, and losses until now."""
+        nfnetlink.skip(self._socket)
+        self.lost = False
 
     def fileno(self) -> int:
         """Return the descriptor, readable when records wait."""

@@ -87,8 +87,8 @@ class Reached:
     :param how: by what it refused, or what became of the packet there, in words.
     :param sent_on: whether it was last seen as it left that host, to come nowhere.
     :param node: the first node that the packet passed, and ``entry`` what its conntrack has of it.
-    :param rule: which rule dropped its packet or chose its destination, at which node, or where it vanished without
-        one; empty where nothing of the kind was, or nothing was traced.
+    :param rule: which rule dropped its packet or what answered it, at which host, or chose its destination, or where
+        it vanished without one; empty where nothing of the kind was, or nothing was traced.
     """
 
     question: Question

@@ -30,7 +30,7 @@ class RunningHost:
         self.rules: list[str] = []  # what it was given, in the order in which it was loaded
         self.before_change: list[Callable[[], None]] = []  # called before its rules become others
         self.loaded: tuple[tuple[int, bool], Loaded] | None = None  # what is known of them, and of which
-        self.is_changed = False  # whether a kube-proxy has changed them since
+        self.is_changed = False  # whether a kube-proxy or somebody else may have changed them since
         self._nft: Nft | None = None
         self._xtables: Xtables | None = None
 

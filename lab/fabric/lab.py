@@ -290,15 +290,20 @@ class Lab:
 
 
 @contextmanager
-def lent_beside_others(lab: Lab) -> Iterator[Lab]:
-    """Lend a lab to one trial beside whoever else uses it, whose entries and counters stay."""
+def lent_beside_others(lab: Lab, *, traced: bool = False) -> Iterator[Lab]:
+    """Lend a lab to one trial beside whoever else uses it, whose entries and counters stay.
+
+    :param traced: as of the lab, for as long as it is lent.
+    """
     # What was counted before is not the trial's: no standing lab is a fresh one.
-    lab.trials, lab.has_others = max(1, lab.trials), True
+    lab.trials, lab.has_others, lab.traced = max(1, lab.trials), True, traced
+    for running in lab.hosts.values():
+        running.is_changed = True  # by any program that somebody has run there
     try:
         with lab.lent():
             yield lab
     finally:
-        lab.has_others = False
+        lab.has_others, lab.traced = False, False
 
 
 def _additions(lab: Lab, node: Host, change: NodeChange) -> tuple[str, ...]:

@@ -111,6 +111,18 @@ def waiting(listener: socket.socket, lost: Callable[[], None] | None = None) -> 
         yield from messages(data)
 
 
+def skip(listener: socket.socket) -> None:
+    """Read over the messages that wait at a socket, also over those that the kernel had to throw away."""
+    while True:
+        try:
+            listener.recv(1)  # of a datagram the rest is gone
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+
+
 def attribute(kind: int, value: bytes) -> bytes:
     """Write one attribute."""
     length = _ATTRIBUTE.size + len(value)

@@ -7,7 +7,7 @@ include/uapi/linux/netfilter/nf_tables.h.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Final
 
 from lab.netns import nfnetlink
@@ -22,7 +22,7 @@ _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE = 1, 2, 3
 
 #: NFPROTO_*, include/uapi/linux/netfilter.h.
 FAMILIES: Final = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
-_NUMBERS: Final = {name: number for number, name in FAMILIES.items()}
+_NUMBERS: Final = {"": 0, **{name: number for number, name in FAMILIES.items()}}
 _HOOKS: Final = ("prerouting", "input", "forward", "output", "postrouting", "ingress")  # enum nf_inet_hooks
 
 
@@ -81,6 +81,12 @@ class NftChains:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+
+def has_tables(namespace: Namespace) -> bool:
+    """Check whether a namespace has any table of nftables, those of iptables-nft among them."""
+    with closing(NftChains(namespace)) as chains:
+        return bool(chains.listed(_GET_TABLE, "", {}))
 
 
 def text(name: str) -> bytes:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from lab.netns import parts
@@ -73,6 +74,16 @@ class Restore:
             raise
         self._loaded += 1
         return True
+
+
+def has_legacy_tables(namespace: Namespace, version: int) -> bool:
+    """Check whether a namespace has any table of iptables-legacy.
+
+    :param version: 4 or 6, the IP version.
+    """
+    names = Path("/proc/thread-self/net", f"{'ip' if version == 4 else 'ip6'}_tables_names")
+    with namespace.entered():
+        return names.exists() and bool(names.read_text())
 
 
 class Xtables:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -138,7 +138,34 @@ def _crossings(sightings: Iterable[Sighting]) -> list[_Crossing]:
         else:
             waiting.remove(match)
             crossings[match[0]] = _Crossing(match[1], sighting)
-    return crossings
+    return _without_bridges(crossings)
+
+
+def _without_bridges(crossings: Sequence[_Crossing]) -> list[_Crossing]:
+    """Return the crossings without a bridge's own device, to which no link belongs.
+
+    A packet leaves by it before it leaves by a port of it, and so once more often than it arrives. It comes in by it
+    behind one of its ports.
+    """
+    groups: dict[tuple[str, Packet], list[int]] = {}
+    for index, one in enumerate(crossings):
+        if one.leaving is not None:
+            groups.setdefault((one.leaving.host, one.leaving.packet), []).append(index)
+    found: list[_Crossing | None] = list(crossings)
+    for indexes in groups.values():
+        leaving = [crossings[index].leaving for index in indexes]
+        names = {one.interface for one in leaving if one is not None}
+        if len(indexes) == len(names) > 1 and crossings[indexes[-1]].arriving is None:
+            for index, behind in zip(indexes, leaving[1:], strict=False):
+                found[index] = _Crossing(behind, crossings[index].arriving)
+            found[indexes[-1]] = None
+    came: dict[tuple[str, Packet], str] = {}
+    for index, one in enumerate(crossings):
+        if (arriving := one.arriving) is not None and arriving.interface != LOCAL:
+            port = came.setdefault((arriving.host, arriving.packet), arriving.interface)
+            if one.leaving is None and port != arriving.interface:
+                found[index] = None
+    return [one for one in found if one is not None]
 
 
 def _is_told(packet: Packet) -> bool:

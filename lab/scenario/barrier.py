@@ -86,10 +86,12 @@ class Barrier:
         passed = self._nodes.passed(client, address.address)
         try:
             async with asyncio.timeout(bound.SECONDS):
-                sender = await self._leg(partial(there.send, b"there"), here, server, passed)
+                sender = await self._leg(partial(there.send, b"there"), here, (client, server), passed)
                 peer = sender or (to_client.address, to_client.port)  # a masquerading node is the sender itself
-                await self._leg(partial(here.sendto, b"and back", peer), there, client, self._back(server, peer))
-                await self._leg(partial(there.send, b"and there"), here, server, passed)
+                await self._leg(
+                    partial(here.sendto, b"and back", peer), there, (server, client), self._back(server, peer)
+                )
+                await self._leg(partial(there.send, b"and there"), here, (client, server), passed)
         finally:
             there.close()
             here.close()
@@ -98,11 +100,12 @@ class Barrier:
         return self._nodes.passed(server, peer[0])
 
     async def _leg(
-        self, send: Callable[[], int], receiver: socket.socket, end: str, passed: tuple[str, ...]
+        self, send: Callable[[], int], receiver: socket.socket, ends: tuple[str, str], passed: tuple[str, ...]
     ) -> tuple[str, int] | None:
-        """Send a datagram and wait until it comes; return who sent it, and None where a real node's rules drop it."""
-        ends = (self._roles.client, end)
-        real = [node for node in passed if self.lab.hosts[node].host.given and node not in ends]
+        """Send a datagram from one end to the other; return who sent it, and None where a node between drops it."""
+        # So may the rules of a lab that others use.
+        may_drop = [node for node in passed if self.lab.has_others or self.lab.hosts[node].host.given]
+        real = [node for node in may_drop if node not in ends]
         if real and self._recorder.sees_each:
             coming = await self._past_rules(send, real[0])
         else:
@@ -110,7 +113,7 @@ class Barrier:
         sender = None
         for _ in range(coming):
             sender = await _received(receiver)
-            self._came[end] += 1
+            self._came[ends[1]] += 1
             self._legs.update(passed)
         return sender
 

@@ -90,7 +90,7 @@ class Disturbed(Stream[E]):
             one.packet
             for one in since
             if one.packet.tcp
-            and self._is_own(one.packet)
+            and self._is_between_its_ports(one.packet)
             and (
                 is_sent_by(one, receiver)
                 # What a node did not get it has said itself: to masqueraded clients' answers it is the receiver.
@@ -99,7 +99,7 @@ class Disturbed(Stream[E]):
         )
         self._take_errors()
 
-    def _is_own(self, packet: Packet) -> bool:
+    def _is_between_its_ports(self, packet: Packet) -> bool:
         """Check whether a packet is between the connection's ports: in a lab that stands others talk as well."""
         ends = {self._own.port, self._peer.port}, {self._target.port, self._server_address.port}
         return any(packet.source.port in one and packet.destination.port in other for one, other in (ends, ends[::-1]))

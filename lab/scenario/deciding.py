@@ -1,21 +1,32 @@
 # SPDX-License-Identifier: MIT
-"""Which rule of a node decided about a question's first packet, by the kernel's own trace."""
+"""Which rule of a host decided about a question's packets, by the kernel's own trace."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
 
+from lab.conntrack.nflog import PacketLog, Record
 from lab.errors import LabError
-from lab.evidence.traced import walk_of
+from lab.evidence.reach import Fate, Passage
+from lab.evidence.traced import Told, walk_of
 from lab.evidence.walk import Step, Walk, kin
-from lab.fabric.loaded import Loaded, loaded_on
+from lab.fabric.loaded import loaded_on
+from lab.netns.nft_chain import has_tables
+from lab.netns.xtables import has_legacy_tables
+from lab.scenario import legacy
 from lab.scenario.lost import Losses
-from lab.scenario.tracer import Tracer, own_hook
+from lab.scenario.processor import visit_all_processors
+from lab.scenario.tracer import Tracer, own_hook, removal
+from lab.vocabulary import Backend
 
 if TYPE_CHECKING:
-    from lab.evidence.packet import Packet
+    from lab.evidence.packet import Packet, SocketAddress
+    from lab.evidence.reach import Reached
+    from lab.evidence.sighting import Sighting
     from lab.fabric.lab import Lab
     from lab.vocabulary import Family
 
@@ -23,57 +34,166 @@ if TYPE_CHECKING:
 _DESTINATION: Final = re.compile(r"-j (?:DNAT|REDIRECT|TPROXY)\b|\b(?:dnat|redirect|tproxy)\b")
 
 
+class Source(Protocol):
+    """What waits may end by."""
+
+    def fileno(self) -> int:
+        """Return a descriptor."""
+        ...
+
+
 class Deciding:
-    """The traces of all nodes of a running lab, question by question.
+    """The traces of a running lab's hosts, question by question: of its nodes, and of others that somebody gave rules.
+
+    Beside others' traffic only the first packets of connections are traced, datagrams, and ICMP.
 
     :ivar untold: in sentences, of what nothing can be told.
     """
 
     def __init__(self, lab: Lab, family: Family) -> None:
-        self._tracers: dict[str, Tracer] = {}
-        self._loaded: dict[str, Loaded] = {}
-        self._losses: dict[str, Losses] = {}
         self.untold: dict[str, None] = {}
-        for node in lab.topology.nodes:
-            tracer = self._tracers[node.name] = lab.keep(Tracer(lab.hosts[node.name]))
-            loaded = loaded_on(lab.hosts[node.name], tracer.chains, family, lab.changes)
-            self._loaded[node.name] = loaded
-            self._losses[node.name] = Losses(lab, node.name)
-            if loaded.is_legacy:
-                whose = f"The rules that iptables-legacy loaded at {node.name}"
-                self.untold[f"{whose} are traced by `lab trace` alone: here nothing is told of them."] = None
+        names = [node.name for node in lab.topology.nodes]
+        if lab.has_others:
+            spaces = {name: host.namespace for name, host in lab.hosts.items() if name not in names}
+            names += [
+                name for name, space in spaces.items() if has_tables(space) or has_legacy_tables(space, family.version)
+            ]
+        self._hosts = [_Host(lab, name, family, self.untold) for name in names]
+
+    @property
+    def sources(self) -> list[Source]:
+        """What is readable when more is told."""
+        return [source for host in self._hosts for source in host.sources]
 
     def forget(self) -> None:
         """Forget what was told until now."""
-        for node, tracer in self._tracers.items():
-            tracer.forget()
-            self._losses[node].forget()
+        for host in self._hosts:
+            host.forget()
 
     def rule(self, packet: Packet | None) -> str:
         """Return which rule dropped a packet, else which ones chose its destination, and where it vanished.
 
         Empty where no rule has done anything of the kind.
         """
-        walks = list(self._walks(packet)) if packet else []
+        wanted = {kin(packet)} if packet else set()
+        walks = [walk for host in self._hosts for walk in host.walks(wanted)] if wanted else []
         for walk in walks:
             if walk.fate:
-                return f"dropped at {walk.node} by {walk.fate.words}"
+                return _dropped(walk, walk.fate)
         chosen = [f"led on at {walk.node} by {step.words}" for walk in walks for step in _choices(walk)]
         return "; ".join(dict.fromkeys((*chosen, *(walk.vanishing for walk in walks if walk.vanished))))
 
-    def _walks(self, packet: Packet) -> Iterator[Walk]:
-        wanted = kin(packet)
-        for node, tracer in self._tracers.items():
-            told = [one for one in tracer.read() if kin(one.packet) == wanted]
-            if tracer.lost:
-                self.untold[f"The kernel lost a part of the trace at {node}."] = None
-            for one in told:
-                try:
-                    walk = walk_of(node, one, self._loaded[node], own_hook)
-                except LabError as error:
-                    self.untold[f"Not traced at {node}: {error}."] = None
-                    continue
-                yield self._losses[node].told(walk)
+    def blaming(self, reached: Reached, sightings: Sequence[Sighting]) -> Reached:
+        """Return what became of a question, where it failed with the rule that dropped it or what answered it.
+
+        :param sightings: since it was asked.
+        """
+        if reached.fate is Fate.CONNECTED or reached.own is None:
+            return reached
+        by = self.drop(Passage(reached.question, reached.own, sightings))
+        return reached if by in reached.rule else replace(reached, rule="; ".join(filter(None, (reached.rule, by))))
+
+    def drop(self, passage: Passage) -> str:
+        """Return which rule dropped one of a question's packets or of what answered them; empty where none did."""
+        # What a rule drops where it was made is seen nowhere: it is known by its ends.
+        asked = passage.own, passage.question.address
+        packets = [one.packet for one in passage.sightings]
+        first = kin(passage.first) if passage.first else None
+        wanted = {kin(packet) for packet in packets}
+        for host in self._hosts:
+            for walk in host.walks(wanted, asked):
+                if walk.fate:
+                    is_question = kin(walk.packet) == first or _ends(walk.packet) == asked
+                    what = "" if is_question else f"{_name(walk.packet)} "
+                    return what + _dropped(walk, walk.fate)
+        for host in self._hosts:
+            host.note_untold()
+        return ""
+
+
+class _Host:
+    """The trace of one host.
+
+    :param untold: where it is noted what cannot be told.
+    """
+
+    def __init__(self, lab: Lab, name: str, family: Family, untold: dict[str, None]) -> None:
+        running = lab.hosts[name]
+        self._running, self._name, self._family, self._untold = running, name, family, untold
+        is_legacy = running.host.backend is Backend.LEGACY
+        self._log: PacketLog | None = None
+        if is_legacy:
+            lab.undo(partial(running.namespace.set_sysctls, PacketLog.settings(running.namespace)))
+            self._log = lab.keep(PacketLog(running.namespace))
+        self._tracer = lab.keep(Tracer(running, marks=is_legacy, brief=lab.has_others))
+        lab.undo(partial(running.nft.run, removal()))
+        self._loaded = loaded_on(running, self._tracer.chains, family, lab.changes)
+        self._losses = Losses(lab, name) if lab.traced else None
+        self._told: list[Told] = []
+        self._records: list[Record] = []
+
+    @property
+    def sources(self) -> list[Source]:
+        """What is readable when more is told."""
+        return [self._tracer, *([self._log] if self._log else [])]
+
+    def forget(self) -> None:
+        """Forget what was told until now."""
+        self._told, self._records = [], []
+        self._tracer.forget()
+        if self._log:
+            self._log.skip()
+        if self._losses:
+            self._losses.forget()
+
+    def walks(
+        self, wanted: set[tuple[object, ...]], ends: tuple[SocketAddress, SocketAddress] | None = None
+    ) -> Iterator[Walk]:
+        """Yield the walks of the packets that are kin to those that are wanted, or go from one end to another."""
+        self._read()
+
+        def is_wanted(one: Told) -> bool:
+            return kin(one.packet) in wanted or _ends(one.packet) == ends
+
+        if not all(one.is_over for one in self._told if is_wanted(one)):
+            visit_all_processors()  # what a timer has sent may be on its way still
+            self._read()
+        of_each = legacy.of_each(self._told, self._records)
+        found = [(one, its) for one, its in zip(self._told, of_each, strict=True) if is_wanted(one)]
+        why = legacy.why_silent(self._name, self._records) if found and self._loaded.is_legacy else ""
+        if why:
+            self._untold[f"Of rules nothing is told: {why}."] = None
+        for told, records in found:
+            try:
+                whole = legacy.whole(told, records, self._loaded, self._family, is_sure=not why)
+                walk = walk_of(self._name, whole, self._loaded, own_hook)
+            except LabError as error:
+                self._untold[f"Not traced at {self._name}: {error}."] = None
+                continue
+            yield self._losses.told(walk) if self._losses else walk
+
+    def note_untold(self) -> None:
+        """Note where somebody has given it rules by iptables-legacy, which the lab does not read there."""
+        if words := legacy.unread(self._running, self._loaded, self._family):
+            self._untold[f"Perhaps: {words}."] = None
+
+    def _read(self) -> None:
+        self._told = self._tracer.read()
+        self._records += self._log.read() if self._log else []
+        if self._tracer.lost or (self._log and self._log.lost):
+            self._untold[f"The kernel lost a part of the trace at {self._name}."] = None
+
+
+def _ends(packet: Packet) -> tuple[SocketAddress, SocketAddress]:
+    return packet.source, packet.destination
+
+
+def _dropped(walk: Walk, fate: Step) -> str:
+    return f"dropped at {walk.node} by {fate.words}"
+
+
+def _name(packet: Packet) -> str:
+    return packet.tcp.flag_names if packet.tcp else "what was said to it"
 
 
 def _choices(walk: Walk) -> Iterator[Step]:

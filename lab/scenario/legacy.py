@@ -9,16 +9,23 @@ is one without conditions, so its number counts.
 from __future__ import annotations
 
 import re
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from lab.conntrack.nflog import TRACED, Record
+from lab.errors import LabError, MissingError
 from lab.evidence.packet import is_fragment
-from lab.evidence.traced import Rules, TraceEvent
+from lab.evidence.traced import Rules, Told, TraceEvent
 from lab.evidence.walk import ACCEPT, DROP, kin
+from lab.netns.features import require
+from lab.netns.xtables import has_legacy_tables
 
 if TYPE_CHECKING:
+    from lab.fabric.host import RunningHost
     from lab.fabric.loaded import Loaded
+    from lab.vocabulary import Family
 
 #: What the lab's first rule logs, so that one packet is told from the next.
 MARK: Final = f"{TRACED}lab:begin:rule:1"
@@ -56,6 +63,58 @@ def by_packet(records: Iterable[Record]) -> list[list[Record]]:
             last[like] = packets[-1]
         last[like].append(record)
     return packets
+
+
+def why_silent(node: str, records: Iterable[Record]) -> str:
+    """Return in a sentence why iptables-legacy has logged nothing at a node that has its rules; empty where it has."""
+    if any(record.words != MARK for record in records):
+        return ""
+    try:
+        require("xt_TRACE")
+        words = "the kernel told nothing of them"
+    except MissingError as error:
+        words = str(error)
+    return f"iptables-legacy's rules at {node}: {words}; with --backend nft they are traced"
+
+
+def unread(host: RunningHost, loaded: Loaded, family: Family) -> str:
+    """Return in words which rules of iptables-legacy somebody has loaded on a host where the lab's own are others'.
+
+    Empty where there are none, or the lab's own are such.
+    """
+    if loaded.is_legacy or not has_legacy_tables(host.namespace, family.version):
+        return ""
+    return f"the rules that iptables-legacy has at {host.name} are not traced, as the lab's own there are not by it"
+
+
+def of_each(told: Iterable[Told], records: Iterable[Record]) -> list[Sequence[Record]]:
+    """Return what was logged of each packet that was told of; nothing of a bridge's copies."""
+    packets: dict[tuple[object, ...] | None, deque[list[Record]]] = defaultdict(deque)
+    for of_packet in by_packet(records):
+        first = of_packet[0].packet
+        packets[kin(first) if first else None].append(of_packet)
+    found = (None if one.is_copy else packets[kin(one.packet)] for one in told)
+    return [its_own.popleft() if its_own else () for its_own in found]
+
+
+def whole(told: Told, records: Sequence[Record], loaded: Loaded, family: Family, *, is_sure: bool) -> Told:
+    """Return what was told of a packet, by nftables and by iptables-legacy.
+
+    :param is_sure: whether iptables-legacy tells of its rules at all.
+    :raises LabError: it has not told all of it.
+    """
+    if told.is_copy or not loaded.is_legacy:
+        return told
+    if not records:
+        if is_sure:
+            raise LabError("iptables-legacy told nothing of it")
+        return told
+    events = list(events_of(records, loaded, family.nft))
+    # Every packet that comes to its end has come to a chain of the table filter.
+    asked = not told.end or not loaded.was_given("filter") or any(event.table == "filter" for event in events)
+    if is_sure and not asked:
+        raise LabError("iptables-legacy did not tell all of it")
+    return replace(told, events=merged(told.events, events, loaded))
 
 
 def events_of(records: Sequence[Record], loaded: Loaded, family: str) -> Iterator[TraceEvent]:

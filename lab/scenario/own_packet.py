@@ -12,9 +12,10 @@ from ipaddress import ip_address
 from lab.errors import InputError, nearest
 from lab.evidence.packet import BARRIER_PORT, Packet, SocketAddress, decode
 from lab.evidence.timeline import end_of_way
-from lab.evidence.walk import Walk
+from lab.evidence.walk import Walk, kin
 from lab.fabric.lab import Lab
 from lab.scenario.instrumented import Instrumented
+from lab.scenario.own_flow import Ends, OwnFlow
 from lab.scenario.roles import CLIENT_PORT, Roles
 from lab.topology.model import Topology
 from lab.topology.ways import way_out
@@ -109,11 +110,15 @@ def own_packet(
 
 
 class OwnPacketScenario(Instrumented):
-    """A lab in which one packet is sent, with servers at the endpoints. Made inside the running event loop."""
+    """A lab in which one packet is sent, with servers at the endpoints. Made inside the running event loop.
+
+    :ivar ends: that the packet and what answered it had on their ways, with the protocol's number.
+    """
 
     def __init__(self, lab: Lab, roles: Roles, family: Family) -> None:
         super().__init__(lab, roles, family)
-        for host, address in roles.servers:
+        self.ends: set[tuple[int, Ends]] = set()
+        for host, address in roles.servers if not lab.has_others else ():  # whose own servers answer
             lab.keep(listen(lab.hosts[host].namespace, address))
 
     async def send(self, wanted: OwnPacket) -> Sent:
@@ -121,16 +126,21 @@ class OwnPacketScenario(Instrumented):
         packet = decode(wanted.data)
         if packet is None:
             raise InputError(f"the lab cannot read the packet that it is to send: {wanted}")
+        flow = OwnFlow(packet.protocol, (packet.source, packet.destination))
+        self.ends = flow.ends
+        flow.recognize(packet)  # of a node's own the first sighting may be translated already
         refusal = self._send(wanted)
         await self.barrier()
-        seen = [one for one in self.recorder.sightings if not one.packet.is_barrier]
-        walks, untraced = self._tracing.walks(packet) if self._tracing else ((), ())
+        passed = sorted(self.recorder.sightings, key=lambda one: one.time)
+        seen = [one for one in passed if not one.packet.is_barrier and flow.has(one.packet)]
+        own = {kin(packet), *(kin(one.packet) for one in seen)}
+        walks, untraced = self._tracing.walks(packet, own) if self._tracing else ((), ())
         end = end_of_way(packet, seen)
         where = self.lost_where(packet)
         if end is not None and not end.outgoing and end.host not in self._nodes.names:
             where = f"came to {end.host} as {end.packet}"
         answers = (one.packet for one in seen if one.host == wanted.host and not one.outgoing)
-        about_it = (one for one in answers if wanted.source.address == one.destination.address)
+        about_it = dict.fromkeys(one for one in answers if wanted.source.address == one.destination.address)
         self.recorder.stop()
         self._faults += self.recorder.missed()
         return Sent(packet, refusal, walks, untraced, where, tuple(about_it), tuple(dict.fromkeys(self._faults)))

@@ -62,7 +62,7 @@ class Reaching:
     Many questions are asked within one :func:`lab.scenario.processor.one_processor`: to move a thread takes long.
 
     :ivar crafted: the protocols of which this kernel has no sockets: of SCTP the lab makes the packets.
-    :ivar deciding: tells which rules decide, where the lab is traced.
+    :ivar deciding: tells which rules decide where the lab is traced, and of one that others use who dropped a question.
     :raises OSError: a socket cannot be opened.
     """
 
@@ -72,6 +72,7 @@ class Reaching:
         self._raw: dict[_Server, RawEnd] = {}
         self._entries = Entries(lab)
         self._asked = 0
+        self._seen: list[Sighting] = []  # since the question was asked
         self._without_route: set[str] = set()
         self.crafted: set[str] = set()
         for running in lab.hosts.values():
@@ -87,7 +88,7 @@ class Reaching:
             self._backlog.await_timestamps()
         except TimeoutError:
             raise LabError(f"the kernel took down no packet's time for {bound.SECONDS:.0f} s") from None
-        self.deciding = Deciding(lab, family) if lab.traced else None
+        self.deciding = Deciding(lab, family) if lab.traced or lab.has_others else None
         for server in endpoints_in(lab.current, family):
             if self._serves(server.protocol):
                 self.listen(server.host, server.address.port, address=server.address.address, protocol=server.protocol)
@@ -159,15 +160,18 @@ class Reaching:
         own = None if source is None else SocketAddress(source, 0)
         with one_processor(), self._open(question.client, own, question.protocol) as asking:
             self._settled()  # what earlier questions have left
+            self._seen = []
             if self.deciding:
                 self.deciding.forget()
             look = self._entries.added_to if with_entry else as_it_is
             if question.protocol in self.crafted:
-                return self._associate(question, asking, look)
-            # An ICMP error that is here before connect() has let go of the socket is kept for the next SYN, a second
-            # later (tcp_v6_err in net/ipv6/tcp_ipv6.c), but with this it is reported at once.
-            asking.setsockopt(*_RECEIVE_ERRORS[self.family], 1)
-            return self._ask(question, asking, look)
+                found = self._associate(question, asking, look)
+            else:
+                # An ICMP error that is here before connect() has let go of the socket is kept for the next SYN, a
+                # second later (tcp_v6_err in net/ipv6/tcp_ipv6.c), but with this it is reported at once.
+                asking.setsockopt(*_RECEIVE_ERRORS[self.family], 1)
+                found = self._ask(question, asking, look)
+            return self.deciding.blaming(found, self._seen) if self.deciding else found
 
     def _ask(self, question: Question, asking: socket.socket, look: Look) -> Reached:
         unrouted = self._unrouted()
@@ -286,6 +290,7 @@ class Reaching:
                 self._backlog.push()
                 new = self._own([sighting for capture in self._captures for sighting in capture.read()])
                 if not new:
+                    self._seen += found
                     return sorted(found, key=lambda one: one.time)
                 found += new
         except TimeoutError:
@@ -293,7 +298,7 @@ class Reaching:
         raise LabError("packets go on and on: the hosts' routes go in a circle")
 
     def _rule(self, passage: Passage) -> str:
-        return self.deciding.rule(passage.first) if self.deciding else ""
+        return self.deciding.rule(passage.first) if self.deciding and self.lab.traced else ""
 
     def _first_node(self, passage: Passage) -> str:
         nodes = {node.name for node in self.lab.topology.nodes}

@@ -64,6 +64,9 @@ class Recorder:
             nft = lab.hosts[node].nft
             nft.run(witness + (local_script() if each and node == nodes[0] else ""))
             lab.undo(partial(nft.run, removal()))
+        for node in nodes if lab.has_others else ():
+            namespace = lab.hosts[node].namespace
+            lab.undo(partial(namespace.set_sysctls, PacketLog.settings(namespace)))
         self._logs = [(Pairing(node), lab.keep(PacketLog(lab.hosts[node].namespace))) for node in nodes]
         self._events = lab.keep(ConntrackEvents(lab.hosts[nodes[0]].namespace))
         captured = lab.hosts.items() if each else ()

@@ -52,7 +52,7 @@ _NEIGHBOURS: Final = (
 )
 
 
-def script(only: str = "", *, marks: bool = False) -> str:
+def script(only: str = "", *, marks: bool = False, brief: bool = False) -> str:
     """Return the nftables script that has packets traced, but for the lab's own datagrams and what neighbours say.
 
     Neither of them is traced where a tunnel carries it: outside of one, nobody takes them for a trial's.
@@ -60,12 +60,14 @@ def script(only: str = "", *, marks: bool = False) -> str:
     :param only: the one state of conntrack, as nft names it, whose packets are traced, from where it has judged them
         on; empty for all packets.
     :param marks: log each packet where its walk begins, for what iptables-legacy logs of it.
+    :param brief: of TCP trace SYN and SYN,ACK alone, beside others' downloads.
     """
     # A rule that accepts ends its own chain alone, and makes one event of what would be three.
     mark = f'log prefix "{legacy.MARK}" group {REASON_GROUP} ' if marks else ""
     wanted = f"{f'ct state {only} ' if only else ''}{mark}meta nftrace set 1 accept"
     barriers = (f"udp dport {BARRIER_PORT} return", f"udp sport {BARRIER_PORT} return")
-    begin = (*barriers, f"udp dport {VXLAN_PORT} jump tunnel", wanted)
+    few = ("tcp flags & syn == 0 return",) if brief else ()
+    begin = (*barriers, f"udp dport {VXLAN_PORT} jump tunnel", *few, wanted)
     tracked = tuple(f"ct state {state} accept" for state in STATES)
     chains = [
         _chain(f"{name}_{hook}", hook, priority, rules)
@@ -83,6 +85,11 @@ def script(only: str = "", *, marks: bool = False) -> str:
 
 def _chain(name: str, hook: str, priority: int, rules: Iterable[str]) -> str:
     return "\n".join((f"chain {name} {{", f"type filter hook {hook} priority {priority}; policy accept;", *rules, "}"))
+
+
+def removal() -> str:
+    """Return the nftables script that takes all of it away."""
+    return f"delete table inet {TRACE_TABLE}\n"
 
 
 def own_hook(table: str, chain: str) -> str:
@@ -104,16 +111,16 @@ class _Way:
 class Tracer:
     """The trace of one node, from the moment on at which this is made.
 
-    :param only: and ``marks``: as :func:`script` knows them.
+    :param only: and ``marks`` and ``brief``: as :func:`script` knows them.
     :ivar chains: what answers questions about the node's nftables.
     """
 
-    def __init__(self, node: RunningHost, *, only: str = "", marks: bool = False) -> None:
+    def __init__(self, node: RunningHost, *, only: str = "", marks: bool = False, brief: bool = False) -> None:
         self._found: list[_Way] = []
         self._current: dict[int, _Way] = {}  # by the kernel's numbers
         self._trace = Trace(node.namespace)
         self.chains = NftChains(node.namespace)
-        node.nft.run(script(only, marks=marks))
+        node.nft.run(script(only, marks=marks, brief=brief))
         self._states = {
             handle: state
             for hook in ("prerouting", "output")
@@ -146,10 +153,14 @@ class Tracer:
         return [Told(tuple(way.events), way.state, way.end, way.is_copy) for way in self._found]
 
     def forget(self) -> None:
-        """Forget what was told by now, also of packets that are under way still."""
-        self._trace.read()
+        """Forget what was told by now, also of packets that are under way still, and losses until now."""
+        self._trace.skip()
         self._found.clear()
         self._current.clear()
+
+    def fileno(self) -> int:
+        """Return the descriptor, readable when something was told."""
+        return self._trace.fileno()
 
     def _copy(self, event: TraceEvent, found: list[_Way]) -> _Way:
         """Return the way of which a packet of another number is a part: one that has no end yet, or another one."""

@@ -3,35 +3,33 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from lab.errors import LabError, MissingError
+from lab.errors import LabError
 from lab.evidence.packet import FRAGMENT, RST, SYN, UDP, Packet, is_error
 from lab.evidence.traced import Told, walk_of
 from lab.evidence.walk import Role, Walk, kin
 from lab.fabric.loaded import Loaded, loaded_on
-from lab.netns.features import require
 from lab.scenario import legacy
 from lab.scenario.lost import Losses
 from lab.scenario.processor import visit_all_processors
-from lab.scenario.tracer import TRACE_TABLE, Tracer, own_hook
+from lab.scenario.tracer import Tracer, own_hook, removal
 from lab.vocabulary import Backend, Family
 
 if TYPE_CHECKING:
-    from lab.conntrack.nflog import Record
     from lab.evidence.judgement import Judged
     from lab.fabric.lab import Lab
     from lab.scenario.recorder import Recorder
 
 _MOST: Final = 12  # walks of one role; more of them tell nothing new
 
-
 #: What was told of a packet, and the rules that it met.
 _Met: TypeAlias = tuple[Told, Loaded]
+#: What packets are asked for, by what they are kin to; None for all.
+_Own: TypeAlias = Collection[tuple[object, ...]] | None
 
 
 class _Batch(NamedTuple):
@@ -56,54 +54,60 @@ class Tracing:
         }
         self._losses = {node: Losses(lab, node) for node in nodes}
         self._past: dict[str, list[_Batch]] = {node: [] for node in nodes}
+        self._lossy: set[str] = set()
         for node in nodes:
             host, listener = lab.hosts[node], partial(self._read_ahead, node)
             host.before_change.append(listener)
             lab.undo(partial(host.before_change.remove, listener))
-            lab.undo(partial(host.nft.run, f"delete table inet {TRACE_TABLE}\n"))
+            lab.undo(partial(host.nft.run, removal()))
         recorder.read()
         self._begun = len(recorder.judged)  # what is judged from here on is traced as well
 
-    def walks(self, judged: Packet | None) -> tuple[tuple[Walk, ...], tuple[str, ...]]:
+    def walks(self, judged: Packet | None, own: _Own = None) -> tuple[tuple[Walk, ...], tuple[str, ...]]:
         """Return the walks of the packets that a trial is about, node by node, and in sentences what cannot be told.
 
         :param judged: the packet that it is about.
+        :param own: leave out what is not kin to any of these.
         """
-        walks, untold = self._walks(judged)
+        walks, untold = self._walks(judged, own)
         if untold or any(walk.vanished for walk in walks):
             # What a timer has sent may be on its way still, on another processor.
             visit_all_processors()
-            walks, untold = self._walks(judged)
+            walks, untold = self._walks(judged, own)
         return tuple(walks), tuple(untold)
 
-    def _walks(self, judged: Packet | None) -> tuple[list[Walk], list[str]]:
+    def _walks(self, judged: Packet | None, own: _Own) -> tuple[list[Walk], list[str]]:
         """Do so with what was told by now."""
         self._recorder.read()
         known = self._recorder.judged[self._begun :]
         batches = {node: [*self._past[node], self._read(node)] for node in self._tracers}
         self._recorder.read()  # what iptables-legacy told of the same packets
         walks: list[Walk] = []
-        untold: dict[str, None] = {}
+        untold = {f"the kernel lost a part of the trace at {node}": None for node in batches if node in self._lossy}
         for node, its in batches.items():
-            if self._tracers[node].lost:
-                untold[f"the kernel lost a part of the trace at {node}"] = None
             told = [(one, batch.loaded) for batch in its for one in batch.told]
-            walks += self._at(node, told, judged, untold)
-            for role in self._unheard([one for one in known if one.host == node], told, judged):
+            walks += self._at(node, told, judged, own, untold)
+            of_node = [one for one in known if one.host == node]
+            for role in self._unheard(of_node, told, judged, own):
                 untold[f"{role} at {node}: conntrack judged it there, and no trace tells of it"] = None
         return walks, list(untold)
 
-    def _at(self, node: str, its: Sequence[_Met], judged: Packet | None, untold: dict[str, None]) -> Iterator[Walk]:
+    def _at(
+        self, node: str, its: Sequence[_Met], judged: Packet | None, own: _Own, untold: dict[str, None]
+    ) -> Iterator[Walk]:
         """Yield the walks at a node, and note what cannot be told of it."""
-        records, missing = self._logged(node, its)
-        if missing:
-            untold[missing] = None
-        for index, role in chosen([told.packet for told, _loaded in its], judged):
+        records = self._recorder.traced.get(node, [])
+        why = legacy.why_silent(node, records) if any(loaded.is_legacy for _told, loaded in its) else ""
+        unread = legacy.unread(self._lab.hosts[node], its[0][1], self._family) if its and self._lab.has_others else ""
+        untold |= dict.fromkeys(filter(None, (why, unread)))
+        of_each = legacy.of_each([told for told, _loaded in its], records)
+        mine = [index for index, (told, _loaded) in enumerate(its) if own is None or kin(told.packet) in own]
+        for place, role in chosen([its[index][0].packet for index in mine], judged):
+            index = mine[place]
             told, loaded = its[index]
             try:
-                if loaded.is_legacy and not told.is_copy:
-                    told = self._whole(told, records[index], loaded, is_sure=not missing)
-                walk = walk_of(node, told, loaded, own_hook)
+                whole = legacy.whole(told, of_each[index], loaded, self._family, is_sure=not why)
+                walk = walk_of(node, whole, loaded, own_hook)
             except LabError as error:
                 untold[f"{role} at {node}: {error}"] = None
                 continue
@@ -111,18 +115,22 @@ class Tracing:
             walk = replace(walk, role=role, unsent=not again and self._is_unsent(walk))
             yield self._losses[node].told(walk)
 
-    def _unheard(self, known: Sequence[Judged], its: Sequence[_Met], judged: Packet | None) -> set[Role]:
+    def _unheard(self, known: Sequence[Judged], its: Sequence[_Met], judged: Packet | None, own: _Own) -> set[Role]:
         """Return what packets are in the trial that conntrack judged, and of which no trace tells."""
         told = {kin(one.packet) for one, _loaded in its}
-        wanted = (one.packet for one in known if self._each or one.state == "invalid")
-        unheard = [packet for packet in wanted if not packet.is_barrier and kin(packet) not in told]
+        asked = (one.packet for one in known if self._each or one.state == "invalid")
+        wanted = (packet for packet in asked if not packet.is_barrier and (own is None or kin(packet) in own))
+        unheard = [packet for packet in wanted if kin(packet) not in told]
         return {role for _index, role in chosen(unheard, judged)} - {Role.OTHER}
 
     def _read(self, node: str) -> _Batch:
         """Read what was told of a node since its rules are the same."""
         host, tracer = self._lab.hosts[node], self._tracers[node]
         loaded = loaded_on(host, tracer.chains, self._family, self._lab.changes)
-        return _Batch(tracer.read(), loaded)
+        batch = _Batch(tracer.read(), loaded)
+        if tracer.lost:
+            self._lossy.add(node)
+        return batch
 
     def _read_ahead(self, node: str) -> None:
         """Read what was told before a node's rules become others, and what the rules are that it speaks of."""
@@ -151,43 +159,6 @@ class Tracing:
             one.outgoing and one.host == walk.node and (kin(one.packet) == kin(left) or _is_part(one.packet, left))
             for one in self._recorder.sightings
         )
-
-    def _logged(self, node: str, its: Sequence[_Met]) -> tuple[list[Sequence[Record]], str]:
-        """Return what iptables-legacy logged of each packet, and why it did not where it has rules there."""
-        if not any(loaded.is_legacy for _told, loaded in its):
-            return [], ""
-        records = self._recorder.traced.get(node, [])
-        missing = ""
-        if all(record.words == legacy.MARK for record in records):
-            try:
-                require("xt_TRACE")
-                words = "the kernel told nothing of them"
-            except MissingError as error:
-                words = str(error)
-            missing = f"iptables-legacy's rules at {node}: {words}; with --backend nft they are traced"
-        of_packets: dict[tuple[object, ...] | None, deque[list[Record]]] = defaultdict(deque)
-        for of_packet in legacy.by_packet(records):
-            first = of_packet[0].packet
-            of_packets[kin(first) if first else None].append(of_packet)
-        found = (None if told.is_copy else of_packets[kin(told.packet)] for told, _loaded in its)
-        return [its_own.popleft() if its_own else () for its_own in found], missing
-
-    def _whole(self, told: Told, records: Sequence[Record], loaded: Loaded, *, is_sure: bool) -> Told:
-        """Return what was told of a packet, by nftables and by iptables-legacy.
-
-        :param is_sure: whether iptables-legacy tells of its rules at all.
-        :raises LabError: it has not told all of it.
-        """
-        if not records:
-            if is_sure:
-                raise LabError("iptables-legacy told nothing of it")
-            return told
-        events = list(legacy.events_of(records, loaded, self._family.nft))
-        # Every packet that comes to its end has come to a chain of the table filter.
-        asked = not told.end or not loaded.was_given("filter") or any(event.table == "filter" for event in events)
-        if is_sure and not asked:
-            raise LabError("iptables-legacy did not tell all of it")
-        return replace(told, events=legacy.merged(told.events, events, loaded))
 
 
 def _is_part(packet: Packet, whole: Packet) -> bool:

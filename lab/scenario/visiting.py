@@ -9,27 +9,27 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final
 
 from lab.conntrack.flows import Flow, Flows
 from lab.errors import LabError
-from lab.evidence.packet import Packet, SocketAddress
+from lab.evidence.packet import SocketAddress
 from lab.evidence.reach import PROTOCOLS, Fate, Passage, Question, Reached
 from lab.evidence.sighting import Sighting
 from lab.fabric.lab import Lab
 from lab.scenario.became import Look, is_open, unanswered
+from lab.scenario.deciding import Source
+from lab.scenario.own_flow import Ends, OwnFlow, ends_of
 from lab.scenario.reaching import Reaching, icmp_limits
 from lab.vocabulary import Family
 
-#: Source and destination.
-_Ends: TypeAlias = tuple[SocketAddress, SocketAddress]
-
 #: Bytes of a packet that may be a question's own: what is longer is somebody's download.
 _LONGEST: Final = 1500
-#: Seconds for a datagram's answer from a server that has got it; nothing else here is a matter of time.
+#: Seconds for the answer of a server that has got a datagram and says nothing; all else here ends by an event.
 _A_WHILE: Final = 1.0
 
 
@@ -42,9 +42,8 @@ class Visiting(Reaching):
     """
 
     def __init__(self, lab: Lab, family: Family) -> None:
-        self._mine: set[tuple[int, _Ends]] = set()  # of all questions
-        self._now: set[tuple[int, _Ends]] = set()  # of the last one, with what it was translated to
-        self._alike: set[tuple[object, ...]] = set()
+        self._mine: set[tuple[int, Ends]] = set()  # of the questions before
+        self._now: OwnFlow | None = None  # of the last one, with what it was translated to
         self._asking: tuple[Question, SocketAddress] | None = None
         for running in lab.hosts.values():
             before: dict[str, str | int] = {
@@ -59,41 +58,25 @@ class Visiting(Reaching):
         return protocol == "sctp"
 
     def _begin(self, question: Question, own: SocketAddress) -> None:
-        self._now, self._alike = {(PROTOCOLS[question.protocol], (own, question.address))}, set()
+        if self._now:
+            self._mine |= self._now.ends
+        self._now = OwnFlow(PROTOCOLS[question.protocol], (own, question.address))
         self._asking = question, own
-        self._mine |= self._now
 
     def _own(self, sightings: list[Sighting]) -> list[Sighting]:
-        if self._asking:
-            question, own = self._asking
-            ends = self._as_it_leaves(question, own)
-            self._now.add((PROTOCOLS[question.protocol], ends))
-            self._mine |= self._now
-        return [one for one in sorted(sightings, key=lambda one: one.time) if self._is_own(one.packet)]
+        if self._asking is None or self._now is None:
+            return []
+        question, own = self._asking
+        self._now.ends.add((PROTOCOLS[question.protocol], self._as_it_leaves(question, own)))
+        return [one for one in sorted(sightings, key=lambda one: one.time) if self._now.has(one.packet)]
 
-    def _as_it_leaves(self, question: Question, own: SocketAddress) -> _Ends:
+    def _as_it_leaves(self, question: Question, own: SocketAddress) -> Ends:
         """Return the ends of a question as it leaves its client: of a node its own kernel translates it before."""
         if self.lab.topology.host(question.client).proxy_mode is not None:
             entry = self._entries.entry(question.client, question, own)
             if entry is not None:
                 return entry.reply[1], entry.reply[0]
         return own, question.address
-
-    def _is_own(self, packet: Packet) -> bool:
-        if packet.icmp is not None:
-            quoted = packet.icmp.quoted
-            return quoted is not None and any(ends in (quoted, quoted[::-1]) for _protocol, ends in self._now)
-        ends = (packet.source, packet.destination)
-        key, back = (packet.protocol, ends), (packet.protocol, ends[::-1])
-        if not (packet.likeness in self._alike or key in self._now or back in self._now):
-            return False
-        if back not in self._now:
-            self._now.add(key)
-            self._mine.add(key)
-        # Of IPv6 nothing but the length tells datagrams apart; of IPv4 nothing does where the number is 0.
-        if packet.tcp is not None or packet.identification or ":" in packet.source.address:
-            self._alike.add(packet.likeness)
-        return True
 
     def _heard(
         self, reached: Reached, asking: socket.socket, passage: Passage, text: bytes, look: Look
@@ -114,8 +97,7 @@ class Visiting(Reaching):
         # where the socket does not get it.
         if passage.refusal() or left.stranger():
             return None
-        select.select([asking], [], [], _A_WHILE)
-        passage = replace(passage, sightings=[*passage.sightings, *self._settled()])
+        passage = replace(passage, sightings=self._await_answer(left, asking))
         try:
             if asking.recv(len(text) + 1) == text:
                 return look(replace(reached, fate=Fate.CONNECTED))
@@ -123,6 +105,24 @@ class Visiting(Reaching):
         except OSError as error:
             code = error.errno or errno.EIO
         return look(unanswered(self.lab, reached, passage, code))
+
+    def _await_answer(self, passage: Passage, asking: socket.socket) -> Sequence[Sighting]:
+        """Wait until a socket has an answer, or it is known that none comes; return what was seen by then.
+
+        A rule has then dropped the datagram or its answer, or somebody has refused it or answered from elsewhere. Of a
+        server that says nothing nothing is known: there it is :data:`_A_WHILE`.
+
+        :param passage: of the datagram as it left its host.
+        """
+        assert self.deciding is not None
+        sources: list[Source] = [asking, *self._captures, *self.deciding.sources]
+        end = time.monotonic() + _A_WHILE
+        while not (passage.refusal() or passage.stranger() or self.deciding.drop(passage)):
+            ready = select.select(sources, [], [], max(0.0, end - time.monotonic()))[0]
+            passage = replace(passage, sightings=[*passage.sightings, *self._settled()])
+            if asking in ready or not ready:
+                break
+        return passage.sightings
 
     def _has(self, host: str, address: str) -> bool:
         found = self.lab.topology.host_of(address)
@@ -140,16 +140,9 @@ class Visiting(Reaching):
         """Delete what the questions have left in the nodes' conntrack tables."""
 
         def chosen(flows: Iterable[Flow]) -> list[Flow]:
-            return [flow for flow in flows if (flow.number, _ends_of(flow)) in self._mine]
+            return [flow for flow in flows if ends_of(flow) in mine]
 
         self._settled()  # what the last one's end has sent
+        mine = self._mine | (self._now.ends if self._now else set())
         for node in self.lab.topology.nodes:
             Flows(self.lab.hosts[node.name].namespace).delete_those(chosen)
-
-
-def _ends_of(flow: Flow) -> _Ends:
-    ports = flow.original.ports
-    return (
-        SocketAddress(flow.original.source, ports.get("sport", 0)),
-        SocketAddress(flow.original.destination, ports.get("dport", 0)),
-    )

@@ -11,6 +11,7 @@ import json
 import socket
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 
 from lab.errors import InputError, LabError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from lab.standing.handshakes import Handshakes
     from lab.standing.record import StandingLab
     from lab.standing.servers import Servers
+    from lab.standing.tracing import Asked, Traced
     from lab.trial.reach import Chosen
 
 #: What is done with an endpoint, with Services, with a node's kube-proxy.
@@ -86,7 +88,11 @@ class Control:
             if case := question.get("inject"):
                 return await self._inject(case, question)
             if chosen := question.get("reach"):
-                return await self._reach(chosen, question["family"], gone)
+                return await self._reach(chosen, question, gone)
+            if packet := question.get("trace"):
+                from lab.standing.tracing import trace
+
+                return {"traced": await trace(self._lab, packet)}
             deleted = await asyncio.to_thread(self._change, question)
             await self._servers.follow()
         except LabError as error:
@@ -112,12 +118,13 @@ class Control:
         return {"report": to_json(found.report).decode(), "remarks": found.remarks}
 
     async def _reach(
-        self, chosen: dict[str, Any], family: str | None, gone: asyncio.Future[bytes]
+        self, chosen: dict[str, Any], question: dict[str, Any], gone: asyncio.Future[bytes]
     ) -> dict[str, object]:
         from lab.standing.reaching import reach
 
         # In a thread of its own, for the servers answer by this one.
-        return {"reaches": await asyncio.to_thread(reach, self._lab, family, chosen, gone)}
+        asked = partial(reach, self._lab, question["family"], chosen, gone, traced=question["traced"])
+        return {"reaches": await asyncio.to_thread(asked)}
 
     def _change(self, question: dict[str, Any]) -> int | None:
         """Do what is asked; of a kube-proxy that starts return how many conntrack entries it has deleted."""
@@ -231,15 +238,27 @@ def inject(
     return report, tuple(answer["remarks"])
 
 
-def reach(lab: StandingLab, family: Family | None, chosen: Chosen) -> Reaches:
+def reach(lab: StandingLab, family: Family | None, chosen: Chosen, *, traced: bool = False) -> Reaches:
     """Ask the Services of a lab that stands (see :mod:`lab.standing.reaching`), and return what came of it.
 
+    :param traced: have the kernel tell which rule decided.
     :raises InputError: nothing of the kind can be asked there.
     :raises LabError: an instrument failed, or the owner of the lab is dead.
     """
     from lab.standing.reaching import from_json
 
-    return from_json(_ask(lab, {"reach": asdict(chosen), "family": family})["reaches"])
+    return from_json(_ask(lab, {"reach": asdict(chosen), "family": family, "traced": traced})["reaches"])
+
+
+def trace(lab: StandingLab, asked: Asked) -> Traced:
+    """Have one packet sent in a lab that stands (see :mod:`lab.standing.tracing`), and return what became of it.
+
+    :raises InputError: it cannot be sent.
+    :raises LabError: an instrument failed, or the owner of the lab is dead.
+    """
+    from lab.standing.tracing import from_json
+
+    return from_json(_ask(lab, {"trace": asdict(asked)})["traced"])
 
 
 def _ask(lab: StandingLab, question: dict[str, object]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
@@ -19,8 +19,9 @@ from lab import __version__, fixes
 from lab.cases import CASES, find
 from lab.cases.case import Injection
 from lab.conntrack.flows import Flows
+from lab.conntrack.netlink import ConntrackTable
 from lab.errors import InputError, LabError, nearest
-from lab.evidence.packet import BARRIER_PORT
+from lab.evidence.packet import BARRIER_PORT, TCP, SocketAddress
 from lab.fabric.lab import Lab, lent_beside_others
 from lab.netns.sockdiag import connected
 from lab.results.result import Report, Tally
@@ -121,17 +122,26 @@ async def inject_into(lab: Lab, fix: str, case: str, wanted: str, handshakes: Ha
 
 def _open(lab: Lab, handshakes: Handshakes) -> list[Handshake]:
     """Return the connections whose client has them still."""
-    known = handshakes.known()
-    alive = {
-        (host, one.own, one.peer)
-        for host in dict.fromkeys(begun.client for begun in known)
-        for one in connected(lab.hosts[host].namespace)
-    }
-    return [
-        one
-        for one in known
-        if (one.client, (one.own.address, one.own.port), (one.target.address, one.target.port)) in alive
-    ]
+    known = {(one.client, one.own, one.target): one for one in handshakes.known()}
+    found = []
+    for host in dict.fromkeys(one.client for one in known.values()):
+        for sock in connected(lab.hosts[host].namespace):
+            own, target = SocketAddress(*sock.own), SocketAddress(*sock.peer)
+            if begun := known.get((host, *_as_it_leaves(lab, host, own, target))):
+                found.append(replace(begun, own=own, target=target))
+    order = {id(one.syn): number for number, one in enumerate(known.values())}
+    return sorted(found, key=lambda one: order[id(one.syn)])
+
+
+def _as_it_leaves(
+    lab: Lab, host: str, own: SocketAddress, target: SocketAddress
+) -> tuple[SocketAddress, SocketAddress]:
+    """Return the ends that a client's packets have on its link: a node's own kernel translates them before."""
+    if lab.topology.host(host).proxy_mode is None:
+        return own, target
+    with closing(ConntrackTable(lab.hosts[host].namespace)) as table:
+        entry = table.entry(TCP, own, target)
+    return (entry.reply[1], entry.reply[0]) if entry else (own, target)
 
 
 def _chosen(lab: Lab, found: Sequence[Handshake], wanted: str) -> Handshake:

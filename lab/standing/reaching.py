@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from lab.fabric.lab import Lab
 
 
-def reach(lab: Lab, family: str | None, chosen: dict[str, Any], gone: asyncio.Future[bytes]) -> str:
+def reach(lab: Lab, family: str | None, chosen: dict[str, Any], gone: asyncio.Future[bytes], *, traced: bool) -> str:
     """Ask everything that is chosen, and return what came of it as JSON.
 
     :param family: the first that the lab has, when None.
     :param chosen: a :class:`lab.trial.reach.Chosen` that came by JSON.
     :param gone: done when nobody waits for the answer any more.
+    :param traced: have the kernel tell which rule decided.
     :raises InputError: nothing of the kind can be asked there.
     :raises LabError: an instrument failed, or nobody waits.
     """
@@ -39,7 +40,7 @@ def reach(lab: Lab, family: str | None, chosen: dict[str, Any], gone: asyncio.Fu
     targets = tuple(Target(target) for target in chosen["targets"])
     lists = {name: tuple(chosen[name]) for name in ("clients", "protocols")}
     wanted = Chosen(**{**chosen, **lists, "targets": targets})
-    return TypeAdapter(Reaches).dump_json(reach_standing(lab, asked, wanted, step)).decode()
+    return TypeAdapter(Reaches).dump_json(reach_standing(lab, asked, wanted, step, traced=traced)).decode()
 
 
 def from_json(text: str) -> Reaches:

@@ -6,7 +6,7 @@ Where there are none of these, what makes Pods (a Deployment and its kind) stand
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ from lab.kubernetes.objects import EndpointSlice
 from lab.vocabulary import Family
 
 if TYPE_CHECKING:
-    from lab.kubernetes.cluster import PodSpec
-    from lab.kubernetes.objects import Service, ServicePort
+    from lab.kubernetes.cluster import Endpoints, PodSpec
+    from lab.kubernetes.objects import Metadata, Service, ServicePort
     from lab.topology.cluster import Cluster
     from lab.topology.values import IPAddress
 
@@ -62,7 +62,7 @@ def backing(cluster: Cluster, service: Service, nodes: Sequence[str]) -> Backing
         metadata = found.value.metadata
         if f"{metadata.namespace}/{metadata.name}" == key:
             said = f"the endpoints of {key} are those of its Endpoints: there is no EndpointSlice of it"
-            return Backing(service, tuple(_of_endpoints(service, found.value.subsets)), said=said)
+            return Backing(service, tuple(mirrored(found.value)), said=said)
     if not service.spec.selector:
         return Backing(service, said=f"{key} has no endpoint: no EndpointSlice, no Endpoints, and no selector")
     if pods := tuple(_pods(cluster, service)):
@@ -78,9 +78,9 @@ def _told(key: str, made: Sequence[Replica]) -> str:
     return f"the endpoints of {key} are {len(made)} pods of its selector's labels, made by the lab: {names}"
 
 
-def slice_of(service: Service, family: Family, number: int, endpoints: list[dict[str, Any]], ports: Any) -> Any:  # noqa: ANN401
-    """Return an EndpointSlice, as the cluster's controller would make it."""
-    name, namespace = service.metadata.name, service.metadata.namespace
+def slice_of(service: Metadata, family: Family, number: int, endpoints: list[dict[str, Any]], ports: Any) -> Any:  # noqa: ANN401
+    """Return an EndpointSlice of a Service, as the cluster's controller would make it."""
+    name, namespace = service.name, service.namespace
     return EndpointSlice.model_validate(
         {
             "apiVersion": "discovery.k8s.io/v1",
@@ -97,9 +97,9 @@ def slice_of(service: Service, family: Family, number: int, endpoints: list[dict
     )
 
 
-def _of_endpoints(service: Service, subsets: Iterable[Any]) -> Iterator[EndpointSlice]:
+def mirrored(given: Endpoints) -> Iterator[EndpointSlice]:
     """Yield the EndpointSlices that the cluster's mirroring controller makes of an Endpoints."""
-    for number, subset in enumerate(subsets):
+    for number, subset in enumerate(given.subsets):
         for family in Family:
             its = [
                 {"addresses": [one.ip], "conditions": {"ready": ready}}
@@ -111,7 +111,7 @@ def _of_endpoints(service: Service, subsets: Iterable[Any]) -> Iterator[Endpoint
             ]
             ports = [{"name": one.name, "protocol": one.protocol, "port": one.port} for one in subset.ports if one.port]
             if its:
-                yield slice_of(service, family, number, its, ports)
+                yield slice_of(given.metadata, family, number, its, ports)
 
 
 def _pods(cluster: Cluster, service: Service) -> Iterator[Replica]:
@@ -175,7 +175,7 @@ def slices_of(
                 if own
             ]
             if its:
-                yield slice_of(one.service, family, number, its, ports)
+                yield slice_of(one.service.metadata, family, number, its, ports)
 
 
 def _number(port: ServicePort, spec: PodSpec) -> int:

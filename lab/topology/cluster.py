@@ -19,6 +19,7 @@ from lab.kubernetes.cluster import BESIDE, Endpoints, Node, Pod, Workload
 from lab.kubernetes.errors import Path, first_error, spell
 from lab.kubernetes.objects import EndpointSlice, Service
 from lab.kubernetes.parse import validated
+from lab.topology.backing import mirrored
 from lab.topology.reader import placed
 
 Kind = TypeVar("Kind")
@@ -109,6 +110,30 @@ def read_cluster(texts: Sequence[tuple[str, str]]) -> Cluster:
         _of(Workload, beside),
         tuple(notes),
     )
+
+
+def read_services(text: str, source: str) -> list[Service | EndpointSlice]:
+    """Read what kube-proxy reads: Services and EndpointSlices, of an Endpoints those that a cluster makes of it.
+
+    Where a Service has EndpointSlices as well, its Endpoints says the same once more and is left out.
+
+    :param source: what to call the text in errors.
+    :raises InputError: with line and cure, for the first thing wrong; what makes pods is nothing for a lab that stands.
+    """
+    documents = list(manifest.documents(text, source, what="a list of objects"))
+    raw = list(_items(text, source, documents))
+    for value, where in raw:
+        if (kind := value["kind"]) in BESIDE and kind != "Endpoints":
+            cure = (
+                "for pods, write an EndpointSlice or Endpoints with addresses of them; `lab topology from` makes a lab"
+            )
+            raise where.refusal(f"a {kind}: the lab has the hosts that it was built with", cure, ("kind",))
+    services, slices = placed(enumerate(documents), text, source, frozenset({"Endpoints"}))
+    pieces = [one for one, _place in slices]
+    told = {one.service_key for one in pieces}
+    given = [_beside(value, where).value for value, where in raw if value["kind"] == "Endpoints"]
+    made = [piece for one in given for piece in mirrored(one) if piece.service_key not in told]
+    return [*(one for one, _place in services), *pieces, *made]
 
 
 def _of(kind: type[Kind], every: Iterable[Found[Any]]) -> tuple[Found[Kind], ...]:

@@ -159,7 +159,15 @@ def load_either(reference: str | FilePath) -> Topology | Objects:
     :param reference: as for :func:`load`.
     :raises InputError: with file, line and cure, for the first thing wrong.
     """
-    text, source = read(reference)
+    return either_of(*read(reference))
+
+
+def either_of(text: str, source: str) -> Topology | Objects:
+    """Return what :func:`load_either` does, of a text.
+
+    :param source: what to call it in errors.
+    :raises InputError: with line and cure, for the first thing wrong.
+    """
     documents = manifest.documents(text, source)
     first = next(documents, None)
     if first is None:

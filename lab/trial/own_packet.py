@@ -20,13 +20,16 @@ async def send(topology: Topology, fix: Fix, wanted: OwnPacket, service: str | N
     :raises LabError: the lab could not be built.
     """
     family = Family.IPV6 if ":" in wanted.destination.address else Family.IPV4
-    roles = _roles(topology, family, service)
+    roles = roles_for(topology, family, service)
     with Lab(topology, family=family, change=fix.change, traced=True) as lab:
         return await OwnPacketScenario(lab, roles, family).send(wanted)
 
 
-def _roles(topology: Topology, family: Family, service: str | None) -> Roles:
-    """Return the roles of a Service that is asked by TCP, or else by UDP."""
+def roles_for(topology: Topology, family: Family, service: str | None) -> Roles:
+    """Return the roles of a Service that is asked by TCP, or else by UDP.
+
+    :raises InputError: the topology has no client and node, or no Service with endpoints.
+    """
     try:
         return roles_in(topology, family, service)
     except InputError as error:

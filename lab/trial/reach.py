@@ -66,14 +66,17 @@ def reach(
         return _reaches(Reaching(lab, family), questions, chosen)
 
 
-def reach_standing(lab: Lab, family: Family, chosen: Chosen, step: Callable[[], None]) -> Reaches:
+def reach_standing(
+    lab: Lab, family: Family, chosen: Chosen, step: Callable[[], None], *, traced: bool = False
+) -> Reaches:
     """Ask everything that is chosen in a lab that stands, and leave that as it was, but for what was counted.
 
     :param step: called before each cell; what it raises ends the questions.
+    :param traced: have the kernel tell which rule decided; else of what fails alone which one dropped it.
     :raises InputError: nothing of the kind can be asked there.
     """
     questions = list(_questions(lab.current, family, chosen))
-    with one_processor(), lent_beside_others(lab):
+    with one_processor(), lent_beside_others(lab, traced=traced):
         visiting = Visiting(lab, family)
         try:
             found = _reaches(visiting, questions, chosen, step, may_lag=bool(lab.stopped))

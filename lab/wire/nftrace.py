@@ -63,6 +63,11 @@ class Trace:
             if (message.subsystem, message.kind) == (Subsystem.NFTABLES, _NEW_TRACE)
         ]
 
+    def skip(self) -> None:
+        """Forget the events that wait, and losses until now."""
+        nfnetlink.skip(self._socket)
+        self.lost = False
+
     def _note_loss(self) -> None:
         self.lost = True
 

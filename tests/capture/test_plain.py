@@ -11,7 +11,7 @@ from lab.capture.plain import Plain
 from lab.capture.reader import Reader
 from lab.evidence.packet import ACK, FIN, PSH, RST, SYN
 from lab.vocabulary import Behaviour
-from tests.support.captures import MOMENT, linked, pcap, pcapng, tcp
+from tests.support.captures import MOMENT, linked, pcap, pcapng, tcp, udp
 
 TOP = 2**32
 SCALE = b"\x01\x03\x03\x07"
@@ -160,3 +160,42 @@ def test_whatever_is_among_them(behaviour, form, link, both_ways):
         findings |= {finding.kind for one in quick.connections for finding in one.findings}
     assert packets / 6 < taken < packets
     assert {"out-of-window", "reset", "retransmission", "zero-window"} <= findings
+
+
+def short(port, *, reset=False, again=False):
+    """Yield the packets of a connection from its SYN to its end."""
+    client, vip, one = ("10.0.0.2", port), ("192.168.0.2", 80), port
+    yield tcp(client, vip, SYN, one, 0, options=SCALE)
+    yield tcp(vip, client, SYN | ACK, 500, one + 1, options=SCALE)
+    yield tcp(client, vip, ACK, one + 1, 501)
+    yield tcp(client, vip, ACK | PSH, one + 1, 501, b"request")
+    yield tcp(vip, client, ACK, 501, one + 8, b"answer")
+    yield tcp(vip, client, ACK | FIN, 507, one + 8)
+    yield tcp(client, vip, ACK | FIN, one + 8, 508)
+    yield tcp(vip, client, ACK, 508, one + 9)
+    if again:
+        yield tcp(vip, client, ACK, 501, one + 8, b"answer")
+    if reset:
+        yield tcp(client, vip, RST, one + 9, 0)
+
+
+def test_a_connection_of_which_there_is_nothing_to_tell_is_never_looked_at_in_full(monkeypatch):
+    from lab.capture.connection import Connection
+
+    packets = [packet for port in (1000, 1001, 1002) for packet in short(port)]
+    packets.append(udp(("10.0.0.2", 4000), ("10.96.0.10", 53), b"question"))  # a file's last packet is always looked at
+    data = pcap([(MOMENT + number * 1000, packet) for number, packet in enumerate(packets)])
+    with monkeypatch.context() as patched:
+        patched.setattr(Plain, "taker", lambda *_any: None)
+        in_full = explained(data)
+    monkeypatch.setattr(Connection, "__init__", lambda *_any: pytest.fail("looked at in full"))
+    assert explained(data) == in_full
+    assert [one.packets for one in in_full.connections] == [8, 8, 8, 1]
+
+
+@pytest.mark.parametrize("fault", [{"reset": True}, {"again": True}])
+def test_what_comes_behind_the_end_finds_the_connection_as_if_all_of_it_had_been_looked_at(both_ways, fault):
+    packets = [*short(1000), *short(1001, **fault)]
+    told, _taken = both_ways(pcap([(MOMENT + number * 1000, packet) for number, packet in enumerate(packets)]))
+    assert [one.packets for one in told.connections] == [8, 9]
+    assert bool(told.connections[1].findings) is ("again" in fault)

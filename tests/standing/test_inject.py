@@ -261,3 +261,32 @@ def test_a_masqueraded_client_s_is_found_as_its_server_knows_it(own_run):
         assert "outside 203.0.113.2:" in ran.stderr
         client.sendall(GET)
         assert b"answers 10.0.1.1:" in client.recv(4096)
+
+
+@pytest.mark.parametrize("words", [("inject", "in-window"), ("run", "answer-across-bridge", "--fix", "none")])
+def test_a_bridge_is_no_link_that_a_packet_crosses_besides_its_ports(own_run, words):
+    up(load("bridge"))
+    ran = lab_command(*words)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    syns = [line for line in ran.stdout.splitlines() if " SYN seq 0" in line]
+    assert len(syns) == 2, syns  # to the node, and on to the server
+    assert "  client eth0 > node client " in syns[0]
+    assert re.search("  node (server-[12]) > \\1 eth0 ", syns[1]), syns[1]
+
+
+def test_a_node_s_own_is_found_though_its_kernel_translates_it_before_it_leaves(own_run):
+    up(load("uplink"))
+    with (
+        closing(Namespace.open(names.DIRECTORY / "uplink-node")) as node,
+        node.socket(socket.AF_INET, socket.SOCK_STREAM) as client,
+    ):
+        client.settimeout(PATIENCE)
+        client.connect(("192.168.0.2", 80))
+        assert client.getsockname()[0] == "203.0.113.1"  # and 10.0.1.1 to its server
+        ran = inject_into("far-behind", "node")
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        client.sendall(GET)
+        assert b"answers 10.0.1.1:" in client.recv(4096)
+        ran = inject_into("beyond-window", f"node:{client.getsockname()[1]}")
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert "server's socket: ECONNRESET" in ran.stdout

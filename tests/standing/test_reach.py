@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
+import subprocess
+import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from lab.conntrack.flows import Flows
-from lab.netns import Namespace
+from lab.netns import Namespace, Program
 from lab.standing import names
 from lab.standing.up import up
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
-from lab.vocabulary import ProxyMode
+from lab.vocabulary import Backend, ProxyMode
 from tests.support.command import lab as lab_command
 
 pytestmark = pytest.mark.lab_needs_root
@@ -31,6 +34,12 @@ def spaces():
     """Opens the namespaces of the lab mine."""
     with ExitStack() as stack:
         yield lambda host: stack.enter_context(closing(Namespace.open(names.DIRECTORY / f"mine-{host}")))
+
+
+def exec_on(host, *words):
+    """Run a program there as `lab exec` does, without the time that takes."""
+    with closing(Namespace.open(names.DIRECTORY / f"mine-{host}")) as space:
+        return Program(space, words, environment={"XTABLES_LOCKFILE": "/run/lab/lock"}).finish()
 
 
 def entries(space):
@@ -64,7 +73,8 @@ def test_who_answers_is_told_of_services_that_came_and_nodes_that_lag(own_run):
     [cell] = json.loads(lab_command(*words, "--json").stdout)["reaches"][0]["cells"]
     assert {one["server"] for one in cell["reached"]} == {"server-a", "server-b"}
     assert all(one["seen_as"] == one["own"] for one in cell["reached"])
-    assert all(one["entry"]["tcp_state"] == "ESTABLISHED" for one in cell["reached"])
+    looked_up = cell["reached"][:8]  # of more the entries tell nothing new
+    assert all(one["entry"]["tcp_state"] == "ESTABLISHED" for one in looked_up)
     for change in (("endpoints", "remove", "web", "10.2.1.2"), ("kube-proxy", "stop", "node-a")):
         assert lab_command(*change, "--lab", "mine").returncode == 0
     [cell] = json.loads(lab_command(*words, "--json").stdout)["reaches"][0]["cells"]
@@ -133,3 +143,76 @@ def test_what_cannot_be_asked_is_refused_in_a_line(own_run):
         assert (ran.returncode, ran.stdout) == (2, "")
         assert ran.stderr.startswith(f"lab: {says}"), ran.stderr
         assert len(ran.stderr.splitlines()) == 1
+
+
+SETTINGS = ("net/netfilter/nf_log/2", "net/netfilter/nf_conntrack_log_invalid")
+BACKENDS = [(ProxyMode.IPTABLES, Backend.NFT), (ProxyMode.IPTABLES, Backend.LEGACY), (ProxyMode.NFTABLES, None)]
+
+
+@pytest.mark.parametrize("traced", [(), ("--trace",)], ids=["by itself", "traced"])
+@pytest.mark.parametrize(("mode", "backend"), BACKENDS)
+def test_a_rule_that_somebody_has_added_is_named_where_it_stops_a_question(own_run, spaces, mode, backend, traced):
+    up(with_proxy(load("kube-proxy"), mode, None, backend), name="mine")
+    program, space = f"iptables-{backend or 'nft'}", spaces("node")
+    tables, before = exec_on("node", "nft", "list", "tables"), [space.sysctl(key) for key in SETTINGS]
+    words = ("reach", "--lab", "mine", "--from", "client", "--to", "vip", *traced)
+    drop = "ip saddr 10.0.1.2 counter drop" if backend is None else "-s 10.0.1.2/32 -j DROP"
+    reject = "ip daddr 10.0.1.2 counter reject" if backend is None else "-d 10.0.1.2/32 -j REJECT"
+    for option, address, target, what, named in (
+        ("-I", "-s", "DROP", "SYN,ACK dropped", drop),
+        ("-I", "-d", "REJECT", "dropped", reject),
+    ):
+        exec_on("node", program, option, "FORWARD", address, "10.0.1.2", "-j", target)
+        ran = lab_command(*words, COLUMNS="400")
+        assert ran.returncode == 1, ran.stderr
+        assert f"; {what} at node by filter FORWARD rule 1: {named}" in ran.stdout
+        assert ("led on at node by" in ran.stdout) is bool(traced) or what == "dropped"
+    exec_on("node", program, "-F", "FORWARD")
+    ran = lab_command(*words, COLUMNS="400")
+    assert ran.returncode == 0, ran.stdout
+    assert ("led on at node by" in ran.stdout) is bool(traced)
+    if backend is not None:
+        assert exec_on("node", "nft", "list", "tables") == tables
+    assert "lab_" not in exec_on("node", "nft", "list", "ruleset")
+    assert [space.sysctl(key) for key in SETTINGS] == before
+
+
+def test_rules_of_any_host_are_named_and_what_a_client_drops_itself(own_run):
+    up(load("kube-proxy"), name="mine")
+    exec_on("server", "nft", "table ip own { chain in { type filter hook input priority 0; tcp dport 80 drop; }; }")
+    exec_on("node", "iptables-nft", "-A", "OUTPUT", "-p", "tcp", "--dport", "80", "-j", "DROP")
+    ran = lab_command("reach", "--lab", "mine", COLUMNS="400")
+    assert "\ndropped at server by own in rule 1: tcp dport 80 drop:\n    client to vip " in ran.stdout
+    assert re.search(
+        r"\ndropped at node by filter OUTPUT rule \d: -p tcp -m tcp --dport 80 -j DROP:\n    node to end", ran.stdout
+    )
+    assert "lab_" not in exec_on("server", "nft", "list", "ruleset")
+
+
+def test_rules_of_another_program_than_the_labs_are_said_not_to_be_told(own_run):
+    up(load("kube-proxy"), name="mine")
+    exec_on("node", "iptables-legacy", "-I", "FORWARD", "-d", "10.0.1.2", "-j", "DROP")
+    ran = lab_command("reach", "--lab", "mine", "--from", "client")
+    assert ran.returncode == 1
+    told = "the rules that iptables-legacy has at node are not traced, as the lab's own there are not by it"
+    assert f"Perhaps: {told}." in ran.stdout
+    ran = lab_command("trace", "--lab", "mine", "--to", "10.0.1.2", COLUMNS="400")
+    assert ran.returncode == 1
+    assert told in ran.stdout
+
+
+def test_whoever_interrupts_it_leaves_no_mark_behind(own_run, spaces):
+    up(load("services"), name="mine")
+    node = spaces("node-a")
+    asking = subprocess.Popen(
+        [sys.executable, "-m", "lab", "reach", "--lab", "mine", "--trace"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while "lab_trace" not in exec_on("node-a", "nft", "list", "tables"):
+        assert asking.poll() is None
+    asking.send_signal(signal.SIGINT)
+    assert asking.wait(PATIENCE) == 130
+    assert lab_command("endpoints", "list", "--lab", "mine").returncode == 0  # its turn comes behind the questions
+    assert "lab_" not in exec_on("node-a", "nft", "list", "tables")
+    assert not entries(node)

@@ -112,6 +112,11 @@ def test_what_is_refused_is_said_in_a_line_and_changes_nothing(own_run, tmp_path
         (OTHER.replace("192.168.0.7", "192.168.0.2").replace("8080", "80"), "both claim 192.168.0.2 80/tcp"),
         ("topology: x\nhosts: {a: {}}", f"lab: {file}: is a topology"),
         ("", f"lab: {file}: empty"),
+        (
+            OTHER + "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: other}\n",
+            f"lab: {file}:15: kind: a Deployment: the lab has the hosts that it was built with (for pods, write an",
+        ),
+        ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}", f"lab: {file}:2: kind: must be Service or"),
     ):
         file.write_text(text)
         ran = lab_command("services", "add", file)
@@ -162,3 +167,20 @@ def test_a_bad_object_is_told_by_its_file_and_name_and_nothing_is_asked_where_no
     done("services", "remove", "web")
     ran = lab_command("reach", "--lab", "endpoints")
     assert (ran.returncode, ran.stderr) == (2, "lab: endpoints: there is no Service to ask (add one)\n")
+
+
+def test_endpoints_are_taken_as_the_slices_that_a_cluster_makes_of_them(lab, tmp_path):
+    file = tmp_path / "other.yaml"
+    service = OTHER.partition("---")[0]
+    endpoints = "apiVersion: v1\nkind: Endpoints\nmetadata: {name: other}\n"
+    subset = "subsets: [{addresses: [{ip: ADDRESS}], ports: [{port: 9000, protocol: TCP}]}]\n"
+    file.write_text(f"{service}---\n{endpoints}{subset.replace('ADDRESS', '10.0.2.2')}")
+    done("services", "add", file)
+    assert who_answers("192.168.0.7", 8080) == "server-2"
+    file.write_text(f"{endpoints}{subset.replace('ADDRESS', '10.0.3.2')}")  # of a Service that is there
+    done("services", "apply", file)
+    assert who_answers("192.168.0.7", 8080) == "server-3"
+    file.write_text(f"{OTHER}---\n{endpoints}{subset.replace('ADDRESS', '10.0.3.2')}")  # told by a slice already
+    done("services", "remove", "other")
+    done("services", "add", file)
+    assert who_answers("192.168.0.7", 8080) == "server-2"
