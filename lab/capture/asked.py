@@ -103,7 +103,7 @@ def _strange(one: Exchange, named: Naming) -> Iterator[Finding]:
         leaked = datagram.leaked
         if leaked is not None:
             words = (
-                f"an answer from a stranger: packet {named.where(leaked)} comes from {datagram.packet.source}, and the"
+                f"an answer from a stranger: {named.where(leaked)} comes from {datagram.packet.source}, and the"
                 f" client only knows {one.target}; its socket does not take that"
             )
             yield Finding("leak", words, (datagram.places[0], leaked), hops=hops.of_datagram(one, datagram))
@@ -114,7 +114,7 @@ def _doubled(one: Exchange, named: Naming) -> Iterator[Finding]:
         twice = datagram.doubled
         if twice is not None:
             where = f" at {twice.point}" if twice.point else ""
-            words = f"packet {named(twice)} is the same as before once more{where}: a copy came along as well"
+            words = f"{named.packet(twice)} is the same as before once more{where}: a copy came along as well"
             yield Finding("duplicate", words, (datagram.places[0], twice), case="promiscuous-bridge")
 
 
@@ -123,10 +123,10 @@ def _unanswered(one: Exchange, others: _Others, named: Naming) -> Iterator[Findi
         return
     for question in one.waiting[:_SHOWN]:
         last = question.places[-1]
-        seen = f"at {last.point} (packet {named(last)})" if last.point else f"as packet {named(last)}"
+        seen = f"at {last.point} ({named.packet(last)})" if last.point else f"as {named.packet(last)}"
         where = f"; it was seen last {seen}" if last.point or last != question.places[0] else ""
         why, case = _why(one, question, others)
-        words = f"packet {named(question.places[0])}, {question.packet.payload_length:,} bytes: no answer{where}{why}"
+        words = f"{named.packet(question.places[0])}, {question.packet.payload_length:,} bytes: no answer{where}{why}"
         yield Finding("unanswered", words, tuple(question.places[:_SHOWN]), case=case)
     more = len(one.waiting) + one.unanswered - _SHOWN
     if more > 0:

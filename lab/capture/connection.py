@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from lab.capture.black_hole import Sizes
 from lab.capture.early import Early
 from lab.capture.explanation import Place, Point
 from lab.capture.frames import Frame
@@ -26,6 +27,7 @@ from lab.evidence.packet import ACK, RST, SYN, Packet, SocketAddress
 from lab.vocabulary import Behaviour
 
 COPIED: Final = 1_000_000  # ns; a node takes microseconds from one interface to the other
+_AS_LONG: Final = 4  # times the first packet's way, by when the others have come as well
 _KEPT: Final = 20  # packets of a connection that are kept for being out of the ordinary, of each kind
 
 
@@ -105,22 +107,20 @@ class Connection:
         self.conntrack = Conntrack(client, behaviour)
         self.gaps = Gaps(self.conntrack)
         self.first: Packet | None = None
-        self.count, self.begins = 0, False
+        self.count, self.asked, self.begins = 0, 0, False
         self.lanes: dict[bool, Lane] = {}
         self.kept: deque[Kept] = deque(maxlen=RECENT)
         self.points: dict[Point, None] = {}
         self.errors: dict[str, IcmpError] = {}
         self.odd: list[Segment] = []
         self.resets: list[Segment] = []
-        self.ways = Ways()
         self.lost: dict[bool, Several] = {}
-        self.repeats = Repeats()
-        self.idleness = Idleness()
+        self.repeats, self.sizes = Repeats(), Sizes()
+        self.ways, self.idleness = Ways(), Idleness()
         self._before: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._behind: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._unplaced: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._next: dict[bool, int] = {}
-        self.asked = 0
         self._mixed: set[Stream] = set()
         self._early = Early()
         self._recent: OrderedDict[tuple[object, ...], Segment] = OrderedDict()
@@ -163,7 +163,9 @@ class Connection:
             packet, lane = one.packet, one.lane
             place = Place(lane.stream[0], one.number, one.time, lane.stream[1])
             form = (lane.stream, packet.source, packet.destination)
-            self._add(Segment(packet, lane.from_client, places=[place], forms=[form]))
+            segment = Segment(packet, lane.from_client, places=[place], forms=[form])
+            self._add(segment)
+            self.sizes.see(segment, self.conntrack)
         self.kept.clear()
 
     def _add(self, segment: Segment) -> None:
@@ -183,17 +185,15 @@ class Connection:
         for segment, place in self._early.leaks(translated, self.resets):
             segment.leaked = place
             self._keep(segment)
-        recent = list(self._recent.values())
-        came = {one.from_client: number for number, one in enumerate(recent) if not self.ways.is_missing(one)}
-        for number, segment in enumerate(recent):
-            is_last = last is not None and segment.place.time > last - COPIED
-            segment.at_end = is_last and number > came.get(segment.from_client, -1)
+        if last is not None:
+            _mark_last(list(self._recent.values()), self.ways, last)
         while self._recent:
             self._pass(self._recent.popitem(last=False)[1])
         self.lost = self.ways.lost()
 
     def _pass(self, segment: Segment) -> None:
         plain = segment.word is FINE and segment.leaked is None and not segment.direct
+        self.sizes.passed(segment, is_missing=self.ways.is_missing(segment))
         self.ways.take(segment, self.conntrack.awaited(from_client=segment.from_client), is_plain=plain)
 
     def translate(self, packet: Packet) -> None:
@@ -250,6 +250,8 @@ class Connection:
             self._mixed.add(stream)
         segment.places.append(place)
         segment.forms.append(form)
+        if len(segment.places) == 1 and segment.word is FINE and not segment.direct:
+            self.sizes.see(segment, self.conntrack)
         self._place(segment, frame, stream, place)
 
     def _begin(self, segment: Segment, stream: Stream, place: Place) -> None:
@@ -343,6 +345,14 @@ def _meets(stream: Stream, others: Iterable[Stream]) -> bool:
     Where the client's are seen before their translation there, and nothing translated, the server's have leaked.
     """
     return any(one[:2] == stream[:2] and (one[2] is None or one[2] is not stream[2]) for one in others)
+
+
+def _mark_last(recent: Sequence[Segment], ways: Ways, last: int) -> None:
+    """Take it that of the last packets not all copies are there, as the capture ended before those can have come."""
+    on_way = max(COPIED, _AS_LONG * ways.length)
+    came = {one.from_client: number for number, one in enumerate(recent) if not ways.is_missing(one)}
+    for number, segment in enumerate(recent):
+        segment.at_end = segment.place.time > last - on_way and number > came.get(segment.from_client, -1)
 
 
 def _mark(recent: Iterable[Segment], again: Segment) -> None:

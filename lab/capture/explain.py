@@ -47,7 +47,8 @@ def explain(
     translations = _translations(entry for _name, entry in listed.values())
     everybody = _Everybody(Follower(behaviour, translations, sparing=not wanted), Datagrams())
     seen: dict[Logged, Place] = {}
-    named = Naming(reader.name for reader in readers)
+    files, lined = tuple(one.name for one in readers), tuple(one.name for one in readers if one.is_text)
+    named = Naming(files, lined)
     notes = [note for text in texts for note in text.notes]
     with _uncollected():
         for frame, file in in_order(readers, everybody.follower.plain, notes):
@@ -64,6 +65,7 @@ def explain(
     ]
     notes += _lacks(followed, named)
     by_ends = {entry.original: (name, entry) for name, entry in listed.values()}
+    where = {logged: named.in_full(place) for logged, place in seen.items()}
     owners = _owners(entry for _name, entry in listed.values())
     return Explanation(
         behaviour=behaviour,
@@ -73,8 +75,9 @@ def explain(
             *asked.explained(everybody.datagrams.exchanges, named),
         ),
         notes=tuple(notes),
-        files=tuple(reader.name for reader in readers),
-        remarks=tuple(one for text in texts for one in remarks(text, None if assumed else behaviour, seen, owners)),
+        files=files,
+        printed=lined,
+        remarks=tuple(one for text in texts for one in remarks(text, None if assumed else behaviour, where, owners)),
     )
 
 
@@ -159,7 +162,7 @@ def printed(texts: Sequence[Text], *, alone: bool) -> Iterator[Reader]:
                 source=one.name,
                 cure="tcpdump -n -tttt",
             )
-        yield Reader(io.BufferedReader(io.BytesIO(one.capture())), one.name)
+        yield Reader(io.BufferedReader(io.BytesIO(one.capture())), one.name, one.numbers)
 
 
 def _translations(entries: Iterator[Listed]) -> dict[tuple[SocketAddress, SocketAddress], Listed]:

@@ -19,7 +19,7 @@ Point: TypeAlias = tuple[str, str]
 class Place:
     """One packet of one file.
 
-    :param number: as Wireshark counts, from 1 on.
+    :param number: as Wireshark counts, from 1 on; of what tcpdump printed as text, its line's.
     :param point: the interface, as the file names it; empty where it does not.
     """
 
@@ -134,7 +134,7 @@ class Explanation:
     :param behaviour: the kernel's that is assumed.
     :param notes: what has to be known of the files, in sentences.
     :param remarks: what text tells that is of no packets itself.
-    :param files: those that have packets.
+    :param files: those that have packets, and ``printed``: those of them that are text.
     """
 
     behaviour: Behaviour
@@ -143,6 +143,7 @@ class Explanation:
     notes: tuple[str, ...]
     remarks: tuple[Remark, ...] = ()
     files: tuple[str, ...] = ()
+    printed: tuple[str, ...] = ()
 
     @property
     def found(self) -> bool:

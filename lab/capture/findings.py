@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from typing import Final
 
-from lab.capture import hops, icmp
+from lab.capture import black_hole, hops, icmp
 from lab.capture.catalogue import known
 from lab.capture.connection import Connection, Segment
 from lab.capture.explanation import Explained, Finding, Place
@@ -46,6 +46,7 @@ def explained(
     others = (
         *_killed(connection, outcome, named),
         *_unanswered(connection, named),
+        *black_hole.findings(connection, named),
         *_lost(connection, named),
         *_repeated(connection, named),
         *_closed(connection, named),
@@ -118,6 +119,8 @@ def _outcome(connection: Connection) -> Outcome:
         return Outcome.LEAKED
     if any(_is_gone(connection, segment) for segment in segments):
         return Outcome.DROPPED
+    if black_hole.stands_still(connection):
+        return Outcome.STALLED
     if _killers(connection):
         return Outcome.KILLED
     if connection.begins and not connection.conntrack.answered:
@@ -164,7 +167,7 @@ def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour, 
     stray = connection.ways.strayed(segment)
     if stray is not None:
         packets.append(stray)
-        sentences.append(f"untranslated it went another way: packet {named.where(stray)}")
+        sentences.append(f"untranslated it went another way: {named.where(stray)}")
     elif connection.ways.is_missing(segment) and _is_gone(connection, segment):
         sentences.append("it did not come as far as the first packet of its side: dropped, or lost")
     elif _is_gone(connection, segment):
@@ -242,9 +245,9 @@ def _said(segment: Segment, judgement: Judgement | None, behaviour: Behaviour) -
 
 def _leak(connection: Connection, segment: Segment, place: Place, named: Naming) -> str:
     if segment.from_client:
-        return f"leaked: packet {named.where(place)} is still for {connection.target}, behind the node"
+        return f"leaked: {named.where(place)} is still for {connection.target}, behind the node"
     return (
-        f"leaked: packet {named.where(place)} comes from {segment.packet.source}, and the client only knows"
+        f"leaked: {named.where(place)} comes from {segment.packet.source}, and the client only knows"
         f" {connection.target}"
     )
 
@@ -329,19 +332,20 @@ def _unanswered(connection: Connection, named: Naming) -> Iterator[Finding]:
         answer = connection.ways.first[False]
         lacks = connection.is_translated and not answer.translated
         form = ", not translated back: it leaked, or was dropped" if lacks else ""
+        then = ", and sends that again" if connection.asked > answer.place.time else ""
         words = (
-            "the client does not get the answer to its SYN, and sends that again: the SYN,ACK was seen last as packet"
+            f"the client does not get the answer to its SYN{then}: the SYN,ACK was seen last as"
             f" {named.where(answer.places[-1])}{form}"
         )
         yield Finding("unanswered", words, tuple(answer.places))
 
 
 def _is_half_open(connection: Connection) -> bool:
-    """Check whether a SYN was sent again behind its answer, and nothing else came of it."""
+    """Check whether a SYN was sent again behind its answer, or that never came back, and nothing else came of it."""
     conntrack, answer = connection.conntrack, connection.ways.first.get(False)
     if not connection.begins or answer is None or conntrack.established or connection.resets or connection.odd:
         return False
-    return connection.asked > answer.place.time
+    return connection.asked > answer.place.time or connection.ways.never_back
 
 
 def _untold(connection: Connection) -> Iterator[str]:

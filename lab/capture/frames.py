@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -35,7 +35,7 @@ class Frame(NamedTuple):
     :param time: in nanoseconds since the epoch.
     :param interface: the name of it, as the capture has it.
     :param outgoing: whether the machine that captured sent it; None where the capture does not say.
-    :param number: of the packet in its file, from 1 on, as Wireshark counts.
+    :param number: of the packet in its file, from 1 on, as Wireshark counts; of text, that of its line.
     :param section: of its file, from 0 on: what is in another one was captured apart from it.
     :param data: as captured, from the link's header on.
     :param at: where in it the IP header begins.
@@ -92,12 +92,13 @@ class Source:
     """The bytes of a capture from its beginning on, with the gzip around them taken off.
 
     :ivar last: the time of the last packet that was read, in nanoseconds; None where there was none.
+    :ivar lines: of a text that was made into a capture, the line of each packet; empty of others.
 
     :raises InputError: it is broken, or packed by what is not read here.
     """
 
-    def __init__(self, stream: io.BufferedReader, name: str) -> None:
-        self.name = name
+    def __init__(self, stream: io.BufferedReader, name: str, lines: Sequence[int] = ()) -> None:
+        self.name, self.lines = name, lines
         self.place = 0
         self.last: int | None = None
         self._gunzip: _Gunzip | None = None

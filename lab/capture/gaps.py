@@ -40,7 +40,7 @@ class Gap:
         """Return what is missing, in words."""
         who = "client" if self.from_client else "server"
         what = f"{self.length:,} bytes of the {who}" if self.length else f"acknowledgements of the {who}"
-        return f"{what} before packet {named(self.place)}"
+        return f"{what} before {named.packet(self.place)}"
 
 
 class Gaps:

@@ -123,7 +123,7 @@ def findings(owner: Owner, named: Naming) -> Iterator[Finding]:
         words = f"ICMP error, {error.words}: {error.source} says so of a packet to {error.about}{mtu} ({numbers})"
         if error.leaked is not None:
             words += (
-                f"; packet {named(error.leaked)} came to the client's side untranslated: INVALID, as there was no entry"
+                f"; {named.packet(error.leaked)} came to the client's side untranslated: INVALID, as there was no entry"
                 f" for what it quotes, and the client, who only knows {owner.target}, takes no notice"
             )
             yield Finding("icmp", words, places, Judgement.INVALID, case="icmp-error-without-entry")

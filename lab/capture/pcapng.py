@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from lab.capture.frames import LONGEST, Cut, Frame, Note, Source, Taker
 from lab.capture.link import Finder, finder
 from lab.capture.packets import frame_of
-from lab.capture.settled import Record, by_time
+from lab.capture.settled import Record, by_lines, by_time
 
 if TYPE_CHECKING:
     from lab.capture.plain import Plain
@@ -58,7 +58,8 @@ def frames(source: Source, note: Note, plain: Plain | None = None) -> Iterator[F
     :raises Cut: it ends in the middle of a block.
     :raises InputError: it is broken.
     """
-    for batch in by_time(_records(source, plain)):
+    records = _records(source, plain)
+    for batch in by_time(by_lines(records, source.lines) if source.lines else records):
         for _time, section, number, kind, order, data, at, end, interfaces in batch:
             if kind == _PACKET and _is_taken(source, data, at, end, order, interfaces, number):
                 continue

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BufferedReader
 from typing import TYPE_CHECKING
 
@@ -20,17 +20,19 @@ if TYPE_CHECKING:
 class Reader:
     """The packets of one capture, TCP, UDP and ICMP errors: pcap or pcapng, also within gzip.
 
+    :param lines: of a text that was made into a capture, the line of each packet: it is numbered so.
     :ivar name: the file's.
+    :ivar is_text: whether its packets are numbered by lines.
     :ivar ahead: by how many nanoseconds its clock is ahead of the first file's, as far as is known.
     :ivar cut: the byte at which it is cut short, None where it is whole; known at the end.
     """
 
-    def __init__(self, stream: BufferedReader, name: str) -> None:
-        self.name = name
+    def __init__(self, stream: BufferedReader, name: str, lines: Sequence[int] = ()) -> None:
+        self.name, self.is_text = name, bool(lines)
         self.cut: int | None = None
         self.read = self.ahead = 0
         self._left_out: Counter[str] = Counter()
-        self._source = Source(stream, name)
+        self._source = Source(stream, name, lines)
 
     @property
     def last(self) -> int | None:

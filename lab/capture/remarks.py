@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from lab.capture.entries import remarks as of_entries
-from lab.capture.explanation import Place, Remark
+from lab.capture.explanation import Remark
 from lab.capture.kernel_log import Logged, LogLine
 from lab.capture.statistics import COUNTERS, Statistics
 from lab.capture.text import Text
@@ -35,11 +35,11 @@ _STATE: Final = re.compile(r"(?:\(index (\d)\) in dir (\d).*|ignored in) state (
 _KINDS: Final = ("SYN", "SYN,ACK", "FIN", "ACK", "RST", "packet without flags")
 
 
-def remarks(text: Text, behaviour: Behaviour | None, seen: Mapping[Logged, Place], owners: Owners) -> Iterator[Remark]:
+def remarks(text: Text, behaviour: Behaviour | None, seen: Mapping[Logged, str], owners: Owners) -> Iterator[Remark]:
     """Yield what a text tells.
 
     :param behaviour: the kernel's, where it was given; None where nobody said.
-    :param seen: where packets that it names are in the captures that were given as well.
+    :param seen: what packets that it names are called in the captures that were given as well.
     :param owners: whose the packets are, by the listings that were given as well.
     """
     yield from _of_log(text, behaviour, seen, owners)
@@ -51,7 +51,7 @@ def remarks(text: Text, behaviour: Behaviour | None, seen: Mapping[Logged, Place
 # --- the kernel's log -----------------------------------------------------------------------------------
 
 
-def _of_log(text: Text, behaviour: Behaviour | None, seen: Mapping[Logged, Place], owners: Owners) -> Iterator[Remark]:
+def _of_log(text: Text, behaviour: Behaviour | None, seen: Mapping[Logged, str], owners: Owners) -> Iterator[Remark]:
     groups: dict[object, list[LogLine]] = {}
     for line in text.log:
         key = (line.reason.name, line.wording, _of_state(line)) if line.reason else (line.by_conntrack, line.words)
@@ -133,11 +133,11 @@ def _same_words(lines: list[LogLine]) -> Iterator[str]:
         yield f"{', '.join(dict.fromkeys(others))} have the same words: nf_ct_proto_N before them tells which it is."
 
 
-def _packet(line: LogLine, seen: Mapping[Logged, Place], owners: Owners) -> str:
+def _packet(line: LogLine, seen: Mapping[Logged, str], owners: Owners) -> str:
     excess = line.excess
     by = f", out of it by {excess:,} byte{'' if excess == 1 else 's'}" if excess is not None and excess > 0 else ""
-    place = seen.get(line.packet) if line.packet else None
-    where = f"; it is packet {place.number} of {place.file}" if place else ""
+    called = seen.get(line.packet) if line.packet else None
+    where = f"; it is {called}" if called else ""
     owner = owners.get((line.packet.source, line.packet.destination), "") if line.packet else ""
     return f"Line {line.line}: {line.packet}{by}{where}{owner and '; '}{owner}."
 

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 from lab.capture.frames import Cut
 
-#: A packet as a file has it: its time in nanoseconds and its section come first.
-Record: TypeAlias = tuple[int, int, *tuple[Any, ...]]
+#: A packet as a file has it: its time in nanoseconds, its section and its number come first.
+Record: TypeAlias = tuple[int, int, int, *tuple[Any, ...]]
 
 #: How far a packet is taken back: places, and nanoseconds. What is further off is a clock that was set, or another file
 #: behind this one.
@@ -35,6 +35,12 @@ def by_time(batches: Iterable[list[Record]]) -> Iterator[list[Record]]:
         yield held
         raise
     yield held
+
+
+def by_lines(batches: Iterable[list[Record]], lines: Sequence[int]) -> Iterator[list[Record]]:
+    """Yield the packets of a file that was printed as text, numbered by the lines of that."""
+    for batch in batches:
+        yield [(time, section, lines[number - 1], *rest) for time, section, number, *rest in batch]
 
 
 def _settled(records: Iterable[Record]) -> list[Record]:

@@ -56,8 +56,9 @@ class _Flow:
 
 @dataclass(frozen=True)
 class _Printed:
-    """One packet: the bytes of its headers, when and where."""
+    """One packet: the bytes of its headers, when and where, and the line that it begins in."""
 
+    line: int
     time: int
     point: str
     way: int
@@ -71,7 +72,7 @@ class Printed:
     :param name: the file's.
     :ivar lines: how many lines are of it, and ``other``: how many of these are of packets that are no TCP.
     :ivar dated: whether all times have a day.
-    :ivar unnumbered: the packets, counted from 1 on, whose sequence number is not printed.
+    :ivar unnumbered: the lines of packets whose sequence number is not printed.
     """
 
     def __init__(self, name: str) -> None:
@@ -81,7 +82,7 @@ class Printed:
         self.dated = True
         self._packets: list[_Printed] = []
         self._flows: dict[frozenset[str], _Flow] = {}
-        self._head: tuple[int, str, int, str] | None = None
+        self._head: tuple[int, int, str, int, str] | None = None
         self._time = 0
 
     def __bool__(self) -> bool:
@@ -93,9 +94,9 @@ class Printed:
         :raises InputError: it is of a TCP packet, and has names instead of numbers, or no numbers at all.
         """
         if self._head is not None and text[:1] in " \t" and (core := _CORE.search(text)):
-            time, point, way, before = self._head
+            begun, time, point, way, before = self._head
             self._head = None
-            self._add(core, time, point, way, before, number)
+            self._add(core, time, point, way, before, begun)
             return True
         time, rest, dated = self._when(text)
         found = _POINT.match(rest)
@@ -110,7 +111,7 @@ class Printed:
         if core:
             self._add(core, time, point, way, rest[: core.start()], number)
         elif rest.endswith(")") and "proto TCP" in rest:
-            self._head = (time, point, way, rest)  # -v: what more there is follows on the next line
+            self._head = (number, time, point, way, rest)  # -v: what more there is follows on the next line
         else:
             self.other += 1
         return True
@@ -143,7 +144,7 @@ class Printed:
                 "a TCP packet without its length, such as of -q", source=self.name, line=number, cure="tcpdump -n"
             )
         options = _OPTIONS.search(core["rest"])
-        sequence, acknowledged, blocks = self._numbers(core, flags, values, options[1] if options else "")
+        sequence, acknowledged, blocks = self._numbers(core, flags, values, options[1] if options else "", number)
         made = _segment(
             ends, flags, (sequence, acknowledged), values, _option_bytes(options[1] if options else "", blocks)
         )
@@ -151,7 +152,7 @@ class Printed:
         made = _with_checksum(ends, made, values["length"], int(wrong[1], 16) if wrong else None)
         found = _IDENTIFICATION.search(before)
         data = _in_ip(ends, made, values["length"], int(found[1]) if found else 0)
-        self._packets.append(_Printed(time, point, way, data, len(data) + values["length"]))
+        self._packets.append(_Printed(number, time, point, way, data, len(data) + values["length"]))
 
     def _end(self, text: str, number: int) -> tuple[bytes, int]:
         address, _, port = text.rpartition(".")
@@ -163,7 +164,7 @@ class Printed:
             ) from None
 
     def _numbers(
-        self, core: re.Match[str], flags: int, values: dict[str, int], options: str
+        self, core: re.Match[str], flags: int, values: dict[str, int], options: str, number: int
     ) -> tuple[int, int, list[tuple[int, int]]]:
         """Return both numbers and the SACK blocks as they were in the packet, and remember what others need of them."""
         source, destination = core["source"], core["destination"]
@@ -184,13 +185,18 @@ class Printed:
                 acknowledged += flow.base[destination]
                 blocks = [(left + flow.base[destination], right + flow.base[destination]) for left, right in blocks]
         if printed is None:
-            self.unnumbered.append(len(self._packets) + 1)
+            self.unnumbered.append(number)
             printed = flow.next.get(source, flow.base.get(source, 0))
         end = printed + values["length"] + bool(flags & SYN) + bool(flags & FIN)
         known = flow.next.get(source)
         if not flags & RST and (known is None or flags & SYN or 0 < distance(known, end) < 1 << 28):
             flow.next[source] = end % SEQUENCE_SPACE
         return printed % SEQUENCE_SPACE, acknowledged % SEQUENCE_SPACE, blocks
+
+    @property
+    def numbers(self) -> list[int]:
+        """The line that each packet begins in."""
+        return [one.line for one in self._packets]
 
     def capture(self) -> bytes:
         """Return the capture that was printed: pcap, or pcapng where interfaces are named."""

@@ -42,6 +42,19 @@ class Ways:
     def _lacks(first: Segment, segment: Segment) -> set[Stream]:
         return first.streams - segment.streams
 
+    @property
+    def length(self) -> int:
+        """How long the first packet of a side was on its way from the first point to the last, in nanoseconds."""
+        return max((abs(one.places[-1].time - one.places[0].time) for one in self.first.values()), default=0)
+
+    @property
+    def never_back(self) -> bool:
+        """Whether the answer to the SYN never came to the point that has the SYN first, the one next to the client."""
+        asked, answer = self.first.get(True), self.first.get(False)
+        if asked is None or answer is None or answer.at_end:
+            return False
+        return all((one.file, one.point) != (asked.place.file, asked.place.point) for one in answer.places)
+
     def strayed(self, segment: Segment) -> Place | None:
         """Return where a packet was seen instead of where it was to come to; None where it was nowhere else."""
         first = self.first.get(segment.from_client)

@@ -63,7 +63,7 @@ def replayed(
 
     async def run() -> list[Replayed]:
         with interrupt.cancels_task(), steps() as say:
-            return await replay_all(collected, found, Naming(told.files), say)
+            return await replay_all(collected, found, Naming(told.files, told.printed), say)
 
     userns.ensure()
     try:

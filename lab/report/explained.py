@@ -23,7 +23,7 @@ def lines(told: Explanation, *, assumed: bool, replayed: Iterable[Replayed] = ()
     :param replayed: the connections that were sent again.
     """
     again = {(one.client, one.target): one for one in replayed}
-    named = Naming(told.files)
+    named = Naming(told.files, told.printed)
     blocks = []
     for one in told.connections:
         if one.findings:
@@ -108,7 +108,7 @@ def _connection(one: Explained, named: Naming) -> Iterator[str]:
 
 
 def _finding(finding: Finding, named: Naming | None) -> Iterator[str]:
-    number = f"{named(finding.packets[0])}: " if named and finding.packets else ""
+    number = f"{named.first(finding.packets[0])}: " if named and finding.packets else ""
     yield f"  * {number}{finding.words}"
     if finding.case:
         helps = f" Helps: {', '.join(finding.fixes)}." if finding.fixes else ""
@@ -122,4 +122,4 @@ def _hops(hops: Iterable[Hop], named: Naming) -> Iterator[str]:
         point = hop.place.point if hop.place.point != "any" else ""  # all interfaces in one
         where = " ".join(word for word in (hop.way, "at" * bool(point), point) if word)
         words = f": {hop.words}" if hop.words else ""
-        yield f"      {named(hop.place)}{where and ' '}{where}: {hop.source} > {hop.destination}{words}"
+        yield f"      {named.first(hop.place)}{where and ' '}{where}: {hop.source} > {hop.destination}{words}"

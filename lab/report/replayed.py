@@ -28,7 +28,7 @@ def lines(one: Replayed, findings: Mapping[tuple[str, int], Finding], named: Nam
     )
     yield f"  Replayed in a lab on Linux {one.kernel}: {sent}{part}; {agree}"
     for said in one.said:
-        yield f"  > {named(said.place)}: {said.what}: {_judged(said)}"
+        yield f"  > {named.first(said.place)}: {said.what}: {_judged(said)}"
         finding = findings.get((said.place.file, said.place.number))
         if finding is not None:
             yield from _against(said, finding)

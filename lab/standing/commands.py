@@ -158,7 +158,7 @@ def told(lab: StandingLab) -> LabStatus:
 
 def _kube_proxies(lab: StandingLab) -> dict[str, str]:
     """Return the state of each node's kube-proxy; none where nobody can be asked."""
-    return kube_proxies(lab) if lab.owner is not None and lab.socket.exists() else {}
+    return kube_proxies(lab) if lab.owner is not None and not lab.is_foreign and lab.socket.exists() else {}
 
 
 def status_lines(found: Sequence[StandingLab]) -> Iterator[str]:
@@ -171,6 +171,8 @@ def status_lines(found: Sequence[StandingLab]) -> Iterator[str]:
             state = f"its owner is dead: `lab down {lab.name}` removes what it left"
         else:
             state = f"process {lab.owner}"
+            if lab.is_foreign:
+                state += ", made by another version: it can be entered and taken down, and not changed"
         yield f"{lab.name}: topology {lab.topology or 'unknown'}, since {since}, {state}"
         width = max((len(host.name) for host in lab.hosts), default=0)
         for host in lab.hosts:

@@ -12,8 +12,9 @@ import socket
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, TypeVar
 
+from lab import __version__
 from lab.errors import InputError, LabError
 from lab.fabric.endpoints import KnownEndpoint
 from lab.fabric.services import KnownService
@@ -21,7 +22,7 @@ from lab.kubernetes.parse import parse_objects
 from lab.vocabulary import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from lab.fabric.lab import Lab
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 Word: TypeAlias = Literal["add", "remove", "drain"]
 ServiceWord: TypeAlias = Literal["add", "apply"]
 ProxyWord: TypeAlias = Literal["stop", "start", "restart"]
+
+T = TypeVar("T")
 
 _LONGEST: Final = 4 * 1024 * 1024  # bytes of a question: the largest file of objects, with room
 
@@ -145,6 +148,10 @@ class Control:
                 lab.stop_kube_proxy(node)
             else:
                 return (lab.start_kube_proxy if word == "start" else lab.restart_kube_proxy)(node)
+        elif question:
+            raise LabError(
+                "the lab was made by another version, which knows nothing of this: take it down and up again"
+            )
         return None
 
 
@@ -153,7 +160,7 @@ def endpoints(lab: StandingLab) -> tuple[KnownEndpoint, ...]:
 
     :raises LabError: its owner is dead.
     """
-    return _endpoints(_ask(lab, {}))
+    return _ask(lab, {}, _endpoints)
 
 
 def change(
@@ -165,7 +172,7 @@ def change(
     :raises LabError: the kernel refused the change, or the owner of the lab is dead.
     """
     question = {"change": word, "service": service, "address": address, "clean_conntrack": clean_conntrack}
-    return _endpoints(_ask(lab, question))
+    return _ask(lab, question, _endpoints)
 
 
 def services(lab: StandingLab) -> tuple[KnownService, ...]:
@@ -173,7 +180,7 @@ def services(lab: StandingLab) -> tuple[KnownService, ...]:
 
     :raises LabError: its owner is dead.
     """
-    return _services(_ask(lab, {}))
+    return _ask(lab, {}, _services)
 
 
 def put_services(
@@ -185,7 +192,8 @@ def put_services(
     :raises LabError: the kernel refused the change, or the owner of the lab is dead.
     """
     documents = [one.model_dump(mode="json", by_alias=True, exclude_unset=True) for one in objects]
-    return _services(_ask(lab, {"services": word, "objects": documents, "clean_conntrack": clean_conntrack}))
+    question = {"services": word, "objects": documents, "clean_conntrack": clean_conntrack}
+    return _ask(lab, question, _services)
 
 
 def remove_services(
@@ -196,7 +204,7 @@ def remove_services(
     :raises InputError: there is no such Service.
     :raises LabError: the kernel refused the change, or the owner of the lab is dead.
     """
-    return _services(_ask(lab, {"remove_services": list(names), "clean_conntrack": clean_conntrack}))
+    return _ask(lab, {"remove_services": list(names), "clean_conntrack": clean_conntrack}, _services)
 
 
 def kube_proxies(lab: StandingLab) -> dict[str, str]:
@@ -204,7 +212,7 @@ def kube_proxies(lab: StandingLab) -> dict[str, str]:
 
     :raises LabError: the owner of the lab is dead.
     """
-    return dict(_ask(lab, {})["kube_proxies"])
+    return _ask(lab, {}, lambda answer: dict(answer["kube_proxies"]))
 
 
 def change_kube_proxy(lab: StandingLab, word: ProxyWord, node: str) -> int | None:
@@ -215,8 +223,12 @@ def change_kube_proxy(lab: StandingLab, word: ProxyWord, node: str) -> int | Non
     :raises InputError: there is no such node, or it is so already.
     :raises LabError: the kernel refused the change, or the owner of the lab is dead.
     """
-    deleted: int | None = _ask(lab, {"kube_proxy": word, "node": node})["deleted"]
-    return deleted
+
+    def deleted(answer: dict[str, Any]) -> int | None:
+        number: int | None = answer["deleted"]
+        return number
+
+    return _ask(lab, {"kube_proxy": word, "node": node}, deleted)
 
 
 def inject(
@@ -232,10 +244,12 @@ def inject(
     from lab.results.result import Report
     from lab.results.saved import from_json
 
-    answer = _ask(lab, {"inject": case, "family": family, "service": service, "connection": connection})
-    report = from_json(answer["report"])
-    assert isinstance(report, Report)
-    return report, tuple(answer["remarks"])
+    def read(answer: dict[str, Any]) -> tuple[Report, tuple[str, ...]]:
+        report = from_json(answer["report"])
+        assert isinstance(report, Report)
+        return report, tuple(answer["remarks"])
+
+    return _ask(lab, {"inject": case, "family": family, "service": service, "connection": connection}, read)
 
 
 def reach(lab: StandingLab, family: Family | None, chosen: Chosen, *, traced: bool = False) -> Reaches:
@@ -247,7 +261,8 @@ def reach(lab: StandingLab, family: Family | None, chosen: Chosen, *, traced: bo
     """
     from lab.standing.reaching import from_json
 
-    return from_json(_ask(lab, {"reach": asdict(chosen), "family": family, "traced": traced})["reaches"])
+    question = {"reach": asdict(chosen), "family": family, "traced": traced}
+    return _ask(lab, question, lambda answer: from_json(answer["reaches"]))
 
 
 def trace(lab: StandingLab, asked: Asked) -> Traced:
@@ -258,10 +273,17 @@ def trace(lab: StandingLab, asked: Asked) -> Traced:
     """
     from lab.standing.tracing import from_json
 
-    return from_json(_ask(lab, {"trace": asdict(asked)})["traced"])
+    return _ask(lab, {"trace": asdict(asked)}, lambda answer: from_json(answer["traced"]))
 
 
-def _ask(lab: StandingLab, question: dict[str, object]) -> dict[str, Any]:
+def _ask(lab: StandingLab, question: Mapping[str, object], read: Callable[[dict[str, Any]], T]) -> T:
+    """Ask the owner of a lab, and return what its answer is read as.
+
+    :raises InputError: what was asked for cannot be.
+    :raises LabError: it went wrong, the owner does not answer, or it is another version's.
+    """
+    if lab.owner is not None and lab.is_foreign:
+        raise _foreign(lab)
     with socket.socket(socket.AF_UNIX) as owner:
         try:
             owner.connect(str(lab.socket))
@@ -274,7 +296,15 @@ def _ask(lab: StandingLab, question: dict[str, object]) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(line)
     if error := answer.get("error"):
         raise (InputError if answer["input"] else LabError)(error)
-    return answer
+    try:
+        return read(answer)
+    except (KeyError, TypeError, ValueError) as error:  # of a working copy that has changed since, with its number
+        raise _foreign(lab) from error
+
+
+def _foreign(lab: StandingLab) -> LabError:
+    its = f" ({lab.version}, and this is {__version__})" if lab.version not in ("", __version__) else ""
+    return LabError(f"the lab {lab.name} was made by another version{its}: `lab down {lab.name}`, then `lab up` again")
 
 
 def _endpoints(answer: dict[str, Any]) -> tuple[KnownEndpoint, ...]:

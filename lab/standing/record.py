@@ -14,10 +14,11 @@ import os
 import struct
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from lab import __version__
 from lab.errors import InputError, LabError, MissingError, nearest
 from lab.standing import names
 from lab.vocabulary import Family
@@ -53,6 +54,7 @@ class StandingLab:
 
     :param since: when it was ready, in seconds since the epoch.
     :param owner: the process that serves it; None where that is dead.
+    :param version: of the program that made it; empty where that did not say it yet.
     """
 
     name: str
@@ -60,6 +62,12 @@ class StandingLab:
     since: float
     hosts: tuple[StandingHost, ...]
     owner: int | None = None
+    version: str = ""
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether another version has made it: what that takes for a question, and answers, is not known here."""
+        return bool(self.hosts) and self.version != __version__
 
     def check(self) -> None:
         """Check that the lab lives.
@@ -98,7 +106,8 @@ class StandingLab:
     @classmethod
     def _from_json(cls, data: dict[str, Any]) -> Self:
         hosts = tuple(StandingHost(host["name"], host["namespace"], tuple(host["addresses"])) for host in data["hosts"])
-        return cls(**{**data, "hosts": hosts})
+        known = {field.name for field in fields(cls)}  # another version's may have more
+        return cls(**{name: value for name, value in data.items() if name in known} | {"hosts": hosts})
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -132,7 +141,7 @@ def describe(name: str, topology: Topology, families: Collection[Family]) -> Sta
         )
         for host in topology.hosts
     )
-    return StandingLab(name, topology.name, time.time(), hosts)
+    return StandingLab(name, topology.name, time.time(), hosts, version=__version__)
 
 
 def labs() -> tuple[StandingLab, ...]:

@@ -59,7 +59,7 @@ async def replay(script: Script, found: Collection[tuple[str, int]], named: Nami
         return Replayed(*ends, kernel, behaviour, 0, (), words)
     cut = next((one for one in script.segments if one.packet.tcp is not None and one.packet.tcp.is_cut), None)
     if cut is not None:
-        words = f"packet {named(cut.place)} is cut within its TCP header by the snaplen (tcpdump -s 96 keeps it)"
+        words = f"{named.packet(cut.place)} is cut within its TCP header by the snaplen (tcpdump -s 96 keeps it)"
         return Replayed(*ends, kernel, behaviour, 0, (), words)
     topology = load("kube-proxy")
     if any(segment.length > _USUAL for segment in script.segments):

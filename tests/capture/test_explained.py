@@ -62,7 +62,9 @@ NAMED = {
     **dict.fromkeys(("hairpin", "hairpin-node-unnamed", "hairpin-unmasqueraded", "affinity-moves", "affinity-off"), ""),
     **dict.fromkeys(("local-pod-replaced", "local-pod-replaced-forgotten", "local-pod-replaced-internal"), ""),
     **dict.fromkeys(("vxlan-right-checksum", "vxlan-zero-checksum"), ""),
-    **dict.fromkeys(("source-filtered", "source-filtered-loosely", "source-conflicts"), ""),
+    **dict.fromkeys(
+        ("source-filtered", "source-filtered-loosely", "source-conflicts", "source-conflicts-accepted"), ""
+    ),
     "udp-before-service-cleaned": "udp-before-service",
     "udp-scaled-to-zero-forgotten": "udp-scaled-to-zero",
     "udp-service-deleted-forgotten": "udp-service-deleted",
@@ -72,7 +74,7 @@ NAMED = {
 #: Judged by their last question, where the first one is lost as well.
 FIRST_IS_LOST = ("udp-before-service-cleaned", "service-cidr-late-synced", "local-pod-replaced-forgotten")
 #: To the trial refused, as there is no connection; on the wire nobody says no, and the SYN stays without an answer.
-UNANSWERED = ("local-pod-terminating", "source-filtered", "source-conflicts")
+UNANSWERED = ("local-pod-terminating", "source-filtered", "source-conflicts", "source-conflicts-accepted")
 #: Of these a capture does not tell all, and why not.
 UNTOLD = {
     "the node's sysctls": ("reset-behind-accepted", "picked-up-strictly"),
@@ -90,7 +92,6 @@ UNTOLD = {
     "which way a frame went, in a capture without link headers": ("promiscuous-bridge",),
     "a length that the header claims": ("truncated-header",),
     "many connections at once": ("tour-of-states",),
-    "which addresses a node has": ("source-conflicts-accepted",),
 }
 TOLD = [name for name, case in CASES.items() if not case.slow and not any(name in names for names in UNTOLD.values())]
 #: Whose captures are split, each piece by a clock of its own.
@@ -315,6 +316,36 @@ def test_where_hops_are_not_told_apart_nothing_is_said_to_leak(results):
     assert {one.outcome for one in told.connections} == {Outcome.RESET}
     assert {finding.case for finding in findings(told)} == {"beyond-window"}
     assert "leaked: packet" not in str(told)
+
+
+def test_an_answer_that_never_comes_back_is_told_by_where_it_was_seen_last(results):
+    """The node takes it for its own: the client's side was captured, and has nothing."""
+    result = results.get(("source-conflicts-accepted", "none"))
+    if result is None:
+        pytest.skip("this machine lacks something for the case")
+    [one] = explained(captured(result), result.behaviour).connections
+    assert one.findings[0].words.startswith(
+        "the client does not get the answer to its SYN: the SYN,ACK was seen last as"
+    )
+    assert "of node:server, not translated back: it leaked, or was dropped" in one.findings[0].words
+    assert not explained(captured(result, "server:eth0")).found  # what came of it is not to be seen there
+
+
+def without_icmp(result):
+    kept = tuple(one for one in result.timeline.sightings if one.packet.icmp is None)
+    return dataclasses.replace(result, timeline=dataclasses.replace(result.timeline, sightings=kept))
+
+
+@pytest.mark.parametrize("points", [(), ("node:client", "node:server"), ("client:eth0",)])
+def test_a_path_mtu_that_nobody_tells_of_is_known_by_what_stays_away(points, results):
+    """As where the capture's filter was for TCP alone. The trial sends it twice, which from one side is not enough."""
+    result = results["path-mtu-filtered", "none"]
+    [one] = explained(captured(without_icmp(result), *points), result.behaviour).connections
+    found = [finding for finding in one.findings if finding.kind == "black-hole"]
+    assert [finding.case for finding in found] == ["path-mtu-filtered"] * (not points)
+    if found:
+        assert "1,400 bytes of the client, sent 2 times" in found[0].words
+        assert one.outcome is Outcome.STALLED
 
 
 def test_older_kernels_judge_otherwise(results):

@@ -39,6 +39,17 @@ def test_packets_of_one_file_are_named_together():
     assert Naming("a").all(places[:2], more=True) == "6, 1234, and more"
 
 
+def test_packets_of_a_text_are_named_by_their_lines():
+    named = Naming(["a.pcap", "b.txt"], ["b.txt"])
+    places = [place(6, "b.txt"), place(12, "b.txt"), place(2, "a.pcap")]
+    assert named.all(places) == "lines 6, 12 of b.txt, 2 of a.pcap"
+    assert (named(places[0]), named(places[2])) == ("in line 6 of b.txt", "2 of a.pcap")
+    assert named.first(places[0]) == "line 6 of b.txt"
+    assert named.where(place(6, "b.txt", "eth0")) == "the packet in line 6 of b.txt (eth0)"
+    assert named.in_full(places[2]) == "packet 2 of a.pcap"
+    assert Naming(["b.txt"], ["b.txt"]).packet(places[0]) == "the packet in line 6"
+
+
 def both_sides(*before, after=()):
     """Return captures of a connection by a VIP, on both sides of its node, with what else each of them has."""
     asked = [(SYN, 999, 0), (ACK, 1000, 5000)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import shutil
 import subprocess
 from dataclasses import replace
@@ -23,6 +24,7 @@ from lab.errors import InputError
 from lab.evidence.packet import ACK, FIN, PSH, RST, SYN, SocketAddress
 from lab.vocabulary import Behaviour
 from tests.support.captures import MOMENT, linked, pcap, pcapng, tcp
+from tests.support.command import lab
 
 TEXTS = Path(__file__).parent / "texts"
 CLIENT, VIP, POD = ("10.0.0.2", 34567), ("192.168.0.2", 80), ("10.0.1.2", 80)
@@ -99,8 +101,12 @@ def test_what_tcpdump_prints_tells_what_its_capture_does(form, link, six):
         )
 
     assert [*map(without_places, by_text.connections)] == [*map(without_places, by_capture.connections)]
-    numbers = [[place.number for place in one.packets] for one in by_text.connections[0].findings]
-    assert numbers == [[place.number for place in one.packets] for one in by_capture.connections[0].findings]
+    begins = [number for number, line in enumerate(printed.splitlines(), 1) if b" > " in line or b"proto" in line]
+    if "-v" in form and not six:  # of IPv4 the addresses are on a line of their own
+        begins = [number for number, line in enumerate(printed.splitlines(), 1) if b"proto TCP" in line]
+    lines = [[place.number for place in one.packets] for one in by_text.connections[0].findings]
+    numbers = [[place.number for place in one.packets] for one in by_capture.connections[0].findings]
+    assert lines == [[begins[number - 1] for number in one] for one in numbers]
 
 
 @pytest.mark.skipif(not shutil.which("tcpdump"), reason="no tcpdump: apt-get install tcpdump")
@@ -112,6 +118,39 @@ def test_interfaces_and_ways_of_any_are_read():
         [found] = told(text(one)).connections
         assert found.points == ("eth0",)
         assert found.outcome == "reset"
+
+
+LINED = (
+    "12:00:00.000003 ARP, Request who-has 10.0.0.3 tell 10.0.0.2, length 28",
+    "12:00:00.000001 IP (tos 0x0, ttl 64, id 1, offset 0, flags [DF], proto TCP (6), length 40)",
+    "    10.0.0.2.5 > 10.0.0.3.80: Flags [S], cksum 0x1 (correct), seq 100, win 100, length 0",
+    "12:00:00.000002 IP (tos 0x0, ttl 64, id 1, offset 0, flags [DF], proto TCP (6), length 40)",
+    "    10.0.1.3.80 > 10.0.0.2.5: Flags [S.], cksum 0x1 (correct), seq 200, ack 101, win 100, length 0",
+    "12:00:00.000003 IP (tos 0x0, ttl 64, id 1, offset 0, flags [DF], proto UDP (17), length 57)",
+    "    10.0.0.2.5 > 10.0.0.3.53: 7+ A? example.org. (29)",
+    "12:00:00.000004 IP (tos 0x0, ttl 64, id 1, offset 0, flags [DF], proto TCP (6), length 40)",
+    "    10.0.0.2.5 > 10.0.1.3.80: Flags [R], cksum 0x1 (correct), seq 101, win 0, length 0",
+)
+
+
+def test_packets_of_a_text_are_named_by_the_lines_that_they_begin_in(tmp_path):
+    path = tmp_path / "dump.txt"
+    path.write_text("\n".join(LINED))
+    printed = lab("explain", path, COLUMNS="1000").stdout
+    assert "  * line 4: SYN,ACK of the server" in printed
+    assert "leaked: the packet in line 4 comes from 10.0.1.3:80" in printed
+    assert "RST in line 8 answers it" in printed
+    document = json.loads(lab("explain", path, "--json").stdout)
+    assert document["printed"] == [str(path)]
+    assert [one["number"] for one in document["connections"][0]["findings"][0]["packets"]] == [4, 4, 8]
+
+
+def test_beside_a_capture_packets_of_a_text_keep_their_lines():
+    dated = text("\n".join(line.replace("12:", "2026-01-02 12:", 1) for line in LINED), "dump.txt")
+    found = told(dated, captures=[("d.pcap", pcapng([(MOMENT, connection()[0])]))])
+    words = " ".join(finding.words for one in found.connections for finding in one.findings)
+    assert "leaked: the packet in line 4 of dump.txt comes from" in words
+    assert found.printed == ("dump.txt",)
 
 
 def test_sequence_numbers_that_are_not_printed_are_said_to_be_guessed():
@@ -281,7 +320,10 @@ def test_a_listing_beside_a_capture_says_whom_the_vip_became():
         assert (str(one.target), str(one.endpoint)) == ("172.21.4.4:80", "10.50.9.9:8080")
         assert one.outcome == "stalled"
         assert "an answer to the client's SYN from a stranger" in one.findings[0].words
-        assert "packet 2 comes from 10.50.9.9:8080, and the client only knows 172.21.4.4:80" in one.findings[0].words
+        assert (
+            "the packet in line 2 comes from 10.50.9.9:8080, and the client only knows 172.21.4.4:80"
+            in one.findings[0].words
+        )
     assert "(ct.txt, line 1): ESTABLISHED, 86,397 s left, ASSURED" in one.entry
 
 

@@ -14,6 +14,7 @@ from tests.support.browser import CONTRAST, expect, open_all
 
 #: `lab reach --proxy-version v1.36 --trace --json` in both modes, in nftables mode with a firewall's drop as a --fix.
 SAVED = Path(__file__).parents[1] / "results" / "reach-version-1.json"
+PAPER = 718  # pixels: A4 between the margins of a browser
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,28 @@ def test_of_one_kube_proxy_addresses_are_columns(found, open_at, tmp_path):
     headings = [text.split()[0] for text in page.locator("thead th").all_inner_texts()]
     assert headings == ["client", "vip", "nodeport", "localhost", "endpoint"]
     assert page.locator("tbody tr").count() == 4
+
+
+def test_on_paper_a_table_of_many_addresses_is_whole(found, open_at, tmp_path):
+    path = tmp_path / "paper.html"
+    many = dataclasses.replace(found, reaches=(widened(found.reaches[0]),))
+    path.write_bytes(forms.write_reach("html", many))
+    page = open_at(path.as_uri(), PAPER)
+    assert page.locator("thead th").count() == 9
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= PAPER
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+def widened(of):
+    """Return what was found out with as many addresses as `lab reach services` asks."""
+    [*cells] = (cell for cell in of.cells if cell.asked.protocol == "tcp")
+    more = (
+        dataclasses.replace(cell, asked=dataclasses.replace(cell.asked, address=f"198.51.100.{n}:30080"))
+        for cell in cells[:1]
+        for n in range(1, 9)
+    )
+    return dataclasses.replace(of, cells=tuple(more))
 
 
 def test_what_nothing_is_held_against_is_called_so(found):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -13,7 +14,7 @@ import pytest
 
 from lab.errors import InputError, LabError, MissingError
 from lab.netns import Namespace, userns
-from lab.standing import commands, names, record
+from lab.standing import commands, control, names, record
 from lab.standing.up import suggestions, up
 from lab.topology.reader import load, parse, shipped
 from lab.vocabulary import Family, ProxyMode
@@ -302,3 +303,44 @@ def test_what_does_not_stand_is_an_input_error(own_run, arguments):
     ran = lab_command(*arguments)
     assert ran.returncode == 2
     assert ran.stderr.startswith("lab: ")
+
+
+@root
+@pytest.mark.parametrize("made_by", ["0.0.9", None])
+def test_a_lab_of_another_version_is_told_so_and_taken_down(own_run, topology, made_by):
+    lab = up(topology)
+    known = json.loads(lab.path.read_text())
+    known |= {"version": made_by} if made_by else {"unheard_of": 1}
+    known.pop("version" if made_by is None else "owner")
+    with lab.path.open("r+b") as file:  # in its place, so that its owner holds it on
+        file.truncate()
+        file.write(json.dumps(known).encode())
+    for words in (
+        ("trace", "--to", "192.168.0.2:80", "--lab", "kube-proxy"),
+        ("reach", "--lab", "kube-proxy"),
+        ("inject", "beyond-window"),
+        ("endpoints", "list"),
+        ("services", "remove", "web"),
+        ("kube-proxy", "stop", "node"),
+    ):
+        ran = lab_command(*words)
+        its = f" (0.0.9, and this is {lab.version})" if made_by else ""
+        cure = "`lab down kube-proxy`, then `lab up` again"
+        assert (ran.returncode, ran.stdout) == (2, ""), words
+        assert ran.stderr == f"lab: the lab kube-proxy was made by another version{its}: {cure}\n"
+    status = lab_command("status", COLUMNS="200")
+    assert f"process {lab.owner}, made by another version: it can be entered and taken down" in status.stdout
+    assert json.loads(lab_command("status", "--json").stdout)["labs"][0]["version"] == (made_by or "")
+    assert lab_command("exec", "client", "true").returncode == 0
+    assert lab_command("down").stdout == "The lab kube-proxy is gone.\n"
+    assert list(own_run.iterdir()) == []
+
+
+@root
+def test_an_owner_and_whoever_asks_it_may_know_different_things(own_run, topology):
+    """As in a working copy, whose number stays the same."""
+    lab = up(topology)
+    with pytest.raises(LabError, match="made by another version, which knows nothing of this"):
+        control._ask(lab, {"unheard of": "it"}, dict)
+    with pytest.raises(LabError, match="the lab kube-proxy was made by another version: `lab down kube-proxy`"):
+        control._ask(lab, {}, lambda answer: answer["traced"])
