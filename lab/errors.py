@@ -202,7 +202,8 @@ class OutputError(MachineError):
 
     def __init__(self, place: str, error: OSError) -> None:
         self.place, self.reason = place, str(error.strerror or error)
-        super().__init__(f"cannot write {place}: {self.reason}")
+        cure = _ELSEWHERE if error.errno in _FULL else _CURES.get(error.errno or 0, str)()
+        super().__init__(f"cannot write {place}: {self.reason}", cure)
 
 
 class ReaderGoneError(LabError):
@@ -260,6 +261,10 @@ _CURES: Final[dict[int, Callable[[], str]]] = {
     errno.EFBIG: lambda: _limit("RLIMIT_FSIZE", "write {} bytes to a file", "`ulimit -f` raises it"),
     errno.EROFS: lambda: "in a container: one that may write it, such as a privileged one",
 }
+
+#: A disk that is full, or a user's share of it; said of a file, for namespaces run out by the same number.
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_ELSEWHERE: Final = "make room there, or have it written elsewhere"
 
 #: What can be said to be wanting by whoever opens, connects or loads something.
 _SCARCE: Final = (errno.ENFILE, errno.EMFILE, errno.ENOMEM)  # the words of EMFILE begin those of ENFILE

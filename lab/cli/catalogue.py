@@ -19,6 +19,7 @@ from lab.report.tone import style_of
 from lab.results.history import Remembered
 from lab.results.places import topology
 from lab.results.result import Expectation
+from lab.tones import OOPS, QUIET
 from lab.vocabulary import Behaviour
 
 #: What nodes do with what is for a VIP, besides translating it, in the order in which they came to it.
@@ -38,7 +39,7 @@ def story(case: AnyCase, last: Sequence[Remembered]) -> Iterator[Text | Table]:
     """
     yield Text(f"{case.name}: {case.title}\n", "bold")
     yield Text(f"{case.story}\n")
-    yield Text(f"See {', '.join(case.threads)}\n", "dim")
+    yield Text(f"See {', '.join(case.threads)}\n", QUIET)
     for where, expected in _expected(case).items():
         drawn = Table(title=f"expected {where}".rstrip(), title_justify="left")
         drawn.add_column("fix")
@@ -52,7 +53,7 @@ def story(case: AnyCase, last: Sequence[Remembered]) -> Iterator[Text | Table]:
     yield from _came(last)
     if not last:
         yield Text(
-            f"Not run here yet: `lab run {case.name}` does that, and keeps what comes of it for this place.", "dim"
+            f"Not run here yet: `lab run {case.name}` does that, and keeps what comes of it for this place.", QUIET
         )
 
 
@@ -87,7 +88,7 @@ def _came(last: Sequence[Remembered]) -> Iterator[Text | Table]:
         for one in group:
             outcome = Text(one.outcome, style_of(one.outcome))
             if not one.as_expected:
-                outcome.append("\n".join(("", "NOT AS EXPECTED", *one.surprise.split("; "))).rstrip(), "bold red")
+                outcome.append("\n".join(("", "NOT AS EXPECTED", *one.surprise.split("; "))).rstrip(), OOPS)
             drawn.add_row(Text(one.trial.fix), outcome, Text(one.decided_by))
         yield drawn
 

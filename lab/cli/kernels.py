@@ -14,7 +14,7 @@ from lab.cli.arguments import JsonOption, app, complete, examples
 from lab.cli.command import App, at_least, program_words
 from lab.cli.documents import JsonPlace
 from lab.cli.screen import steps, tell_all
-from lab.errors import INTERRUPTED, NO_ANSWER, InputError
+from lab.errors import INTERRUPTED, NO_ANSWER, InputError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -146,8 +146,11 @@ def run(
     if results is not None:
         for name, data in done.files.items():
             path = results / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            put(path, data)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                put(path, data)
+            except OSError as error:
+                raise OutputError(str(path), error) from None
     if done.failure:
         failure = done.with_cure("--limit")
         print(done.console, f"lab: the guest with Linux {chosen.version}: {failure}", sep="\n", file=sys.stderr)

@@ -144,10 +144,15 @@ def capture(
 
     chosen = choose(lab)
     hosts = [chosen.host(name) for name in dict.fromkeys(host)] if host else chosen.hosts
-    with closing(LiveCapture(chosen, hosts, __version__)) as live, opened_output(file) as output:
-        told = f"{live.interfaces} interfaces of the lab {chosen.name}"
-        print(f"lab: capturing at {told}; Ctrl-C ends it", file=sys.stderr, flush=True)
-        live.write_to(output)
+    with closing(LiveCapture(chosen, hosts, __version__)) as live:
+        try:
+            with opened_output(file) as output:
+                told = f"{live.interfaces} interfaces of the lab {chosen.name}"
+                print(f"lab: capturing at {told}; Ctrl-C ends it", file=sys.stderr, flush=True)
+                live.write_to(output)
+        except OutputError:
+            print(f"lab: {live.packets} packets, as far as it was written", file=sys.stderr)
+            raise
         missed = f", and {lost} that the kernel could not hand over" if (lost := live.lost()) else ""
         print(f"lab: {live.packets} packets{missed}", file=sys.stderr)
 
@@ -160,6 +165,8 @@ def opened_output(place: str) -> Iterator[Output]:
     :raises OutputError: by the block: it can no longer be written.
     :raises ReaderGoneError: likewise: whoever read it has gone.
     """
+    from lab.cli.growing import Growing
+
     if place == "-":
         if sys.stdout.isatty():
             cure = "name a file, or pipe it: `lab capture | wireshark -k -i -`"
@@ -167,7 +174,7 @@ def opened_output(place: str) -> Iterator[Output]:
         yield sys.stdout.buffer
         return
     try:
-        file = open(place, "wb")  # noqa: SIM115 - what the block raises is told otherwise
+        file = Growing(place)
     except OSError as error:
         raise InputError(f"cannot write {place}: {error.strerror}") from None
     try:

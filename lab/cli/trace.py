@@ -37,6 +37,7 @@ from lab.cli.programs import with_program
 from lab.cli.screen import console, tell
 from lab.errors import INTERRUPTED, InputError
 from lab.kubeproxy.settings import TOPOLOGYS
+from lab.tones import OOPS
 from lab.vocabulary import Family
 
 if TYPE_CHECKING:
@@ -273,7 +274,7 @@ def _lines_of(result: Result, *, full: bool) -> Iterable[Text | str]:
         under_load = isinstance(result.timeline, DownloadsTimeline)
         yield f"nothing to show: {_ONLY_INVALID if under_load else 'no packet came to the rules of a node'}"
     yield from decided(result.timeline)
-    yield from (Text(words, "bold red") for words in (result.surprise, *result.verdict.disagreements) if words)
+    yield from (Text(words, OOPS) for words in (result.surprise, *result.verdict.disagreements) if words)
 
 
 def _print(lines: Iterable[Text | str]) -> None:
@@ -380,10 +381,10 @@ def _lines_of_own(sent: Sent, *, full: bool) -> Iterable[Text | str]:
     yield from drawn(sent.walks, full=full)
     yield from untraced(sent.untraced)
     if sent.refusal:
-        yield Text(f"its sender's stack did not send it: {sent.refusal}", "bold red")
+        yield Text(f"its sender's stack did not send it: {sent.refusal}", OOPS)
     else:
         yield f"the packet {sent.end}"
         yield from (f"answered by {named(packet)}" for packet in sent.answers)
         if not sent.answers:
             yield "nobody answered its sender"
-    yield from (Text(words, "bold red") for words in sent.faults)
+    yield from (Text(words, OOPS) for words in sent.faults)

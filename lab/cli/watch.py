@@ -140,7 +140,9 @@ def _seconds(text: str) -> float:
 
 
 def _is_screen() -> bool:
-    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
+    # Textual draws on standard error: where that is no terminal, nobody would see the screen.
+    terminals = all(one.isatty() for one in (sys.stdin, sys.stdout, sys.stderr))
+    return terminals and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
 
 
 def _places(name: str | None, host: list[str] | None, *, here: bool) -> _Places:
@@ -204,12 +206,13 @@ def _saved(place: str, what: str) -> Iterator[Saved]:
     :raises InputError: it cannot be written, or would go to where lines go.
     """
     from lab import __version__
+    from lab.cli.growing import Growing
     from lab.watch.save import Saved
 
     if place == "-":
         raise InputError("--save: standard output has the lines", cure="name a file")
     try:
-        output = open(place, "wb", buffering=0)  # noqa: SIM115 - what the block raises is not about it
+        output = Growing(place)
     except OSError as error:
         raise InputError(f"cannot write {place}: {error.strerror}") from None
     with output:

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from lab.evidence.judgement import Judgement
 from lab.evidence.timeline import DownloadsTimeline, Load
+from lab.tones import FINE, HARMLESS, OOPS
 from lab.verdict.downloads import reasons
 
 
@@ -25,12 +26,12 @@ def load_lines(timeline: DownloadsTimeline, load: Load) -> list[Text]:
         words = one.words or f"curl: ({one.exit_code})"
         intact = "the server's" if one.intact else "NOT THE SERVER'S"
         lines.append(
-            Text(f"  {number}  {one.received:9,} bytes, {intact}; {words}", "green" if whole else "bold red"),
+            Text(f"  {number}  {one.received:9,} bytes, {intact}; {words}", FINE if whole else OOPS),
         )
     lines.append(
         Text(f"held back: {load.held:,} packets; late, for the client had their bytes already: {load.late:,} segments")
     )
-    for judgement, style in ((Judgement.IGNORED, "yellow"), (Judgement.INVALID, "bold red")):
+    for judgement, style in ((Judgement.IGNORED, HARMLESS), (Judgement.INVALID, OOPS)):
         number = sum(judged.judgement is judgement for judged in timeline.judged)
         lines.append(Text(f"{judgement}: {number:,} packets", style if number else ""))
         lines += [Text(f"  {often:5,}  {reason}") for reason, often in reasons(timeline, judgement).most_common()]

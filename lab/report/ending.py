@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from rich.text import Text
 
 from lab.evidence.timeline import (
@@ -17,10 +15,9 @@ from lab.evidence.timeline import (
     SocketEnd,
     Timeline,
 )
+from lab.tones import FINE, OOPS
 from lab.verdict.packet import is_uninserted, lost_where
 from lab.verdict.retrying import cost
-
-_OOPS: Final = "bold red"
 
 
 def ending(timeline: Timeline) -> list[Text]:
@@ -29,18 +26,18 @@ def ending(timeline: Timeline) -> list[Text]:
     # Where sightings were left out nobody can say any more where it was seen.
     of_packet = timeline if isinstance(timeline, PacketTimeline) and not timeline.left_out else None
     if of_packet is not None and of_packet.injected and (lost := lost_where(of_packet)):
-        style = _OOPS if is_uninserted(of_packet) else "green"
+        style = OOPS if is_uninserted(of_packet) else FINE
         lines.append(Text(f"the packet did not reach {of_packet.injected.receiver}: {lost}", style))
     ends = ", ".join(map(_of_socket, timeline.ends)) if isinstance(timeline, ConnectionTimeline) else ""
-    lines += [Text(words, _OOPS) for words in timeline.standstill]
+    lines += [Text(words, OOPS) for words in timeline.standstill]
     if timeline.refusal is not None:
         ends = ": ".join(timeline.refused)
     if ends:
-        lines.append(Text(ends, "green" if timeline.complete else _OOPS))
+        lines.append(Text(ends, FINE if timeline.complete else OOPS))
     if isinstance(timeline, RetryingTimeline) and timeline.tries and not timeline.left_out:
         lines.append(Text(", ".join(cost(timeline))))
     if isinstance(timeline, DatagramsTimeline):
-        lines += [Text(_of(exchange), "green" if exchange.answered else _OOPS) for exchange in timeline.exchanges]
+        lines += [Text(_of(exchange), FINE if exchange.answered else OOPS) for exchange in timeline.exchanges]
     counted = timeline.counters.statistics
     others = "".join(f", {count}" for count in timeline.counters.moved)
     entry = timeline.entry

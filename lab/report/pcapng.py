@@ -30,11 +30,7 @@ def without_packets(found: Report | Matrix) -> Iterator[str]:
     empty = sum(not _captured(result.timeline) for result in results)
     left_out = any(result.timeline.left_out for result in results)
     if empty:
-        why = (
-            "they were left out of the file: `lab run --json FILE --packets` keeps them"
-            if left_out
-            else "none was kept"
-        )
+        why = "they were left out of the file: `--packets` would have kept them" if left_out else "none was kept"
         yield f"{empty} of {len(results)} trials come without packets: {why}"
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from lab.report.reach_grid import Grid, Place, counted, grids, heading, summary
 from lab.report.tone import STYLES, Tone
 from lab.results.reach import Cell, Client, Reaches
+from lab.tones import QUIET
 
 #: Before what the kube-proxy to the left does otherwise.
 TURNS: Final = "≠ "
@@ -99,7 +100,7 @@ def _table(grid: Grid, names: Sequence[str]) -> Table:
 
 
 def _client(client: Client) -> Text:
-    return Text.assemble(client.host, (f"\n{client.place}", "dim"))
+    return Text.assemble(client.host, (f"\n{client.place}", QUIET))
 
 
 def _cell(place: Place) -> Text:

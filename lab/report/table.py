@@ -17,6 +17,7 @@ from lab.report.timeline import timeline_lines
 from lab.report.tone import STYLES
 from lab.results.matrix import Column, Matrix
 from lab.results.result import Result, Trial
+from lab.tones import OOPS, QUIET
 
 #: Before what the kernel to the left does otherwise.
 TURNS: Final = "≠ "
@@ -43,9 +44,9 @@ def _table(columns: Sequence[Column], rows: Sequence[tuple[Trial, str, Sequence[
     drawn.add_column("case", no_wrap=True)
     drawn.add_column("fix", no_wrap=True)
     for column in columns:
-        title = Text(column.label, "" if column.report else "bold red")
+        title = Text(column.label, "" if column.report else OOPS)
         if not column.label.startswith(column.version):
-            title.append(f"\n{column.version}", "dim")
+            title.append(f"\n{column.version}", QUIET)
         drawn.add_column(title, min_width=_CELL)
     for name, group in itertools.groupby(rows, key=lambda row: row[1]):
         for index, (trial, _name, row) in enumerate(group):
@@ -57,12 +58,12 @@ def _table(columns: Sequence[Column], rows: Sequence[tuple[Trial, str, Sequence[
 def _cell(cell: Cell) -> Text:
     text = Text(f"{TURNS if cell.turns else ''}{cell.word}", STYLES[cell.tone])
     if cell.judgement:
-        text.append(f", {cell.judgement}", "dim")
+        text.append(f", {cell.judgement}", QUIET)
     if cell.runs:
-        text.append(f", {cell.runs}", "dim")
+        text.append(f", {cell.runs}", QUIET)
     if cell.result is not None:  # what kept a trial from being run is told once, below
         for complaint in cell.complaints:
-            text.append(f"\n{complaint}", "bold red")
+            text.append(f"\n{complaint}", OOPS)
     return text
 
 
@@ -73,7 +74,7 @@ def timelines(matrix: Matrix, *, but: Result | None = None) -> Iterator[Text]:
     """
     for title, result in cells.unexpected(matrix):
         if result is not but:
-            yield Text(title, "bold red")
+            yield Text(title, OOPS)
             yield from timeline_lines(result.timeline)
             yield Text()
 
@@ -88,4 +89,4 @@ def sentences(said: Iterable[Remark]) -> Iterator[Text]:
     for remark in said:
         yield Text(remark.text, STYLES[remark.tone])
         for line in remark.console:
-            yield Text(f"    {line}", "dim")
+            yield Text(f"    {line}", QUIET)

@@ -15,9 +15,7 @@ from rich.text import Text
 from lab.report.tone import style_of
 from lab.results.places import names
 from lab.results.result import Result, Tally
-
-_OOPS: Final = "bold red"
-_QUIET: Final = "dim"
+from lab.tones import HARMLESS, OOPS, QUIET
 
 _WIDE: Final = 4  # fixes; with more, a cell has room for two words only
 _BRIEF: Final = 11  # columns of a fix's name that can be broken
@@ -79,7 +77,7 @@ def _brief_tables(tallies: Sequence[Tally], fixes: Sequence[str], width: int) ->
         alike.setdefault(key, []).append(fix)
     headings = [
         (Text("case"), [Text(textwrap.fill(case, width // 3)) for case in cases]),
-        (Text("judged by\nconntrack"), [Text(word, _QUIET) for word in words]),
+        (Text("judged by\nconntrack"), [Text(word, QUIET) for word in words]),
     ]
     parts = list(zip((_heading(names) for names in alike.values()), columns, strict=True))
     while parts:
@@ -128,17 +126,17 @@ def _cell(tally: Tally | None, word: str | None = None) -> Text:
         outcome = result.verdict.outcome
         text.append(outcome, style_of(outcome))
         if tally.runs > 1 and not (word and tally.good):
-            text.append(f", {tally.as_expected} of {tally.runs} as expected", "" if tally.good else _OOPS)
+            text.append(f", {tally.as_expected} of {tally.runs} as expected", "" if tally.good else OOPS)
         if word is None:
-            text.append(f"\n{result.verdict.decided_by}", _QUIET)
+            text.append(f"\n{result.verdict.decided_by}", QUIET)
         elif _word(tally) not in ("-", word):
-            text.append(f"\n{_word(tally)}", _QUIET)
+            text.append(f"\n{_word(tally)}", QUIET)
         if not result.as_expected:
-            text.append(f"\nNOT AS EXPECTED\n{(result.surprise or 'sources disagree').replace('; ', chr(10))}", _OOPS)
+            text.append(f"\nNOT AS EXPECTED\n{(result.surprise or 'sources disagree').replace('; ', chr(10))}", OOPS)
             for disagreement in result.verdict.disagreements:
-                text.append(f"\n{disagreement}", _OOPS)
+                text.append(f"\n{disagreement}", OOPS)
     if tally.failure:
-        text.append(_after(text, tally, "NOT RUN"), _OOPS)
+        text.append(_after(text, tally, "NOT RUN"), OOPS)
     if tally.missing:
-        text.append(_after(text, tally, "not here"), "yellow")
+        text.append(_after(text, tally, "not here"), HARMLESS)
     return text

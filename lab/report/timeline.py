@@ -13,17 +13,16 @@ from lab.report.downloads import load_lines
 from lab.report.ending import ending
 from lab.report.hops import Finding, Hop, hops
 from lab.report.walks import walks
+from lab.tones import FINE, HARMLESS, NOTABLE, OOPS, QUIET
 
-_OOPS: Final = "bold red"
-_QUIET: Final = "dim"
 _INDENT: Final = " " * 13  # below the times
-_STATE_STYLES: Final = {"invalid": _OOPS, "new": "cyan"}
+_STATE_STYLES: Final = {"invalid": OOPS, "new": NOTABLE}
 _STYLES: Final = {
-    Finding.INJECTED: "bold",
-    Finding.REASON: "yellow",
-    Finding.INVALID: _OOPS,
-    Finding.LEAK: _OOPS,
-    Finding.END: _OOPS,
+    Finding.INJECTED: NOTABLE,
+    Finding.REASON: HARMLESS,
+    Finding.INVALID: OOPS,
+    Finding.LEAK: OOPS,
+    Finding.END: OOPS,
 }
 
 
@@ -37,9 +36,9 @@ def timeline_lines(timeline: Timeline) -> list[Text]:
     else:
         lines = [*_packets(timeline), *ending(timeline)]
     if timeline.left_out:
-        words = f"not kept: {timeline.left_out} sightings of packets; `lab run --json FILE --packets` keeps them"
-        lines.append(Text(words, "yellow"))
-    disturbed = [Text(timeline.disturbed, _OOPS)] if timeline.disturbed else []
+        words = f"not kept: {timeline.left_out} sightings of packets; `--packets` would have kept them"
+        lines.append(Text(words, HARMLESS))
+    disturbed = [Text(timeline.disturbed, OOPS)] if timeline.disturbed else []
     return [*lines, *disturbed, *(Text(f"found: {finding}") for finding in timeline.findings), *walks(timeline)]
 
 
@@ -61,15 +60,15 @@ def _packets(timeline: Timeline) -> Iterator[Text]:
 
 def _line(hop: Hop, places: int, routes: int) -> Text:
     line = Text()
-    line.append(f"{hop.after / 1e6:8.3f} ms  ", _QUIET)
+    line.append(f"{hop.after / 1e6:8.3f} ms  ", QUIET)
     line.append(f"{hop.place:{places}}  ")
-    line.append(f"{hop.route:{routes}}  ", _OOPS if hop.is_leak else "")
-    line.append(hop.numbers, "bold" if hop.is_injected else "")
+    line.append(f"{hop.route:{routes}}  ", OOPS if hop.is_leak else "")
+    line.append(hop.numbers, NOTABLE if hop.is_injected else "")
     if hop.judged is not None:
         line.append("  ")
-        line.append(hop.judged.state.upper(), _STATE_STYLES.get(hop.judged.state, "green"))
+        line.append(hop.judged.state.upper(), _STATE_STYLES.get(hop.judged.state, FINE))
         if hop.change:
-            line.append(f", entry {hop.change}", "cyan")
+            line.append(f", entry {hop.change}", NOTABLE)
     if hop.number:
-        line.append(f"  {hop.number}", "bold magenta")
+        line.append(f"  {hop.number}", NOTABLE)
     return line

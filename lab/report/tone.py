@@ -6,6 +6,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
+from lab.tones import FINE, HARMLESS, OOPS
 from lab.verdict import Outcome
 
 
@@ -19,7 +20,7 @@ class Tone(StrEnum):
 
 
 #: A terminal's style of each.
-STYLES: Final = {Tone.FINE: "green", Tone.HARMLESS: "yellow", Tone.HARMFUL: "bold red", Tone.NOTHING: ""}
+STYLES: Final = {Tone.FINE: FINE, Tone.HARMLESS: HARMLESS, Tone.HARMFUL: OOPS, Tone.NOTHING: ""}
 
 # By name; an outcome that is not here ends a connection or a question.
 _TONES: Final[dict[str, Tone]] = {

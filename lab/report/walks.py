@@ -12,9 +12,8 @@ from rich.text import Text
 from lab.evidence.packet import ICMP, ICMPV6, UDP, Packet
 from lab.evidence.timeline import Timeline
 from lab.evidence.walk import AtHook, Role, Rule, Step, Walk
+from lab.tones import FINE, HARMLESS, NOTABLE, OOPS, QUIET
 
-_QUIET: Final = "dim"
-_OOPS: Final = "bold red"
 _HOOK: Final = len("postrouting")
 
 _PROTOCOLS: Final = {UDP: "UDP", ICMP: "ICMP", ICMPV6: "ICMPv6"}
@@ -36,7 +35,7 @@ def walks(timeline: Timeline) -> Iterator[Text]:
 def untraced(sentences: Sequence[str]) -> Iterator[Text]:
     """Yield in a line each what of walks could not be traced."""
     for words in sentences:
-        yield Text(f"not traced: {words}", _OOPS)
+        yield Text(f"not traced: {words}", OOPS)
 
 
 def drawn(told: Sequence[Walk], *, full: bool) -> Iterator[Text]:
@@ -51,7 +50,7 @@ def drawn(told: Sequence[Walk], *, full: bool) -> Iterator[Text]:
 def _lines(walk: Walk, *, full: bool) -> Iterator[Text]:
     title = Text(f"{walk.role} at {walk.node}: ", "bold")
     state = walk.state.upper() or "not judged"
-    title.append(f"{named(walk.packet)}, ").append(state, _OOPS if walk.state == "invalid" else "cyan")
+    title.append(f"{named(walk.packet)}, ").append(state, OOPS if walk.state == "invalid" else NOTABLE)
     yield title
     packet, mark = walk.packet, 0
     for at in walk.hooks:
@@ -71,15 +70,15 @@ def _lines(walk: Walk, *, full: bool) -> Iterator[Text]:
 
 def _end(walk: Walk) -> Text:
     if walk.fate:
-        return Text(f"  DROPPED by {walk.fate.words}", "green" if walk.state == "invalid" else _OOPS)
+        return Text(f"  DROPPED by {walk.fate.words}", FINE if walk.state == "invalid" else OOPS)
     if walk.queued:
-        return Text(f"  given to a program by {walk.queued.brief}; what comes behind that is not traced", _QUIET)
+        return Text(f"  given to a program by {walk.queued.brief}; what comes behind that is not traced", QUIET)
     if walk.vanished or walk.left is None:
-        return Text(f"  {walk.vanishing}", _OOPS)
+        return Text(f"  {walk.vanishing}", OOPS)
     if walk.came_to_sockets and walk.counted:
-        return Text(f"  past the rules, and the node's own stack counted {'; '.join(walk.counted)}", _OOPS)
+        return Text(f"  past the rules, and the node's own stack counted {'; '.join(walk.counted)}", OOPS)
     where = "to the node's own sockets" if walk.last_hook == "input" else "on its way"
-    return Text(f"  {where}: {_route(walk.left)}", _QUIET)
+    return Text(f"  {where}: {_route(walk.left)}", QUIET)
 
 
 def _at(at: AtHook, *, full: bool) -> Iterator[Text]:
@@ -87,7 +86,7 @@ def _at(at: AtHook, *, full: bool) -> Iterator[Text]:
     head = at.hook
     for step in steps:
         for line in _missed(step) if full else ():
-            yield _row(head, step, line, _QUIET)
+            yield _row(head, step, line, QUIET)
             head = ""
         yield _row(head, step, *_told(step))
         head = ""
@@ -96,9 +95,9 @@ def _at(at: AtHook, *, full: bool) -> Iterator[Text]:
 def _told(step: Step) -> tuple[str, str]:
     """Return what a step is, and how it looks."""
     verdict = " ".join(filter(None, (step.verdict, step.target)))
-    style = {"drop": _OOPS, "accept": "green"}.get(step.verdict, "")
+    style = {"drop": OOPS, "accept": FINE}.get(step.verdict, "")
     if step.rule is None:
-        return ("back to who jumped here", _QUIET) if step.verdict == "return" else (f"policy {verdict}", style)
+        return ("back to who jumped here", QUIET) if step.verdict == "return" else (f"policy {verdict}", style)
     text = step.rule.text
     told = f"  # {verdict}" if "vmap" in text or step.target not in text else ""  # else the rule says it
     return f"{_which(step.rule)}  {text}{told}", style
@@ -118,7 +117,7 @@ def _which(rule: Rule) -> str:
 def _row(head: str, step: Step, words: str, style: str) -> Text:
     family = "" if step.family in ("ip", "ip6") else f"{step.family} "
     owner = f" ({step.rule.owner})" if step.rule and step.rule.owner not in ("", "kube-proxy") else ""
-    line = Text(f"  {head:{_HOOK}}  ", _QUIET)
+    line = Text(f"  {head:{_HOOK}}  ", QUIET)
     return line.append(f"{family}{step.table} {step.chain}{owner}  ", "").append(words, style)
 
 
@@ -145,7 +144,7 @@ def _translates(at: AtHook) -> bool:
 
 
 def _note(words: str) -> Text:
-    return Text(f"  {'':{_HOOK}}  = {words}", "magenta")
+    return Text(f"  {'':{_HOOK}}  = {words}", HARMLESS)
 
 
 def named(packet: Packet) -> str:

@@ -67,7 +67,7 @@ def remember(report: Report) -> str:
     try:
         _keep(report, directory())
     except OSError as error:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        return f"{error.filename or directory() / _FILE}: {error.strerror or error}"
     except RuntimeError as error:
         return str(error)
     return ""

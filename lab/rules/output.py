@@ -11,6 +11,7 @@ from rich.text import Text
 
 from lab.rules.effects import Effect, Kind
 from lab.rules.other_releases import span
+from lab.tones import HARMLESS, NOTABLE, OOPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from lab.rules.diff import Comparison, Difference
     from lab.rules.source import Proxy
 
-_STYLES: Final = {Kind.MISSING: "red", Kind.EXTRA: "yellow", Kind.DIFFERENT: "cyan", Kind.MOVED: "cyan"}
+_STYLES: Final = {Kind.MISSING: OOPS, Kind.EXTRA: HARMLESS, Kind.DIFFERENT: NOTABLE, Kind.MOVED: NOTABLE}
 _EXAMPLES: Final = 5
 """So many differences are shown of those that one cause explains."""
 

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import os
-import stat
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lab.errors import OutputError
 from lab.observed.lines import finding
@@ -14,24 +12,31 @@ from lab.report.pcapng_blocks import RAW, interface, packet, section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from io import FileIO
 
     from lab.evidence.sighting import Sighting
     from lab.observed.found import Finding
 
 
+class Output(Protocol):
+    """Where a capture goes, piece by piece."""
+
+    def write(self, data: bytes, /) -> int:
+        """Write all of it, or nothing and raise OSError."""
+        ...
+
+
 class Saved:
     """A capture that is written as leaks are found.
 
-    :param output: where to, unbuffered; ``place``: what the user calls it.
+    :param output: where to; ``place``: what the user calls it.
     :param version: the lab's, for the head of the capture.
     :param what: is watched.
     :ivar packets: how many were written.
     :raises OutputError: it cannot be written.
     """
 
-    def __init__(self, output: FileIO, place: str, version: str, what: str) -> None:
-        self.packets = self._length = 0
+    def __init__(self, output: Output, place: str, version: str, what: str) -> None:
+        self.packets = 0
         self._output, self._place = output, place
         self._kernel = os.uname().release
         self._numbers: dict[tuple[str, str], int] = {}
@@ -56,18 +61,10 @@ class Saved:
         self.packets += len(blocks)
 
     def _put(self, data: bytes) -> None:
-        about = os.fstat(self._output.fileno())
-        if stat.S_ISREG(about.st_mode) and not about.st_nlink:
-            raise OutputError(self._place, OSError("it was removed"))
-        left = memoryview(data)
         try:
-            while left:
-                left = left[self._output.write(left) :]
+            self._output.write(data)
         except OSError as error:
-            with suppress(OSError):  # of a pipe
-                self._output.truncate(self._length)
             raise OutputError(self._place, error) from None
-        self._length += len(data)
 
     def _numbered(self, host: str, name: str) -> tuple[int, bytes]:
         known = self._numbers.get((host, name))

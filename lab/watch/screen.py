@@ -178,18 +178,18 @@ class WatchApp(App[End]):
         tally = self._watch.tally
         missed = tally.missed
         left = "" if self._seconds is None else f"{duration(max(0.0, round(self._seconds - self._watch.seconds)))} left"
-        parts = (
-            self._what,
+        parts = (  # what keeps lines from sight stands first: a narrow screen cuts the rest
             f"PAUSED, {self._since_pause:,} since" if self._paused else "",
+            f"/{self._text}" if self._text else "",
+            f"host {self._host}" if self._host else "",
+            "one flow" if self._only is not None else "",
             f"{many(tally.total('leaks'), 'leak')}, {many(tally.total('resets'), 'reset')}",
             "BUSY: plain data is left out" if self._watch.lean else "",
             f"MISSED {missed.packets:,} packets, events {missed.events:,}x" if missed else "",
             f"{missed.data:,} of data not seen" if missed.data else "",
             *(f"{error.place} NOT WRITTEN" for error in self._watch.unwritten),
-            f"host {self._host}" if self._host else "",
-            "one flow" if self._only is not None else "",
-            f"/{self._text}" if self._text else "",
             left,
+            self._what,
         )
         return " " + " | ".join(part for part in parts if part)
 

@@ -214,7 +214,7 @@ def test_findings_are_in_the_timeline(report):
 def test_an_outcome_that_nobody_knows_yet_has_a_look():
     assert style_of(Outcome("connected")) == style_of(Outcome.DELIVERED) == "green"
     assert style_of(cast("Outcome", "exploded")) == style_of(Outcome.RESET)
-    assert {style_of(outcome) for outcome in Outcome} == {"green", "yellow", "bold red"}
+    assert {style_of(outcome) for outcome in Outcome} == {"green", "magenta", "bold red"}
 
 
 def test_a_tally_with_a_timeline_but_no_run_is_not_run(report):

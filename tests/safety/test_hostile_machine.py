@@ -27,6 +27,8 @@ PRINTING = (
     ("rules",),
     ("topology", "schema"),
 )
+FULL = "No space left on device (make room there, or have it written elsewhere)"
+FORMS = ("json", "html", "junit", "md", "pcapng")
 kernel = pytest.mark.lab_kernel
 needs_root = pytest.mark.lab_needs_root
 
@@ -66,7 +68,7 @@ class TestWhatPrints:
     def test_on_a_full_disk(self, refused, command):
         with open("/dev/full", "w") as full:
             errors = refused(*command, stdout=full)
-        assert errors == "lab: cannot write standard output: No space left on device\n"
+        assert errors == f"lab: cannot write standard output: {FULL}\n"
 
     def test_with_a_closed_output(self, refused, command):
         assert "standard output is closed" in refused(*command, prefix=by_shell("exec >&-"))
@@ -129,10 +131,10 @@ class TestResults:
         path.chmod(0o640)
         return path
 
-    @pytest.mark.parametrize("form", ["json", "html", "junit", "md", "pcapng"])
+    @pytest.mark.parametrize("form", FORMS)
     def test_on_a_full_device_the_rest_is_printed_all_the_same(self, run_lab, form):
         code, output, errors = run_lab(*TRIAL, f"--{form}", "/dev/full")
-        assert (code, errors) == (2, "lab: cannot write /dev/full: No space left on device\n")
+        assert (code, errors) == (2, f"lab: cannot write /dev/full: {FULL}\n")
         assert "delivered" in output
 
     @needs_root
@@ -146,8 +148,24 @@ class TestResults:
         code, output, errors = run_lab(
             *TRIAL, "--packets", "--json", f"{place}/x.json", prefix=("unshare", "--mount", "sh", "-c", setup, "sh")
         )
-        assert (code, errors) == (2, f"lab: cannot write {place}/x.json: No space left on device\n")
+        assert (code, errors) == (2, f"lab: cannot write {place}/x.json: {FULL}\n")
         assert output.splitlines()[-2:] == ["earlier", "x.json"]
+
+    def test_where_files_may_not_be_that_large_an_earlier_one_stays(self, run_lab, old, tmp_path):
+        directory = tmp_path / "place"
+        directory.mkdir()
+        places = [word for form in FORMS for word in (f"--{form}", str(directory / form))]
+        prefix = ("env", f"XDG_STATE_HOME={tmp_path / 'state'}", *with_limit("fsize", 4096))
+        (directory / "html").hardlink_to(old)
+        code, output, errors = run_lab(*TRIAL, "--packets", *places, prefix=prefix)
+        assert (code, "delivered" in output) == (2, True)
+        why = "File too large (this process may write 4096 bytes to a file: `ulimit -f` raises it)"
+        failed = {form for form in FORMS if form == "html" or not (directory / form).exists()}
+        assert failed >= {"json", "html"}
+        assert set(errors.splitlines()) == {f"lab: cannot write {directory}/{form}: {why}" for form in failed}
+        assert old.read_text() == (directory / "html").read_text() == "an earlier result\n"
+        assert {path.name for path in directory.iterdir()} == set(FORMS) - failed | {"html"}
+        assert (directory / "md").read_text().endswith("\n")
 
     def test_the_new_one_takes_the_place_of_the_old_one(self, run_lab, old, tmp_path):
         link = tmp_path / "link"
@@ -328,8 +346,13 @@ def test_little_memory(run_lab):
 
 
 @kernel
-def test_small_files(refused):
+def test_small_files(refused, tmp_path):
     assert "`ulimit -f`" in refused(*TRIAL, prefix=with_limit("fsize", 1024))
+    path = tmp_path / "place" / "list.json"
+    path.parent.mkdir()
+    errors = refused("list", f"--json={path}", prefix=with_limit("fsize", 1024))
+    assert errors.startswith(f"lab: cannot write {path}: File too large (this process may write 1024 bytes to a file: ")
+    assert list(path.parent.iterdir()) == []
 
 
 # --- little room ----------------------------------------------------------------------------------

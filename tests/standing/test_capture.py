@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -114,6 +115,30 @@ def test_a_reader_that_goes_ends_it_though_nothing_passes(lab, capturing):
     assert process.stderr.read() == ""
 
 
+@needs_tshark
+def test_one_that_reaches_its_limit_ends_whole(lab, capturing, tmp_path):
+    file = tmp_path / "web.pcapng"
+    process, _said = capturing(file)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (3000, 3000))
+    while process.poll() is None:
+        ask()
+    written, why = process.stderr.read().splitlines()
+    assert process.returncode == 2
+    assert written == f"lab: {len(read('-r', file))} packets, as far as it was written"
+    assert why == (
+        f"lab: cannot write {file}: File too large (this process may write 3000 bytes to a file: `ulimit -f` raises it)"
+    )
+
+
+def test_one_that_is_removed_ends_it(lab, capturing, tmp_path):
+    file = tmp_path / "web.pcapng"
+    process, _said = capturing(file)
+    file.unlink()
+    ask()
+    assert process.wait(PATIENCE) == 2
+    assert process.stderr.read().endswith(f"lab: cannot write {file}: it was removed\n")
+
+
 def test_it_ends_with_its_lab(lab, capturing, tmp_path):
     process, _said = capturing(tmp_path / "web.pcapng")
     commands.down(lab)
@@ -125,7 +150,10 @@ def test_what_is_refused_is_said_in_a_line(lab, tmp_path):
     for arguments, says in (
         (("--host", "nope"), "lab: the lab kube-proxy has no host 'nope' (did you mean 'node'?)\n"),
         ((tmp_path / "no" / "file",), f"lab: cannot write {tmp_path}/no/file: No such file or directory\n"),
-        (("/dev/full",), "lab: cannot write /dev/full: No space left on device\n"),
+        (
+            ("/dev/full",),
+            "lab: cannot write /dev/full: No space left on device (make room there, or have it written elsewhere)\n",
+        ),
     ):
         ran = lab_command("capture", *arguments)
         assert (ran.returncode, ran.stdout) == (2, "")

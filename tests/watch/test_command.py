@@ -70,6 +70,20 @@ def lab(own_run):
 
 
 @needs_root
+def test_where_standard_error_is_no_terminal_there_is_no_screen(lab, watching):
+    ours, its = os.openpty()
+    try:
+        process, said = watching(stdin=its, stdout=its, env={**os.environ, "TERM": "xterm"})
+        assert said == "lab: watching the lab kube-proxy; Ctrl-C ends it\n"
+        code, _printed, said = interrupted(process)
+    finally:
+        os.close(ours)
+        os.close(its)
+    assert code == 130
+    assert "\x1b" not in said
+
+
+@needs_root
 def test_packets_entries_and_what_is_wrong_a_line_each(lab, watching):
     process, said = watching()
     assert said == "lab: watching the lab kube-proxy; Ctrl-C ends it\n"
@@ -168,7 +182,8 @@ def test_a_capture_that_reaches_its_limit_stays_whole(lab, watching, tmp_path):
     inject()
     code, _printed, said = interrupted(process)
     assert code == 1
-    assert f"lab: cannot write {capture}: File too large; the watch goes on\n" in said
+    why = "File too large (this process may write 400 bytes to a file: `ulimit -f` raises it)"
+    assert f"lab: cannot write {capture}: {why}; the watch goes on\n" in said
     assert said.endswith("lab: 0 packets of connections that leaked were saved\n")
     assert subprocess.run(["tshark", "-r", capture], capture_output=True, text=True).returncode == 0
 

@@ -148,6 +148,17 @@ def test_one_flow_and_one_host(watch, ask):
     driven(watch, steps)
 
 
+def test_what_keeps_lines_from_sight_is_told_on_a_narrow_screen(watch, ask):
+    async def steps(app, pilot):
+        port = ask()
+        await until(app, pilot, f":{port} >")
+        await pilot.press("home", "f", "h", "slash", *str(port), "enter", "space")
+        screen = await until(app, pilot, "PAUSED")
+        assert f"/{port} | host {watch.hosts[0].name} | one flow" in screen[0]
+
+    driven(watch, steps, size=(60, 20))
+
+
 def test_what_is_held_still_stays_and_goes_on_behind(watch, ask):
     async def steps(app, pilot):
         first = ask()
