@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Final, TextIO
 
 import typer
 
-from lab.cli.arguments import ALONE, app, complete, examples, host_names, lab_names
+from lab.cli.arguments import app, complete, examples, host_names, lab_names
+from lab.cli.command import ALONE
 from lab.cli.screen import console
 from lab.errors import InputError, MissingError, OutputError
 
