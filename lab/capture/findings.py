@@ -237,7 +237,7 @@ def _killed(connection: Connection, outcome: Outcome, named: Naming) -> Iterator
         elif not connection.conntrack.answered:
             yield Finding("refused", f"the server refuses the connection: RST {number}", (reset.place,))
         elif reset.exact:
-            words = f"the {who} resets the connection: RST {number}, with the number that is awaited"
+            words = f"the {who} resets the connection: RST {number}, with the number that is awaited{_own(reset)}"
             case = "reset-exact-from-client" if reset.from_client else "reset-exact"
             yield Finding("reset", words, (reset.place,), Judgement.ACCEPTED, case=case)
             return
@@ -248,6 +248,19 @@ def _killed(connection: Connection, outcome: Outcome, named: Naming) -> Iterator
             )
             case = "reset-inexact-from-client" if reset.from_client else "reset-inexact"
             yield Finding("reset", words, (reset.place,), Judgement.ACCEPTED, case=case)
+
+
+def _own(reset: Segment) -> str:
+    """Return what a RST's ACK tells: a socket has it when its program aborts, and no answer to a segment has.
+
+    tcp_send_active_reset and tcp_v4_send_reset of Linux; RFC 9293, 3.5.2.
+    """
+    is_abort = reset.packet.tcp is not None and reset.packet.tcp.flags & ACK
+    return (
+        "; it acknowledges, as that of a socket which is aborted: by its program, with data unread, or by a timeout"
+        if is_abort
+        else ""
+    )
 
 
 def _lost(connection: Connection, named: Naming) -> Iterator[Finding]:
