@@ -75,9 +75,18 @@ def _explained(one: Exchange, others: _Others, named: Naming) -> Explained:
             *icmp.findings(one, named),
             *_unanswered(one, others, named),
         ),
-        untold=(),
+        untold=tuple(_untold(one, named)),
         protocol="UDP",
     )
+
+
+def _untold(one: Exchange, named: Naming) -> Iterator[str]:
+    if one.again is not None and not any(datagram.doubled for datagram in one.odd):
+        yield (
+            f"Packet {named.where(one.again)} is there once more: a copy that came along, or the same on its way out"
+            " again. A capture without link headers does not tell which way a frame went (`lab show"
+            " promiscuous-bridge`)."
+        )
 
 
 def _outcome(one: Exchange) -> Outcome:

@@ -23,6 +23,10 @@ _OF_FLAGS: Final = {
 }
 
 
+#: What it is that was let through, by what the model calls it INVALID for.
+_LET_THROUGH: Final = {"window": ("out-of-window", "picked-up-by-service"), "reset": ("reset", "reset-behind-accepted")}
+
+
 @dataclass(frozen=True)
 class Known:
     """What is known of such a packet.
@@ -36,31 +40,42 @@ class Known:
     fixes: tuple[str, ...] = ()
 
 
-def known(segment: Segment, *, leaked: bool, harmless: bool) -> Known:
+def known(segment: Segment, *, leaked: bool, harmless: bool, let_through: bool) -> Known:
     """Return what is known of a packet that is out of the ordinary.
 
     :param leaked: whether it came through untranslated.
     :param harmless: its connection is not translated, as far as is known, and nobody resets it.
+    :param let_through: it was translated, though the model calls it INVALID.
     """
     by = segment.word.by
+    if let_through and by in _LET_THROUGH:
+        return Known(*_LET_THROUGH[by])
     if by == "window":
         return Known("out-of-window", _of_window(segment, harmless=harmless), _OUT_OF_WINDOW)
     if by == "flags":
         tcp = segment.packet.tcp
         assert tcp is not None
         return Known("flags", _OF_FLAGS.get(tcp.flags & ~PSH, "flag-sets"), _INVALID_ANYHOW)
+    if by == "challenge":
+        return Known("state", "last-ack-challenged")
+    if by == "new":
+        return Known("state")
     if by == "reset":
         return Known("reset", "reset-behind", _INVALID_ANYHOW)
     if by == "state":
         return Known("state", _of_state(segment), _INVALID_ANYHOW)
     if segment.is_corrupt:
         return Known("checksum", "bad-checksum", _INVALID_ANYHOW)
+    if segment.is_short:
+        return Known("header", "truncated-header", _INVALID_ANYHOW)
     if segment.is_strange_answer:
         tcp = segment.packet.tcp
         assert tcp is not None
         return Known("leak", "answer-past-node" if tcp.flags & SYN else "")
     if segment.guessed or (segment.midway and segment.idle is None):
         return Known("leak" if leaked else "odd")
+    if segment.makes_no_entry:
+        return Known("leak", "egress-fin-unknown" if segment.from_client else "", _INVALID_ANYHOW)
     # Nothing about it is INVALID, so its entry was gone: it is NEW, and no fix drops or keeps it.
     gone = segment.idle.case if segment.idle is not None else "entry-deleted"
     return Known("leak" if leaked else "odd", gone if leaked else "")
@@ -92,8 +107,14 @@ def _of_window(segment: Segment, *, harmless: bool) -> str:
 def _of_state(segment: Segment) -> str:
     tcp = segment.packet.tcp
     assert tcp is not None
+    state = segment.word.state
+    if tcp.flags & (SYN | ACK) == SYN | ACK:
+        return "syn-ack-again" if segment.word.judgement == "ignored" else ""
+    if tcp.flags & SYN and segment.from_client and segment.word.judgement == "INVALID":
+        return "syn-from-server-in-close"  # who was the server is the client of this connection
+    if tcp.flags & SYN and segment.from_client:
+        known = {"CLOSE": "port-reused-after-server-reset", "TIME_WAIT": "port-reused-after-server-reset"}
+        return {**known, "SYN_RECV": ""}.get(state, "syn-from-client")  # which is sent again there
     if tcp.flags & SYN:
-        if tcp.flags & ACK:
-            return "" if segment.from_client else "syn-ack-again" if segment.word.judgement == "ignored" else ""
-        return "syn-from-client" if segment.from_client else "syn-from-server"
-    return "asymmetric-route-clients-half" if segment.from_client else ""
+        return "syn-from-server"
+    return "asymmetric-route-clients-half" if segment.from_client else "port-reused-challenged"

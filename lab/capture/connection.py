@@ -11,19 +11,21 @@ from typing import Final
 from lab.capture.black_hole import Sizes
 from lab.capture.early import Early
 from lab.capture.explanation import Place, Point
+from lab.capture.forms import Forms
 from lab.capture.frames import Frame
 from lab.capture.gaps import Gaps
-from lab.capture.headers import checksum_is_wrong
+from lab.capture.headers import checksum_is_wrong, is_short
 from lab.capture.icmp import IcmpError
 from lab.capture.idle import Idle, Idleness
 from lab.capture.judging import FINE, Conntrack, Word
 from lab.capture.lane import RECENT, Kept, Lane, Stream
 from lab.capture.quick import QuickWindow
 from lab.capture.several import Repeats, Several
+from lab.capture.sysctls import DEFAULTS, Sysctls
 from lab.capture.ways import Ways
 from lab.evidence.follow import distance
 from lab.evidence.judgement import Judgement
-from lab.evidence.packet import ACK, RST, SYN, Packet, SocketAddress
+from lab.evidence.packet import ACK, FIN, RST, SYN, Packet, SocketAddress
 from lab.vocabulary import Behaviour
 
 COPIED: Final = 1_000_000  # ns; a node takes microseconds from one interface to the other
@@ -41,6 +43,7 @@ class Segment:
     :ivar opening: the handshake was not finished, whose beginning was seen.
     :ivar idle: for how long nothing was seen before it, where that may have been too long for the entry.
     :ivar is_corrupt: leaked, and its checksum is wrong.
+    :ivar is_short: leaked, and its TCP header says that it is longer than the packet.
     :ivar midway: of a connection whose beginning is not in the capture, so that no state and no window is known.
     :ivar guessed: its sequence number was not printed.
     :ivar again: what it carries was sent before, or sent again.
@@ -60,6 +63,7 @@ class Segment:
     opening: bool = False
     idle: Idle | None = None
     is_corrupt: bool = False
+    is_short: bool = False
     guessed: bool = False
     again: bool = False
     midway: bool = False
@@ -80,6 +84,13 @@ class Segment:
         return self.places[0]
 
     @property
+    def makes_no_entry(self) -> bool:
+        """Whether it leaked as its entry was gone, and is INVALID: what ends a connection begins none (tcp_new)."""
+        assert self.packet.tcp is not None
+        known = self.word.by or self.midway or self.is_corrupt or self.is_short or self.guessed
+        return self.leaked is not None and not known and bool(self.packet.tcp.flags & (FIN | RST))
+
+    @property
     def is_strange_answer(self) -> bool:
         """Whether it answers the client's SYN, and came from an address that the client has not asked."""
         assert self.packet.tcp is not None
@@ -93,18 +104,26 @@ class Connection:
     :ivar order: its number among the connections of the capture, from their beginnings.
     :ivar target: whom the client asked.
     :ivar endpoint: whom that became; None until a translation was seen.
+    :ivar turned: by which address the other side knew this one, where that had asked before, by a VIP.
+    :ivar seen: by which points its packets pass, in which form.
     :ivar ways: where its packets pass by; ``asked``: when its client asked, by the last SYN.
     :ivar lost: what did not come as far as it should, by side; known at the end.
     """
 
     def __init__(
-        self, client: SocketAddress, target: SocketAddress, section: int, behaviour: Behaviour, order: int
+        self,
+        client: SocketAddress,
+        target: SocketAddress,
+        section: int,
+        behaviour: Behaviour,
+        order: int,
+        sysctls: Sysctls = DEFAULTS,
     ) -> None:
         self.client = self.peer = client
         self.target = target
         self.endpoint: SocketAddress | None = None
         self.section, self.order = section, order
-        self.conntrack = Conntrack(client, behaviour)
+        self.conntrack = Conntrack(client, behaviour, sysctls)
         self.gaps = Gaps(self.conntrack)
         self.first: Packet | None = None
         self.count, self.asked, self.begins = 0, 0, False
@@ -116,12 +135,10 @@ class Connection:
         self.resets: list[Segment] = []
         self.lost: dict[bool, Several] = {}
         self.repeats, self.sizes = Repeats(), Sizes()
-        self.ways, self.idleness = Ways(), Idleness()
-        self._before: dict[bool, set[Stream]] = {True: set(), False: set()}
-        self._behind: dict[bool, set[Stream]] = {True: set(), False: set()}
-        self._unplaced: dict[bool, set[Stream]] = {True: set(), False: set()}
+        self.ways, self.idleness = Ways(), Idleness(sysctls)
+        self.turned: SocketAddress | None = None
+        self.seen = Forms()
         self._next: dict[bool, int] = {}
-        self._mixed: set[Stream] = set()
         self._early = Early()
         self._recent: OrderedDict[tuple[object, ...], Segment] = OrderedDict()
 
@@ -132,11 +149,8 @@ class Connection:
 
     def windows_at_one_point(self) -> QuickWindow | None:
         """Return both sides' windows, where it is established, and captured at one point and in one form alone."""
-        if self.endpoint is not None or len(self.points) > 1 or self.conntrack.closed or self.gaps.in_doubt:
-            return None
-        if any(len(streams) > 1 for streams in self._unplaced.values()):
-            return None
-        return self.conntrack.windows
+        is_at_one = self.endpoint is None and len(self.points) < 2 and not self.seen.is_of_several
+        return self.conntrack.windows if is_at_one and not (self.conntrack.closed or self.gaps.in_doubt) else None
 
     def open_lane(self, lane: Lane) -> None:
         """Have plain segments taken, where it is known which one comes next."""
@@ -158,7 +172,7 @@ class Connection:
                 self.conntrack.acknowledge(lane.acknowledged, from_client=side)
                 if lane.follows:
                     self._next[side] = lane.sender.end
-        self.idleness.see_all(self.kept)
+        self.went_on(self.kept)
         for one in self.kept:
             packet, lane = one.packet, one.lane
             place = Place(lane.stream[0], one.number, one.time, lane.stream[1])
@@ -167,6 +181,12 @@ class Connection:
             self._add(segment)
             self.sizes.see(segment, self.conntrack)
         self.kept.clear()
+
+    def went_on(self, kept: Sequence[Kept]) -> None:
+        """Take it that plain segments came, which the windows know of already."""
+        if kept:
+            self.idleness.see(max(one.time for one in kept))
+            self.conntrack.went_on(kept[-1].packet, from_client=kept[-1].lane.from_client)
 
     def _add(self, segment: Segment) -> None:
         self._recent[_likeness(segment.packet, segment.from_client)] = segment
@@ -178,10 +198,10 @@ class Connection:
 
         :param last: when the capture ended, if that is why: of the last packets it has not all copies.
         """
-        self.idleness.see_all(self.kept)
+        self.went_on(self.kept)
         self.kept.clear()  # they were seen at one point alone, as all before them
         self.settle()
-        translated = {stream[:2] for stream in self._behind[True] | self._behind[False]}
+        translated = {stream[:2] for stream in self.seen.behind[True] | self.seen.behind[False]}
         for segment, place in self._early.leaks(translated, self.resets):
             segment.leaked = place
             self._keep(segment)
@@ -198,16 +218,13 @@ class Connection:
 
     def translate(self, packet: Packet) -> None:
         """Take it that this first packet is the connection's, as the endpoint sees it."""
-        self._place_all()
-        self.endpoint = packet.destination
-        self.peer = packet.source
+        self.seen.place_all()
+        self.endpoint, self.peer = packet.destination, packet.source
 
     def asked_at(self, target: SocketAddress) -> None:
         """Take it that the client asked another address: all packets so far were seen as the endpoint knows them."""
         self.endpoint, self.target, self.peer = self.target, target, self.client
-        for side, streams in self._unplaced.items():
-            (self._behind if side else self._before)[side].update(streams)
-            streams.clear()
+        self.seen.place_all(by_client=False)
 
     def has(self, packet: Packet) -> bool:
         """Check whether a packet was seen just before, at another point or in another form."""
@@ -220,17 +237,21 @@ class Connection:
         Then everything that the client got so far was translated.
         """
         self.endpoint = address
-        self._place_all()
-
-    def _place_all(self) -> None:
-        """Take it that all packets so far were seen as the client knows them."""
-        for side, streams in self._unplaced.items():
-            (self._before if side else self._behind)[side].update(streams)
-            streams.clear()
+        self.seen.place_all()
 
     def is_from_client(self, packet: Packet) -> bool:
         """Check which side a packet is from."""
         return packet.source in (self.client, self.peer)
+
+    def come_after(self, before: Connection, time: int) -> None:
+        """Take it that another one had these addresses, whose entry this one finds if it lives, by its time in ns."""
+        before.settle()
+        if not self.idleness.outlives(before.conntrack, time - (before.idleness.last or 0)):
+            return
+        self.conntrack = before.conntrack.passed_on(self.client)
+        self.gaps = Gaps(self.conntrack)
+        if self.client == before.endpoint != before.target:
+            self.turned = before.target
 
     def see(self, frame: Frame, place: Place, stream: Stream) -> None:
         """Take one packet at one point into account."""
@@ -238,16 +259,18 @@ class Connection:
         self.points.setdefault((place.file, frame.interface))
         from_client = self.is_from_client(packet)
         segment = self._recent.get(_likeness(packet, from_client))
-        # What one point has twice is sent again, unless it says by its IP header that it is the same (RFC 6864).
+        # What one point has twice is sent again, unless it says by its IP header that it is the same (RFC 6864), and
+        # comes while copies do: of what is not cut into fragments the number there means little.
         form = (stream, packet.source, packet.destination)
-        if segment is None or (form in segment.forms and not packet.identification):
+        is_old = segment is not None and place.time - segment.places[0].time > COPIED
+        if segment is None or (form in segment.forms and (is_old or not packet.identification)):
             segment = Segment(packet, from_client)
             self._add(segment)
             self._begin(segment, stream, place)
             if from_client and not self.conntrack.answered:
                 self._early.asks(stream, frame)
         elif form not in segment.forms and stream in segment.streams:
-            self._mixed.add(stream)
+            self.seen.mixed.add(stream)
         segment.places.append(place)
         segment.forms.append(form)
         if len(segment.places) == 1 and segment.word is FINE and not segment.direct:
@@ -263,7 +286,7 @@ class Connection:
         self.first = self.first or packet
         self.begins = self.begins or tcp.flags & (SYN | ACK) == SYN
         asked_directly = from_client and packet.destination == self.endpoint != self.target
-        segment.direct = asked_directly and stream in self._before[True]
+        segment.direct = asked_directly and stream in self.seen.before[True]
         segment.late = self.conntrack.closed
         segment.idle = self.idleness.before(place.time, self.conntrack, from_client=from_client)
         segment.opening = self.begins and not self.conntrack.established
@@ -271,31 +294,26 @@ class Connection:
         if not segment.direct:
             for right in self.gaps.behind(packet, self._next, from_client=from_client):
                 self.odd = [one for one in self.odd if one is not right]
-            self._follow(packet, from_client)
+            _follow(self._next, packet, from_client=from_client)
             sent = self.conntrack.sent(by_client=from_client)
             if self.repeats.take(packet, place, sent, from_client=from_client):
                 _mark(self._recent.values(), segment)
             judged = replace(packet, source=self.client) if from_client and packet.source != self.client else packet
+            was_established = self.conntrack.established
             segment.word = self.conntrack.judge(judged, from_client=from_client)
+            if was_established and segment.word is FINE and tcp.flags & (SYN | ACK) == SYN | ACK:
+                self._next = {from_client: packet.end, not from_client: tcp.acknowledgement}  # both began anew
             self.gaps.doubt(segment)
         segment.midway = not self.begins
-        segment.word = FINE if segment.midway and segment.word.by == "state" else segment.word
+        segment.word = FINE if segment.midway and segment.word.by in ("state", "new") else segment.word
         if segment.word is FINE and tcp.flags & SYN:
             self.ways.first.setdefault(from_client, segment)
-            self.asked = place.time if from_client else self.asked
+        if from_client and tcp.flags & (SYN | ACK) == SYN:
+            self.asked = place.time
         if tcp.flags & RST and len(self.resets) < _KEPT:
             self.resets.append(segment)
         if segment.word.judgement is not Judgement.ACCEPTED:
             self._keep(segment)
-
-    def _follow(self, packet: Packet, from_client: bool) -> None:
-        """Take into account what the receiver has got of a side without a gap, whatever conntrack makes of it."""
-        assert packet.tcp is not None
-        awaited = self._next.get(from_client)
-        if packet.tcp.flags & RST:
-            return
-        if awaited is None or (distance(packet.tcp.sequence, awaited) >= 0 and distance(awaited, packet.end) > 0):
-            self._next[from_client] = packet.end
 
     def _keep(self, segment: Segment) -> None:
         if len(self.odd) < _KEPT and all(segment is not one for one in self.odd):
@@ -305,38 +323,40 @@ class Connection:
         """Take into account in which form a packet was seen where."""
         side = segment.from_client
         if self.endpoint is None:
-            self._unplaced[side].add(stream)
+            self.seen.unplaced[side].add(stream)
             return
         if segment.direct:
             return
         ends = (frame.packet.source, frame.packet.destination)
         behind = (self.peer, self.endpoint) if side else (self.target, self.client)
         if ends == behind:
-            self._behind[side].add(stream)
+            self.seen.behind[side].add(stream)
             segment.translated = True
             return
-        if stream in self._behind[side] - self._mixed:
+        if stream in self.seen.behind[side] - self.seen.mixed:
             if segment.leaked is None:
                 segment.leaked = place
                 segment.is_corrupt = checksum_is_wrong(frame.data, frame.at)
+                segment.is_short = is_short(frame.data, frame.at)
             self._keep(segment)
         else:
-            self._before[side].add(stream)
-            if not side and _meets(stream, self._before[True]):
+            self.seen.before[side].add(stream)
+            if not side and _meets(stream, self.seen.before[True]):
                 self._early.add(segment, stream, place, frame)
 
     def client_s_side(self) -> set[Point]:
         """Return the points at which packets of the client are seen as it knows them, and in no other form."""
-        before, behind = ({one[:2] for one in streams[True]} for streams in (self._before, self._behind))
-        return before - behind if self.is_translated else set(self.points)
+        return self.seen.client_s_side if self.is_translated else set(self.points)
 
-    def is_mixed(self, segment: Segment) -> bool:
-        """Check whether a packet was seen where packets are before their translation as well as behind it."""
-        return bool(segment.streams & self._mixed)
 
-    def passed(self, reset: Segment) -> bool:
-        """Check whether a reset was seen before its translation: then it is the client's word on the connection."""
-        return bool(reset.streams & self._before[reset.from_client])
+def _follow(follows: dict[bool, int], packet: Packet, *, from_client: bool) -> None:
+    """Take into account what the receiver has got of a side without a gap, whatever conntrack makes of it."""
+    assert packet.tcp is not None
+    awaited = follows.get(from_client)
+    if packet.tcp.flags & RST:
+        return
+    if awaited is None or (distance(packet.tcp.sequence, awaited) >= 0 and distance(awaited, packet.end) > 0):
+        follows[from_client] = packet.end
 
 
 def _meets(stream: Stream, others: Iterable[Stream]) -> bool:

@@ -47,6 +47,7 @@ class Exchange:
     :ivar unanswered: how many there are no more of, as later ones came; some of them are kept.
     :ivar translated: when a question was seen translated first.
     :ivar on_the_way: where questions that were translated were seen before that.
+    :ivar again: a datagram that was seen once more at a point, where nothing tells which way it went.
     :ivar errors: what ICMP said of it.
     """
 
@@ -64,6 +65,7 @@ class Exchange:
         self._behind: set[Point] = set()
         self.translated: int | None = None
         self.on_the_way: set[Point] = set()
+        self.again: Place | None = None
 
     def is_from_client(self, packet: Packet) -> bool:
         """Check which side a datagram is from."""
@@ -102,7 +104,9 @@ class Exchange:
         :param way: where it was going there, by the direction or the receiver on the link; None where nothing tells.
         """
         form = (point, way, packet.source, packet.destination)
-        if way is not None and form in datagram.forms:  # else it may have come in there and gone out again
+        if way is None and form in datagram.forms:  # it may have come in there and gone out again
+            self.again = self.again or place
+        elif form in datagram.forms:
             datagram.doubled = datagram.doubled or place
             self._keep(datagram)
         datagram.places.append(place)

@@ -25,7 +25,10 @@ from lab.capture.order import in_order
 from lab.capture.ordinary import Ordinary
 from lab.capture.reader import Reader
 from lab.capture.remarks import remarks
+from lab.capture.sysctls import put_together
+from lab.capture.sysctls import remarks as of_sysctls
 from lab.capture.text import Text
+from lab.capture.unseen import unseen
 from lab.errors import InputError
 from lab.evidence.packet import UDP, SocketAddress
 from lab.vocabulary import Behaviour
@@ -43,9 +46,10 @@ def explain(
     """
     readers = [*readers, *printed(texts, alone=not readers)]
     listed = {entry.key: (text.name, entry) for text in texts for entry in text.entries if entry.protocol == "tcp"}
+    sysctls, settings = put_together(text.sysctls for text in texts)
     wanted = {_key(line.packet): line.packet for text in texts for line in text.log if line.packet}
     translations = _translations(entry for _name, entry in listed.values())
-    everybody = _Everybody(Follower(behaviour, translations, sparing=not wanted), Datagrams())
+    everybody = _Everybody(Follower(behaviour, translations, sysctls, sparing=not wanted), Datagrams())
     seen: dict[Logged, Place] = {}
     files, lined = tuple(one.name for one in readers), tuple(one.name for one in readers if one.is_text)
     named = Naming(files, lined)
@@ -67,17 +71,22 @@ def explain(
     by_ends = {entry.original: (name, entry) for name, entry in listed.values()}
     where = {logged: named.in_full(place) for logged, place in seen.items()}
     owners = _owners(entry for _name, entry in listed.values())
+    told = (
+        *(_with_entry(one, by_ends) for one in connections),
+        *asked.explained(everybody.datagrams.exchanges, named),
+    )
+    notes += unseen(told, texts)
     return Explanation(
         behaviour=behaviour,
         packets=sum(reader.read for reader in readers) + everybody.follower.plain.taken,
-        connections=(
-            *(_with_entry(one, by_ends) for one in connections),
-            *asked.explained(everybody.datagrams.exchanges, named),
-        ),
+        connections=told,
         notes=tuple(notes),
         files=files,
         printed=lined,
-        remarks=tuple(one for text in texts for one in remarks(text, None if assumed else behaviour, where, owners)),
+        remarks=(
+            *(one for text in texts for one in remarks(text, None if assumed else behaviour, where, owners)),
+            *of_sysctls(settings),
+        ),
     )
 
 

@@ -4,25 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from typing import Final
 
-from lab.capture import black_hole, hops, icmp
+from lab.capture import black_hole, hops, icmp, openings
 from lab.capture.catalogue import known
 from lab.capture.connection import Connection, Segment
 from lab.capture.explanation import Explained, Finding, Place
 from lab.capture.naming import Naming
+from lab.capture.saying import said
 from lab.evidence.follow import distance
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import ACK
 from lab.verdict import Outcome
 from lab.vocabulary import Behaviour
-
-_CONDITIONS: Final = {
-    "I": "begins behind what its receiver ever granted",
-    "II": "ends more than a window behind what its sender had sent",
-    "III": "acknowledges what was not seen yet",
-    "IV": "acknowledges what is far too old",
-}
 
 
 def explained(
@@ -45,7 +38,7 @@ def explained(
     outcome = _outcome(connection)
     others = (
         *_killed(connection, outcome, named),
-        *_unanswered(connection, named),
+        *openings.findings(connection, named),
         *black_hole.findings(connection, named),
         *_lost(connection, named),
         *_repeated(connection, named),
@@ -63,7 +56,7 @@ def explained(
         section=connection.section,
         outcome=outcome,
         findings=(*judged, *others),
-        untold=tuple(_untold(connection)),
+        untold=(*_untold(connection), *openings.untold(connection, named)),
     )
 
 
@@ -74,7 +67,8 @@ def observed(connection: Connection, segment: Segment) -> Judgement | None:
     """
     expected = segment.word.judgement
     if segment.leaked is not None:
-        return Judgement.INVALID if segment.word.by or segment.is_corrupt else None
+        known = segment.word.by or segment.is_corrupt or segment.is_short or segment.makes_no_entry
+        return Judgement.INVALID if known else None
     if expected is Judgement.INVALID and segment.translated and _is_seen_before(connection, segment):
         return Judgement.ACCEPTED
     return expected
@@ -100,7 +94,7 @@ def _answers(connection: Connection, segment: Segment) -> Iterator[Segment]:
         number = reset.packet.tcp
         later = reset.place.time >= segment.place.time
         if number and later and reset.from_client != segment.from_client and tcp.flags & ACK:
-            untranslated = reset.direct or (not reset.word.by and not connection.passed(reset))
+            untranslated = reset.direct or (not reset.word.by and not _passed(connection, reset))
             if number.sequence == tcp.acknowledgement and untranslated:
                 yield reset
 
@@ -113,7 +107,8 @@ def _outcome(connection: Connection) -> Outcome:
     answers = [reset for segment in segments for reset in resets_of(connection, segment)]
     if any(reset.exact for reset in answers):
         return Outcome.RESET
-    if any(segment.leaked or connection.ways.strayed(segment) for segment in segments):
+    gone_by = any(segment.leaked or connection.ways.strayed(segment) for segment in segments)
+    if connection.turned is not None or gone_by:
         return Outcome.LEAKED
     if any(error.leaked for error in connection.errors.values()):
         return Outcome.LEAKED
@@ -126,7 +121,7 @@ def _outcome(connection: Connection) -> Outcome:
     if connection.begins and not connection.conntrack.answered:
         told = connection.resets or any(error.is_refusal for error in connection.errors.values())
         return Outcome.REFUSED if told else Outcome.STALLED
-    if _is_half_open(connection):
+    if openings.is_half_open(connection):
         return Outcome.STALLED
     if not connection.conntrack.closed and any(_is_open(connection, by_client=side) for side in connection.lost):
         return Outcome.STALLED
@@ -140,21 +135,28 @@ def _is_open(connection: Connection, *, by_client: bool) -> bool:
     return end is None or acknowledged is None or distance(acknowledged, end) > 0
 
 
+def _passed(connection: Connection, reset: Segment) -> bool:
+    """Check whether a reset was seen before its translation: then it is the client's word on the connection."""
+    return bool(reset.streams & connection.seen.before[reset.from_client])
+
+
 def _is_gone(connection: Connection, segment: Segment) -> bool:
     """Check whether a packet that is INVALID was not seen where its side's first one came to."""
     return (
         segment.word.judgement is Judgement.INVALID
         and not segment.translated
         and segment.leaked is None
-        and (connection.ways.is_missing(segment) or connection.is_mixed(segment))
+        and (connection.ways.is_missing(segment) or bool(segment.streams & connection.seen.mixed))
     )
 
 
 def _of_segment(connection: Connection, segment: Segment, behaviour: Behaviour, named: Naming) -> Finding:
     judgement = observed(connection, segment)
     answers = resets_of(connection, segment)
-    case = known(segment, leaked=segment.leaked is not None, harmless=not connection.is_translated and not answers)
-    sentences = [_said(segment, judgement, behaviour)]
+    harmless = not connection.is_translated and not answers
+    let_through = judgement is Judgement.ACCEPTED
+    case = known(segment, leaked=segment.leaked is not None, harmless=harmless, let_through=let_through)
+    sentences = [said(segment, judgement, behaviour)]
     packets = [segment.place]
     if segment.leaked is not None:
         packets.append(segment.leaked)
@@ -190,57 +192,6 @@ def _helping(connection: Connection, segment: Segment, fixes: tuple[str, ...]) -
     if segment.leaked is not None or resets_of(connection, segment) or connection.ways.strayed(segment) is not None:
         return fixes
     return tuple(fix for fix in fixes if fix == "be-liberal" and _is_gone(connection, segment))
-
-
-def _said(segment: Segment, judgement: Judgement | None, behaviour: Behaviour) -> str:
-    word = segment.word
-    packet = segment.packet
-    assert packet.tcp is not None
-    who = "client" if segment.from_client else "server"
-    what = f"{packet.tcp.flag_names} of the {who}, {packet.payload_length:,} bytes"
-    distance = f"{word.excess:,} {'byte' if word.excess == 1 else 'bytes'}"
-    if word.by == "window":
-        excess = f"{'at least ' if word.at_least else ''}{distance}"
-        why = f" by condition {word.condition}: it {_CONDITIONS[word.condition]}, by {excess}"
-    elif word.by == "flags":
-        why = ": no packet has these flags together"
-    elif word.by == "reset":
-        why = f": a reset whose number is {distance} behind what its receiver has acknowledged"
-    elif word.by == "state":
-        why = " by the table of states: the connection is not where such a packet belongs"
-    elif segment.is_strange_answer:
-        only = "" if packet.tcp.flags & ACK else "; it acknowledges nothing: its port and its time say that it is"
-        return (
-            f"{what}: an answer to the client's SYN from a stranger: untranslated, so it came past the node that"
-            f" translated the SYN, or the entry was gone there{only}"
-        )
-    elif segment.is_corrupt:
-        return f"{what}: INVALID: its checksum is wrong"
-    elif segment.midway and segment.idle is None:
-        return (
-            f"{what}: not translated: why is not to be told, as the connection's SYN is not in the capture: it was"
-            " INVALID, by the window or otherwise, or its entry was gone"
-        )
-    elif segment.guessed:
-        return (
-            f"{what}: not translated: INVALID by its sequence number or its checksum, which are not printed (tcpdump"
-            " -vv does), or its entry was gone"
-        )
-    elif segment.idle is not None:
-        return f"{what}: within the window, and yet not translated: its entry was gone: {segment.idle}"
-    else:
-        return (
-            f"{what}: within the window, and yet not translated: its entry was gone (deleted, or expired), or conntrack"
-            " did not like what the model does not look at, such as its checksum"
-        )
-    said = f"{what}: {judgement if judgement is word.judgement else word.judgement}{why}"
-    if judgement is Judgement.ACCEPTED:
-        return f"{said}; it was translated all the same: nf_conntrack_tcp_be_liberal is set there, or the like"
-    if judgement is Judgement.INVALID and word.judgement is Judgement.IGNORED:
-        return f"{said}; it was not translated: INVALID there, as kernels up to Linux 6.0 judge it"
-    if word.judgement is Judgement.IGNORED and word.by == "window" and behaviour is Behaviour.IGNORES_LATE:
-        return f"{said} (let through and translated; up to Linux 6.0 it is INVALID)"
-    return said
 
 
 def _leak(connection: Connection, segment: Segment, place: Place, named: Naming) -> str:
@@ -286,7 +237,7 @@ def _killed(connection: Connection, outcome: Outcome, named: Naming) -> Iterator
         elif not connection.conntrack.answered:
             yield Finding("refused", f"the server refuses the connection: RST {number}", (reset.place,))
         elif reset.exact:
-            words = f"the {who} resets the connection: RST {number}, with the number that is awaited"
+            words = f"the {who} resets the connection: RST {number}, with the number that is awaited{_own(reset)}"
             case = "reset-exact-from-client" if reset.from_client else "reset-exact"
             yield Finding("reset", words, (reset.place,), Judgement.ACCEPTED, case=case)
             return
@@ -297,6 +248,19 @@ def _killed(connection: Connection, outcome: Outcome, named: Naming) -> Iterator
             )
             case = "reset-inexact-from-client" if reset.from_client else "reset-inexact"
             yield Finding("reset", words, (reset.place,), Judgement.ACCEPTED, case=case)
+
+
+def _own(reset: Segment) -> str:
+    """Return what a RST's ACK tells: a socket has it when its program aborts, and no answer to a segment has.
+
+    tcp_send_active_reset and tcp_v4_send_reset of Linux; RFC 9293, 3.5.2.
+    """
+    is_abort = reset.packet.tcp is not None and reset.packet.tcp.flags & ACK
+    return (
+        "; it acknowledges, as that of a socket which is aborted: by its program, with data unread, or by a timeout"
+        if is_abort
+        else ""
+    )
 
 
 def _lost(connection: Connection, named: Naming) -> Iterator[Finding]:
@@ -323,29 +287,6 @@ def _closed(connection: Connection, named: Naming) -> Iterator[Finding]:
         packets = "1 packet" if closed.count == 1 else f"{closed.count:,} packets"
         words = f"zero window: the {who} takes nothing more, in {packets}: {closed.numbers(named)}"
         yield Finding("zero-window", words, tuple(closed.first))
-
-
-def _unanswered(connection: Connection, named: Naming) -> Iterator[Finding]:
-    if connection.begins and not connection.conntrack.answered and not connection.resets:
-        yield Finding("unanswered", "nobody answers its SYN, as far as the capture goes", ())
-    elif _is_half_open(connection):
-        answer = connection.ways.first[False]
-        lacks = connection.is_translated and not answer.translated
-        form = ", not translated back: it leaked, or was dropped" if lacks else ""
-        then = ", and sends that again" if connection.asked > answer.place.time else ""
-        words = (
-            f"the client does not get the answer to its SYN{then}: the SYN,ACK was seen last as"
-            f" {named.where(answer.places[-1])}{form}"
-        )
-        yield Finding("unanswered", words, tuple(answer.places))
-
-
-def _is_half_open(connection: Connection) -> bool:
-    """Check whether a SYN was sent again behind its answer, or that never came back, and nothing else came of it."""
-    conntrack, answer = connection.conntrack, connection.ways.first.get(False)
-    if not connection.begins or answer is None or conntrack.established or connection.resets or connection.odd:
-        return False
-    return connection.asked > answer.place.time or connection.ways.never_back
 
 
 def _untold(connection: Connection) -> Iterator[str]:

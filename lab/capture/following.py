@@ -16,6 +16,7 @@ from lab.capture.listing import Listed
 from lab.capture.ordinary import Ordinary, Raw
 from lab.capture.plain import Plain
 from lab.capture.remembered import Remembered
+from lab.capture.sysctls import DEFAULTS, Sysctls
 from lab.evidence.follow import distance
 from lab.evidence.packet import ACK, RST, SYN, Packet, SocketAddress
 from lab.vocabulary import Behaviour
@@ -36,14 +37,23 @@ class Follower:
     """Takes packets in the order of their times, and keeps the connections that they make.
 
     :param translations: what is known beforehand of whom VIPs became.
+    :param sysctls: of the node.
     :param sparing: connections of which there is nothing to tell need not be followed packet by packet.
     :ivar forgotten: connections that were given up for memory, though nothing was wrong with them.
     :ivar plain: the packets of which there is nothing to tell.
     """
 
-    def __init__(self, behaviour: Behaviour, translations: Translations | None = None, *, sparing: bool = True) -> None:
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        translations: Translations | None = None,
+        sysctls: Sysctls = DEFAULTS,
+        *,
+        sparing: bool = True,
+    ) -> None:
         self.forgotten = 0
         self._behaviour = behaviour
+        self._sysctls = sysctls
         self._translations = translations or {}
         self._sparing = sparing and not self._translations
         self._orders = count()
@@ -87,7 +97,7 @@ class Follower:
         """Return a connection that knows all of its packets, as if each had gone the long way when it came."""
         if isinstance(one, Connection):
             return one
-        made = Connection(one.client, one.target, one.section, self._behaviour, one.order)
+        made = Connection(one.client, one.target, one.section, self._behaviour, one.order, self._sysctls)
         self._all[made.order] = made
         if made.order in self._live:
             self._live[made.order] = made
@@ -117,7 +127,7 @@ class Follower:
             alike = self._begun.get((section, tcp.sequence))
             known = self._in_full(alike) if alike is not None else None
             if known is None or not _shares(known, packet):
-                return self._new(packet, section)
+                return self._new(packet, section, time)
             if known.client != packet.source or known.has(packet) or known.is_translated:
                 known.translate(packet)
             else:  # sent again, and first seen as it was sent
@@ -137,7 +147,7 @@ class Follower:
         if stranger is not None:
             self._add(stranger, packet, section)
             return stranger
-        return self._new(packet, section)
+        return self._new(packet, section, time)
 
     def _strangers(self, packet: Packet, section: int, time: int) -> Connection | None:
         """Return the connection that a packet from an address that its client does not know is about, by its numbers.
@@ -180,7 +190,7 @@ class Follower:
             known.asked_at(packet.destination)
         return known
 
-    def _new(self, packet: Packet, section: int) -> Connection:
+    def _new(self, packet: Packet, section: int, time: int) -> Connection:
         tcp = packet.tcp
         assert tcp is not None
         from_server = tcp.flags & (SYN | ACK) == SYN | ACK or (
@@ -191,7 +201,10 @@ class Follower:
         if entry is not None:
             from_server = packet.destination in (entry.original[0], entry.reply[1])
             ends = entry.original
-        made = Connection(*ends, section, self._behaviour, next(self._orders))
+        made = Connection(*ends, section, self._behaviour, next(self._orders), self._sysctls)
+        before = self.of(section, packet.source, packet.destination)
+        if before is not None:
+            made.come_after(before, time)
         if entry is not None:
             made.endpoint, made.peer = entry.reply
             for one in ((ends[0], ends[1]), entry.reply, (entry.reply[0], ends[0])):
@@ -200,13 +213,12 @@ class Follower:
         return made
 
     def _begin(self, packet: Packet, raw: Raw, section: int, stream: Stream, at: int) -> Ordinary | None:
-        """Return the ordinary connection that a SYN begins; None where it may be of another one, or all are wanted."""
+        """Return the ordinary connection that a SYN begins; None where it may be no new one, or all are wanted."""
         tcp = packet.tcp
         if tcp is None or not self._sparing or (section, tcp.sequence) in self._begun:
             return None
-        known = self._flows.get((section, packet.source, packet.destination))
-        if known is not None and not _is_another(known, packet):
-            return None
+        if (section, packet.source, packet.destination) in self._flows:
+            return None  # its entry may be there yet
         made = Ordinary(next(self._orders), packet, raw, section, stream, at)
         self._keep(made, packet, tcp.sequence)
         return made

@@ -134,6 +134,17 @@ def checksum_is_wrong(data: bytes, at: int) -> bool:
     )
 
 
+def is_short(data: bytes, at: int) -> bool:
+    """Check whether the header of a TCP packet without extension headers says that it is longer than the packet."""
+    if data[at] >> 4 == 4:
+        transport, end = at + (data[at] & 15) * 4, at + int.from_bytes(data[at + 2 : at + 4], "big")
+    else:
+        transport, end = at + 40, at + 40 + int.from_bytes(data[at + 4 : at + 6], "big")
+        if data[at + 6] != TCP:
+            return False
+    return transport + (data[transport + 12] >> 4) * 4 > end > transport
+
+
 def checksum_of(data: bytes) -> int:
     """Return the sum in ones' complement of words of 16 bits (RFC 1071)."""
     words = data + bytes(len(data) % 2)

@@ -55,7 +55,7 @@ class Ordinary:
 
     __slots__ = (
         *("client", "kept", "lanes", "order", "section", "sequence", "stream", "target", "unscaled"),
-        *("_at", "_before", "_ended", "_fins", "_idle", "_packets", "_scales", "_sides", "_state"),
+        *("_at", "_before", "_ended", "_fins", "_last", "_packets", "_scales", "_sides", "_state"),
     )
     odd: Final = ()
 
@@ -70,7 +70,7 @@ class Ordinary:
         self._packets = [raw]
         self._state, self._fins = _ASKED, 0
         self._ended: set[int] | None = None
-        self._idle: int | None = None
+        self._last: Kept | None = None  # of those that are kept no more
         self._before: tuple[tuple[int, int, int, int], ...] | None = None
         scale = self._scale(tcp.window_scale, is_cut=tcp.is_cut)
         self._scales = scale is not None
@@ -191,7 +191,7 @@ class Ordinary:
         self._ended = self._ended or set()
         self._ended.add(len(self._packets))
         if self.kept:
-            self._idle = self.kept[-1].time
+            self._last = self.kept[-1]
             self.kept.clear()
 
     def close(self) -> None:
@@ -218,8 +218,8 @@ class Ordinary:
 
     def _tell_plain(self, connection: Connection) -> None:
         """Tell a connection whose handshake was told of the plain segments behind it."""
-        if self._idle is not None:
-            connection.idleness.see(self._idle)
+        if self._last is not None:
+            connection.went_on([self._last])
         for (end, limit, window, acknowledged), side in zip(
             self._before or self._numbers(), (True, False), strict=True
         ):

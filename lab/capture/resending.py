@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from lab.capture.connection import COPIED
 from lab.capture.explanation import Explained, Place
 from lab.capture.frames import Frame
 from lab.capture.judging import FINE, Conntrack, Word
@@ -65,19 +66,14 @@ class Script:
     def expected(self, behaviour: Behaviour) -> list[Word | None]:
         """Return what the model makes of each on a kernel of a behaviour; None of what is of no entry."""
         words: list[Word | None] = []
-        conntrack, first = Conntrack(self.client, behaviour), -1
+        conntrack = Conntrack(self.client, behaviour)
         for segment in self.segments:
-            packet, tcp = segment.packet, segment.packet.tcp
-            assert tcp is not None
-            if tcp.flags & (SYN | ACK | RST) == SYN and tcp.sequence != first and segment.from_client:
-                over = conntrack.closed or not conntrack.answered
-                conntrack, first = (Conntrack(self.client, behaviour) if over else conntrack), tcp.sequence
             if segment.direct:
                 words.append(None)
             elif segment.is_corrupt:
                 words.append(Word(Judgement.INVALID, "checksum"))
             else:
-                words.append(conntrack.judge(packet, from_client=segment.from_client) or FINE)
+                words.append(conntrack.judge(segment.packet, from_client=segment.from_client) or FINE)
         return words
 
 
@@ -90,7 +86,7 @@ class _Collected:
         self.is_cut = False
         self._before: set[Stream] = set()
         self._corrupt: set[Place] = set()
-        self._recent: OrderedDict[tuple[object, ...], set[object]] = OrderedDict()
+        self._recent: OrderedDict[tuple[object, ...], tuple[int, set[object]]] = OrderedDict()
 
     def add(self, one: Explained) -> None:
         """Take another connection of the same addresses into account."""
@@ -110,12 +106,12 @@ class _Collected:
         if from_client and packet.destination == one.target != one.endpoint:
             self._before.add(stream)
         form = (stream, packet.source, packet.destination)
-        forms = self._recent.get(key)
+        begun, forms = self._recent.get(key, (0, set[object]()))
         # As lab.capture.connection tells copies from what is sent again.
-        if forms is not None and not (form in forms and not packet.identification):
+        if forms and not (form in forms and (frame.time - begun > COPIED or not packet.identification)):
             forms.add(form)
             return
-        self._recent[key] = {form}
+        self._recent[key] = (frame.time, {form})
         if len(self._recent) > _RECENT:
             self._recent.popitem(last=False)
         if len(self.segments) == MOST:

@@ -14,6 +14,7 @@ from lab.capture import pcap, pcapng
 from lab.capture.kernel_log import LogLine, log_line
 from lab.capture.listing import Listed, is_of_tool, listed
 from lab.capture.statistics import Statistics
+from lab.capture.sysctls import Listed as ListedSysctls
 from lab.capture.tcpdump import Printed
 from lab.errors import InputError
 
@@ -22,7 +23,7 @@ _GZIP: Final = b"\x1f\x8b"
 _BEGINNING: Final = 4096  # bytes by which text is told from what is none
 READ_HERE: Final = (
     "read are pcap, pcapng, what `tcpdump -n` and `conntrack -L`, -E and -S print, and the kernel's log"
-    " (dmesg, journalctl -k)"
+    " (dmesg, journalctl -k), and a node's sysctls"
 )
 _LOOKED_AT: Final = 20  # lines: comments may come first
 #: What else people have at hand, by a line of it, and what to do with it.
@@ -51,11 +52,6 @@ _OTHERS: Final = (
         r"(?:NAMESPACE|NAME)\s{2,}[A-Z]",
         "a table of kubectl's",
         "`lab reach FILE` asks the Services of `kubectl get services,endpointslices -A -o yaml`",
-    ),
-    (
-        r"-?(?:net|kernel|vm|fs)[./][\w./-]+\s*=",
-        "a list of sysctls",
-        "`lab run --fix FILE` tries them; `lab run --node iptables-save.txt --node FILE` a node that has them",
     ),
     (r"topology: ", "a topology of the lab's", "`lab run --topology FILE` tries it"),
     (r"<\?xml|<conntrack>", "XML", "conntrack without -o xml"),
@@ -93,6 +89,7 @@ class Text:
 
     :ivar printed: the packets that tcpdump printed.
     :ivar entries: conntrack's, and their changes. ``statistics``: what it counted. ``log``: lines of the kernel's log.
+    :ivar sysctls: of a node.
     :raises InputError: it cannot be read, or has nothing that is read here; says what to do with it.
     """
 
@@ -102,6 +99,7 @@ class Text:
         self.entries: list[Listed] = []
         self.statistics = Statistics()
         self.log: list[LogLine] = []
+        self.sysctls = ListedSysctls(name)
         self._left_out: list[int] = []
         first: list[tuple[int, str]] = []
         for number, line in enumerate(_lines(stream, name), 1):
@@ -110,7 +108,9 @@ class Text:
                 if len(first) < _LOOKED_AT:
                     first.append((number, line.strip()))
         if not (self.printed or self.entries or self.statistics.samples or self.log):
-            raise _unknown(name, first)
+            self.sysctls.check()
+            if not self.sysctls.used:
+                raise _unknown(name, first)
 
     def _take(self, line: str, number: int) -> None:
         if self.printed.take(line, number) or self.statistics.take(line, number):
@@ -119,6 +119,8 @@ class Text:
             self.entries.append(entry)
         elif (logged := log_line(line, number)) is not None:
             self.log.append(logged)
+        elif self.sysctls.take(line, number):
+            return
         elif not (self.printed and line[:1] in " \t"):  # the bytes of tcpdump -x
             self._left_out.append(number)
 
@@ -136,6 +138,7 @@ class Text:
                 f"{self.name}: of {segments} without data the sequence number is not printed (tcpdump -vv does): it is"
                 " taken to be the one that is next"
             )
+        yield from self.sysctls.notes
         if self._left_out:
             first, count = self._left_out[0], len(self._left_out)
             words = f"line {first} is" if count == 1 else f"{count:,} lines are, the first of them line {first},"

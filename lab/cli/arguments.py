@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from lab.cli.command import ALONE, OR_ALONE, App, Choice, at_least, one_of, words_of
+from lab.cli.command import ALONE, OR_ALONE, App, Choice, at_least, complete_behind, one_of, words_of
 from lab.errors import InputError, LabError, ServiceError
 from lab.kubeproxy.said import NOTHING_SAID
 from lab.vocabulary import Backend, Family, ProxyMode
@@ -227,7 +227,12 @@ HostArgument = Annotated[
 ]
 JsonOption = Annotated[
     str | None,
-    typer.Option("--json", metavar=ALONE, help="Print JSON instead; --json=FILE writes it there, *.gz compressed."),
+    typer.Option(
+        "--json",
+        metavar=ALONE,
+        help="Print JSON instead; --json=FILE writes it there, *.gz compressed.",
+        autocompletion=complete_behind,
+    ),
 ]
 ServiceArgument = Annotated[
     str, typer.Argument(metavar="SERVICE", help="A Service: its name, or namespace/name where several have it.")

@@ -44,10 +44,14 @@ def collect(
 def _run(script: str, file: str) -> None:
     """Run the script on this machine.
 
+    :raises InputError: nothing can be written there.
     :raises LabError: it wrote no archive.
     """
     import subprocess
 
+    from lab.cli.report_files import open_output
+
+    open_output("archive", file)  # before anything is read: it takes seconds
     sys.stdout.flush()
     try:
         done = subprocess.run(["sh", "-s", "--", file], input=script, text=True, check=False)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from lab.cli.words import check_behind, check_given
 from lab.errors import NO_ANSWER, InputError, misspelt, nearest, told
 
 if TYPE_CHECKING:
@@ -59,10 +60,23 @@ class Command(_Fitting, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - click's, which typer brings along
         """Read the words behind the command's name; what is wrong with them is this command's mistake."""
         try:
-            return super().parse_args(ctx, _with_places(args, self.get_params(ctx)))
+            return super().parse_args(ctx, self._checked(ctx, args))
         except USAGE_ERROR as error:
             error.ctx = error.ctx or ctx
             raise
+
+    def _checked(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - likewise
+        """Return the words to be read.
+
+        :raises InputError: some of them would not count, or not as they may be meant.
+        """
+        parameters = self.get_params(ctx)
+        words = _with_places(args, parameters)
+        if not ctx.resilient_parsing:  # as completion does, of words that are not all there yet
+            parsed, lost, order = self.make_parser(ctx).parse_args(args=list(words))
+            check_behind(args[: _end(args)], _alone(parameters), lost)
+            check_given(parsed, order)
+        return words
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ANN401 - likewise
         """Return the words behind the command's name: what may be left out is in brackets."""
@@ -193,14 +207,32 @@ def program_words(words: list[str], behind: str) -> list[str]:
 
 def _with_places(words: list[str], parameters: list[Any]) -> list[str]:
     """Return the words of a command; an option for a file that stands alone means standard output."""
-    alone = {name for one in parameters if one.metavar == ALONE for name in one.opts}
+    alone = _alone(parameters)
     either = {name for one in parameters if one.metavar == OR_ALONE for name in one.opts}
-    end = words.index("--") if "--" in words else len(words)
+    end = _end(words)
     given = [
         f"{word}=-" if word in alone or (word in either and (after.startswith("-") and after != "-")) else word
         for word, after in itertools.zip_longest(words[:end], words[1:end], fillvalue="--")
     ]
     return given + words[end:]
+
+
+def _alone(parameters: list[Any]) -> set[str]:
+    """Return the options whose value stands behind a ``=`` only."""
+    return {name for one in parameters if one.metavar == ALONE for name in one.opts}
+
+
+def _end(words: list[str]) -> int:
+    """Return where a command's own words end, and another program's begin."""
+    return words.index("--") if "--" in words else len(words)
+
+
+def complete_behind(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete the word behind an option that stands alone: it is an argument's, where there is one to come."""
+    for one in ctx.command.params:
+        if _is_argument(one) and (one.nargs == -1 or not ctx.params.get(str(one.name))):
+            return [found.value for found in one.shell_complete(ctx, incomplete)]
+    return []
 
 
 def words_of(kind: Collection[str]) -> str:

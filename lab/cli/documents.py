@@ -7,16 +7,11 @@ beside the text.
 
 from __future__ import annotations
 
-import os
-import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from lab.cli.report_files import open_output
-from lab.errors import InputError
-
-_ENDINGS: Final = (".json", ".json.gz", ".json.zst")
 
 
 @dataclass(frozen=True)
@@ -60,15 +55,6 @@ class JsonPlace:
             assert "version" not in members
             data = {"version": DOCUMENTS[name].version, **members}
             self._output.write(f"{dumps(data, indent=1, ensure_ascii=False)}\n".encode())
-
-
-def misread(names: Sequence[str]) -> None:
-    """Refuse a file that is read and is not there, where --json stands alone: it was meant as what is written.
-
-    :raises InputError: there is such a one.
-    """
-    if file := next((one for one in names if one.endswith(_ENDINGS) and not os.path.lexists(one)), None):
-        raise InputError("there is no such file", source=file, cure=f"to write one: --json={shlex.quote(file)}")
 
 
 def schema_of(name: str) -> dict[str, Any]:

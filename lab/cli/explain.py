@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from lab.cli.arguments import JsonOption, app, complete, examples
-from lab.cli.documents import JsonPlace, misread
+from lab.cli.documents import JsonPlace
 from lab.cli.progress import Progress, Told
 from lab.cli.replaying import check_names, notes, replayed
 from lab.cli.screen import console, steps
@@ -56,8 +56,8 @@ def explain(
         list[str],
         typer.Argument(
             metavar="FILE",
-            help="Captures (pcap, pcapng), or text: of tcpdump, of conntrack -L, -E or -S, of the kernel's log; also"
-            " with gzip. - for stdin.",
+            help="Captures (pcap, pcapng), or text: of tcpdump, of conntrack -L, -E or -S, of the kernel's log; within"
+            " gzip too, and captures within xz or zstd. - for stdin.",
         ),
     ],
     kernel: Annotated[
@@ -91,8 +91,6 @@ def explain(
     from lab.report.explained import lines
 
     place = JsonPlace(json)
-    if json is not None:
-        misread(files)
     behaviour = Behaviour.IGNORES_LATE if kernel is None else behaviour_of(kernel)
     if len(set(files)) < len(files):
         raise InputError("the same file twice", cure="name each once")
@@ -152,11 +150,13 @@ def _opened(name: str, progress: Progress) -> io.BufferedReader:
 
     try:
         file = Told(0 if name == "-" else name, closefd=name != "-")
+        file.tell_to(progress)
+        stream: io.BufferedReader = io.BufferedReader(file, BUFFER)
+        stream.peek(1)  # what cannot be read at all is told here, by its name
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"cannot be read: {reason}", source="<stdin>" if name == "-" else name) from None
-    file.tell_to(progress)
-    return io.BufferedReader(file, BUFFER)
+    return stream
 
 
 def _as_data(told: Explanation, again: Sequence[Replayed] | None) -> dict[str, object]:

@@ -14,13 +14,11 @@ import typer
 
 from lab.cli.arguments import PROGRAM_FLAG, complete
 from lab.cli.command import Command
-from lab.errors import InputError
 from lab.kubeproxy.said import Settings, from_words
 from lab.kubeproxy.settings import SETTINGS, ProxySetting
 
 _FILE: Final = "kube_proxy_config"
 _PROGRAM: Final = "--kube-proxy"
-_READ: Final = ("source", "topology", "diff")  # what else a command may read from standard input
 
 
 class CommandWithSettings(Command):
@@ -84,9 +82,6 @@ def with_settings(fields: Iterable[str]) -> Callable[[Callable[..., None]], Call
         @functools.wraps(command)
         def called(**given: Any) -> None:  # noqa: ANN401 - typer's values
             file = given.pop(_FILE)
-            others = (given.get(name) for name in _READ)
-            if file == "-" and any(one == "-" or (isinstance(one, list) and "-" in one) for one in others):
-                raise InputError("several things from stdin", cure="give --kube-proxy-config as a file")
             words = from_words({row.field: given.pop(row.field) for row in rows})
             grouped(settings=_read(file) + words, **given)
 

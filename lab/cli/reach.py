@@ -28,7 +28,6 @@ from lab.cli.arguments import (
     version_names,
 )
 from lab.cli.command import at_least, words_of
-from lab.cli.documents import misread
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
 from lab.cli.objects import NodesOption
 from lab.cli.reach_places import BOTH, USUAL, Place
@@ -183,8 +182,6 @@ def reach(
     if topology and topology_:
         raise InputError("a topology as argument, and by --topology", cure="leave one of them away")
     references = topology or topology_
-    if json is not None:
-        misread(references or ())
     chosen = Chosen(
         tuple(from_ or ()),
         service,

@@ -20,7 +20,7 @@ from lab.cli.arguments import (
     topology_names,
     version_names,
 )
-from lab.cli.command import ALONE
+from lab.cli.command import ALONE, complete_behind
 from lab.cli.comparison import told
 from lab.cli.documents import JsonPlace
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
@@ -82,14 +82,14 @@ class Asked:
         typer.Option(
             "--json",
             metavar=ALONE,
+            autocompletion=complete_behind,
             help="Print the differences, the changes or the sysctls as JSON instead; --json=FILE writes it there.",
         ),
     ] = None
 
-    def check(self, source: str, version: str | None) -> None:
+    def check(self, version: str | None) -> None:
         """Check that these go together.
 
-        :param source: the topology or the objects.
         :raises InputError: they do not.
         """
         asked = {
@@ -104,8 +104,6 @@ class Asked:
         if self.json is not None and (self.saved or not given):
             cure = "give --diff FILE, --since VERSION or --sysctls too"
             raise InputError("--json is for differences, changes and sysctls", cure=cure)
-        if self.diff == source == "-":
-            raise InputError("both the objects and the node's rules from stdin", cure="give one of them as a file")
         if version == AUTO and self.diff is None:
             cure = f"name the release that {given[0]} is for" if given else "give --diff FILE too"
             raise InputError(f"--proxy-version {AUTO}, and nothing to fit", cure=cure)
@@ -163,7 +161,7 @@ def rules(
     from lab.rules.source import Choice, proxies
 
     gc.disable()  # looking for cycles takes half of the time with many Services, and there are none
-    asked.check(source, proxy.proxy_version)
+    asked.check(proxy.proxy_version)
     choice = Choice(proxy.proxy_mode, proxy.proxy_version, proxy.backend)
     if programs.kube_proxy:
         from lab.cli.program_rules import of_program

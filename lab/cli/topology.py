@@ -46,12 +46,12 @@ def from_(
     What the objects do not say, the lab gives, and says so on standard error. The file is for `lab reach`, `lab run
     --topology` and `lab up`.
     """
-    from lab.topology.cluster import is_topology
+    from lab.topology.cluster import is_called_topology
     from lab.topology.writer import text_of
 
     texts = texts_of(objects)
     for text, source in texts:
-        if is_topology(text, source):
+        if is_called_topology(text, source):
             raise InputError(
                 "is a topology already", source=source, cure="use it as it is: only objects are made into one"
             )

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Final, TextIO
 
 import typer
 
-from lab.cli.arguments import JsonOption, app, complete, examples, host_names, lab_names
+from lab.cli.arguments import app, complete, examples, host_names, lab_names
+from lab.cli.command import ALONE, complete_behind
 from lab.cli.screen import console
 from lab.errors import InputError, MissingError, OutputError
 
@@ -96,7 +97,12 @@ def watch(
         str | None,
         typer.Option(metavar="FILE", help="Keep the counts there, for node_exporter's textfile collector: *.prom."),
     ] = None,
-    json: JsonOption = None,
+    json: Annotated[
+        str | None,
+        typer.Option(
+            "--json", metavar=ALONE, help="Print JSON instead, an object a line.", autocompletion=complete_behind
+        ),
+    ] = None,
 ) -> None:
     """Look on at a lab that stands, or with --here at this machine: full screen on a terminal, else a line each.
 

@@ -16,6 +16,7 @@ TCP: Final = 6
 UDP: Final = 17
 ICMPV6: Final = 58
 SCTP: Final = 132
+FRAGMENT: Final = 44  # of IPv6
 
 #: The port of the lab's own datagrams that prove what is over: echo, RFC 862.
 BARRIER_PORT: Final = 7
@@ -187,6 +188,16 @@ def _decode_transport(
         max(0, total - offset - (8 if protocol == UDP else 0)),
         icmp=_decode_icmp(data, offset, protocol) if protocol in (ICMP, ICMPV6) else None,
     )
+
+
+def is_fragment(data: bytes | memoryview) -> bool:
+    """Check whether an IP packet is a part of a larger one (RFC 791; RFC 8200, 4.5).
+
+    Of IPv6 that is known where no other header stands before the fragment's.
+    """
+    if data[0] >> 4 == 4:
+        return bool(int.from_bytes(data[6:8], "big") & 0x3FFF)
+    return data[6] == FRAGMENT
 
 
 def is_error(packet: Packet) -> bool:

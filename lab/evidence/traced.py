@@ -219,8 +219,13 @@ class Told:
 
     @property
     def packet(self) -> Packet:
-        """The packet as it came, or as the node sent it."""
+        """The packet as it came, or as the node sent it; of one that came in fragments the whole."""
         return _seen(next(one for one in self.events if one.headers))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its walk has come to an end, as far as nftables tells."""
+        return self.end is not None or self.events[-1].verdict in (DROP, "queue", "stolen")
 
 
 def walk_of(node: str, told: Told, rules: Rules, own_hook: Callable[[str, str], str]) -> Walk:

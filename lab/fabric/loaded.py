@@ -205,6 +205,10 @@ class Loaded:
             self._tables[table] = found
         return self._tables[table]
 
+    def was_given(self, table: str) -> bool:
+        """Whether iptables was given rules of a table: then it is asked of every packet."""
+        return any(mode is ProxyMode.IPTABLES and f"*{table}\n" in text for mode, text in self._texts)
+
     def names(self, table: str) -> frozenset[str]:
         """Return the names of the chains of iptables-legacy's table."""
         return frozenset(self._saved(table))

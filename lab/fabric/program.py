@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -83,6 +84,8 @@ def _started(
     path = Path(command[0])
     if not path.is_file():
         raise InputError(f"there is no program {path}", cure="give the path of a kube-proxy")
+    if not os.access(path, os.X_OK):
+        raise InputError(f"{path} cannot be executed", cure=f"`chmod +x {path}`, if it is a kube-proxy")
     return ConfinedProgram(namespace, command, files=files, links=links)
 
 

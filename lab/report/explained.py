@@ -73,7 +73,7 @@ def _remarks(remarks: Iterable[Remark]) -> Iterator[str]:
 
 def _lines_of(one: Remark) -> str:
     """Return where a remark comes from, where it is of some lines and not of the whole."""
-    if one.kind in ("counter", "counters", "table", "translation"):
+    if one.kind in ("counter", "counters", "table", "translation", "sysctls"):
         return ""
     if one.count == 1:
         return f"line {one.lines[0]}: "

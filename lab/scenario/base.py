@@ -139,13 +139,13 @@ class Scenario(Instrumented, ABC, Generic[E]):
     def _stop(self) -> dict[str, Any]:
         """Stop the instruments, read the counters, and return what the evidence of every kind has, by its fields."""
         self._order.close()
+        walks, untraced = self._walks()  # reads what all that is judged is counted behind
         counted = self._nodes.count(self.recorder)
         if self._is_lost() and not counted.dropped:
             counted = replace(counted, other_drops=self._nodes.other_drops())
         self.recorder.stop()
         self._check_instruments()
         self._ask_why_lost()
-        walks, untraced = self._walks()
         bypasses = self._nodes.bypasses(self._server, self._server_address.address, self._peer.address)
         return {
             "client": self.roles.client,
@@ -181,8 +181,7 @@ class Scenario(Instrumented, ABC, Generic[E]):
 
     def _check_instruments(self) -> None:
         """Note what the instruments missed."""
-        if lost := self.recorder.lost():
-            self._faults.append(f"the captures lost {lost} packets")
+        self._faults += self.recorder.missed()
         # Where the client's own host had no route, there was nothing to be seen.
         looked_for = self.sees_each and self._has_route
         for host in dict.fromkeys((self.roles.client, self.roles.node)) if looked_for else ():

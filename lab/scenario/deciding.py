@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from lab.netns.nft_chain import has_tables
 from lab.netns.xtables import has_legacy_tables
 from lab.scenario import legacy
 from lab.scenario.lost import Losses
+from lab.scenario.processor import visit_all_processors
 from lab.scenario.tracer import Tracer, own_hook, removal
 from lab.vocabulary import Backend
 
@@ -140,7 +140,7 @@ class _Host:
     def forget(self) -> None:
         """Forget what was told until now."""
         self._told, self._records = [], []
-        self._tracer.skip()
+        self._tracer.forget()
         if self._log:
             self._log.skip()
         if self._losses:
@@ -151,13 +151,21 @@ class _Host:
     ) -> Iterator[Walk]:
         """Yield the walks of the packets that are kin to those that are wanted, or go from one end to another."""
         self._read()
-        found = [one for one in self._told if kin(one.packet) in wanted or _ends(one.packet) == ends]
-        logged = legacy.by_packet(self._records) if self._loaded.is_legacy else []
-        if found and self._loaded.is_legacy and (why := legacy.why_silent(self._name, self._records)):
+
+        def is_wanted(one: Told) -> bool:
+            return kin(one.packet) in wanted or _ends(one.packet) == ends
+
+        if not all(one.is_over for one in self._told if is_wanted(one)):
+            visit_all_processors()  # what a timer has sent may be on its way still
+            self._read()
+        of_each = legacy.of_each(self._told, self._records)
+        found = [(one, its) for one, its in zip(self._told, of_each, strict=True) if is_wanted(one)]
+        why = legacy.why_silent(self._name, self._records) if found and self._loaded.is_legacy else ""
+        if why:
             self._untold[f"Of rules nothing is told: {why}."] = None
-        for told in found:
+        for told, records in found:
             try:
-                whole = legacy.whole(told, _of(told, logged), self._loaded, self._family)
+                whole = legacy.whole(told, records, self._loaded, self._family, is_sure=not why)
                 walk = walk_of(self._name, whole, self._loaded, own_hook)
             except LabError as error:
                 self._untold[f"Not traced at {self._name}: {error}."] = None
@@ -170,25 +178,10 @@ class _Host:
             self._untold[f"Perhaps: {words}."] = None
 
     def _read(self) -> None:
-        self._told += self._tracer.read()
-        try:
-            self._records += self._log.read() if self._log else []
-            has_lost = self._tracer.lost
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
-            has_lost = True
-        if has_lost:
+        self._told = self._tracer.read()
+        self._records += self._log.read() if self._log else []
+        if self._tracer.lost or (self._log and self._log.lost):
             self._untold[f"The kernel lost a part of the trace at {self._name}."] = None
-
-
-def _of(told: Told, logged: list[list[Record]]) -> Sequence[Record]:
-    """Take from what was logged of each packet what is of this one."""
-    wanted = None if told.is_copy else kin(told.packet)
-    for number, records in enumerate(logged):
-        if (packet := records[0].packet) and kin(packet) == wanted:
-            return logged.pop(number)
-    return ()
 
 
 def _ends(packet: Packet) -> tuple[SocketAddress, SocketAddress]:

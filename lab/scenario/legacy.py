@@ -9,12 +9,14 @@ is one without conditions, so its number counts.
 from __future__ import annotations
 
 import re
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from lab.conntrack.nflog import TRACED, Record
 from lab.errors import LabError, MissingError
+from lab.evidence.packet import is_fragment
 from lab.evidence.traced import Rules, Told, TraceEvent
 from lab.evidence.walk import ACCEPT, DROP, kin
 from lab.netns.features import require
@@ -45,13 +47,21 @@ _ORDER: Final = {"prerouting": 0, "output": 0, "input": 1, "forward": 1, "postro
 
 
 def by_packet(records: Iterable[Record]) -> list[list[Record]]:
-    """Return the records of each packet, in the order in which they came, each with the lab's own before them."""
+    """Return the records of each packet, in the order in which they came, each with the lab's own before them.
+
+    Of one that comes in fragments that is the whole, without the lab's own. Two processors log in between each other:
+    a record is of the last packet that is like its own.
+    """
     packets: list[list[Record]] = []
+    last: dict[tuple[object, ...] | None, list[Record]] = {}
     for record in records:
-        if record.words == MARK:
+        like = kin(record.packet) if record.packet else None
+        if record.words == MARK and is_fragment(record.data):
+            continue
+        if record.words == MARK or like not in last:
             packets.append([])
-        if packets:
-            packets[-1].append(record)
+            last[like] = packets[-1]
+        last[like].append(record)
     return packets
 
 
@@ -77,17 +87,34 @@ def unread(host: RunningHost, loaded: Loaded, family: Family) -> str:
     return f"the rules that iptables-legacy has at {host.name} are not traced, as the lab's own there are not by it"
 
 
-def whole(told: Told, records: Sequence[Record], loaded: Loaded, family: Family) -> Told:
+def of_each(told: Iterable[Told], records: Iterable[Record]) -> list[Sequence[Record]]:
+    """Return what was logged of each packet that was told of; nothing of a bridge's copies."""
+    packets: dict[tuple[object, ...] | None, deque[list[Record]]] = defaultdict(deque)
+    for of_packet in by_packet(records):
+        first = of_packet[0].packet
+        packets[kin(first) if first else None].append(of_packet)
+    found = (None if one.is_copy else packets[kin(one.packet)] for one in told)
+    return [its_own.popleft() if its_own else () for its_own in found]
+
+
+def whole(told: Told, records: Sequence[Record], loaded: Loaded, family: Family, *, is_sure: bool) -> Told:
     """Return what was told of a packet, by nftables and by iptables-legacy.
 
-    :raises LabError: they do not speak of the same one.
+    :param is_sure: whether iptables-legacy tells of its rules at all.
+    :raises LabError: it has not told all of it.
     """
-    if not records:
+    if told.is_copy or not loaded.is_legacy:
         return told
-    first = records[0].packet
-    if first is None or kin(first) != kin(told.packet):
-        raise LabError("what iptables-legacy and nftables tell is not of one packet")
-    return replace(told, events=merged(told.events, events_of(records, loaded, family.nft), loaded))
+    if not records:
+        if is_sure:
+            raise LabError("iptables-legacy told nothing of it")
+        return told
+    events = list(events_of(records, loaded, family.nft))
+    # Every packet that comes to its end has come to a chain of the table filter.
+    asked = not told.end or not loaded.was_given("filter") or any(event.table == "filter" for event in events)
+    if is_sure and not asked:
+        raise LabError("iptables-legacy did not tell all of it")
+    return replace(told, events=merged(told.events, events, loaded))
 
 
 def events_of(records: Sequence[Record], loaded: Loaded, family: str) -> Iterator[TraceEvent]:

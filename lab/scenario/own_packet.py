@@ -142,6 +142,7 @@ class OwnPacketScenario(Instrumented):
         answers = (one.packet for one in seen if one.host == wanted.host and not one.outgoing)
         about_it = dict.fromkeys(one for one in answers if wanted.source.address == one.destination.address)
         self.recorder.stop()
+        self._faults += self.recorder.missed()
         return Sent(packet, refusal, walks, untraced, where, tuple(about_it), tuple(dict.fromkeys(self._faults)))
 
     def _send(self, wanted: OwnPacket) -> str:

@@ -30,6 +30,20 @@ def one_processor() -> Iterator[None]:
             os.sched_setaffinity(0, _kept.allowed)
 
 
+def visit_all_processors() -> None:
+    """Have this thread run on each processor that it may use, and come back.
+
+    A packet that one of them was taking through a namespace is through it then: that is done in a softirq, in which no
+    thread of that processor runs (but for kernels with PREEMPT_RT).
+    """
+    here = os.sched_getaffinity(0)
+    try:
+        for one in sorted(_kept.allowed if _kept.blocks else here):
+            os.sched_setaffinity(0, {one})
+    finally:
+        os.sched_setaffinity(0, here)
+
+
 class _Kept(threading.local):
     """How many blocks keep this thread on a processor, and where it may run otherwise."""
 

@@ -151,9 +151,12 @@ class Recorder:
         """
         return [way for (way, is_barrier), count in self._under_way.items() if is_barrier and count]
 
-    def lost(self) -> int:
-        """Return how many packets the captures could not take in."""
-        return sum(capture.lost() for capture in self._captures)
+    def missed(self) -> list[str]:
+        """Return in sentences what the instruments could not take in: nobody had read them in time."""
+        lost = sum(capture.lost() for capture in self._captures)
+        found = [f"the captures lost {lost} packets"] if lost else []
+        found += [f"the kernel lost a part of its log at {pairing.host}" for pairing, log in self._logs if log.lost]
+        return [*found, *(["the kernel lost a part of conntrack's events"] if self._events.lost else [])]
 
     def stop(self) -> None:
         """Leave the event loop. What was not read by now was not counted by the nodes' counters either."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -69,6 +70,22 @@ def roles_in(
     address, asked = SocketAddress(own, CLIENT_PORT), SocketAddress(port.cluster_ip, port.port)
     node = judge(topology, client, address, servers[0], asked)
     return Roles(client, node, address, servers, asked, service=port.name)
+
+
+def roles_without_service(topology: Topology, family: Family) -> Roles | None:
+    """Choose the roles where there is no Service to ask: the first client, and the first host behind a node for it.
+
+    None where there are no such two.
+    """
+    others = [host.name for host in topology.hosts if host.proxy_mode is None]
+    for client, server in ((one.name, other) for one in topology.clients for other in others if other != one.name):
+        own, its = topology.addresses(client, family), topology.addresses(server, family)
+        if own and its:
+            address, peer = SocketAddress(str(own[0]), CLIENT_PORT), SocketAddress(str(its[0]), CLIENT_PORT)
+            with suppress(InputError):
+                node = judge(topology, client, address, (server, peer))
+                return Roles(client, node, address, ((server, peer),), None)
+    return None
 
 
 def judge(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from lab import kubeapi
 from lab.conntrack.nflog import REASON_GROUP
 from lab.conntrack.witness import STATES, TABLE
-from lab.evidence.packet import BARRIER_PORT, Packet
+from lab.evidence.packet import BARRIER_PORT, Packet, is_fragment
 from lab.evidence.traced import Told, TraceEvent
 from lab.evidence.walk import kin
 from lab.netns.nft_chain import NftChains
@@ -116,6 +116,8 @@ class Tracer:
     """
 
     def __init__(self, node: RunningHost, *, only: str = "", marks: bool = False, brief: bool = False) -> None:
+        self._found: list[_Way] = []
+        self._current: dict[int, _Way] = {}  # by the kernel's numbers
         self._trace = Trace(node.namespace)
         self.chains = NftChains(node.namespace)
         node.nft.run(script(only, marks=marks, brief=brief))
@@ -131,30 +133,34 @@ class Tracer:
         return self._trace.lost
 
     def read(self) -> list[Told]:
-        """Return what the kernel has told of each packet, in the order in which they came.
+        """Return what the kernel has told of each packet since it was last forgotten, in the order in which they came.
 
         Its numbers for packets are used again, so it is the lab's first chain that divides them. A bridge makes copies:
-        those have other numbers, and the first of them goes on where the packet was.
+        those have other numbers, and the first of them goes on where the packet was. Of fragments the whole is told.
         """
-        found: list[_Way] = []
-        current: dict[int, _Way] = {}
+        current = self._current
         for event in self._trace.read():
             if event.table == TRACE_TABLE and event.chain.startswith("begin_") and event.handle is not None:
+                if is_fragment(event.headers):  # the whole begins behind its reassembly
+                    current.pop(event.packet_id, None)
+                    continue
                 current[event.packet_id] = _Way()
-                found.append(current[event.packet_id])
+                self._found.append(current[event.packet_id])
             elif event.packet_id not in current and event.headers:
-                current[event.packet_id] = self._copy(event, found)
+                current[event.packet_id] = self._copy(event, self._found)
             if event.packet_id in current:
                 self._take(event, current[event.packet_id])
-        return [Told(tuple(way.events), way.state, way.end, way.is_copy) for way in found]
+        return [Told(tuple(way.events), way.state, way.end, way.is_copy) for way in self._found]
+
+    def forget(self) -> None:
+        """Forget what was told by now, also of packets that are under way still, and losses until now."""
+        self._trace.skip()
+        self._found.clear()
+        self._current.clear()
 
     def fileno(self) -> int:
         """Return the descriptor, readable when something was told."""
         return self._trace.fileno()
-
-    def skip(self) -> None:
-        """Forget what the kernel has told until now."""
-        self._trace.skip()
 
     def _copy(self, event: TraceEvent, found: list[_Way]) -> _Way:
         """Return the way of which a packet of another number is a part: one that has no end yet, or another one."""
@@ -163,7 +169,7 @@ class Tracer:
         unended = [way for way in of_it if way.end is None]
         if unended:
             return unended[-1]
-        found.append(_Way(state=of_it[-1].state if of_it else "", is_copy=True))
+        found.append(_Way(state=of_it[-1].state if of_it else "", is_copy=bool(of_it)))
         return found[-1]
 
     def _take(self, event: TraceEvent, way: _Way) -> None:

@@ -3,32 +3,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from lab.errors import LabError
-from lab.evidence.packet import RST, SYN, UDP, Packet, is_error
+from lab.evidence.packet import FRAGMENT, RST, SYN, UDP, Packet, is_error
 from lab.evidence.traced import Told, walk_of
 from lab.evidence.walk import Role, Walk, kin
 from lab.fabric.loaded import Loaded, loaded_on
 from lab.scenario import legacy
 from lab.scenario.lost import Losses
+from lab.scenario.processor import visit_all_processors
 from lab.scenario.tracer import Tracer, own_hook, removal
 from lab.vocabulary import Backend, Family
 
 if TYPE_CHECKING:
+    from lab.evidence.judgement import Judged
     from lab.fabric.lab import Lab
     from lab.scenario.recorder import Recorder
 
 _MOST: Final = 12  # walks of one role; more of them tell nothing new
 
+#: What was told of a packet, and the rules that it met.
+_Met: TypeAlias = tuple[Told, Loaded]
+#: What packets are asked for, by what they are kin to; None for all.
+_Own: TypeAlias = Collection[tuple[object, ...]] | None
+
 
 class _Batch(NamedTuple):
     """What was told of packets at a node while its rules were the same."""
 
-    node: str
     told: list[Told]
     loaded: Loaded
 
@@ -40,81 +46,126 @@ class Tracing:
     """
 
     def __init__(self, lab: Lab, recorder: Recorder, nodes: Sequence[str], family: Family, *, each: bool) -> None:
-        self._lab, self._recorder, self._family = lab, recorder, family
+        self._lab, self._recorder, self._family, self._each = lab, recorder, family, each
         only = "" if each else "invalid"
         self._tracers = {
             node: lab.keep(Tracer(lab.hosts[node], only=only, marks=lab.hosts[node].host.backend is Backend.LEGACY))
             for node in nodes
         }
         self._losses = {node: Losses(lab, node) for node in nodes}
-        self._batches: list[_Batch] = []
+        self._past: dict[str, list[_Batch]] = {node: [] for node in nodes}
+        self._lossy: set[str] = set()
         for node in nodes:
             host, listener = lab.hosts[node], partial(self._read_ahead, node)
             host.before_change.append(listener)
             lab.undo(partial(host.before_change.remove, listener))
             lab.undo(partial(host.nft.run, removal()))
+        recorder.read()
+        self._begun = len(recorder.judged)  # what is judged from here on is traced as well
 
-    def walks(
-        self, judged: Packet | None, own: Collection[tuple[object, ...]] | None = None
-    ) -> tuple[tuple[Walk, ...], tuple[str, ...]]:
+    def walks(self, judged: Packet | None, own: _Own = None) -> tuple[tuple[Walk, ...], tuple[str, ...]]:
         """Return the walks of the packets that a trial is about, node by node, and in sentences what cannot be told.
 
         :param judged: the packet that it is about.
         :param own: leave out what is not kin to any of these.
         """
-        for node in self._tracers:
-            self._read(node)
+        walks, untold = self._walks(judged, own)
+        if untold or any(walk.vanished for walk in walks):
+            # What a timer has sent may be on its way still, on another processor.
+            visit_all_processors()
+            walks, untold = self._walks(judged, own)
+        return tuple(walks), tuple(untold)
+
+    def _walks(self, judged: Packet | None, own: _Own) -> tuple[list[Walk], list[str]]:
+        """Do so with what was told by now."""
+        self._recorder.read()
+        known = self._recorder.judged[self._begun :]
+        batches = {node: [*self._past[node], self._read(node)] for node in self._tracers}
+        self._recorder.read()  # what iptables-legacy told of the same packets
         walks: list[Walk] = []
-        untold = [f"the kernel lost a part of the trace at {node}" for node, one in self._tracers.items() if one.lost]
-        for node in self._tracers:
-            its = [(told, batch.loaded) for batch in self._batches if batch.node == node for told in batch.told]
-            is_legacy = bool(its) and its[0][1].is_legacy
-            records = self._recorder.traced.get(node, []) if is_legacy else []
-            untold += filter(None, [legacy.why_silent(node, records) if is_legacy else ""])
-            if its and self._lab.has_others:
-                untold += filter(None, [legacy.unread(self._lab.hosts[node], its[0][1], self._family)])
-            of_packets = iter(legacy.by_packet(records))
-            of_each = [[] if told.is_copy else next(of_packets, []) for told, _loaded in its]
-            mine = [n for n, (told, _) in enumerate(its) if own is None or kin(told.packet) in own]
-            for place, role in chosen([its[n][0].packet for n in mine], judged):
-                index = mine[place]
-                told, loaded = its[index]
-                try:
-                    walk = walk_of(node, legacy.whole(told, of_each[index], loaded, self._family), loaded, own_hook)
-                except LabError as error:
-                    untold.append(f"{role} at {node}: {error}")
-                    continue
-                again = any(kin(other.packet) == kin(walk.packet) for other, _loaded in its[index + 1 :])
-                walk = replace(walk, role=role, unsent=not again and self._is_unsent(walk))
-                walks.append(self._losses[node].told(walk))
-        return tuple(walks), tuple(dict.fromkeys(untold))
+        untold = {f"the kernel lost a part of the trace at {node}": None for node in batches if node in self._lossy}
+        for node, its in batches.items():
+            told = [(one, batch.loaded) for batch in its for one in batch.told]
+            walks += self._at(node, told, judged, own, untold)
+            of_node = [one for one in known if one.host == node]
+            for role in self._unheard(of_node, told, judged, own):
+                untold[f"{role} at {node}: conntrack judged it there, and no trace tells of it"] = None
+        return walks, list(untold)
+
+    def _at(
+        self, node: str, its: Sequence[_Met], judged: Packet | None, own: _Own, untold: dict[str, None]
+    ) -> Iterator[Walk]:
+        """Yield the walks at a node, and note what cannot be told of it."""
+        records = self._recorder.traced.get(node, [])
+        why = legacy.why_silent(node, records) if any(loaded.is_legacy for _told, loaded in its) else ""
+        unread = legacy.unread(self._lab.hosts[node], its[0][1], self._family) if its and self._lab.has_others else ""
+        untold |= dict.fromkeys(filter(None, (why, unread)))
+        of_each = legacy.of_each([told for told, _loaded in its], records)
+        mine = [index for index, (told, _loaded) in enumerate(its) if own is None or kin(told.packet) in own]
+        for place, role in chosen([its[index][0].packet for index in mine], judged):
+            index = mine[place]
+            told, loaded = its[index]
+            try:
+                whole = legacy.whole(told, of_each[index], loaded, self._family, is_sure=not why)
+                walk = walk_of(node, whole, loaded, own_hook)
+            except LabError as error:
+                untold[f"{role} at {node}: {error}"] = None
+                continue
+            again = any(kin(other.packet) == kin(walk.packet) for other, _loaded in its[index + 1 :])
+            walk = replace(walk, role=role, unsent=not again and self._is_unsent(walk))
+            yield self._losses[node].told(walk)
+
+    def _unheard(self, known: Sequence[Judged], its: Sequence[_Met], judged: Packet | None, own: _Own) -> set[Role]:
+        """Return what packets are in the trial that conntrack judged, and of which no trace tells."""
+        told = {kin(one.packet) for one, _loaded in its}
+        asked = (one.packet for one in known if self._each or one.state == "invalid")
+        wanted = (packet for packet in asked if not packet.is_barrier and (own is None or kin(packet) in own))
+        unheard = [packet for packet in wanted if kin(packet) not in told]
+        return {role for _index, role in chosen(unheard, judged)} - {Role.OTHER}
 
     def _read(self, node: str) -> _Batch:
-        """Read what was told of a node since."""
+        """Read what was told of a node since its rules are the same."""
         host, tracer = self._lab.hosts[node], self._tracers[node]
         loaded = loaded_on(host, tracer.chains, self._family, self._lab.changes)
-        self._batches.append(_Batch(node, tracer.read(), loaded))
-        return self._batches[-1]
+        batch = _Batch(tracer.read(), loaded)
+        if tracer.lost:
+            self._lossy.add(node)
+        return batch
 
     def _read_ahead(self, node: str) -> None:
         """Read what was told before a node's rules become others, and what the rules are that it speaks of."""
         batch = self._read(node)
+        if not all(told.is_over for told in batch.told):
+            visit_all_processors()
+            batch = self._read(node)
+        self._tracers[node].forget()
+        self._past[node].append(batch)
         events = (event for told in batch.told for event in told.events if not own_hook(event.table, event.chain))
         for event in events:
             batch.loaded.base(event.family, event.table, event.chain)
             for name in filter(None, (event.chain, event.target)):
                 batch.loaded.chain(event.family, event.table, name)
-        for table in ("nat", "filter") if batch.loaded.is_legacy else ():
-            batch.loaded.names(table)
+        if batch.loaded.is_legacy:
+            batch.loaded.was_given("filter")
+            for table in ("nat", "filter"):
+                batch.loaded.names(table)
 
     def _is_unsent(self, walk: Walk) -> bool:
         """Check whether a packet that came past every rule was not seen to leave."""
         if walk.left is None or walk.last_hook != "postrouting" or not self._recorder.sees_each:
             return False
-        left = kin(walk.left)
+        left = walk.left
         return not any(
-            one.outgoing and one.host == walk.node and kin(one.packet) == left for one in self._recorder.sightings
+            one.outgoing and one.host == walk.node and (kin(one.packet) == kin(left) or _is_part(one.packet, left))
+            for one in self._recorder.sightings
         )
+
+
+def _is_part(packet: Packet, whole: Packet) -> bool:
+    """Check whether a packet may be a fragment of another one."""
+    ends = (packet.source.address, packet.destination.address) == (whole.source.address, whole.destination.address)
+    like = (packet.protocol, packet.identification) == (whole.protocol, whole.identification)
+    return ends and (packet.protocol == FRAGMENT or (like and packet.payload_length < whole.payload_length))
 
 
 def chosen(packets: Sequence[Packet], judged: Packet | None) -> list[tuple[int, Role]]:

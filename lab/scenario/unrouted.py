@@ -39,19 +39,26 @@ def why_unrouted(lab: Lab, sighting: Sighting) -> str:
     A node may have translated the destination before: then every endpoint that it may have chosen must have the same.
     """
     running, packet = lab.hosts[sighting.host], sighting.packet
-    device, source = running.interfaces.get(sighting.interface), ip_address(packet.source.address)
+    interface = _routed_at(lab, sighting)
+    device, source = running.interfaces.get(interface), ip_address(packet.source.address)
     if device is None:
         return ""
     came = (source, device.index)
-    if why := _unbelieved(lab, running, sighting.interface, came):
+    if why := _unbelieved(lab, running, interface, came):
         return why
     targets = _targets(lab, running, packet)
-    reasons = {_not_sent(running, target, sighting.interface, came) for target in targets}
+    reasons = {_not_sent(running, target, interface, came) for target in targets}
     if len(reasons) != 1:
         return ""
     translated = "" if packet.destination.address in map(str, targets) else f", to {' or '.join(map(str, targets))}"
     why = reasons.pop()
     return why and f"{why}{translated}"
+
+
+def _routed_at(lab: Lab, sighting: Sighting) -> str:
+    """Return the interface by which a packet comes to be routed: of a port that is its bridge (br_input.c)."""
+    ends = lab.topology.ends(sighting.host)
+    return next((end.bridge for end in ends if end.interface == sighting.interface and end.bridge), sighting.interface)
 
 
 def _unbelieved(lab: Lab, running: RunningHost, interface: str, came: tuple[_Address, int]) -> str:
@@ -97,7 +104,10 @@ def _not_sent(running: RunningHost, target: _Address, interface: str, came: tupl
     """Return why a host sends a packet of a source that it believes not to an address; empty where it does."""
     routed = running.routes.routed(target, came)
     if routed.refusal:
-        by_itself = running.routes.routed(target).refusal
+        # EINVAL and EXDEV may mean the source as well; what else there is, is the route's, a policy rule's among them.
+        by_itself = routed.refusal
+        if by_itself in (errno.EINVAL, errno.EXDEV):
+            by_itself = running.routes.routed(target).refusal
         if by_itself in _ROUTES:
             return _ROUTES[by_itself]
         if target.version == 4 and (_is_filtering(running, interface) or routed.refusal == errno.EXDEV):

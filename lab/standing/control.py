@@ -282,7 +282,8 @@ def _ask(lab: StandingLab, question: Mapping[str, object], read: Callable[[dict[
     :raises InputError: what was asked for cannot be.
     :raises LabError: it went wrong, the owner does not answer, or it is another version's.
     """
-    if lab.owner is not None and lab.is_foreign:
+    lab.check()
+    if lab.is_foreign:
         raise _foreign(lab)
     with socket.socket(socket.AF_UNIX) as owner:
         try:

@@ -16,12 +16,13 @@ from lab.evidence.packet import BARRIER_PORT, UDP, SocketAddress
 from lab.fabric.lab import lent_beside_others
 from lab.scenario.own_flow import Ends, ends_of
 from lab.scenario.own_packet import OwnPacket, OwnPacketScenario, Protocol, Sent, own_packet
-from lab.scenario.roles import CLIENT_PORT
+from lab.scenario.roles import CLIENT_PORT, Roles, roles_without_service
 from lab.trial.own_packet import roles_for
 from lab.vocabulary import Family
 
 if TYPE_CHECKING:
     from lab.fabric.lab import Lab
+    from lab.topology.model import Topology
 
 #: A node's, by the protocol's number and the ends of its first packet.
 _Entry: TypeAlias = tuple[str, int, Ends]
@@ -33,7 +34,7 @@ class Asked:
 
     :param host: who sends it; None for the first client.
     :param port: from which port; None for one that no entry has.
-    :param service: behind whose endpoints a barrier is sent; None for the first.
+    :param service: behind whose endpoints a barrier is sent; None for the first, or for any host where there is none.
     """
 
     host: str | None
@@ -70,7 +71,7 @@ async def trace(lab: Lab, given: dict[str, Any]) -> str:
     if asked.port is None:
         own = wanted.source.address
         wanted = replace(wanted, source=SocketAddress(own, _free_port(lab, own)))
-    roles = roles_for(topology, family, asked.service)
+    roles = _roles(topology, family, asked.service)
     before = {(node, *ends_of(one)) for node, one in _flows(lab)}
     with lent_beside_others(lab, traced=True):
         scenario = OwnPacketScenario(lab, roles, family)
@@ -84,6 +85,17 @@ async def trace(lab: Lab, given: dict[str, Any]) -> str:
 def from_json(text: str) -> Traced:
     """Return what :func:`trace` has written."""
     return TypeAdapter(Traced).validate_json(text)
+
+
+def _roles(topology: Topology, family: Family, service: str | None) -> Roles:
+    """Return between whom a barrier is sent; that needs no Service where none is named."""
+    try:
+        return roles_for(topology, family, service)
+    except InputError:
+        found = roles_without_service(topology, family) if service is None else None
+        if found is None:
+            raise
+        return found
 
 
 def _flows(lab: Lab) -> Iterator[tuple[str, Flow]]:

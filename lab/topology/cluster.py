@@ -80,6 +80,14 @@ def is_topology(text: str, source: str) -> bool:
     return not {"kind", "apiVersion", "items"} & set(first)
 
 
+def is_called_topology(text: str, source: str) -> bool:
+    """Check whether a text calls itself a topology file's, by its first document.
+
+    :raises InputError: it is no YAML.
+    """
+    return not {"topology", "hosts"}.isdisjoint(next(manifest.documents(text, source), {}))
+
+
 def read_cluster(texts: Sequence[tuple[str, str]]) -> Cluster:
     """Read the objects of several texts.
 

@@ -96,10 +96,10 @@ def test_where_the_syns_options_are_cut_nothing_rests_on_the_windows_scale(snapl
     whole = download(40)
     packets = whole[:4] + [packet for packet in whole[4:] if len(packet) > 1000] + whole[-1:]
     assert told_of(packets).connections[0].findings == ()
-    assert told_of(packets).notes == ()
+    assert not any("scaled" in note for note in told_of(packets).notes)
     told = told_of(packets, snaplen=snaplen)
     assert told.connections[0].findings == ()
-    [note] = told.notes
+    [note] = [one for one in told.notes if "scaled" in one]
     assert "options were cut off by the snaplen (tcpdump -s 96 keeps them)" in note
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from lab.capture.judging import Conntrack
+from lab.capture.sysctls import DEFAULTS
 from lab.evidence.flags import is_taken, sets
 from lab.evidence.judgement import Judgement
 from lab.evidence.packet import ACK, RST, SYN, TCP, Packet, SocketAddress, TcpHeader, flags_of
@@ -17,8 +18,8 @@ def segment(from_client, flags, sequence, acknowledgement=0):
     return Packet(*ends, TCP, 0, 0, TcpHeader(sequence, acknowledgement, flags, 64240))
 
 
-def established(behaviour):
-    entry = Conntrack(CLIENT, behaviour)
+def established(behaviour, sysctls=DEFAULTS):
+    entry = Conntrack(CLIENT, behaviour, sysctls)
     entry.judge(segment(True, SYN, 1000), from_client=True)
     entry.judge(segment(False, SYN | ACK, 5000, 1001), from_client=False)
     entry.judge(segment(True, ACK, 1001, 5001), from_client=True)

@@ -110,3 +110,12 @@ def test_the_command_names_them_so(tmp_path):
     assert f"at {', '.join(one.name for one in files)}\n" in done.stdout
     assert json.loads(lab("explain", *files, "--json").stdout)["files"] == [str(one) for one in files]
     assert "  * 5: ACK of the server" in lab("explain", files[0], COLUMNS="1000").stdout
+
+
+@pytest.mark.parametrize("flags", [RST, RST | ACK])
+def test_a_reset_that_acknowledges_is_told_to_be_of_an_aborted_socket(flags):
+    """As a client's own end by SO_LINGER is, beside one that somebody sends in its name."""
+    packets = both_sides(after=[tcp(CLIENT, VIP, flags, 1010, 5000)])["client.pcap"]
+    [found] = [one for one in explained({"x": packets}).connections[0].findings if one.kind == "reset"]
+    assert "the client resets the connection" in found.words
+    assert ("that of a socket which is aborted" in found.words) is bool(flags & ACK)

@@ -9,6 +9,7 @@ import pytest
 from lab.capture.explain import explain
 from lab.capture.plain import Plain
 from lab.capture.reader import Reader
+from lab.capture.text import Text
 from lab.evidence.packet import ACK, FIN, PSH, RST, SYN
 from lab.vocabulary import Behaviour
 from tests.support.captures import MOMENT, linked, pcap, pcapng, tcp, udp
@@ -17,8 +18,8 @@ TOP = 2**32
 SCALE = b"\x01\x03\x03\x07"
 
 
-def explained(data, behaviour=Behaviour.IGNORES_LATE):
-    return explain([Reader(io.BufferedReader(io.BytesIO(data)), "x.pcap")], behaviour)
+def explained(data, behaviour=Behaviour.IGNORES_LATE, texts=()):
+    return explain([Reader(io.BufferedReader(io.BytesIO(data)), "x.pcap")], behaviour, texts)
 
 
 @pytest.fixture
@@ -31,15 +32,15 @@ def both_ways(monkeypatch):
         taken.append(advance(*arguments))
         return taken[-1]
 
-    def both(data, behaviour=Behaviour.IGNORES_LATE):
+    def both(data, behaviour=Behaviour.IGNORES_LATE, texts=()):
         taken.clear()
         with monkeypatch.context() as patched:
             patched.setattr(Plain, "_advance", counted)
-            quick = explained(data, behaviour)
+            quick = explained(data, behaviour, texts)
         count = sum(taken)
         with monkeypatch.context() as patched:
             patched.setattr(Plain, "taker", lambda *_any: None)
-            assert explained(data, behaviour) == quick
+            assert explained(data, behaviour, texts) == quick
         return quick, count
 
     return both
@@ -199,3 +200,40 @@ def test_what_comes_behind_the_end_finds_the_connection_as_if_all_of_it_had_been
     told, _taken = both_ways(pcap([(MOMENT + number * 1000, packet) for number, packet in enumerate(packets)]))
     assert [one.packets for one in told.connections] == [8, 9]
     assert bool(told.connections[1].findings) is ("again" in fault)
+
+
+def listed(sysctl):
+    """Return what `sysctl` prints of one of conntrack's; nothing of none."""
+    line = f"net.netfilter.nf_conntrack_tcp_{sysctl}\n".encode()
+    return [Text(io.BufferedReader(io.BytesIO(line)), "sysctl.txt")] if sysctl else []
+
+
+@pytest.mark.parametrize(
+    ("sysctls", "seconds", "is_found"),
+    [("", 29, True), ("", 31, False), ("timeout_last_ack=9", 10, False), ("timeout_last_ack=40", 31, True)],
+)
+def test_a_port_s_next_syn_finds_the_entry_of_an_ordinary_connection_that_still_lives(
+    both_ways, sysctls, seconds, is_found
+):
+    """It lacks the last ACK, so that the entry is in LAST_ACK, in which a SYN is ignored."""
+    over = list(short(1000))[:-1]
+    times = [MOMENT + number * 1000 for number in range(len(over))]
+    later = times[-1] + seconds * 10**9
+    again = tcp(("10.0.0.2", 1000), ("192.168.0.2", 80), SYN, 90_000, 0, options=SCALE)
+    packets = [
+        *zip(times, over, strict=True),
+        (later, again),
+        (later + 1000, udp(("10.0.0.2", 4), ("10.0.0.3", 5), b"")),
+    ]
+    told, _taken = both_ways(pcap(packets), texts=listed(sysctls))
+    [_first, second, _other] = told.connections
+    assert ("ignored by the table of states" in str(second.findings)) is is_found
+
+
+@pytest.mark.parametrize(("sysctls", "is_wrong"), [("", True), ("be_liberal=1", False)])
+def test_what_an_ordinary_connection_meets_later_is_judged_by_the_sysctls(both_ways, sysctls, is_wrong):
+    packets = [*short(1000)][:4]
+    packets.append(tcp(("192.168.0.2", 80), ("10.0.0.2", 1000), ACK | PSH, 501 + 2**29, 1008, b"far"))
+    seen = [(MOMENT + at * 1000, one) for at, one in enumerate(packets)]
+    told, _taken = both_ways(pcap(seen), texts=listed(sysctls))
+    assert ("out-of-window" in {one.kind for one in told.connections[0].findings}) is is_wrong

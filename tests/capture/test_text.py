@@ -443,7 +443,7 @@ def test_what_conntrack_does_not_say_is_not_made_up():
         ("Chain INPUT (policy ACCEPT)\n", "what iptables -L prints", "iptables-save"),
         ("apiVersion: v1\nkind: Service\n", "objects of Kubernetes", "lab reach FILE"),
         ("NAME   TYPE   CLUSTER-IP\n", "a table of kubectl's", "-o yaml"),
-        ("net.netfilter.nf_conntrack_tcp_be_liberal = 1\n", "a list of sysctls", "lab run --fix FILE"),
+        ("net.ipv4.ip_forward = 1\n", "none by which conntrack judges TCP", "grep nf_conntrack_tcp"),
         ('<?xml version="1.0"?>\n<conntrack>\n', "XML", "without -o xml"),
         ('{"version": 3}\n', "JSON", "lab report FILE"),
         ('{"__REALTIME_TIMESTAMP":"1","MESSAGE":"x"}\n', "journalctl's JSON", "without -o json"),

@@ -71,6 +71,8 @@ def test_what_completes_a_value_is_its_words():
     assert completed("lab", "run", "--family", "ip") == list(Family)
     assert completed("lab", "run", "--family", "ipv5", "--proxy-mode", "n") == ["nftables"]
     assert completed("lab", "show", "in-window", "beyond-window-") == ["beyond-window-without-data"]
+    assert completed("lab", "show", "--json", "beyond-window-") == ["beyond-window-without-data"]
+    assert completed("lab", "list", "--json", "b") == []
     assert completed("lab", "help", "kern") == ["kernels"]
     assert completed("lab", "help", "kernels", "") == ["list", "fetch", "run"]
     assert completed("lab", "help", "run", "r") == []

@@ -137,3 +137,38 @@ def test_udp_port_of_the_labs_own_datagrams_is_refused():
     done = lab("trace", "--to", "10.0.1.2:7", "--protocol", "udp")
     assert (done.returncode, done.stdout) == (2, "")
     assert "port 7 is that of the lab's own datagrams" in done.stderr
+
+
+BRIDGED = """
+topology: bridged
+hosts:
+  pod: {routes: [{to: default, via: 10.0.0.1}]}
+  server: {routes: [{to: default, via: 10.0.1.1}]}
+  node:
+    forwarding: true
+    proxy-mode: nftables
+    sysctls: {net.ipv4.conf.all.rp_filter: 1}
+    rules: [{from: 10.0.0.0/24, to: 198.51.100.0/24, table: 100}]
+    closed-routes: [{to: 203.0.113.0/24, kind: blackhole}, {to: 198.51.100.0/24, kind: prohibit, table: 100}]
+links:
+  - [{host: pod, interface: e, addresses: [10.0.0.2/24]},
+     {host: node, interface: port, bridge: cbr0, addresses: [10.0.0.1/24]}]
+  - [{host: server, interface: e, addresses: [10.0.1.2/24]}, {host: node, interface: server, addresses: [10.0.1.1/24]}]
+---
+{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clusterIP: 172.30.0.10, ports: [{port: 80}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+endpoints: [{addresses: [10.0.1.2]}]
+ports: [{port: 80}]
+"""
+
+
+@pytest.mark.parametrize(("to", "why"), [("203.0.113.5:80", "a blackhole"), ("198.51.100.5:80", "a prohibited route")])
+def test_what_comes_in_by_a_bridges_port_is_routed_as_from_the_bridge(tmp_path, to, why):
+    file = tmp_path / "bridged.yaml"
+    file.write_text(BRIDGED)
+    said = lab("trace", "--topology", file, "--from", "pod", "--to", to).stdout
+    assert f"the packet came to node and no further, NEW there: {why}" in said

@@ -125,8 +125,8 @@ def test_a_log_that_lost_records_says_so(running, ends):
     node.nft.run(script())
     for _ in range(100):
         pass_a_datagram(*ends)
-    with pytest.raises(OSError, match="No buffer space"):
-        log.read()
+    log.read()
+    assert log.lost
 
 
 def test_every_namespace_counts_for_itself(running, family):

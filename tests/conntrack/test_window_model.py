@@ -172,7 +172,7 @@ def test_each_condition_at_its_edge(packet, strict, lenient):
         followed = words.startswith("ignored by condition I:")
         if words != "accepted":
             assert (after != established(answer)) == followed
-    assert established(Behaviour.STRICT, liberal=True).judge(packet)[0] is ACCEPTED
+    assert established(Behaviour.STRICT, liberal=True).judge(packet)[0].judgement is Judgement.ACCEPTED
 
 
 def test_a_prediction_in_words():

@@ -39,7 +39,7 @@ def test_a_list_from_stdin(lab_rules, objects):
         (("kube-proxy", "--sysctls", "--proxy-mode", "nftables", "--proxy-version", "v1.28"), "has no nftables mode"),
         (("kube-proxy", "--sysctls", "--backend", "nft"), "--backend, and kube-proxy writes the same for both"),
         (("kube-proxy", "--saved", "--diff", "x"), "--diff and --saved (give one of them)"),
-        (("-", "--diff", "-"), "both the objects and the node's rules from stdin"),
+        (("-", "--diff", "-"), "standard input twice, by --diff and SOURCE (give one of them as a file)"),
         (("kube-proxy", "--diff", "/no/such"), "/no/such: cannot be read: No such file or directory"),
         (("kube-proxy", "--diff", "/dev/null"), "/dev/null: empty: there are no rules in it"),
         (("kube-proxy", "--diff", __file__), f"{__file__}:1: this is no dump of rules"),
@@ -62,7 +62,7 @@ def test_a_list_from_stdin(lab_rules, objects):
             "--proxy-version auto, and nothing to fit (name the release that --sysctls is for)",
         ),
         (("kube-proxy", "--diff", ""), "lab: '': cannot be read: Is a directory"),
-        (("",), "lab: '': is a directory (name a file in it)"),
+        (("",), "lab: SOURCE: '' names nothing (is a variable of the shell empty?)"),
         (
             ("OBJECTS", "--proxy-mode", "nftables", "--proxy-version", "v1.32", "--service-cidr", "10.96.0.0/12"),
             "--service-cidr: kube-proxy v1.32 does not know it (v1.33 is the first that does)",
@@ -161,7 +161,7 @@ def test_kube_proxys_own_file(lab_rules, objects, tmp_path):
     on_stdin = lab_rules(objects, "--kube-proxy-config", "-", given=file.read_text(), code=0)
     assert on_stdin.stdout == done.stdout
     both = lab_rules("-", "--kube-proxy-config", "-", code=2)
-    assert both.stderr == "lab: several things from stdin (give --kube-proxy-config as a file)\n"
+    assert both.stderr == "lab: standard input twice, by --kube-proxy-config and SOURCE (give one of them as a file)\n"
 
 
 def test_what_has_to_be_known_is_said_beside_the_rules(lab_rules):

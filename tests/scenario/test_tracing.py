@@ -11,20 +11,24 @@ from dataclasses import replace
 import pytest
 
 from lab import cases, fixes
+from lab.conntrack import nflog
+from lab.conntrack.nflog import TRACED, Record
 from lab.errors import MissingError
-from lab.evidence.packet import UDP
+from lab.evidence.packet import UDP, SocketAddress, decode
 from lab.fabric.lab import Lab
 from lab.netns import features
 from lab.report.timeline import timeline_text
 from lab.results.result import Report, Tally
 from lab.results.saved import from_json, to_json
-from lab.scenario import recorder
+from lab.scenario import legacy, recorder
 from lab.scenario.tracer import Tracer
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
 from lab.trial import probe, runner
 from lab.trial.setting import Setting
 from lab.vocabulary import Backend, Family, ProxyMode
+from lab.wire import nftrace
+from lab.wire.craft import Segment, craft
 
 pytestmark = pytest.mark.lab_kernel
 
@@ -122,6 +126,55 @@ def test_what_iptables_legacy_cannot_tell_is_said(monkeypatch):
     assert "--backend nft" in words
 
 
+@pytest.mark.parametrize("backend", list(Backend))
+def test_what_the_kernel_had_to_throw_away_is_said(monkeypatch, backend):
+    """Nobody has read it in time: of the walk there is a part, or nothing."""
+    monkeypatch.setattr(nftrace, "_BUFFER", 1)
+    assert "the kernel lost a part of the trace at node" in run(backend=backend).timeline.untraced
+
+
+def test_what_the_kernel_had_to_throw_away_of_its_log_is_a_fault_of_the_trial(monkeypatch):
+    monkeypatch.setattr(nflog, "_BUFFER", 1)
+    result = run(backend=Backend.LEGACY)
+    assert "the kernel lost a part of its log at node" in result.verdict.disagreements
+    assert any("iptables-legacy" in words for words in result.timeline.untraced)
+
+
+@pytest.mark.parametrize(("mode", "backend"), WAYS[1:])
+def test_a_packet_of_which_nothing_is_told_is_said_to_be_missing(monkeypatch, mode, backend):
+    """Of what conntrack has judged there is a walk."""
+    of_trace = Tracer.read
+    monkeypatch.setattr(Tracer, "read", lambda self: of_trace(self)[:2])
+    timeline = run(mode=mode, backend=backend).timeline
+    words = "conntrack judged it there, and no trace tells of it"
+    assert {f"judged at node: {words}", f"reset at node: {words}"} == set(timeline.untraced)
+
+
+def test_a_packet_whose_rules_are_not_told_by_iptables_legacy_has_no_walk(monkeypatch):
+    """What came past them is not said to have come past none."""
+    by_packet = legacy.by_packet
+    monkeypatch.setattr(legacy, "by_packet", lambda records: [one[:1] for one in by_packet(records)[:3]])
+    timeline = run(backend=Backend.LEGACY).timeline
+    assert timeline.walks == ()
+    assert "judged at node: iptables-legacy told nothing of it" in timeline.untraced
+    assert "handshake at node: iptables-legacy did not tell all of it" in timeline.untraced
+
+
+def test_records_of_two_processors_are_told_apart():
+    """They log in between each other: each record is of the packet that is in it."""
+    first, second = (
+        craft(Segment(SocketAddress("10.0.0.2", 40000), SocketAddress("10.0.1.2", 80), number, 0, "S", 1000))
+        for number in (1, 2)
+    )
+
+    def record(words, data):
+        return Record(0, words, None, data, decode(data))
+
+    rule = f"{TRACED}filter:FORWARD:policy:1"
+    records = [record(legacy.MARK, first), record(legacy.MARK, second), record(rule, first), record(rule, second)]
+    assert legacy.by_packet(records) == [[records[0], records[2]], [records[1], records[3]]]
+
+
 @pytest.mark.parametrize("mode", list(ProxyMode))
 @pytest.mark.parametrize("case", ["endpoint-removed", "syn-before-service"])
 def test_rules_are_told_as_they_were_when_the_packet_met_them(case, mode):
@@ -194,6 +247,34 @@ def test_what_neighbours_say_in_a_tunnel_is_no_walk_of_a_trials(family):
     [walk] = timeline.walks
     assert (walk.role, walk.state) == ("judged", "invalid")
     assert walk.counted
+
+
+@pytest.mark.parametrize(("mode", "backend"), WAYS)
+@pytest.mark.parametrize("family", list(Family))
+def test_a_datagram_in_fragments_has_one_walk(mode, backend, family):
+    """Conntrack puts them together; behind it the rules are asked once, and it leaves in fragments again."""
+    case = cases.find("beyond-window")
+
+    async def steps(scenario):
+        server = scenario.roles.servers[0][1].address
+        version = socket.AF_INET6 if family is Family.IPV6 else socket.AF_INET
+        with scenario.lab.hosts["client"].namespace.socket(version, socket.SOCK_DGRAM) as sender:
+            sender.sendto(bytes(3000), (server, 5000))
+        await case.steps(scenario)
+
+    topology = with_proxy(load(case.topology), mode, None, backend)
+    setting = Setting(replace(case, steps=steps), fixes.NONE, topology, family, traced=True)
+
+    async def go():
+        return await runner.run(setting, await probe.ask(family))
+
+    timeline = asyncio.run(go()).timeline
+    assert timeline.untraced == ()
+    [walk] = [one for one in timeline.walks if one.packet.protocol == UDP]
+    assert (walk.packet.payload_length, walk.packet.destination.port, walk.state) == (3000, 5000, "new")
+    assert not walk.vanished
+    assert walk.left == walk.packet
+    assert "forward" in [at.hook for at in walk.hooks]
 
 
 def test_what_was_given_to_a_program_is_not_said_to_have_vanished():

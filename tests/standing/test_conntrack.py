@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
 
@@ -24,6 +24,9 @@ PATIENCE = 5.0  # seconds; the end of a wait that an event ends at once
 def lab(own_run):
     """A lab with flows of several kinds over its node: TCP and UDP, of both families, answered and not."""
     lab = up(load("kube-proxy"))
+    with closing(Namespace.open(names.DIRECTORY / "kube-proxy-node")) as node:
+        # 30 seconds by default, within which a busy machine runs no three commands.
+        node.set_sysctls({f"net/netfilter/nf_conntrack_{kind}_timeout": 600 for kind in ("udp", "icmp")})
     with ExitStack() as stack:
         namespace = Namespace.open(names.DIRECTORY / "kube-proxy-client")
         for vip in ("192.168.0.2", "fd00:192:168::2"):

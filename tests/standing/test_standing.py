@@ -206,6 +206,8 @@ def test_a_dead_owner_is_recognised_and_what_it_left_is_removed(own_run, topolog
     assert "its owner is dead" in "\n".join(commands.status_lines([dead]))
     with pytest.raises(LabError, match="owner of the lab kube-proxy is dead"):
         commands.enter(dead, dead.host("client"), ["true"])
+    with pytest.raises(LabError, match="owner of the lab kube-proxy is dead"):
+        control.endpoints(dead)
     commands.down(dead)
     assert list(own_run.iterdir()) == []
     assert mounts() == before

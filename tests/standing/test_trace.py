@@ -114,3 +114,14 @@ def test_what_cannot_be_sent_there_is_refused_in_a_line(own_run):
         assert (ran.returncode, ran.stdout) == (2, "")
         assert ran.stderr.startswith(f"lab: {says}"), ran.stderr
         assert len(ran.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("mode", ProxyMode)
+def test_a_lab_without_services_is_traced_as_well(own_run, mode):
+    up(with_proxy(load("kube-proxy"), mode, None, None), name="mine")
+    assert lab_command("services", "remove", "web").returncode == 0
+    told = trace("--to", "10.0.1.2:80")
+    assert "judged at node: 10.0.0.2:34567 > 10.0.1.2:80 SYN, NEW" in told
+    assert "\nanswered by 10.0.1.2:80 > 10.0.0.2:34567 " in told
+    assert "came to server" not in trace("--to", "192.168.0.2:80")
+    assert lab_command("trace", "--lab", "mine", "--to", "10.0.1.2", "--service", "web").returncode == 2
