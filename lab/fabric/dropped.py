@@ -44,28 +44,30 @@ def dropped_as_invalid(node: RunningHost, version: int) -> int | None:
     return sum(counts) if counts else None
 
 
-def counted_drops(node: RunningHost, version: int) -> tuple[str, ...]:
-    """Return the rules that dropped or rejected something for another reason than INVALID, with what they counted.
+def counted_drops(node: RunningHost, version: int) -> dict[str, int]:
+    """Return what the rules counted that dropped or rejected something for another reason than INVALID, by rule.
 
     Rules of everybody: of the node's iptables, and of any nftables table. One that counts nothing cannot be told.
 
     :param version: 4 or 6, the IP version.
     """
-    found = []
+    found: dict[str, int] = {}
     iptables = node.host.proxy_mode is ProxyMode.IPTABLES
     if iptables:
         saved = node.xtables.save(version)
-        rules = [(count, rule) for count, rule in _SAVED.findall(saved) if count != "0" and _DROPPING.search(rule)]
-        found = [f"{rule} counted {count}" for count, rule in rules if not Rule(1, rule).drops_invalid]
-        found += [f"{chain}'s policy DROP counted {count}" for chain, count in _POLICY.findall(saved) if count != "0"]
+        for count, rule in _SAVED.findall(saved):
+            if _DROPPING.search(rule) and not Rule(1, rule).drops_invalid:
+                found[rule] = found.get(rule, 0) + int(count)
+        found |= {f"{chain}'s policy DROP": int(count) for chain, count in _POLICY.findall(saved)}
     # Those of iptables-nft were told above.
     tables = _tables_of_nft(node, but_iptables=iptables and node.host.backend is Backend.NFT)
     for name, listing in tables.items():
         for line in listing.splitlines():
             rule = _NFTABLES_DROP.search(line)
-            if rule and rule[1] != "0" and not Rule(1, line).drops_invalid:
-                found.append(f"table {name}: {_without_count(line)} counted {rule[1]}")
-    return tuple(f"{node.name}: {one}" for one in found)
+            if rule and not Rule(1, line).drops_invalid:
+                told = f"table {name}: {_without_count(line)}"
+                found[told] = found.get(told, 0) + int(rule[1])
+    return {f"{node.name}: {rule}": count for rule, count in found.items() if count}
 
 
 def _tables_of_nft(node: RunningHost, *, but_iptables: bool) -> dict[str, str]:

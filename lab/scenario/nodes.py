@@ -50,6 +50,7 @@ class Nodes:
         self._tables: list[ConntrackTable] = []
         self._before: list[dict[str, int]] = []  # what was counted when the trial began
         self._dropped_before: dict[str, int] = {}
+        self._others_before: dict[str, int] = {}
         self._filler: Filler | None = None
 
     def open_tables(self) -> None:
@@ -58,6 +59,8 @@ class Nodes:
         if self._lab.trials:  # in a fresh lab nothing was counted
             self._before = [table.statistics() for table in self._tables]
             self._dropped_before = {host.name: self._dropped(host) or 0 for host in self._hosts}
+        if self._lab.has_others:
+            self._others_before = self._others_dropped()
 
     @property
     def _hosts(self) -> list[RunningHost]:
@@ -154,8 +157,12 @@ class Nodes:
     # --- counters -----------------------------------------------------------------------------------
 
     def other_drops(self) -> tuple[str, ...]:
-        """Return the other rules that dropped or rejected something, each with its counter."""
-        return tuple(drop for host in self._hosts for drop in counted_drops(host, self._family.version))
+        """Return the other rules that dropped or rejected something since the trial began, each with its count."""
+        counts = {rule: count - self._others_before.get(rule, 0) for rule, count in self._others_dropped().items()}
+        return tuple(f"{rule} counted {count}" for rule, count in counts.items() if count > 0)
+
+    def _others_dropped(self) -> dict[str, int]:
+        return {rule: n for host in self._hosts for rule, n in counted_drops(host, self._family.version).items()}
 
     def count(self, recorder: Recorder) -> Counters:
         """Read what all nodes counted, when the log tells the same: a stack may send again meanwhile.

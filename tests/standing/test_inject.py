@@ -290,3 +290,16 @@ def test_a_node_s_own_is_found_though_its_kernel_translates_it_before_it_leaves(
         ran = inject_into("beyond-window", f"node:{client.getsockname()[1]}")
         assert ran.returncode == 0, ran.stdout + ran.stderr
         assert "server's socket: ECONNRESET" in ran.stdout
+
+
+def test_what_rules_counted_before_is_not_told_of_a_trial(own_run, spaces):
+    up(with_proxy(load("kube-proxy"), ProxyMode.IPTABLES, None, None))
+    for port in (81, 80):
+        lab_command("exec", "node", "--", *f"iptables-nft -I FORWARD -p tcp --dport {port} -j REJECT".split())
+    with closing(spaces("client").socket(socket.AF_INET, socket.SOCK_STREAM)) as client:
+        client.settimeout(PATIENCE)
+        with pytest.raises(ConnectionRefusedError):
+            client.connect(("10.0.1.2", 81))
+    said = lab_command("inject", "beyond-window").stdout
+    assert "--dport 80 -j REJECT" in said
+    assert "dport 81" not in said
