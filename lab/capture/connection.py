@@ -29,7 +29,6 @@ from lab.evidence.packet import ACK, FIN, RST, SYN, Packet, SocketAddress
 from lab.vocabulary import Behaviour
 
 COPIED: Final = 1_000_000  # ns; a node takes microseconds from one interface to the other
-_AS_LONG: Final = 4  # times the first packet's way, by when the others have come as well
 _KEPT: Final = 20  # packets of a connection that are kept for being out of the ordinary, of each kind
 
 
@@ -206,7 +205,7 @@ class Connection:
             segment.leaked = place
             self._keep(segment)
         if last is not None:
-            _mark_last(list(self._recent.values()), self.ways, last)
+            self.ways.cut(list(self._recent.values()), last, least=COPIED)
         while self._recent:
             self._pass(self._recent.popitem(last=False)[1])
         self.lost = self.ways.lost()
@@ -365,14 +364,6 @@ def _meets(stream: Stream, others: Iterable[Stream]) -> bool:
     Where the client's are seen before their translation there, and nothing translated, the server's have leaked.
     """
     return any(one[:2] == stream[:2] and (one[2] is None or one[2] is not stream[2]) for one in others)
-
-
-def _mark_last(recent: Sequence[Segment], ways: Ways, last: int) -> None:
-    """Take it that of the last packets not all copies are there, as the capture ended before those can have come."""
-    on_way = max(COPIED, _AS_LONG * ways.length)
-    came = {one.from_client: number for number, one in enumerate(recent) if not ways.is_missing(one)}
-    for number, segment in enumerate(recent):
-        segment.at_end = segment.place.time > last - on_way and number > came.get(segment.from_client, -1)
 
 
 def _mark(recent: Iterable[Segment], again: Segment) -> None:

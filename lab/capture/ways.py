@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from lab.capture.several import Several
 from lab.evidence.follow import distance
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from lab.capture.connection import Segment
     from lab.capture.explanation import Place
     from lab.capture.lane import Stream
+
+_AS_LONG: Final = 4  # times the first packet's way, by when the others have come as well
 
 
 class Ways:
@@ -42,10 +45,19 @@ class Ways:
     def _lacks(first: Segment, segment: Segment) -> set[Stream]:
         return first.streams - segment.streams
 
-    @property
-    def length(self) -> int:
-        """How long the first packet of a side was on its way from the first point to the last, in nanoseconds."""
-        return max((abs(one.places[-1].time - one.places[0].time) for one in self.first.values()), default=0)
+    def cut(self, recent: Sequence[Segment], last: int, *, least: int) -> None:
+        """Take it that of the last packets not all copies are there, as the capture ended before those can have come.
+
+        A side's first packet is the measure of the others, so that nothing tells that it itself has come all the way.
+
+        :param last: when the capture ended; ``least``: how long a packet is on its way at the least; nanoseconds.
+        """
+        ways = (abs(one.places[-1].time - one.places[0].time) for one in self.first.values())
+        on_way = max(least, _AS_LONG * max(ways, default=0))
+        came = {one.from_client: number for number, one in enumerate(recent) if not self.is_missing(one)}
+        for number, segment in enumerate(recent):
+            is_open = number > came.get(segment.from_client, -1) or segment is self.first.get(segment.from_client)
+            segment.at_end = segment.place.time > last - on_way and is_open
 
     @property
     def never_back(self) -> bool:

@@ -46,6 +46,8 @@ def why_unrouted(lab: Lab, sighting: Sighting) -> str:
     came = (source, device.index)
     if why := _unbelieved(lab, running, interface, came):
         return why
+    if not running.host.forwarding:
+        return ""  # it sends nothing on, whatever its routes are
     targets = _targets(lab, running, packet)
     reasons = {_not_sent(running, target, interface, came) for target in targets}
     if len(reasons) != 1:

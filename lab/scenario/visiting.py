@@ -114,10 +114,9 @@ class Visiting(Reaching):
 
         :param passage: of the datagram as it left its host.
         """
-        assert self.deciding is not None
-        sources: list[Source] = [asking, *self._captures, *self.deciding.sources]
+        sources: list[Source] = [asking, *self._captures, *(self.deciding.sources if self.deciding else ())]
         end = time.monotonic() + _A_WHILE
-        while not (passage.refusal() or passage.stranger() or self.deciding.drop(passage)):
+        while not (passage.refusal() or passage.stranger() or (self.deciding and self.deciding.drop(passage))):
             ready = select.select(sources, [], [], max(0.0, end - time.monotonic()))[0]
             passage = replace(passage, sightings=[*passage.sightings, *self._settled()])
             if asking in ready or not ready:

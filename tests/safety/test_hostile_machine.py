@@ -211,7 +211,10 @@ class TestResults:
         assert "--json and --html both to standard output" in refused(*TRIAL, "--json", "-", "--html", "/dev/stdout")
         assert old.read_text() == "an earlier result\n"
 
-    @pytest.mark.parametrize("path", ["", "/", ".", "/no/such/x", "/dev/null/x", "/proc/x"])
+    def test_a_name_of_nothing_costs_no_trial(self, refused):
+        assert refused(*TRIAL, "--repeat", "1000000", "--json", "").startswith("lab: --json: '' names nothing")
+
+    @pytest.mark.parametrize("path", ["/", ".", "/no/such/x", "/dev/null/x", "/proc/x"])
     def test_what_cannot_be_written_costs_no_trial(self, refused, path):
         assert refused(*TRIAL, "--repeat", "1000000", "--json", path).startswith(f"lab: cannot write {path}: ")
 
