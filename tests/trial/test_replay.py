@@ -28,7 +28,15 @@ from tests.support.command import lab
 pytestmark = pytest.mark.lab_kernel
 
 #: What a node's settings or a deleted entry did does not come again by the segments alone.
-OTHERWISE = {"bad-checksum-unchecked", *(name for name, case in NAMED.items() if case == "entry-deleted")}
+OTHERWISE = {
+    "bad-checksum-unchecked",
+    *(name for name, case in NAMED.items() if case == "entry-deleted"),
+    # An entry that was gone, or was of an earlier connection: a lab's node has the connection's own.
+    *("entry-deleted-strictly-client-first", "egress-fin-unknown", "icmp-error-without-entry"),
+    *("flag-sets", "syn-from-server-in-time-wait", "syn-from-server-in-close"),
+    "truncated-header",  # which cannot be sent
+    *("client-masqueraded", "client-outside-cluster"),  # a RST of the node's own goes there as its client's
+}
 AGAIN = [name for name in TOLD if name not in OTHERWISE]
 CLIENT, VIP, POD = ("10.9.8.7", 4000), ("172.20.0.1", 443), ("10.9.9.9", 8443)
 SYNS = b"\x02\x04\x05\xb4\x04\x02\x01\x03\x03\x07\0\0"  # mss, sackOK, wscale 7
@@ -85,7 +93,7 @@ def test_a_replay_gives_the_judgement_of_the_trial(results):
         if verdict in (Judgement.INVALID, Judgement.IGNORED):
             assert verdict in judged, (name, done)
         else:
-            assert judged <= {Judgement.INVALID}, (name, done)  # a RST of nobody's connection
+            assert judged <= {Judgement.INVALID, Judgement.IGNORED}, (name, done)  # others than the trial's packet
 
 
 def test_whatever_its_addresses_and_numbers_were():
