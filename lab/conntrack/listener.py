@@ -17,7 +17,6 @@ from lab.evidence.entry import TCP_STATES, Entry, EntryEvent
 from lab.evidence.packet import TCP, SocketAddress
 from lab.netns import nfnetlink
 from lab.netns.nfnetlink import CREATE, DUMP, Message, Subsystem, attributes
-from lab.netns.room import make_room
 
 if TYPE_CHECKING:
     from lab.netns import Namespace
@@ -33,42 +32,27 @@ _ROOM: Final = 16 * 1024 * 1024  # bytes
 _EVENTS: Final = "net/netfilter/nf_conntrack_events"
 
 
-class Listener:
+class Listener(nfnetlink.Listener):
     """What conntrack tells of one namespace's entries, from the moment on at which this is made.
 
     :param services_only: TCP connections whose destination is translated, and nothing else.
-    :ivar lost: how often the kernel had to throw events away, as nobody read them in time.
     :raises MissingError: the kernel tells of no entries there.
     :raises OSError: EPERM without CAP_NET_ADMIN in the namespace.
     """
 
     def __init__(self, namespace: Namespace, *, services_only: bool) -> None:
-        self.lost = 0
         self._namespace = namespace
         self._services_only = services_only
         _check(namespace)
-        self._socket = nfnetlink.open_socket(namespace)
-        make_room(self._socket, _ROOM)
-        try:
-            nfnetlink.join(self._socket, _GROUPS)
-        except BaseException:
-            self._socket.close()
-            raise
-
-    def fileno(self) -> int:
-        """Return the descriptor, readable when events wait."""
-        return self._socket.fileno()
+        super().__init__(namespace, _ROOM, _GROUPS)
 
     def read(self) -> list[EntryEvent]:
         """Return the events that wait, in the kernel's order."""
         return [
             EntryEvent(_kind(message), entry)
-            for message in nfnetlink.waiting(self._socket, self._count_lost)
+            for message in self._waiting()
             if message.subsystem == Subsystem.CTNETLINK and (entry := self._entry(message)) is not None
         ]
-
-    def _count_lost(self) -> None:
-        self.lost += 1
 
     def table(self) -> list[Entry]:
         """Return the entries that there are now.
@@ -83,10 +67,6 @@ class Listener:
 
     def _entry(self, message: Message) -> Entry | None:
         return _entry(dict(attributes(message.body)), services_only=self._services_only)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
 
 
 def _check(namespace: Namespace) -> None:

@@ -22,7 +22,6 @@ from lab.evidence.entry import TCP_STATES, Entry, EntryEvent
 from lab.evidence.packet import SocketAddress
 from lab.netns import Namespace, nfnetlink
 from lab.netns.nfnetlink import ACK, CREATE, DUMP, EXCLUSIVE, Message, Subsystem, attribute, nested
-from lab.netns.room import make_room
 
 _CT_NEW, _CT_GET, _CT_DELETE, _CT_GET_STATS_CPU = 0, 1, 2, 4
 # enum ctattr_type and below it, include/uapi/linux/netfilter/nfnetlink_conntrack.h
@@ -37,33 +36,15 @@ _BUFFER: Final = 4 * 1024 * 1024
 _SEEN_REPLY, _ASSURED, _CONFIRMED = 1 << 1, 1 << 2, 1 << 3
 
 
-class ConntrackEvents:
-    """The events of one namespace's table, from the moment on at which this is made.
-
-    :ivar lost: whether the kernel had to throw events away.
-    """
+class ConntrackEvents(nfnetlink.Listener):
+    """The events of one namespace's table, from the moment on at which this is made."""
 
     def __init__(self, namespace: Namespace) -> None:
-        self.lost = False
-        self._socket = nfnetlink.open_socket(namespace)
-        make_room(self._socket, _BUFFER)
-        nfnetlink.join(self._socket, _GROUPS)
-
-    def fileno(self) -> int:
-        """Return the descriptor, readable when events wait."""
-        return self._socket.fileno()
+        super().__init__(namespace, _BUFFER, _GROUPS)
 
     def read(self) -> list[EntryEvent]:
         """Return the events that wait, in the kernel's order."""
-        waiting = nfnetlink.waiting(self._socket, self._note_loss)
-        return [EntryEvent(_event_kind(message), _entry(message)) for message in waiting]
-
-    def _note_loss(self) -> None:
-        self.lost = True
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
+        return [EntryEvent(_event_kind(message), _entry(message)) for message in self._waiting()]
 
 
 class ConntrackTable:

@@ -17,7 +17,6 @@ from lab.errors import MissingError
 from lab.evidence.packet import Packet, decode
 from lab.netns import Namespace, nfnetlink
 from lab.netns.nfnetlink import Subsystem
-from lab.netns.room import make_room
 
 REASON_GROUP: Final = 0  # where the kernel itself logs to
 WITNESS_GROUP: Final = 1
@@ -53,17 +52,14 @@ class Record:
     mark: int = 0
 
 
-class PacketLog:
+class PacketLog(nfnetlink.Listener):
     """All log groups of one namespace, with the kernel told to say why a packet is INVALID.
 
-    :ivar lost: whether the kernel had to throw records away.
     :raises MissingError: the kernel lacks nfnetlink_log.
     """
 
     def __init__(self, namespace: Namespace) -> None:
-        self.lost = False
-        self._socket = nfnetlink.open_socket(namespace)
-        make_room(self._socket, _BUFFER)
+        super().__init__(namespace, _BUFFER)
         self._socket.setblocking(True)
         for group in (REASON_GROUP, WITNESS_GROUP, LOCAL_GROUP):
             self._configure(group, _CFG_CMD, struct.pack("=B", _CMD_BIND))
@@ -85,29 +81,13 @@ class PacketLog:
         """Return the sysctls that it sets as a namespace has them now, to be put back; conntrack must be loaded."""
         return {key: namespace.sysctl(key) for key in _SYSCTLS}
 
-    def skip(self) -> None:
-        """Forget the records that wait, and losses until now."""
-        nfnetlink.skip(self._socket)
-        self.lost = False
-
-    def fileno(self) -> int:
-        """Return the descriptor, readable when records wait."""
-        return self._socket.fileno()
-
     def read(self) -> list[Record]:
         """Return the records that wait, in the kernel's order."""
         return [
             _record(message.resource, message.body)
-            for message in nfnetlink.waiting(self._socket, self._note_loss)
+            for message in self._waiting()
             if (message.subsystem, message.kind) == (Subsystem.ULOG, _MSG_PACKET)
         ]
-
-    def _note_loss(self) -> None:
-        self.lost = True
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
 
 
 def _record(group: int, body: bytes) -> Record:

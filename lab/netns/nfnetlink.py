@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
 from lab.netns.namespace import Namespace
+from lab.netns.room import make_room
 
 REQUEST, ACK, DUMP, CREATE, EXCLUSIVE = 0x1, 0x4, 0x300, 0x400, 0x200  # include/uapi/linux/netlink.h
 
@@ -81,46 +82,59 @@ def open_socket(namespace: Namespace) -> socket.socket:
     return namespace.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
 
 
-def join(listener: socket.socket, groups: Iterable[int]) -> None:
-    """Have a socket get what the kernel tells groups of listeners (NFNLGRP_*), from now on.
+class Listener:
+    """A socket by which the netfilter of a namespace tells things of its own accord, from when this is made on.
 
-    :raises OSError: EPERM: they are not for everybody.
+    :param room: for what nobody has read yet, in bytes.
+    :param groups: of listeners to be in (NFNLGRP_*).
+    :ivar lost: how often the kernel had to throw messages away, as nobody read them in time.
+    :raises OSError: EPERM: the groups are not for everybody.
     """
-    # Unbound it would have the kernel's own port number, and broadcasts skip their sender's.
-    listener.bind((0, 0))
-    for group in groups:
-        listener.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
 
-
-def waiting(listener: socket.socket, lost: Callable[[], None] | None = None) -> Iterator[Message]:
-    """Read the messages that wait at a socket, in the kernel's order.
-
-    :param lost: is called each time that the kernel had to throw some away.
-    :raises OSError: ENOBUFS: it had to, and there is no ``lost``.
-    """
-    while True:
+    def __init__(self, namespace: Namespace, room: int, groups: Sequence[int] = ()) -> None:
+        self.lost = 0
+        self._socket = open_socket(namespace)
+        make_room(self._socket, room)
         try:
-            data = listener.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            if lost is None or error.errno != errno.ENOBUFS:
-                raise
-            lost()
-            continue
-        yield from messages(data)
+            if groups:
+                # Unbound it would have the kernel's own port number, and broadcasts skip their sender's.
+                self._socket.bind((0, 0))
+            for group in groups:
+                self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+        except BaseException:
+            self._socket.close()
+            raise
 
+    def fileno(self) -> int:
+        """Return the descriptor, readable when messages wait."""
+        return self._socket.fileno()
 
-def skip(listener: socket.socket) -> None:
-    """Read over the messages that wait at a socket, also over those that the kernel had to throw away."""
-    while True:
+    def _waiting(self) -> Iterator[Message]:
+        """Read the messages that wait, in the kernel's order."""
+        while (data := self._received(65536)) is not None:
+            yield from messages(data)
+
+    def skip(self) -> None:
+        """Forget the messages that wait, and losses until now."""
+        while self._received(1) is not None:  # of a datagram the rest is gone
+            pass
+        self.lost = 0
+
+    def _received(self, most: int) -> bytes | None:
+        """Return what one recv(2) gives, nothing where messages were lost; None where none waits."""
         try:
-            listener.recv(1)  # of a datagram the rest is gone
+            return self._socket.recv(most)
         except BlockingIOError:
-            return
+            return None
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
+            self.lost += 1
+            return b""
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -161,6 +175,8 @@ def attributes(body: bytes) -> Iterator[tuple[int, bytes]]:
     offset = 0
     while offset + _ATTRIBUTE.size <= len(body):
         length, kind = _ATTRIBUTE.unpack_from(body, offset)
+        if length < _ATTRIBUTE.size:
+            return
         yield kind & _KIND, body[offset + _ATTRIBUTE.size : offset + length]
         offset += (length + 3) & ~3
 

@@ -25,6 +25,7 @@ from ipaddress import (
 from typing import Final
 
 from lab.netns.namespace import Namespace
+from lab.netns.nfnetlink import attributes
 
 LOOPBACK_INDEX: Final = 1  # every namespace is born with it
 
@@ -340,7 +341,7 @@ class RouteSocket:
         kind, answer = self._ask(_RTM_GETROUTE, body)
         if kind == _NLMSG_ERROR:
             return Routed(-int(struct.unpack_from("=i", answer)[0]))
-        found = _attributes(answer[12:])
+        found = dict(attributes(answer[12:]))
         gateway = ip_address(found[5]) if 5 in found else target  # RTA_GATEWAY
         return Routed(0, gateway, int.from_bytes(found.get(4, b""), sys.byteorder))  # RTA_OIF
 
@@ -376,18 +377,6 @@ def _split(data: bytes) -> list[tuple[int, int, int, bytes]]:
     return messages
 
 
-def _attributes(data: bytes) -> dict[int, bytes]:
-    """Return the attributes of a message, by their kinds."""
-    found, offset = {}, 0
-    while offset + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, offset)
-        if length < 4:
-            break
-        found[kind] = data[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-    return found
-
-
 def _extended(body: bytes) -> str:
     """Return the sentence of an extended acknowledgement (NLMSGERR_ATTR_MSG); the request is capped to its header."""
-    return _attributes(body[4 + 16 :]).get(1, b"").rstrip(b"\0").decode(errors="replace")
+    return dict(attributes(body[4 + 16 :])).get(1, b"").rstrip(b"\0").decode(errors="replace")

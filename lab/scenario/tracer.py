@@ -130,7 +130,7 @@ class Tracer:
     @property
     def lost(self) -> bool:
         """Whether the kernel had to throw some of it away."""
-        return self._trace.lost
+        return bool(self._trace.lost)
 
     def read(self) -> list[Told]:
         """Return what the kernel has told of each packet since it was last forgotten, in the order in which they came.
@@ -147,7 +147,7 @@ class Tracer:
                 current[event.packet_id] = _Way()
                 self._found.append(current[event.packet_id])
             elif event.packet_id not in current and event.headers:
-                current[event.packet_id] = self._copy(event, self._found)
+                current[event.packet_id] = self._copy(event)
             if event.packet_id in current:
                 self._take(event, current[event.packet_id])
         return [Told(tuple(way.events), way.state, way.end, way.is_copy) for way in self._found]
@@ -162,9 +162,10 @@ class Tracer:
         """Return the descriptor, readable when something was told."""
         return self._trace.fileno()
 
-    def _copy(self, event: TraceEvent, found: list[_Way]) -> _Way:
+    def _copy(self, event: TraceEvent) -> _Way:
         """Return the way of which a packet of another number is a part: one that has no end yet, or another one."""
         packet = event.packet
+        found = self._found
         of_it = [way for way in found if packet and way.events[0].packet and kin(way.events[0].packet) == kin(packet)]
         unended = [way for way in of_it if way.end is None]
         if unended:

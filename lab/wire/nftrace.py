@@ -15,7 +15,6 @@ from lab.evidence.traced import TraceEvent
 from lab.netns import Namespace, nfnetlink
 from lab.netns.nfnetlink import Message, Subsystem
 from lab.netns.nft_chain import FAMILIES
-from lab.netns.room import make_room
 
 _GROUP: Final = 9  # NFNLGRP_NFTRACE
 _NEW_TRACE: Final = 17  # NFT_MSG_TRACE
@@ -39,41 +38,19 @@ _VERDICTS: Final = {
 _BUFFER: Final = 16 * 1024 * 1024
 
 
-class Trace:
-    """The trace of one namespace, from the moment on at which this is made.
-
-    :ivar lost: whether the kernel had to throw events away.
-    """
+class Trace(nfnetlink.Listener):
+    """The trace of one namespace, from the moment on at which this is made."""
 
     def __init__(self, namespace: Namespace) -> None:
-        self._socket = nfnetlink.open_socket(namespace)
-        make_room(self._socket, _BUFFER)
-        nfnetlink.join(self._socket, (_GROUP,))
-        self.lost = False
-
-    def fileno(self) -> int:
-        """Return the descriptor, readable when events wait."""
-        return self._socket.fileno()
+        super().__init__(namespace, _BUFFER, (_GROUP,))
 
     def read(self) -> list[TraceEvent]:
         """Return the events that wait, in the kernel's order."""
         return [
             _event(message)
-            for message in nfnetlink.waiting(self._socket, self._note_loss)
+            for message in self._waiting()
             if (message.subsystem, message.kind) == (Subsystem.NFTABLES, _NEW_TRACE)
         ]
-
-    def skip(self) -> None:
-        """Forget the events that wait, and losses until now."""
-        nfnetlink.skip(self._socket)
-        self.lost = False
-
-    def _note_loss(self) -> None:
-        self.lost = True
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
 
 
 def _event(message: Message) -> TraceEvent:
