@@ -225,15 +225,14 @@ ObjectsOption = Annotated[
 HostArgument = Annotated[
     str, typer.Argument(metavar="HOST", help="A host of the lab.", autocompletion=complete(host_names))
 ]
-JsonOption = Annotated[
-    str | None,
-    typer.Option(
-        "--json",
-        metavar=ALONE,
-        help="Print JSON instead; --json=FILE writes it there, *.gz compressed.",
-        autocompletion=complete_behind,
-    ),
-]
+
+
+def json_option(words: str) -> Any:  # noqa: ANN401 - what typer's Option is said to return
+    """Return the option by which a command tells programs, which stands alone or has a file behind a ``=``."""
+    return typer.Option("--json", metavar=ALONE, help=words, autocompletion=complete_behind)
+
+
+JsonOption = Annotated[str | None, json_option("Print JSON instead; --json=FILE writes it there, *.gz compressed.")]
 ServiceArgument = Annotated[
     str, typer.Argument(metavar="SERVICE", help="A Service: its name, or namespace/name where several have it.")
 ]

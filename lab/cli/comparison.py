@@ -22,7 +22,7 @@ def told(comparison: Comparison, proxy: Proxy, name: str, place: JsonPlace) -> i
     from lab.rules.output import conclusion, table
     from lab.rules.told import compared
 
-    place.write("rules-diff", {"nodes": [asdict(compared(comparison, proxy))]})
+    place.write("rules-diff", lambda: {"nodes": [asdict(compared(comparison, proxy))]})
     if place.on_stdout:
         return 0 if comparison.same else 1
     screen = console()

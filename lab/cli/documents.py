@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from lab.cli.report_files import open_output
+if TYPE_CHECKING:
+    from lab.cli.report_files import Output
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,28 @@ class JsonPlace:
     """
 
     def __init__(self, place: str | None) -> None:
-        self._output = None if place is None else open_output("json", place)
+        self._output: Output | None = None
+        if place is not None:
+            from lab.cli.report_files import open_output
+
+            self._output = open_output("json", place)
 
     @property
     def on_stdout(self) -> bool:
         """Whether standard output is taken, so that nothing else may be printed there."""
         return self._output is not None and self._output.on_stdout
 
-    def write(self, name: str, members: Mapping[str, object]) -> None:
+    def write(self, name: str, make: Callable[[], Mapping[str, object]]) -> None:
         """Write a document where it is wanted.
 
         :param name: of :data:`DOCUMENTS`.
+        :param make: returns its members; where nobody wants it, it is not made.
         :raises OutputError: it cannot be written.
         """
         if self._output is not None:
             from json import dumps
 
+            members = make()
             assert "version" not in members
             data = {"version": DOCUMENTS[name].version, **members}
             self._output.write(f"{dumps(data, indent=1, ensure_ascii=False)}\n".encode())

@@ -114,7 +114,7 @@ def explain(
             again = replayed(told, [reader.name for reader in readers], texts, _opened)
         except LabError as error:
             unsent = error
-    place.write("explain", _as_data(told, again if replay else None))
+    place.write("explain", lambda: _as_data(told, again if replay else None))
     if not place.on_stdout:
         screen = console()
         for words in (

@@ -64,7 +64,7 @@ def list_(cache: CacheOption = None, json: JsonOption = None) -> None:
         stock = take_stock(_cache(cache))
     for trouble in stock.trouble:
         print(f"lab: {trouble}", file=sys.stderr)
-    place.write("kernels", asdict(stock))
+    place.write("kernels", lambda: asdict(stock))
     if not place.on_stdout:
         tell_all(lines(stock))
 

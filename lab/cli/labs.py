@@ -105,8 +105,7 @@ def status(json: JsonOption = None) -> None:
 
     place = JsonPlace(json)
     found = labs()
-    if json is not None:
-        place.write("status", {"labs": [asdict(told(one)) for one in found]})
+    place.write("status", lambda: {"labs": [asdict(told(one)) for one in found]})
     if not place.on_stdout:
         tell_all(status_lines(found))
 
@@ -177,7 +176,7 @@ def endpoints_list(lab: LabOption = None, json: JsonOption = None) -> None:
 
     place = JsonPlace(json)
     found = endpoints(choose(lab))
-    place.write("endpoints", {"endpoints": [asdict(known) for known in found]})
+    place.write("endpoints", lambda: {"endpoints": [asdict(known) for known in found]})
     if not place.on_stdout:
         tell_all(lines(found))
 
@@ -265,7 +264,7 @@ def doctor(
     with steps() as say:
         say("examining this machine")
         diagnosis = examine()
-    place.write("doctor", {"ready": diagnosis.ready, **asdict(diagnosis)})
+    place.write("doctor", lambda: {"ready": diagnosis.ready, **asdict(diagnosis)})
     if not place.on_stdout:
         tell_all(lines(diagnosis, every=all_))
     if exit_code:

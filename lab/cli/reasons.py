@@ -21,7 +21,7 @@ def show_reasons(cases: list[str], *, json: str | None) -> None:
     if cases:
         raise InputError("--reasons and a case", cure="one of them: `lab show CASE` tells of a case")
     place = JsonPlace(json)
-    place.write("reasons", {"reasons": [asdict(one) for one in as_data()]})
+    place.write("reasons", lambda: {"reasons": [asdict(one) for one in as_data()]})
     if place.on_stdout:
         return
     screen = console()

@@ -17,10 +17,10 @@ from lab.cli.arguments import (
     app,
     complete,
     examples,
+    json_option,
     topology_names,
     version_names,
 )
-from lab.cli.command import ALONE, complete_behind
 from lab.cli.comparison import told
 from lab.cli.documents import JsonPlace
 from lab.cli.kube_proxy import CommandWithSettings, with_settings
@@ -79,12 +79,7 @@ class Asked:
     ] = False
     json: Annotated[
         str | None,
-        typer.Option(
-            "--json",
-            metavar=ALONE,
-            autocompletion=complete_behind,
-            help="Print the differences, the changes or the sysctls as JSON instead; --json=FILE writes it there.",
-        ),
+        json_option("Print the differences, the changes or the sysctls as JSON instead; --json=FILE writes it there."),
     ] = None
 
     def check(self, version: str | None) -> None:
@@ -215,7 +210,7 @@ def _print_upgrade(chosen: Sequence[Source], since: str, place: JsonPlace) -> No
     from lab.rules.told import upgraded
 
     found = [(proxy, upgrade(proxy, since)) for proxy in chosen]
-    place.write("rules-since", {"nodes": [asdict(upgraded(*one)) for one in found]})
+    place.write("rules-since", lambda: {"nodes": [asdict(upgraded(*one)) for one in found]})
     if place.on_stdout:
         return
     for proxy, one in found:
@@ -227,7 +222,7 @@ def _print_sysctls(chosen: Sequence[Source], place: JsonPlace) -> None:
     from lab.rules.sysctls_output import sysctls_as_text
     from lab.rules.told import sysctls_of
 
-    place.write("rules-sysctls", {"nodes": [asdict(sysctls_of(one)) for one in chosen]})
+    place.write("rules-sysctls", lambda: {"nodes": [asdict(sysctls_of(one)) for one in chosen]})
     if not place.on_stdout:
         print(sysctls_as_text(chosen), end="")
 

@@ -289,8 +289,7 @@ def list_(
     from lab.cli import listed
 
     place = JsonPlace(json)
-    if json is not None:
-        place.write("list", asdict(listed.catalogue()))
+    place.write("list", lambda: asdict(listed.catalogue()))
     if not place.on_stdout:
         tell_all(listed.lines())
 
@@ -330,15 +329,12 @@ def show(
         raise InputError("there is no case", cure="name one of `lab list`, or give --reasons")
     found = [(case, recall(case.name)) for case in chosen(cases, find, ())]
     place = JsonPlace(json)
-    if json is not None:
-        from lab.cli.catalogue import shown
+    from lab.cli.catalogue import shown, story
 
-        place.write("show", {"cases": [asdict(shown(case, last)) for case, last in found]})
-        if place.on_stdout:
-            return
+    place.write("show", lambda: {"cases": [asdict(shown(case, last)) for case, last in found]})
+    if place.on_stdout:
+        return
     from rich.text import Text
-
-    from lab.cli.catalogue import story
 
     screen = console()
     for case, last in found:

@@ -49,7 +49,7 @@ def services_list(lab: LabOption = None, json: JsonOption = None) -> None:
 
     place = JsonPlace(json)
     found = services(choose(lab))
-    place.write("services", {"services": [asdict(known) for known in found]})
+    place.write("services", lambda: {"services": [asdict(known) for known in found]})
     if not place.on_stdout:
         tell_all(service_lines(found))
 

@@ -207,7 +207,7 @@ def conntrack_list(
     place = JsonPlace(json)
     with _flows(host, lab) as flows:
         found = chosen(flows, protocol, source, destination)
-    place.write("conntrack", {"entries": [asdict(flow) for flow in found]})
+    place.write("conntrack", lambda: {"entries": [asdict(flow) for flow in found]})
     if not place.on_stdout:
         tell_all(map(str, found))
         print(f"lab: {_entries(len(found))}", file=sys.stderr)

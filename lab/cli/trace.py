@@ -253,7 +253,8 @@ def _trace_case(
 
     result = _run(run())
     timeline = result.timeline
-    place.write("trace", _as_data(TracedTrial(result.trial, result.verdict, timeline.walks, timeline.untraced)))
+    told = TracedTrial(result.trial, result.verdict, timeline.walks, timeline.untraced)
+    place.write("trace", lambda: _as_data(told))
     if not place.on_stdout:
         _print(_lines_of(result, full=full))
     raise typer.Exit(0 if result.as_expected and not timeline.untraced else 1)
@@ -297,19 +298,12 @@ def _trace_own(
     own: Own, fix: Fix, where: Where, proxy: Proxy, settings: Settings, *, full: bool, place: JsonPlace
 ) -> None:
     from lab.cli.arguments import read_topology
-    from lab.scenario import own_packet
-    from lab.scenario.roles import CLIENT_PORT
     from lab.trial.own_packet import send
 
     built, where, proxy = _place(where, proxy, settings)
     if built is None or built.nodes[0].given is None:
         built = read_topology(where.topology or _USUAL, proxy, settings)
-    asked = _asked(own, where)
-    name = asked.host or (built.clients or built.hosts)[0].name
-    port = asked.port or CLIENT_PORT
-    wanted = own_packet.own_packet(
-        built, name, asked.destination, port=port, protocol=asked.protocol, flags=asked.flags
-    )
+    wanted = _asked(own, where).made_in(built)
     _tell_sent(wanted, _run(send(built, fix, wanted, where.service)), full=full, place=place)
 
 
@@ -326,7 +320,7 @@ def _trace_in(name: str, own: Own, where: Where, *, full: bool, place: JsonPlace
 def _tell_sent(wanted: OwnPacket, sent: Sent, *, full: bool, place: JsonPlace) -> NoReturn:
     from lab.cli.traced import TracedPacket
 
-    place.write("trace-packet", _as_data(TracedPacket(wanted, sent)))
+    place.write("trace-packet", lambda: _as_data(TracedPacket(wanted, sent)))
     if not place.on_stdout:
         _print(_lines_of_own(sent, full=full))
     raise typer.Exit(1 if sent.refusal or sent.untraced or sent.faults else 0)

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TextIO
 
 import typer
 
-from lab.cli.arguments import app, complete, examples, host_names, lab_names
-from lab.cli.command import ALONE, complete_behind
+from lab.cli.arguments import app, complete, examples, host_names, json_option, lab_names
 from lab.cli.screen import console
 from lab.errors import InputError, MissingError, OutputError
 
@@ -97,12 +96,7 @@ def watch(
         str | None,
         typer.Option(metavar="FILE", help="Keep the counts there, for node_exporter's textfile collector: *.prom."),
     ] = None,
-    json: Annotated[
-        str | None,
-        typer.Option(
-            "--json", metavar=ALONE, help="Print JSON instead, an object a line.", autocompletion=complete_behind
-        ),
-    ] = None,
+    json: Annotated[str | None, json_option("Print JSON instead, an object a line.")] = None,
 ) -> None:
     """Look on at a lab that stands, or with --here at this machine: full screen on a terminal, else a line each.
 

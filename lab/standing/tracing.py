@@ -44,6 +44,15 @@ class Asked:
     flags: str
     service: str | None
 
+    def made_in(self, topology: Topology) -> OwnPacket:
+        """Return it as its sender has it, from the client's usual port where none is wanted.
+
+        :raises InputError: nobody can send it there.
+        """
+        host = self.host or (topology.clients or topology.hosts)[0].name
+        port = self.port or CLIENT_PORT
+        return own_packet(topology, host, self.destination, port=port, protocol=self.protocol, flags=self.flags)
+
 
 @dataclass(frozen=True)
 class Traced:
@@ -65,9 +74,7 @@ async def trace(lab: Lab, given: dict[str, Any]) -> str:
     if family not in lab.families:
         raise InputError(f"this lab was built without {family}")
     topology = lab.current
-    host = asked.host or (topology.clients or topology.hosts)[0].name
-    port = asked.port or CLIENT_PORT
-    wanted = own_packet(topology, host, asked.destination, port=port, protocol=asked.protocol, flags=asked.flags)
+    wanted = asked.made_in(topology)
     if asked.port is None:
         own = wanted.source.address
         wanted = replace(wanted, source=SocketAddress(own, _free_port(lab, own)))
