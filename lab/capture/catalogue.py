@@ -8,6 +8,7 @@ from typing import Final
 
 from lab.capture.connection import Segment
 from lab.evidence.flags import URG
+from lab.evidence.judgement import Judgement
 from lab.evidence.packet import ACK, FIN, PSH, RST, SYN
 
 _FAR: Final = 1 << 28  # bytes; nothing is lost or held back for so long by itself
@@ -22,6 +23,8 @@ _OF_FLAGS: Final = {
     FIN | RST | ACK: "fin-rst-ack",
 }
 
+#: What a SYN of the client's is that was ignored, by the entry's state; in SYN_RECV it is sent again.
+_OF_SYN: Final = {**dict.fromkeys(("CLOSE", "TIME_WAIT"), "port-reused-after-server-reset"), "SYN_RECV": ""}
 
 #: What it is that was let through, by what the model calls it INVALID for.
 _LET_THROUGH: Final = {"window": ("out-of-window", "picked-up-by-service"), "reset": ("reset", "reset-behind-accepted")}
@@ -107,14 +110,12 @@ def _of_window(segment: Segment, *, harmless: bool) -> str:
 def _of_state(segment: Segment) -> str:
     tcp = segment.packet.tcp
     assert tcp is not None
-    state = segment.word.state
     if tcp.flags & (SYN | ACK) == SYN | ACK:
-        return "syn-ack-again" if segment.word.judgement == "ignored" else ""
-    if tcp.flags & SYN and segment.from_client and segment.word.judgement == "INVALID":
+        return "syn-ack-again" if segment.word.judgement is Judgement.IGNORED else ""
+    if tcp.flags & SYN and segment.from_client and segment.word.judgement is Judgement.INVALID:
         return "syn-from-server-in-close"  # who was the server is the client of this connection
     if tcp.flags & SYN and segment.from_client:
-        known = {"CLOSE": "port-reused-after-server-reset", "TIME_WAIT": "port-reused-after-server-reset"}
-        return {**known, "SYN_RECV": ""}.get(state, "syn-from-client")  # which is sent again there
+        return _OF_SYN.get(segment.word.state, "syn-from-client")
     if tcp.flags & SYN:
         return "syn-from-server"
     return "asymmetric-route-clients-half" if segment.from_client else "port-reused-challenged"

@@ -74,8 +74,7 @@ class Follower:
 
     def of(self, section: int, source: SocketAddress, destination: SocketAddress) -> Connection | None:
         """Return the connection of which a packet with these addresses is."""
-        known = self._flows.get((section, source, destination))
-        return self._in_full(known) if known is not None else None
+        return self._found_in_full(self._flows.get((section, source, destination)))
 
     def see(self, frame: Frame, file: str) -> None:
         """Take one packet into account."""
@@ -92,6 +91,9 @@ class Follower:
         connection.settle()
         connection.see(frame, Place(file, frame.number, frame.time, frame.interface), stream)
         self.plain.open(connection, frame, stream)
+
+    def _found_in_full(self, one: Connection | Ordinary | None) -> Connection | None:
+        return None if one is None else self._in_full(one)
 
     def _in_full(self, one: Connection | Ordinary) -> Connection:
         """Return a connection that knows all of its packets, as if each had gone the long way when it came."""
@@ -124,8 +126,7 @@ class Follower:
         tcp = packet.tcp
         assert tcp is not None
         if tcp.flags & (SYN | ACK | RST) == SYN:
-            alike = self._begun.get((section, tcp.sequence))
-            known = self._in_full(alike) if alike is not None else None
+            known = self._found_in_full(self._begun.get((section, tcp.sequence)))
             if known is None or not _shares(known, packet):
                 return self._new(packet, section, time)
             if known.client != packet.source or known.has(packet) or known.is_translated:
@@ -155,8 +156,7 @@ class Follower:
         That is all that a point on the client's side sees of a translation that is missing.
         """
         tcp = packet.tcp
-        found = self._ends.get((section, packet.destination))
-        known = self._in_full(found) if found is not None else None
+        known = self._found_in_full(self._ends.get((section, packet.destination)))
         if tcp is None or known is None or known.is_translated:
             return None
         if known.has(packet):  # so it was seen before its translation first
@@ -175,8 +175,7 @@ class Follower:
         As where a capture begins between the two copies of a packet, or that of one side later than that of the other.
         """
         tcp = packet.tcp
-        found = self._ends.get((section, packet.source))
-        known = self._in_full(found) if found is not None else None
+        known = self._found_in_full(self._ends.get((section, packet.source)))
         if tcp is None or known is None or known.is_translated or not tcp.flags & ACK:
             return None
         own, other = (_reached(known, by_client=side) for side in (True, False))

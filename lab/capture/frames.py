@@ -62,38 +62,8 @@ class Cut(Exception):  # noqa: N818 - the end of a file, not an error of whoever
     at: int
 
 
-class _Gunzip(io.RawIOBase):
-    """What is within gzip (RFC 1952), to the last byte that is there: Python's own gives up the last megabyte.
-
-    :ivar cut: it ends before its end.
-    """
-
-    def __init__(self, stream: io.BufferedReader) -> None:
-        self.cut = False
-        self._stream = stream
-        self._rest = b""
-        self._decoder = zlib.decompressobj(_WITH_HEADER)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - whatever takes bytes
-        while True:
-            given = self._rest or self._stream.read(BUFFER)
-            if not given:
-                self.cut = not self._decoder.eof
-                return 0
-            if self._decoder.eof:  # another member follows
-                self._decoder = zlib.decompressobj(_WITH_HEADER)
-            data = self._decoder.decompress(given, len(buffer))
-            self._rest = self._decoder.unused_data if self._decoder.eof else self._decoder.unconsumed_tail
-            if data:
-                buffer[: len(data)] = data
-                return len(data)
-
-
 class _Unpacked(io.RawIOBase):
-    """What is within xz or zstd, to the last byte that is there.
+    """What is within gzip (RFC 1952), xz or zstd, to the last byte that is there: Python's own give up the last piece.
 
     :param make: makes what unpacks one frame of it; ``broken``: what that raises.
     :ivar cut: it ends before its end.
@@ -148,7 +118,7 @@ class Source:
         self.name, self.lines = name, lines
         self.place = 0
         self.last: int | None = None
-        self._packed: _Gunzip | _Unpacked | None = None
+        self._packed: _Unpacked | None = None
         begins = stream.peek(len(_XZ))
         if begins.startswith(_ZSTD):
             self._packed = _unzstd(stream, name)
@@ -157,7 +127,7 @@ class Source:
 
             self._packed = _Unpacked(stream, partial(lzma.LZMADecompressor, lzma.FORMAT_XZ), lzma.LZMAError)
         elif begins.startswith(_GZIP):
-            self._packed = _Gunzip(stream)
+            self._packed = _Unpacked(stream, partial(zlib.decompressobj, _WITH_HEADER), zlib.error)
         if self._packed is not None:
             stream = io.BufferedReader(self._packed, BUFFER)
         self._stream = stream
@@ -175,7 +145,7 @@ class Source:
         """
         try:
             data = self._stream.read(length)
-        except (OSError, zlib.error) as error:
+        except OSError as error:
             words = getattr(error, "strerror", None) or error
             raise InputError(f"cannot be read behind byte {self.place:,}: {words}", source=self.name) from None
         if len(data) < length and (data or (self._packed is not None and self._packed.cut)):
@@ -192,7 +162,7 @@ class Source:
         begun = self.place - (len(data) - at)
         try:
             further = self._stream.read(BUFFER)
-        except (OSError, zlib.error) as error:
+        except OSError as error:
             words = getattr(error, "strerror", None) or error
             raise InputError(f"cannot be read behind byte {self.place:,}: {words}", source=self.name) from None
         self.place += len(further)

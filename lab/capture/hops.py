@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from lab.capture.connection import Connection, Segment
 from lab.capture.exchange import Datagram, Exchange
@@ -73,7 +74,7 @@ def _of_answer(copies: Sequence[_Copy]) -> Iterator[Hop]:
 
 
 def _said(hop: Hop, words: str) -> Hop:
-    return Hop(hop.place, hop.way, hop.source, hop.destination, words)
+    return replace(hop, words=words)
 
 
 def _way(outgoing: bool | None) -> str:

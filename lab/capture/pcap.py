@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from lab.capture.frames import LONGEST, Frame, Note, Source
 from lab.capture.link import KNOWN, finder
 from lab.capture.packets import frame_of
-from lab.capture.settled import Record, by_lines, by_time
+from lab.capture.settled import Record, by_time
 from lab.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def frames(source: Source, begins: bytes, note: Note, plain: Plain | None = None
         raise InputError(f"link type {link} is not known here", source=source.name, cure=f"known: {KNOWN}")
     take = plain.taker(link, 0, (source.name, "", None)) if plain is not None else None
     records = _records(source, struct.Struct(f"{order}III4x"), fraction)
-    for batch in by_time(by_lines(records, source.lines) if source.lines else records):
+    for batch in by_time(records, source.lines):
         for time, _section, number, data, at, kept in batch:
             source.last = time
             if take is None or not take(data, at, kept, number, time):

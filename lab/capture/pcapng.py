@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from lab.capture.frames import LONGEST, Cut, Frame, Note, Source, Taker
 from lab.capture.link import Finder, finder
 from lab.capture.packets import frame_of
-from lab.capture.settled import Record, by_lines, by_time
+from lab.capture.settled import Record, by_time
 
 if TYPE_CHECKING:
     from lab.capture.plain import Plain
@@ -59,7 +59,7 @@ def frames(source: Source, note: Note, plain: Plain | None = None) -> Iterator[F
     :raises InputError: it is broken.
     """
     records = _records(source, plain)
-    for batch in by_time(by_lines(records, source.lines) if source.lines else records):
+    for batch in by_time(records, source.lines):
         for _time, section, number, kind, order, data, at, end, interfaces in batch:
             if kind == _PACKET and _is_taken(source, data, at, end, order, interfaces, number):
                 continue

@@ -11,7 +11,7 @@ from typing import Final
 from lab.capture.connection import COPIED
 from lab.capture.explanation import Explained, Place
 from lab.capture.frames import Frame
-from lab.capture.judging import FINE, Conntrack, Word
+from lab.capture.judging import Conntrack, Word
 from lab.capture.lane import Stream
 from lab.capture.order import in_order
 from lab.capture.reader import Reader
@@ -73,7 +73,7 @@ class Script:
             elif segment.is_corrupt:
                 words.append(Word(Judgement.INVALID, "checksum"))
             else:
-                words.append(conntrack.judge(segment.packet, from_client=segment.from_client) or FINE)
+                words.append(conntrack.judge(segment.packet, from_client=segment.from_client))
         return words
 
 

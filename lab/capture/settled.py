@@ -17,14 +17,15 @@ _PLACES: Final = 64
 _NEAR: Final = 10_000_000
 
 
-def by_time(batches: Iterable[list[Record]]) -> Iterator[list[Record]]:
+def by_time(batches: Iterable[list[Record]], lines: Sequence[int] = ()) -> Iterator[list[Record]]:
     """Yield the packets of a file in batches, with those put in their places by time that came a little late.
 
+    :param lines: of a file that was printed as text, by which its packets are numbered.
     :raises Cut: the file ends in the middle of a packet; raised behind all that came before it.
     """
     held: list[Record] = []
     try:
-        for batch in batches:
+        for batch in _by_lines(batches, lines) if lines else batches:
             whole = held + batch
             times = [record[0] for record in whole]
             if times != sorted(times):
@@ -37,8 +38,7 @@ def by_time(batches: Iterable[list[Record]]) -> Iterator[list[Record]]:
     yield held
 
 
-def by_lines(batches: Iterable[list[Record]], lines: Sequence[int]) -> Iterator[list[Record]]:
-    """Yield the packets of a file that was printed as text, numbered by the lines of that."""
+def _by_lines(batches: Iterable[list[Record]], lines: Sequence[int]) -> Iterator[list[Record]]:
     for batch in batches:
         yield [(time, section, lines[number - 1], *rest) for time, section, number, *rest in batch]
 

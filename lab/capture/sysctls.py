@@ -14,6 +14,8 @@ from typing import Final
 
 from lab.capture.explanation import Remark
 from lab.errors import InputError
+from lab.kubeproxy.sysctls import CLOSE_WAIT, ESTABLISHED
+from lab.kubeproxy.sysctls import KERNELS as KUBE_PROXYS
 
 #: As `sysctl`, files below /etc/sysctl.d and `grep -r . /proc/sys/net` have them, and what older kernels call them.
 _LINE: Final = re.compile(r"-?(?:/proc/sys/)?((?:net|kernel|fs|vm|user|dev|debug|abi|crypto)[./][^\s=:]+) ?[=:]\s?(.*)")
@@ -47,14 +49,14 @@ class Sysctls:
         return self.timeouts.get(state, KERNELS[state])
 
 
-#: The kernel's own timeouts, in seconds (tcp_timeouts of nf_conntrack_proto_tcp.c).
+#: The kernel's own timeouts, in seconds (tcp_timeouts of nf_conntrack_proto_tcp.c), with those that kube-proxy sets.
 KERNELS: Final[Mapping[str, int]] = MappingProxyType(
     {
         "SYN_SENT": 120,
         "SYN_RECV": 60,
-        "ESTABLISHED": 432_000,
+        "ESTABLISHED": KUBE_PROXYS[ESTABLISHED],
         "FIN_WAIT": 120,
-        "CLOSE_WAIT": 60,
+        "CLOSE_WAIT": KUBE_PROXYS[CLOSE_WAIT],
         "LAST_ACK": 30,
         "TIME_WAIT": 120,
         "CLOSE": 10,
