@@ -34,6 +34,11 @@ class Entry:
     assured: bool
     timeout: int | None
 
+    @property
+    def translated(self) -> tuple[SocketAddress, SocketAddress]:
+        """Source and destination of the original direction's packets, as they leave the node."""
+        return self.reply[1], self.reply[0]
+
     def __str__(self) -> str:
         (source, destination), (answering, answered) = self.original, self.reply
         left = f", {self.timeout} s left" if self.timeout is not None else ""

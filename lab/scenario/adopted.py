@@ -58,7 +58,7 @@ def roles_of(lab: Lab, begun: Handshake) -> tuple[Roles, SocketAddress]:
         finally:
             table.close()
         if entry is not None:
-            ends, judge = (entry.reply[1], entry.reply[0]), judge or node.name
+            ends, judge = entry.translated, judge or node.name
     server = lab.topology.host_of(ends[1].address)
     if not judge or server is None:
         raise InputError(f"no node has an entry of {begun}", cure="its packets pass none, or the entry is gone")

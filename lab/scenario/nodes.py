@@ -151,7 +151,7 @@ class Nodes:
         hosts = (*way(self._lab.topology, self._roles.client, destination.address), *self.names)
         for node in dict.fromkeys(hosts):
             if node in self.names and (entry := self.table(node).entry(packet.protocol, source, destination)):
-                destination, source = entry.reply
+                source, destination = entry.translated
         return source, destination
 
     # --- counters -----------------------------------------------------------------------------------

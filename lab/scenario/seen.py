@@ -77,7 +77,7 @@ def lost_where(packet: Packet, lab: Lab, recorder: Recorder) -> str:
         judged = f", {words[-1].judgement} there{reason}"
     if last.interface == LOCAL:
         return f"came to the sockets of {last.host} itself{judged}"
-    why = why_lost(packet, lab, recorder)
+    why = why_unrouted(lab, last)
     return f"came to {last.host} and no further{judged}{why and f': {why}'}"
 
 

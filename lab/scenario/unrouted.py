@@ -11,8 +11,8 @@ answered: until then a packet waits, and then it is dropped (neigh_timer_handler
 from __future__ import annotations
 
 import errno
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final, TypeAlias
+from ipaddress import ip_address
+from typing import Final
 
 from lab.evidence.packet import Packet
 from lab.evidence.reach import PROTOCOLS
@@ -21,9 +21,8 @@ from lab.fabric.host import RunningHost
 from lab.fabric.lab import Lab
 from lab.kubeproxy import MINORS, ProxyOptions
 from lab.kubeproxy.services import service_ports
+from lab.topology.values import IPAddress
 from lab.vocabulary import Family
-
-_Address: TypeAlias = IPv4Address | IPv6Address
 
 _ROUTES: Final = {
     errno.EHOSTUNREACH: "an unreachable route",
@@ -63,7 +62,7 @@ def _routed_at(lab: Lab, sighting: Sighting) -> str:
     return next((end.bridge for end in ends if end.interface == sighting.interface and end.bridge), sighting.interface)
 
 
-def _unbelieved(lab: Lab, running: RunningHost, interface: str, came: tuple[_Address, int]) -> str:
+def _unbelieved(lab: Lab, running: RunningHost, interface: str, came: tuple[IPAddress, int]) -> str:
     """Return why a source is not believed wherever its packet is to go; empty where it is."""
     source, _index = came
     own = lab.topology.addresses(running.name, Family.of(source))
@@ -80,7 +79,7 @@ def _unbelieved(lab: Lab, running: RunningHost, interface: str, came: tuple[_Add
     return f"martian: {source} is no address to come from"
 
 
-def _targets(lab: Lab, running: RunningHost, packet: Packet) -> tuple[_Address, ...]:
+def _targets(lab: Lab, running: RunningHost, packet: Packet) -> tuple[IPAddress, ...]:
     """Return whom a packet may be for when it is routed: on a node the endpoints of the Service that it asks."""
     asked, number = ip_address(packet.destination.address), packet.destination.port
     owner = lab.topology.host_of(asked)
@@ -102,7 +101,7 @@ def _targets(lab: Lab, running: RunningHost, packet: Packet) -> tuple[_Address, 
     return tuple(dict.fromkeys(found))
 
 
-def _not_sent(running: RunningHost, target: _Address, interface: str, came: tuple[_Address, int]) -> str:
+def _not_sent(running: RunningHost, target: IPAddress, interface: str, came: tuple[IPAddress, int]) -> str:
     """Return why a host sends a packet of a source that it believes not to an address; empty where it does."""
     routed = running.routes.routed(target, came)
     if routed.refusal:
@@ -121,7 +120,7 @@ def _not_sent(running: RunningHost, target: _Address, interface: str, came: tupl
     return ""
 
 
-def _filtered(source: _Address, interface: str) -> str:
+def _filtered(source: IPAddress, interface: str) -> str:
     return f"rp_filter: {source} is not to come in by {interface}"
 
 

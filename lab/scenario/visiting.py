@@ -75,7 +75,7 @@ class Visiting(Reaching):
         if self.lab.topology.host(question.client).proxy_mode is not None:
             entry = self._entries.entry(question.client, question, own)
             if entry is not None:
-                return entry.reply[1], entry.reply[0]
+                return entry.translated
         return own, question.address
 
     def _heard(

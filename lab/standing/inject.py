@@ -123,14 +123,12 @@ async def inject_into(lab: Lab, fix: str, case: str, wanted: str, handshakes: Ha
 def _open(lab: Lab, handshakes: Handshakes) -> list[Handshake]:
     """Return the connections whose client has them still."""
     known = {(one.client, one.own, one.target): one for one in handshakes.known()}
-    found = []
+    alive = {}
     for host in dict.fromkeys(one.client for one in known.values()):
         for sock in connected(lab.hosts[host].namespace):
             own, target = SocketAddress(*sock.own), SocketAddress(*sock.peer)
-            if begun := known.get((host, *_as_it_leaves(lab, host, own, target))):
-                found.append(replace(begun, own=own, target=target))
-    order = {id(one.syn): number for number, one in enumerate(known.values())}
-    return sorted(found, key=lambda one: order[id(one.syn)])
+            alive[host, *_as_it_leaves(lab, host, own, target)] = own, target
+    return [replace(one, own=alive[ends][0], target=alive[ends][1]) for ends, one in known.items() if ends in alive]
 
 
 def _as_it_leaves(
@@ -141,7 +139,7 @@ def _as_it_leaves(
         return own, target
     with closing(ConntrackTable(lab.hosts[host].namespace)) as table:
         entry = table.entry(TCP, own, target)
-    return (entry.reply[1], entry.reply[0]) if entry else (own, target)
+    return entry.translated if entry else (own, target)
 
 
 def _chosen(lab: Lab, found: Sequence[Handshake], wanted: str) -> Handshake:

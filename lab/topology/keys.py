@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from lab.kubeproxy.settings import KEYS
@@ -19,6 +19,7 @@ _SYSCTL: Final = re.compile(r"net/[a-z0-9_.-]+(/[A-Za-z0-9_.-]+)+")
 _MARK: Final = re.compile(r"(0x[0-9a-fA-F]{1,8})(?:/(0x[0-9a-fA-F]{1,8}))?")
 MARK_SCHEMA: Final = WithJsonSchema({"type": "string", "pattern": _MARK.pattern})
 MARK_WORDS: Final = "Only packets with this mark, or these bits of it, such as '0x1/0xff': a node's rules may set them."
+STRICT_KEYS: Final = ConfigDict(extra="forbid")
 LAST_TABLE: Final = 252  # the next three are the kernel's own: default, main and local (rtnetlink.h)
 
 

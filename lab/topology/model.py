@@ -18,14 +18,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import ConfigDict, FailFast, Field, PlainValidator, Strict, WithJsonSchema
+from pydantic import FailFast, Field, PlainValidator, Strict, WithJsonSchema
 
 from lab.kubeproxy.options import DetectLocalMode
 from lab.kubeproxy.program import ProxyProgram
 from lab.kubeproxy.settings import DEFAULT_VERSIONS, KEYS
 from lab.topology.checks import check
 from lab.topology.given import GivenRules
-from lab.topology.keys import key, read_sysctls, reads
+from lab.topology.keys import STRICT_KEYS, key, read_sysctls, reads
 from lab.topology.names import INTERFACE, VERSION
 from lab.topology.route_keys import ClosedRoute, PolicyRule, Route
 from lab.topology.segments import Segments
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
 
     from lab.kubernetes.objects import EndpointSlice, Service
 
-_STRICT_KEYS = ConfigDict(extra="forbid")
-
-
 _FLAG = WithJsonSchema({"type": "boolean"})
 _NAME = WithJsonSchema(TEXT)
 
@@ -55,7 +52,7 @@ _NAME = WithJsonSchema(TEXT)
 class HostOptions:
     """What a host does besides having links. Nothing: a pod."""
 
-    __pydantic_config__ = _STRICT_KEYS
+    __pydantic_config__ = STRICT_KEYS
 
     routes: Annotated[tuple[Route, ...], FailFast(), Field(description="Routes besides those to its own subnets.")] = ()
     closed_routes: Annotated[
@@ -191,7 +188,7 @@ class Host(HostOptions):
 class End:
     """One end of a link: an interface of a host."""
 
-    __pydantic_config__ = _STRICT_KEYS
+    __pydantic_config__ = STRICT_KEYS
 
     host: Annotated[str, Field(description="The host that has this interface.")]
     interface: Annotated[

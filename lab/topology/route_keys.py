@@ -8,31 +8,31 @@ from enum import StrEnum
 from ipaddress import ip_network
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, PlainValidator, Strict
+from pydantic import Field, PlainValidator, Strict
 
-from lab.topology.keys import LAST_TABLE, MARK_SCHEMA, MARK_WORDS, read_mark
+from lab.topology.keys import LAST_TABLE, MARK_SCHEMA, MARK_WORDS, STRICT_KEYS, read_mark
 from lab.topology.names import INTERFACE
 from lab.topology.values import FileAddress, FileDestination, FileNetwork, IPNetwork
 from lab.vocabulary import Family
 
-_STRICT_KEYS = ConfigDict(extra="forbid")
+_Table = Annotated[
+    int | None,
+    Strict(),
+    Field(ge=1, le=LAST_TABLE, description="The routing table that it is in; else the main one. See rules."),
+]
 
 
 @dataclass(frozen=True)
 class Route:
     """A route of a host, by a gateway on one of its links."""
 
-    __pydantic_config__ = _STRICT_KEYS
+    __pydantic_config__ = STRICT_KEYS
 
     to: Annotated[FileDestination, Field(description="Where to: a CIDR, or default (of the gateway's family).")]
     via: Annotated[
         FileAddress, Field(description="The gateway: an address at the other end of one of the host's links.")
     ]
-    table: Annotated[
-        int | None,
-        Strict(),
-        Field(ge=1, le=LAST_TABLE, description="The routing table that it is in; else the main one. See rules."),
-    ] = None
+    table: _Table = None
 
     @property
     def network(self) -> IPNetwork:
@@ -54,25 +54,21 @@ class Closed(StrEnum):
 class ClosedRoute:
     """A route that leads nowhere: what it is for is dropped, silently or with an ICMP error."""
 
-    __pydantic_config__ = _STRICT_KEYS
+    __pydantic_config__ = STRICT_KEYS
 
     to: Annotated[FileNetwork, Field(description="Where to: a CIDR, such as 0.0.0.0/0 for everything.")]
     kind: Annotated[
         Closed,
         Field(description="blackhole: silently; unreachable, prohibit: with an ICMP error that says so."),
     ]
-    table: Annotated[
-        int | None,
-        Strict(),
-        Field(ge=1, le=LAST_TABLE, description="The routing table that it is in; else the main one. See rules."),
-    ] = None
+    table: _Table = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyRule:
     """Which packets are routed by a table, as ``ip rule`` has it. What none of a host's says goes by its main table."""
 
-    __pydantic_config__ = _STRICT_KEYS
+    __pydantic_config__ = STRICT_KEYS
 
     table: Annotated[int, Strict(), Field(ge=1, le=LAST_TABLE, description="The number of the table.")]
     source: Annotated[FileNetwork | None, Field(alias="from", description="Only packets from this CIDR.")] = None

@@ -18,6 +18,7 @@ from lab.trial.setting import Setting
 from lab.verdict import Outcome
 from lab.vocabulary import Family
 from tests.support import cover
+from tests.support.families import OF_IPV4
 
 pytestmark = pytest.mark.lab_kernel
 
@@ -92,7 +93,6 @@ def run(case, fix, place, family, answers):
 
 #: Whose cases have no other place here.
 ONE_OF_A_KIND = {"segment", "vxlan", "bridge"}
-OF_IPV4 = {"source-filtered", "source-filtered-loosely", "source-conflicts"}
 
 
 def place_of(case, family):

@@ -14,13 +14,10 @@ from lab.topology.reader import load, parse, shipped
 from lab.topology.with_settings import with_proxy
 from lab.trial.batch import select
 from lab.vocabulary import Backend, Family, ProxyMode
+from tests.support.families import OF_IPV4
 
 HERE = Path(__file__).parent
 NOTHING = (None, None, None)
-
-
-#: What IPv6 has nothing of.
-OF_IPV4 = {"source-filtered", "source-filtered-loosely", "source-conflicts"}
 
 
 def choose(names, topology, service=None, *, named=True, proxy=NOTHING, family=Family.IPV4):

@@ -29,6 +29,7 @@ from lab.verdict.connection import resets
 from lab.verdict.packet import leaked
 from lab.vocabulary import Backend, Behaviour, Family, ProxyMode
 from tests.support import cover
+from tests.support.families import OF_IPV4
 
 pytestmark = pytest.mark.lab_kernel
 
@@ -41,9 +42,6 @@ KINDS = {
 
 #: Which kinds of nodes cases need, that need any.
 OF_A_MODE = dict.fromkeys((case.name for case in service_cidr_late.CASES), "nftables")
-
-#: IPv6 validates no source.
-OF_IPV4 = {"source-filtered", "source-filtered-loosely", "source-conflicts"}
 
 
 @pytest.fixture(scope="module")
