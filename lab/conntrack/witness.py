@@ -7,12 +7,13 @@ A reason in the kernel's log never means INVALID by itself: from Linux 6.1 on, p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from lab.conntrack.nflog import LOCAL_GROUP, REASON_GROUP, TRACED, WITNESS_GROUP, Record
 from lab.evidence.judgement import Judged
+from lab.evidence.packet import Ends
 from lab.netns import Namespace, Nft, nft_state
 
 #: What conntrack calls a packet, in nft's words.
@@ -35,17 +36,36 @@ def load_conntrack(nft: Nft) -> None:
         nft.run("delete table inet lab_loads_conntrack\n")
 
 
-def script(logged: Collection[str] = STATES, most: int | None = None) -> str:
+def passing_by(most: int, connections: Collection[Ends]) -> tuple[str, ...]:
+    """Return the rules by which what is others' is neither logged nor counted.
+
+    :param most: bytes of a packet; longer ones are somebody's download.
+    :param connections: TCP connections that are others', as the ends of each direction.
+    """
+    rules = [f"meta length > {most} accept"]
+    for family, is_ipv6 in (("ip", False), ("ip6", True)):
+        theirs = [
+            f"{one.address} . {other.address} . {one.port} . {other.port}"
+            for one, other in connections
+            if (":" in one.address) == is_ipv6
+        ]
+        if theirs:
+            ends = f"{family} saddr . {family} daddr . tcp sport . tcp dport"
+            rules.append(f"{ends} {{ {', '.join(theirs)} }} accept")
+    return tuple(rules)
+
+
+def script(logged: Collection[str] = STATES, passing: Sequence[str] = ()) -> str:
     """Return the nftables script that sets the counting rules up in a namespace.
 
     :param logged: the states whose packets are logged; all are counted.
-    :param most: bytes of a packet; longer ones are somebody's download, and neither logged nor counted.
+    :param passing: rules that come before, such as :func:`passing_by` makes.
     """
     lines = [f"table inet {TABLE} {{"]
     lines += [f"counter {state} {{\n}}" for state in STATES]
     for hook in ("prerouting", "output"):
         lines += [f"chain {hook} {{", f"type filter hook {hook} priority {_PRIORITY}; policy accept;"]
-        lines += [f"meta length > {most} accept"] if most is not None else []
+        lines += passing
         for state in STATES:
             log = f' log prefix "{state}" group {WITNESS_GROUP}' if state in logged else ""
             lines.append(f'ct state {state} counter name "{state}"{log}')
@@ -53,12 +73,16 @@ def script(logged: Collection[str] = STATES, most: int | None = None) -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def local_script() -> str:
-    """Return the nftables script that shows what a node gives to its own sockets: no capture sees that."""
+def local_script(passing: Sequence[str] = ()) -> str:
+    """Return the nftables script that shows what a node gives to its own sockets: no capture sees that.
+
+    :param passing: as :func:`script` takes it.
+    """
+    rules = (*passing, f"log group {LOCAL_GROUP}")
     return "\n".join(
         (
             f"add chain inet {TABLE} local {{ type filter hook input priority {_LOCAL_PRIORITY}; policy accept; }}",
-            f"add rule inet {TABLE} local log group {LOCAL_GROUP}",
+            *(f"add rule inet {TABLE} local {rule}" for rule in rules),
             "",
         )
     )

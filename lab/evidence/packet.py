@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 ICMP: Final = 1
 TCP: Final = 6
@@ -45,6 +45,10 @@ class SocketAddress:
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+#: Source and destination.
+Ends: TypeAlias = tuple[SocketAddress, SocketAddress]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from lab.conntrack.netlink import ConntrackTable
 from lab.errors import InputError, LabError, MachineError, MissingError, nearest
+from lab.evidence.packet import Ends
+from lab.fabric.connections import connections
 from lab.fabric.endpoints import Endpoints
 from lab.fabric.given import GivenNode
 from lab.fabric.host import RunningHost
@@ -50,6 +52,7 @@ class Lab:
     :ivar services: and ``endpoint_slices``: what the nodes serve now; at first the topology's.
     :ivar after_change: called when the nodes serve other Services or endpoints.
     :ivar has_others: whether others have connections in it, which a trial leaves alone.
+    :ivar others: the ends of both directions of those TCP connections that they have, before and after translation.
     :ivar stopped: the nodes whose kube-proxy is stopped, and to which no change comes.
     :ivar trials: how many have had it (see :meth:`lent`).
     :ivar is_altered: whether something was changed that :meth:`lent` does not take back.
@@ -76,6 +79,7 @@ class Lab:
         self.trials, self.is_altered = 0, False
         self.stopped: tuple[str, ...] = ()
         self.has_others = False
+        self.others: frozenset[Ends] = frozenset()
         self.hosts: dict[str, RunningHost] = {}
         try:
             self._build(self.changes[0])
@@ -290,20 +294,22 @@ class Lab:
 
 
 @contextmanager
-def lent_beside_others(lab: Lab, *, traced: bool = False) -> Iterator[Lab]:
+def lent_beside_others(lab: Lab, *, traced: bool = False, subject: Ends | None = None) -> Iterator[Lab]:
     """Lend a lab to one trial beside whoever else uses it, whose entries and counters stay.
 
     :param traced: as of the lab, for as long as it is lent.
+    :param subject: source and destination of the connection of others' that the trial is about.
     """
     # What was counted before is not the trial's: no standing lab is a fresh one.
     lab.trials, lab.has_others, lab.traced = max(1, lab.trials), True, traced
+    lab.others = connections(lab.hosts.values(), subject)
     for running in lab.hosts.values():
         running.is_changed = True  # by any program that somebody has run there
     try:
         with lab.lent():
             yield lab
     finally:
-        lab.has_others, lab.traced = False, False
+        lab.has_others, lab.others, lab.traced = False, frozenset(), False
 
 
 def _additions(lab: Lab, node: Host, change: NodeChange) -> tuple[str, ...]:

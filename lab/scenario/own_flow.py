@@ -3,13 +3,8 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 from lab.conntrack.flows import Flow
-from lab.evidence.packet import Packet, SocketAddress
-
-#: Source and destination.
-Ends: TypeAlias = tuple[SocketAddress, SocketAddress]
+from lab.evidence.packet import Ends, Packet, SocketAddress
 
 
 class OwnFlow:

@@ -10,12 +10,12 @@ from enum import StrEnum
 from ipaddress import ip_address
 
 from lab.errors import InputError, nearest
-from lab.evidence.packet import BARRIER_PORT, Packet, SocketAddress, decode
+from lab.evidence.packet import BARRIER_PORT, Ends, Packet, SocketAddress, decode
 from lab.evidence.timeline import end_of_way
 from lab.evidence.walk import Walk, kin
 from lab.fabric.lab import Lab
 from lab.scenario.instrumented import Instrumented
-from lab.scenario.own_flow import Ends, OwnFlow
+from lab.scenario.own_flow import OwnFlow
 from lab.scenario.roles import CLIENT_PORT, Roles
 from lab.topology.model import Topology
 from lab.topology.ways import way_out

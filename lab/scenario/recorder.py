@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from lab.conntrack.netlink import ConntrackEvents
 from lab.conntrack.nflog import LOCAL_GROUP, TRACED, PacketLog, Record
-from lab.conntrack.witness import Pairing, local_script, removal, script
+from lab.conntrack.witness import Pairing, local_script, passing_by, removal, script
 from lab.errors import LabError
 from lab.evidence.entry import EntryEvent
 from lab.evidence.judgement import Judged
@@ -60,9 +60,10 @@ class Recorder:
         lab.keep(self)  # first, so that it leaves the loop before what it listens to is closed
         # The rules come before the logs: on a kernel that was just booted they bring conntrack and its sysctls.
         for node in nodes:
-            witness = script(most=_LONGEST if lab.has_others else None) if each else script(logged=("invalid",))
+            passing = passing_by(_LONGEST, lab.others) if lab.has_others else ()
+            witness = script(passing=passing) if each else script(logged=("invalid",))
             nft = lab.hosts[node].nft
-            nft.run(witness + (local_script() if each and node == nodes[0] else ""))
+            nft.run(witness + (local_script(passing) if each and node == nodes[0] else ""))
             lab.undo(partial(nft.run, removal()))
         for node in nodes if lab.has_others else ():
             namespace = lab.hosts[node].namespace
@@ -72,7 +73,7 @@ class Recorder:
         captured = lab.hosts.items() if each else ()
         self._captures = [lab.keep(Capture(name, running.namespace)) for name, running in captured]
         for capture in self._captures if lab.has_others else ():
-            capture.leave_out_longer(_LONGEST)
+            capture.leave_out(_LONGEST, lab.others)
         self._instruments += [*(log for _pairing, log in self._logs), self._events, *self._captures]
         self._begun = time.time_ns()  # from now on both ends of every link are seen
         for instrument in self._instruments:

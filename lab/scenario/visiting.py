@@ -17,13 +17,13 @@ from typing import Final
 
 from lab.conntrack.flows import Flow, Flows
 from lab.errors import LabError
-from lab.evidence.packet import SocketAddress
+from lab.evidence.packet import Ends, SocketAddress
 from lab.evidence.reach import PROTOCOLS, Fate, Passage, Question, Reached
 from lab.evidence.sighting import Sighting
 from lab.fabric.lab import Lab
 from lab.scenario.became import Look, is_open, unanswered
 from lab.scenario.deciding import Source
-from lab.scenario.own_flow import Ends, OwnFlow, ends_of
+from lab.scenario.own_flow import OwnFlow, ends_of
 from lab.scenario.reaching import Reaching, icmp_limits
 from lab.vocabulary import Family
 
@@ -52,7 +52,7 @@ class Visiting(Reaching):
             lab.undo(partial(running.namespace.set_sysctls, before))
         super().__init__(lab, family)
         for capture in self._captures:
-            capture.leave_out_longer(_LONGEST)
+            capture.leave_out(_LONGEST, lab.others)
 
     def _serves(self, protocol: str) -> bool:
         return protocol == "sctp"

@@ -21,7 +21,7 @@ from lab.cases.case import Injection
 from lab.conntrack.flows import Flows
 from lab.conntrack.netlink import ConntrackTable
 from lab.errors import InputError, LabError, nearest
-from lab.evidence.packet import BARRIER_PORT, TCP, SocketAddress
+from lab.evidence.packet import BARRIER_PORT, TCP, Ends, SocketAddress
 from lab.fabric.lab import Lab, lent_beside_others
 from lab.netns.sockdiag import connected
 from lab.results.result import Report, Tally
@@ -109,7 +109,7 @@ async def inject_into(lab: Lab, fix: str, case: str, wanted: str, handshakes: Ha
     answer = await probe.ask(family)
 
     async def run(_setting: Setting, behaviour: Behaviour, keep: runner.Keep) -> Result:
-        with _lent(lab, setting, and_connection=False):
+        with _lent(lab, setting, subject=(begun.own, begun.target)):
             scenario = AdoptedScenario(lab, roles, family, behaviour, begun, peer)
             seen = await runner.carry_out(partial(own.steps, scenario), scenario, keep)
             return runner.judge(setting, behaviour, seen)
@@ -196,16 +196,16 @@ async def _run(lab: Lab, setting: Setting, behaviour: Behaviour, keep: runner.Ke
 
 
 @contextmanager
-def _lent(lab: Lab, setting: Setting, *, and_connection: bool = True) -> Iterator[Lab]:
+def _lent(lab: Lab, setting: Setting, *, subject: Ends | None = None) -> Iterator[Lab]:
     """Lend the lab to the trial, and delete the trial's entries behind it.
 
-    :param and_connection: that of its connection too.
+    :param subject: the connection that it is about, where that is somebody's; it keeps its entries.
     """
     client, port = setting.roles.client, setting.roles.client_address.port
-    ports = [BARRIER_PORT, *([port + max(1, lab.trials)] if and_connection else [])]
+    ports = [BARRIER_PORT, *([port + max(1, lab.trials)] if subject is None else [])]
     mine = [f"[{own}]:{port}" for own in lab.topology.addresses(client, setting.family) for port in ports]
     try:
-        with lent_beside_others(lab):
+        with lent_beside_others(lab, subject=subject):
             yield lab
     finally:
         for node in lab.topology.nodes:

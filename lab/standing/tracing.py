@@ -12,9 +12,9 @@ from pydantic import TypeAdapter
 
 from lab.conntrack.flows import Flow, Flows
 from lab.errors import InputError
-from lab.evidence.packet import BARRIER_PORT, UDP, SocketAddress
+from lab.evidence.packet import BARRIER_PORT, UDP, Ends, SocketAddress
 from lab.fabric.lab import lent_beside_others
-from lab.scenario.own_flow import Ends, ends_of
+from lab.scenario.own_flow import ends_of
 from lab.scenario.own_packet import OwnPacket, OwnPacketScenario, Protocol, Sent, own_packet
 from lab.scenario.roles import CLIENT_PORT, Roles, roles_without_service
 from lab.trial.own_packet import roles_for

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection
 from typing import Final
 
-from lab.evidence.packet import decode
+from lab.evidence.packet import Ends, decode
 from lab.evidence.sighting import Sighting
 from lab.netns import Namespace
-from lab.wire.sockets import PACKET_OTHERHOST, PACKET_OUTGOING, PacketSocket
+from lab.netns.filters import attach
+from lab.wire.beside import leaving_out
+from lab.wire.sockets import PACKET_OTHERHOST, PACKET_OUTGOING, SO_ATTACH_FILTER, PacketSocket
 
 _ROOM: Final = 8 * 1024 * 1024  # bytes; a trial's packets fit many times over
 _LONGEST: Final = 65536 + 40
@@ -28,6 +31,18 @@ class Capture(PacketSocket):
     def __init__(self, host: str, namespace: Namespace, *, loopback: bool = False, others: bool = True) -> None:
         super().__init__(host, namespace, socket.SOCK_DGRAM, room=_ROOM, longest=_LONGEST)
         self._loopback, self._others = loopback, others
+
+    def leave_out(self, most: int, connections: Collection[Ends]) -> None:
+        """Have the kernel leave out longer packets, and those of some TCP connections, such as somebody's downloads.
+
+        Begin anew with that: what was seen or lost before is no matter any more.
+
+        :param most: and ``connections``: see :func:`lab.wire.beside.leaving_out`.
+        """
+        attach(self._socket, SO_ATTACH_FILTER, leaving_out(most, connections))
+        for _packet in self._received():
+            pass
+        self.lost()
 
     def read(self) -> list[Sighting]:
         """Return the packets that wait, in the order in which they passed."""

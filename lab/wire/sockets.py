@@ -7,7 +7,6 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
-from lab.netns.filters import JUMP_GREATER, LOAD_LENGTH, RETURN, attach
 from lab.netns.room import make_room
 
 if TYPE_CHECKING:
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from lab.netns import Namespace
 
 SO_ATTACH_FILTER: Final = 26  # include/uapi/asm-generic/socket.h
-_WHOLE: Final = 0x40000  # more bytes than any packet has
 PACKET_OTHERHOST, PACKET_OUTGOING = 3, 4  # include/uapi/linux/if_packet.h
 _ETH_P_ALL: Final = 0x0003  # include/uapi/linux/if_ether.h
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6
@@ -38,14 +36,6 @@ class PacketSocket:
         make_room(self._socket, room)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._packet = bytearray(longest)
-
-    def leave_out_longer(self, most: int) -> None:
-        """Have the kernel leave out packets that are longer, such as the segments of somebody's download.
-
-        :param most: bytes, from the IP header on where the socket is one for what is in frames.
-        """
-        program = ((LOAD_LENGTH, 0, 0, 0), (JUMP_GREATER, 1, 0, most), (RETURN, 0, 0, _WHOLE), (RETURN, 0, 0, 0))
-        attach(self._socket, SO_ATTACH_FILTER, program)
 
     def fileno(self) -> int:
         """Return the descriptor, readable when packets wait."""

@@ -59,6 +59,23 @@ def test_what_is_not_assured_makes_room(namespace, opened):
         assert table.statistics()["early_drop"] > 0
 
 
+def test_what_the_kernel_collects_meanwhile_is_made_again(namespace, opened, monkeypatch):
+    """Its collector takes away what is not assured, once any namespace's table of assured ones has refused somebody."""
+    filler = opened(Filler(namespace, assured=False))
+    make, rounds = filler._make, []
+
+    def collected(channel):
+        make(channel)
+        rounds.append(namespace.sysctl(COUNT))
+        if len(rounds) == 1:
+            filler._table.flush()
+
+    monkeypatch.setattr(filler, "_make", collected)
+    filler.fill()
+    assert len(rounds) > 1
+    assert namespace.sysctl(COUNT) == namespace.sysctl(LIMIT)
+
+
 def test_another_namespace_has_room(namespace, opened):
     with closing(Namespace.create()) as other, closing(Nft(other)) as nft, closing(ConntrackTable(other)) as table:
         nft.run(TRACKING)
