@@ -177,6 +177,27 @@ class Passage:
                 return Fate.REFUSED, self._origin(packet), "RST"
         return None
 
+    def refused_by_answer(self) -> tuple[Fate, str, str] | None:
+        """Return the fate, the host and the words of an SCTP client's refusal, whose own kernel has told of one.
+
+        It was an ABORT (RFC 9260, 8.4) that came in at the client, as the last packet that was seen of it.
+        """
+        last, is_answer = self.last_sighting()
+        if self.question.protocol != "sctp" or last is None or not is_answer or last.host != self.question.client:
+            return None
+        return Fate.REFUSED, self._origin(last.packet), "ABORT"
+
+    def went_on(self) -> bool:
+        """Check whether the client sent more after an answer had come in: the third packet of a handshake."""
+        last, is_answer = self.last_sighting()
+        if last is None or not is_answer or last.host != self.question.client:
+            return False
+        return any(
+            one.host == last.host and one.outgoing and one.time > last.time
+            for one in self.sightings
+            if (one.packet.source, one.packet.destination) == self._ends
+        )
+
     def stranger(self) -> SocketAddress | None:
         """Return another address than the one asked from which somebody answered; None where nobody did."""
         for one in self._incoming():

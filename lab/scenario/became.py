@@ -70,7 +70,8 @@ def unanswered(lab: Lab, reached: Reached, passage: Passage, code: int) -> Reach
 
     :param code: the client's errno, 0 or EINPROGRESS where it has none.
     """
-    if refusal := passage.refusal():
+    refusal = passage.refusal() or (passage.refused_by_answer() if code == errno.ECONNREFUSED else None)
+    if refusal:
         fate, at, how = refusal
         return replace(reached, fate=fate, at=at, how=how)
     if stranger := passage.stranger():

@@ -44,6 +44,7 @@ _MOST_ROUNDS: Final = 10_000  # a packet passes 255 hosts at most, and so does i
 # the same host in a moment. A mask without the types that are sent lets all of them through.
 _ICMP_UNLIMITED: Final = {"net/ipv4/icmp_ratemask": 0, "net/ipv6/icmp/ratemask": 255}
 _NO_ROUTE: Final = "IpExtInNoRoutes"
+_HALF_ASSOCIATED: Final = "half open: of the handshake's last two packets one was lost"
 _NO_WAY: Final = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL, errno.EADDRNOTAVAIL}
 
 
@@ -194,7 +195,10 @@ class Reaching:
         if question.protocol == "tcp" and is_open(asking):
             at, how, sent_on = passage.last()
             return look(replace(reached, at=at, how=f"half open: {how}", sent_on=sent_on))
-        code = code or asking.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if question.protocol == "sctp" and passage.went_on():
+            return look(replace(reached, how=_HALF_ASSOCIATED))
+        if code in (0, errno.EINPROGRESS):  # it had gone out, or so it seemed; what came of it is known by now
+            code = asking.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         return look(self._or_no_route(unanswered(self.lab, reached, passage, code), unrouted))
 
     def _associate(self, question: Question, asking: socket.socket, look: Look) -> Reached:
@@ -222,7 +226,7 @@ class Reaching:
             hosts = [*(server.host for server in servers), question.client]
             return look(replace(reached, fate=Fate.REFUSED, at=hosts[came.aborted_by], how="ABORT"))
         if came.answered:
-            return look(replace(reached, how="half open: of the handshake's last two packets one was lost"))
+            return look(replace(reached, how=_HALF_ASSOCIATED))
         return look(self._or_no_route(unanswered(self.lab, reached, passage, came.refused), unrouted))
 
     def _unrouted(self) -> dict[str, int]:
