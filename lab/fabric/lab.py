@@ -78,8 +78,7 @@ class Lab:
         self.after_change: list[Callable[[], None]] = []
         self.trials, self.is_altered = 0, False
         self.stopped: tuple[str, ...] = ()
-        self.has_others = False
-        self.others: frozenset[Ends] = frozenset()
+        self.has_others, self.others = False, frozenset[Ends]()
         self.hosts: dict[str, RunningHost] = {}
         try:
             self._build(self.changes[0])
