@@ -5,41 +5,54 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
-from typing import Final
 
-from lab.capture.clocks import clocks, told
+from lab.capture.ahead import Ahead
 from lab.capture.frames import Frame
 from lab.capture.plain import Plain
 from lab.capture.reader import Reader
-
-_HEAD: Final = 20_000  # packets of each by which the clocks are compared
 
 
 def in_order(readers: Sequence[Reader], plain: Plain | None, notes: list[str]) -> Iterator[tuple[Frame, str]]:
     """Yield the packets of all files by their times, section by section.
 
     :param plain: takes the packets of a single file of which there is nothing to tell; None: all are wanted.
-    :param notes: is told of clocks that are apart.
+    :param notes: is told of clocks that are apart, at the end.
     """
     if not readers:
         return iter(())
     if len(readers) == 1:
-        return _named(readers[0].without(plain), readers[0].name, 0)
-    ways = [iter(reader) for reader in readers]
-    heads = [list(islice(way, _HEAD)) for way in ways]
-    ahead = clocks(heads)
-    notes += told([reader.name for reader in readers], ahead)
-    for reader, by in zip(readers, ahead, strict=True):
-        reader.ahead = by or 0
-    named = (
-        _named(chain(head, way), reader.name, reader.ahead)
-        for reader, head, way in zip(readers, heads, ways, strict=True)
-    )
-    return heapq.merge(*named, key=lambda one: (one[0].section, one[0].time))
+        return _named(readers[0].without(plain), readers[0].name)
+    return _by_one_clock([Ahead(reader) for reader in readers], notes)
 
 
-def _named(frames: Iterable[Frame], file: str, ahead: int) -> Iterator[tuple[Frame, str]]:
-    if not ahead:
-        return ((frame, file) for frame in frames)
-    return ((frame._replace(time=frame.time - ahead), file) for frame in frames)
+def _by_one_clock(captures: Sequence[Ahead], notes: list[str]) -> Iterator[tuple[Frame, str]]:
+    while True:
+        for one in captures:
+            one.fill()
+        if not any(captures):
+            break
+        _compare(captures)
+        until = min((one.until() for one in captures if not one.is_ended), default=None)
+        ready = [_named(one.release(until), one.reader.name) for one in captures]
+        yield from heapq.merge(*ready, key=lambda one: (one[0].section, one[0].time))
+    first = captures[0].reader.name
+    for one in captures:
+        notes += one.drift.told(one.reader.name, first)
+
+
+def _compare(captures: Sequence[Ahead]) -> None:
+    """Put all clocks onto the first one, also by those that are put onto it already."""
+    first, *others = captures
+    first.measure(others)
+    waiting = [first]
+    while waiting:
+        known = waiting.pop(0)
+        followed = [one for one in others if one.follow(known)]
+        others = [one for one in others if one not in followed]
+        waiting += followed
+    for one in others:
+        one.stay()
+
+
+def _named(frames: Iterable[Frame], file: str) -> Iterator[tuple[Frame, str]]:
+    return ((frame, file) for frame in frames)
