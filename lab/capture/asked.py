@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from lab.capture import hops, icmp
+from lab.capture.brief import Brief
 from lab.capture.exchange import Datagram, Exchange
 from lab.capture.explanation import Explained, Finding, Point
 from lab.capture.naming import Naming
@@ -37,15 +38,19 @@ class _Others:
     on_the_way: frozenset[Point]
 
 
-def explained(exchanges: Iterable[Exchange], named: Naming) -> Iterator[Explained]:
+def explained(exchanges: Iterable[Exchange | Brief], named: Naming) -> Iterator[Explained]:
     """Yield what each exchange's datagrams tell of it, and of the others'."""
     every = list(exchanges)
     alike: dict[tuple[object, ...], list[Exchange]] = defaultdict(list)
     for one in every:
-        alike[one.section, one.target].append(one)
+        if isinstance(one, Exchange):  # of a brief one there is nothing that would tell of others
+            alike[one.section, one.target].append(one)
     others = {target: _others(ones) for target, ones in alike.items()}
     for one in every:
-        yield _explained(one, others[one.section, one.target], named)
+        if isinstance(one, Brief):
+            yield one.explained()
+        else:
+            yield _explained(one, others[one.section, one.target], named)
 
 
 def _others(exchanges: list[Exchange]) -> _Others:

@@ -3,69 +3,166 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable
-from typing import Final
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable
+from itertools import count
+from typing import Final, TypeAlias
 
-from lab.capture.exchange import Datagram, Exchange
+from lab.capture.brief import Brief, Glimpse, glimpse
+from lab.capture.exchange import Datagram, Exchange, way_of
 from lab.capture.explanation import Place
 from lab.capture.frames import Frame
-from lab.capture.likeness import likeness, payload
-from lab.capture.link import BEHIND_ETHERNET
-from lab.evidence.packet import Packet, SocketAddress
+from lab.capture.headers import ends_of, key_of, sender_of, turned
+from lab.capture.lane import Stream
+from lab.capture.likeness import COMPARED, likeness, payload
+from lab.capture.tunnels import PORTS
+from lab.evidence.packet import BARRIER_PORT, UDP, SocketAddress
 
 _MOST: Final = 20_000  # exchanges that are followed at the same time
 _RECENT: Final = 4096  # datagrams whose copies are looked for
-_WELL_KNOWN: Final = 1024  # ports below it are servers'
+_WELL_KNOWN: Final = (1024).to_bytes(2, "big")  # ports below it are servers'
 _SOON: Final = 10_000_000_000  # ns in which the copies of one datagram come
+_HEADERS: Final = {12: 28, 36: 48}  # bytes of IP and UDP, by those of addresses and ports
+#: Ports whose datagrams may carry others, or are left out.
+_OF_OTHERS: Final = frozenset(port.to_bytes(2, "big") for port in (BARRIER_PORT, *PORTS))
 
-_Pair = tuple[int, SocketAddress, SocketAddress]
+#: Takes a datagram of which there is nothing to tell: its addresses and ports, the length of the IP packet, bytes,
+#: where in them its frame begins, how many of it were captured, its number and time. False: it has to go the long way.
+DatagramTaker: TypeAlias = Callable[[bytes, int, bytes, int, int, int, int], bool]
 
 
 class Datagrams:
     """Takes datagrams in the order of their times, and keeps the exchanges that they make.
 
+    Exchanges are known by the addresses and ports of their datagrams, as these have them, in each section.
+
     :ivar forgotten: exchanges that were given up for memory.
+    :ivar taken: how many datagrams there was nothing to tell of when they came.
     """
 
     def __init__(self) -> None:
-        self.forgotten = 0
-        self._all: OrderedDict[int, Exchange] = OrderedDict()
-        self._pairs: dict[_Pair, Exchange] = {}
-        self._own: dict[int, list[_Pair]] = {}
-        self._ends: dict[tuple[int, SocketAddress], Exchange] = {}
-        self._recent: OrderedDict[tuple[object, ...], tuple[Exchange, Datagram]] = OrderedDict()
+        self.forgotten = self.taken = 0
+        self._orders = count()
+        self._all: OrderedDict[int, Exchange | Brief] = OrderedDict()
+        self._pairs: dict[int, dict[bytes, Exchange | Brief]] = defaultdict(dict)
+        self._own: dict[int, tuple[bytes, ...]] = {}
+        self._ends: dict[int, dict[bytes, Exchange | Brief]] = defaultdict(dict)
+        self._recent: OrderedDict[tuple[object, ...], tuple[Exchange, Datagram] | Glimpse] = OrderedDict()
 
     @property
-    def exchanges(self) -> Iterable[Exchange]:
-        """The exchanges in the order of their beginnings."""
-        return self._all.values()
+    def exchanges(self) -> Iterable[Exchange | Brief]:
+        """The exchanges in the order of their beginnings; of the brief ones every question is answered."""
+        for one in list(self._all.values()):
+            yield self._in_full(one) if isinstance(one, Exchange) or one.waiting or one.unanswered else one
 
     def of(self, section: int, source: SocketAddress, destination: SocketAddress) -> Exchange | None:
         """Return the exchange of which a datagram with these addresses is."""
-        return self._pairs.get((section, source, destination))
+        found = self._pairs[section].get(key_of(source, destination))
+        return None if found is None else self._in_full(found)
+
+    def taker(self, section: int, stream: Stream, at: int) -> DatagramTaker:
+        """Return what takes datagrams that pass by a point, as far as there is nothing to tell of them.
+
+        :param at: where in a frame the IP header begins.
+        """
+        find, recent = self._pairs[section].get, self._recent
+
+        def take(key: bytes, total: int, data: bytes, begun: int, kept: int, number: int, time: int) -> bool:
+            header = at + _HEADERS[len(key)]
+            length = total + at - header
+            if kept < header or length < 0:
+                return False
+            behind = begun + header
+            begins = data[behind : behind + (COMPARED if kept > header + COMPARED else kept - header)]
+            place = begun + at + 4
+            identification = data[place] << 8 | data[place + 1] if len(key) == 12 else 0
+            like = (section, UDP, identification, length, begins)
+            if like in recent:
+                return False
+            one = find(key) or self._begin(key, section, stream, at)
+            if type(one) is not Brief or one.stream is not stream:
+                return False
+            from_client = key == one.key
+            seen = glimpse((one, from_client, begins, data[begun:behind], number, time))
+            one.add(seen, time, from_client=from_client)
+            recent[like] = seen
+            if len(recent) > _RECENT:
+                recent.popitem(last=False)
+            self.taken += 1
+            return True
+
+        return take
+
+    def _begin(self, key: bytes, section: int, stream: Stream, at: int) -> Brief | None:
+        """Return the exchange that a datagram begins; None where it may be of another one, or carries others."""
+        if key[-4:-2] in _OF_OTHERS or key[-2:] in _OF_OTHERS:
+            return None
+        known = self._ends[section].get(sender_of(turned(key)))
+        if known is not None and known.waiting:
+            return None
+        key = _question(key)
+        made = Brief(next(self._orders), key, section, stream, at)
+        pairs = self._pairs[section]
+        pairs[key] = pairs[turned(key)] = made
+        self._keep(made, key)
+        return made
 
     def see(self, frame: Frame, file: str) -> None:
         """Take one datagram into account."""
         packet = frame.packet
         place = Place(file, frame.number, frame.time, frame.interface)
-        key = (frame.section, *likeness(frame))
-        exchange = self._pairs.get((frame.section, packet.source, packet.destination))
-        known = self._recent.get(key)
+        like, key = (frame.section, *likeness(frame)), key_of(packet.source, packet.destination)
+        found = self._pairs[frame.section].get(key)
+        exchange = None if found is None else self._in_full(found)
+        known = self._known(like)
         if known is None or not self._is_copy(*known, exchange, frame, file):
             if exchange is None:
-                exchange = self._stranger(frame) or self._new(packet, frame.section)
+                exchange = self._stranger(key, frame.section) or self._new(key, frame.section)
             datagram = Datagram(packet, exchange.is_from_client(packet), payload(frame))
-            exchange.add(datagram, frame.time)
-            known = self._recent[key] = (exchange, datagram)
-            self._recent.move_to_end(key)
-            if len(self._recent) > _RECENT:
-                self._recent.popitem(last=False)
+            exchange.add(datagram, frame.time, from_client=datagram.from_client)
+            known = (exchange, datagram)
+            self._remember(like, known)
         exchange, datagram = known
-        if (frame.section, packet.source, packet.destination) not in self._pairs:
+        if key not in self._pairs[frame.section]:
             exchange.translate(packet, from_client=datagram.from_client)
-            self._add(exchange, packet, frame.section)
-        exchange.see(datagram, packet, place, (file, frame.interface), _way(frame))
+            self._add(exchange, key)
+        exchange.see(datagram, packet, place, (file, frame.interface), way_of(frame))
+
+    def _remember(self, like: tuple[object, ...], one: tuple[Exchange, Datagram] | Glimpse) -> None:
+        self._recent[like] = one
+        self._recent.move_to_end(like)
+        if len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+
+    def _known(self, like: tuple[object, ...]) -> tuple[Exchange, Datagram] | None:
+        """Return the last datagram that was like this one, and its exchange."""
+        known = self._recent.get(like)
+        exchange = self._in_full(known.brief) if isinstance(known, Glimpse) else None
+        known = self._recent.get(like)  # a question that waits is in its exchange now
+        if isinstance(known, Glimpse) and exchange is not None:
+            known = self._recent[like] = (exchange, known.datagram)
+        assert not isinstance(known, Glimpse)
+        return known
+
+    def _in_full(self, one: Exchange | Brief) -> Exchange:
+        """Return an exchange that knows all of its datagrams, as if each had gone the long way when it came."""
+        if isinstance(one, Exchange):
+            return one
+        if one.became is not None:
+            return one.became
+        waiting = list(one.waiting)
+        made = one.tell()
+        for seen, datagram in zip(waiting, made.waiting, strict=True):
+            packet = datagram.packet
+            like = (one.section, UDP, packet.identification, packet.payload_length, datagram.begins)
+            if self._recent.get(like) is seen:
+                self._recent[like] = (made, datagram)
+        if self._all.get(one.order) is one:  # it was not given up
+            self._all[one.order] = made
+            own = self._own[one.order] = (one.key, turned(one.key))
+            for known, keys in ((self._pairs[one.section], own), (self._ends[one.section], [sender_of(one.key)])):
+                known.update((key, made) for key in keys if known.get(key) is one)
+        return made
 
     @staticmethod
     def _is_copy(known: Exchange, datagram: Datagram, exchange: Exchange | None, frame: Frame, file: str) -> bool:
@@ -73,7 +170,7 @@ class Datagrams:
         packet = frame.packet
         if exchange not in (known, None) or frame.time - datagram.places[0].time > _SOON:
             return False
-        point, way = (file, frame.interface), _way(frame)
+        point, way = (file, frame.interface), way_of(frame)
         is_there = any(form[:2] == (point, way) for form in datagram.forms)
         if is_there and not packet.identification:
             return False  # the number would tell (RFC 6864)
@@ -83,40 +180,47 @@ class Datagrams:
         is_alike = packet.source == first.source or packet.destination == first.destination
         return exchange is not None or is_alike or bool(packet.identification)
 
-    def _stranger(self, frame: Frame) -> Exchange | None:
+    def _stranger(self, key: bytes, section: int) -> Exchange | None:
         """Return the exchange that a datagram from an address which its client did not ask answers, by its client."""
-        known = self._ends.get((frame.section, frame.packet.destination))
-        return known if known is not None and known.waiting else None
+        known = self._ends[section].get(sender_of(turned(key)))
+        return self._in_full(known) if known is not None and known.waiting else None
 
-    def _new(self, packet: Packet, section: int) -> Exchange:
-        from_server = packet.source.port < min(packet.destination.port, _WELL_KNOWN)
-        ends = (packet.destination, packet.source) if from_server else (packet.source, packet.destination)
-        made = Exchange(*ends, section)
-        self._all[id(made)] = made
-        self._ends[section, made.client] = made
-        self._add(made, packet, section)
-        if len(self._all) > _MOST:
-            self._forget()
+    def _new(self, key: bytes, section: int) -> Exchange:
+        key = _question(key)
+        made = Exchange(*ends_of(key), next(self._orders), section)
+        self._add(made, key)
+        self._keep(made, key)
         return made
 
-    def _add(self, exchange: Exchange, packet: Packet, section: int) -> None:
-        for pair in ((section, packet.source, packet.destination), (section, packet.destination, packet.source)):
-            self._pairs[pair] = exchange
-            self._own.setdefault(id(exchange), []).append(pair)
+    def _add(self, exchange: Exchange, key: bytes) -> None:
+        own = (key, turned(key))
+        self._own[exchange.order] = (*self._own.get(exchange.order, ()), *own)
+        self._pairs[exchange.section].update(dict.fromkeys(own, exchange))
+
+    def _keep(self, made: Exchange | Brief, key: bytes) -> None:
+        """Follow an exchange whose questions have these addresses and ports."""
+        self._all[made.order] = made
+        self._ends[made.section][sender_of(key)] = made
+        if len(self._all) > _MOST:
+            self._forget()
 
     def _forget(self) -> None:
-        oldest = next(iter(self._all.values()))
+        _order, oldest = self._all.popitem(last=False)
         self.forgotten += 1
-        del self._all[id(oldest)]
-        for pair in self._own.pop(id(oldest)):
-            if self._pairs.get(pair) is oldest:
-                del self._pairs[pair]
-        if self._ends.get((oldest.section, oldest.client)) is oldest:
-            del self._ends[oldest.section, oldest.client]
+        if isinstance(oldest, Brief):
+            key = oldest.key
+            own: tuple[bytes, ...] = (key, turned(key))
+            oldest.waiting.clear()  # they know it: without them it is gone at once
+        else:
+            key, own = key_of(oldest.client, oldest.target), self._own.pop(oldest.order)
+        pairs, ends, end = self._pairs[oldest.section], self._ends[oldest.section], sender_of(key)
+        for one in own:
+            if pairs.get(one) is oldest:
+                del pairs[one]
+        if ends.get(end) is oldest:
+            del ends[end]
 
 
-def _way(frame: Frame) -> bool | bytes | None:
-    """Return which way a frame went: by what the capture says, or by its receiver on an Ethernet."""
-    if frame.outgoing is None and frame.at in BEHIND_ETHERNET:
-        return frame.data[:6]
-    return frame.outgoing
+def _question(key: bytes) -> bytes:
+    """Return the addresses and ports of an exchange's questions, by those of its first datagram."""
+    return turned(key) if key[-4:-2] < min(key[-2:], _WELL_KNOWN) else key

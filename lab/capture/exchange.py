@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from lab.capture.explanation import Place, Point
+from lab.capture.frames import Frame
 from lab.capture.icmp import IcmpError
+from lab.capture.link import BEHIND_ETHERNET
 from lab.evidence.packet import Packet, SocketAddress
 
 _KEPT: Final = 20  # of each kind
@@ -37,28 +39,76 @@ class Datagram:
         return {destination for _point, _way, _source, destination in self.forms}
 
 
-class Exchange:
-    """What one port of a client asks of one address, and what comes back.
+_Asked = TypeVar("_Asked", bound="Begun")
 
-    :ivar endpoints: whom the questions were seen going to instead, the last one last.
-    :ivar peers: as whom the client was seen asking, behind a masquerade.
+
+class Begun(Protocol):
+    """A datagram of which the first bytes that it carries are known."""
+
+    @property
+    def begins(self) -> bytes:
+        """These bytes."""
+
+
+class Asking(Generic[_Asked]):
+    """Questions and answers, counted.
+
     :ivar asked: when the first questions were sent.
     :ivar waiting: questions that nothing has answered.
     :ivar unanswered: how many there are no more of, as later ones came; some of them are kept.
+    """
+
+    __slots__ = ("answers", "asked", "questions", "unanswered", "waiting")
+
+    def __init__(self) -> None:
+        self.questions = self.answers = self.unanswered = 0
+        self.asked: list[int] = []
+        self.waiting: list[_Asked] = []
+
+    @property
+    def count(self) -> int:
+        """How many datagrams there are."""
+        return self.questions + self.answers
+
+    def add(self, datagram: _Asked, time: int, *, from_client: bool) -> None:
+        """Take a datagram into account that was not seen before."""
+        waiting = self.waiting
+        if from_client:
+            self.questions += 1
+            waiting.append(datagram)
+            if len(self.asked) < _KEPT:
+                self.asked.append(time)
+            if len(waiting) > _WAITING:
+                del waiting[0]
+                self.unanswered += 1
+            return
+        self.answers += 1
+        if len(waiting) == 1:
+            waiting.clear()
+        elif waiting:
+            # What an answer begins with is what its question did: of a DNS message its number (RFC 1035, 4.1.1).
+            alike = [_alike(one.begins, datagram.begins) for one in waiting]
+            del waiting[alike.index(max(alike))]
+
+
+class Exchange(Asking[Datagram]):
+    """What one port of a client asks of one address, and what comes back.
+
+    :ivar order: its number among the exchanges of the capture.
+    :ivar endpoints: whom the questions were seen going to instead, the last one last.
+    :ivar peers: as whom the client was seen asking, behind a masquerade.
     :ivar translated: when a question was seen translated first.
     :ivar on_the_way: where questions that were translated were seen before that.
     :ivar again: a datagram that was seen once more at a point, where nothing tells which way it went.
     :ivar errors: what ICMP said of it.
     """
 
-    def __init__(self, client: SocketAddress, target: SocketAddress, section: int) -> None:
-        self.client, self.target, self.section = client, target, section
+    def __init__(self, client: SocketAddress, target: SocketAddress, order: int, section: int) -> None:
+        super().__init__()
+        self.client, self.target, self.order, self.section = client, target, order, section
         self.endpoints: dict[SocketAddress, None] = {}
         self.peers: dict[SocketAddress, None] = {}
-        self.count = self.questions = self.answers = self.unanswered = 0
         self.points: dict[Point, None] = {}
-        self.asked: list[int] = []
-        self.waiting: list[Datagram] = []
         self.odd: list[Datagram] = []
         self.errors: dict[str, IcmpError] = {}
         self._before: set[Point] = set()
@@ -80,23 +130,6 @@ class Exchange:
         if endpoint != self.target:
             self.endpoints.pop(endpoint, None)
             self.endpoints[endpoint] = None
-
-    def add(self, datagram: Datagram, time: int) -> None:
-        """Take a datagram into account that was not seen before."""
-        self.count += 1
-        if datagram.from_client:
-            self.questions += 1
-            self.waiting.append(datagram)
-            if len(self.asked) < _KEPT:
-                self.asked.append(time)
-            if len(self.waiting) > _WAITING:
-                del self.waiting[0]
-                self.unanswered += 1
-            return
-        self.answers += 1
-        if self.waiting:
-            # What an answer begins with is what its question did: of a DNS message its number (RFC 1035, 4.1.1).
-            self.waiting.remove(max(self.waiting, key=lambda one: _alike(one.begins, datagram.begins)))
 
     def see(self, datagram: Datagram, packet: Packet, place: Place, point: Point, way: bool | bytes | None) -> None:
         """Take into account where a datagram was seen, and in which form.
@@ -122,6 +155,15 @@ class Exchange:
             datagram.leaked = datagram.leaked or place
             self._keep(datagram)
 
+    def pass_by(self, point: Point, *, is_asked: bool) -> None:
+        """Take it that all datagrams so far were seen at one point, as the client knows them.
+
+        :param is_asked: there are questions among them.
+        """
+        self.points.setdefault(point)
+        if is_asked:
+            self._before.add(point)
+
     def client_s_side(self) -> set[Point]:
         """Return the points at which questions are seen as the client asks them, and in no other form."""
         return self._before - self._behind
@@ -133,6 +175,13 @@ class Exchange:
     def is_untranslated(self, datagram: Datagram) -> bool:
         """Check whether a question was seen in its first form alone."""
         return datagram.destinations == {self.target} and all(one[2] == self.client for one in datagram.forms)
+
+
+def way_of(frame: Frame) -> bool | bytes | None:
+    """Return which way a frame went: by what the capture says, or by its receiver on an Ethernet."""
+    if frame.outgoing is None and frame.at in BEHIND_ETHERNET:
+        return frame.data[:6]
+    return frame.outgoing
 
 
 def _alike(one: bytes, other: bytes) -> int:

@@ -49,7 +49,8 @@ def explain(
     sysctls, settings = put_together(text.sysctls for text in texts)
     wanted = {_key(line.packet): line.packet for text in texts for line in text.log if line.packet}
     translations = _translations(entry for _name, entry in listed.values())
-    everybody = _Everybody(Follower(behaviour, translations, sysctls, sparing=not wanted), Datagrams())
+    datagrams = Datagrams()
+    everybody = _Everybody(Follower(behaviour, datagrams, translations, sysctls, sparing=not wanted), datagrams)
     seen: dict[Logged, Place] = {}
     files, lined = tuple(one.name for one in readers), tuple(one.name for one in readers if one.is_text)
     named = Naming(files, lined)
@@ -78,7 +79,7 @@ def explain(
     notes += unseen(told, texts)
     return Explanation(
         behaviour=behaviour,
-        packets=sum(reader.read for reader in readers) + everybody.follower.plain.taken,
+        packets=sum(reader.read for reader in readers) + everybody.follower.plain.taken + datagrams.taken,
         connections=told,
         notes=tuple(notes),
         files=files,

@@ -9,6 +9,7 @@ from itertools import count, islice
 from typing import Final, TypeAlias
 
 from lab.capture.connection import Connection
+from lab.capture.datagrams import Datagrams
 from lab.capture.explanation import Place
 from lab.capture.frames import Frame
 from lab.capture.lane import Stream
@@ -36,6 +37,7 @@ Translations: TypeAlias = Mapping[tuple[SocketAddress, SocketAddress], Listed]
 class Follower:
     """Takes packets in the order of their times, and keeps the connections that they make.
 
+    :param datagrams: takes what is of UDP and of which there is nothing to tell.
     :param translations: what is known beforehand of whom VIPs became.
     :param sysctls: of the node.
     :param sparing: connections of which there is nothing to tell need not be followed packet by packet.
@@ -46,6 +48,7 @@ class Follower:
     def __init__(
         self,
         behaviour: Behaviour,
+        datagrams: Datagrams,
         translations: Translations | None = None,
         sysctls: Sysctls = DEFAULTS,
         *,
@@ -64,7 +67,7 @@ class Follower:
         self._ends: dict[tuple[int, SocketAddress], Connection | Ordinary] = {}
         self._remembered = Remembered()
         self._live: OrderedDict[int, Connection | Ordinary] = OrderedDict()
-        self.plain = Plain(self._touch, self._begin, self._remembered)
+        self.plain = Plain(self._touch, self._begin, self._remembered, datagrams)
 
     @property
     def connections(self) -> Iterable[Connection | Ordinary]:

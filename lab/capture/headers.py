@@ -7,7 +7,7 @@ The headers are those of RFC 791, RFC 8200 and RFC 9293; `lab.evidence.packet` r
 from __future__ import annotations
 
 import struct
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
 
 from lab.evidence.packet import TCP, UDP, Packet, SocketAddress, TcpHeader
@@ -106,6 +106,53 @@ def quoted_ends(data: bytes, at: int) -> tuple[SocketAddress, SocketAddress] | N
     )
 
 
+def udp_packet(data: bytes, at: int) -> Packet | None:
+    """Return the UDP packet whose IP header begins at a byte; None where it is none, or a later fragment, or cut."""
+    if len(data) < at + 24:
+        return None
+    if data[at] >> 4 == 4:
+        total, identification, fragment, protocol, source, destination = _IPV4.unpack_from(data, at + 2)
+        transport = at + (data[at] & 15) * 4
+        length = total - (transport - at) - 8
+    elif data[at] >> 4 == 6 and len(data) >= at + 44:
+        length, protocol, source, destination = _IPV6.unpack_from(data, at)
+        transport, identification, fragment, length = at + 40, 0, 0, length - 8
+    else:
+        return None
+    if protocol != UDP or fragment & 0x1FFF or len(data) < transport + 4:
+        return None
+    return Packet(
+        _end_of(source, data[transport : transport + 2]),
+        _end_of(destination, data[transport + 2 : transport + 4]),
+        UDP,
+        identification,
+        max(0, length),
+    )
+
+
+def ends_of(key: bytes) -> tuple[SocketAddress, SocketAddress]:
+    """Return source and destination of a packet by its addresses and ports, as they are in it one behind the other."""
+    half = len(key) // 2 - 2
+    return _end_of(key[:half], key[-4:-2]), _end_of(key[half:-4], key[-2:])
+
+
+def key_of(source: SocketAddress, destination: SocketAddress) -> bytes:
+    """Return the addresses and ports of packets between two as they are in them, one behind the other."""
+    addresses = ip_address(source.address).packed + ip_address(destination.address).packed
+    return addresses + struct.pack("!HH", source.port, destination.port)
+
+
+def sender_of(key: bytes) -> bytes:
+    """Return address and port of who sent a packet, by its addresses and ports."""
+    return key[: len(key) // 2 - 2] + key[-4:-2]
+
+
+def turned(key: bytes) -> bytes:
+    """Return the addresses and ports of the answers to a packet, by its own."""
+    half = len(key) // 2 - 2
+    return key[half:-4] + key[:half] + key[-2:] + key[-4:-2]
+
+
 def udp_payload(data: bytes, at: int) -> bytes:
     """Return what is captured of the payload of a UDP packet whose IP header begins at a byte."""
     return data[at + (40 if data[at] >> 4 == 6 else (data[at] & 15) * 4) + 8 :]
@@ -159,7 +206,7 @@ def _end_of(address: bytes, port: bytes) -> SocketAddress:
     if found is None:
         if len(_ends) >= _MANY:
             _ends.clear()
-        words = str(IPv4Address(address) if len(address) == 4 else IPv6Address(address))
+        words = ".".join(map(str, address)) if len(address) == 4 else str(IPv6Address(address))
         found = _ends[address, port] = SocketAddress(words, int.from_bytes(port, "big"))
     return found
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from lab.capture.headers import tcp_packet
@@ -77,3 +79,7 @@ class Kept(NamedTuple):
         packet = tcp_packet(self.headers, self.lane.at)
         assert packet is not None
         return packet
+
+
+#: Makes one without a call in Python: this is done once a packet.
+kept: Final[Callable[[tuple[Lane, bytes, int, int]], Kept]] = partial(tuple.__new__, Kept)

@@ -8,7 +8,7 @@ from typing import Final
 from lab.capture.frames import Frame
 from lab.capture.headers import udp_payload
 
-_COMPARED: Final = 64  # bytes of a payload
+COMPARED: Final = 64  #: bytes of a payload
 
 
 def likeness(frame: Frame) -> tuple[object, ...]:
@@ -28,4 +28,4 @@ def likeness(frame: Frame) -> tuple[object, ...]:
 
 def payload(frame: Frame) -> bytes:
     """Return the first bytes of what a datagram carries."""
-    return udp_payload(frame.data, frame.at)[:_COMPARED]
+    return udp_payload(frame.data, frame.at)[:COMPARED]

@@ -9,6 +9,8 @@ headers of their first and last packets; where something happens after all, a
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lab.capture.explanation import Explained, Place
@@ -39,6 +41,10 @@ class Raw(NamedTuple):
     headers: bytes
     number: int
     time: int
+
+
+#: Makes one without a call in Python: this is done once a packet.
+raw: Final[Callable[[tuple[bytes, int, int]], Raw]] = partial(tuple.__new__, Raw)
 
 
 class Ordinary:

@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import Final
 
 from lab.capture.frames import Frame, Note
-from lab.capture.headers import quoted_ends, tcp_packet
+from lab.capture.headers import quoted_ends, tcp_packet, udp_packet
 from lab.capture.link import Found
 from lab.capture.tunnels import inner
-from lab.evidence.packet import BARRIER_PORT, UDP, Packet, decode, is_error
+from lab.evidence.packet import BARRIER_PORT, Packet, decode, is_error
 
 _REDIRECT: Final = 5  # RFC 792: the packet went on all the same
 _DEEPEST: Final = 4  # tunnels within each other
@@ -41,10 +41,11 @@ def frame_of(data: bytes, found: Found, time: int, point: str, number: int, sect
 
 
 def _other(data: bytes, at: int) -> Packet | None:
+    datagram = udp_packet(data, at)
+    if datagram is not None:
+        return datagram
     packet = decode(data[at:])
-    if packet is None or packet.protocol == UDP:
-        return packet
-    is_told = packet.icmp is not None and packet.icmp.kind != _REDIRECT and is_error(packet)
+    is_told = packet is not None and packet.icmp is not None and packet.icmp.kind != _REDIRECT and is_error(packet)
     return packet if is_told and quoted_ends(data, at) is not None else None
 
 

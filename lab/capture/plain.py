@@ -15,13 +15,15 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from lab.capture.connection import Connection
+from lab.capture.datagrams import Datagrams
 from lab.capture.frames import Frame, Taker
 from lab.capture.headers import tcp_packet
-from lab.capture.lane import Kept, Lane, Stream
-from lab.capture.ordinary import Ordinary, Raw
+from lab.capture.lane import Lane, Stream
+from lab.capture.lane import kept as kept_of
+from lab.capture.ordinary import Ordinary, Raw, raw
 from lab.capture.quick import accepts
 from lab.capture.remembered import Remembered
-from lab.evidence.packet import SYN, TCP, Packet
+from lab.evidence.packet import SYN, TCP, UDP, Packet
 
 _HALF: Final = 1 << 31
 _MASK: Final = (1 << 32) - 1
@@ -49,14 +51,22 @@ class Plain:
     :param touch: is told which connection had a packet, where the one before was of another.
     :param begin: is asked for the connection that a SYN begins.
     :param remembered: the packets of connections whose SYN was not seen.
+    :param datagrams: takes those of UDP.
     """
 
-    def __init__(self, touch: Callable[[Connection | Ordinary], None], begin: Begin, remembered: Remembered) -> None:
+    def __init__(
+        self,
+        touch: Callable[[Connection | Ordinary], None],
+        begin: Begin,
+        remembered: Remembered,
+        datagrams: Datagrams,
+    ) -> None:
         self.last: Connection | Ordinary | None = None
         self.taken = 0
         self._touch = touch
         self._begin = begin
         self._remembered = remembered
+        self._datagrams = datagrams
         self._homes: dict[tuple[int, Stream], _Home] = {}
 
     def taker(self, link: int, section: int, stream: Stream) -> Taker | None:
@@ -67,13 +77,13 @@ class Plain:
         unpack, unpack_ipv6 = struct.Struct(begins + _IPV4).unpack_from, struct.Struct(begins + _IPV6).unpack_from
         home = self._homes.setdefault((section, stream), {})
         find, advance, remember = home.get, self._advance, self._remembered.add_plain
-        other = partial(self._other, section, stream, at, home)
+        begin, goes_on = partial(self._begun, section, stream, at, home), self._goes_on
+        take_datagram = self._datagrams.taker(section, stream, at)
 
         def take(data: bytes, begun: int, kept: int, number: int, time: int) -> bool:
             try:
-                fields = unpack(data, begun)
                 kind, version, total, fragment, protocol, key, sequence, acknowledged, offset, flags, window, option = (
-                    fields
+                    unpack(data, begun)
                 )
                 header = at + 40
                 if version != 0x45 or kind != ipv4:
@@ -86,8 +96,11 @@ class Plain:
                     total += 40
             except struct.error:
                 return False
+            if protocol != TCP or fragment & 0x1FFF:
+                is_datagram = protocol == UDP and not fragment & 0x1FFF
+                return is_datagram and take_datagram(key, total, data, begun, kept, number, time)
             lane = find(key)
-            if protocol != TCP or fragment & 0x1FFF or (lane is None and flags & _FLAGS != SYN):
+            if lane is None and flags & _FLAGS != SYN:
                 return False
             if offset >> 4 == 8 and option == _PADDED_TIMESTAMPS and kept >= header + 4:
                 header += 12
@@ -97,9 +110,11 @@ class Plain:
                 return False
             length = total + at - header
             headers = data[begun : begun + (header if header < kept else kept)]
-            if lane is None or flags & 0x37 != 0x10 or not advance(lane, sequence, length, acknowledged, window):
-                return other(lane, key, Raw(headers, number, time), (sequence, length, acknowledged, flags, window))
-            known = Kept(lane, headers, number, time)
+            if lane is None:
+                return not length and begin(key, raw((headers, number, time)))
+            if flags & 0x37 != 0x10 or not advance(lane, sequence, length, acknowledged, window):
+                return goes_on(lane, raw((headers, number, time)), sequence, length, acknowledged, flags, window)
+            known = kept_of((lane, headers, number, time))
             lane.kept.append(known)
             if not lane.begins:
                 remember(known)
@@ -125,32 +140,23 @@ class Plain:
             self._touch(connection)
         return True
 
-    def _other(
-        self,
-        section: int,
-        stream: Stream,
-        at: int,
-        home: _Home,
-        lane: Lane | None,
-        key: bytes,
-        raw: Raw,
-        numbers: tuple[int, int, int, int, int],
+    def _goes_on(
+        self, lane: Lane, seen: Raw, sequence: int, length: int, acknowledged: int, flags: int, window: int
     ) -> bool:
-        """Check whether a segment that is no plain one is what an ordinary connection sends, and take it if it is.
-
-        :param numbers: its own, its length, the one that it acknowledges, its flags and its window.
-        """
-        ordinary = lane.ordinary if lane is not None else None
-        if lane is not None and ordinary is not None and ordinary.take(lane, raw, *numbers):
-            self.taken += 1
-            if ordinary is not self.last:
-                self.last = ordinary
-                self._touch(ordinary)
-            return True
-        if numbers[3] & _FLAGS != SYN or numbers[1] or (ordinary is None and lane is not None):
+        """Check whether a segment that is no plain one is what an ordinary connection sends, and take it if it is."""
+        one = lane.ordinary
+        if one is None or not one.take(lane, seen, sequence, length, acknowledged, flags, window):
             return False
-        packet = tcp_packet(raw.headers, at)
-        begun = self._begin(packet, raw, section, stream, at) if packet is not None else None
+        self.taken += 1
+        if one is not self.last:
+            self.last = one
+            self._touch(one)
+        return True
+
+    def _begun(self, section: int, stream: Stream, at: int, home: _Home, key: bytes, seen: Raw) -> bool:
+        """Check whether the SYN of nobody begins a connection that may be ordinary, and follow that if so."""
+        packet = tcp_packet(seen.headers, at)
+        begun = self._begin(packet, seen, section, stream, at) if packet is not None else None
         if begun is None:
             return False
         begun.live(key, home)

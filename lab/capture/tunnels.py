@@ -14,6 +14,7 @@ _IP_IN_IP: Final = (4, 41)  # IPv4 and IPv6: RFC 2003, RFC 4213, RFC 2473
 _GRE: Final = 47  # RFC 2784, RFC 2890
 _VXLAN_PORTS: Final = (4789, 8472)  # IANA's, and Linux' own, which flannel and Cilium keep
 _GENEVE_PORT: Final = 6081  # RFC 8926
+PORTS: Final = (*_VXLAN_PORTS, _GENEVE_PORT)
 _ETHERNET: Final = 0x6558  # a whole frame, by its EtherType
 _IP_KINDS: Final = (0x0800, 0x86DD)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import re
 import textwrap
@@ -90,6 +91,7 @@ def explain(
     from lab.capture.text import Text, is_text
     from lab.report.explained import lines
 
+    gc.disable()  # nothing becomes free before the end, and looking for it takes a quarter of the time
     place = JsonPlace(json)
     behaviour = Behaviour.IGNORES_LATE if kernel is None else behaviour_of(kernel)
     if len(set(files)) < len(files):
@@ -107,6 +109,7 @@ def explain(
             else:
                 readers.append(Reader(stream, called))
         told = explained(readers, behaviour, texts, assumed=kernel is None)
+    gc.freeze()  # or Python would look through all of it once more at its end
     again: list[Replayed] = []
     unsent: LabError | None = None
     if replay:
