@@ -12,7 +12,7 @@ from lab.capture.brief import Brief, Glimpse, glimpse
 from lab.capture.exchange import Datagram, Exchange, way_of
 from lab.capture.explanation import Place
 from lab.capture.frames import Frame
-from lab.capture.headers import ends_of, key_of, sender_of, turned
+from lab.capture.headers import ends_of, key_in, key_of, sender_of, turned
 from lab.capture.lane import Stream
 from lab.capture.likeness import COMPARED, likeness, payload
 from lab.capture.tunnels import PORTS
@@ -111,7 +111,10 @@ class Datagrams:
         """Take one datagram into account."""
         packet = frame.packet
         place = Place(file, frame.number, frame.time, frame.interface)
-        like, key = (frame.section, *likeness(frame)), key_of(packet.source, packet.destination)
+        like, key = (
+            (frame.section, *likeness(frame)),
+            (key_in(frame.data, frame.at) or key_of(packet.source, packet.destination)),
+        )
         found = self._pairs[frame.section].get(key)
         exchange = None if found is None else self._in_full(found)
         known = self._known(like)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import count, islice
 from typing import Final, TypeAlias
@@ -12,6 +12,7 @@ from lab.capture.connection import Connection
 from lab.capture.datagrams import Datagrams
 from lab.capture.explanation import Place
 from lab.capture.frames import Frame
+from lab.capture.headers import key_in, key_of, opening, sender_of, turned
 from lab.capture.lane import Stream
 from lab.capture.listing import Listed
 from lab.capture.ordinary import Ordinary, Raw
@@ -27,8 +28,6 @@ _MOST: Final = 20_000
 _LIVE: Final = 1024  # of them, those of whose packets copies are looked for
 _NEAR: Final = 1 << 22  # bytes: what a stranger's packet may be off by and still be about a connection
 _AT_ONCE: Final = 1_000_000_000  # ns; by then a SYN without an answer is sent again (RFC 6298, 2.1)
-
-_Flow = tuple[int, SocketAddress, SocketAddress]
 
 #: Entries of conntrack's, by client and VIP as well as by client and endpoint, as the latter knows the former.
 Translations: TypeAlias = Mapping[tuple[SocketAddress, SocketAddress], Listed]
@@ -61,10 +60,10 @@ class Follower:
         self._sparing = sparing and not self._translations
         self._orders = count()
         self._all: OrderedDict[int, Connection | Ordinary] = OrderedDict()
-        self._flows: dict[_Flow, Connection | Ordinary] = {}
-        self._own: dict[int, list[_Flow]] = {}
+        self._flows: dict[int, dict[bytes, Connection | Ordinary]] = defaultdict(dict)
+        self._own: dict[int, tuple[bytes, ...]] = {}
         self._begun: dict[tuple[int, int], Connection | Ordinary] = {}
-        self._ends: dict[tuple[int, SocketAddress], Connection | Ordinary] = {}
+        self._ends: dict[int, dict[bytes, Connection | Ordinary]] = defaultdict(dict)
         self._remembered = Remembered()
         self._live: OrderedDict[int, Connection | Ordinary] = OrderedDict()
         self.plain = Plain(self._touch, self._begin, self._remembered, datagrams)
@@ -77,16 +76,17 @@ class Follower:
 
     def of(self, section: int, source: SocketAddress, destination: SocketAddress) -> Connection | None:
         """Return the connection of which a packet with these addresses is."""
-        return self._found_in_full(self._flows.get((section, source, destination)))
+        return self._found_in_full(self._flows[section].get(key_of(source, destination)))
 
     def see(self, frame: Frame, file: str) -> None:
         """Take one packet into account."""
         packet = frame.packet
         tcp = packet.tcp
         assert tcp is not None
-        connection = self.of(frame.section, packet.source, packet.destination)
+        key = key_in(frame.data, frame.at) or key_of(packet.source, packet.destination)
+        connection = self._found_in_full(self._flows[frame.section].get(key))
         if connection is None or (tcp.flags & (SYN | ACK | RST) == SYN and _is_another(connection, packet)):
-            connection = self._found(packet, frame.section, frame.time)
+            connection = self._found(key, packet, frame.section, frame.time)
         if not connection.begins:
             self._remembered.add(packet, connection)
         self._touch(connection)
@@ -102,16 +102,16 @@ class Follower:
         """Return a connection that knows all of its packets, as if each had gone the long way when it came."""
         if isinstance(one, Connection):
             return one
-        made = Connection(one.client, one.target, one.section, self._behaviour, one.order, self._sysctls)
+        made = Connection(*one.ends, one.section, self._behaviour, one.order, self._sysctls)
         self._all[made.order] = made
         if made.order in self._live:
             self._live[made.order] = made
-        self._flows.update((flow, made) for flow in self._own[made.order] if self._flows.get(flow) is one)
-        begun, end = (one.section, one.sequence), (one.section, one.client)
+        begun = (one.section, one.sequence)
         if self._begun.get(begun) is one:
             self._begun[begun] = made
-        if self._ends.get(end) is one:
-            self._ends[end] = made
+        own = self._own[made.order] = (one.key, turned(one.key))
+        for known, keys in ((self._flows[one.section], own), (self._ends[one.section], [sender_of(one.key)])):
+            known.update((key, made) for key in keys if known.get(key) is one)
         last = self.plain.last
         one.tell(made, self.plain)
         self.plain.last = made if last is one else last
@@ -124,19 +124,19 @@ class Follower:
         if len(self._live) > _LIVE:
             self._live.popitem(last=False)[1].end()
 
-    def _found(self, packet: Packet, section: int, time: int) -> Connection:
+    def _found(self, key: bytes, packet: Packet, section: int, time: int) -> Connection:
         """Return the connection of a pair of addresses that is new."""
         tcp = packet.tcp
         assert tcp is not None
         if tcp.flags & (SYN | ACK | RST) == SYN:
             known = self._found_in_full(self._begun.get((section, tcp.sequence)))
             if known is None or not _shares(known, packet):
-                return self._new(packet, section, time)
+                return self._new(key, packet, section, time)
             if known.client != packet.source or known.has(packet) or known.is_translated:
                 known.translate(packet)
             else:  # sent again, and first seen as it was sent
                 known.asked_at(packet.destination)
-            self._add(known, packet, section)
+            self._add(known, key)
             return known
         known = self._remembered.get(packet)
         if known is not None and known.section == section:
@@ -145,21 +145,21 @@ class Follower:
             elif known.target != packet.source:
                 known.asked_at(packet.source)
                 known.client = packet.destination
-            self._add(known, packet, section)
+            self._add(known, key)
             return known
-        stranger = self._strangers(packet, section, time) or self._other_half(packet, section)
+        stranger = self._strangers(key, packet, section, time) or self._other_half(key, packet, section)
         if stranger is not None:
-            self._add(stranger, packet, section)
+            self._add(stranger, key)
             return stranger
-        return self._new(packet, section, time)
+        return self._new(key, packet, section, time)
 
-    def _strangers(self, packet: Packet, section: int, time: int) -> Connection | None:
+    def _strangers(self, key: bytes, packet: Packet, section: int, time: int) -> Connection | None:
         """Return the connection that a packet from an address that its client does not know is about, by its numbers.
 
         That is all that a point on the client's side sees of a translation that is missing.
         """
         tcp = packet.tcp
-        known = self._found_in_full(self._ends.get((section, packet.destination)))
+        known = self._found_in_full(self._ends[section].get(sender_of(turned(key))))
         if tcp is None or known is None or known.is_translated:
             return None
         if known.has(packet):  # so it was seen before its translation first
@@ -172,13 +172,13 @@ class Follower:
         known.stranger(packet.source)
         return known
 
-    def _other_half(self, packet: Packet, section: int) -> Connection | None:
+    def _other_half(self, key: bytes, packet: Packet, section: int) -> Connection | None:
         """Return the connection that a client's packet to another address is of, by its numbers, both of which agree.
 
         As where a capture begins between the two copies of a packet, or that of one side later than that of the other.
         """
         tcp = packet.tcp
-        known = self._found_in_full(self._ends.get((section, packet.source)))
+        known = self._found_in_full(self._ends[section].get(sender_of(key)))
         if tcp is None or known is None or known.is_translated or not tcp.flags & ACK:
             return None
         own, other = (_reached(known, by_client=side) for side in (True, False))
@@ -192,7 +192,7 @@ class Follower:
             known.asked_at(packet.destination)
         return known
 
-    def _new(self, packet: Packet, section: int, time: int) -> Connection:
+    def _new(self, key: bytes, packet: Packet, section: int, time: int) -> Connection:
         tcp = packet.tcp
         assert tcp is not None
         from_server = tcp.flags & (SYN | ACK) == SYN | ACK or (
@@ -204,49 +204,46 @@ class Follower:
             from_server = packet.destination in (entry.original[0], entry.reply[1])
             ends = entry.original
         made = Connection(*ends, section, self._behaviour, next(self._orders), self._sysctls)
-        before = self.of(section, packet.source, packet.destination)
+        before = self._found_in_full(self._flows[section].get(key))
         if before is not None:
             made.come_after(before, time)
         if entry is not None:
             made.endpoint, made.peer = entry.reply
-            for one in ((ends[0], ends[1]), entry.reply, (entry.reply[0], ends[0])):
-                self._add_flows(made, section, *one)
-        self._keep(made, packet, None if from_server else tcp.sequence)
+            for one in (ends, entry.reply, (entry.reply[0], ends[0])):
+                self._add(made, key_of(*one))
+        self._add(made, key)
+        self._keep(made, key_of(*ends), None if from_server else tcp.sequence)
         return made
 
-    def _begin(self, packet: Packet, raw: Raw, section: int, stream: Stream, at: int) -> Ordinary | None:
+    def _begin(self, key: bytes, raw: Raw, section: int, stream: Stream, at: int) -> Ordinary | None:
         """Return the ordinary connection that a SYN begins; None where it may be no new one, or all are wanted."""
-        tcp = packet.tcp
-        if tcp is None or not self._sparing or (section, tcp.sequence) in self._begun:
+        flows, syn = self._flows[section], opening(raw.headers, at)
+        # Where there is one with these addresses, its entry may be there yet.
+        if syn is None or not self._sparing or (section, syn[0]) in self._begun or key in flows:
             return None
-        if (section, packet.source, packet.destination) in self._flows:
-            return None  # its entry may be there yet
-        made = Ordinary(next(self._orders), packet, raw, section, stream, at)
-        self._keep(made, packet, tcp.sequence)
+        made = Ordinary(next(self._orders), key, raw, syn, section, stream, at)
+        flows[key] = flows[turned(key)] = made
+        self._keep(made, key, made.sequence)
         return made
 
-    def _keep(self, made: Connection | Ordinary, packet: Packet, sequence: int | None) -> None:
+    def _keep(self, made: Connection | Ordinary, key: bytes, sequence: int | None) -> None:
         """Follow a connection from its first packet on.
 
+        :param key: addresses and ports of what its client sends.
         :param sequence: the client's, None where that is not known.
         """
         self._all[made.order] = made
-        self._ends[made.section, made.client] = made
+        self._ends[made.section][sender_of(key)] = made
         if sequence is not None:
             self._begun[made.section, sequence] = made
-        self._add(made, packet, made.section)
         if len(self._all) > _MOST:
             self._forget()
 
-    def _add(self, connection: Connection | Ordinary, packet: Packet, section: int) -> None:
-        self._add_flows(connection, section, packet.source, packet.destination)
-
-    def _add_flows(
-        self, connection: Connection | Ordinary, section: int, one: SocketAddress, other: SocketAddress
-    ) -> None:
-        for flow in ((section, one, other), (section, other, one)):
-            self._flows[flow] = connection
-            self._own.setdefault(connection.order, []).append(flow)
+    def _add(self, connection: Connection, key: bytes) -> None:
+        """Have packets with these addresses and ports, and their answers, found to be of a connection."""
+        own = (key, turned(key))
+        self._own[connection.order] = (*self._own.get(connection.order, ()), *own)
+        self._flows[connection.section].update(dict.fromkeys(own, connection))
 
     def _forget(self) -> None:
         """Give up the oldest connection that is without anything to tell; or the oldest, and count it."""
@@ -257,12 +254,17 @@ class Follower:
             lane.close()
         oldest.lanes.clear()  # they know the connection: without them it is gone at once
         self._live.pop(oldest.order, None)
-        for flow in self._own.pop(oldest.order, ()):
-            if self._flows.get(flow) is oldest:
-                del self._flows[flow]
-        end = (oldest.section, oldest.client)
-        if self._ends.get(end) is oldest:
-            del self._ends[end]
+        if isinstance(oldest, Ordinary):
+            key = oldest.key
+            own: tuple[bytes, ...] = (key, turned(key))
+        else:
+            key, own = key_of(oldest.client, oldest.target), self._own.pop(oldest.order, ())
+        flows, ends, end = self._flows[oldest.section], self._ends[oldest.section], sender_of(key)
+        for one in own:
+            if flows.get(one) is oldest:
+                del flows[one]
+        if ends.get(end) is oldest:
+            del ends[end]
         sequence = _sequence(oldest)
         if sequence is not None:
             self._begun.pop((oldest.section, sequence), None)

@@ -73,14 +73,27 @@ def tcp_options(data: bytes, at: int) -> dict[str, Any] | None:
     """Return the options of a TCP packet whose IP header, without headers behind it, begins at a byte.
 
     They are named as in :class:`lab.evidence.packet.TcpHeader`, to which ``is_cut`` is added. None where it has none of
-    the length that it says.
+    the length that it says, or is cut before its window.
     """
     at += 40 if data[at] >> 4 == 6 else (data[at] & 15) * 4
+    if len(data) < at + 16:
+        return None
     length = (data[at + 12] >> 4) * 4
     if length < 20:
         return None
     options = data[at + 20 : at + length]
     return {**_options(options), "is_cut": len(options) < length - 20}
+
+
+def opening(data: bytes, at: int) -> tuple[int, int, dict[str, Any]] | None:
+    """Return the number, the window and the options of such a packet; None where it has no options, as above."""
+    options = tcp_options(data, at)
+    if options is None:
+        return None
+    sequence, _acknowledgement, _offset, _flags, window = _TCP.unpack_from(
+        data, at + (44 if data[at] >> 4 == 6 else 24)
+    )
+    return sequence, window, options
 
 
 def quoted_ends(data: bytes, at: int) -> tuple[SocketAddress, SocketAddress] | None:
@@ -140,6 +153,16 @@ def key_of(source: SocketAddress, destination: SocketAddress) -> bytes:
     """Return the addresses and ports of packets between two as they are in them, one behind the other."""
     addresses = ip_address(source.address).packed + ip_address(destination.address).packed
     return addresses + struct.pack("!HH", source.port, destination.port)
+
+
+def key_in(data: bytes, at: int) -> bytes | None:
+    """Return the addresses and ports of the TCP or UDP packet whose IP header begins at a byte.
+
+    None where that header is not the plain one.
+    """
+    if data[at] == 0x45:
+        return data[at + 12 : at + 24]
+    return data[at + 8 : at + 44] if data[at] >> 4 == 6 and data[at + 6] in (TCP, UDP) else None
 
 
 def sender_of(key: bytes) -> bytes:

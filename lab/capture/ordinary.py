@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from lab.capture.explanation import Explained, Place
 from lab.capture.frames import Frame
-from lab.capture.headers import tcp_options, tcp_packet
+from lab.capture.headers import ends_of, tcp_options, tcp_packet, turned
 from lab.capture.lane import RECENT, Kept, Lane, Stream
 from lab.capture.quick import QuickSide, accepts
-from lab.evidence.packet import ACK, FIN, SYN, Packet
+from lab.evidence.packet import ACK, FIN, SYN, SocketAddress
 from lab.evidence.window import MOST_SCALE
 from lab.verdict import Outcome
 
@@ -54,50 +54,63 @@ class Ordinary:
     :ivar unscaled: how windows are scaled is not known, as a SYN's options were cut.
     :ivar odd: none of its packets is out of the ordinary.
     :param order: its number among the connections of the capture.
-    :param packet: its SYN, and ``raw``: the same as it was captured.
-    :param home: where the connection of a packet is looked for, by its addresses and ports as in ``key``.
+    :param key: the addresses and ports of its SYN, as they are in it.
+    :param raw: the SYN as it was captured; ``syn``: its number, window and options.
+    :param home: where the connection of a packet is looked for, by its addresses and ports.
     :param at: where in a frame the IP header begins.
     """
 
     __slots__ = (
-        *("client", "kept", "lanes", "order", "section", "sequence", "stream", "target", "unscaled"),
+        *("kept", "key", "lanes", "order", "section", "sequence", "stream", "unscaled"),
         *("_at", "_before", "_ended", "_fins", "_last", "_packets", "_scales", "_sides", "_state"),
     )
     odd: Final = ()
 
-    def __init__(self, order: int, packet: Packet, raw: Raw, section: int, stream: Stream, at: int) -> None:
-        tcp = packet.tcp
-        assert tcp is not None
-        self.order, self.section, self.stream, self._at = order, section, stream, at
-        self.client, self.target, self.sequence = packet.source, packet.destination, tcp.sequence
+    def __init__(
+        self,
+        order: int,
+        key: bytes,
+        raw: Raw,
+        syn: tuple[int, int, dict[str, Any]],
+        section: int,
+        stream: Stream,
+        at: int,
+    ) -> None:
+        self.sequence, window, options = syn
+        self.order, self.key, self.section, self.stream, self._at = order, key, section, stream, at
         self.kept: deque[Kept] = deque(maxlen=RECENT)
         self.lanes: dict[bool, Lane] = {}
         self.unscaled = False
         self._packets = [raw]
         self._state, self._fins = _ASKED, 0
-        self._ended: set[int] | None = None
+        self._ended: tuple[int, ...] = ()
         self._last: Kept | None = None  # of those that are kept no more
         self._before: tuple[tuple[int, int, int, int], ...] | None = None
-        scale = self._scale(tcp.window_scale, is_cut=tcp.is_cut)
+        scale = self._scale(options)
         self._scales = scale is not None
-        self._sides = (QuickSide(packet.end, packet.end, tcp.window or 1, scale or 0), QuickSide(0, 0, 0, 0))
+        end = (self.sequence + 1) & _MASK
+        self._sides = (QuickSide(end, end, window or 1, scale or 0), QuickSide(0, 0, 0, 0))
 
-    def live(self, key: bytes, home: dict[bytes, Lane]) -> None:
-        """Have its packets found by their addresses and ports, which are those of the SYN in a key."""
-        half = len(key) // 2 - 2
-        other = key[half : 2 * half] + key[:half] + key[-2:] + key[-4:-2]
-        for one, from_client in ((key, True), (other, False)):
+    @property
+    def ends(self) -> tuple[SocketAddress, SocketAddress]:
+        """The client, and whom it asked."""
+        return ends_of(self.key)
+
+    def live(self, home: dict[bytes, Lane]) -> None:
+        """Have its packets found by their addresses and ports."""
+        for one, from_client in ((self.key, True), (turned(self.key), False)):
             lane = Lane(self, self.stream, one, home, self._at, from_client=from_client)
             lane.begins = lane.follows = True
             lane.ordinary, lane.sender = self, _NOBODY
             self.lanes[from_client] = home[one] = lane
 
-    def _scale(self, window_scale: int | None = None, *, is_cut: bool = False, **_others: object) -> int | None:
+    def _scale(self, options: dict[str, Any]) -> int | None:
         """Return by how much a side scales its windows, by its options; None where it does not say that it does."""
-        if is_cut and window_scale is None:
+        scale = options.get("window_scale")
+        if scale is None and options.get("is_cut"):
             self.unscaled = True  # as lab.capture.judging has it
             return MOST_SCALE
-        return None if window_scale is None else min(window_scale, MOST_SCALE)
+        return None if scale is None else min(scale, MOST_SCALE)
 
     @property
     def closed(self) -> bool:
@@ -148,7 +161,7 @@ class Ordinary:
         options = tcp_options(raw.headers, self._at)
         if options is None or "sack_blocks" in options or acknowledged != client.end:
             return False
-        scale = self._scale(**options)
+        scale = self._scale(options)
         if scale is None or not self._scales:
             client.scale = scale = 0
         end = (sequence + 1) & _MASK
@@ -187,15 +200,15 @@ class Ordinary:
 
     def _numbers(self) -> tuple[tuple[int, int, int, int], ...]:
         """Return what is known of the client and of the server, beside what never changes."""
-        return tuple(
-            (side.end, side.limit, side.window, self.lanes[by].acknowledged)
-            for side, by in zip(self._sides, (True, False), strict=True)
+        (client, server), lanes = self._sides, self.lanes
+        return (
+            (client.end, client.limit, client.window, lanes[True].acknowledged),
+            (server.end, server.limit, server.window, lanes[False].acknowledged),
         )
 
     def end(self) -> None:
         """Take it that no more copies of any packet come."""
-        self._ended = self._ended or set()
-        self._ended.add(len(self._packets))
+        self._ended = (*self._ended, len(self._packets))
         if self.kept:
             self._last = self.kept[-1]
             self.kept.clear()
@@ -208,9 +221,8 @@ class Ordinary:
     def tell(self, connection: Connection, plain: Plain) -> None:
         """Tell a connection every packet, and have its plain ones taken from here on."""
         self.close()
-        ended = self._ended or ()
         for place, raw in enumerate([*self._packets, None]):
-            if place in ended:
+            if place in self._ended:
                 connection.end()
             if place == _HANDSHAKE:
                 self._tell_plain(connection)
@@ -236,11 +248,12 @@ class Ordinary:
 
     def explained(self) -> Explained:
         """Return what is to be told of it."""
+        client, target = self.ends
         return Explained(
-            client=self.client,
-            target=self.target,
+            client=client,
+            target=target,
             endpoint=None,
-            peer=self.client,
+            peer=client,
             begins=True,
             packets=len(self._packets) + sum(lane.count for lane in self.lanes.values()),
             points=(self.stream[1],) if self.stream[1] else (),

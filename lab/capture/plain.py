@@ -17,13 +17,13 @@ from typing import Final, TypeAlias
 from lab.capture.connection import Connection
 from lab.capture.datagrams import Datagrams
 from lab.capture.frames import Frame, Taker
-from lab.capture.headers import tcp_packet
+from lab.capture.headers import key_in, turned
 from lab.capture.lane import Lane, Stream
 from lab.capture.lane import kept as kept_of
 from lab.capture.ordinary import Ordinary, Raw, raw
 from lab.capture.quick import accepts
 from lab.capture.remembered import Remembered
-from lab.evidence.packet import SYN, TCP, UDP, Packet
+from lab.evidence.packet import SYN, TCP, UDP
 
 _HALF: Final = 1 << 31
 _MASK: Final = (1 << 32) - 1
@@ -37,9 +37,9 @@ _IPV6: Final = "BxxxHBx36sIIBBHxxxxI"
 _RAW: Final = ("!0s", 0, b"", b"")
 _LINKS: Final = {1: ("!12x2s", 14, b"\x08\x00", b"\x86\xdd"), **dict.fromkeys((12, 14, 101, 228, 229), _RAW)}
 
-#: Returns the ordinary connection that a SYN begins, by the SYN, what was captured of it, its section, where it was
-#: seen and where its IP header begins; None where it begins none.
-Begin: TypeAlias = Callable[[Packet, Raw, int, Stream, int], Ordinary | None]
+#: Returns the ordinary connection that a SYN begins, by its addresses and ports, what was captured of it, its section,
+#: where it was seen and where its IP header begins; None where it begins none.
+Begin: TypeAlias = Callable[[bytes, Raw, int, Stream, int], Ordinary | None]
 _Home: TypeAlias = dict[bytes, Lane]
 
 
@@ -155,11 +155,10 @@ class Plain:
 
     def _begun(self, section: int, stream: Stream, at: int, home: _Home, key: bytes, seen: Raw) -> bool:
         """Check whether the SYN of nobody begins a connection that may be ordinary, and follow that if so."""
-        packet = tcp_packet(seen.headers, at)
-        begun = self._begin(packet, seen, section, stream, at) if packet is not None else None
+        begun = self._begin(key, seen, section, stream, at)
         if begun is None:
             return False
-        begun.live(key, home)
+        begun.live(home)
         self.taken += 1
         self.last = begun
         self._touch(begun)
@@ -184,21 +183,10 @@ class Plain:
             connection.open_lane(lane)
 
     def _make_lanes(self, connection: Connection, frame: Frame, stream: Stream) -> None:
-        home, key = self._homes.get((frame.section, stream)), _key(frame.data, frame.at)
+        home, key = self._homes.get((frame.section, stream)), key_in(frame.data, frame.at)
         if home is None or key is None:
             return
         side = connection.is_from_client(frame.packet)
-        half = len(key) // 2 - 2
-        other = key[half : 2 * half] + key[:half] + key[-2:] + key[-4:-2]
-        for one, from_client in ((key, side), (other, not side)):
+        for one, from_client in ((key, side), (turned(key), not side)):
             lane = Lane(connection, stream, one, home, frame.at, from_client=from_client)
             connection.lanes[from_client] = lane
-
-
-def _key(data: bytes, at: int) -> bytes | None:
-    """Return the addresses and ports of a TCP packet; None where its IP header is not the plain one."""
-    if data[at] == 0x45:
-        return data[at + 12 : at + 24]
-    if data[at] >> 4 == 6 and data[at + 6] == TCP:
-        return data[at + 8 : at + 44]
-    return None
