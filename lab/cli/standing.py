@@ -66,8 +66,8 @@ DestinationOption = Annotated[
     )
     + """
 
-Exit code: 0 when it gave what this kernel is expected to give, 1 when it did not or could not be run, 2 for an error in
-what was given.""",
+Exit code: 0 when it gave what this kernel is expected to give, 1 when it did not or could not be run to its end, 2 for
+an error in what was given, and where no connection comes about in that lab to try it on.""",
 )
 def inject(
     case: Annotated[

@@ -32,6 +32,17 @@ _PROTO_NUM, _PROTO_SRC_PORT, _PROTO_DST_PORT = 1, 2, 3
 _GROUPS: Final = (1, 2, 3)  # NFNLGRP_CONNTRACK_NEW, _UPDATE, _DESTROY
 _BUFFER: Final = 4 * 1024 * 1024
 
+# enum ctattr_stats_cpu, include/uapi/linux/netfilter/nfnetlink_conntrack.h: from 1 on
+_STATISTICS: Final = dict(
+    enumerate(
+        (
+            *("searched", "found", "new", "invalid", "ignore", "delete", "delete_list", "insert", "insert_failed"),
+            *("drop", "early_drop", "error", "search_restart", "clash_resolve", "chain_toolong"),
+        ),
+        1,
+    )
+)
+
 # enum ip_conntrack_status, include/uapi/linux/netfilter/nf_conntrack_common.h
 _SEEN_REPLY, _ASSURED, _CONFIRMED = 1 << 1, 1 << 2, 1 << 3
 
@@ -89,15 +100,12 @@ class ConntrackTable:
 
     def statistics(self) -> dict[str, int]:
         """Return the counters that ``conntrack -S`` shows, summed over all processors."""
-        totals: dict[str, int] = {}
+        totals = dict.fromkeys(_STATISTICS, 0)
         for told in self._dump(_CT_GET_STATS_CPU):
-            message = of_pyroute2().nfct_stats_cpu(told.data)
-            message.decode()
-            for name, value in message["attrs"]:
-                if isinstance(value, int):
-                    key = name.removeprefix("CTA_STATS_").lower()
-                    totals[key] = totals.get(key, 0) + value
-        return totals
+            for kind, value in nfnetlink.attributes(told.body):
+                if kind in totals:
+                    totals[kind] += int.from_bytes(value, "big")
+        return {_STATISTICS[kind]: total for kind, total in totals.items()}
 
     def _dump(self, question: int) -> Iterator[Message]:
         return nfnetlink.dump(self._socket, _about(question, DUMP), "conntrack")

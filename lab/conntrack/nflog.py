@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lab.errors import MissingError
-from lab.evidence.packet import Packet, decode
+from lab.evidence.packet import Packet, decoded
 from lab.netns import Namespace, nfnetlink
 from lab.netns.nfnetlink import Subsystem
 
@@ -102,4 +102,4 @@ def _record(group: int, body: bytes) -> Record:
             data = value
         elif kind == _ULA_MARK:
             mark = int.from_bytes(value, "big")
-    return Record(group, words, time, data, decode(data), mark)
+    return Record(group, words, time, data, decoded(data), mark)

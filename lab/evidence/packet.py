@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from functools import lru_cache
+from ipaddress import ip_address
 from typing import Any, Final, TypeAlias
 
 ICMP: Final = 1
@@ -134,6 +135,17 @@ def decode(data: bytes | memoryview) -> Packet | None:
     return None
 
 
+@lru_cache(1024)
+def decoded(data: bytes) -> Packet | None:
+    """Decode a packet of which the kernel tells many times, at each rule that it meets: as :func:`decode` does."""
+    return decode(data)
+
+
+@lru_cache(4096)
+def _address(packed: bytes) -> str:
+    return str(ip_address(packed))
+
+
 def _decode_ipv4(data: bytes | memoryview) -> Packet | None:
     header_length = (data[0] & 0x0F) * 4
     total, identification, fragment = struct.unpack_from("!HHH", data, 2)
@@ -146,17 +158,15 @@ def _decode_ipv4(data: bytes | memoryview) -> Packet | None:
         total,
         data[9],
         identification,
-        str(IPv4Address(source)),
-        str(IPv4Address(destination)),
+        _address(source),
+        _address(destination),
     )
 
 
 def _decode_ipv6(data: bytes | memoryview) -> Packet | None:
     (payload,) = struct.unpack_from("!H", data, 4)
     source, destination = struct.unpack_from("!16s16s", data, 8)
-    return _decode_transport(
-        data, 40, 40 + payload, data[6], 0, str(IPv6Address(source)), str(IPv6Address(destination))
-    )
+    return _decode_transport(data, 40, 40 + payload, data[6], 0, _address(source), _address(destination))
 
 
 def _decode_transport(

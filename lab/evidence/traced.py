@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from lab.errors import LabError
-from lab.evidence.packet import Packet, decode
+from lab.evidence.packet import Packet, decoded
 from lab.evidence.walk import ACCEPT, DROP, AtHook, Place, Role, Rule, Step, Walk
 
 #: The rules that were asked and did not match, of which a step keeps the last ones.
@@ -48,7 +48,7 @@ class TraceEvent(NamedTuple):
     @property
     def packet(self) -> Packet | None:
         """The packet by its headers, of TCP's without options; None where they are not told."""
-        return decode(self.headers) if self.headers else None
+        return decoded(self.headers) if self.headers else None
 
 
 @dataclass(frozen=True)

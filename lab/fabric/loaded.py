@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING, Final, overload
 
 from lab.evidence.traced import BaseChain, Chain
@@ -248,10 +248,10 @@ def loaded_on(node: RunningHost, chains: NftChains, family: Family, changes: Seq
 
 
 class _Rules(Sequence[Rule]):
-    """The rules of a chain, each made when it is asked for: of very many few are."""
+    """The rules of a chain, each made once, when it is asked for: of very many few are."""
 
     def __init__(self, length: int, make: Callable[[int], Rule]) -> None:
-        self._length, self._make = length, make
+        self._length, self._make = length, cache(make)
 
     def __len__(self) -> int:
         return self._length

@@ -8,13 +8,20 @@ counted: ip_rcv_core, ip_rcv_finish_core (net/ipv4/ip_input.c), ip_error (net/ip
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from lab.netns.namespace import Namespace
 
 _NET: Final = Path("/proc/thread-self/net")  # /proc/net would be the main thread's
+_FILES: Final = ("snmp", "netstat", "snmp6")  # the last one is missing where the kernel has no IPv6
+_MOST: Final = 1 << 16  # bytes of a file; they have 4,000
+
+#: What the files said, as it is.
+Reading: TypeAlias = tuple[bytes, ...]
 
 #: Counters of packets that are lost, and in words what for.
 MEANINGS: Final[Mapping[str, str]] = {
@@ -50,18 +57,46 @@ _WRONG_CHECKSUMS: Final[Mapping[int, Mapping[str, str]]] = {
 }
 
 
-def counters(namespace: Namespace) -> dict[str, int]:
-    """Return what a namespace's stack has counted, by the kernel's names (net/ipv4/proc.c) behind their protocols'."""
+class Files:
+    """The counters of a namespace's stack, of which each reading is quick: the files stay open.
+
+    A file of ``/proc/net`` is that of the namespace in which it was opened (seq_open_net, fs/proc/proc_net.c).
+    """
+
+    def __init__(self, namespace: Namespace) -> None:
+        with namespace.entered():
+            self._descriptors = [
+                os.open(_NET / name, os.O_RDONLY | os.O_CLOEXEC) for name in _FILES if (_NET / name).exists()
+            ]
+
+    def read(self) -> Reading:
+        """Return what they say now, for :func:`counted`: most of what is read is compared with nothing."""
+        return tuple(os.pread(descriptor, _MOST, 0) for descriptor in self._descriptors)
+
+    def close(self) -> None:
+        """Close them."""
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+
+
+def counted(reading: Reading) -> dict[str, int]:
+    """Return what a stack has counted, by the kernel's names (net/ipv4/proc.c) behind their protocols'."""
     found: dict[str, int] = {}
-    with namespace.entered():
-        lines = [line for name in ("snmp", "netstat") for line in (_NET / name).read_text().splitlines()]
-        six = (_NET / "snmp6").read_text().split() if (_NET / "snmp6").exists() else []
+    texts = [one.decode() for one in reading]
+    lines = [line for text in texts[:2] for line in text.splitlines()]
     # Two lines each: the names and the values, both behind the protocol.
     for names, values in zip(lines[::2], lines[1::2], strict=True):
         protocol = names.partition(":")[0]
         its = zip(names.split()[1:], map(int, values.split()[1:]), strict=True)
         found |= {f"{protocol}{name}": value for name, value in its}
+    six = "".join(texts[2:]).split()
     return found | dict(zip(six[::2], map(int, six[1::2]), strict=True))
+
+
+def counters(namespace: Namespace) -> dict[str, int]:
+    """Return what a namespace's stack has counted until now, as :func:`counted` names it."""
+    with closing(Files(namespace)) as files:
+        return counted(files.read())
 
 
 def tcp_counters(namespace: Namespace) -> dict[str, int]:

@@ -10,9 +10,8 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from lab.netns.namespace import Namespace
 from lab.netns.room import make_room
@@ -39,8 +38,7 @@ class Subsystem(IntEnum):
     NFTABLES = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message of the kernel's.
 
     :param kind: the subsystem's own, without the subsystem.
@@ -170,15 +168,18 @@ def messages(data: bytes) -> Iterator[Message]:
         offset += (length + 3) & ~3
 
 
-def attributes(body: bytes) -> Iterator[tuple[int, bytes]]:
+def attributes(body: bytes) -> list[tuple[int, bytes]]:
     """Read attributes: the kind and the value of each."""
+    found: list[tuple[int, bytes]] = []
+    size, last = _ATTRIBUTE.size, len(body) - _ATTRIBUTE.size
     offset = 0
-    while offset + _ATTRIBUTE.size <= len(body):
+    while offset <= last:
         length, kind = _ATTRIBUTE.unpack_from(body, offset)
-        if length < _ATTRIBUTE.size:
-            return
-        yield kind & _KIND, body[offset + _ATTRIBUTE.size : offset + length]
+        if length < size:
+            break
+        found.append((kind & _KIND, body[offset + size : offset + length]))
         offset += (length + 3) & ~3
+    return found
 
 
 def dump(channel: socket.socket, request: bytes, whom: str) -> Iterator[Message]:

@@ -7,7 +7,7 @@ import errno
 import socket
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from lab.conntrack.netlink import ConntrackTable
 from lab.evidence.entry import Entry
@@ -15,6 +15,8 @@ from lab.evidence.packet import SocketAddress
 from lab.evidence.reach import PROTOCOLS, Fate, Passage, Question, Reached
 from lab.fabric.lab import Lab
 from lab.scenario.unrouted import why_unrouted
+
+_TCP_REPAIR: Final = 19  # include/uapi/linux/tcp.h
 
 #: Looks up more about what became of a question, while its sockets are open.
 Look: TypeAlias = Callable[[Reached], Reached]
@@ -95,6 +97,15 @@ def errno_of(sender: socket.socket, text: bytes, to: tuple[str, int] | None = No
     except OSError as error:
         return error.errno or errno.EIO
     return 0
+
+
+def acknowledge_again(asking: socket.socket) -> None:
+    """Send an ACK without data, as the one that ends a handshake, by a connected TCP socket.
+
+    Whoever ends TCP_REPAIR has the kernel send one (do_tcp_setsockopt and tcp_send_window_probe, net/ipv4).
+    """
+    for is_on in (1, 0):
+        asking.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, is_on)
 
 
 def is_open(asking: socket.socket) -> bool:

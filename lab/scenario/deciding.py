@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from lab.conntrack.nflog import PacketLog, Record
 from lab.errors import LabError
+from lab.evidence.packet import ACK, SYN
 from lab.evidence.reach import Fate, Passage
-from lab.evidence.traced import Told, walk_of
 from lab.evidence.walk import Step, Walk, kin
 from lab.fabric.loaded import loaded_on
 from lab.netns.nft_chain import has_tables
@@ -20,13 +20,15 @@ from lab.netns.xtables import has_legacy_tables
 from lab.scenario import legacy
 from lab.scenario.lost import Losses
 from lab.scenario.processor import visit_all_processors
-from lab.scenario.tracer import Tracer, own_hook, removal
+from lab.scenario.tracer import Tracer, removal
+from lab.scenario.walked import Met, walked
 from lab.vocabulary import Backend
 
 if TYPE_CHECKING:
-    from lab.evidence.packet import Packet, SocketAddress
+    from lab.evidence.packet import Ends, Packet
     from lab.evidence.reach import Reached
     from lab.evidence.sighting import Sighting
+    from lab.evidence.traced import Told
     from lab.fabric.lab import Lab
     from lab.vocabulary import Family
 
@@ -47,18 +49,24 @@ class Deciding:
 
     Beside others' traffic only the first packets of connections are traced, datagrams, and ICMP.
 
-    :ivar untold: in sentences, of what nothing can be told.
     """
 
     def __init__(self, lab: Lab, family: Family) -> None:
-        self.untold: dict[str, None] = {}
+        self._untold: dict[str, None] = {}
+        self._is_unblamed = False  # whether a question failed and no rule is known for it
         names = [node.name for node in lab.topology.nodes]
         if lab.has_others:
             spaces = {name: host.namespace for name, host in lab.hosts.items() if name not in names}
             names += [
                 name for name, space in spaces.items() if has_tables(space) or has_legacy_tables(space, family.version)
             ]
-        self._hosts = [_Host(lab, name, family, self.untold) for name in names]
+        self._hosts = [_Host(lab, name, family, self._untold) for name in names]
+
+    @property
+    def untold(self) -> list[str]:
+        """In sentences, of what nothing can be told."""
+        unread = [host.unread() for host in self._hosts] if self._is_unblamed else []
+        return list(dict.fromkeys((*self._untold, *filter(None, unread))))
 
     @property
     def sources(self) -> list[Source]:
@@ -69,6 +77,11 @@ class Deciding:
         """Forget what was told until now."""
         for host in self._hosts:
             host.forget()
+
+    def follow(self, sightings: Sequence[Sighting]) -> None:
+        """Trace every packet of a TCP connection from here on, with the ends that it was seen to have at each host."""
+        for host in self._hosts:
+            host.follow({_ends(one.packet) for one in sightings if one.host == host.name})
 
     def rule(self, packet: Packet | None) -> str:
         """Return which rule dropped a packet, else which ones chose its destination, and where it vanished.
@@ -91,6 +104,7 @@ class Deciding:
         if reached.fate is Fate.CONNECTED or reached.own is None:
             return reached
         by = self.drop(Passage(reached.question, reached.own, sightings))
+        self._is_unblamed |= not by
         return reached if by in reached.rule else replace(reached, rule="; ".join(filter(None, (reached.rule, by))))
 
     def drop(self, passage: Passage) -> str:
@@ -103,11 +117,9 @@ class Deciding:
         for host in self._hosts:
             for walk in host.walks(wanted, asked):
                 if walk.fate:
-                    is_question = kin(walk.packet) == first or _ends(walk.packet) == asked
+                    is_question = kin(walk.packet) == first or (_ends(walk.packet) == asked and _begins(walk.packet))
                     what = "" if is_question else f"{_name(walk.packet)} "
                     return what + _dropped(walk, walk.fate)
-        for host in self._hosts:
-            host.note_untold()
         return ""
 
 
@@ -133,6 +145,16 @@ class _Host:
         self._records: list[Record] = []
 
     @property
+    def name(self) -> str:
+        """The host's."""
+        return self._name
+
+    def follow(self, ends: set[Ends]) -> None:
+        """Trace every TCP packet between some ends from here on."""
+        if ends:
+            self._tracer.follow(sorted(ends, key=str))
+
+    @property
     def sources(self) -> list[Source]:
         """What is readable when more is told."""
         return [self._tracer, *([self._log] if self._log else [])]
@@ -146,36 +168,36 @@ class _Host:
         if self._losses:
             self._losses.forget()
 
-    def walks(
-        self, wanted: set[tuple[object, ...]], ends: tuple[SocketAddress, SocketAddress] | None = None
-    ) -> Iterator[Walk]:
+    def walks(self, wanted: set[tuple[object, ...]], ends: Ends | None = None) -> Iterator[Walk]:
         """Yield the walks of the packets that are kin to those that are wanted, or go from one end to another."""
-        self._read()
-
-        def is_wanted(one: Told) -> bool:
-            return kin(one.packet) in wanted or _ends(one.packet) == ends
-
-        if not all(one.is_over for one in self._told if is_wanted(one)):
+        found = self._found(wanted, ends)
+        if any(isinstance(one, LabError) or one.vanished for one in found):
             visit_all_processors()  # what a timer has sent may be on its way still
-            self._read()
-        of_each = legacy.of_each(self._told, self._records)
-        found = [(one, its) for one, its in zip(self._told, of_each, strict=True) if is_wanted(one)]
-        why = legacy.why_silent(self._name, self._records) if found and self._loaded.is_legacy else ""
-        if why:
+            found = self._found(wanted, ends)
+        if found and (why := legacy.why_silent(self._name, self._loaded, self._records)):
             self._untold[f"Of rules nothing is told: {why}."] = None
-        for told, records in found:
-            try:
-                whole = legacy.whole(told, records, self._loaded, self._family, is_sure=not why)
-                walk = walk_of(self._name, whole, self._loaded, own_hook)
-            except LabError as error:
-                self._untold[f"Not traced at {self._name}: {error}."] = None
-                continue
-            yield self._losses.told(walk) if self._losses else walk
+        for one in found:
+            if isinstance(one, LabError):
+                self._untold[f"Not traced at {self._name}: {one}."] = None
+            else:
+                yield self._losses.told(one) if self._losses else one
 
-    def note_untold(self) -> None:
-        """Note where somebody has given it rules by iptables-legacy, which the lab does not read there."""
-        if words := legacy.unread(self._running, self._loaded, self._family):
-            self._untold[f"Perhaps: {words}."] = None
+    def _found(self, wanted: set[tuple[object, ...]], ends: Ends | None) -> list[Walk | LabError]:
+        """Read what is told by now, and put the walks together."""
+        self._read()
+        met = [Met(told, self._loaded) for told in self._told]
+        places = [
+            place for place, one in enumerate(self._told) if kin(one.packet) in wanted or _ends(one.packet) == ends
+        ]
+        return list(walked(self._name, met, self._records, self._family, places))
+
+    def unread(self) -> str:
+        """Return in a sentence that somebody has given it rules by iptables-legacy, which the lab does not read there.
+
+        Empty where nobody has.
+        """
+        words = legacy.unread(self._running, self._loaded, self._family)
+        return f"Perhaps: {words}." if words else ""
 
     def _read(self) -> None:
         self._told = self._tracer.read()
@@ -184,8 +206,13 @@ class _Host:
             self._untold[f"The kernel lost a part of the trace at {self._name}."] = None
 
 
-def _ends(packet: Packet) -> tuple[SocketAddress, SocketAddress]:
+def _ends(packet: Packet) -> Ends:
     return packet.source, packet.destination
+
+
+def _begins(packet: Packet) -> bool:
+    """Check whether a packet may be a question: of TCP only a SYN is."""
+    return packet.tcp is None or packet.tcp.flags & (SYN | ACK) == SYN
 
 
 def _dropped(walk: Walk, fate: Step) -> str:

@@ -65,9 +65,9 @@ def by_packet(records: Iterable[Record]) -> list[list[Record]]:
     return packets
 
 
-def why_silent(node: str, records: Iterable[Record]) -> str:
+def why_silent(node: str, loaded: Loaded, records: Iterable[Record]) -> str:
     """Return in a sentence why iptables-legacy has logged nothing at a node that has its rules; empty where it has."""
-    if any(record.words != MARK for record in records):
+    if not loaded.is_legacy or any(record.words != MARK for record in records):
         return ""
     try:
         require("xt_TRACE")
@@ -87,8 +87,10 @@ def unread(host: RunningHost, loaded: Loaded, family: Family) -> str:
     return f"the rules that iptables-legacy has at {host.name} are not traced, as the lab's own there are not by it"
 
 
-def of_each(told: Iterable[Told], records: Iterable[Record]) -> list[Sequence[Record]]:
+def of_each(told: Iterable[Told], records: Sequence[Record]) -> list[Sequence[Record]]:
     """Return what was logged of each packet that was told of; nothing of a bridge's copies."""
+    if not records:
+        return [() for _one in told]
     packets: dict[tuple[object, ...] | None, deque[list[Record]]] = defaultdict(deque)
     for of_packet in by_packet(records):
         first = of_packet[0].packet

@@ -25,7 +25,17 @@ from lab.evidence.sighting import Sighting
 from lab.fabric.lab import Lab
 from lab.netns import Namespace, bound, mib
 from lab.scenario.associating import RawEnd, abort, associate
-from lab.scenario.became import Entries, Look, as_it_is, concluded, errno_of, is_open, unanswered, without_way
+from lab.scenario.became import (
+    Entries,
+    Look,
+    acknowledge_again,
+    as_it_is,
+    concluded,
+    errno_of,
+    is_open,
+    unanswered,
+    without_way,
+)
 from lab.scenario.deciding import Deciding
 from lab.scenario.processor import one_processor
 from lab.topology.model import Topology
@@ -194,6 +204,10 @@ class Reaching:
             return heard
         if question.protocol == "tcp" and is_open(asking):
             at, how, sent_on = passage.last()
+            if self.deciding and self.lab.has_others:
+                self.deciding.follow(passage.sightings)
+                acknowledge_again(asking)
+                self._settled()
             return look(replace(reached, at=at, how=f"half open: {how}", sent_on=sent_on))
         if question.protocol == "sctp" and passage.went_on():
             return look(replace(reached, how=_HALF_ASSOCIATED))

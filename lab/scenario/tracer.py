@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from lab import kubeapi
 from lab.conntrack.nflog import REASON_GROUP
 from lab.conntrack.witness import STATES, TABLE
-from lab.evidence.packet import BARRIER_PORT, Packet, is_fragment
+from lab.evidence.packet import BARRIER_PORT, Ends, Packet, is_fragment
 from lab.evidence.traced import Told, TraceEvent
 from lab.evidence.walk import kin
 from lab.netns.nft_chain import NftChains
@@ -63,8 +63,7 @@ def script(only: str = "", *, marks: bool = False, brief: bool = False) -> str:
     :param brief: of TCP trace SYN and SYN,ACK alone, beside others' downloads.
     """
     # A rule that accepts ends its own chain alone, and makes one event of what would be three.
-    mark = f'log prefix "{legacy.MARK}" group {REASON_GROUP} ' if marks else ""
-    wanted = f"{f'ct state {only} ' if only else ''}{mark}meta nftrace set 1 accept"
+    wanted = f"{f'ct state {only} ' if only else ''}{_begun(marks=marks)}"
     barriers = (f"udp dport {BARRIER_PORT} return", f"udp sport {BARRIER_PORT} return")
     few = ("tcp flags & syn == 0 return",) if brief else ()
     begin = (*barriers, f"udp dport {VXLAN_PORT} jump tunnel", *few, wanted)
@@ -81,6 +80,28 @@ def script(only: str = "", *, marks: bool = False, brief: bool = False) -> str:
     chains += [_chain(f"end_{hook}", hook, _LAST, ("accept",)) for hook in ("input", "postrouting")]
     tunnel = ("chain tunnel {", *_BARRIERS, *_NEIGHBOURS, "}")
     return "\n".join((f"table inet {TRACE_TABLE} {{", *tunnel, *chains, "}", ""))
+
+
+def _begun(*, marks: bool) -> str:
+    """Return what a rule does with a packet that is to be traced."""
+    mark = f'log prefix "{legacy.MARK}" group {REASON_GROUP} ' if marks else ""
+    return f"{mark}meta nftrace set 1 accept"
+
+
+def script_between(ends: Iterable[Ends], *, marks: bool = False) -> str:
+    """Return the nftables script that has every TCP packet between some ends traced besides.
+
+    :param ends: source and destination.
+    :param marks: as :func:`script` knows it.
+    """
+    lines = [
+        f"insert rule inet {TRACE_TABLE} begin_{hook} {family} saddr {source.address} {family} daddr {target.address}"
+        f" tcp sport {source.port} tcp dport {target.port} {_begun(marks=marks)}"
+        for source, target in ends
+        for family in ("ip6" if ":" in source.address else "ip",)
+        for hook in ("prerouting", "output")
+    ]
+    return "\n".join((*lines, ""))
 
 
 def _chain(name: str, hook: str, priority: int, rules: Iterable[str]) -> str:
@@ -120,6 +141,7 @@ class Tracer:
         self._current: dict[int, _Way] = {}  # by the kernel's numbers
         self._trace = Trace(node.namespace)
         self.chains = NftChains(node.namespace)
+        self._nft, self._marks = node.nft, marks
         node.nft.run(script(only, marks=marks, brief=brief))
         self._states = {
             handle: state
@@ -131,6 +153,10 @@ class Tracer:
     def lost(self) -> bool:
         """Whether the kernel had to throw some of it away."""
         return bool(self._trace.lost)
+
+    def follow(self, ends: Iterable[Ends]) -> None:
+        """Trace every TCP packet between some ends from here on, though of others' connections only the first are."""
+        self._nft.run(script_between(ends, marks=self._marks))
 
     def read(self) -> list[Told]:
         """Return what the kernel has told of each packet since it was last forgotten, in the order in which they came.

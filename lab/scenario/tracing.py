@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from lab.errors import LabError
 from lab.evidence.packet import FRAGMENT, RST, SYN, UDP, Packet, is_error
-from lab.evidence.traced import Told, walk_of
+from lab.evidence.traced import Told
 from lab.evidence.walk import Role, Walk, kin
 from lab.fabric.loaded import Loaded, loaded_on
 from lab.scenario import legacy
 from lab.scenario.lost import Losses
 from lab.scenario.processor import visit_all_processors
 from lab.scenario.tracer import Tracer, own_hook, removal
+from lab.scenario.walked import Met, walked
 from lab.vocabulary import Backend, Family
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 _MOST: Final = 12  # walks of one role; more of them tell nothing new
 
-#: What was told of a packet, and the rules that it met.
-_Met: TypeAlias = tuple[Told, Loaded]
 #: What packets are asked for, by what they are kin to; None for all.
 _Own: TypeAlias = Collection[tuple[object, ...]] | None
 
@@ -85,7 +84,7 @@ class Tracing:
         walks: list[Walk] = []
         untold = {f"the kernel lost a part of the trace at {node}": None for node in batches if node in self._lossy}
         for node, its in batches.items():
-            told = [(one, batch.loaded) for batch in its for one in batch.told]
+            told = [Met(one, batch.loaded) for batch in its for one in batch.told]
             walks += self._at(node, told, judged, own, untold)
             of_node = [one for one in known if one.host == node]
             for role in self._unheard(of_node, told, judged, own):
@@ -93,29 +92,27 @@ class Tracing:
         return walks, list(untold)
 
     def _at(
-        self, node: str, its: Sequence[_Met], judged: Packet | None, own: _Own, untold: dict[str, None]
+        self, node: str, its: Sequence[Met], judged: Packet | None, own: _Own, untold: dict[str, None]
     ) -> Iterator[Walk]:
         """Yield the walks at a node, and note what cannot be told of it."""
         records = self._recorder.traced.get(node, [])
-        why = legacy.why_silent(node, records) if any(loaded.is_legacy for _told, loaded in its) else ""
-        unread = legacy.unread(self._lab.hosts[node], its[0][1], self._family) if its and self._lab.has_others else ""
-        untold |= dict.fromkeys(filter(None, (why, unread)))
-        of_each = legacy.of_each([told for told, _loaded in its], records)
+        why = [legacy.why_silent(node, loaded, records) for loaded in dict.fromkeys(one.loaded for one in its)]
+        unread = (
+            legacy.unread(self._lab.hosts[node], its[0].loaded, self._family) if its and self._lab.has_others else ""
+        )
+        untold |= dict.fromkeys(filter(None, (*why, unread)))
         mine = [index for index, (told, _loaded) in enumerate(its) if own is None or kin(told.packet) in own]
-        for place, role in chosen([its[index][0].packet for index in mine], judged):
-            index = mine[place]
-            told, loaded = its[index]
-            try:
-                whole = legacy.whole(told, of_each[index], loaded, self._family, is_sure=not why)
-                walk = walk_of(node, whole, loaded, own_hook)
-            except LabError as error:
-                untold[f"{role} at {node}: {error}"] = None
+        wanted = [(mine[at], role) for at, role in chosen([its[index].told.packet for index in mine], judged)]
+        walks = walked(node, its, records, self._family, [index for index, _role in wanted])
+        for (index, role), one in zip(wanted, walks, strict=True):
+            if isinstance(one, LabError):
+                untold[f"{role} at {node}: {one}"] = None
                 continue
+            walk = replace(one, role=role)
             again = any(kin(other.packet) == kin(walk.packet) for other, _loaded in its[index + 1 :])
-            walk = replace(walk, role=role, unsent=not again and self._is_unsent(walk))
-            yield self._losses[node].told(walk)
+            yield self._losses[node].told(replace(walk, unsent=not again and self._is_unsent(walk)))
 
-    def _unheard(self, known: Sequence[Judged], its: Sequence[_Met], judged: Packet | None, own: _Own) -> set[Role]:
+    def _unheard(self, known: Sequence[Judged], its: Sequence[Met], judged: Packet | None, own: _Own) -> set[Role]:
         """Return what packets are in the trial that conntrack judged, and of which no trace tells."""
         told = {kin(one.packet) for one, _loaded in its}
         asked = (one.packet for one in known if self._each or one.state == "invalid")

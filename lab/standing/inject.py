@@ -22,16 +22,19 @@ from lab.conntrack.flows import Flows
 from lab.conntrack.netlink import ConntrackTable
 from lab.errors import InputError, LabError, nearest
 from lab.evidence.packet import BARRIER_PORT, TCP, Ends, SocketAddress
+from lab.evidence.reach import Fate, Question, Target
 from lab.fabric.lab import Lab, lent_beside_others
 from lab.netns.sockdiag import connected
 from lab.results.result import Report, Tally
-from lab.scenario import ConnectionScenario
+from lab.scenario import ConnectionScenario, one_processor
 from lab.scenario.adopted import AdoptedScenario, Handshake, roles_of
+from lab.scenario.visiting import Visiting
 from lab.standing.handshakes import Handshakes
 from lab.trial import probe, runner
 from lab.trial.attempt import attempt
 from lab.trial.batch import select
 from lab.trial.setting import Setting
+from lab.verdict.verdict import Outcome
 from lab.vocabulary import Family
 
 if TYPE_CHECKING:
@@ -61,7 +64,7 @@ async def inject(lab: Lab, fix: str, case: str, family: Family | None, service: 
     :param family: the first that the lab has, when None.
     :param service: which Service is asked, instead of the first.
     :raises InputError: the case cannot run there; says why.
-    :raises LabError: the lab cannot hold it.
+    :raises LabError: the lab cannot hold it, or no connection comes about there; says which rule keeps it from it.
     """
     chosen = family or lab.families[0]
     if chosen not in lab.families:
@@ -79,9 +82,32 @@ async def inject(lab: Lab, fix: str, case: str, family: Family | None, service: 
         if error.errno != errno.EADDRINUSE:
             raise
         raise LabError("a server of somebody's own has the address and port of an endpoint: end it first") from error
+    if came.result is not None and not came.failure:
+        _check_connected(lab, setting, came.result)
     tally = came.added_to(Tally(setting.trial))
     report = Report(__version__, os.uname().release, {chosen: answer}, (tally,))
     return Injected(report, (*selection.remarks, *(str(one.message) for one in came.warned)))
+
+
+def _check_connected(lab: Lab, setting: Setting, result: Result) -> None:
+    """Check that the trial's connection came about, which a rule of somebody's may have kept from it.
+
+    :raises LabError: it did not, and another one beside it does not either: the case was not tried.
+    """
+    outcome, expected = result.verdict.outcome, result.expected and result.expected.outcome
+    if outcome not in (Outcome.REFUSED, Outcome.STALLED) or outcome is expected:
+        return
+    roles = setting.roles
+    client, target = roles.client, roles.service_address or roles.servers[0][1]
+    with one_processor(), lent_beside_others(lab):
+        visiting = Visiting(lab, setting.family)
+        try:
+            reached = visiting.ask(Question(client, Target.VIP, target), with_entry=False)
+        finally:
+            visiting.forget()
+    if reached.fate is not Fate.CONNECTED:
+        message = f"{setting.case.name} was not tried: it needs a connection from {client} to {target}"
+        raise LabError(f"{message}, and none comes about in this lab: {reached.known_by}")
 
 
 async def inject_into(lab: Lab, fix: str, case: str, wanted: str, handshakes: Handshakes) -> Injected:

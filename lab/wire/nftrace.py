@@ -61,16 +61,16 @@ def _event(message: Message) -> TraceEvent:
     else:
         verdict, target = _verdict(found.get(_VERDICT, b""))
     return TraceEvent(
-        packet_id=int.from_bytes(found[_ID], "big"),
-        family=FAMILIES[message.family],
-        table=_text(found[_TABLE]),
-        chain=_text(found[_CHAIN]),
-        handle=int.from_bytes(found[_HANDLE], "big") if _HANDLE in found else None,
-        is_policy=is_policy,
-        verdict=verdict,
-        target=target,
-        mark=int.from_bytes(found.get(_MARK, b""), "big"),
-        headers=found.get(_NETWORK, b"") + found.get(_TRANSPORT, b""),
+        int.from_bytes(found[_ID], "big"),
+        FAMILIES[message.family],
+        _text(found[_TABLE]),
+        _text(found[_CHAIN]),
+        int.from_bytes(found[_HANDLE], "big") if _HANDLE in found else None,
+        is_policy,
+        verdict,
+        target,
+        int.from_bytes(found.get(_MARK, b""), "big"),
+        found.get(_NETWORK, b"") + found.get(_TRANSPORT, b""),
     )
 
 

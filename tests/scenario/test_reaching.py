@@ -14,13 +14,13 @@ from lab.conntrack.flows import Flows
 from lab.evidence.packet import SocketAddress
 from lab.evidence.reach import Fate, Question, Target
 from lab.fabric.lab import Lab
-from lab.netns import Namespace, RouteSocket
+from lab.netns import Namespace, RouteSocket, mib
 from lab.netns.rtnetlink import LOOPBACK_INDEX, link_up
-from lab.scenario import one_processor
+from lab.scenario import deciding, one_processor
 from lab.scenario.reaching import Reaching
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
-from lab.vocabulary import Family, ProxyMode
+from lab.vocabulary import Backend, Family, ProxyMode
 
 pytestmark = pytest.mark.lab_kernel
 
@@ -144,6 +144,45 @@ def test_a_connection_that_only_the_client_has_is_half_open(reaching):
     found = ask(reaching, "client", VIP)
     assert found.fate is Fate.TIMES_OUT
     assert found.how.startswith("half open")
+
+
+def traced(backend):
+    place = with_proxy(load("two-nodes"), ProxyMode.IPTABLES, "v1.36", backend)
+    return Lab(place, family=Family.IPV4, traced=True)
+
+
+@pytest.mark.parametrize("backend", Backend)
+def test_the_rule_that_drops_a_bare_acknowledgement_alone_is_named(backend):
+    with traced(backend) as lab:
+        give(lab, "node-a", "filter", "forward", 5, "tcp flags == ack drop")
+        found = ask(Reaching(lab, Family.IPV4), "client", VIP)
+        assert (found.fate, found.how.partition(":")[0]) == (Fate.TIMES_OUT, "half open")
+        assert "ACK dropped at node-a by test c rule 1: tcp flags == ack drop" in found.rule.replace("ip ", "")
+
+
+def test_what_a_stack_counts_is_looked_through_only_where_a_packet_vanished(monkeypatch):
+    looked = []
+    counted = mib.counted
+    monkeypatch.setattr(mib, "counted", lambda reading: looked.append(reading) or counted(reading))
+    with traced(Backend.NFT) as lab:
+        reaching = Reaching(lab, Family.IPV4)
+        found = ask(reaching, "client", VIP)
+        assert "led on at node-a by nat KUBE-SEP-" in found.rule
+        assert not looked
+        lab.hosts["node-a"].namespace.set_sysctls({"net/ipv4/ip_forward": 0})
+        assert "IpInAddrErrors 1" in ask(reaching, "client", VIP).rule
+        assert looked
+
+
+@pytest.mark.parametrize("backend", Backend)
+def test_a_packet_that_a_rule_dropped_is_waited_for_nowhere(monkeypatch, backend):
+    with traced(backend) as lab:
+        reaching = Reaching(lab, Family.IPV4)
+        lab.sync(lab.services, ())
+        visits = []
+        monkeypatch.setattr(deciding, "visit_all_processors", lambda: visits.append(1))
+        assert "dropped at node-a by filter KUBE-SERVICES" in ask(reaching, "client", VIP).rule
+        assert not visits
 
 
 def test_nothing_is_missed_on_a_busy_machine(reaching):

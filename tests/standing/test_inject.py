@@ -93,6 +93,29 @@ def test_what_a_case_changes_is_taken_back(own_run, clients, case):
     assert is_answered(clients())
 
 
+FOREIGN = "table inet somebody {{ chain forward {{ type filter hook forward priority -5; {}\n}}; }}\n"
+
+
+@pytest.mark.parametrize(
+    ("rule", "seen"),
+    [
+        ("tcp dport 80 reject with tcp reset", "refused; at node, RST; dropped at node"),
+        ("tcp dport 80 drop", "times out; at node, it came in by client and went no further; dropped at node"),
+        ("tcp flags & (syn|ack) == syn|ack drop", "SYN,ACK dropped at node"),
+        ("tcp flags == ack drop", "ACK dropped at node"),
+    ],
+)
+def test_a_connection_that_somebodys_rule_refuses_is_no_answer_about_the_case(own_run, rule, seen):
+    up(load("kube-proxy"))
+    assert lab_command("exec", "node", "--", "nft", FOREIGN.format(rule)).returncode == 0
+    before = rules()
+    ran = lab_command("inject", "beyond-window")
+    assert (ran.returncode, ran.stdout) == (2, ""), ran.stdout + ran.stderr
+    assert seen in ran.stderr
+    assert f"by somebody forward rule 1: {rule.partition(' &')[0]}" in ran.stderr.replace("inet ", "")
+    assert rules() == before
+
+
 def test_what_would_end_others_connections_is_refused(own_run, clients):
     up(load("kube-proxy"))
     client = clients()
