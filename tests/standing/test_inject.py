@@ -325,6 +325,6 @@ def test_what_rules_counted_before_is_not_told_of_a_trial(own_run, spaces):
         client.settimeout(PATIENCE)
         with pytest.raises(ConnectionRefusedError):
             client.connect(("10.0.1.2", 81))
-    said = lab_command("inject", "beyond-window").stdout
+    said = lab_command("inject", "beyond-window").stderr
     assert "--dport 80 -j REJECT" in said
     assert "dport 81" not in said
