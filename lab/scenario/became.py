@@ -67,6 +67,12 @@ def concluded(lab: Lab, reached: Reached, asking: socket.socket, name: bytes, co
         return unanswered(lab, reached, passage, error.errno or code)
 
 
+def half_open(reached: Reached, passage: Passage) -> Reached:
+    """Return what became of a question whose client alone takes its connection for one."""
+    at, how, sent_on = passage.last()
+    return replace(reached, at=at, how=f"half open: {how}", sent_on=sent_on)
+
+
 def unanswered(lab: Lab, reached: Reached, passage: Passage, code: int) -> Reached:
     """Return what became of a question to which no answer came.
 

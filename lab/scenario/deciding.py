@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+import socket
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
@@ -18,6 +19,7 @@ from lab.fabric.loaded import loaded_on
 from lab.netns.nft_chain import has_tables
 from lab.netns.xtables import has_legacy_tables
 from lab.scenario import legacy
+from lab.scenario.became import acknowledge_again
 from lab.scenario.lost import Losses
 from lab.scenario.processor import visit_all_processors
 from lab.scenario.tracer import Tracer, removal
@@ -52,6 +54,7 @@ class Deciding:
     """
 
     def __init__(self, lab: Lab, family: Family) -> None:
+        self._is_brief = lab.has_others
         self._untold: dict[str, None] = {}
         self._is_unblamed = False  # whether a question failed and no rule is known for it
         names = [node.name for node in lab.topology.nodes]
@@ -78,10 +81,16 @@ class Deciding:
         for host in self._hosts:
             host.forget()
 
-    def follow(self, sightings: Sequence[Sighting]) -> None:
-        """Trace every packet of a TCP connection from here on, with the ends that it was seen to have at each host."""
-        for host in self._hosts:
-            host.follow({_ends(one.packet) for one in sightings if one.host == host.name})
+    def follow_acknowledgement(self, asking: socket.socket, passage: Passage, settle: Callable[[], object]) -> None:
+        """Have a client send the ACK of its handshake again, where the one that was lost was not traced.
+
+        :param settle: returns when it is not under way any more.
+        """
+        if self._is_brief:
+            for host in self._hosts:
+                host.follow({_ends(one.packet) for one in passage.sightings if one.host == host.name})
+            acknowledge_again(asking)
+            settle()
 
     def rule(self, packet: Packet | None) -> str:
         """Return which rule dropped a packet, else which ones chose its destination, and where it vanished.

@@ -28,10 +28,10 @@ from lab.scenario.associating import RawEnd, abort, associate
 from lab.scenario.became import (
     Entries,
     Look,
-    acknowledge_again,
     as_it_is,
     concluded,
     errno_of,
+    half_open,
     is_open,
     unanswered,
     without_way,
@@ -197,18 +197,14 @@ class Reaching:
             code = errno_of(asking, text)
         passage = Passage(question, own, self._settled())
         reached = Reached(question, Fate.TIMES_OUT, own, node=self._first_node(passage), rule=self._rule(passage))
-        ready, _, _ = select.select(self._servers, [], [], 0)
-        if ready:
+        if ready := select.select(self._servers, [], [], 0)[0]:
             return self._answered(reached, asking, ready[0], passage, text, look)
         if heard := self._heard(reached, asking, passage, text, look):
             return heard
         if question.protocol == "tcp" and is_open(asking):
-            at, how, sent_on = passage.last()
-            if self.deciding and self.lab.has_others:
-                self.deciding.follow(passage.sightings)
-                acknowledge_again(asking)
-                self._settled()
-            return look(replace(reached, at=at, how=f"half open: {how}", sent_on=sent_on))
+            if self.deciding:
+                self.deciding.follow_acknowledgement(asking, passage, self._settled)
+            return look(half_open(reached, passage))
         if question.protocol == "sctp" and passage.went_on():
             return look(replace(reached, how=_HALF_ASSOCIATED))
         if code in (0, errno.EINPROGRESS):  # it had gone out, or so it seemed; what came of it is known by now
