@@ -7,17 +7,19 @@ import gc
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from lab.capture import asked, icmp
 from lab.capture.connection import Connection
 from lab.capture.datagrams import Datagrams
-from lab.capture.explanation import Explained, Explanation, Place
+from lab.capture.explanation import Explanation, Place
 from lab.capture.findings import explained
+from lab.capture.fitting import fitting
 from lab.capture.following import Follower
 from lab.capture.frames import Frame
 from lab.capture.headers import quoted_ends
+from lab.capture.joined import Entries
 from lab.capture.kernel_log import Logged
 from lab.capture.listing import Listed
 from lab.capture.naming import Naming
@@ -69,11 +71,11 @@ def explain(
         for one in followed
     ]
     notes += _lacks(followed, named)
-    by_ends = {entry.original: (name, entry) for name, entry in listed.values()}
+    entries = Entries(texts, named)
     where = {logged: named.in_full(place) for logged, place in seen.items()}
     owners = _owners(entry for _name, entry in listed.values())
     told = (
-        *(_with_entry(one, by_ends) for one in connections),
+        *(entries.join(one) for one in connections),
         *asked.explained(everybody.datagrams.exchanges, named),
     )
     notes += unseen(told, texts)
@@ -85,7 +87,12 @@ def explain(
         files=files,
         printed=lined,
         remarks=(
-            *(one for text in texts for one in remarks(text, None if assumed else behaviour, where, owners)),
+            *fitting(
+                (one for text in texts for one in remarks(text, None if assumed else behaviour, where, owners)),
+                texts,
+                told,
+                named,
+            ),
             *of_sysctls(settings),
         ),
     )
@@ -194,18 +201,6 @@ def _owners(entries: Iterable[Listed]) -> dict[tuple[SocketAddress, SocketAddres
             found[endpoint, peer] = f"from the endpoint of {whole}"
             found[client, target] = f"its entry leads to {endpoint}"
     return found
-
-
-def _with_entry(one: Explained, entries: dict[tuple[SocketAddress, SocketAddress], tuple[str, Listed]]) -> Explained:
-    """Return the same with what a listing says of the connection's entry."""
-    name, entry = entries.get((one.client, one.target), ("", None))
-    if entry is None:
-        return one
-    flags = ", ".join(sorted(entry.flags - {"USERSPACE"}))
-    left = f", {entry.timeout:,} s left" if entry.timeout is not None else ""
-    event = f" ({entry.event})" if entry.event else ""
-    words = f"Its entry ({name}, line {entry.line}){event}: {entry.state or 'no state'}{left}"
-    return replace(one, entry=f"{words}{f', {flags}' if flags else ''}, answered by {entry.endpoint}.")
 
 
 @contextmanager
