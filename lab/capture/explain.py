@@ -7,7 +7,7 @@ import gc
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from lab.capture import asked, icmp
@@ -65,12 +65,12 @@ def explain(
     notes += [*(note for reader in readers for note in reader.notes), *everybody.notes]
     last = max((reader.last for reader in readers if reader.last is not None), default=None)
     guessed = {(text.name, number) for text in texts for number in text.printed.unnumbered}
-    followed = list(everybody.follower.connections)
+    lacks = _Lacks()
     connections = [
         one.explained() if isinstance(one, Ordinary) else explained(one, behaviour, named, guessed, last)
-        for one in followed
+        for one in lacks.of(everybody.follower.connections)
     ]
-    notes += _lacks(followed, named)
+    notes += lacks.notes(named)
     entries = Entries(texts, named)
     where = {logged: named.in_full(place) for logged, place in seen.items()}
     owners = _owners(entry for _name, entry in listed.values())
@@ -134,23 +134,41 @@ class _Everybody:
             yield f"{forgotten:,} connections that came first were given up, to bound memory"
 
 
-def _lacks(connections: Iterable[Connection | Ordinary], named: Naming) -> Iterator[str]:
-    """Yield what is missing of connections, in sentences."""
-    if any((one if isinstance(one, Ordinary) else one.conntrack).unscaled for one in connections):
-        yield (
-            "the SYN's options were cut off by the snaplen (tcpdump -s 96 keeps them): how windows are scaled is not"
-            " known, and they are taken to be as large as they can be"
-        )
-    lacking = [one for one in connections if isinstance(one, Connection) and one.gaps.found]
-    for one in lacking[:_SHOWN]:
-        missing = [gap.words(named) for gap in one.gaps.found[:_SHOWN]]
-        more = f", and {len(one.gaps.found) - _SHOWN:,} more" if len(one.gaps.found) > _SHOWN else ""
-        yield (
-            f"{one.client} > {one.target}: the capture has a gap: {', '.join(missing)}{more} are not in it; what rests"
-            " on them is not judged"
-        )
-    if len(lacking) > _SHOWN:
-        yield f"the capture has gaps in {len(lacking) - _SHOWN:,} connections more"
+@dataclass
+class _Lacks:
+    """What is missing of connections.
+
+    :ivar unscaled: how windows are scaled is not known of one.
+    :ivar gaps: of which the capture has gaps.
+    """
+
+    unscaled: bool = False
+    gaps: list[Connection] = field(default_factory=list)
+
+    def of(self, connections: Iterable[Connection | Ordinary]) -> Iterator[Connection | Ordinary]:
+        """Yield connections, and take each into account when it has been told of."""
+        for one in connections:
+            yield one
+            self.unscaled = self.unscaled or (one if isinstance(one, Ordinary) else one.conntrack).unscaled
+            if isinstance(one, Connection) and one.gaps.found:
+                self.gaps.append(one)
+
+    def notes(self, named: Naming) -> Iterator[str]:
+        """Yield it in sentences."""
+        if self.unscaled:
+            yield (
+                "the SYN's options were cut off by the snaplen (tcpdump -s 96 keeps them): how windows are scaled is"
+                " not known, and they are taken to be as large as they can be"
+            )
+        for one in self.gaps[:_SHOWN]:
+            missing = [gap.words(named) for gap in one.gaps.found[:_SHOWN]]
+            more = f", and {len(one.gaps.found) - _SHOWN:,} more" if len(one.gaps.found) > _SHOWN else ""
+            yield (
+                f"{one.client} > {one.target}: the capture has a gap: {', '.join(missing)}{more} are not in it; what"
+                " rests on them is not judged"
+            )
+        if len(self.gaps) > _SHOWN:
+            yield f"the capture has gaps in {len(self.gaps) - _SHOWN:,} connections more"
 
 
 def _key(packet: Logged) -> tuple[object, ...]:

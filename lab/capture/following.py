@@ -70,9 +70,12 @@ class Follower:
 
     @property
     def connections(self) -> Iterable[Connection | Ordinary]:
-        """The connections in the order of their beginnings; the ordinary ones have done their handshake."""
+        """The connections in the order of their beginnings; the ordinary ones have done their handshake.
+
+        Of the others each is made when it is asked for, and not kept: of a flood of SYNs all are such.
+        """
         for one in list(self._all.values()):
-            yield one if isinstance(one, Ordinary) and one.is_open else self._in_full(one)
+            yield one if isinstance(one, Connection) or one.is_open else self._told(one)
 
     def of(self, section: int, source: SocketAddress, destination: SocketAddress) -> Connection | None:
         """Return the connection of which a packet with these addresses is."""
@@ -102,7 +105,9 @@ class Follower:
         """Return a connection that knows all of its packets, as if each had gone the long way when it came."""
         if isinstance(one, Connection):
             return one
-        made = Connection(*one.ends, one.section, self._behaviour, one.order, self._sysctls)
+        last = self.plain.last
+        made = self._told(one)
+        self.plain.last = made if last is one else last
         self._all[made.order] = made
         if made.order in self._live:
             self._live[made.order] = made
@@ -112,9 +117,11 @@ class Follower:
         own = self._own[made.order] = (one.key, turned(one.key))
         for known, keys in ((self._flows[one.section], own), (self._ends[one.section], [sender_of(one.key)])):
             known.update((key, made) for key in keys if known.get(key) is one)
-        last = self.plain.last
+        return made
+
+    def _told(self, one: Ordinary) -> Connection:
+        made = Connection(*one.ends, one.section, self._behaviour, one.order, self._sysctls)
         one.tell(made, self.plain)
-        self.plain.last = made if last is one else last
         return made
 
     def _touch(self, connection: Connection | Ordinary) -> None:

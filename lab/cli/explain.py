@@ -119,14 +119,16 @@ def explain(
             unsent = error
     place.write("explain", lambda: _as_data(told, again if replay else None))
     if not place.on_stdout:
-        screen = console()
+        from rich.control import strip_control_codes
+
+        width = console().width
         for words in (
             *lines(told, assumed=kernel is None, replayed=again),
             *(notes(told, again) if replay and unsent is None else ()),
         ):
             further = " " * (len(words) - len(words.lstrip(" *>")))
-            filled = textwrap.fill(words, screen.width, subsequent_indent=further, break_on_hyphens=False)
-            screen.print(filled, soft_wrap=True, markup=False, emoji=False)
+            filled = textwrap.fill(words, width, subsequent_indent=further, break_on_hyphens=False)
+            print(strip_control_codes(filled))
     if unsent is not None:
         raise LabError(f"not replayed: {unsent}") from unsent
     raise typer.Exit(1 if told.found else 0)
