@@ -52,6 +52,7 @@ class Place:
         :raises InputError: something of it cannot be.
         """
         from lab.netns import userns
+        from lab.topology.kube_proxy import topology_notes
         from lab.trial.fix_file import find_fix
 
         change, settings, is_kept = find_fix(self.fix).change, self.settings, False
@@ -66,6 +67,9 @@ class Place:
                 for one in with_programs(self.programs, settings)
                 for made in _topologies(base, self.mode, versions, self.backend, one)
             ]
+            notes = (note for made in topologies for note in topology_notes(made, family))
+            for note in dict.fromkeys(notes):
+                print(f"lab: {note}", file=sys.stderr)
         userns.ensure()
         if not topologies:
             raise InputError("none of these kube-proxies has the mode", cure="take v1.29 or later")

@@ -251,8 +251,15 @@ def conntrack_create(
         bool, typer.Option("--assured", help="As one that was answered and goes on; else UNREPLIED.")
     ] = False,
     timeout: Annotated[
-        int, typer.Option(metavar="SECONDS", parser=at_least(1), help="For how long it stays where no packet comes.")
-    ] = 600,
+        int | None,
+        typer.Option(
+            metavar="SECONDS",
+            parser=at_least(1),
+            help="For how long it stays where no packet comes; else what the host's kernel gives such an entry"
+            " (nf_conntrack_udp_timeout, _stream with --assured, nf_conntrack_tcp_timeout_STATE).",
+            show_default=False,
+        ),
+    ] = None,
     lab: LabOption = None,
 ) -> None:
     """Create an entry as `conntrack -I` does, such as a stale one that leads to an endpoint which is gone; print it.

@@ -7,6 +7,7 @@ Numbers of attributes are from include/uapi/linux/netfilter/nfnetlink_conntrack.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
@@ -17,11 +18,10 @@ from lab.evidence.entry import TCP_STATES
 from lab.evidence.packet import TCP, UDP, SocketAddress
 from lab.netns.nfnetlink import attribute, nested
 
-#: Seconds that an entry lives where nobody says how long.
-TIMEOUT: Final = 600
 #: The protocols whose entries can be made: those that have ports, and no numbers that only their own packets tell.
 PROTOCOLS: Final = {"tcp": TCP, "udp": UDP}
 
+_USUAL: Final = "ESTABLISHED"  # the state of TCP
 _LONGEST: Final = 0x7FFFFFFF  # seconds: what the kernel's own sysctls take
 _PROTOINFO, _NAT_SRC, _NAT_DST = 4, 6, 13
 _PROTOINFO_TCP, _TCP_STATE = 1, 1
@@ -41,18 +41,19 @@ class NewFlow:
     reply_destination: str = ""
     state: str | None = None
     assured: bool = False
-    timeout: int = TIMEOUT
+    timeout: int | None = None
 
-    def request(self) -> bytes:
+    def request(self, sysctl: Callable[[str], str]) -> bytes:
         """Return the request that makes it.
 
+        :param sysctl: reads one of the kernel that is asked, which says how long an entry stays where nobody does.
         :raises InputError: one of its words cannot be.
         """
         if self.protocol not in PROTOCOLS:
             raise InputError(
                 f"no entry of {self.protocol!r} can be made", cure=f"one of: {', '.join(PROTOCOLS)}; or send packets"
             )
-        if not 0 < self.timeout <= _LONGEST:
+        if self.timeout is not None and not 0 < self.timeout <= _LONGEST:
             raise InputError(f"an entry cannot live for {self.timeout} seconds", cure="write 1 or more")
         source, destination = _end("source", self.source), _end("destination", self.destination)
         ends = {"reply source": self.reply_source, "reply destination": self.reply_destination}
@@ -65,11 +66,23 @@ class NewFlow:
             raise InputError(f"{self.protocol} has no states", cure="leave the state away")
         more += [_translation(_NAT_DST, answering)] if answering not in (None, destination) else []
         more += [_translation(_NAT_SRC, answered)] if answered not in (None, source) else []
-        number = PROTOCOLS[self.protocol]
-        return creation(number, source, destination, assured=self.assured, timeout=self.timeout, more=more)
+        number, timeout = PROTOCOLS[self.protocol], self.timeout or int(sysctl(self._sysctl()))
+        return creation(number, source, destination, assured=self.assured, timeout=timeout, more=more)
+
+    def _sysctl(self) -> str:
+        """Return the sysctl of how long such an entry stays without a packet.
+
+        What a kernel gives SYN_SENT2 is what it gives SYN_SENT at first (tcp_timeouts, nf_conntrack_proto_tcp.c).
+        """
+        if self.protocol == "udp":
+            return f"net/netfilter/nf_conntrack_udp_timeout{'_stream' if self.assured else ''}"
+        state = self.state or _USUAL
+        if state == "NONE":
+            raise InputError("no kernel says how long an entry stays in NONE", cure="give the timeout")
+        return f"net/netfilter/nf_conntrack_tcp_timeout_{state.lower().removesuffix('2')}"
 
     def _state(self) -> bytes:
-        state = self.state or "ESTABLISHED"
+        state = self.state or _USUAL
         if state not in TCP_STATES:
             raise InputError(f"TCP has no state {state!r}", cure=f"one of: {', '.join(TCP_STATES)}")
         number = bytes((TCP_STATES.index(state),))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
-from lab.conntrack.creation import TIMEOUT, NewFlow
+from lab.conntrack.creation import NewFlow
 from lab.errors import InputError, LabError
 from lab.evidence.entry import TCP_STATES
 from lab.netns import nfnetlink
@@ -153,7 +153,7 @@ class Flows:
         reply_destination: str = "",
         state: str | None = None,
         assured: bool = False,
-        timeout: int = TIMEOUT,
+        timeout: int | None = None,
     ) -> Flow:
         """Make an entry as `conntrack -I` does, and return it.
 
@@ -163,12 +163,13 @@ class Flows:
         :param reply_destination: who is answered, where the source is translated.
         :param state: of TCP, as a listing has it; ESTABLISHED where none is given.
         :param assured: as one that was answered and goes on; otherwise UNREPLIED.
-        :param timeout: in seconds.
+        :param timeout: in seconds; of None what the host's kernel gives such an entry: for UDP
+            ``nf_conntrack_udp_timeout``, or ``_stream`` of one that is assured, for TCP that of its state.
         :raises InputError: the kernel has such an entry already, or one of the words cannot be.
         :raises LabError: the kernel refused; says why.
         """
         asked = NewFlow(protocol, source, destination, reply_source, reply_destination, state, assured, timeout)
-        request = asked.request()  # refuses what cannot be
+        request = asked.request(self._namespace.sysctl)  # refuses what cannot be
         with closing(self._socket()) as channel:
             code = nfnetlink.ask(channel, request)
         if code == errno.EEXIST:

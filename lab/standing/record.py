@@ -132,11 +132,13 @@ def describe(name: str, topology: Topology, families: Collection[Family]) -> Sta
         StandingHost(
             host.name,
             f"{name}-{host.name}",
-            tuple(
-                str(address)
-                for end in topology.ends(host.name)
-                for address in end.addresses
-                if Family.of(address) in families
+            tuple(  # each once: the ends of a bridge have its address all alike
+                dict.fromkeys(
+                    str(address)
+                    for end in topology.ends(host.name)
+                    for address in end.addresses
+                    if Family.of(address) in families
+                )
             ),
         )
         for host in topology.hosts

@@ -122,6 +122,14 @@ def test_versions_and_modes_stand_beside_each_other_and_what_is_left_out_is_told
 
 
 @pytest.mark.lab_kernel
+@pytest.mark.lab_kernel
+@pytest.mark.parametrize("version", ["v1.99", "v1.36,v1.99"])
+def test_a_release_that_nobody_knows_yet_is_said_to_have_the_rules_of_the_last(version):
+    ran = lab("reach", "--from", "client", "--to", "vip", "--proxy-version", version)
+    assert ran.returncode == 0, ran.stdout
+    assert "lab: What kube-proxy v1.99 writes is not known; these are the rules of v1.36.\n" in ran.stderr
+
+
 def test_a_node_of_ones_own_is_asked_and_nothing_is_held_against_it(tmp_path):
     rules = lab("rules", "uplink", "--proxy-version", "v1.31", "--saved").stdout
     (tmp_path / "node.txt").write_text(rules)

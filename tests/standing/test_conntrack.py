@@ -121,6 +121,10 @@ def test_an_entry_is_created_as_conntrack_has_it(lab):
         (("tcp", *ends), "there is an entry of tcp 10.0.0.2:5000 > 192.168.0.2:80 already (delete it first)"),
         (("icmp", *ends), "no entry of 'icmp' can be made (one of: tcp, udp; or send packets)"),
         (("udp", *ends, "--state", "SYN_SENT"), "udp has no states (leave the state away)"),
+        (
+            ("tcp", *ends[:1], "10.0.0.2:5001", *ends[2:], "--state", "NONE"),
+            "no kernel says how long an entry stays in",
+        ),
         (("tcp", *ends, "--state", "OPEN"), "TCP has no state 'OPEN' (one of: NONE, SYN_SENT, "),
         (("udp", *ends[:-1], "[fd00::1]:2"), "the addresses of an entry are of one family"),
         (("udp", "--source", "10.0.0.2", *ends[2:]), "'10.0.0.2' is no address with a port, as the source of"),
@@ -128,6 +132,24 @@ def test_an_entry_is_created_as_conntrack_has_it(lab):
         ran = lab_command("conntrack", "create", "node", "--protocol", *words)
         assert (ran.returncode, ran.stdout) == (2, "")
         assert ran.stderr.startswith(f"lab: {says}")
+
+
+@pytest.mark.parametrize(
+    ("words", "sysctl"),
+    [
+        (("udp",), "udp_timeout"),
+        (("udp", "--assured"), "udp_timeout_stream"),
+        (("tcp",), "tcp_timeout_established"),
+        (("tcp", "--state", "SYN_SENT2"), "tcp_timeout_syn_sent"),
+    ],
+)
+def test_an_entry_that_is_created_stays_as_long_as_its_kernel_says(lab, words, sysctl):
+    with closing(Namespace.open(names.DIRECTORY / "kube-proxy-node")) as node:
+        node.set_sysctls({f"net/netfilter/nf_conntrack_{sysctl}": 7_000})
+    ends = ("--source", "10.0.0.2:5000", "--destination", "192.168.0.10:53")
+    ran = lab_command("conntrack", "create", "node", "--protocol", *words, *ends)
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout.split()[2]) in (7_000, 6_999)
 
 
 def test_what_is_refused_is_said_in_a_line(lab):

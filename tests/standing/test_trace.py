@@ -78,7 +78,7 @@ def test_the_rules_are_those_of_now_and_nothing_is_left(own_run, spaces, mode, b
 def test_a_packet_goes_by_an_entry_that_was_there_and_leaves_it(own_run, spaces):
     up(load("kube-proxy"), name="mine")
     flows = Flows(spaces("node"))
-    flows.create("udp", "10.0.0.2:5000", "192.168.0.10:53", reply_source="10.0.1.2:53")
+    flows.create("udp", "10.0.0.2:5000", "192.168.0.10:53", reply_source="10.0.1.2:53", timeout=600)
     told = trace("--from", "client:5000", "--to", "192.168.0.10:53", "--protocol", "udp")
     assert "= by conntrack's entry: 10.0.0.2:5000 > 10.0.1.2:53" in told
     assert [flow.original.ports["sport"] for flow in flows if flow.protocol == "udp"] == [5000]
