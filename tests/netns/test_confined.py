@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def test_what_cannot_be_executed_says_so(namespace, tmp_path):
 
 def test_closing_ends_it_and_all_that_it_started(namespace):
     program = ConfinedProgram(namespace, ("/bin/sh", "-c", "sleep 1000 & sleep 1000"))
-    found = _await(lambda: _sleepers(namespace))
+    found = _await(lambda: _sleepers(namespace.inode))
     assert not program.is_idle  # it has children
     program.close()
     assert [pid for pid in found if Path(f"/proc/{pid}").exists()] == []
@@ -138,22 +139,31 @@ def test_it_ends_with_who_started_it(number):
         "from lab.netns.confined import ConfinedProgram\n"
         "userns.ensure()\n"
         "namespace = Namespace.create()\n"
-        "program = ConfinedProgram(namespace, ('/bin/sleep', '1000'))\n"
+        "program = ConfinedProgram(namespace, ('/bin/sh', '-c', 'sleep 1000 & sleep 1000'))\n"
         "print(namespace.inode, flush=True)\n"
         "program.ends_within(1000)\n"
     )
     starter = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=CHECKOUT)
     assert starter.stdout is not None
     inode = int(starter.stdout.readline())
-    _await(lambda: _inside(inode))
-    starter.send_signal(number)
-    starter.wait()
-    starter.stdout.close()
-    _await(lambda: not _inside(inode))
+    with contextlib.ExitStack() as stack:
+        running = [_held(stack, pid) for pid in _await(lambda: _sleepers(inode))]
+        starter.send_signal(number)
+        starter.wait()
+        starter.stdout.close()
+        for one in running:
+            assert select.select([one], [], [], PATIENCE)[0]  # it has ended
 
 
-def _sleepers(namespace):
-    found = _inside(namespace.inode)
+def _held(stack, pid):
+    """Return a descriptor of a process: its number, and its namespace's, may be another's by the next moment."""
+    descriptor = os.pidfd_open(int(pid))
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+def _sleepers(inode):
+    found = _inside(inode)
     return found if sum("sleep" in Path(f"/proc/{pid}/comm").read_text() for pid in found) == 2 else []
 
 

@@ -63,7 +63,9 @@ def test_up_shows_the_lab_and_down_leaves_nothing(own_run, topology):
 @pytest.mark.lab_needs_tool("ip")
 def test_an_address_that_all_ends_of_a_bridge_have_is_the_hosts_once():
     topology = load("bridge")
-    [node] = [one for one in record.describe("mine", topology, tuple(Family)).hosts if one.name == topology.nodes[0].name]
+    [node] = [
+        one for one in record.describe("mine", topology, tuple(Family)).hosts if one.name == topology.nodes[0].name
+    ]
     assert len(topology.ends(node.name)) > 2
     assert len(set(node.addresses)) == len(node.addresses)
 
