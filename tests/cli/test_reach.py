@@ -123,6 +123,17 @@ def test_versions_and_modes_stand_beside_each_other_and_what_is_left_out_is_told
 
 @pytest.mark.lab_kernel
 @pytest.mark.lab_kernel
+def test_a_pipe_has_tables_as_wide_as_they_are_unless_it_is_given_a_width():
+    words = ("reach", "services", "--service", "web:http", "--from", "outside")
+    [row] = [line for line in lab(*words, COLUMNS=None).stdout.splitlines() if "192.168.0.2:80" in line]
+    assert len(row) > 120
+    assert "198.18.0.101:80/tcp" in row
+    narrow = lab(*words, COLUMNS="60").stdout
+    assert "198.18.0.101:80/tcp" in narrow
+    assert "┃" not in narrow
+
+
+@pytest.mark.lab_kernel
 @pytest.mark.parametrize("version", ["v1.99", "v1.36,v1.99"])
 def test_a_release_that_nobody_knows_yet_is_said_to_have_the_rules_of_the_last(version):
     ran = lab("reach", "--from", "client", "--to", "vip", "--proxy-version", version)
