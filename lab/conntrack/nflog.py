@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from lab.errors import MissingError
@@ -90,11 +91,16 @@ class PacketLog(nfnetlink.Listener):
         ]
 
 
+@lru_cache(1024)
+def _words(prefix: bytes) -> str:
+    return prefix.rstrip(b"\0").decode(errors="replace").strip()
+
+
 def _record(group: int, body: bytes) -> Record:
     words, time, data, mark = "", None, b"", 0
     for kind, value in nfnetlink.attributes(body):
         if kind == _ULA_PREFIX:
-            words = value.rstrip(b"\0").decode(errors="replace").strip()
+            words = _words(value)
         elif kind == _ULA_TIMESTAMP:
             seconds, microseconds = struct.unpack("!QQ", value)
             time = seconds * 1_000_000_000 + microseconds * 1000

@@ -12,6 +12,7 @@ import re
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from lab.conntrack.nflog import TRACED, Record
@@ -124,10 +125,10 @@ def events_of(records: Sequence[Record], loaded: Loaded, family: str) -> Iterato
     is_over = True  # the next record is the first of a base chain
     # A rule is logged before it does what it does: the mark that it sets is told by the next one.
     for record, following in zip(records, [*records[1:], None], strict=True):
-        said = _RULE.match(record.words)
+        said = _said(record.words)
         if said is None or record.words == MARK:
             continue
-        table, chain, number = said[1], said[2], int(said[3])
+        table, chain, number = said
         rules = loaded.chain(family, table, chain).rules
         rule = rules[number - 1] if number <= len(rules) else None
         if rule is not None:
@@ -151,6 +152,14 @@ def events_of(records: Sequence[Record], loaded: Loaded, family: str) -> Iterato
         is_over = verdict in (ACCEPT, DROP, "queue")
 
 
+@lru_cache(4096)
+def _said(words: str) -> tuple[str, str, int] | None:
+    """Return the table, the chain and the number of a rule that a record tells of; None where it tells of none."""
+    said = _RULE.match(words)
+    return (said[1], said[2], int(said[3])) if said else None
+
+
+@lru_cache(4096)
 def _verdict(rule: str, chains: frozenset[str]) -> tuple[str, str]:
     """Return what a rule does with what it matches, and the chain that it leads to."""
     target = _TARGET.search(rule)
