@@ -107,6 +107,7 @@ class Follower:
             return one
         last = self.plain.last
         made = self._told(one)
+        one.let_go()
         self.plain.last = made if last is one else last
         self._all[made.order] = made
         if made.order in self._live:
@@ -257,14 +258,16 @@ class Follower:
         oldest = next((one for one in islice(self._all.values(), 100) if not one.odd), next(iter(self._all.values())))
         self.forgotten += 1
         del self._all[oldest.order]
-        for lane in oldest.lanes.values():
-            lane.close()
-        oldest.lanes.clear()  # they know the connection: without them it is gone at once
         self._live.pop(oldest.order, None)
         if isinstance(oldest, Ordinary):
+            oldest.let_go()
             key = oldest.key
             own: tuple[bytes, ...] = (key, turned(key))
         else:
+            for lane in oldest.lanes.values():
+                lane.close()
+            oldest.lanes.clear()  # they know the connection: without them it is gone at once
+            oldest.kept.clear()
             key, own = key_of(oldest.client, oldest.target), self._own.pop(oldest.order, ())
         flows, ends, end = self._flows[oldest.section], self._ends[oldest.section], sender_of(key)
         for one in own:

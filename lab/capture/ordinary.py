@@ -218,6 +218,13 @@ class Ordinary:
         for lane in self.lanes.values():
             lane.close()
 
+    def let_go(self) -> None:
+        """Know none of those who know it: without them it is gone at once, which nobody looks for."""
+        self.close()
+        self.lanes.clear()
+        self.kept.clear()
+        self._last = None
+
     def tell(self, connection: Connection, plain: Plain) -> None:
         """Tell a connection every packet, and have its plain ones taken from here on."""
         self.close()

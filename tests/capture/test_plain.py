@@ -1,12 +1,16 @@
 """Packets that are taken in by a look at them, and the same ones the long way: one explanation, whatever they are."""
 
+import gc
 import io
 import random
 import struct
 
 import pytest
 
+from lab.capture import following
+from lab.capture.connection import Connection
 from lab.capture.explain import explain
+from lab.capture.ordinary import Ordinary
 from lab.capture.plain import Plain
 from lab.capture.reader import Reader
 from lab.capture.text import Text
@@ -237,3 +241,34 @@ def test_what_an_ordinary_connection_meets_later_is_judged_by_the_sysctls(both_w
     seen = [(MOMENT + at * 1000, one) for at, one in enumerate(packets)]
     told, _taken = both_ways(pcap(seen), texts=listed(sysctls))
     assert ("out-of-window" in {one.kind for one in told.connections[0].findings}) is is_wrong
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_a_connection_that_is_given_up_is_gone(monkeypatch, odd):
+    """At once, for nobody looks for garbage meanwhile: or a long capture of short connections would take all memory."""
+    monkeypatch.setattr(following, "_MOST", 5)
+    monkeypatch.setattr(following, "_LIVE", 3)
+    packets = []
+    for port in range(1000, 1060):
+        client, server = ("10.0.0.2", port), ("192.168.0.2", 80)
+        asked = port * 100
+        packets += [
+            tcp(client, server, SYN, asked - 1, 0, options=SCALE),
+            tcp(server, client, SYN | ACK, 4, asked, options=SCALE),
+            tcp(client, server, ACK, asked, 5),
+            tcp(client, server, ACK, asked, 5, b"?"),
+            tcp(server, client, ACK, 5, asked + 1),
+            tcp(server, client, RST if odd else ACK | FIN, 5, asked + 1),
+        ]
+    data = pcap([(MOMENT + place * 1000, linked(packet, 1)) for place, packet in enumerate(packets)], link=1)
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        told = explained(data)
+        left = sum(isinstance(one, Ordinary | Connection) for one in gc.get_objects())
+    finally:
+        if was_enabled:
+            gc.enable()
+    assert len(told.connections) == 5
+    assert left <= 5
