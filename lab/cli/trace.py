@@ -297,13 +297,18 @@ def _as_data(told: TracedTrial | TracedPacket) -> dict[str, Any]:
 def _trace_own(
     own: Own, fix: Fix, where: Where, proxy: Proxy, settings: Settings, *, full: bool, place: JsonPlace
 ) -> None:
+    from ipaddress import ip_address
+
     from lab.cli.arguments import read_topology
+    from lab.topology.kube_proxy import topology_notes
     from lab.trial.own_packet import send
 
     built, where, proxy = _place(where, proxy, settings)
+    asked = _asked(own, where)
     if built is None or built.nodes[0].given is None:
         built = read_topology(where.topology or _USUAL, proxy, settings)
-    wanted = _asked(own, where).made_in(built)
+        _tell(dict.fromkeys(topology_notes(built, Family.of(ip_address(asked.destination.address)))))
+    wanted = asked.made_in(built)
     _tell_sent(wanted, _run(send(built, fix, wanted, where.service)), full=full, place=place)
 
 

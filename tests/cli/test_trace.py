@@ -81,6 +81,12 @@ def test_a_packet_of_ones_own():
     assert told["sent"]["walks"][0]["role"] == "judged"
 
 
+def test_of_a_release_that_nobody_knows_yet_it_is_said_for_a_packet_of_ones_own_as_well():
+    ran = lab("trace", "--to", "192.168.0.2:80", "--proxy-version", "v1.99")
+    assert ran.returncode == 0, ran.stdout
+    assert ran.stderr == "lab: What kube-proxy v1.99 writes is not known; these are the rules of v1.36.\n"
+
+
 def test_a_packet_that_its_sender_cannot_send():
     done = lab("trace", "--from", "node", "--to", "192.168.0.2")
     assert done.returncode == 1
