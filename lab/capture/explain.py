@@ -33,17 +33,24 @@ from lab.capture.text import Text
 from lab.capture.unseen import unseen
 from lab.errors import InputError
 from lab.evidence.packet import UDP, SocketAddress
+from lab.reasons import Release
 from lab.vocabulary import Behaviour
 
 _SHOWN: Final = 5  # connections with gaps, and gaps of each
 
 
 def explain(
-    readers: Sequence[Reader], behaviour: Behaviour, texts: Sequence[Text] = (), *, assumed: bool = False
+    readers: Sequence[Reader],
+    behaviour: Behaviour,
+    texts: Sequence[Text] = (),
+    *,
+    assumed: bool = False,
+    release: Release | None = None,
 ) -> Explanation:
     """Return what captures tell, which are of one time and so are read as one, and what text tells beside them.
 
     :param assumed: nobody said how the kernel judges: what depends on it is answered for both kinds in text.
+    :param release: the node's kernel, where somebody said which: what others write alone contradicts that.
     :raises InputError: one of them is none, or broken.
     """
     readers = [*readers, *printed(texts, alone=not readers)]
@@ -88,7 +95,11 @@ def explain(
         printed=lined,
         remarks=(
             *fitting(
-                (one for text in texts for one in remarks(text, None if assumed else behaviour, where, owners)),
+                (
+                    one
+                    for text in texts
+                    for one in remarks(text, None if assumed else behaviour, where, owners, release)
+                ),
                 texts,
                 told,
                 named,

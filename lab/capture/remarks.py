@@ -13,7 +13,7 @@ from lab.capture.kernel_log import Logged, LogLine
 from lab.capture.statistics import COUNTERS, Statistics
 from lab.capture.text import Text
 from lab.evidence.packet import ACK, FIN, RST, SYN, SocketAddress
-from lab.reasons import REASONS, Became, Reason
+from lab.reasons import REASONS, Became, Reason, Release
 from lab.vocabulary import Behaviour
 
 #: Whose a packet is, in words, by its source and destination.
@@ -35,14 +35,21 @@ _STATE: Final = re.compile(r"(?:\(index (\d)\) in dir (\d).*|ignored in) state (
 _KINDS: Final = ("SYN", "SYN,ACK", "FIN", "ACK", "RST", "packet without flags")
 
 
-def remarks(text: Text, behaviour: Behaviour | None, seen: Mapping[Logged, str], owners: Owners) -> Iterator[Remark]:
+def remarks(
+    text: Text,
+    behaviour: Behaviour | None,
+    seen: Mapping[Logged, str],
+    owners: Owners,
+    release: Release | None = None,
+) -> Iterator[Remark]:
     """Yield what a text tells.
 
     :param behaviour: the kernel's, where it was given; None where nobody said.
     :param seen: what packets that it names are called in the captures that were given as well.
     :param owners: whose the packets are, by the listings that were given as well.
+    :param release: the kernel's, where it was given.
     """
-    yield from _of_log(text, behaviour, seen, owners)
+    yield from _of_log(text, behaviour, release, seen, owners)
     yield from of_entries(text.name, text.entries)
     if text.statistics.samples:
         yield from _of_statistics(text.name, text.statistics)
@@ -51,7 +58,13 @@ def remarks(text: Text, behaviour: Behaviour | None, seen: Mapping[Logged, str],
 # --- the kernel's log -----------------------------------------------------------------------------------
 
 
-def _of_log(text: Text, behaviour: Behaviour | None, seen: Mapping[Logged, str], owners: Owners) -> Iterator[Remark]:
+def _of_log(
+    text: Text,
+    behaviour: Behaviour | None,
+    release: Release | None,
+    seen: Mapping[Logged, str],
+    owners: Owners,
+) -> Iterator[Remark]:
     groups: dict[object, list[LogLine]] = {}
     for line in text.log:
         key = (line.reason.name, line.wording, _of_state(line)) if line.reason else (line.by_conntrack, line.words)
@@ -59,12 +72,14 @@ def _of_log(text: Text, behaviour: Behaviour | None, seen: Mapping[Logged, str],
     for lines in groups.values():
         packets = tuple(_packet(line, seen, owners) for line in lines[:_SHOWN] if line.packet is not None)
         if lines[0].by_conntrack:
-            yield _of_reason(text.name, lines, behaviour, packets)
+            yield _of_reason(text.name, lines, behaviour, release, packets)
         else:
             yield _of_rule(text.name, lines, packets)
 
 
-def _of_reason(file: str, lines: list[LogLine], behaviour: Behaviour | None, packets: tuple[str, ...]) -> Remark:
+def _of_reason(
+    file: str, lines: list[LogLine], behaviour: Behaviour | None, release: Release | None, packets: tuple[str, ...]
+) -> Remark:
     reason, wording = lines[0].reason, lines[0].wording
     shown = tuple(line.line for line in lines[:_SHOWN])
     if reason is None or wording is None:
@@ -75,8 +90,14 @@ def _of_reason(file: str, lines: list[LogLine], behaviour: Behaviour | None, pac
     further = [reason.meaning, *([which] if which else [])]
     if wording.kernels:
         further.append(f"Kernels that write it so: {wording.kernels}.")
-    if behaviour is not None and wording.behaviour not in (None, behaviour):
-        further.append("That is not the --kernel that was given: it is answered for the kernel that wrote it.")
+    if (behaviour is not None and wording.behaviour not in (None, behaviour)) or (
+        release is not None and not wording.is_of(release)
+    ):
+        given = f" ({release[0]}.{release[1]})" if release else ""
+        further.append(
+            f"That is not the --kernel that was given{given}, unless its distribution changed it: it is answered"
+            " for the kernel that wrote it."
+        )
     further += _same_words(lines)
     if not reason.cases:
         further.append(f"No case of the catalogue makes it: {reason.why_no_case}.")

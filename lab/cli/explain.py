@@ -25,6 +25,7 @@ from lab.vocabulary import Behaviour
 if TYPE_CHECKING:
     from lab.capture.explanation import Explanation
     from lab.capture.replayed import Replayed
+    from lab.reasons import Release
 
 #: The first release that ignores late packets (:class:`lab.vocabulary.Behaviour`).
 _IGNORES_LATE_FROM: Final = (6, 1)
@@ -93,7 +94,8 @@ def explain(
 
     gc.disable()  # nothing becomes free before the end, and looking for it takes a quarter of the time
     place = JsonPlace(json)
-    behaviour = Behaviour.IGNORES_LATE if kernel is None else behaviour_of(kernel)
+    release = None if kernel is None else _release(kernel)
+    behaviour = Behaviour.IGNORES_LATE if release is None else _judges(release)
     if len(set(files)) < len(files):
         raise InputError("the same file twice", cure="name each once")
     if replay:
@@ -108,7 +110,7 @@ def explain(
                 texts.append(Text(stream, called))
             else:
                 readers.append(Reader(stream, called))
-        told = explained(readers, behaviour, texts, assumed=kernel is None)
+        told = explained(readers, behaviour, texts, assumed=release is None, release=release)
     gc.freeze()  # or Python would look through all of it once more at its end
     again: list[Replayed] = []
     unsent: LabError | None = None
@@ -139,10 +141,17 @@ def behaviour_of(kernel: str) -> Behaviour:
 
     :raises InputError: it is no release.
     """
+    return _judges(_release(kernel))
+
+
+def _release(kernel: str) -> Release:
     found = re.match(r"v?(\d+)\.(\d+)(?!\d)", kernel)
     if found is None:
         raise InputError(f"--kernel: {kernel!r} is no release", cure="such as 5.10, or what `uname -r` says there")
-    release = (int(found[1]), int(found[2]))
+    return int(found[1]), int(found[2])
+
+
+def _judges(release: Release) -> Behaviour:
     return Behaviour.IGNORES_LATE if release >= _IGNORES_LATE_FROM else Behaviour.STRICT
 
 

@@ -7,9 +7,9 @@ import re
 from typing import Final
 
 from lab.reasons import others, tcp
-from lab.reasons.reason import Became, Reason, Wording
+from lab.reasons.reason import Became, Reason, Release, Wording
 
-__all__ = ["REASONS", "Became", "Reason", "Wording", "find"]
+__all__ = ["REASONS", "Became", "Reason", "Release", "Wording", "find"]
 
 #: The whole table, TCP first.
 REASONS: Final = (*tcp.REASONS, *others.REASONS)

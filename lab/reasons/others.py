@@ -52,7 +52,7 @@ _UDPLITE: Final = tuple(
     Reason(
         name,
         "UDPLite",
-        (Wording(text, "up to 6.18; 7.3 has no UDPLite"),),
+        (Wording(text, "up to 6.18; 7.3 has no UDPLite", not_from=(7, 3)),),
         meaning,
         always(Became.INVALID),
         "nf_conntrack_proto_udp.c, udplite_error",
@@ -179,13 +179,19 @@ _SCTP: Final = tuple(
         ("sctp-crc", (Wording("nf_ct_sctp: bad CRC "),), "The checksum (CRC-32c) is wrong.", "sctp_error"),
         (
             "sctp-tag",
-            (Wording("verification tag check failed %x vs %x for dir %d", "from 6.1 on; 5.10 says nothing"),),
+            (
+                Wording(
+                    "verification tag check failed %x vs %x for dir %d",
+                    "from 6.1 on; 5.10 says nothing",
+                    not_until=(5, 10),
+                ),
+            ),
             "The verification tag is not the association's (RFC 9260, 8.5): of an older one, or the peer began anew.",
             "nf_conntrack_sctp_packet",
         ),
         (
             "sctp-state",
-            (Wording("Invalid, old_state %d, dir %d, type %d", "from 6.1 on; 5.10 says nothing"),),
+            (Wording("Invalid, old_state %d, dir %d, type %d", "from 6.1 on; 5.10 says nothing", not_until=(5, 10)),),
             "By the table of states there is no such chunk in this state of the association.",
             "nf_conntrack_sctp_packet",
         ),
@@ -202,7 +208,7 @@ _DCCP: Final = tuple(
     Reason(
         name,
         "DCCP",
-        (Wording(text, "up to 6.12; 6.18 has no DCCP"),),
+        (Wording(text, "up to 6.12; 6.18 has no DCCP", not_from=(6, 18)),),
         meaning,
         always(became),
         f"nf_conntrack_proto_dccp.c, {function}",
@@ -264,7 +270,11 @@ _CORE: Final = (
         "any",
         (
             Wording("nf_conntrack: table full, dropping packet"),
-            Wording("nf_conntrack: table full in netns %u, dropping packet", "from 6.17 on, in namespaces"),
+            Wording(
+                "nf_conntrack: table full in netns %u, dropping packet",
+                "from 6.17 on, in namespaces",
+                not_until=(6, 16),
+            ),
         ),
         "A packet that needs a new entry, and there are nf_conntrack_max of them. Connections that have one go on.",
         always(Became.DROPPED),
@@ -286,8 +296,8 @@ _CORE: Final = (
         "helper",
         "any",
         (
-            Wording("helper %s dropping packet: %pV ", "7.3"),
-            Wording("nf_ct_%s: dropping packet: %pV", "up to 6.18"),
+            Wording("helper %s dropping packet: %pV ", "7.3", not_until=(6, 18)),
+            Wording("nf_ct_%s: dropping packet: %pV", "up to 6.18", not_from=(7, 3)),
         ),
         "A helper (FTP, SIP, TFTP, ...) cannot read what it is to translate, or has no room for what it expects.",
         always(Became.DROPPED),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
 
 from lab.vocabulary import Behaviour
 
@@ -49,6 +49,10 @@ _CONVERSIONS: Final = {
 _CONVERSION: Final = re.compile("|".join(sorted(_CONVERSIONS, key=len, reverse=True)))
 
 
+#: Of Linux: its first two numbers.
+Release: TypeAlias = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Wording:
     """How kernels write a reason.
@@ -57,11 +61,20 @@ class Wording:
     :param kernels: which ones write it so.
     :param behaviour: how these judge what is out of the window, where the wording tells that; None where both kinds
         write it.
+    :param not_until: the newest release before these that is known not to write it so; None where there is none.
+    :param not_from: the oldest release behind these that is known not to.
     """
 
     text: str
     kernels: str = ""
     behaviour: Behaviour | None = None
+    not_until: Release | None = None
+    not_from: Release | None = None
+
+    def is_of(self, release: Release) -> bool:
+        """Check whether a release may write it so: nothing that is known says that it does not."""
+        is_before = self.not_until is not None and release <= self.not_until
+        return not is_before and (self.not_from is None or release < self.not_from)
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:

@@ -20,8 +20,8 @@ _BOTH: Final = ("drop-forward", "be-liberal")
 
 def _of_window(new: str, old: str) -> tuple[Wording, ...]:
     wordings = (
-        Wording(new, "from 6.1 on", Behaviour.IGNORES_LATE),
-        Wording(old, "up to 6.0", Behaviour.STRICT),
+        Wording(new, "from 6.1 on", Behaviour.IGNORES_LATE, not_until=(6, 0)),
+        Wording(old, "up to 6.0", Behaviour.STRICT, not_from=(6, 1)),
     )
     return tuple(one for one in wordings if one.text)
 
@@ -96,7 +96,7 @@ _BY_WINDOW: Final = (
     Reason(
         "window-bug",
         "TCP",
-        (Wording("BUG", "up to 6.0", Behaviour.STRICT),),
+        (Wording("BUG", "up to 6.0", Behaviour.STRICT, not_from=(6, 1)),),
         "Out of the window by none of the four conditions, which the kernel itself takes for a bug of its own.",
         always(Became.INVALID),
         _WINDOW,
@@ -110,8 +110,8 @@ _BY_STATE: Final = (
         "state-ignored",
         "TCP",
         (
-            Wording("packet (index %d) in dir %d ignored, state %s", "from 5.18 on, or earlier"),
-            Wording("invalid packet ignored in state %s ", "5.10"),
+            Wording("packet (index %d) in dir %d ignored, state %s", "from 5.18 on, or earlier", not_until=(5, 10)),
+            Wording("invalid packet ignored in state %s ", "5.10", not_from=(5, 18)),
         ),
         "By the table of states the packet may be right or wrong, so its receiver is to decide: a SYN of the client or"
         " a SYN,ACK of the server on a connection that is established, or an ACK of the server while the entry waits"
@@ -124,8 +124,8 @@ _BY_STATE: Final = (
         "state-invalid",
         "TCP",
         (
-            Wording("packet (index %d) in dir %d invalid, state %s", "from 6.1 on, or earlier"),
-            Wording("invalid state", "5.10 and 5.18"),
+            Wording("packet (index %d) in dir %d invalid, state %s", "from 6.1 on, or earlier", not_until=(5, 18)),
+            Wording("invalid state", "5.10 and 5.18", not_from=(6, 1)),
         ),
         "By the table of states there is no such packet: a SYN of the server on a connection that is established, or"
         " an ACK of the client while the entry waits for a SYN,ACK, whose answer then takes another way.",
@@ -158,7 +158,7 @@ _BY_STATE: Final = (
     Reason(
         "invalid-new",
         "TCP",
-        (Wording("invalid new", "from 6.12 on, or earlier; 6.1 says nothing"),),
+        (Wording("invalid new", "from 6.12 on, or earlier; 6.1 says nothing", not_until=(6, 1)),),
         "A packet that belongs to no entry and may make none: a RST, a SYN,ACK or a FIN. Foremost it is the client's"
         " own RST against a packet that leaked: the second INVALID packet of each reset.",
         always(Became.INVALID),
@@ -171,7 +171,9 @@ _BY_STATE: Final = (
         "TCP",
         (
             Wording("lowered timeout to UNACK", "Debian's 6.1.192, 6.12.118 and 7.3.4"),
-            Wording("packet (index %d, dir %d) response for index %d lower timeout to %u", "6.1 to 6.18"),
+            Wording(
+                "packet (index %d, dir %d) response for index %d lower timeout to %u", "6.1 to 6.18", not_from=(7, 3)
+            ),
         ),
         "A FIN or RST out of the window answers one of the other side that was out of the window too: both ends know"
         " better than the entry, whose timeout becomes that of UNACK (300 s). What was wrong with the packet itself is"

@@ -413,6 +413,32 @@ def test_whether_it_was_invalid_depends_on_the_kernel_that_wrote_it(words, kerne
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "wrote", "other"),
+    [
+        ("SEQ is under lower bound 7 (already ACKed data retransmitted)", (6, 1), (6, 0)),
+        ("SEQ is under the lower bound (already ACKed data retransmitted)", (6, 0), (6, 1)),
+        ("invalid packet ignored in state ESTABLISHED ", (5, 10), (5, 18)),
+        ("packet (index 3) in dir 0 invalid, state SYN_SENT", (6, 1), (5, 10)),
+        ("invalid state", (5, 18), (6, 6)),
+        ("invalid new", (6, 12), (6, 1)),
+    ],
+)
+def test_a_kernel_that_does_not_write_so_is_contradicted(words, wrote, other):
+    given = text(f"[1.0] nf_ct_proto_6: {words} {PACKET}")
+    for release, said in ((wrote, False), (other, True), (None, False)):
+        [one] = explain([], Behaviour.IGNORES_LATE, [given], assumed=True, release=release).remarks
+        assert (f"not the --kernel that was given ({other[0]}.{other[1]})" in str(one.further)) is said
+        assert any("Kernels that write it so:" in line for line in one.further)
+
+
+def test_the_command_says_that_the_kernel_is_another(tmp_path):
+    (tmp_path / "log").write_text(f"[1.0] nf_ct_proto_6: invalid new {PACKET}\n")
+    for kernel, said in (("6.1.99-1-amd64", True), ("6.12", False)):
+        done = lab("explain", tmp_path / "log", "--kernel", kernel, COLUMNS="1000")
+        assert ("not the --kernel that was given (6.1)" in done.stdout) is said, done.stdout
+
+
 def test_the_report_s_log_is_answered_line_by_line():
     found = told(text((TEXTS / "dmesg.txt").read_bytes()))
     assert [(one.lines, one.became, one.cases[0]) for one in found.remarks] == [
