@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gc
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,7 +13,7 @@ from typing import Final
 from lab.capture import asked, icmp
 from lab.capture.connection import Connection
 from lab.capture.datagrams import Datagrams
-from lab.capture.explanation import Explanation, Place
+from lab.capture.explanation import Explanation, Place, Remark
 from lab.capture.findings import explained
 from lab.capture.fitting import fitting
 from lab.capture.following import Follower
@@ -26,7 +26,7 @@ from lab.capture.naming import Naming
 from lab.capture.order import in_order
 from lab.capture.ordinary import Ordinary
 from lab.capture.reader import Reader
-from lab.capture.remarks import remarks
+from lab.capture.remarks import Owners, remarks
 from lab.capture.sysctls import put_together
 from lab.capture.sysctls import remarks as of_sysctls
 from lab.capture.text import Text
@@ -94,19 +94,21 @@ def explain(
         files=files,
         printed=lined,
         remarks=(
-            *fitting(
-                (
-                    one
-                    for text in texts
-                    for one in remarks(text, None if assumed else behaviour, where, owners, release)
-                ),
-                texts,
-                told,
-                named,
-            ),
+            *fitting(_of_texts(texts, None if assumed else behaviour, release, where, owners), texts, told, named),
             *of_sysctls(settings),
         ),
     )
+
+
+def _of_texts(
+    texts: Iterable[Text],
+    behaviour: Behaviour | None,
+    release: Release | None,
+    where: Mapping[Logged, str],
+    owners: Owners,
+) -> Iterator[Remark]:
+    for text in texts:
+        yield from remarks(text, behaviour, where, owners, release)
 
 
 @dataclass

@@ -212,7 +212,16 @@ def _answer(connection: Connection, segment: Segment, reset: Segment, named: Nam
 
 
 def _killers(connection: Connection) -> list[Segment]:
-    return [one for one in _resets(connection) if one.exact]
+    return [one for one in _resets(connection) if one.exact and not _is_end(connection, one)]
+
+
+def _is_end(connection: Connection, reset: Segment) -> bool:
+    """Check whether a side closes by a RST: a socket's own, when everything that either has sent was acknowledged."""
+    tcp, side = reset.packet.tcp, reset.from_client
+    if tcp is None or not tcp.flags & ACK:
+        return False
+    came, sent = connection.conntrack.awaited(from_client=side), connection.conntrack.sent(by_client=not side)
+    return tcp.sequence == came and tcp.acknowledgement == sent
 
 
 def _resets(connection: Connection) -> list[Segment]:
@@ -238,6 +247,7 @@ def _killed(connection: Connection, outcome: Outcome, named: Naming) -> Iterator
             yield Finding("refused", f"the server refuses the connection: RST {number}", (reset.place,))
         elif reset.exact:
             words = f"the {who} resets the connection: RST {number}, with the number that is awaited{_own(reset)}"
+            words += "; all was acknowledged before, so nothing is lost by it" * _is_end(connection, reset)
             case = "reset-exact-from-client" if reset.from_client else "reset-exact"
             yield Finding("reset", words, (reset.place,), Judgement.ACCEPTED, case=case)
             return
