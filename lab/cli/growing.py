@@ -13,13 +13,15 @@ from typing import Self
 class Growing:
     """A file, pipe or device that takes pieces: each of them whole or, where that fails, none of it.
 
-    :param place: its path; what is there is emptied.
+    :param place: its path, and what is there is emptied; or the descriptor of one that is open, and stays so.
     :raises OSError: it cannot be opened.
     """
 
-    def __init__(self, place: str) -> None:
-        self._length = 0
-        self._file = open(place, "wb", buffering=0)  # noqa: SIM115 - closed by whoever has this
+    def __init__(self, place: str | int) -> None:
+        is_open = isinstance(place, int)
+        self._file = open(place, "wb", buffering=0, closefd=not is_open)  # noqa: SIM115 - closed by whoever has this
+        # What `>>` adds to is all before it, and what a shell's other commands wrote to the same `>` as well.
+        self._length = os.fstat(self.fileno()).st_size if is_open else 0
 
     def __enter__(self) -> Self:
         return self
@@ -51,6 +53,7 @@ class Growing:
         except OSError:
             with suppress(OSError):  # of a pipe
                 self._file.truncate(self._length)
+                self._file.seek(self._length)
             raise
         self._length += len(data)
         return len(data)

@@ -167,14 +167,14 @@ def opened_output(place: str) -> Iterator[Output]:
     """
     from lab.cli.growing import Growing
 
+    target: str | int = place
     if place == "-":
         if sys.stdout.isatty():
             cure = "name a file, or pipe it: `lab capture | wireshark -k -i -`"
             raise InputError(f"a capture is no text, and {STDOUT} is a terminal", cure=cure)
-        yield sys.stdout.buffer
-        return
+        place, target = STDOUT, sys.stdout.fileno()
     try:
-        file = Growing(place)
+        file = Growing(target)
     except OSError as error:
         raise InputError(f"cannot write {place}: {error.strerror}") from None
     try:
