@@ -62,7 +62,7 @@ class Cut(Exception):  # noqa: N818 - the end of a file, not an error of whoever
     at: int
 
 
-class _Unpacked(io.RawIOBase):
+class Unpacked(io.RawIOBase):
     """What is within gzip (RFC 1952), xz or zstd, to the last byte that is there: Python's own give up the last piece.
 
     :param make: makes what unpacks one frame of it; ``broken``: what that raises.
@@ -76,9 +76,14 @@ class _Unpacked(io.RawIOBase):
         self._ready = self._given = b""
 
     def readable(self) -> bool:
+        """Return that it is."""
         return True
 
     def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - whatever takes bytes
+        """Unpack into a buffer, and return how many bytes; 0 at the end.
+
+        :raises OSError: it is packed wrongly.
+        """
         while not self._ready:
             given = self._given or self._stream.read(_PIECE)
             if not given:
@@ -96,13 +101,30 @@ class _Unpacked(io.RawIOBase):
         return len(data)
 
 
-def _unzstd(stream: io.BufferedReader, name: str) -> _Unpacked:
+def _unzstd(stream: io.BufferedReader, name: str) -> Unpacked:
     try:
         library: Any = importlib.import_module("zstandard")
     except ImportError:
         cure = "pip install zstandard, or unpack it first: zstd -d"
         raise MissingError(f"{name}: packed by zstd, and zstandard is not installed", cure) from None
-    return _Unpacked(stream, library.ZstdDecompressor().decompressobj, library.ZstdError)
+    return Unpacked(stream, library.ZstdDecompressor().decompressobj, library.ZstdError)
+
+
+def unpacked(stream: io.BufferedReader, name: str) -> Unpacked | None:
+    """Return what is within the gzip, xz or zstd that a stream begins with; None where it is not packed.
+
+    :raises MissingError: it is packed by zstd, and what unpacks that is not installed.
+    """
+    begins = stream.peek(len(_XZ))
+    if begins.startswith(_ZSTD):
+        return _unzstd(stream, name)
+    if begins.startswith(_XZ):
+        import lzma
+
+        return Unpacked(stream, partial(lzma.LZMADecompressor, lzma.FORMAT_XZ), lzma.LZMAError)
+    if begins.startswith(_GZIP):
+        return Unpacked(stream, partial(zlib.decompressobj, _WITH_HEADER), zlib.error)
+    return None
 
 
 class Source:
@@ -118,16 +140,7 @@ class Source:
         self.name, self.lines = name, lines
         self.place = 0
         self.last: int | None = None
-        self._packed: _Unpacked | None = None
-        begins = stream.peek(len(_XZ))
-        if begins.startswith(_ZSTD):
-            self._packed = _unzstd(stream, name)
-        elif begins.startswith(_XZ):
-            import lzma
-
-            self._packed = _Unpacked(stream, partial(lzma.LZMADecompressor, lzma.FORMAT_XZ), lzma.LZMAError)
-        elif begins.startswith(_GZIP):
-            self._packed = _Unpacked(stream, partial(zlib.decompressobj, _WITH_HEADER), zlib.error)
+        self._packed = unpacked(stream, name)
         if self._packed is not None:
             stream = io.BufferedReader(self._packed, BUFFER)
         self._stream = stream

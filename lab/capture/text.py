@@ -3,23 +3,21 @@
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from typing import Final
 
 from lab.capture import pcap, pcapng
+from lab.capture.frames import BUFFER, unpacked
 from lab.capture.kernel_log import LogLine, log_line
 from lab.capture.listing import Listed, is_of_tool, listed
 from lab.capture.statistics import Statistics
 from lab.capture.sysctls import Listed as ListedSysctls
 from lab.capture.tcpdump import Printed
-from lab.errors import InputError
+from lab.errors import InputError, MissingError
 
 _LONGEST: Final = 256 << 20  # bytes of a text
-_GZIP: Final = b"\x1f\x8b"
 _BEGINNING: Final = 4096  # bytes by which text is told from what is none
 READ_HERE: Final = (
     "read are pcap, pcapng, what `tcpdump -n` and `conntrack -L`, -E and -S print, and the kernel's log"
@@ -68,13 +66,17 @@ _OTHERS: Final = (
 
 
 def is_text(stream: BufferedReader) -> bool:
-    """Check whether what a stream begins with is text, within gzip too; no capture is. Nothing of it is taken."""
-    begins = stream.peek(_BEGINNING)[:_BEGINNING]
-    if begins.startswith(_GZIP):
-        try:
-            begins = zlib.decompressobj(31).decompress(begins, _BEGINNING)
-        except zlib.error:
-            return False
+    """Check whether what a stream begins with is text, within gzip, xz or zstd too; no capture is.
+
+    Nothing of it is taken.
+    """
+    begins = stream.peek(_BEGINNING)
+    try:
+        packed = unpacked(BufferedReader(BytesIO(begins)), "")
+        begins = begins if packed is None else packed.read(_BEGINNING) or b""
+    except (OSError, MissingError):  # whoever reads on says so
+        return False
+    begins = begins[:_BEGINNING]
     if not begins or begins[:4] in pcap.MAGIC or begins.startswith(pcapng.MAGIC) or b"\0" in begins:
         return False
     try:
@@ -146,12 +148,12 @@ class Text:
 
 
 def _lines(stream: BufferedReader, name: str) -> Iterator[str]:
-    """Yield the lines of a text, also within gzip.
+    """Yield the lines of a text, also within gzip, xz or zstd.
 
     :raises InputError: it cannot be read, or is too long.
     """
-    is_packed = stream.peek(2)[:2] == _GZIP
-    source = gzip.GzipFile(fileobj=stream) if is_packed else stream
+    packed = unpacked(stream, name)
+    source = stream if packed is None else BufferedReader(packed, BUFFER)
     count = 0
     try:
         while line := source.readline(_LONGEST):
@@ -160,9 +162,11 @@ def _lines(stream: BufferedReader, name: str) -> Iterator[str]:
                 words = f"more than {_LONGEST >> 20} MiB of text"
                 raise InputError(words, source=name, cure="give the part that it is about, or a capture")
             yield line.decode(errors="replace").rstrip("\r\n")
-    except (OSError, EOFError, zlib.error) as error:
+    except OSError as error:
         words = getattr(error, "strerror", None) or str(error)
         raise InputError(f"cannot be read: {words}", source=name) from None
+    if packed is not None and packed.cut:
+        raise InputError("cannot be read: it ends before what it is packed by does", source=name)
 
 
 def _unknown(name: str, first: list[tuple[int, str]]) -> InputError:

@@ -59,7 +59,7 @@ def explain(
         typer.Argument(
             metavar="FILE",
             help="Captures (pcap, pcapng), or text: of tcpdump, of conntrack -L, -E or -S, of the kernel's log; within"
-            " gzip too, and captures within xz or zstd. - for stdin.",
+            " gzip, xz or zstd too. - for stdin.",
         ),
     ],
     kernel: Annotated[

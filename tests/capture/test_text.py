@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import lzma
 import shutil
 import subprocess
 from dataclasses import replace
@@ -482,8 +483,13 @@ def test_what_tells_of_no_packets_is_named_with_what_to_do(words, what, cure):
     assert refused.value.line
 
 
-def test_packed_text_is_read_and_a_cut_one_refused():
-    packed = gzip.compress((TEXTS / "dmesg.txt").read_bytes())
+def zstd(data):
+    return pytest.importorskip("zstandard").ZstdCompressor().compress(data)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, zstd])
+def test_packed_text_is_read_and_a_cut_one_refused(pack):
+    packed = pack((TEXTS / "dmesg.txt").read_bytes())
     assert is_text(io.BufferedReader(io.BytesIO(packed)))
     assert len(text(packed).log) == 4
     with pytest.raises(InputError, match="cannot be read"):
@@ -491,7 +497,14 @@ def test_packed_text_is_read_and_a_cut_one_refused():
 
 
 def test_captures_are_no_text():
-    for data in (pcap([(MOMENT, connection()[0])]), pcapng([(MOMENT, connection()[0])]), b"", b"\0\1", b"\xff" * 10):
+    for data in (
+        lzma.compress(pcap([(MOMENT, connection()[0])])),
+        pcap([(MOMENT, connection()[0])]),
+        pcapng([(MOMENT, connection()[0])]),
+        b"",
+        b"\0\1",
+        b"\xff" * 10,
+    ):
         assert not is_text(io.BufferedReader(io.BytesIO(data)))
     assert is_text(io.BufferedReader(io.BytesIO("é".encode() * 3000)))
 
