@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from lab.cases.demands import Demand, both_ways
+from lab.cases.on_node import own_endpoints, unusable
 from lab.errors import InputError
 from lab.evidence.judgement import Judgement
 from lab.fixes import Protection
@@ -62,6 +63,8 @@ class Case(Generic[S]):
     :param needs: what the kernel must have beyond what every trial needs: modules by name, or ``CONFIG_`` options.
     :param about_answers: what is judged answers what came by the VIP, and so ends at a node that masquerades the
         client; False where the client sends it, or nothing is translated.
+    :param endpoint_on_node: the endpoint may be the node itself (hostNetwork): nothing is put on its link, and no drop
+        in FORWARD is waited for.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Case(Generic[S]):
     slow: bool = False
     needs: tuple[str, ...] = ()
     about_answers: bool = True
+    endpoint_on_node: bool = False
     elsewhere: tuple[Elsewhere, ...] = ()
 
     def roles(self, topology: Topology, family: Family, service: str | None = None) -> Roles:
@@ -91,7 +95,18 @@ class Case(Generic[S]):
         for demand in self.demands:
             if lacking := demand(topology, family, roles):
                 raise InputError(lacking)
+        if not self.endpoint_on_node and (lacking := unusable(topology, roles)):
+            raise InputError(lacking)
         return roles
+
+    def left_out(self, topology: Topology, family: Family, service: str | None = None) -> tuple[str, tuple[str, ...]]:
+        """Return which Service has endpoints that the case cannot use beside some that it can, and their addresses.
+
+        :raises InputError: as :meth:`roles` does for who is missing.
+        """
+        roles = self.choose_roles(topology, family, service)
+        own = () if self.endpoint_on_node else own_endpoints(topology, roles)
+        return roles.service, own if len(own) < len(roles.servers) else ()
 
     def doubt(self, topology: Topology, family: Family, roles: Roles) -> str:
         """Return why what comes of it is a finding about the topology and not what is expected; empty where it is."""

@@ -137,6 +137,7 @@ RESTARTED: Final = Case(
     expectations=on_every_kernel(always(Judgement.ACCEPTED, Outcome.DELIVERED, untracked=_UNTRACKED)),
     choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
+    endpoint_on_node=True,
     demands=(living_proxy,),
 )
 

@@ -84,6 +84,7 @@ KEPT: Final = Case(
     expectations=on_every_kernel(unless_dropped(stuck, dropped=SERVED)),
     choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
+    endpoint_on_node=True,
     demands=(living_proxy, way_to_service),
 )
 
@@ -101,6 +102,7 @@ CLEANED: Final = Case(
     expectations=on_every_kernel(SERVED),
     choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
+    endpoint_on_node=True,
     demands=(living_proxy, way_to_service),
 )
 

@@ -128,6 +128,7 @@ DELETED: Final = Case(
     expectations=_LOST,
     choose_roles=partial(roles_in, protocol="udp"),
     topology="dns",
+    endpoint_on_node=True,
     demands=(living_proxy, way_to_service),
     elsewhere=(
         Elsewhere(

@@ -73,7 +73,7 @@ async def inject(lab: Lab, fix: str, case: str, family: Family | None, service: 
     if not issubclass(found.scenario, ConnectionScenario):
         message = f"{case} is about more than one TCP connection, and others have theirs here"
         raise InputError(message, cure=f"`lab run {case}` tries it in a lab of its own")
-    selection = select([found], [fixes.find(fix)], lab.current, chosen, (None, None, None), service)
+    selection = select([found], [fixes.find(fix)], lab.current, chosen, (None, None, None), service, stands=True)
     [setting] = selection.settings
     answer = await probe.ask(chosen)
     try:

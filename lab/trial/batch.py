@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from lab import __version__
 from lab.cases import CASES, HEADLINE, AnyCase
+from lab.cases.on_node import without
 from lab.errors import InputError
 from lab.fixes import Fix
 from lab.kubeproxy.releases import find_release
@@ -58,6 +59,7 @@ def select(
     *,
     settings: Settings = NOTHING_SAID,
     named: bool = True,
+    stands: bool = False,
 ) -> Selection:
     """Return every case with every fix, each where it can run.
 
@@ -66,6 +68,8 @@ def select(
     :param service: which Service is asked, instead of the first, as :func:`lab.scenario.roles.service_port` knows it.
     :param settings: of the nodes' kube-proxy, besides what a topology says.
     :param named: whether somebody named these cases; otherwise those that cannot run are left out, which is remarked.
+    :param stands: the lab is built already, and its endpoints are what they are; else those that a case cannot use are
+        left out of a Service that has others, which is remarked.
     :raises InputError: no such version or Service is known, a case that was named cannot run, or none of them can.
     """
     _mode, version, _backend = proxy
@@ -76,9 +80,11 @@ def select(
         _check_service(service, places, family, everywhere=named)
     chosen: list[_Place] = []
     refused: dict[str, list[AnyCase]] = {}
+    fitting = _Fitting(family, service, fixed=stands)
     for case, place in zip(cases, places, strict=True):
         try:
-            chosen.append(_Place(case, place, case.roles(place, family, service)))
+            fit = fitting.place(case, place)
+            chosen.append(_Place(case, fit, case.roles(fit, family, service)))
         except InputError as error:
             reason = error.message.removeprefix(f"{place.name}: ")
             if named:
@@ -109,6 +115,7 @@ def select(
             *_left_out(refused, topology),
             *_moved(chosen, topology),
             *_doubted(chosen, family),
+            *fitting.remarks,
             *asked,
         ),
     )
@@ -126,6 +133,41 @@ class _Place(NamedTuple):
         ports = usable_ports(self.topology, family)
         protocols = [port.protocol for port in ports if port.name == self.roles.service]
         return [port.name for port in ports if port.protocol in protocols and port.name != self.roles.service]
+
+
+class _Fitting:
+    """Leaves the endpoints out that cases cannot use; cases that lack the same have one topology.
+
+    :param fixed: nothing is left out.
+    """
+
+    def __init__(self, family: Family, service: str | None, *, fixed: bool) -> None:
+        self._family, self._service, self._fixed = family, service, fixed
+        self._made: dict[tuple[str, str, tuple[str, ...]], Topology] = {}
+        self._cases: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+
+    def place(self, case: AnyCase, topology: Topology) -> Topology:
+        """Return where a case runs.
+
+        :raises InputError: someone is missing there.
+        """
+        if self._fixed or any(node.given for node in topology.nodes):
+            return topology
+        service, addresses = case.left_out(topology, self._family, self._service)
+        if not addresses:
+            return topology
+        key = (topology.name, service, addresses)
+        if key not in self._made:
+            self._made[key] = without(topology, service, addresses)
+        self._cases.setdefault(key, []).append(case.name)
+        return self._made[key]
+
+    @property
+    def remarks(self) -> Iterator[str]:
+        """What was left out, and for which cases."""
+        for (topology, service, addresses), cases in self._cases.items():
+            what = f"{service} is without {', '.join(addresses)}, which the node itself has (hostNetwork)"
+            yield f"in {topology}, {what}: these are about a pod behind the node: {', '.join(cases)}"
 
 
 def _places(
