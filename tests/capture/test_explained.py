@@ -93,8 +93,8 @@ ENDS = {
     # Behind the last point at which is captured.
     "redirected-in-pod-with-drop": Outcome.DELIVERED,
 }
-#: Of some kernels the last packet is a RST that goes nowhere: whether that is known, or it may be under way still, is by
-#: how much later the capture ends.
+#: Of some kernels the last packet is a RST that goes nowhere: whether that is known, or it may be under way still, is
+#: by how much later the capture ends.
 LAST_IS_GONE = {"reset-after-syn": {Outcome.DROPPED}}
 #: Of these a capture does not tell all: why not, in words that are told instead.
 UNTOLD = {
