@@ -22,8 +22,14 @@ _NO_CHAINS: Final = frozenset({"ACCEPT", "DROP", "RETURN", "REJECT", "MARK", "LO
 _TARGETS: Final = re.compile(r"(?:-[jg]|\bjump|\bgoto) ([^\s,}]+)")
 
 
+#: How the family of an event begins that iptables-legacy told: its tables have the names of iptables-nft's.
+LEGACY: Final = "legacy "
+
+
 class TraceEvent(NamedTuple):
     """One event of the kernel's trace.
+
+    :param family: nft's word for it, with :data:`LEGACY` before it where it is of iptables-legacy's table.
 
     :param packet_id: the kernel's number for the packet; it is used again.
     :param handle: the rule's; None at a chain's end.
@@ -151,7 +157,8 @@ class _Walker:
             return  # it went back behind its last rule
         kept = tuple(frame.rules[max(frame.met, position - 1 - _KEPT) : position - 1])
         more = max(0, missed - _KEPT)
-        self.steps.append(Step(self._family, self._table, frame.chain, rule, verdict, target, self._mark, kept, more))
+        family = self._family.removeprefix(LEGACY)
+        self.steps.append(Step(family, self._table, frame.chain, rule, verdict, target, self._mark, kept, more))
 
     @property
     def is_decided(self) -> bool:
@@ -168,7 +175,7 @@ class _Walker:
         return AtHook(
             base.hook,
             base.priority,
-            self._family,
+            self._family.removeprefix(LEGACY),
             self._table,
             self.chain,
             tuple(self.steps),
@@ -210,12 +217,14 @@ class Told:
     :param state: conntrack's, in nft's words; empty where it did not come so far.
     :param end: the packet in the lab's last chain; None where it did not get there.
     :param is_copy: whether a bridge made it on the way, so that nothing is told of the way until there.
+    :param is_early: whether it has come to no hook behind the ingress of its device.
     """
 
     events: tuple[TraceEvent, ...]
     state: str = ""
     end: Packet | None = None
     is_copy: bool = False
+    is_early: bool = False
 
     @property
     def packet(self) -> Packet:

@@ -176,6 +176,7 @@ class Walk:
         packets with a wrong checksum, which they drop.
     :param by_conntrack: of one that vanished, what conntrack counted meanwhile of packets that it lost, as
         ``conntrack -S`` names it; empty where it counted none.
+    :param unread: whose rules are loaded there and are not traced; empty where all are.
     """
 
     node: str
@@ -188,6 +189,7 @@ class Walk:
     unsent: bool = False
     counted: tuple[str, ...] = ()
     by_conntrack: str = ""
+    unread: str = ""
 
     @property
     def steps(self) -> Iterator[Step]:
@@ -201,8 +203,8 @@ class Walk:
 
     @property
     def vanished(self) -> bool:
-        """Whether it came to no end, and no rule of the node's has dropped it."""
-        return self.unsent or (self.left is None and self.fate is None and self.queued is None)
+        """Whether it came to no end, and no rule that is traced has dropped it."""
+        return (self.unsent or self.left is None) and self.fate is None and self.queued is None
 
     @property
     def came_to_sockets(self) -> bool:
@@ -218,14 +220,15 @@ class Walk:
     def vanishing(self) -> str:
         """Where it vanished, and what was counted there meanwhile."""
         where = f"gone behind {self.last_hook} at {self.node}"
-        if self.unsent and self.by_conntrack:
-            why = "past every rule"
+        traced = f" that is traced (those of {self.unread} are not)" if self.unread else ""
+        if self.unsent and (self.by_conntrack or traced):
+            why = f"past every rule{traced}"
         elif self.unsent:
             why = "past every rule: no neighbour has its address, or conntrack lost it at its last step"
         elif not self.state:
-            why = "before or in conntrack, and no rule has dropped it"
+            why = f"before or in conntrack, and no rule{traced} has dropped it"
         else:
-            why = "and no rule has dropped it"
+            why = f"and no rule{traced} has dropped it"
         by_conntrack = (f"conntrack's {self.by_conntrack}",) if self.by_conntrack else ()
         return "; ".join((f"{where}, {why}", *by_conntrack, *self.counted))
 

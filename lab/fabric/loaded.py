@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING, Final, overload
 
-from lab.evidence.traced import BaseChain, Chain
+from lab.evidence.traced import LEGACY, BaseChain, Chain
 from lab.evidence.walk import Place, Rule
 from lab.netns.nft_chain import NftChains
+from lab.netns.xtables import Xtables, legacy_tables
 from lab.rules import owners
 from lab.rules.lines import Line, lines_of
 from lab.vocabulary import Backend, Family, ProxyMode
@@ -56,8 +58,8 @@ class Loaded:
         # What programs have loaded there is known by no text: then each rule's is what the kernel's programs list.
         self._is_doubted = node.is_changed or any(change.script for change in changes)
         self._listings: dict[tuple[str, str], dict[str, dict[int, str]]] = {}
-        self._policies: dict[tuple[str, str], str] = {}
-        self._tables: dict[str, dict[str, list[str]]] = {}
+        self._policies: dict[tuple[str, str, str], str] = {}
+        self._tables: dict[tuple[str, str], dict[str, list[str]]] = {}
         self._bases: dict[tuple[str, str, str], BaseChain] = {}
         self._found: dict[tuple[str, str, str], Chain] = {}
         self._drops: dict[tuple[str, str], list[Place]] = {}
@@ -79,8 +81,8 @@ class Loaded:
         """Return a chain as it is loaded now; without rules where there is none."""
         key = (family, table, name)
         if key not in self._found:
-            if self._is_legacy(family, table):
-                self._found[key] = self._chain(key, (), self._saved(table).get(name, []))
+            if family.startswith(LEGACY):
+                self._found[key] = self._chain(key, (), self._saved(family, table).get(name, []))
             else:
                 self._found[key] = self._nft(*key)
         return self._found[key]
@@ -90,13 +92,14 @@ class Loaded:
         key = (family, table)
         if key not in self._drops:
             names = self._names_with_drops(*key)
-            places = (Place(*key, name, rule) for name in names for rule in self.chain(*key, name).rules)
+            by = family.removeprefix(LEGACY)
+            places = (Place(by, table, name, rule) for name in names for rule in self.chain(*key, name).rules)
             self._drops[key] = [place for place in places if place.rule.drops_invalid]
         return self._drops[key]
 
     def base(self, family: str, table: str, name: str) -> BaseChain:
         """Return where a chain hangs; no hook of one that is no base chain."""
-        if not self._is_legacy(family, table):
+        if not family.startswith(LEGACY):
             key = (family, table, name)
             if key not in self._bases:
                 self._bases[key] = BaseChain(*self._chains.base(*key))
@@ -108,15 +111,26 @@ class Loaded:
 
     def is_iptables(self, family: str, table: str) -> bool:
         """Whether a table is iptables': nft cannot list all of its rules."""
-        return family == self._family.nft and table in _OF_IPTABLES and self._has_iptables
+        return family.startswith(LEGACY) or (self._is_own(family, table) and self._backend is Backend.NFT)
 
     @property
     def is_legacy(self) -> bool:
         """Whether iptables-legacy has rules there, of which nftables' trace tells nothing."""
-        return self._has_iptables and self._node.host.backend is Backend.LEGACY
+        return bool(self.legacy_tables)
 
-    def _is_legacy(self, family: str, table: str) -> bool:
-        return self.is_iptables(family, table) and self._node.host.backend is Backend.LEGACY
+    @cached_property
+    def legacy_tables(self) -> frozenset[str]:
+        """The tables that iptables-legacy has there: each is asked of every packet at its hooks."""
+        return legacy_tables(self._node.namespace, self._family.version)
+
+    def _is_own(self, family: str, table: str) -> bool:
+        """Whether a table is one of iptables', and by the program by which the lab's own rules are loaded."""
+        own = f"{LEGACY if self._backend is Backend.LEGACY else ''}{self._family.nft}"
+        return family == own and table in _OF_IPTABLES and self._has_iptables
+
+    @property
+    def _backend(self) -> Backend:
+        return self._node.host.backend
 
     @cached_property
     def _has_iptables(self) -> bool:
@@ -132,13 +146,15 @@ class Loaded:
         return tuple((_mode(text), text) for text in self._node.rules)
 
     def _lines(self, family: str, table: str, name: str) -> Sequence[Line] | None:
-        key = table if self.is_iptables(family, table) else f"{family} {table}"
+        key = table if self._is_own(family, table) else f"{family} {table}"
         return lines_of(self._texts).get((key, name), ())
 
     def _rule(self, family: str, table: str, chain: str, position: int, text: str, line: Line | None) -> Rule:
         source = self._sources.get(self._texts[line.text][1]) if line else None
         if self.is_iptables(family, table):
             owner = owners.of_rule(chain, text)
+            if not self._is_own(family, table):
+                owner = f"{owner.replace(owners.UNKNOWN, '')} by iptables-legacy".lstrip()
         else:
             owner = owners.of_nft(f"{family} {table}", chain, text)
         number = source.line(line.number) if source and line else None
@@ -159,7 +175,7 @@ class Loaded:
         if lines is not None and len(lines) == len(handles) and is_readable and not self._is_doubted:
             texts = [line.rule for line in lines]
         elif self.is_iptables(family, table):
-            texts = self._saved(table).get(name, [])
+            texts = self._saved(family, table).get(name, [])
         else:
             listed = _chains_in(self._node.nft.listed(f"chain {family} {table} {name}")).get(name, {})
             texts = [listed.get(handle, "") for handle in handles]
@@ -192,37 +208,36 @@ class Loaded:
 
     # --- iptables ----------------------------------------------------------------------------------------------
 
-    def _saved(self, table: str) -> dict[str, list[str]]:
+    def _saved(self, family: str, table: str) -> dict[str, list[str]]:
         """Return the rules of a table by chain, as iptables-save prints them."""
-        if table not in self._tables:
-            saved = self._node.xtables.save(self._family.version, table)
+        key = (family, table)
+        if key not in self._tables:
+            backend = Backend.LEGACY if family.startswith(LEGACY) else Backend.NFT
             found: dict[str, list[str]] = {}
+            with closing(Xtables(self._node.namespace, backend)) as xtables:
+                saved = xtables.save(self._family.version, table)
             for chain, policy in _DECLARED.findall(saved):
                 found[chain] = []
-                self._policies[table, chain] = policy.lower().replace("-", "")
+                self._policies[family, table, chain] = policy.lower().replace("-", "")
             for chain, rule in _SAVED.findall(saved):
                 found[chain].append(rule)
-            self._tables[table] = found
-        return self._tables[table]
+            self._tables[key] = found
+        return self._tables[key]
 
-    def was_given(self, table: str) -> bool:
-        """Whether iptables was given rules of a table: then it is asked of every packet."""
-        return any(mode is ProxyMode.IPTABLES and f"*{table}\n" in text for mode, text in self._texts)
-
-    def names(self, table: str) -> frozenset[str]:
+    def names(self, family: str, table: str) -> frozenset[str]:
         """Return the names of the chains of iptables-legacy's table."""
-        return frozenset(self._saved(table))
+        return frozenset(self._saved(family, table))
 
-    def policy(self, table: str, chain: str) -> str:
+    def policy(self, family: str, table: str, chain: str) -> str:
         """Return the policy of a chain of iptables-legacy; empty where it has none."""
-        self._saved(table)
-        return self._policies.get((table, chain), "")
+        self._saved(family, table)
+        return self._policies.get((family, table, chain), "")
 
     def _names_with_drops(self, family: str, table: str) -> list[str]:
         """Return the chains that have rules for dropping INVALID packets."""
         if self.is_iptables(family, table):
-            if self._is_legacy(family, table) or self._is_foreign:
-                saved = self._saved(table).items()
+            if family.startswith(LEGACY) or self._is_foreign:
+                saved = self._saved(family, table).items()
                 return [name for name, texts in saved if any(Rule(1, text).drops_invalid for text in texts)]
             texts, key = self._node.rules, table
         else:
@@ -241,7 +256,8 @@ class Loaded:
 def loaded_on(node: RunningHost, chains: NftChains, family: Family, changes: Sequence[NodeChange]) -> Loaded:
     """Return what a node has loaded; of rules that were given, with what is known of them from before."""
     state = (len(node.rules), node.is_changed)
-    known = node.loaded[1] if node.host.given and node.loaded and node.loaded[0] == state else None
+    is_known = node.host.given and not node.is_changed and node.loaded and node.loaded[0] == state
+    known = node.loaded[1] if is_known and node.loaded else None
     found = Loaded(node, chains, family, changes, known)
     node.loaded = (state, found)
     return found

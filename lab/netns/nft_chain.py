@@ -17,13 +17,14 @@ from lab.netns.nfnetlink import DUMP, Subsystem, attribute, message
 _GET_TABLE, _GET_CHAIN, _GET_RULE = 1, 4, 7  # NFT_MSG_GETTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE
 _TABLE_NAME, _TABLE_USE = 1, 3
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK = 1, 3, 4
-_HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
+_HOOK_NUMBER, _HOOK_PRIORITY, _HOOK_DEVICES = 1, 2, 4
 _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE = 1, 2, 3
 
 #: NFPROTO_*, include/uapi/linux/netfilter.h.
 FAMILIES: Final = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _NUMBERS: Final = {"": 0, **{name: number for number, name in FAMILIES.items()}}
 _HOOKS: Final = ("prerouting", "input", "forward", "output", "postrouting", "ingress")  # enum nf_inet_hooks
+_HOOKS_OF_DEVICES: Final = ("ingress", "egress")  # enum nf_dev_hooks
 
 
 class NftChains:
@@ -66,7 +67,24 @@ class NftChains:
         if not hook:
             return "", 0
         priority = int.from_bytes(hook[_HOOK_PRIORITY], "big", signed=True)
-        return _HOOKS[int.from_bytes(hook[_HOOK_NUMBER], "big")], priority
+        return _hook(family, hook), priority
+
+    def devices(self, hook: str) -> dict[str, frozenset[bytes]]:
+        """Return the devices on which chains hang at a hook that is one of devices, by table.
+
+        The name of a device ends with a null byte; what has none is how names begin (Linux 6.16 and later).
+
+        :param hook: ingress or egress.
+        """
+        found: dict[str, frozenset[bytes]] = {}
+        for family in ("netdev", "inet"):
+            for chain in self.listed(_GET_CHAIN, family, {}):
+                its = dict(nfnetlink.attributes(chain.get(_CHAIN_HOOK, b"")))
+                if its and _hook(family, its) == hook:
+                    table = chain[_CHAIN_TABLE].rstrip(b"\0").decode(errors="replace")
+                    names = (name for _kind, name in nfnetlink.attributes(its.get(_HOOK_DEVICES, b"")))
+                    found[table] = found.get(table, frozenset()).union(names)
+        return found
 
     def size(self, family: str, table: str) -> int:
         """Return how many chains, sets and maps a table has."""
@@ -87,6 +105,12 @@ def has_tables(namespace: Namespace) -> bool:
     """Check whether a namespace has any table of nftables, those of iptables-nft among them."""
     with closing(NftChains(namespace)) as chains:
         return bool(chains.listed(_GET_TABLE, "", {}))
+
+
+def _hook(family: str, its: dict[int, bytes]) -> str:
+    """Return the name of a hook by the attributes of where a chain hangs."""
+    number = int.from_bytes(its[_HOOK_NUMBER], "big")
+    return (_HOOKS_OF_DEVICES if family == "netdev" else _HOOKS)[number]
 
 
 def text(name: str) -> bytes:

@@ -76,14 +76,14 @@ class Restore:
         return True
 
 
-def has_legacy_tables(namespace: Namespace, version: int) -> bool:
-    """Check whether a namespace has any table of iptables-legacy.
+def legacy_tables(namespace: Namespace, version: int) -> frozenset[str]:
+    """Return the names of the tables of iptables-legacy that a namespace has.
 
     :param version: 4 or 6, the IP version.
     """
     names = Path("/proc/thread-self/net", f"{'ip' if version == 4 else 'ip6'}_tables_names")
     with namespace.entered():
-        return names.exists() and bool(names.read_text())
+        return frozenset(names.read_text().split() if names.exists() else ())
 
 
 class Xtables:

@@ -17,14 +17,13 @@ from lab.evidence.reach import Fate, Passage
 from lab.evidence.walk import Step, Walk, kin
 from lab.fabric.loaded import loaded_on
 from lab.netns.nft_chain import has_tables
-from lab.netns.xtables import has_legacy_tables
+from lab.netns.xtables import legacy_tables
 from lab.scenario import legacy
 from lab.scenario.became import acknowledge_again
 from lab.scenario.lost import Losses
 from lab.scenario.processor import visit_all_processors
 from lab.scenario.tracer import Tracer, removal
 from lab.scenario.walked import Met, walked
-from lab.vocabulary import Backend
 
 if TYPE_CHECKING:
     from lab.evidence.packet import Ends, Packet
@@ -56,20 +55,18 @@ class Deciding:
     def __init__(self, lab: Lab, family: Family) -> None:
         self._is_brief = lab.has_others
         self._untold: dict[str, None] = {}
-        self._is_unblamed = False  # whether a question failed and no rule is known for it
         names = [node.name for node in lab.topology.nodes]
         if lab.has_others:
             spaces = {name: host.namespace for name, host in lab.hosts.items() if name not in names}
             names += [
-                name for name, space in spaces.items() if has_tables(space) or has_legacy_tables(space, family.version)
+                name for name, space in spaces.items() if has_tables(space) or legacy_tables(space, family.version)
             ]
         self._hosts = [_Host(lab, name, family, self._untold) for name in names]
 
     @property
     def untold(self) -> list[str]:
         """In sentences, of what nothing can be told."""
-        unread = [host.unread() for host in self._hosts] if self._is_unblamed else []
-        return list(dict.fromkeys((*self._untold, *filter(None, unread))))
+        return list(self._untold)
 
     @property
     def sources(self) -> list[Source]:
@@ -113,7 +110,6 @@ class Deciding:
         if reached.fate is Fate.CONNECTED or reached.own is None:
             return reached
         by = self.drop(Passage(reached.question, reached.own, sightings))
-        self._is_unblamed |= not by
         return reached if by in reached.rule else replace(reached, rule="; ".join(filter(None, (reached.rule, by))))
 
     def drop(self, passage: Passage) -> str:
@@ -140,8 +136,8 @@ class _Host:
 
     def __init__(self, lab: Lab, name: str, family: Family, untold: dict[str, None]) -> None:
         running = lab.hosts[name]
-        self._running, self._name, self._family, self._untold = running, name, family, untold
-        is_legacy = running.host.backend is Backend.LEGACY
+        self._name, self._family, self._untold = name, family, untold
+        is_legacy = legacy.is_told(running, family)
         self._log: PacketLog | None = None
         if is_legacy:
             lab.undo(partial(running.namespace.set_sysctls, PacketLog.settings(running.namespace)))
@@ -199,14 +195,6 @@ class _Host:
             place for place, one in enumerate(self._told) if kin(one.packet) in wanted or _ends(one.packet) == ends
         ]
         return list(walked(self._name, met, self._records, self._family, places))
-
-    def unread(self) -> str:
-        """Return in a sentence that somebody has given it rules by iptables-legacy, which the lab does not read there.
-
-        Empty where nobody has.
-        """
-        words = legacy.unread(self._running, self._loaded, self._family)
-        return f"Perhaps: {words}." if words else ""
 
     def _read(self) -> None:
         self._told = self._tracer.read()

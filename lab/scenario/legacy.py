@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Final
 from lab.conntrack.nflog import TRACED, Record
 from lab.errors import LabError, MissingError
 from lab.evidence.packet import is_fragment
-from lab.evidence.traced import Rules, Told, TraceEvent
+from lab.evidence.traced import LEGACY, Rules, Told, TraceEvent
 from lab.evidence.walk import ACCEPT, DROP, kin
 from lab.netns.features import require
-from lab.netns.xtables import has_legacy_tables
+from lab.netns.xtables import legacy_tables
+from lab.vocabulary import Backend
 
 if TYPE_CHECKING:
     from lab.fabric.host import RunningHost
@@ -44,7 +45,12 @@ _VERDICTS: Final = {
 }
 
 #: The order in which hooks come: a packet begins at one of the first.
-_ORDER: Final = {"prerouting": 0, "output": 0, "input": 1, "forward": 1, "postrouting": 2}
+_ORDER: Final = {"ingress": 0, "prerouting": 1, "output": 1, "input": 2, "forward": 2, "postrouting": 3, "egress": 4}
+
+
+def is_told(host: RunningHost, family: Family) -> bool:
+    """Check whether iptables-legacy has rules on a host, or will have the lab's own, so that its log is to be read."""
+    return host.host.backend is Backend.LEGACY or bool(legacy_tables(host.namespace, family.version))
 
 
 def by_packet(records: Iterable[Record]) -> list[list[Record]]:
@@ -75,28 +81,18 @@ def why_silent(node: str, loaded: Loaded, records: Iterable[Record]) -> str:
         words = "the kernel told nothing of them"
     except MissingError as error:
         words = str(error)
-    return f"iptables-legacy's rules at {node}: {words}; with --backend nft they are traced"
-
-
-def unread(host: RunningHost, loaded: Loaded, family: Family) -> str:
-    """Return in words which rules of iptables-legacy somebody has loaded on a host where the lab's own are others'.
-
-    Empty where there are none, or the lab's own are such.
-    """
-    if loaded.is_legacy or not has_legacy_tables(host.namespace, family.version):
-        return ""
-    return f"the rules that iptables-legacy has at {host.name} are not traced, as the lab's own there are not by it"
+    return f"iptables-legacy's rules at {node}: {words}; by iptables-nft (--backend nft) they are traced"
 
 
 def of_each(told: Iterable[Told], records: Sequence[Record]) -> list[Sequence[Record]]:
-    """Return what was logged of each packet that was told of; nothing of a bridge's copies."""
+    """Return what was logged of each packet that was told of; nothing of a bridge's copies, nor before prerouting."""
     if not records:
         return [() for _one in told]
     packets: dict[tuple[object, ...] | None, deque[list[Record]]] = defaultdict(deque)
     for of_packet in by_packet(records):
         first = of_packet[0].packet
         packets[kin(first) if first else None].append(of_packet)
-    found = (None if one.is_copy else packets[kin(one.packet)] for one in told)
+    found = (None if one.is_copy or one.is_early else packets[kin(one.packet)] for one in told)
     return [its_own.popleft() if its_own else () for its_own in found]
 
 
@@ -106,15 +102,15 @@ def whole(told: Told, records: Sequence[Record], loaded: Loaded, family: Family,
     :param is_sure: whether iptables-legacy tells of its rules at all.
     :raises LabError: it has not told all of it.
     """
-    if told.is_copy or not loaded.is_legacy:
+    if told.is_copy or told.is_early or not loaded.is_legacy:
         return told
     if not records:
         if is_sure:
             raise LabError("iptables-legacy told nothing of it")
         return told
-    events = list(events_of(records, loaded, family.nft))
+    events = list(events_of(records, loaded, f"{LEGACY}{family.nft}"))
     # Every packet that comes to its end has come to a chain of the table filter.
-    asked = not told.end or not loaded.was_given("filter") or any(event.table == "filter" for event in events)
+    asked = not told.end or "filter" not in loaded.legacy_tables or any(event.table == "filter" for event in events)
     if is_sure and not asked:
         raise LabError("iptables-legacy did not tell all of it")
     return replace(told, events=merged(told.events, events, loaded))
@@ -132,9 +128,9 @@ def events_of(records: Sequence[Record], loaded: Loaded, family: str) -> Iterato
         rules = loaded.chain(family, table, chain).rules
         rule = rules[number - 1] if number <= len(rules) else None
         if rule is not None:
-            verdict, target = _verdict(rule.text, loaded.names(table))
+            verdict, target = _verdict(rule.text, loaded.names(family, table))
         else:
-            policy = loaded.policy(table, chain)
+            policy = loaded.policy(family, table, chain)
             verdict, target = policy or "return", ""
         yield TraceEvent(
             0,

@@ -7,6 +7,7 @@ when translation is done. It gives no verdicts, and so changes none.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -17,7 +18,7 @@ from lab.conntrack.witness import STATES, TABLE
 from lab.evidence.packet import BARRIER_PORT, Ends, Packet, is_fragment
 from lab.evidence.traced import Told, TraceEvent
 from lab.evidence.walk import kin
-from lab.netns.nft_chain import NftChains
+from lab.netns.nft_chain import NftChains, text
 from lab.netns.rtnetlink import VXLAN_PORT
 from lab.scenario import legacy
 from lab.wire.nftrace import Trace
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 TRACE_TABLE: Final = "lab_trace"
 
+#: The chain in which a packet begins on a device that has rules of others' at its ingress.
+EARLY: Final = "begin_ingress"
+
+#: At ingress, which is before all of these: before anybody else's.
+_EARLIEST: Final = -(2**31)
 #: Before the reassembly of fragments (-400) and the tables raw (-300): nf_ip_hook_priorities.
 _FIRST: Final = -500
 #: Behind conntrack (-200) one after the other, and behind the translation of destinations (-100).
@@ -52,7 +58,7 @@ _NEIGHBOURS: Final = (
 )
 
 
-def script(only: str = "", *, marks: bool = False, brief: bool = False) -> str:
+def script(only: str = "", *, marks: bool = False, brief: bool = False, devices: Iterable[str] = ()) -> str:
     """Return the nftables script that has packets traced, but for the lab's own datagrams and what neighbours say.
 
     Neither of them is traced where a tunnel carries it: outside of one, nobody takes them for a trial's.
@@ -61,12 +67,14 @@ def script(only: str = "", *, marks: bool = False, brief: bool = False) -> str:
         on; empty for all packets.
     :param marks: log each packet where its walk begins, for what iptables-legacy logs of it.
     :param brief: of TCP trace SYN and SYN,ACK alone, beside others' downloads.
+    :param devices: those at whose ingress packets are traced already (Linux 5.10 and later).
     """
     # A rule that accepts ends its own chain alone, and makes one event of what would be three.
     wanted = f"{f'ct state {only} ' if only else ''}{_begun(marks=marks)}"
     barriers = (f"udp dport {BARRIER_PORT} return", f"udp sport {BARRIER_PORT} return")
     few = ("tcp flags & syn == 0 return",) if brief else ()
-    begin = (*barriers, f"udp dport {VXLAN_PORT} jump tunnel", *few, wanted)
+    own = (*barriers, f"udp dport {VXLAN_PORT} jump tunnel", *few)
+    begin = (*own, wanted)
     tracked = tuple(f"ct state {state} accept" for state in STATES)
     chains = [
         _chain(f"{name}_{hook}", hook, priority, rules)
@@ -78,6 +86,10 @@ def script(only: str = "", *, marks: bool = False, brief: bool = False) -> str:
         )
     ]
     chains += [_chain(f"end_{hook}", hook, _LAST, ("accept",)) for hook in ("input", "postrouting")]
+    names = ", ".join(f'"{device}"' for device in sorted(devices))
+    if names and not only:
+        early = f"ingress devices = {{ {names} }}"
+        chains.append(_chain(EARLY, early, _EARLIEST, (*own, _begun(marks=False))))
     tunnel = ("chain tunnel {", *_BARRIERS, *_NEIGHBOURS, "}")
     return "\n".join((f"table inet {TRACE_TABLE} {{", *tunnel, *chains, "}", ""))
 
@@ -119,6 +131,17 @@ def own_hook(table: str, chain: str) -> str:
     return {"local": "input"}.get(hook, hook) if table in (TRACE_TABLE, TABLE, kubeapi.TABLE) else ""
 
 
+def _devices_with_rules(chains: NftChains, node: RunningHost) -> set[str]:
+    """Return the devices that have rules of others' at their ingress."""
+    tables = chains.devices("ingress").items()
+    wanted = {name for table, names in tables if not table.startswith("lab_") for name in names}
+    if not wanted:
+        return set()
+    with node.namespace.entered():
+        names = [name for _index, name in socket.if_nameindex()]
+    return {name for name in names if any(text(name).startswith(one) for one in wanted)}
+
+
 @dataclass
 class _Way:
     """What was told of one packet so far."""
@@ -127,6 +150,12 @@ class _Way:
     state: str = ""
     end: Packet | None = None
     is_copy: bool = False
+    is_early: bool = False
+
+    @property
+    def told(self) -> Told:
+        """The same, as far as it is told."""
+        return Told(tuple(self.events), self.state, self.end, self.is_copy, self.is_early)
 
 
 class Tracer:
@@ -139,10 +168,12 @@ class Tracer:
     def __init__(self, node: RunningHost, *, only: str = "", marks: bool = False, brief: bool = False) -> None:
         self._found: list[_Way] = []
         self._current: dict[int, _Way] = {}  # by the kernel's numbers
+        self._early: dict[tuple[object, ...], _Way] = {}  # those that have come to ingress alone
         self._trace = Trace(node.namespace)
         self.chains = NftChains(node.namespace)
         self._nft, self._marks = node.nft, marks
-        node.nft.run(script(only, marks=marks, brief=brief))
+        devices = _devices_with_rules(self.chains, node)
+        node.nft.run(script(only, marks=marks, brief=brief, devices=devices))
         self._states = {
             handle: state
             for hook in ("prerouting", "output")
@@ -170,23 +201,39 @@ class Tracer:
                 if is_fragment(event.headers):  # the whole begins behind its reassembly
                     current.pop(event.packet_id, None)
                     continue
-                current[event.packet_id] = _Way()
-                self._found.append(current[event.packet_id])
+                current[event.packet_id] = self._begun(event)
             elif event.packet_id not in current and event.headers:
                 current[event.packet_id] = self._copy(event)
             if event.packet_id in current:
                 self._take(event, current[event.packet_id])
-        return [Told(tuple(way.events), way.state, way.end, way.is_copy) for way in self._found]
+        return [way.told for way in self._found]
 
     def forget(self) -> None:
         """Forget what was told by now, also of packets that are under way still, and losses until now."""
         self._trace.skip()
         self._found.clear()
         self._current.clear()
+        self._early.clear()
 
     def fileno(self) -> int:
         """Return the descriptor, readable when something was told."""
         return self._trace.fileno()
+
+    def _begun(self, event: TraceEvent) -> _Way:
+        """Return the way of a packet that comes to a first chain: a new one, or that which has begun at ingress.
+
+        A bridge's port and the bridge have an ingress each, and the kernel another number for the packet there.
+        """
+        is_early = event.chain == EARLY
+        kind = kin(event.packet) if (is_early or self._early) and event.packet else ()
+        way = self._early.pop(kind, None)
+        if way is None or way.told.is_over:
+            way = _Way()
+            self._found.append(way)
+        way.is_early = is_early
+        if is_early:
+            self._early[kind] = way
+        return way
 
     def _copy(self, event: TraceEvent) -> _Way:
         """Return the way of which a packet of another number is a part: one that has no end yet, or another one."""

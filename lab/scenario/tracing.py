@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from lab.errors import LabError
 from lab.evidence.packet import FRAGMENT, RST, SYN, UDP, Packet, is_error
-from lab.evidence.traced import Told
+from lab.evidence.traced import LEGACY, Told
 from lab.evidence.walk import Role, Walk, kin
 from lab.fabric.loaded import Loaded, loaded_on
 from lab.scenario import legacy
@@ -18,7 +18,7 @@ from lab.scenario.lost import Losses
 from lab.scenario.processor import visit_all_processors
 from lab.scenario.tracer import Tracer, own_hook, removal
 from lab.scenario.walked import Met, walked
-from lab.vocabulary import Backend, Family
+from lab.vocabulary import Family
 
 if TYPE_CHECKING:
     from lab.evidence.judgement import Judged
@@ -48,7 +48,7 @@ class Tracing:
         self._lab, self._recorder, self._family, self._each = lab, recorder, family, each
         only = "" if each else "invalid"
         self._tracers = {
-            node: lab.keep(Tracer(lab.hosts[node], only=only, marks=lab.hosts[node].host.backend is Backend.LEGACY))
+            node: lab.keep(Tracer(lab.hosts[node], only=only, marks=legacy.is_told(lab.hosts[node], family)))
             for node in nodes
         }
         self._losses = {node: Losses(lab, node) for node in nodes}
@@ -97,10 +97,7 @@ class Tracing:
         """Yield the walks at a node, and note what cannot be told of it."""
         records = self._recorder.traced.get(node, [])
         why = [legacy.why_silent(node, loaded, records) for loaded in dict.fromkeys(one.loaded for one in its)]
-        unread = (
-            legacy.unread(self._lab.hosts[node], its[0].loaded, self._family) if its and self._lab.has_others else ""
-        )
-        untold |= dict.fromkeys(filter(None, (*why, unread)))
+        untold |= dict.fromkeys(filter(None, why))
         mine = [index for index, (told, _loaded) in enumerate(its) if own is None or kin(told.packet) in own]
         wanted = [(mine[at], role) for at, role in chosen([its[index].told.packet for index in mine], judged)]
         walks = walked(node, its, records, self._family, [index for index, _role in wanted])
@@ -143,9 +140,8 @@ class Tracing:
             for name in filter(None, (event.chain, event.target)):
                 batch.loaded.chain(event.family, event.table, name)
         if batch.loaded.is_legacy:
-            batch.loaded.was_given("filter")
-            for table in ("nat", "filter"):
-                batch.loaded.names(table)
+            for table in batch.loaded.legacy_tables:
+                batch.loaded.names(f"{LEGACY}{self._family.nft}", table)
 
     def _is_unsent(self, walk: Walk) -> bool:
         """Check whether a packet that came past every rule was not seen to leave."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from lab.errors import LabError
@@ -35,9 +36,11 @@ def walked(
     """
     of_each = legacy.of_each([one.told for one in its], records)
     is_sure = not any(legacy.why_silent(node, loaded, records) for loaded in dict.fromkeys(one.loaded for one in its))
+    unread = "" if is_sure else "iptables-legacy"
     for place in places:
         told, loaded = its[place]
         try:
-            yield walk_of(node, legacy.whole(told, of_each[place], loaded, family, is_sure=is_sure), loaded, own_hook)
+            whole = legacy.whole(told, of_each[place], loaded, family, is_sure=is_sure)
+            yield replace(walk_of(node, whole, loaded, own_hook), unread=unread)
         except LabError as error:
             yield error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 from dataclasses import replace
 
 import pytest
@@ -31,10 +32,10 @@ def to(address, port=80, **more):
     return own_packet(load("kube-proxy"), more.pop("host", "client"), SocketAddress(address, port), **more)
 
 
-@pytest.mark.parametrize(
-    ("mode", "backend"),
-    [(ProxyMode.IPTABLES, Backend.NFT), (ProxyMode.IPTABLES, Backend.LEGACY), (ProxyMode.NFTABLES, None)],
-)
+WAYS = [(ProxyMode.IPTABLES, Backend.NFT), (ProxyMode.IPTABLES, Backend.LEGACY), (ProxyMode.NFTABLES, None)]
+
+
+@pytest.mark.parametrize(("mode", "backend"), WAYS)
 def test_a_syn_comes_to_an_endpoint_and_its_answer_back(mode, backend):
     found = sent(to(VIP.address, VIP.port), mode=mode, backend=backend)
     assert found.faults == found.untraced == ()
@@ -63,6 +64,37 @@ def test_what_vanishes_without_a_rule_is_told_by_the_kernels_counters(packet, fi
     assert walk.fate is None
     assert walk.last_hook == where
     assert why in walk.vanishing
+
+
+def on_a_device(family, hook, device, *rules):
+    """Return a fix that hangs a chain on a device of the node."""
+    chain = f"chain c {{ type filter hook {hook} device {device} priority -1000; policy accept; {'; '.join(rules)}; }}"
+    return replace(NONE, change=NodeChange(script=f"nft 'table {family} fw {{ {chain}; }}'"))
+
+
+@pytest.mark.parametrize(
+    ("family", "hook", "device"),
+    [("netdev", "ingress", "client"), ("inet", "ingress", "client"), ("netdev", "egress", "server")],
+)
+def test_a_rule_on_a_device_is_named_where_it_drops(family, hook, device):
+    if hook == "egress" and tuple(map(int, platform.release().split(".")[:2])) < (5, 16):
+        pytest.skip("the kernel has no egress hook")
+    found = sent(to(VIP.address, VIP.port), on_a_device(family, hook, device, "tcp dport 80 drop"))
+    [walk] = found.walks
+    assert (walk.fate.family, walk.fate.table, walk.fate.rule.text) == (family, "fw", "tcp dport 80 drop")
+    assert (walk.hooks[-1].hook, walk.vanished, walk.state) == (hook, False, "" if hook == "ingress" else "new")
+    assert found.untraced == ()
+    assert found.answers == ()
+
+
+@pytest.mark.parametrize(("mode", "backend"), WAYS)
+def test_what_a_chain_on_a_device_lets_pass_has_one_walk(mode, backend):
+    found = sent(to(VIP.address, VIP.port), on_a_device("netdev", "ingress", "client"), mode, backend)
+    assert found.faults == found.untraced == ()
+    syn, answer, reset = found.walks
+    assert [[at.hook for at in walk.hooks].count("ingress") for walk in (syn, answer, reset)] == [1, 0, 1]
+    assert (syn.hooks[0].hook, syn.hooks[1].hook, syn.state) == ("ingress", "prerouting", "new")
+    assert syn.left.destination == SocketAddress("10.0.1.2", 80)
 
 
 def test_strict_rp_filter_alone_is_what_loses_it():

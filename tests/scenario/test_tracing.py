@@ -121,9 +121,12 @@ def test_what_iptables_legacy_cannot_tell_is_said(monkeypatch):
     options = {option: "y" for name, option in features.MODULES.items() if name != "xt_TRACE"}
     monkeypatch.setattr(features, "_kernel_options", lambda: options)
     monkeypatch.setattr(recorder, "TRACED", "no such words")
-    [words] = run(backend=Backend.LEGACY).timeline.untraced
+    timeline = run(backend=Backend.LEGACY).timeline
+    [words] = timeline.untraced
     assert "CONFIG_NETFILTER_XT_TARGET_TRACE" in words
     assert "--backend nft" in words
+    lost = replace(timeline.walks[0], left=None)
+    assert "and no rule that is traced (those of iptables-legacy are not) has dropped it" in lost.vanishing
 
 
 @pytest.mark.parametrize("backend", list(Backend))

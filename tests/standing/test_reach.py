@@ -189,16 +189,21 @@ def test_rules_of_any_host_are_named_and_what_a_client_drops_itself(own_run):
     assert "lab_" not in exec_on("server", "nft", "list", "ruleset")
 
 
-def test_rules_of_another_program_than_the_labs_are_said_not_to_be_told(own_run):
-    up(load("kube-proxy"), name="mine")
-    exec_on("node", "iptables-legacy", "-I", "FORWARD", "-d", "10.0.1.2", "-j", "DROP")
-    ran = lab_command("reach", "--lab", "mine", "--from", "client")
+@pytest.mark.parametrize(("mode", "backend"), BACKENDS)
+def test_rules_of_another_program_than_the_labs_are_named(own_run, mode, backend):
+    up(with_proxy(load("kube-proxy"), mode, None, backend), name="mine")
+    program = "iptables-nft" if backend is Backend.LEGACY else "iptables-legacy"
+    exec_on("node", program, "-I", "FORWARD", "-d", "10.0.1.2", "-j", "DROP")
+    named = "filter FORWARD rule 1 (by iptables-legacy): -d 10.0.1.2/32 -j DROP"
+    if backend is Backend.LEGACY:
+        named = "filter FORWARD rule 1: ip daddr 10.0.1.2 counter drop"
+    ran = lab_command("reach", "--lab", "mine", "--from", "client", COLUMNS="400")
     assert ran.returncode == 1
-    told = "the rules that iptables-legacy has at node are not traced, as the lab's own there are not by it"
-    assert f"Perhaps: {told}." in ran.stdout
-    ran = lab_command("trace", "--lab", "mine", "--to", "10.0.1.2", COLUMNS="400")
-    assert ran.returncode == 1
-    assert told in ran.stdout
+    assert f"dropped at node by {named}" in ran.stdout
+    ran = lab_command("trace", "--lab", "mine", "--to", "192.168.0.2", COLUMNS="400")
+    assert ran.returncode == 0, ran.stdout
+    assert f"DROPPED by {named}" in ran.stdout
+    assert "= now 10.0.0.2:34567 > 10.0.1.2:80" in ran.stdout  # kube-proxy's own, before it
 
 
 def test_whoever_interrupts_it_leaves_no_mark_behind(own_run, spaces):
