@@ -89,11 +89,14 @@ class Deciding:
             acknowledge_again(asking)
             settle()
 
-    def rule(self, packet: Packet | None) -> str:
-        """Return which rule dropped a packet, else which ones chose its destination, and where it vanished.
+    def rule(self, passage: Passage) -> str:
+        """Return which rule dropped a question's packet, else which chose its destination, and where it vanished.
 
         Empty where no rule has done anything of the kind.
         """
+        # What a node's own rules translate, no capture sees as its client has asked.
+        asked = passage.own, passage.question.address
+        packet = passage.first or next((its for host in self._hosts for its in host.begun(asked)), None)
         wanted = {kin(packet)} if packet else set()
         walks = [walk for host in self._hosts for walk in host.walks(wanted)] if wanted else []
         for walk in walks:
@@ -186,6 +189,11 @@ class _Host:
                 self._untold[f"Not traced at {self._name}: {one}."] = None
             else:
                 yield self._losses.told(one) if self._losses else one
+
+    def begun(self, ends: Ends) -> Iterator[Packet]:
+        """Yield the packets that may be a question from one end to another, as they came to this host's rules."""
+        self._read()
+        return (told.packet for told in self._told if _ends(told.packet) == ends and _begins(told.packet))
 
     def _found(self, wanted: set[tuple[object, ...]], ends: Ends | None) -> list[Walk | LabError]:
         """Read what is told by now, and put the walks together."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 
 from lab.errors import InputError, nearest
-from lab.evidence.packet import BARRIER_PORT, Ends, Packet, SocketAddress, decode
+from lab.evidence.packet import BARRIER_PORT, Ends, Packet, SocketAddress, decode, is_error
+from lab.evidence.sighting import Sighting
 from lab.evidence.timeline import end_of_way
 from lab.evidence.walk import Walk, kin
 from lab.fabric.lab import Lab
@@ -139,11 +141,10 @@ class OwnPacketScenario(Instrumented):
         where = self.lost_where(packet)
         if end is not None and not end.outgoing and end.host not in self._nodes.names:
             where = f"came to {end.host} as {end.packet}"
-        answers = (one.packet for one in seen if one.host == wanted.host and not one.outgoing)
-        about_it = dict.fromkeys(one for one in answers if wanted.source.address == one.destination.address)
+        about_it = _answers([one for one in seen if one.host == wanted.host], wanted.source)
         self.recorder.stop()
         self._faults += self.recorder.missed()
-        return Sent(packet, refusal, walks, untraced, where, tuple(about_it), tuple(dict.fromkeys(self._faults)))
+        return Sent(packet, refusal, walks, untraced, where, about_it, tuple(dict.fromkeys(self._faults)))
 
     def _send(self, wanted: OwnPacket) -> str:
         namespace = self.lab.hosts[wanted.host].namespace
@@ -155,3 +156,11 @@ class OwnPacketScenario(Instrumented):
                 # A rule of its own that drops it says EPERM, which the walk tells as well.
                 return f"{errno.errorcode.get(error.errno or 0, '')} ({error.strerror or error})".lstrip()
         return ""
+
+
+def _answers(seen: Sequence[Sighting], sender: SocketAddress) -> tuple[Packet, ...]:
+    """Return what came to a sender of what its host saw, but for its own packets that were sent back to it."""
+    sent = {kin(one.packet) for one in seen if one.outgoing}
+    came = (one.packet for one in seen if not one.outgoing and one.packet.destination.address == sender.address)
+    its = (one for one in came if one.destination == sender or is_error(one) or kin(one) not in sent)
+    return tuple(dict.fromkeys(its))

@@ -312,7 +312,7 @@ class Reaching:
         raise LabError("packets go on and on: the hosts' routes go in a circle")
 
     def _rule(self, passage: Passage) -> str:
-        return self.deciding.rule(passage.first) if self.deciding and self.lab.traced else ""
+        return self.deciding.rule(passage) if self.deciding and self.lab.traced else ""
 
     def _first_node(self, passage: Passage) -> str:
         nodes = {node.name for node in self.lab.topology.nodes}

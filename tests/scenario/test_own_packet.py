@@ -110,6 +110,13 @@ def test_a_nodes_own_packet_meets_its_output():
     assert walk.left.source.address == "10.0.1.1"
 
 
+def test_a_packet_that_comes_back_to_its_own_host_is_no_answer():
+    topology = load("uplink")
+    found = asyncio.run(send(topology, NONE, own_packet(topology, "server", VIP)))
+    assert found.end == "came to server as 10.0.1.1:34567 > 10.0.1.2:80 SYN"
+    assert [(packet.source, packet.tcp.flag_names) for packet in found.answers] == [(VIP, "SYN,ACK")]
+
+
 def test_what_its_own_stack_refuses_is_told():
     found = sent(to("192.168.0.2", host="node"))
     assert found.refusal == "ENETUNREACH (Network is unreachable)"

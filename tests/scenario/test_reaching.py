@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from contextlib import closing
@@ -158,6 +159,25 @@ def test_the_rule_that_drops_a_bare_acknowledgement_alone_is_named(backend):
         found = ask(Reaching(lab, Family.IPV4), "client", VIP)
         assert (found.fate, found.how.partition(":")[0]) == (Fate.TIMES_OUT, "half open")
         assert "ACK dropped at node-a by test c rule 1: tcp flags == ack drop" in found.rule.replace("ip ", "")
+
+
+@pytest.mark.parametrize("backend", [*Backend, None], ids=str)
+def test_the_rule_that_chooses_for_a_node_itself_is_named(backend):
+    """It translates before any capture sees the packet."""
+    mode = ProxyMode.IPTABLES if backend else ProxyMode.NFTABLES
+    with Lab(with_proxy(load("uplink"), mode, "v1.36", backend), family=Family.IPV4, traced=True) as lab:
+        found = ask(Reaching(lab, Family.IPV4), "node", VIP)
+        assert found.fate is Fate.CONNECTED
+        assert re.search(r"^led on at node by .*(DNAT --to|dnat ip to|dnat to).* 10\.0\.1\.2\b", found.rule), found.rule
+
+
+def test_a_rule_at_a_devices_ingress_is_named():
+    with traced(Backend.NFT) as lab:
+        chain = "chain c {\ntype filter hook ingress device client priority 0;\ntcp dport 80 drop\n}"
+        lab.hosts["node-a"].nft.run(f"table netdev fw {{\n{chain}\n}}\n")
+        found = ask(Reaching(lab, Family.IPV4), "client", VIP)
+        assert (found.fate, found.at) == (Fate.TIMES_OUT, "node-a")
+        assert found.rule == "dropped at node-a by fw c rule 1: tcp dport 80 drop"
 
 
 def test_what_a_stack_counts_is_looked_through_only_where_a_packet_vanished(monkeypatch):
