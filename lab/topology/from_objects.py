@@ -217,9 +217,15 @@ class _Maker:
             self._notes.append(f"left out with their nodes: {_few([name for _, name in keys])}")
 
     def _place(self, key: Pod, seat: _Seat, nodes: Sequence[Member]) -> str:
-        """Return the host that a pod is behind: its node, or the router where it is no pod of any."""
+        """Return the host that a pod is behind: its node, or the router where it is no pod of any.
+
+        One that has a node's own address is that node, and no object needs to say so.
+        """
         if seat.node:
             return self._hosts[seat.node]
+        for node in nodes:
+            if {*seat.addresses} & {*node.addresses.values()}:
+                return node.name
         for node in nodes:
             if any(_within(address, cidr) for address in seat.addresses for cidr in node.cidrs.values()):
                 return node.name

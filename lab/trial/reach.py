@@ -109,11 +109,22 @@ def _questions(topology: Topology, family: Family, chosen: Chosen) -> Iterator[_
     if not columns:
         what = f"no Service is reached by {' or '.join(chosen.targets) or family}"
         raise InputError(f"{topology.name}: {what}", cure=f"there is: {there}" if there else None)
-    for client in _clients(topology, family, chosen.clients):
+    clients, asking = _clients(topology, family, chosen.clients), set[str]()
+    for client in clients:
         for service, port, asked in columns:
             is_here = asked.target is not Target.LOCALHOST or topology.host(client.host).proxy_mode is not None
             if is_here and (client.host in chosen.clients or not _is_of_missing_node(topology, client, asked)):
+                asking.add(client.host)
                 yield _Questions(client, service, port, asked)
+    silent = [client.host for client in clients if client.host not in asking]
+    if silent and (chosen.clients or not asking):
+        who = " and ".join(silent)
+        nodes = ", ".join(f"--from {node.name}" for node in topology.nodes)
+        others = [target for target in dict.fromkeys(there.split(", ")) if target != Target.LOCALHOST]
+        cure = "; ".join(filter(None, (nodes, others and f"or another address: --to {', '.join(others)}")))
+        raise InputError(
+            f"{topology.name}: {who} cannot ask by {Target.LOCALHOST}, which is each node's own", cure=cure
+        )
 
 
 def _is_of_missing_node(topology: Topology, client: Client, asked: Asked) -> bool:

@@ -156,6 +156,14 @@ def test_an_endpoint_in_no_podcidr_is_behind_the_router():
     assert any("10.99.0.5" in note and "behind the router" in note for note in found.notes)
 
 
+def test_an_endpoint_with_a_nodes_own_address_is_that_node_without_a_word_of_it():
+    """As the endpoints of default/kubernetes, which have no nodeName."""
+    piece = SLICE.replace("10.50.2.9], nodeName: w2", "192.168.50.12]")
+    found = made(SERVICE, piece, *NODES)
+    assert found.topology.host_of("192.168.50.12").name == "w2"
+    assert not any("192.168.50.12" in note for note in found.notes)
+
+
 def test_a_load_balancers_address_is_led_to_a_node():
     service = SERVICE.replace("  clusterIP", "  type: LoadBalancer\n  clusterIP")
     service += "status: {loadBalancer: {ingress: [{ip: 198.51.100.7}]}}\n"

@@ -162,6 +162,10 @@ def test_a_cell_tells_of_the_entry_and_where_few_are_asked_all_of_it():
             Chosen(targets=(Target.EXTERNAL_IP,)),
             "no Service is reached by external-ip (there is: vip, nodeport, localhost, endpoint)",
         ),
+        (
+            Chosen(("node", "outside"), targets=(Target.LOCALHOST,)),
+            "outside cannot ask by localhost, which is each node's own (--from node; or another address: --to vip,",
+        ),
     ],
 )
 def test_what_cannot_be_asked_is_refused_by_name(chosen, words):
