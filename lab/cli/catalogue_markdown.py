@@ -34,7 +34,8 @@ _BASIS: Final = (
 
 _OUTCOMES: Final = (
     "*reset*, *killed*, *stalled* and *lost* end the connection or the question, *duplicated* brings it to the pod "
-    "twice, *refused* never lets it begin, *retried* is a connection that died and was begun again. "
+    "twice, *refused* never lets it begin, whether somebody refuses or nobody answers, *retried* is a connection that "
+    "died and was begun again. "
     "*leaked* shows an untranslated packet to somebody, and nothing dies of it. "
     "*dropped* and *delivered* are as they should be."
 )

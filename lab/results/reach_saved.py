@@ -91,12 +91,13 @@ def _lines(data: dict[str, Any]) -> bytes:
 def joined(found: list[ReachReport]) -> ReachReport:
     """Return what several files hold as one: their kube-proxies beside each other, in the order of the files.
 
-    :raises ValueError: they are of several kernels, or families; says which.
+    :raises ValueError: they are of several kernels, families or topologies; says which.
     """
     first = found[0]
     for what, its in (
         ("kernels", dict.fromkeys(one.kernel for one in found)),
         ("families", dict.fromkeys(str(reaches.family) for one in found for reaches in one.reaches)),
+        ("topologies", dict.fromkeys(reaches.topology for one in found for reaches in one.reaches)),
     ):
         if len(its) > 1:
             raise ValueError(f"results of `lab reach` of several {what} ({', '.join(its)}) are no one table")

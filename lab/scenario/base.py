@@ -120,6 +120,16 @@ class Scenario(Instrumented, ABC, Generic[E]):
         self._refusal, self._trace, self._has_route = refusal, trace, has_route
         return RefusedError(f"no connection to {self._target}: {refusal}")
 
+    def unanswered(self, known: str) -> str:
+        """Return how it is known that there is no connection, and whether somebody refused it, as its client saw."""
+        came = self.seen(self.roles.client, destination=self._own, flags="R", outgoing=False)
+        told = self.seen(self.roles.client, destination=self._own.address, outgoing=False)
+        errors = [one for one in told if one.packet.icmp and one.packet.icmp.quoted == (self._own, self._target)]
+        for sightings, what in ((came, "a RST"), (errors, "an ICMP error")):
+            if sightings:
+                return f"{known}, and {what} from {sightings[0].packet.source.address} refused it"
+        return f"{known}, and nobody refused it (it times out)"
+
     def stand_still(self, *words: str) -> None:
         """Note that the connection neither goes on nor ends: it is what became of the trial, and not a fault of it.
 

@@ -65,10 +65,11 @@ def _unanswered(scenario: Scenario[Any]) -> RefusedError:
     servers = scenario.roles.servers
     reached = [host for host, address in servers if scenario.seen(host, destination=address, flags="S")]
     if not reached:
-        return scenario.refuse("the SYN came to no server", _seen_last(scenario, client, "S"))
+        return scenario.refuse(scenario.unanswered("the SYN came to no server"), _seen_last(scenario, client, "S"))
     answers = scenario.seen(client, flags="SA", outgoing=False)
     if not answers:
-        return scenario.refuse("the SYN,ACK never came back", _seen_last(scenario, reached[0], "SA"))
+        known = scenario.unanswered("the SYN,ACK never came back")
+        return scenario.refuse(known, _seen_last(scenario, reached[0], "SA"))
     return scenario.refuse(f"the SYN,ACK came from {answers[0].packet.source.address}")
 
 

@@ -177,7 +177,7 @@ class ScriptedScenario(Scenario[PacketTimeline]):
         syn = self.client.syn()
         await self.judged()
         if not self._find_server(syn):
-            raise self.refuse("the SYN came to no server", f"it {self.lost_where(syn)}")
+            raise self.refuse(self.unanswered("the SYN came to no server"), f"it {self.lost_where(syn)}")
         answer = self.server.syn_ack()
         await self.judged()
         came = self.seen(self.roles.client, flags="SA", outgoing=False)
@@ -185,7 +185,7 @@ class ScriptedScenario(Scenario[PacketTimeline]):
         if sources != [self._target]:
             if sources:
                 raise self.refuse(f"the SYN,ACK came from {sources[0].address}")
-            raise self.refuse("the SYN,ACK never came back", f"it {self.lost_where(answer)}")
+            raise self.refuse(self.unanswered("the SYN,ACK never came back"), f"it {self.lost_where(answer)}")
         self.client.ack()
         await self.judged()
         self._complete = True

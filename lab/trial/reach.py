@@ -121,7 +121,8 @@ def _questions(topology: Topology, family: Family, chosen: Chosen) -> Iterator[_
         who = " and ".join(silent)
         nodes = ", ".join(f"--from {node.name}" for node in topology.nodes)
         others = [target for target in dict.fromkeys(there.split(", ")) if target != Target.LOCALHOST]
-        cure = "; ".join(filter(None, (nodes, others and f"or another address: --to {', '.join(others)}")))
+        by_others = f"or another address: --to {', '.join(others)}" if others else ""
+        cure = "; ".join(filter(None, (nodes, by_others)))
         raise InputError(
             f"{topology.name}: {who} cannot ask by {Target.LOCALHOST}, which is each node's own", cure=cure
         )

@@ -8,7 +8,7 @@ lab's own renderer makes; where releases of kube-proxy differ, that was measured
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
@@ -226,7 +226,14 @@ class _Case(Standpoint):
         return Expected(_LEFT_ALONE, why=why)
 
     def _stopped(self, fate: Fate, why: str) -> Expected:
+        """Return what is to become of what a rule refuses or drops: in INPUT, OUTPUT or FORWARD, behind the routes.
+
+        Where the node has no route for what it forwards, that comes first; what is dropped may be dropped before.
+        """
         assert self.node is not None
+        without = self._without_way()
+        if without is not None and without.at == self.node.name:
+            return replace(without, why=f"{without.why}; the rule would come behind the routes: {why}")
         return Expected((fate,), at=self.node.name, why=why)
 
     def _answered(self, pool: tuple[Endpoint, ...], *, masqueraded: bool, why: str) -> Expected | None:

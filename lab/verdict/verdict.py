@@ -23,7 +23,8 @@ class Outcome(StrEnum):
     LEAKED = "leaked"
     RETRIED = "retried"  # reset, but the application began again on another connection, and nobody noticed
     KILLED = "killed"  # the packet itself ended the connection, as a packet of its sender's would; nothing leaked
-    REFUSED = "refused"  # there was no connection at all, or a datagram was refused
+    # There was no connection at all, whether somebody refused it or nobody answered; or a datagram was refused.
+    REFUSED = "refused"
     STALLED = "stalled"  # the connection, or its handshake, neither went on nor ended
     DUPLICATED = "duplicated"  # a copy of a datagram came to its receiver as well
     # The connection ended with an error that no packet explains; its first packet, a datagram or its answer got lost.

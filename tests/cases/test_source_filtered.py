@@ -54,7 +54,7 @@ def test_no_fix_changes_what_becomes_of_it(case, mode, fix):
 def test_the_verdict_says_why_the_node_routed_it_nowhere(case, why):
     because = tried(setting(case)).verdict.because
     assert because == (
-        "no connection: the SYN came to no server",
+        "no connection: the SYN came to no server, and nobody refused it (it times out)",
         f"it came to node and no further, NEW there: {why}",
     )
 

@@ -20,6 +20,7 @@ from lab.results.matrix import alone
 from lab.results.saved import VERSION, from_json, schema, to_json
 from lab.results.shared import Named, Shared
 from lab.verdict import Outcome
+from lab.vocabulary import Family
 
 #: One of each version; of those before there was a number, from a lab of before (`lab run beyond-window
 #: upstream-regression --json`, on Linux 6.18).
@@ -256,3 +257,18 @@ def test_what_is_no_file_of_reach_is_refused(change, complaint):
     data, text = saved.parsed(REACH_VERSIONS[1].read_bytes())
     with pytest.raises(ValueError, match=complaint):
         reach_saved.from_data(data | change, text)
+
+
+@pytest.mark.parametrize("what", ["kernel", "topology", "family"])
+def test_results_of_reach_that_are_no_one_table_are_not_joined(what):
+    found = reach_saved.from_data(*saved.parsed(next(iter(REACH_VERSIONS.values())).read_bytes()))
+    [*reaches] = found.reaches
+    if what == "topology":
+        reaches = [dataclasses.replace(one, topology="other") for one in reaches]
+    elif what == "family":
+        reaches = [dataclasses.replace(one, family=Family.IPV6) for one in reaches]
+    kernel = "5.10.0" if what == "kernel" else found.kernel
+    other = dataclasses.replace(found, kernel=kernel, reaches=tuple(reaches))
+    with pytest.raises(ValueError, match="are no one table"):
+        reach_saved.joined([found, other])
+    assert len(reach_saved.joined([found, found]).reaches) == 2 * len(found.reaches)

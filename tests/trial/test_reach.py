@@ -186,6 +186,41 @@ def test_terminating_endpoints_serve_from_the_release_that_has_it():
     assert fates == ["times out at node-a", "server-a, as 203.0.113.2"]
 
 
+def scaled_to_zero(name):
+    topology = load(name)
+    slices = tuple(piece.model_copy(update={"endpoints": ()}) for piece in topology.endpoint_slices)
+    return dataclasses.replace(topology, endpoint_slices=slices)
+
+
+def kept_local():
+    """No endpoint says on which node it is, so none is local to any."""
+    topology = load("kube-proxy")
+    specs = [one.spec.model_copy(update={"internal_traffic_policy": "Local"}) for one in topology.services]
+    pairs = zip(topology.services, specs, strict=True)
+    return dataclasses.replace(topology, services=tuple(one.model_copy(update={"spec": spec}) for one, spec in pairs))
+
+
+@pytest.mark.parametrize("made", [lambda: scaled_to_zero("kube-proxy"), kept_local], ids=["no endpoint", "none local"])
+@pytest.mark.parametrize("family", list(Family), ids=str)
+@pytest.mark.parametrize("proxy", sample(PROXIES, 3), ids=lambda one: f"{one[0]}-{one[1]}-{one[2]}")
+def test_a_node_without_a_route_says_so_before_a_rule_refuses(proxy, family, made):
+    """Its rules refuse in FORWARD, which comes behind the routes, and the node of `kube-proxy` has no default route."""
+    found = reach(with_proxy(made(), *proxy), family, Chosen(("client", "node"), targets=(Target.VIP,)))
+    assert found.good, told(found)
+
+
+@pytest.mark.parametrize("proxy", [(ProxyMode.IPTABLES, "v1.14", None), NFTABLES], ids=str)
+def test_what_a_route_leads_on_has_to_be_refused(proxy):
+    chosen = Chosen(("client",), targets=(Target.VIP,))
+    with_route, without = (
+        reach(with_proxy(scaled_to_zero(name), *proxy), Family.IPV4, chosen) for name in ("uplink", "kube-proxy")
+    )
+    assert with_route.cells[0].expected.fates == (Fate.REFUSED,)
+    assert with_route.good, told(with_route)
+    assert "node has no route to 192.168.0.2" in without.cells[0].expected.why
+    assert {one.fate for one in without.cells[0].reached} == {Fate.NO_WAY}
+
+
 def bridged(**change):
     topology = load("bridge")
     hosts = [dataclasses.replace(one, **change) if one.proxy_mode else one for one in topology.hosts]

@@ -23,6 +23,7 @@ from lab.results.saved import from_json, to_json
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
 from lab.trial import probe, runner
+from lab.trial.fix_file import find_fix
 from lab.trial.setting import Setting
 from lab.verdict import Outcome
 from lab.verdict.connection import resets
@@ -204,7 +205,7 @@ def test_nobody_outside_sees_what_leaks_to_the_node(answers):
 
 
 def test_a_blind_witness_of_the_nodes_own_sockets_is_no_pass(answers, monkeypatch):
-    monkeypatch.setattr("lab.scenario.recorder.local_script", lambda: "")
+    monkeypatch.setattr("lab.scenario.recorder.local_script", lambda _passing: "")
     assert not run(CASES["client-on-node-in-window"], NONE, Family.IPV4, answers[Family.IPV4]).as_expected
 
 
@@ -240,12 +241,33 @@ def test_a_handshake_without_an_answer_is_refused_by_a_barrier(answers):
     answer = answers[Family.IPV4]
     result = run(CASES["asymmetric-route"], DROP_FORWARD, Family.IPV4, answer)
     assert result.verdict.because == (
-        "no connection: the SYN,ACK never came back",
+        "no connection: the SYN,ACK never came back, and nobody refused it (it times out)",
         "it came to node and no further, INVALID there (invalid new)",
     )
     assert result.timeline.counters.dropped
     spent = result.timeline.sightings[-1].time - result.timeline.sightings[0].time
     assert spent < 5e9  # nothing waited for a time-out, and those of the lab are ten seconds
+
+
+@pytest.mark.parametrize("case", ["in-window", "syn-ack-again", "port-reused"])
+@pytest.mark.parametrize(
+    ("verdict", "told"),
+    [
+        ("drop", "the SYN came to no server, and nobody refused it (it times out)"),
+        ("reject with tcp reset", "and a RST from 192.168.0.2 refused it"),
+        ("reject with icmpx port-unreachable", "and an ICMP error from 192.168.0.2 refused it"),
+    ],
+)
+def test_a_refusal_is_told_from_silence(answers, tmp_path, case, verdict, told):
+    """Most clients are sockets, which tell of a refusal by their errno; a scripted one's stack hears none."""
+    hook = "type filter hook forward priority -10; policy accept;"
+    rules = f"table inet mine {{\nchain f {{\n{hook}\ntcp flags & (syn|ack) == syn {verdict}\n}}\n}}\n"
+    (tmp_path / "mine.nft").write_text(rules)
+    fix = find_fix(str(tmp_path / "mine.nft"))
+    result = run(CASES[case], fix, Family.IPV4, answers[Family.IPV4])
+    assert result.verdict.outcome is Outcome.REFUSED
+    is_told = verdict != "drop" and case != "port-reused"
+    assert result.verdict.because[0].endswith("ECONNREFUSED" if is_told else told)
 
 
 def test_the_delayed_leak_is_pointed_out(answers):
