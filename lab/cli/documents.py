@@ -159,7 +159,7 @@ DOCUMENTS: Final[Mapping[str, Document]] = {
     "matrix": Document("lab matrix --json", None, _saved("matrix")),
     "reach": Document("lab reach --json", None, _reach),
     "trace": Document("lab trace CASE --json", 1, _of("lab.cli.traced.TracedTrial")),
-    "trace-packet": Document("lab trace --to ADDRESS --json", 1, _of("lab.cli.traced.TracedPacket")),
+    "trace-packet": Document("lab trace --to ADDRESS --json", 1, _of("lab.scenario.own_packet.TracedPacket")),
     "explain": Document("lab explain --json", 1, _explain),
     "watch": Document("lab watch --json", None, _watch),
     "conntrack": Document("lab conntrack list --json", 1, _list("entries", "lab.conntrack.flows.Flow")),

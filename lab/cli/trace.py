@@ -45,12 +45,12 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from lab.cli.traced import TracedPacket, TracedTrial
+    from lab.cli.traced import TracedTrial
     from lab.evidence.packet import SocketAddress
     from lab.fixes import Fix
     from lab.kubeproxy.said import Settings
     from lab.results.result import Result
-    from lab.scenario.own_packet import OwnPacket, Sent
+    from lab.scenario.own_packet import Sent, TracedPacket
     from lab.standing.tracing import Asked
     from lab.topology.model import Topology
 
@@ -309,7 +309,7 @@ def _trace_own(
         built = read_topology(where.topology or _USUAL, proxy, settings)
         _tell(dict.fromkeys(topology_notes(built, Family.of(ip_address(asked.destination.address)))))
     wanted = asked.made_in(built)
-    _tell_sent(wanted, _run(send(built, fix, wanted, where.service)), full=full, place=place)
+    _tell_sent(_run(send(built, fix, wanted, where.service)), full=full, place=place)
 
 
 def _trace_in(name: str, own: Own, where: Where, *, full: bool, place: JsonPlace) -> None:
@@ -318,14 +318,12 @@ def _trace_in(name: str, own: Own, where: Where, *, full: bool, place: JsonPlace
     from lab.standing.commands import choose
 
     asked = _asked(own, where)
-    traced = control.trace(choose(name), asked)
-    _tell_sent(traced.packet, traced.sent, full=full, place=place)
+    _tell_sent(control.trace(choose(name), asked), full=full, place=place)
 
 
-def _tell_sent(wanted: OwnPacket, sent: Sent, *, full: bool, place: JsonPlace) -> NoReturn:
-    from lab.cli.traced import TracedPacket
-
-    place.write("trace-packet", lambda: _as_data(TracedPacket(wanted, sent)))
+def _tell_sent(traced: TracedPacket, *, full: bool, place: JsonPlace) -> NoReturn:
+    sent = traced.sent
+    place.write("trace-packet", lambda: _as_data(traced))
     if not place.on_stdout:
         _print(_lines_of_own(sent, full=full))
     raise typer.Exit(1 if sent.refusal or sent.untraced or sent.faults else 0)

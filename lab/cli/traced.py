@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from lab.evidence.walk import Walk
 from lab.results.result import Trial
-from lab.scenario.own_packet import OwnPacket, Sent
 from lab.verdict import Verdict
 
 
@@ -19,11 +18,3 @@ class TracedTrial:
     verdict: Verdict
     walks: tuple[Walk, ...]
     untraced: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class TracedPacket:
-    """A packet of the user's own, and what became of it."""
-
-    packet: OwnPacket
-    sent: Sent

@@ -26,13 +26,14 @@ _ICMP_WORDS: Final = {
     (ICMP, 3, 9): "network prohibited",
     (ICMP, 3, 10): "host prohibited",
     (ICMP, 3, 13): "administratively prohibited",
-    (ICMP, 11, 0): "time exceeded: it went in a circle",
+    (ICMP, 11, 0): "time exceeded",
     (ICMPV6, 1, 0): "no route",
     (ICMPV6, 1, 1): "administratively prohibited",
     (ICMPV6, 1, 3): "address unreachable",
     (ICMPV6, 1, 4): "port unreachable",
-    (ICMPV6, 3, 0): "hop limit exceeded: it went in a circle",
+    (ICMPV6, 3, 0): "hop limit exceeded",
 }
+_EXCEEDED: Final = {(ICMP, 11, 0), (ICMPV6, 3, 0)}
 
 
 class Target(StrEnum):
@@ -171,11 +172,21 @@ class Passage:
                 key = (packet.protocol, packet.icmp.kind, packet.icmp.code)
                 if key in _ICMP_WORDS:
                     fate = Fate.REFUSED if key in _ICMP_REFUSED else Fate.NO_WAY
-                    return fate, self._origin(packet), f"ICMP: {_ICMP_WORDS[key]}"
+                    circle = ": it went in a circle" if key in _EXCEEDED and self._came_again() else ""
+                    return fate, self._origin(packet), f"ICMP: {_ICMP_WORDS[key]}{circle}"
             is_reset = packet.tcp is not None and packet.tcp.flags & RST
             if is_reset and (packet.destination, packet.source) == self._ends:
                 return Fate.REFUSED, self._origin(packet), "RST"
         return None
+
+    def _came_again(self) -> bool:
+        """Check whether the question came in twice by one interface."""
+        came = (
+            [(one.host, one.interface) for one in self._sightings_of(self.first) if not one.outgoing]
+            if self.first
+            else []
+        )
+        return len(set(came)) < len(came)
 
     def refused_by_answer(self) -> tuple[Fate, str, str] | None:
         """Return the fate, the host and the words of an SCTP client's refusal, whose own kernel has told of one.

@@ -36,16 +36,8 @@ _NLM_F_CREATE_REPLACE: Final = 0x500
 _NLMSG_ERROR: Final = 2
 _NLM_F_ACK_TLVS: Final = 0x200
 
-_RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_GETROUTE, _RTM_NEWNEIGH = (
-    16,
-    18,
-    20,
-    21,
-    24,
-    26,
-    28,
-)
-_RTM_GETNEIGH, _RTM_NEWRULE = 30, 32
+_RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_GETROUTE = 16, 18, 20, 21, 24, 26
+_RTM_NEWNEIGH, _RTM_NEWRULE = 28, 32
 _TABLE_MAIN: Final = 254
 _RTN_LOCAL: Final = 2  # include/uapi/linux/rtnetlink.h
 _CLOSED: Final = {"blackhole": 6, "unreachable": 7, "prohibit": 8}  # RTN_BLACKHOLE and the next two
@@ -55,7 +47,6 @@ _READY: Final = _IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP
 VXLAN_PORT: Final = 8472  # flannel's and Cilium's, and Linux' own default before RFC 7348 had 4789
 _IFA_F_NODAD: Final = 0x02
 _NUD_PERMANENT: Final = 0x80
-_NUD_UNANSWERED: Final = 0x01 | 0x20  # NUD_INCOMPLETE, NUD_FAILED: include/uapi/linux/neighbour.h
 _MAXIMUM_BATCH: Final = 64 * 1024  # bytes; well below the default send buffer of 208 KiB
 
 type_of_address = IPv4Address | IPv6Address
@@ -247,11 +238,13 @@ class Routed:
     :param refusal: the errno with which it would not; 0 where it would.
     :param gateway: the neighbour that it would go to, the destination itself where it is one.
     :param index: of the interface that it would leave by.
+    :param hop_limit: what the route gives to packets of the host's own; 0 where it gives none.
     """
 
     refusal: int
     gateway: type_of_address | None = None
     index: int = 0
+    hop_limit: int = 0
 
 
 class RouteSocket:
@@ -322,36 +315,40 @@ class RouteSocket:
         net/ipv6/addrconf.c). What comes before that is thrown away.
         """
         body = struct.pack("=BBBBBBBBI", _family(target), target.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
-        kind, answer = self._ask(_RTM_GETROUTE, body + _attribute(1, target.packed))  # RTA_DST
+        kind, answer = self.ask(_RTM_GETROUTE, body + _attribute(1, target.packed))  # RTA_DST
         return kind == _RTM_NEWROUTE and answer[7] == _RTN_LOCAL  # no route at all is an error, ENETUNREACH
 
-    def routed(self, target: type_of_address, came: tuple[type_of_address, int] | None = None) -> Routed:
+    def routed(
+        self,
+        target: type_of_address,
+        came: tuple[type_of_address, int] | None = None,
+        *,
+        source: type_of_address | None = None,
+    ) -> Routed:
         """Return how the kernel would route a packet to an address.
 
         It is asked as ``ip route get TARGET from SOURCE iif INTERFACE`` asks it (inet_rtm_getroute, net/ipv4/route.c;
         inet6_rtm_getroute, net/ipv6/route.c).
 
         :param came: the packet's source and the index of the interface that it came in by; None for one of its own.
+        :param source: of one of its own, where that is chosen already.
         """
         bits = target.max_prefixlen
-        body = struct.pack("=BBBBBBBBI", _family(target), bits, bits if came else 0, 0, 0, 0, 0, 0, 0)
+        source = came[0] if came else source
+        body = struct.pack("=BBBBBBBBI", _family(target), bits, bits if source else 0, 0, 0, 0, 0, 0, 0)
         body += _attribute(1, target.packed)  # RTA_DST
-        if came:
-            body += _attribute(2, came[0].packed) + _number(3, came[1])  # RTA_SRC, RTA_IIF
-        kind, answer = self._ask(_RTM_GETROUTE, body)
+        body += _attribute(2, source.packed) if source else b""  # RTA_SRC
+        body += _number(3, came[1]) if came else b""  # RTA_IIF
+        kind, answer = self.ask(_RTM_GETROUTE, body)
         if kind == _NLMSG_ERROR:
             return Routed(-int(struct.unpack_from("=i", answer)[0]))
         found = dict(attributes(answer[12:]))
         gateway = ip_address(found[5]) if 5 in found else target  # RTA_GATEWAY
-        return Routed(0, gateway, int.from_bytes(found.get(4, b""), sys.byteorder))  # RTA_OIF
+        limit = dict(attributes(found.get(8, b""))).get(10, b"")  # RTA_METRICS{RTAX_HOPLIMIT}
+        index = int.from_bytes(found.get(4, b""), sys.byteorder)  # RTA_OIF
+        return Routed(0, gateway, index, int.from_bytes(limit, sys.byteorder))
 
-    def is_unanswered(self, index: int, neighbour: type_of_address) -> bool:
-        """Report whether a neighbour was asked for by interface ``index`` and has not answered, or not yet."""
-        body = struct.pack("=BxHiHBB", _family(neighbour), 0, index, 0, 0, 0) + _attribute(1, neighbour.packed)
-        kind, answer = self._ask(_RTM_GETNEIGH, body)  # of a single one from Linux 5.0 on
-        return kind == _RTM_NEWNEIGH and bool(struct.unpack_from("=BxHiH", answer)[3] & _NUD_UNANSWERED)
-
-    def _ask(self, kind: int, body: bytes) -> tuple[int, bytes]:
+    def ask(self, kind: int, body: bytes) -> tuple[int, bytes]:
         """Ask something, and return what kind of message answers it, and its body."""
         self._sequence += 1
         self._socket.send(struct.pack("=IHHII", 16 + len(body), kind, _NLM_F_REQUEST, self._sequence, 0) + body)

@@ -14,6 +14,7 @@ from lab.evidence.entry import Entry
 from lab.evidence.packet import SocketAddress
 from lab.evidence.reach import PROTOCOLS, Fate, Passage, Question, Reached
 from lab.fabric.lab import Lab
+from lab.scenario.astray import broken_links, why_astray
 from lab.scenario.unrouted import why_unrouted
 
 _TCP_REPAIR: Final = 19  # include/uapi/linux/tcp.h
@@ -42,9 +43,9 @@ class Entries:
         return self._tables[node].entry(PROTOCOLS[question.protocol], own, question.address)
 
 
-def without_way(question: Question, code: int) -> Reached:
+def without_way(lab: Lab, question: Question, code: int) -> Reached:
     """Return what became of a question for which the client's own host has no way."""
-    why = f"{errno.errorcode[code]}: its own host has no way"
+    why = "; ".join((f"{errno.errorcode[code]}: its own host has no way", *broken_links(lab, {question.client})))
     return Reached(question, Fate.NO_WAY, at=question.client, how=why)
 
 
@@ -67,10 +68,10 @@ def concluded(lab: Lab, reached: Reached, asking: socket.socket, name: bytes, co
         return unanswered(lab, reached, passage, error.errno or code)
 
 
-def half_open(reached: Reached, passage: Passage) -> Reached:
+def half_open(lab: Lab, reached: Reached, passage: Passage) -> Reached:
     """Return what became of a question whose client alone takes its connection for one."""
     at, how, sent_on = passage.last()
-    return replace(reached, at=at, how=f"half open: {how}", sent_on=sent_on)
+    return replace(reached, at=at, how=_with_causes(lab, f"half open: {how}", passage), sent_on=sent_on)
 
 
 def unanswered(lab: Lab, reached: Reached, passage: Passage, code: int) -> Reached:
@@ -81,16 +82,23 @@ def unanswered(lab: Lab, reached: Reached, passage: Passage, code: int) -> Reach
     refusal = passage.refusal() or (passage.refused_by_answer() if code == errno.ECONNREFUSED else None)
     if refusal:
         fate, at, how = refusal
+        if fate is Fate.NO_WAY:
+            how = "; ".join((how, *broken_links(lab, passage.passed())))
         return replace(reached, fate=fate, at=at, how=how)
     if stranger := passage.stranger():
         return replace(reached, fate=Fate.STRANGER, how=str(stranger))
     at, how, sent_on = passage.last()
     if code not in (0, errno.EINPROGRESS, errno.EAGAIN):
         how = f"{errno.errorcode.get(code, code)}: {how}"
+    return replace(reached, at=at, how=_with_causes(lab, how, passage), sent_on=sent_on)
+
+
+def _with_causes(lab: Lab, how: str, passage: Passage) -> str:
+    """Return what became of a packet, with what the kernels tell of why."""
     last, _is_answer = passage.last_sighting()
-    if last is not None and not sent_on and (why := why_unrouted(lab, last)):
+    if last is not None and (why := (why_astray if last.outgoing else why_unrouted)(lab, last)):
         how = f"{how}: {why}"
-    return replace(reached, at=at, how=how, sent_on=sent_on)
+    return "; ".join((how, *(one for one in broken_links(lab, passage.passed()) if one not in how)))
 
 
 def errno_of(sender: socket.socket, text: bytes, to: tuple[str, int] | None = None) -> int:

@@ -3,29 +3,33 @@
 
 from __future__ import annotations
 
-import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
+from typing import Final
 
-from lab.errors import InputError, nearest
+from lab.errors import InputError, LabError, nearest
 from lab.evidence.packet import BARRIER_PORT, Ends, Packet, SocketAddress, decode, is_error
 from lab.evidence.sighting import Sighting
 from lab.evidence.timeline import end_of_way
 from lab.evidence.walk import Walk, kin
 from lab.fabric.lab import Lab
+from lab.netns import bound
 from lab.scenario.instrumented import Instrumented
 from lab.scenario.own_flow import OwnFlow
+from lab.scenario.own_stack import chosen_by, words_of
 from lab.scenario.roles import CLIENT_PORT, Roles
+from lab.scenario.unrouted import why_unrouted
 from lab.topology.model import Topology
-from lab.topology.ways import way_out
 from lab.traffic.tcp import address_family, listen
 from lab.vocabulary import Family
+from lab.wire.backlog import Backlog
 from lab.wire.craft import Datagram, Segment, craft
 
 _SEQUENCE, _WINDOW = 1_000, 65_535  # of a segment of no connection; any would do
+_MOST_ROUNDS: Final = 10_000  # a packet passes 255 hosts at most, and so does its answer
 
 
 class Protocol(StrEnum):
@@ -36,11 +40,30 @@ class Protocol(StrEnum):
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """A packet that somebody wants to be sent, without what its sender's stack chooses.
+
+    :param host: whose stack sends it.
+    :param flags: of TCP, as scapy writes them.
+    :param port: from which; None for any that is free.
+    :param source: from which address; None for what the stack chooses.
+    """
+
+    host: str
+    destination: SocketAddress
+    protocol: Protocol = Protocol.TCP
+    flags: str = "S"
+    port: int | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True)
 class OwnPacket:
     """A packet to be sent.
 
     :param host: whose stack sends it.
     :param flags: of TCP, as scapy writes them.
+    :param hop_limit: its TTL or hop limit.
     """
 
     host: str
@@ -48,10 +71,17 @@ class OwnPacket:
     destination: SocketAddress
     protocol: Protocol = Protocol.TCP
     flags: str = "S"
+    hop_limit: int = 64
 
     @property
     def data(self) -> bytes:
-        """The packet, with its checksums."""
+        """The packet, with its checksums but for that of IPv4's header, which the kernel writes (raw(7))."""
+        data = bytearray(self._crafted)
+        data[7 if data[0] >> 4 == 6 else 8] = self.hop_limit  # RFC 8200, 3; RFC 791, 3.1
+        return bytes(data)
+
+    @property
+    def _crafted(self) -> bytes:
         if self.protocol is Protocol.UDP:
             return craft(Datagram(self.source, self.destination, b"lab"))
         acknowledgement = _SEQUENCE if "A" in self.flags else 0
@@ -79,20 +109,21 @@ class Sent:
     faults: tuple[str, ...]
 
 
-def own_packet(
-    topology: Topology,
-    host: str,
-    destination: SocketAddress,
-    *,
-    port: int = CLIENT_PORT,
-    protocol: Protocol = Protocol.TCP,
-    flags: str = "S",
-) -> OwnPacket:
-    """Return the packet that a host would send to an address: from its own that is on the way there.
+@dataclass(frozen=True)
+class TracedPacket:
+    """A packet of the user's own as it was sent, and what became of it."""
+
+    packet: OwnPacket
+    sent: Sent
+
+
+def checked(topology: Topology, wanted: Wanted) -> Wanted:
+    """Return a packet that a host of a topology can send, and that comes to a node.
 
     :raises InputError: there is no such host, it has no address to send from, or nobody would trace the packet.
     """
-    if protocol is Protocol.UDP and BARRIER_PORT in (port, destination.port):
+    host, destination = wanted.host, wanted.destination
+    if wanted.protocol is Protocol.UDP and BARRIER_PORT in (wanted.port, destination.port):
         raise InputError(f"UDP's port {BARRIER_PORT} is that of the lab's own datagrams", cure="take another")
     names = [one.name for one in topology.hosts]
     if host not in names:
@@ -103,12 +134,9 @@ def own_packet(
         raise InputError(
             f"{to} is {host}'s own: a packet to it comes to no node", cure="take another, or a node as sender"
         )
-    end = way_out(topology, host, destination.address)
-    near = [own.ip for own in end.addresses if Family.of(own) is family] if end else []
-    addresses = near or its
-    if not addresses:
+    if not its:
         raise InputError(f"{topology.name}: {host} has no {family} address to send from", cure="give it one")
-    return OwnPacket(host, SocketAddress(str(addresses[0]), port), destination, protocol, flags)
+    return wanted
 
 
 class OwnPacketScenario(Instrumented):
@@ -120,41 +148,84 @@ class OwnPacketScenario(Instrumented):
     def __init__(self, lab: Lab, roles: Roles, family: Family) -> None:
         super().__init__(lab, roles, family)
         self.ends: set[tuple[int, Ends]] = set()
+        self._backlog = lab.keep(Backlog())
+        try:
+            self._backlog.await_timestamps()
+        except TimeoutError:
+            raise LabError(f"the kernel took down no packet's time for {bound.SECONDS:.0f} s") from None
         for host, address in roles.servers if not lab.has_others else ():  # whose own servers answer
             lab.keep(listen(lab.hosts[host].namespace, address))
 
-    async def send(self, wanted: OwnPacket) -> Sent:
-        """Send a packet by its host's own stack, wait until its effect is over, and return what became of it."""
-        packet = decode(wanted.data)
+    def send(self, wanted: Wanted, free_port: Callable[[str], int] = lambda _address: CLIENT_PORT) -> TracedPacket:
+        """Send a packet by its host's own stack, wait until its effect is over, and return what became of it.
+
+        :param free_port: returns a port of an address for a packet of which none is wanted.
+        """
+        chosen = chosen_by(self.lab.hosts[wanted.host], wanted.destination.address)
+        address = wanted.source or chosen.source
+        source = SocketAddress(address, free_port(address) if wanted.port is None else wanted.port)
+        own = OwnPacket(wanted.host, source, wanted.destination, wanted.protocol, wanted.flags, chosen.hop_limit)
+        packet = decode(own.data)
         if packet is None:
-            raise InputError(f"the lab cannot read the packet that it is to send: {wanted}")
+            raise InputError(f"the lab cannot read the packet that it is to send: {own}")
         flow = OwnFlow(packet.protocol, (packet.source, packet.destination))
         self.ends = flow.ends
         flow.recognize(packet)  # of a node's own the first sighting may be translated already
-        refusal = self._send(wanted)
-        await self.barrier()
+        refusal = chosen.refusal or self._send(own)
+        self._settle(flow)
+        return TracedPacket(own, self._became(own, packet, flow, refusal))
+
+    def _settle(self, flow: OwnFlow) -> None:
+        """Read what a packet led to, until nothing of it is under way; others may send meanwhile.
+
+        :raises LabError: the machine was kept from it, or packets go on and on.
+        """
+        sighted = judged = 0
+        try:
+            for _ in range(_MOST_ROUNDS):
+                self._backlog.push()
+                self.recorder.read()
+                new = sorted(self.recorder.sightings[sighted:], key=lambda one: one.time)
+                # What goes by a node's loopback, where nothing is sighted, its conntrack has judged.
+                packets = [*(one.packet for one in new), *(one.packet for one in self.recorder.judged[judged:])]
+                if not [packet for packet in packets if flow.has(packet)]:  # which is to see each
+                    return
+                sighted, judged = len(self.recorder.sightings), len(self.recorder.judged)
+        except TimeoutError:
+            raise LabError(f"the machine moved no packet for {bound.SECONDS:.0f} s") from None
+        raise LabError("packets go on and on: the hosts' routes go in a circle")
+
+    def _became(self, own: OwnPacket, packet: Packet, flow: OwnFlow, refusal: str) -> Sent:
+        """Return what became of a packet, now that all of it is over."""
         passed = sorted(self.recorder.sightings, key=lambda one: one.time)
-        seen = [one for one in passed if not one.packet.is_barrier and flow.has(one.packet)]
-        own = {kin(packet), *(kin(one.packet) for one in seen)}
-        walks, untraced = self._tracing.walks(packet, own) if self._tracing else ((), ())
-        end = end_of_way(packet, seen)
-        where = self.lost_where(packet)
-        if end is not None and not end.outgoing and end.host not in self._nodes.names:
-            where = f"came to {end.host} as {end.packet}"
-        about_it = _answers([one for one in seen if one.host == wanted.host], wanted.source)
+        seen = [one for one in passed if flow.has(one.packet)]
+        kindred = {kin(packet), *(kin(one.packet) for one in seen)}
+        walks, untraced = self._tracing.walks(packet, kindred) if self._tracing else ((), ())
+        about_it = _answers([one for one in seen if one.host == own.host], own.source)
+        where = self._ended(packet, seen, is_answered=bool(about_it))
         self.recorder.stop()
         self._faults += self.recorder.missed()
         return Sent(packet, refusal, walks, untraced, where, about_it, tuple(dict.fromkeys(self._faults)))
 
-    def _send(self, wanted: OwnPacket) -> str:
-        namespace = self.lab.hosts[wanted.host].namespace
-        kind = address_family(wanted.destination.address)
+    def _ended(self, packet: Packet, seen: list[Sighting], *, is_answered: bool) -> str:
+        """Return where a packet was seen last, and why nobody answers it where that is known."""
+        end = end_of_way(packet, seen)
+        if end is None or end.outgoing or end.host in self._nodes.names or not self._is_local(end):
+            return self.lost_where(packet)
+        why = "" if is_answered else why_unrouted(self.lab, end)
+        return f"came to {end.host} as {end.packet}{why and f': {why}'}"
+
+    def _is_local(self, end: Sighting) -> bool:
+        return self.lab.hosts[end.host].routes.is_local(ip_address(end.packet.destination.address))
+
+    def _send(self, own: OwnPacket) -> str:
+        namespace = self.lab.hosts[own.host].namespace
+        kind = address_family(own.destination.address)
         with namespace.socket(kind, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
             try:
-                sender.sendto(wanted.data, (wanted.destination.address, 0))
+                sender.sendto(own.data, (own.destination.address, 0))
             except OSError as error:
-                # A rule of its own that drops it says EPERM, which the walk tells as well.
-                return f"{errno.errorcode.get(error.errno or 0, '')} ({error.strerror or error})".lstrip()
+                return words_of(error)  # a rule of its own that drops it says EPERM, which the walk tells as well
         return ""
 
 

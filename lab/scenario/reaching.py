@@ -189,7 +189,7 @@ class Reaching:
         code = asking.connect_ex((question.address.address, question.address.port))
         own = SocketAddress(*asking.getsockname()[:2])
         if code in _NO_WAY:
-            return without_way(question, code)
+            return without_way(self.lab, question, code)
         self._begin(question, own)
         # Of a length that the next question does not have: IPv6 tells datagrams apart by nothing else.
         text = b"?" * (16 + self._asked % 1000)
@@ -204,7 +204,7 @@ class Reaching:
         if question.protocol == "tcp" and is_open(asking):
             if self.deciding:
                 self.deciding.follow_acknowledgement(asking, passage, self._settled)
-            return look(half_open(reached, passage))
+            return look(half_open(self.lab, reached, passage))
         if question.protocol == "sctp" and passage.went_on():
             return look(replace(reached, how=_HALF_ASSOCIATED))
         if code in (0, errno.EINPROGRESS):  # it had gone out, or so it seemed; what came of it is known by now
@@ -216,7 +216,7 @@ class Reaching:
         unrouted, target = self._unrouted(), question.address
         code = asking.connect_ex((target.address, 0))
         if code in _NO_WAY:
-            return without_way(question, code)
+            return without_way(self.lab, question, code)
         client = RawEnd(asking, _FIRST_PORT + self._asked % _PORTS, self._asked)
         own = SocketAddress(asking.getsockname()[0], client.port)
         self._begin(question, own)

@@ -70,8 +70,11 @@ class Recorder:
             lab.undo(partial(namespace.set_sysctls, PacketLog.settings(namespace)))
         self._logs = [(Pairing(node), lab.keep(PacketLog(lab.hosts[node].namespace))) for node in nodes]
         self._events = lab.keep(ConntrackEvents(lab.hosts[nodes[0]].namespace))
+        bridging = {end.host for link in lab.topology.links for end in link.ends if end.bridge}
         captured = lab.hosts.items() if each else ()
-        self._captures = [lab.keep(Capture(name, running.namespace)) for name, running in captured]
+        self._captures = [
+            lab.keep(Capture(name, running.namespace, others=name in bridging)) for name, running in captured
+        ]
         for capture in self._captures if lab.has_others else ():
             capture.leave_out(_LONGEST, lab.others)
         self._instruments += [*(log for _pairing, log in self._logs), self._events, *self._captures]
@@ -88,6 +91,8 @@ class Recorder:
         for capture in self._captures:
             for sighting in capture.read():
                 self._saw(sighting)
+            for astray in capture.astray:
+                self._passed(astray)
         for pairing, log in self._logs:
             records = log.read()
             self.judged += pairing.take(records)
@@ -116,11 +121,15 @@ class Recorder:
 
     def _saw(self, sighting: Sighting) -> None:
         self.sightings.append(sighting)
+        self._passed(sighting)
+        for listener in self._listeners:
+            listener(sighting)
+
+    def _passed(self, sighting: Sighting) -> None:
+        """Count what is under way on the links, for whomever it is."""
         way = self._ways.get((sighting.host, sighting.interface, sighting.outgoing))
         if way is not None and sighting.time >= self._begun and _is_of_a_flow(sighting.packet):
             self._under_way[way, sighting.packet.is_barrier] += 1 if sighting.outgoing else -1
-        for listener in self._listeners:
-            listener(sighting)
 
     async def until(self, condition: Callable[[], bool], what: str, *, within: float | None = None) -> None:
         """Wait until ``condition`` holds, asked again whenever something was seen.

@@ -10,6 +10,7 @@ from lab.evidence.packet import Packet, SocketAddress, flags_of
 from lab.evidence.sighting import LOCAL, Sighting
 from lab.evidence.timeline import Injected, end_of_way
 from lab.fabric.lab import Lab
+from lab.scenario.astray import broken_links, why_astray
 from lab.scenario.recorder import Recorder
 from lab.scenario.unrouted import why_unrouted
 
@@ -63,14 +64,21 @@ def has_come(injected: Injected, recorder: Recorder) -> bool:
 
 
 def lost_where(packet: Packet, lab: Lab, recorder: Recorder) -> str:
-    """Return where a packet was seen last, what the node there made of it, and why it was routed nowhere."""
+    """Return where a packet was seen last, what the node there made of it, and why it went no further."""
+    likeness = packet.likeness
+    passed = {one.host for one in recorder.sightings if one.packet.likeness == likeness}
+    where = _lost_where(packet, lab, recorder)
+    return "; ".join((where, *(one for one in broken_links(lab, passed) if one not in where)))
+
+
+def _lost_where(packet: Packet, lab: Lab, recorder: Recorder) -> str:
     last = end_of_way(packet, recorder.sightings)
     if last is None:
         return "was seen nowhere"
     if last.outgoing:
-        return f"left {last.host} and came nowhere"
-    likeness = packet.likeness
-    words = [one for one in recorder.judged if one.packet.likeness == likeness and one.host == last.host]
+        why = why_astray(lab, last)
+        return f"left {last.host} and came nowhere{why and f': {why}'}"
+    words = [one for one in recorder.judged if one.packet.likeness == packet.likeness and one.host == last.host]
     judged = ""
     if words:
         reason = f" ({words[-1].reason})" if words[-1].reason else ""

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Why a host took a packet in and sent it nowhere, though no rule dropped it, by the kernel's own word.
+"""Why a host took a packet in and sent neither it nor an answer, though no rule dropped it, by the kernel's own word.
 
 Such a packet is dropped without an ICMP error where the route is a blackhole or its source is not believed, and
 martians are counted nowhere that is a namespace's own. So the kernel is asked how it would route one like it (``ip
 route get ... iif``), by rules and tables and with the source's validation (fib_validate_source,
 net/ipv4/fib_frontend.c); IPv6 validates no source. Of what it would route it is asked whether the next neighbour has
-answered: until then a packet waits, and then it is dropped (neigh_timer_handler, net/core/neighbour.c).
+answered: until then a packet waits, and then it is dropped (neigh_timer_handler, net/core/neighbour.c). Of a packet
+that came where it was to go the same is asked about the way back.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from lab.fabric.host import RunningHost
 from lab.fabric.lab import Lab
 from lab.kubeproxy import MINORS, ProxyOptions
 from lab.kubeproxy.services import service_ports
+from lab.netns.links import link, neighbour_entry
+from lab.netns.rtnetlink import Routed
 from lab.topology.values import IPAddress
 from lab.vocabulary import Family
 
@@ -36,6 +39,7 @@ def why_unrouted(lab: Lab, sighting: Sighting) -> str:
     """Return why a host sends nowhere what came in to it; empty where that is not why it went no further.
 
     A node may have translated the destination before: then every endpoint that it may have chosen must have the same.
+    Of what is for the host itself it is why no answer can leave.
     """
     running, packet = lab.hosts[sighting.host], sighting.packet
     interface = _routed_at(lab, sighting)
@@ -45,15 +49,54 @@ def why_unrouted(lab: Lab, sighting: Sighting) -> str:
     came = (source, device.index)
     if why := _unbelieved(lab, running, interface, came):
         return why
-    if not running.host.forwarding:
-        return ""  # it sends nothing on, whatever its routes are
     targets = _targets(lab, running, packet)
+    asked = ip_address(packet.destination.address)
+    local = [target for target in targets if running.routes.is_local(target)]
+    if local:
+        return _no_way_back(running, asked, source) if local == [asked] == list(targets) else ""
+    if targets and (why := _not_forwarding(running, interface, source)):
+        return why
     reasons = {_not_sent(running, target, interface, came) for target in targets}
     if len(reasons) != 1:
         return ""
-    translated = "" if packet.destination.address in map(str, targets) else f", to {' or '.join(map(str, targets))}"
+    translated = "" if asked in targets else f", to {' or '.join(map(str, targets))}"
     why = reasons.pop()
     return why and f"{why}{translated}"
+
+
+def _no_way_back(running: RunningHost, own: IPAddress, peer: IPAddress) -> str:
+    """Return why a host can send nothing to whom it would answer; empty where it can."""
+    routed = running.routes.routed(peer, source=own)
+    if routed.refusal:
+        why = _ROUTES.get(routed.refusal, "")
+        return why and f"{why} from {running.name} to {peer}"
+    return _not_delivered(running, routed)
+
+
+def _not_forwarding(running: RunningHost, interface: str, source: IPAddress) -> str:
+    """Return by which setting a host sends nothing on that came in by an interface; empty where it does.
+
+    Of IPv4 the interface's own counts (ip_route_input_slow, net/ipv4/route.c), of IPv6 that of all and, from Linux 6.17
+    on, one by which the interface has it all the same (ip6_forward, net/ipv6/ip6_output.c).
+    """
+    name = interface.replace(".", "/")
+    if source.version == 4:
+        every, own = "net/ipv4/ip_forward", f"net/ipv4/conf/{name}/forwarding"
+        if running.namespace.sysctl(own) != "0":
+            return ""
+        key = every if running.namespace.sysctl(every) == "0" else f"net.ipv4.conf.{interface}.forwarding"
+    else:
+        key = "net/ipv6/conf/all/forwarding"
+        if running.namespace.sysctl(key) != "0" or _is_forced(running, name):
+            return ""
+    return f"{running.name} does not forward: {key.replace('/', '.')} is 0"
+
+
+def _is_forced(running: RunningHost, name: str) -> bool:
+    try:
+        return running.namespace.sysctl(f"net/ipv6/conf/{name}/force_forwarding") != "0"
+    except FileNotFoundError:
+        return False
 
 
 def _routed_at(lab: Lab, sighting: Sighting) -> str:
@@ -65,10 +108,11 @@ def _routed_at(lab: Lab, sighting: Sighting) -> str:
 def _unbelieved(lab: Lab, running: RunningHost, interface: str, came: tuple[IPAddress, int]) -> str:
     """Return why a source is not believed wherever its packet is to go; empty where it is."""
     source, _index = came
-    own = lab.topology.addresses(running.name, Family.of(source))
-    if source.version == 6 or not own:
+    addresses = lab.topology.addresses(running.name, Family.of(source)) if source.version == 4 else ()
+    own = next(filter(running.routes.is_local, addresses), None)  # those of an interface that is down are not
+    if own is None:
         return ""
-    code = running.routes.routed(own[0], came).refusal  # to the host itself: only the source can be wrong
+    code = running.routes.routed(own, came).refusal  # to the host itself: only the source can be wrong
     if not code:
         return ""
     if running.routes.is_local(source):
@@ -114,10 +158,18 @@ def _not_sent(running: RunningHost, target: IPAddress, interface: str, came: tup
         if target.version == 4 and (_is_filtering(running, interface) or routed.refusal == errno.EXDEV):
             return _filtered(came[0], interface)
         return _ROUTES.get(routed.refusal, "")
+    return _not_delivered(running, routed)
+
+
+def _not_delivered(running: RunningHost, routed: Routed) -> str:
+    """Return why what is routed does not leave: for its interface or the next neighbour; empty where it does."""
     name = next((name for name, end in running.interfaces.items() if end.index == routed.index), "")
-    if routed.gateway is not None and name and running.routes.is_unanswered(routed.index, routed.gateway):
-        return f"no neighbour: {routed.gateway} does not answer at {name}"
-    return ""
+    if routed.gateway is None or not name:
+        return ""
+    if fault := link(running.routes, routed.index).fault:
+        return f"the interface {name} of {running.name} {fault}"
+    entry = neighbour_entry(running.routes, routed.index, routed.gateway)
+    return f"no neighbour: {routed.gateway} does not answer at {name}" if entry and entry.unanswered else ""
 
 
 def _filtered(source: IPAddress, interface: str) -> str:

@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from lab.kubernetes.objects import EndpointSlice, Service
     from lab.results.reach import Reaches
     from lab.results.result import Report
+    from lab.scenario.own_packet import TracedPacket
     from lab.standing.handshakes import Handshakes
     from lab.standing.record import StandingLab
     from lab.standing.servers import Servers
-    from lab.standing.tracing import Asked, Traced
+    from lab.standing.tracing import Asked
     from lab.trial.reach import Chosen
 
 #: What is done with an endpoint, with Services, with a node's kube-proxy.
@@ -265,7 +266,7 @@ def reach(lab: StandingLab, family: Family | None, chosen: Chosen, *, traced: bo
     return _ask(lab, question, lambda answer: from_json(answer["reaches"]))
 
 
-def trace(lab: StandingLab, asked: Asked) -> Traced:
+def trace(lab: StandingLab, asked: Asked) -> TracedPacket:
     """Have one packet sent in a lab that stands (see :mod:`lab.standing.tracing`), and return what became of it.
 
     :raises InputError: it cannot be sent.

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,10 +13,10 @@ from pydantic import TypeAdapter
 
 from lab.conntrack.flows import Flow, Flows
 from lab.errors import InputError
-from lab.evidence.packet import BARRIER_PORT, UDP, Ends, SocketAddress
+from lab.evidence.packet import Ends, SocketAddress
 from lab.fabric.lab import lent_beside_others
 from lab.scenario.own_flow import ends_of
-from lab.scenario.own_packet import OwnPacket, OwnPacketScenario, Protocol, Sent, own_packet
+from lab.scenario.own_packet import OwnPacketScenario, Protocol, TracedPacket, Wanted, checked
 from lab.scenario.roles import CLIENT_PORT, Roles, roles_without_service
 from lab.trial.own_packet import roles_for
 from lab.vocabulary import Family
@@ -34,7 +35,7 @@ class Asked:
 
     :param host: who sends it; None for the first client.
     :param port: from which port; None for one that no entry has.
-    :param service: behind whose endpoints a barrier is sent; None for the first, or for any host where there is none.
+    :param service: whose endpoints have roles; None for the first, or for any host where there is none.
     """
 
     host: str | None
@@ -44,22 +45,13 @@ class Asked:
     flags: str
     service: str | None
 
-    def made_in(self, topology: Topology) -> OwnPacket:
-        """Return it as its sender has it, from the client's usual port where none is wanted.
+    def made_in(self, topology: Topology) -> Wanted:
+        """Return it as its sender is to send it.
 
         :raises InputError: nobody can send it there.
         """
         host = self.host or (topology.clients or topology.hosts)[0].name
-        port = self.port or CLIENT_PORT
-        return own_packet(topology, host, self.destination, port=port, protocol=self.protocol, flags=self.flags)
-
-
-@dataclass(frozen=True)
-class Traced:
-    """What was sent, and what became of it."""
-
-    packet: OwnPacket
-    sent: Sent
+        return checked(topology, Wanted(host, self.destination, self.protocol, self.flags, self.port))
 
 
 async def trace(lab: Lab, given: dict[str, Any]) -> str:
@@ -75,27 +67,24 @@ async def trace(lab: Lab, given: dict[str, Any]) -> str:
         raise InputError(f"this lab was built without {family}")
     topology = lab.current
     wanted = asked.made_in(topology)
-    if asked.port is None:
-        own = wanted.source.address
-        wanted = replace(wanted, source=SocketAddress(own, _free_port(lab, own)))
     roles = _roles(topology, family, asked.service)
     before = {(node, *ends_of(one)) for node, one in _flows(lab)}
     with lent_beside_others(lab, traced=True):
         scenario = OwnPacketScenario(lab, roles, family)
         try:
-            sent = await scenario.send(wanted)
+            traced = scenario.send(wanted, partial(_free_port, lab))
         finally:
             _forget(lab, scenario.ends, before)
-    return TypeAdapter(Traced).dump_json(Traced(wanted, sent)).decode()
+    return TypeAdapter(TracedPacket).dump_json(traced).decode()
 
 
-def from_json(text: str) -> Traced:
+def from_json(text: str) -> TracedPacket:
     """Return what :func:`trace` has written."""
-    return TypeAdapter(Traced).validate_json(text)
+    return TypeAdapter(TracedPacket).validate_json(text)
 
 
 def _roles(topology: Topology, family: Family, service: str | None) -> Roles:
-    """Return between whom a barrier is sent; that needs no Service where none is named."""
+    """Return the roles of a Service; there need not be one where none is named."""
     try:
         return roles_for(topology, family, service)
     except InputError:
@@ -115,15 +104,11 @@ def _free_port(lab: Lab, address: str) -> int:
     return next(port for port in range(CLIENT_PORT, 1 << 16) if SocketAddress(address, port) not in taken)
 
 
-def _is_of(ends: set[tuple[int, Ends]], protocol: int, its: Ends) -> bool:
-    return (protocol, its) in ends or (protocol == UDP and its[1].port == BARRIER_PORT)
-
-
 def _forget(lab: Lab, ends: set[tuple[int, Ends]], before: set[_Entry]) -> None:
-    """Delete the entries that a packet and its barriers have made, and none that were there before."""
+    """Delete the entries that a packet has made, and none that were there before."""
     for node in lab.topology.nodes:
 
         def chosen(flows: Iterable[Flow], node: str = node.name) -> list[Flow]:
-            return [one for one in flows if (node, *ends_of(one)) not in before and _is_of(ends, *ends_of(one))]
+            return [one for one in flows if (node, *ends_of(one)) not in before and ends_of(one) in ends]
 
         Flows(lab.hosts[node.name].namespace).delete_those(chosen)

@@ -6,23 +6,24 @@ from __future__ import annotations
 from lab.errors import InputError
 from lab.fabric.lab import Lab
 from lab.fixes import Fix
-from lab.scenario.own_packet import OwnPacket, OwnPacketScenario, Sent
+from lab.scenario.own_packet import OwnPacketScenario, TracedPacket, Wanted, checked
 from lab.scenario.roles import Roles, roles_in
 from lab.topology.model import Topology
 from lab.vocabulary import Family
 
 
-async def send(topology: Topology, fix: Fix, wanted: OwnPacket, service: str | None = None) -> Sent:
-    """Build a lab, have a packet sent in it, and return what became of it.
+async def send(topology: Topology, fix: Fix, wanted: Wanted, service: str | None = None) -> TracedPacket:
+    """Build a lab, have a packet sent in it from the client's usual port, and return what became of it.
 
     :param service: whose endpoints have servers; None for the first.
-    :raises InputError: the topology has no client and node, or no Service with endpoints.
+    :raises InputError: the topology has no client and node, or no Service with endpoints; or see :func:`checked`.
     :raises LabError: the lab could not be built.
     """
     family = Family.IPV6 if ":" in wanted.destination.address else Family.IPV4
+    checked(topology, wanted)
     roles = roles_for(topology, family, service)
     with Lab(topology, family=family, change=fix.change, traced=True) as lab:
-        return await OwnPacketScenario(lab, roles, family).send(wanted)
+        return OwnPacketScenario(lab, roles, family).send(wanted)
 
 
 def roles_for(topology: Topology, family: Family, service: str | None) -> Roles:

@@ -23,6 +23,7 @@ class Capture(PacketSocket):
 
     :param loopback: whether it sees the loopback as well.
     :param others: whether it sees what is for others' hardware addresses, such as what a bridge floods.
+    :ivar astray: of what was read last, that which was for such where it does not: it came to a link's end alone.
     :raises OSError: EPERM without CAP_NET_RAW in the namespace.
     """
 
@@ -31,6 +32,7 @@ class Capture(PacketSocket):
     def __init__(self, host: str, namespace: Namespace, *, loopback: bool = False, others: bool = True) -> None:
         super().__init__(host, namespace, socket.SOCK_DGRAM, room=_ROOM, longest=_LONGEST)
         self._loopback, self._others = loopback, others
+        self.astray: list[Sighting] = []
 
     def leave_out(self, most: int, connections: Collection[Ends]) -> None:
         """Have the kernel leave out longer packets, and those of some TCP connections, such as somebody's downloads.
@@ -47,9 +49,10 @@ class Capture(PacketSocket):
     def read(self) -> list[Sighting]:
         """Return the packets that wait, in the order in which they passed."""
         seen: list[Sighting] = []
+        self.astray.clear()
         for time, _length, data, (interface, _protocol, direction, *_rest) in self._received():
-            if (interface == "lo" and not self._loopback) or (direction == PACKET_OTHERHOST and not self._others):
+            if (interface == "lo" and not self._loopback) or (packet := decode(data)) is None:
                 continue
-            if (packet := decode(data)) is not None:
-                seen.append(Sighting(time, self.host, interface, direction == PACKET_OUTGOING, packet, bytes(data)))
+            found = seen if direction != PACKET_OTHERHOST or self._others else self.astray
+            found.append(Sighting(time, self.host, interface, direction == PACKET_OUTGOING, packet, bytes(data)))
         return seen

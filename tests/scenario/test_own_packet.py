@@ -10,13 +10,14 @@ import pytest
 
 from lab.errors import InputError
 from lab.evidence.packet import SocketAddress
+from lab.fabric.lab import Lab
 from lab.fixes import NONE
-from lab.scenario.own_packet import OwnPacket, Protocol, own_packet
+from lab.scenario.own_packet import OwnPacketScenario, Protocol, Wanted, checked
 from lab.topology.node_change import NodeChange
 from lab.topology.reader import load
 from lab.topology.with_settings import with_proxy
-from lab.trial.own_packet import send
-from lab.vocabulary import Backend, ProxyMode
+from lab.trial.own_packet import roles_for, send
+from lab.vocabulary import Backend, Family, ProxyMode
 
 pytestmark = pytest.mark.lab_kernel
 
@@ -25,11 +26,11 @@ STRICT = replace(NONE, change=NodeChange(sysctls={"net/ipv4/conf/all/rp_filter":
 
 
 def sent(packet, fix=NONE, mode=None, backend=None):
-    return asyncio.run(send(with_proxy(load("kube-proxy"), mode, None, backend), fix, packet))
+    return asyncio.run(send(with_proxy(load("kube-proxy"), mode, None, backend), fix, packet)).sent
 
 
 def to(address, port=80, **more):
-    return own_packet(load("kube-proxy"), more.pop("host", "client"), SocketAddress(address, port), **more)
+    return checked(load("kube-proxy"), Wanted(more.pop("host", "client"), SocketAddress(address, port), **more))
 
 
 WAYS = [(ProxyMode.IPTABLES, Backend.NFT), (ProxyMode.IPTABLES, Backend.LEGACY), (ProxyMode.NFTABLES, None)]
@@ -52,7 +53,7 @@ def test_a_syn_comes_to_an_endpoint_and_its_answer_back(mode, backend):
     [
         (to("172.16.0.1"), NONE, "prerouting", "IpExtInNoRoutes 1 (no route)"),
         (to("fd00:dead::1"), NONE, "prerouting", "Ip6InNoRoutes 1 (no route)"),
-        (replace(to("10.0.1.2"), source=SocketAddress("10.0.1.9", 1)), STRICT, "prerouting", "IPReversePathFilter 1"),
+        (to("10.0.1.2", source="10.0.1.9", port=1), STRICT, "prerouting", "IPReversePathFilter 1"),
         (to("10.0.1.7"), NONE, "postrouting", "no neighbour has its address"),
     ],
     ids=["no route", "no route, ipv6", "rp_filter", "no neighbour"],
@@ -98,7 +99,7 @@ def test_what_a_chain_on_a_device_lets_pass_has_one_walk(mode, backend):
 
 
 def test_strict_rp_filter_alone_is_what_loses_it():
-    packet = replace(to("10.0.1.2"), source=SocketAddress("10.0.1.9", 1))
+    packet = to("10.0.1.2", source="10.0.1.9", port=1)
     assert not sent(packet).walks[0].vanished
 
 
@@ -112,7 +113,7 @@ def test_a_nodes_own_packet_meets_its_output():
 
 def test_a_packet_that_comes_back_to_its_own_host_is_no_answer():
     topology = load("uplink")
-    found = asyncio.run(send(topology, NONE, own_packet(topology, "server", VIP)))
+    found = asyncio.run(send(topology, NONE, Wanted("server", VIP))).sent
     assert found.end == "came to server as 10.0.1.1:34567 > 10.0.1.2:80 SYN"
     assert [(packet.source, packet.tcp.flag_names) for packet in found.answers] == [(VIP, "SYN,ACK")]
 
@@ -123,12 +124,65 @@ def test_what_its_own_stack_refuses_is_told():
     assert found.walks == ()
 
 
+def sent_by(topology, wanted, *before, family=Family.IPV4):
+    """Send a packet from a host at which some commands were run before."""
+
+    async def trace():
+        with Lab(topology, family=family, traced=True) as lab:
+            for command in before:
+                lab.hosts[wanted.host].run(*command.split())
+            return OwnPacketScenario(lab, roles_for(topology, family, None), family).send(wanted)
+
+    return asyncio.run(trace())
+
+
+def test_its_source_is_what_its_senders_kernel_chooses():
+    second = "ip address add 10.0.0.77/24 dev eth0", "ip route replace default via 10.0.0.1 src 10.0.0.77"
+    traced = sent_by(load("kube-proxy"), to(VIP.address, VIP.port), *second)
+    assert traced.packet.source == SocketAddress("10.0.0.77", 34567)
+    assert traced.sent.end == "came to server as 10.0.0.77:34567 > 10.0.1.2:80 SYN"
+
+
+@pytest.mark.parametrize(
+    ("family", "command"),
+    [
+        (Family.IPV4, "sysctl -qw net.ipv4.ip_default_ttl=1"),
+        (Family.IPV4, "ip route replace default via 10.0.0.1 hoplimit 1"),
+        (Family.IPV6, "sysctl -qw net.ipv6.conf.eth0.hop_limit=1"),
+        (Family.IPV6, "ip route replace default via fd00:10::1 hoplimit 1"),
+    ],
+)
+def test_its_hop_limit_is_that_of_its_senders_stack_and_route(family, command):
+    address = {Family.IPV4: "192.168.0.2", Family.IPV6: "fd00:192:168::2"}[family]
+    traced = sent_by(load("kube-proxy"), to(address), command, family=family)
+    assert traced.packet.hop_limit == 1
+    assert traced.sent.end.startswith("came to node and no further")
+    assert [(one.icmp.kind, one.icmp.code) for one in traced.sent.answers] == [
+        (11, 0) if family is Family.IPV4 else (3, 0)
+    ]
+    assert sent_by(load("kube-proxy"), to(address), family=family).packet.hop_limit == 64
+
+
+@pytest.mark.parametrize("routes_localnet", [True, False])
+def test_what_a_node_sends_to_its_loopback_is_sent_from_there(routes_localnet):
+    uplink = with_proxy(load("uplink"), ProxyMode.IPTABLES, "v1.20", None)
+    wanted = Wanted("node", SocketAddress("127.0.0.1", 30080))
+    before = [] if routes_localnet else ["sysctl -qw net.ipv4.conf.all.route_localnet=0"]
+    traced = sent_by(uplink, wanted, *before)
+    assert traced.packet.source == SocketAddress("127.0.0.1", 34567)
+    answers = [one.source for one in traced.sent.answers]
+    if routes_localnet:
+        assert (traced.sent.refusal, answers) == ("", [wanted.destination])
+    else:
+        assert traced.sent.refusal.startswith("EINVAL (Invalid argument)")
+        assert (traced.sent.end, answers) == ("was seen nowhere", [])
+
+
 def test_an_unknown_host_is_refused():
     with pytest.raises(InputError, match=r"there is no host 'clinet'.*did you mean 'client'"):
         to("10.0.1.2", host="clinet")
 
 
 def test_flags_are_those_that_were_wanted():
-    packet = OwnPacket("client", SocketAddress("10.0.0.2", 5), SocketAddress("10.0.1.2", 80), flags="FPU")
-    [walk, *_more] = sent(packet).walks
+    [walk, *_more] = sent(to("10.0.1.2", port=5, flags="FPU")).walks
     assert (walk.packet.tcp.flag_names, walk.state) == ("FIN,PSH,URG", "invalid")

@@ -115,6 +115,18 @@ def test_what_a_rule_of_the_firewall_drops_is_put_down_to_no_route():
         assert lab.ask().how == "it came in by e and went no further"
 
 
+def test_what_has_come_twice_went_in_a_circle_and_what_had_too_small_a_ttl_did_not():
+    with Asking(policy()) as lab:
+        lab.hosts["pod"].namespace.set_sysctls({"net/ipv4/ip_default_ttl": 1})
+        found = lab.ask()
+        assert (found.fate, found.at, found.how) == (Fate.NO_WAY, "node", "ICMP: time exceeded")
+        lab.hosts["pod"].namespace.set_sysctls({"net/ipv4/ip_default_ttl": 64})
+        for host, via in (("second", "198.51.100.1"), ("main", "192.0.2.1")):
+            lab.hosts[host].run("ip", "route", "add", "203.0.113.2", "via", via)
+        found = lab.ask()
+        assert (found.fate, found.how) == (Fate.NO_WAY, "ICMP: time exceeded: it went in a circle")
+
+
 #: A node that answers for its pods by a second link, as with pods on a secondary network card of a cloud's.
 SECONDARY = """
 topology: secondary
