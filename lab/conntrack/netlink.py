@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from ipaddress import ip_address
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from lab.evidence.entry import TCP_STATES, Entry, EntryEvent
 from lab.evidence.packet import SocketAddress
@@ -45,6 +45,9 @@ _STATISTICS: Final = dict(
 
 # enum ip_conntrack_status, include/uapi/linux/netfilter/nf_conntrack_common.h
 _SEEN_REPLY, _ASSURED, _CONFIRMED = 1 << 1, 1 << 2, 1 << 3
+
+#: What the kernel said of each processor's counters, as it is.
+Reading: TypeAlias = tuple[Message, ...]
 
 
 class ConntrackEvents(nfnetlink.Listener):
@@ -100,12 +103,11 @@ class ConntrackTable:
 
     def statistics(self) -> dict[str, int]:
         """Return the counters that ``conntrack -S`` shows, summed over all processors."""
-        totals = dict.fromkeys(_STATISTICS, 0)
-        for told in self._dump(_CT_GET_STATS_CPU):
-            for kind, value in nfnetlink.attributes(told.body):
-                if kind in totals:
-                    totals[kind] += int.from_bytes(value, "big")
-        return {_STATISTICS[kind]: total for kind, total in totals.items()}
+        return counted(self.reading())
+
+    def reading(self) -> Reading:
+        """Return what the counters are now, for :func:`counted`: most of what is read is compared with nothing."""
+        return tuple(self._dump(_CT_GET_STATS_CPU))
 
     def _dump(self, question: int) -> Iterator[Message]:
         return nfnetlink.dump(self._socket, _about(question, DUMP), "conntrack")
@@ -113,6 +115,16 @@ class ConntrackTable:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+
+def counted(reading: Reading) -> dict[str, int]:
+    """Return the counters of a reading, by the names of ``conntrack -S``, summed over all processors."""
+    totals = dict.fromkeys(_STATISTICS, 0)
+    for told in reading:
+        for kind, value in nfnetlink.attributes(told.body):
+            if kind in totals:
+                totals[kind] += int.from_bytes(value, "big")
+    return {_STATISTICS[kind]: total for kind, total in totals.items()}
 
 
 def creation(

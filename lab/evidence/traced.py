@@ -102,8 +102,8 @@ class Rules(Protocol):
 class _Frame(NamedTuple):
     """A chain that the packet is in, and how many of its rules it has met."""
 
-    chain: str
-    rules: Sequence[Rule]
+    name: str
+    chain: Chain
     met: int
 
 
@@ -122,7 +122,7 @@ class _Walker:
     def take(self, event: TraceEvent) -> None:
         """Take the next event."""
         self._mark = event.mark
-        while self._stack[-1].chain != event.chain:
+        while self._stack[-1].name != event.chain:
             if len(self._stack) == 1:
                 raise LabError(f"the trace is in {event.chain}, where no rule that it told of leads")
             self._end("return")
@@ -132,33 +132,34 @@ class _Walker:
         if event.handle is None and event.position is None:  # a chain's end; what follows tells where it came back to
             return
         frame = self._stack[-1]
-        position = self._rules.chain(self._family, self._table, event.chain).position(event)
+        position = frame.chain.position(event)
         self._step(frame, position, event.verdict, event.target)
         # From a base chain a packet goes back to nobody: its policy comes next, and none of the rules behind.
-        self._stack[-1] = frame._replace(met=len(frame.rules) if event.verdict in ("goto", "return") else position)
-        if event.verdict in ("goto", "return") and len(self._stack) > 1:
+        is_left = event.verdict in ("goto", "return")
+        self._stack[-1] = frame._replace(met=len(frame.chain.rules) if is_left else position)
+        if is_left and len(self._stack) > 1:
             self._stack.pop()
         if event.verdict in ("jump", "goto"):
             self._stack.append(self._enter(event.target))
 
     def _enter(self, chain: str) -> _Frame:
-        return _Frame(chain, self._rules.chain(self._family, self._table, chain).rules, 0)
+        return _Frame(chain, self._rules.chain(self._family, self._table, chain), 0)
 
     def _end(self, verdict: str) -> None:
         frame = self._stack[-1]
-        self._step(frame, len(frame.rules) + 1, verdict, "")
+        self._step(frame, len(frame.chain.rules) + 1, verdict, "")
         if len(self._stack) > 1:
             self._stack.pop()
 
     def _step(self, frame: _Frame, position: int, verdict: str, target: str) -> None:
-        missed = position - 1 - frame.met
-        rule = frame.rules[position - 1] if position <= len(frame.rules) else None
+        missed, rules = position - 1 - frame.met, frame.chain.rules
+        rule = rules[position - 1] if position <= len(rules) else None
         if rule is None and verdict == "return" and missed <= 0 and frame.met:
             return  # it went back behind its last rule
-        kept = tuple(frame.rules[max(frame.met, position - 1 - _KEPT) : position - 1])
+        kept = tuple(rules[max(frame.met, position - 1 - _KEPT) : position - 1]) if missed > 0 else ()
         more = max(0, missed - _KEPT)
         family = self._family.removeprefix(LEGACY)
-        self.steps.append(Step(family, self._table, frame.chain, rule, verdict, target, self._mark, kept, more))
+        self.steps.append(Step(family, self._table, frame.name, rule, verdict, target, self._mark, kept, more))
 
     @property
     def is_decided(self) -> bool:
@@ -188,12 +189,12 @@ class _Walker:
         """Return those of the rules to which the packet would have come behind the last one that it met."""
         wanted = {place.chain for place in drops}
         reached: dict[str, int] = {}
-        left = [(frame.chain, frame.met) for frame in reversed(self._stack)]
+        left = [(frame.name, frame.met) for frame in reversed(self._stack)]
         while left and not wanted <= set(reached):
             chain, met = left.pop(0)
             if chain not in reached:
                 reached[chain] = met
-                rules = self._enter(chain).rules[met:]
+                rules = self._enter(chain).chain.rules[met:]
                 left += [(target, 0) for rule in rules for target in _targets(rule.text)]
         return [one for one in drops if one.chain in reached and one.rule.position > reached[one.chain]]
 

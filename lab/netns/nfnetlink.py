@@ -42,14 +42,12 @@ class Message(NamedTuple):
     """One message of the kernel's.
 
     :param kind: the subsystem's own, without the subsystem.
-    :param resource: what it is about, such as a group or a queue.
     :param data: the whole message, with its headers.
     """
 
     subsystem: int
     kind: int
     flags: int
-    resource: int
     data: bytes
 
     @property
@@ -61,6 +59,11 @@ class Message(NamedTuple):
     def family(self) -> int:
         """The family that it is about: of nftables, the table's."""
         return self.data[_HEADER.size]
+
+    @property
+    def resource(self) -> int:
+        """What it is about, such as a group or a queue."""
+        return int(_FAMILY.unpack_from(self.data, _HEADER.size)[2])
 
     @property
     def is_done(self) -> bool:
@@ -162,22 +165,21 @@ def messages(data: bytes) -> Iterator[Message]:
     offset = 0
     while offset < len(data):
         length, kind, flags, _sequence, _port = _HEADER.unpack_from(data, offset)
-        whole = data[offset : offset + length]
-        resource = _FAMILY.unpack_from(whole, _HEADER.size)[2] if kind >> 8 else 0
-        yield Message(kind >> 8, kind & 0xFF, flags, resource, whole)
+        yield Message(kind >> 8, kind & 0xFF, flags, data[offset : offset + length])
         offset += (length + 3) & ~3
 
 
 def attributes(body: bytes) -> list[tuple[int, bytes]]:
     """Read attributes: the kind and the value of each."""
     found: list[tuple[int, bytes]] = []
+    append, unpack = found.append, _ATTRIBUTE.unpack_from  # of a trace there are very many
     size, last = _ATTRIBUTE.size, len(body) - _ATTRIBUTE.size
     offset = 0
     while offset <= last:
-        length, kind = _ATTRIBUTE.unpack_from(body, offset)
+        length, kind = unpack(body, offset)
         if length < size:
             break
-        found.append((kind & _KIND, body[offset + size : offset + length]))
+        append((kind & _KIND, body[offset + size : offset + length]))
         offset += (length + 3) & ~3
     return found
 

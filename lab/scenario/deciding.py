@@ -229,4 +229,4 @@ def _name(packet: Packet) -> str:
 
 
 def _choices(walk: Walk) -> Iterator[Step]:
-    return (step for step in walk.steps if step.place and _DESTINATION.search(step.place.rule.text))
+    return (step for step in walk.steps if step.rule and _DESTINATION.search(step.rule.text))

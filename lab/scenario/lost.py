@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from lab.conntrack.netlink import ConntrackTable
+from lab.conntrack import netlink
 from lab.evidence.timeline import LOSING
 from lab.evidence.walk import Role, Walk
 from lab.netns import mib
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 class _Read(NamedTuple):
     stack: mib.Reading
-    conntrack: dict[str, int]
+    conntrack: netlink.Reading
 
 
 class Losses:
@@ -26,7 +26,7 @@ class Losses:
     def __init__(self, lab: Lab, node: str) -> None:
         namespace = lab.hosts[node].namespace
         self._stack = lab.keep(mib.Files(namespace))
-        self._table = lab.keep(ConntrackTable(namespace))
+        self._table = lab.keep(netlink.ConntrackTable(namespace))
         self.forget()
 
     def forget(self) -> None:
@@ -34,7 +34,7 @@ class Losses:
         self._before = self._now()
 
     def _now(self) -> _Read:
-        return _Read(self._stack.read(), self._table.statistics())
+        return _Read(self._stack.read(), self._table.reading())
 
     def told(self, walk: Walk) -> Walk:
         """Return a walk with what was counted since, where that says why it was not heard of any more.
@@ -44,10 +44,9 @@ class Losses:
         # Understood only where it matters: that takes longer than to read it.
         if walk.vanished:
             now = self._now()
+            before, after = netlink.counted(self._before.conntrack), netlink.counted(now.conntrack)
             by_conntrack = ", ".join(
-                f"{name} {count:,}"
-                for name in LOSING
-                if (count := now.conntrack.get(name, 0) - self._before.conntrack.get(name, 0)) > 0
+                f"{name} {count:,}" for name in LOSING if (count := after.get(name, 0) - before.get(name, 0)) > 0
             )
             moved = mib.moved(mib.counted(self._before.stack), mib.counted(now.stack))
             return replace(walk, counted=moved, by_conntrack=by_conntrack)

@@ -20,6 +20,7 @@ _GROUP: Final = 9  # NFNLGRP_NFTRACE
 _NEW_TRACE: Final = 17  # NFT_MSG_TRACE
 _TABLE, _CHAIN, _HANDLE, _KIND, _VERDICT, _ID = 1, 2, 3, 4, 5, 6
 _NETWORK, _TRANSPORT, _MARK, _POLICY = 8, 9, 14, 16
+_NUMBER: Final = struct.pack("=HH", 8, _ID)  # struct nlattr, in front of it
 _IS_POLICY: Final = 1  # enum nft_trace_types
 _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 # include/uapi/linux/netfilter.h and enum nft_verdicts; of NF_QUEUE the upper half is the queue's number.
@@ -54,15 +55,24 @@ class Trace(nfnetlink.Listener):
 
 
 def _event(message: Message) -> TraceEvent:
-    found = dict(nfnetlink.attributes(message.body))
+    # But for the packet's number most events are told again and again. It comes behind two numbers that do not look
+    # like it: family and kind (nft_trace_notify, net/netfilter/nf_tables_trace.c).
+    before, _number, behind = message.body.partition(_NUMBER)
+    packet_id = int.from_bytes(behind[:4], "big")
+    return TraceEvent(packet_id, *_told(message.family, before + behind[4:]))
+
+
+@lru_cache(4096)
+def _told(family: int, attributes: bytes) -> tuple[str, str, str, int | None, bool, str, str, int, bytes]:
+    """Read all of an event but for the packet's number."""
+    found = dict(nfnetlink.attributes(attributes))
     is_policy = int.from_bytes(found[_KIND], "big") == _IS_POLICY
     if is_policy:
         verdict, target = _VERDICTS[int.from_bytes(found.get(_POLICY, b""), "big")], ""
     else:
         verdict, target = _verdict(found.get(_VERDICT, b""))
-    return TraceEvent(
-        int.from_bytes(found[_ID], "big"),
-        FAMILIES[message.family],
+    return (
+        FAMILIES[family],
         _text(found[_TABLE]),
         _text(found[_CHAIN]),
         int.from_bytes(found[_HANDLE], "big") if _HANDLE in found else None,

@@ -38,10 +38,10 @@ def send(running, count=1):
         sender.send(b"hello")
 
 
-def told_to_the_end(trace):
-    """Return the events until the packet is through: another processor may be at work on it."""
+def told_to_the_end(trace, count=1):
+    """Return the events until the packets are through: another processor may be at work on them."""
     events = []
-    while not any(one.is_policy and one.chain == "late" for one in events):
+    while sum(one.is_policy and one.chain == "late" for one in events) < count:
         assert select.select([trace], [], [], 10)[0]
         events += trace.read()
     return [one for one in events if one.table == "t" and (one.handle is not None or one.is_policy)]
@@ -66,6 +66,18 @@ def test_every_step_is_told_when_the_packet_is_through(running, policy):
     assert events[2].handle == jump
     assert [(one.packet.source, one.packet.destination) for one in events if one.packet] == [(CLIENT, NODE)] * 2
     assert not trace.lost
+
+
+def test_what_is_told_alike_of_two_packets_is_told_of_each(running):
+    node = running.hosts["node"]
+    trace = running.keep(Trace(node.namespace))
+    node.nft.run(TABLE.replace("POLICY", "drop"))
+    send(running, 2)
+    events = told_to_the_end(trace, 2)
+    first, second = ([one for one in events if one.packet_id == number] for number in {one.packet_id for one in events})
+    assert len(first) == 5
+    alike = [[one[1:-2] for one in its] for its in (first, second)]  # all but the number, and the headers
+    assert alike[0] == alike[1]
 
 
 def test_chains_are_told_with_their_place(running):
