@@ -51,7 +51,7 @@ def explain(
 
     :param assumed: nobody said how the kernel judges: what depends on it is answered for both kinds in text.
     :param release: the node's kernel, where somebody said which: what others write alone contradicts that.
-    :raises InputError: one of them is none, or broken.
+    :raises InputError: one of them is none, or broken; or none has a packet.
     """
     readers = [*readers, *printed(texts, alone=not readers)]
     listed = {entry.key: (text.name, entry) for text in texts for entry in text.entries if entry.protocol == "tcp"}
@@ -69,6 +69,7 @@ def explain(
             everybody.see(frame, file)
             if wanted and frame.packet.tcp is not None:
                 _look(frame, file, wanted, seen)
+    _refuse_bare(readers)
     notes += [*(note for reader in readers for note in reader.notes), *everybody.notes]
     last = max((reader.last for reader in readers if reader.last is not None), default=None)
     guessed = {(text.name, number) for text in texts for number in text.printed.unnumbered}
@@ -98,6 +99,19 @@ def explain(
             *of_sysctls(settings),
         ),
     )
+
+
+def _refuse_bare(readers: Sequence[Reader]) -> None:
+    """Refuse captures of which none has a packet; one beside others tells that nothing came there.
+
+    :raises InputError: none has.
+    """
+    if not readers or not all(reader.is_bare for reader in readers):
+        return
+    first = readers[0]
+    if first.is_empty:
+        raise InputError("is empty", source=first.name, cure="give a capture: pcap or pcapng")
+    raise InputError("has no packet in it", source=first.name, cure="capture with less of a filter, or longer")
 
 
 def _of_texts(

@@ -26,7 +26,10 @@ def in_order(readers: Sequence[Reader], plain: Plain | None, notes: list[str]) -
 
 
 def _by_one_clock(captures: Sequence[Ahead], notes: list[str]) -> Iterator[tuple[Frame, str]]:
-    while True:
+    for one in captures:
+        one.fill()
+    captures = [one for one in captures if one or not one.is_ended]  # of a clock without packets is nothing to tell
+    while captures:
         for one in captures:
             one.fill()
         if not any(captures):
@@ -35,7 +38,7 @@ def _by_one_clock(captures: Sequence[Ahead], notes: list[str]) -> Iterator[tuple
         until = min((one.until() for one in captures if not one.is_ended), default=None)
         ready = [_named(one.release(until), one.reader.name) for one in captures]
         yield from heapq.merge(*ready, key=lambda one: (one[0].section, one[0].time))
-    first = captures[0].reader.name
+    first = captures[0].reader.name if captures else ""
     for one in captures:
         notes += one.drift.told(one.reader.name, first)
 

@@ -23,6 +23,7 @@ class Reader:
     :param lines: of a text that was made into a capture, the line of each packet: it is numbered so.
     :ivar name: the file's.
     :ivar is_text: whether its packets are numbered by lines.
+    :ivar is_empty: it has no byte; known at the end.
     :ivar ahead: by how many nanoseconds its clock is ahead of the first file's, as far as is known.
     :ivar cut: the byte at which it is cut short, None where it is whole; known at the end.
     """
@@ -30,6 +31,7 @@ class Reader:
     def __init__(self, stream: BufferedReader, name: str, lines: Sequence[int] = ()) -> None:
         self.name, self.is_text = name, bool(lines)
         self.cut: int | None = None
+        self.is_empty = False
         self.read = self.ahead = 0
         self._left_out: Counter[str] = Counter()
         self._source = Source(stream, name, lines)
@@ -38,6 +40,11 @@ class Reader:
     def last(self) -> int | None:
         """The time of the last packet that was read, in nanoseconds by the first file's clock; None without one."""
         return None if self._source.last is None else self._source.last - self.ahead
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it has no packet, of whatever protocol; known at the end."""
+        return self._source.last is None
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the packets as they come.
@@ -59,8 +66,6 @@ class Reader:
             if end.at == 0:
                 raise InputError("is cut within its header", source=self.name, cure="give more of it") from None
             self.cut = end.at
-        if self._source.last is None:
-            raise InputError("has no packet in it", source=self.name, cure="capture with less of a filter, or longer")
 
     def _frames(self, plain: Plain | None) -> Iterator[Frame]:
         try:
@@ -68,9 +73,10 @@ class Reader:
         except Cut:
             if self._source.is_packed:
                 raise  # what there is of it could not be unpacked
-            begins = b""
+            raise InputError("is nearly empty", source=self.name, cure="give a capture: pcap or pcapng") from None
         if not begins:
-            raise InputError("is empty, or nearly so", source=self.name, cure="give a capture: pcap or pcapng")
+            self.is_empty = True
+            return iter(())
         if begins == pcapng.MAGIC:
             return pcapng.frames(self._source, self._note, plain)
         if begins in pcap.MAGIC:
@@ -85,6 +91,10 @@ class Reader:
     @property
     def notes(self) -> Iterator[str]:
         """What whoever reads on has to know of the file, in sentences; complete at its end."""
+        if self.is_empty:
+            yield f"{self.name}: is empty: it tells nothing"
+        elif self.is_bare:
+            yield f"{self.name}: has no packet in it: nothing came there while it was captured, or a filter left it out"
         if self.cut is not None:
             yield f"{self.name}: cut short at byte {self.cut:,}: read until there"
         for what, count in self._left_out.items():

@@ -15,7 +15,9 @@ import pytest
 from lab.capture.reader import Reader
 from lab.errors import InputError, MissingError
 from lab.evidence.packet import ACK, SYN, TcpHeader, decode
+from lab.verdict import Outcome
 from tests.support.captures import MOMENT, block, linked, pcap, pcapng, tcp
+from tests.support.explaining import explained
 
 CLIENT, VIP = ("10.0.0.2", 34567), ("192.168.0.2", 80)
 STAMPS = b"\x01\x01\x08\x0a" + struct.pack("!II", 111, 222)
@@ -168,8 +170,7 @@ SECTION = 28
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "x.pcap: is empty"),
-        (b"\xd4", "x.pcap: is empty"),
+        (b"\xd4", "x.pcap: is nearly empty"),
         (b"-----BEGIN", "x.pcap: is no capture (give one of pcap or pcapng"),
         (lzma.compress(GOOD)[:20] + b"\xff" * 100, "x.pcap: cannot be read behind byte"),
         (pcap(TIMED, link=147), "x.pcap: link type 147 is not known here (known: Ethernet"),
@@ -205,3 +206,32 @@ def test_as_wireshark_writes_it(kind, tmp_path):
     given.write_bytes(pcapng([(time, linked(packet, 1)) for time, packet in TIMED], link=1))
     subprocess.run(["editcap", "-F", kind, given, made], check=True, timeout=60, capture_output=True)
     assert packets(made.read_bytes()) == WHOLE
+
+
+ASKS = pcap([(MOMENT + number, tcp(CLIENT, VIP, SYN, 1000, 0, number=number + 1)) for number in range(2)])
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (pcap([]), "has no packet in it: nothing came there while it was captured"),
+        (b"", "is empty: it tells nothing"),
+    ],
+)
+@pytest.mark.parametrize("at", [0, 1], ids=["first", "second"])
+def test_a_file_without_packets_refuses_no_other(data, words, at):
+    files = [("client.pcap", ASKS)]
+    files.insert(at, ("server.pcap", data))
+    told = explained(dict(files))
+    [one] = told.connections
+    assert (told.packets, one.outcome, one.findings[0].kind) == (2, Outcome.STALLED, "unanswered")
+    assert any(note.startswith(f"server.pcap: {words}") for note in told.notes)
+    assert not any("clock" in note for note in told.notes)
+
+
+@pytest.mark.parametrize(("data", "words"), [(pcap([]), "has no packet in it (capture with"), (b"", "is empty (give")])
+@pytest.mark.parametrize("count", [1, 2])
+def test_files_without_packets_alone_are_one_error(data, words, count):
+    with pytest.raises(InputError) as caught:
+        explained({f"{number}.pcap": data for number in range(count)})
+    assert str(caught.value).startswith(f"0.pcap: {words}")
