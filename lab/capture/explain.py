@@ -31,6 +31,7 @@ from lab.capture.sysctls import put_together
 from lab.capture.sysctls import remarks as of_sysctls
 from lab.capture.text import Text
 from lab.capture.unseen import unseen
+from lab.capture.ways import Missed
 from lab.errors import InputError
 from lab.evidence.packet import UDP, SocketAddress
 from lab.reasons import Release
@@ -166,11 +167,12 @@ class _Lacks:
     """What is missing of connections.
 
     :ivar unscaled: how windows are scaled is not known of one.
-    :ivar gaps: of which the capture has gaps.
+    :ivar gaps: of which the capture has gaps, and ``missed``: packets that one point has and not one before it.
     """
 
     unscaled: bool = False
     gaps: list[Connection] = field(default_factory=list)
+    missed: list[tuple[Connection, Missed]] = field(default_factory=list)
 
     def of(self, connections: Iterable[Connection | Ordinary]) -> Iterator[Connection | Ordinary]:
         """Yield connections, and take each into account when it has been told of."""
@@ -179,6 +181,8 @@ class _Lacks:
             self.unscaled = self.unscaled or (one if isinstance(one, Ordinary) else one.conntrack).unscaled
             if isinstance(one, Connection) and one.gaps.found:
                 self.gaps.append(one)
+            if isinstance(one, Connection):
+                self.missed += [(one, missed) for missed in one.ways.missed()]
 
     def notes(self, named: Naming) -> Iterator[str]:
         """Yield it in sentences."""
@@ -196,6 +200,11 @@ class _Lacks:
             )
         if len(self.gaps) > _SHOWN:
             yield f"the capture has gaps in {len(self.gaps) - _SHOWN:,} connections more"
+        for one, missed in self.missed[:_SHOWN]:
+            yield f"{one.client} > {one.target}: {missed.words(named)}"
+        if len(self.missed) > _SHOWN:
+            count = sum(missed.packets.count for _one, missed in self.missed[_SHOWN:])
+            yield f"so did {count:,} packets of other connections"
 
 
 def _key(packet: Logged) -> tuple[object, ...]:

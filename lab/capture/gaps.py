@@ -148,9 +148,20 @@ def _denies(packet: Packet, one: Segment, sent: int | None, *, from_client: bool
     tcp = packet.tcp
     assert tcp is not None
     if one.from_client != from_client:
-        return one.word.condition == "III" and tcp.sequence == sent
+        return one.word.condition == "III" and tcp.sequence == sent and not _fills(packet, one)
     if one.word.condition != "I":
         return False
     first = one.packet.tcp
     assert first is not None
     return distance(tcp.sequence, first.sequence) >= 0 and packet.payload_length > 0
+
+
+def _fills(packet: Packet, one: Segment) -> bool:
+    """Check whether a packet begins among what is missing before the bytes that the other side has selectively."""
+    tcp, asked = packet.tcp, one.packet.tcp
+    assert tcp is not None
+    assert asked is not None
+    blocks = asked.sack_blocks
+    is_among = any(distance(left, tcp.sequence) >= 0 < distance(tcp.sequence, right) for left, right in blocks)
+    behind = any(distance(tcp.sequence, left) > 0 for left, _right in blocks)
+    return behind and not is_among and distance(asked.acknowledgement, tcp.sequence) >= 0

@@ -1,21 +1,52 @@
 # SPDX-License-Identifier: MIT
-"""Where the packets of a connection pass by, and which of them did not come as far as the first one of their side."""
+"""Where the packets of a connection pass by, and which of them did not come as far as the first one of their side.
+
+What was seen at the far end, and not nearer to its sender, came as far: a capture lacks it, or it was made on the way.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from lab.capture.several import Several
 from lab.evidence.follow import distance
+from lab.evidence.packet import RST
 
 if TYPE_CHECKING:
     from lab.capture.connection import Segment
     from lab.capture.explanation import Place
     from lab.capture.lane import Stream
+    from lab.capture.naming import Naming
 
 _AS_LONG: Final = 4  # times the first packet's way, by when the others have come as well
+
+
+@dataclass(frozen=True)
+class Missed:
+    """Packets of one side that were seen, and not at points that are nearer to their sender.
+
+    :param resets: they are RSTs, as somebody on the way sends in a side's name.
+    """
+
+    from_client: bool
+    resets: bool
+    lacking: frozenset[Stream]
+    packets: Several
+
+    def words(self, named: Naming) -> str:
+        """Return it in words."""
+        who = "client" if self.from_client else "server"
+        where = ", ".join(sorted(named.points({(file, point) for file, point, _way in self.lacking})))
+        count = self.packets.count
+        what = f"{count:,} {'RST' if self.resets else 'packet'}{'' if count == 1 else 's'} in the {who}'s name"
+        made = f"{'it was' if count == 1 else 'they were'} made on the way, as by a rule that rejects, or "
+        return (
+            f"{what} captured further on than {where}, and not there: {self.packets.numbers(named)}:"
+            f" {made * self.resets}the capture there lacks {'it' if count == 1 else 'them'}"
+        )
 
 
 class Ways:
@@ -33,11 +64,12 @@ class Ways:
         self._used: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._aside: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._lost: dict[tuple[bool, frozenset[Stream]], Several] = defaultdict(Several)
+        self._missed: dict[tuple[bool, bool, frozenset[Stream]], Several] = defaultdict(Several)
 
     def is_missing(self, segment: Segment) -> bool:
-        """Check whether a packet was seen at fewer points than the first one of its side, which came through."""
+        """Check whether a packet did not come to all points of the first one of its side, which came through."""
         first = self.first.get(segment.from_client)
-        if first is None or segment.at_end:
+        if first is None or segment.at_end or _is_at_end_of_way(first, segment):
             return False
         return not self._lacks(first, segment) <= self._aside[segment.from_client]
 
@@ -92,6 +124,10 @@ class Ways:
         lacking = self._lacks(first, segment)
         if _came(segment, acknowledged):
             self._aside[side] |= lacking - used
+        elif is_plain and not lacking <= self._aside[side] and _is_at_end_of_way(first, segment):
+            assert segment.packet.tcp is not None
+            is_reset = bool(segment.packet.tcp.flags & RST)
+            self._missed[side, is_reset, frozenset(lacking)].add(segment.place, segment.packet.end)
         elif is_plain and not lacking <= self._aside[side]:
             self._lost[side, frozenset(lacking)].add(segment.place, segment.packet.end)
 
@@ -102,6 +138,17 @@ class Ways:
             if not lacking <= self._aside[side]:
                 found.setdefault(side, Several()).join(several)
         return found
+
+    def missed(self) -> Iterator[Missed]:
+        """Yield the packets that were seen, and not nearer to their sender, by all that is known now."""
+        for (side, is_reset, lacking), several in self._missed.items():
+            if not lacking <= self._aside[side]:
+                yield Missed(side, is_reset, lacking - self._aside[side], several)
+
+
+def _is_at_end_of_way(first: Segment, segment: Segment) -> bool:
+    """Check whether a packet was seen where the first one of its side was seen last."""
+    return first.forms[-1][0] in segment.streams
 
 
 def _came(segment: Segment, acknowledged: int | None) -> bool:

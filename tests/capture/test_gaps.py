@@ -1,8 +1,10 @@
 """Captures that lack packets: what rests on them is not called INVALID, and what is INVALID is found all the same."""
 
+import struct
+
 import pytest
 
-from lab.evidence.packet import ACK, SYN
+from lab.evidence.packet import ACK, RST, SYN
 from lab.verdict import Outcome
 from tests.support.captures import MOMENT, pcap, tcp
 from tests.support.explaining import explained
@@ -11,11 +13,11 @@ CLIENT, VIP = ("10.0.0.2", 34567), ("192.168.0.2", 80)
 SCALED = b"\x02\x04\x05\xb4\x01\x03\x03\x07"
 
 
-def download(pieces, length=1400):
+def download(pieces, length=1400, options=SCALED):
     """Return a handshake, a question, and an answer in pieces, each acknowledged."""
     made = [
-        tcp(CLIENT, VIP, SYN, 1000, 0, options=SCALED),
-        tcp(VIP, CLIENT, SYN | ACK, 5000, 1001, options=SCALED),
+        tcp(CLIENT, VIP, SYN, 1000, 0, options=options),
+        tcp(VIP, CLIENT, SYN | ACK, 5000, 1001, options=options),
         tcp(CLIENT, VIP, ACK, 1001, 5001, window=500),
         tcp(CLIENT, VIP, ACK, 1001, 5001, b"question", window=500),
     ]
@@ -109,3 +111,70 @@ def test_with_options_cut_what_is_too_far_for_any_scale_is_invalid():
     [one] = told_of(packets, snaplen=44).connections[0].findings
     assert one.condition == "I"
     assert "by at least " in one.words
+
+
+def test_bytes_that_are_acknowledged_selectively_and_are_not_there_are_a_gap():
+    """The hole before them is filled where the sender is, which denies nothing of what is behind it."""
+    packets = download(10, options=SCALED + b"\x04\x02\x01\x01")
+    answers = [packet for packet in packets[4:] if packet[12:16] == packets[1][12:16]]
+    had, resent, more = answers[:3], answers[3], answers[6:]
+    sack = b"\x01\x01\x05\x0a" + struct.pack("!II", 5001 + 4 * 1400, 5001 + 6 * 1400)
+    seen = [
+        *(*packets[:4], *had, tcp(CLIENT, VIP, ACK, 1009, 5001 + 3 * 1400, window=500, options=sack), resent, *more),
+        tcp(CLIENT, VIP, ACK, 1009, 5001 + 10 * 1400, window=500),
+    ]
+    told = told_of(seen)
+    assert told.connections[0].findings == ()
+    assert "the capture has a gap: 2,800 bytes of the server before packet 8 are not in it" in told.notes[0]
+
+
+@pytest.mark.parametrize("far", [10, 5000, 1 << 29])
+def test_a_forged_selective_acknowledgement_is_invalid(far):
+    packets = download(20, options=SCALED + b"\x04\x02\x01\x01")
+    at = 5001 + 4 * 1400
+    sack = b"\x01\x01\x05\x0a" + struct.pack("!II", at + far, at + far + 10)
+    packets.insert(12, tcp(CLIENT, VIP, ACK, 1009, at, window=500, options=sack))
+    told = told_of(packets)
+    [one] = told.connections[0].findings
+    assert (one.condition, one.packets[0].number) == ("III", 13)
+    assert not any("gap" in note for note in told.notes)
+
+
+def two_sides(extra, *, gone_at):
+    """Return what both sides of a download say, with one packet more of the client that one side lacks."""
+    packets = [*download(10), extra, *download(12)[-4:]]
+    times = {"client.pcap": (0, 100), "server.pcap": (100, 0)}  # us; by who sends
+    files = {}
+    for file, (of_client, of_server) in times.items():
+        here = [
+            (
+                MOMENT + number * 1_000_000 + 1000 * (of_client if packet[12:16] == packets[0][12:16] else of_server),
+                packet,
+            )
+            for number, packet in enumerate(packets)
+            if packet is not extra or file != gone_at
+        ]
+        files[file] = pcap(sorted(here, key=lambda one: one[0]))
+    return explained(files)
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind", "why"),
+    [
+        (ACK, "packet", "the capture there lacks it"),
+        (RST, "RST", "it was made on the way, as by a rule that rejects, or the capture there lacks it"),
+    ],
+)
+def test_what_is_at_the_far_end_alone_came_as_far(flags, kind, why):
+    extra = tcp(CLIENT, VIP, flags, 1009, 5001 + 10 * 1400 if flags & ACK else 0, window=499)
+    told = two_sides(extra, gone_at="client.pcap")
+    assert not any(finding.kind == "lost" for one in told.connections for finding in one.findings)
+    where = "captured further on than client.pcap, and not there: 25 of server.pcap"
+    assert any(f": 1 {kind} in the client's name {where}: {why}" in note for note in told.notes), told.notes
+
+
+def test_what_is_at_its_senders_side_alone_did_not_come_as_far():
+    told = two_sides(tcp(CLIENT, VIP, ACK, 1009, 5001 + 10 * 1400, window=499), gone_at="server.pcap")
+    [lost] = told.connections[0].findings
+    assert (lost.kind, [place.file for place in lost.packets]) == ("lost", ["client.pcap"])
+    assert not any("further on" in note for note in told.notes)
