@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, TypeAlias
 
 from lab.capture import hops, icmp
 from lab.capture.brief import Brief
 from lab.capture.exchange import Datagram, Exchange
-from lab.capture.explanation import Explained, Finding, Point
+from lab.capture.explanation import Explained, Finding, Place, Point
 from lab.capture.naming import Naming
 from lab.verdict import Outcome
 
@@ -22,6 +22,10 @@ _TOGETHER: Final = 1_000_000  # ns between two of one socket, of which a resolve
 #: Ports to which datagrams go and nothing comes back: discard, SNMP traps, syslog, NetFlow, IPFIX, sFlow, Jaeger,
 #: StatsD, GELF.
 _ONE_WAY: Final = frozenset({9, 162, 514, 2055, 4739, 6343, 6831, 6832, 8125, 12201})
+
+
+#: A question, and its answer, which did not come back.
+_Lost: TypeAlias = tuple[Datagram, Datagram]
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,11 @@ class _Others:
     on_the_way: frozenset[Point]
 
 
-def explained(exchanges: Iterable[Exchange | Brief], named: Naming) -> Iterator[Explained]:
-    """Yield what each exchange's datagrams tell of it, and of the others'."""
+def explained(exchanges: Iterable[Exchange | Brief], named: Naming, last: int | None = None) -> Iterator[Explained]:
+    """Yield what each exchange's datagrams tell of it, and of the others'.
+
+    :param last: when the capture ended, in nanoseconds.
+    """
     every = list(exchanges)
     alike: dict[tuple[object, ...], list[Exchange]] = defaultdict(list)
     for one in every:
@@ -50,7 +57,7 @@ def explained(exchanges: Iterable[Exchange | Brief], named: Naming) -> Iterator[
         if isinstance(one, Brief):
             yield one.explained()
         else:
-            yield _explained(one, others[one.section, one.target], named)
+            yield _explained(one, others[one.section, one.target], named, last)
 
 
 def _others(exchanges: list[Exchange]) -> _Others:
@@ -62,8 +69,10 @@ def _others(exchanges: list[Exchange]) -> _Others:
     return _Others(masqueraded, any(one.endpoints for one in exchanges), on_the_way)
 
 
-def _explained(one: Exchange, others: _Others, named: Naming) -> Explained:
+def _explained(one: Exchange, others: _Others, named: Naming, last: int | None) -> Explained:
     endpoint = next(reversed(one.endpoints), None)
+    lost = one.lost(last)
+    lacks = _lacks_answers(one, lost)
     return Explained(
         client=one.client,
         target=one.target,
@@ -73,12 +82,12 @@ def _explained(one: Exchange, others: _Others, named: Naming) -> Explained:
         packets=one.count,
         points=named.points(one.points),
         section=one.section,
-        outcome=_outcome(one),
+        outcome=_outcome(one, lacks=lacks),
         findings=(
             *_strange(one, named),
             *_doubled(one, named),
             *icmp.findings(one, named),
-            *_unanswered(one, others, named),
+            *(_unanswered(one, lost, others, named) if lacks else ()),
         ),
         untold=tuple(_untold(one, named)),
         protocol="UDP",
@@ -94,22 +103,23 @@ def _untold(one: Exchange, named: Naming) -> Iterator[str]:
         )
 
 
-def _outcome(one: Exchange) -> Outcome:
+def _outcome(one: Exchange, *, lacks: bool) -> Outcome:
     if any(datagram.doubled for datagram in one.odd):
         return Outcome.DUPLICATED
     if any(datagram.leaked for datagram in one.odd):
         return Outcome.LEAKED
     if any(error.is_refusal for error in one.errors.values()):
         return Outcome.REFUSED
-    return Outcome.LOST if _lacks_answers(one) else Outcome.DELIVERED
+    return Outcome.LOST if lacks else Outcome.DELIVERED
 
 
-def _lacks_answers(one: Exchange) -> bool:
+def _lacks_answers(one: Exchange, lost: Sequence[_Lost]) -> bool:
     """Check whether somebody waits for an answer: of DNS each question has one, of others nobody knows."""
     address = ip_address(one.target.address)
     if address.is_multicast or one.target.address.endswith(".255") or one.target.port in _ONE_WAY:
         return False
-    return bool(one.waiting or one.unanswered) and (one.target.port == 53 or not one.answers)
+    came = one.answers - (len(lost) + one.unreturned if lost else 0)
+    return bool(one.waiting or one.unanswered or lost) and (one.target.port == 53 or came <= 0)
 
 
 def _strange(one: Exchange, named: Naming) -> Iterator[Finding]:
@@ -132,19 +142,30 @@ def _doubled(one: Exchange, named: Naming) -> Iterator[Finding]:
             yield Finding("duplicate", words, (datagram.places[0], twice), case="promiscuous-bridge")
 
 
-def _unanswered(one: Exchange, others: _Others, named: Naming) -> Iterator[Finding]:
-    if not _lacks_answers(one) or any(datagram.leaked for datagram in one.odd):
+def _unanswered(one: Exchange, lost: Sequence[_Lost], others: _Others, named: Naming) -> Iterator[Finding]:
+    if any(datagram.leaked for datagram in one.odd):
         return
+    for question, answer in lost[:_SHOWN]:
+        first, last = question.places[0], answer.places[-1]
+        words = (
+            f"{named.packet(first)}, {question.packet.payload_length:,} bytes: its answer did not come back to where it"
+            f" was asked: lost, dropped, or not captured; the answer was seen last {_seen(last, named)}"
+        )
+        yield Finding("unanswered", words, (first, *answer.places[:_SHOWN]))
     for question in one.waiting[:_SHOWN]:
         last = question.places[-1]
-        seen = f"at {last.point} ({named.packet(last)})" if last.point else f"as {named.packet(last)}"
-        where = f"; it was seen last {seen}" if last.point or last != question.places[0] else ""
+        where = f"; it was seen last {_seen(last, named)}" if last.point or last != question.places[0] else ""
         why, case = _why(one, question, others)
         words = f"{named.packet(question.places[0])}, {question.packet.payload_length:,} bytes: no answer{where}{why}"
         yield Finding("unanswered", words, tuple(question.places[:_SHOWN]), case=case)
-    more = len(one.waiting) + one.unanswered - _SHOWN
+    more = max(len(one.waiting) - _SHOWN, 0) + one.unanswered
+    more += max(len(lost) - _SHOWN, 0) + (one.unreturned if lost else 0)
     if more > 0:
         yield Finding("unanswered", f"{more:,} more are not answered", ())
+
+
+def _seen(place: Place, named: Naming) -> str:
+    return f"at {place.point} ({named.packet(place)})" if place.point else f"as {named.packet(place)}"
 
 
 _RACES: Final = "; {} at the same time{}: a race, which the later one loses"

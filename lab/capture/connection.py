@@ -129,7 +129,7 @@ class Connection:
         self.lanes: dict[bool, Lane] = {}
         self.kept: deque[Kept] = deque(maxlen=RECENT)
         self.points: dict[Point, None] = {}
-        self.errors: dict[str, IcmpError] = {}
+        self.errors: dict[tuple[str, bool], IcmpError] = {}
         self.odd: list[Segment] = []
         self.resets: list[Segment] = []
         self.lost: dict[bool, Several] = {}

@@ -13,7 +13,9 @@ from lab.capture.link import BEHIND_ETHERNET
 from lab.evidence.packet import Packet, SocketAddress
 
 _KEPT: Final = 20  # of each kind
-_WAITING: Final = 64  # questions of which one may still be answered
+_WAITING: Final = 64  # questions of which one may still be answered, or whose answer may come
+_LEAST: Final = 1_000_000  # ns; a node takes microseconds from one interface to the other
+_AS_LONG: Final = 4  # times the question's way, by when its answer has come
 
 
 @dataclass(slots=True)
@@ -70,8 +72,8 @@ class Asking(Generic[_Asked]):
         """How many datagrams there are."""
         return self.questions + self.answers
 
-    def add(self, datagram: _Asked, time: int, *, from_client: bool) -> None:
-        """Take a datagram into account that was not seen before."""
+    def add(self, datagram: _Asked, time: int, *, from_client: bool) -> _Asked | None:
+        """Take a datagram into account that was not seen before; return the question that it answers."""
         waiting = self.waiting
         if from_client:
             self.questions += 1
@@ -81,14 +83,13 @@ class Asking(Generic[_Asked]):
             if len(waiting) > _WAITING:
                 del waiting[0]
                 self.unanswered += 1
-            return
+            return None
         self.answers += 1
-        if len(waiting) == 1:
-            waiting.clear()
-        elif waiting:
-            # What an answer begins with is what its question did: of a DNS message its number (RFC 1035, 4.1.1).
-            alike = [_alike(one.begins, datagram.begins) for one in waiting]
-            del waiting[alike.index(max(alike))]
+        if len(waiting) < 2:
+            return waiting.pop() if waiting else None
+        # What an answer begins with is what its question did: of a DNS message its number (RFC 1035, 4.1.1).
+        alike = [_alike(one.begins, datagram.begins) for one in waiting]
+        return waiting.pop(alike.index(max(alike)))
 
 
 class Exchange(Asking[Datagram]):
@@ -101,6 +102,7 @@ class Exchange(Asking[Datagram]):
     :ivar on_the_way: where questions that were translated were seen before that.
     :ivar again: a datagram that was seen once more at a point, where nothing tells which way it went.
     :ivar errors: what ICMP said of it.
+    :ivar unreturned: how many answers there are no more of that had not come back when later ones came.
     """
 
     def __init__(self, client: SocketAddress, target: SocketAddress, order: int, section: int) -> None:
@@ -110,12 +112,34 @@ class Exchange(Asking[Datagram]):
         self.peers: dict[SocketAddress, None] = {}
         self.points: dict[Point, None] = {}
         self.odd: list[Datagram] = []
-        self.errors: dict[str, IcmpError] = {}
+        self.errors: dict[tuple[str, bool], IcmpError] = {}
         self._before: set[Point] = set()
         self._behind: set[Point] = set()
         self.translated: int | None = None
         self.on_the_way: set[Point] = set()
         self.again: Place | None = None
+        self.unreturned = 0
+        self._coming: list[tuple[Datagram, Datagram]] = []
+
+    def add(self, datagram: Datagram, time: int, *, from_client: bool) -> Datagram | None:
+        """Take a datagram into account that was not seen before; return the question that it answers."""
+        question = super().add(datagram, time, from_client=from_client)
+        if question is not None:
+            self._coming.append((question, datagram))
+            if len(self._coming) > _WAITING:
+                del self._coming[0]
+                self.unreturned += 1
+        return question
+
+    def lost(self, last: int | None) -> list[tuple[Datagram, Datagram]]:
+        """Return the last questions whose answers were seen, and did not come back to where the question was first.
+
+        Not where an answer was seen at a point that the question did not pass: it may have gone another way.
+
+        :param last: when the capture ended, nanoseconds: what was seen right before that may have come.
+        """
+        lost = [pair for pair in self._coming if _is_lost(*pair)]
+        return lost if any(last is None or not _at_end(*pair, last) for pair in lost) else []
 
     def is_from_client(self, packet: Packet) -> bool:
         """Check which side a datagram is from."""
@@ -154,6 +178,8 @@ class Exchange(Asking[Datagram]):
         elif packet.destination == self.client and packet.source != self.target and point in self.client_s_side():
             datagram.leaked = datagram.leaked or place
             self._keep(datagram)
+        if not datagram.from_client and self._coming:
+            self._coming = [pair for pair in self._coming if pair[1] is not datagram or _is_lost(*pair)]
 
     def pass_by(self, point: Point, *, is_asked: bool) -> None:
         """Take it that all datagrams so far were seen at one point, as the client knows them.
@@ -182,6 +208,18 @@ def way_of(frame: Frame) -> bool | bytes | None:
     if frame.outgoing is None and frame.at in BEHIND_ETHERNET:
         return frame.data[:6]
     return frame.outgoing
+
+
+def _is_lost(question: Datagram, answer: Datagram) -> bool:
+    """Check whether an answer was seen nowhere but where its question went on to from where it was first."""
+    asked, answered = {form[0] for form in question.forms}, {form[0] for form in answer.forms}
+    return answered <= asked and question.forms[0][0] not in answered
+
+
+def _at_end(question: Datagram, answer: Datagram, last: int) -> bool:
+    """Check whether a capture ended before an answer can have come to all points."""
+    took = abs(question.places[-1].time - question.places[0].time)
+    return answer.places[-1].time > last - max(_LEAST, _AS_LONG * took)
 
 
 def _alike(one: bytes, other: bytes) -> int:

@@ -85,7 +85,7 @@ def explain(
     owners = _owners(entry for _name, entry in listed.values())
     told = (
         *(entries.join(one) for one in connections),
-        *asked.explained(everybody.datagrams.exchanges, named),
+        *asked.explained(everybody.datagrams.exchanges, named, last),
     )
     notes += unseen(told, texts)
     return Explanation(

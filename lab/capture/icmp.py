@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from lab.capture.explanation import Finding, Place, Point
@@ -12,7 +12,7 @@ from lab.capture.frames import Frame
 from lab.capture.headers import quoted_ends
 from lab.capture.naming import Naming
 from lab.evidence.judgement import Judgement
-from lab.evidence.packet import ICMPV6, SocketAddress
+from lab.evidence.packet import ICMPV6, Packet, SocketAddress
 
 #: What type and code mean (RFC 792, RFC 1191, RFC 1812, 5.2.7.1).
 _IPV4: Final = {
@@ -46,6 +46,7 @@ class IcmpError:
     """An ICMP error, however often it was captured.
 
     :ivar about: where the packet that it quotes went to, as that was told last.
+    :ivar for_client: the packet that it quotes is the client's.
     :ivar is_translated: it was seen telling so in two ways.
     :ivar mtu: in bytes; 0 where it tells none.
     """
@@ -53,6 +54,7 @@ class IcmpError:
     words: str
     source: str
     about: SocketAddress
+    for_client: bool = True
     mtu: int = 0
     is_translated: bool = False
     places: list[Place] = field(default_factory=list)
@@ -70,7 +72,7 @@ class IcmpError:
         return self.words not in _TOO_BIG and "exceeded" not in self.words
 
 
-def _read(frame: Frame, about: SocketAddress) -> IcmpError:
+def _read(frame: Frame, about: SocketAddress, *, for_client: bool) -> IcmpError:
     """Return what a frame with an ICMP error says."""
     packet = frame.packet
     icmp = packet.icmp
@@ -82,7 +84,7 @@ def _read(frame: Frame, about: SocketAddress) -> IcmpError:
     if words in _TOO_BIG:
         header = frame.at + (40 if is_ipv6 else (frame.data[frame.at] & 15) * 4)
         mtu = int.from_bytes(frame.data[header + (4 if is_ipv6 else 6) : header + 8], "big")
-    return IcmpError(words, packet.source.address, about, mtu)
+    return IcmpError(words, packet.source.address, about, for_client, mtu)
 
 
 class Owner(Protocol):
@@ -90,7 +92,10 @@ class Owner(Protocol):
 
     client: SocketAddress
     target: SocketAddress
-    errors: dict[str, IcmpError]
+    errors: dict[tuple[str, bool], IcmpError]
+
+    def is_from_client(self, packet: Packet) -> bool:
+        """Check which side a packet is from."""
 
     def client_s_side(self) -> set[Point]:
         """Return the points at which packets are seen as the client knows them, and in no other form."""
@@ -100,9 +105,9 @@ def take(owner: Owner, frame: Frame, file: str) -> None:
     """Take it that an error is about somebody's packets. One of each kind is kept, with all of its places."""
     quoted = quoted_ends(frame.data, frame.at)
     assert quoted is not None
-    said = _read(frame, quoted[1])
+    said = _read(frame, quoted[1], for_client=not owner.is_from_client(replace(frame.packet, source=quoted[1])))
     place = Place(file, frame.number, frame.time, frame.interface)
-    error = owner.errors.setdefault(said.words, said)
+    error = owner.errors.setdefault((said.words, said.for_client), said)
     error.is_translated = error.is_translated or error.about != said.about
     error.source, error.about = said.source, said.about
     error.points.add((file, frame.interface))
@@ -115,6 +120,7 @@ def take(owner: Owner, frame: Frame, file: str) -> None:
 
 def findings(owner: Owner, named: Naming) -> Iterator[Finding]:
     """Yield what errors tell of somebody's packets."""
+    side = owner.client_s_side()
     for error in owner.errors.values():
         mtu = f", whose MTU is {error.mtu:,}" if error.mtu else ""
         places = tuple(error.places[:_SHOWN])
@@ -127,7 +133,7 @@ def findings(owner: Owner, named: Naming) -> Iterator[Finding]:
                 f" for what it quotes, and the client, who only knows {owner.target}, takes no notice"
             )
             yield Finding("icmp", words, places, Judgement.INVALID, case="icmp-error-without-entry")
-        elif error.is_too_big and owner.client_s_side() and not owner.client_s_side() & error.points:
+        elif error.is_too_big and error.for_client and side and not side & error.points:
             words += (
                 "; it did not come to the client's side: dropped on its way, or lost, and so the client goes on sending"
                 " what is too big"

@@ -83,6 +83,39 @@ def test_two_questions_of_one_socket_of_which_one_is_lost_on_the_node():
     assert "another question left the same socket at the same time" in lost.words
 
 
+@pytest.mark.parametrize("asked", [VIP, ("10.96.0.10", 5300)])
+def test_an_answer_that_does_not_come_back_to_where_it_was_asked_is_lost(asked):
+    """Not where another one came, but of DNS, where each question has its own."""
+    client, node = [], []
+    for at, number in ((0, 1), (5000, 2)):
+        question = bytes([0, number]) + b"who?"
+        client.append((at, udp(CLIENT, asked, question, number=number)))
+        node.append((at + 1, udp(CLIENT, POD, question, number=number)))
+        node.append((at + 9, udp(POD, CLIENT, bytes([0, number]) + b"me!", number=number + 10)))
+    one = only(client, node)
+    assert (one.outcome, str(one.endpoint), len(one.findings)) == (Outcome.LOST, "10.0.1.2:53", 2)
+    assert "packet 2 of 0.pcap, 6 bytes: its answer did not come back" in one.findings[1].words
+    assert "the answer was seen last as packet 4 of 1.pcap" in one.findings[1].words
+    assert [place.number for place in one.findings[1].packets] == [2, 4]
+    client.append((5010, udp(asked, CLIENT, b"\x00\x02me!", number=12)))
+    assert len(only(client, node).findings) == (1 if asked == VIP else 0)
+
+
+def test_an_answer_with_which_the_capture_ends_may_have_come():
+    client = [(0, udp(CLIENT, VIP, b"\x00\x01A", number=1))]
+    node = [(1, udp(CLIENT, POD, b"\x00\x01A", number=1)), (9, udp(POD, CLIENT, b"\x00\x01!", number=2))]
+    syn = (99_000, tcp(CLIENT, VIP, SYN, 999, 0))
+    assert only(client, node).findings == ()
+    assert explained([*client, syn], node)[-1].outcome is Outcome.LOST
+
+
+def test_an_answer_by_another_way_than_its_question_is_not_lost():
+    client = [(0, udp(CLIENT, VIP, b"\x00\x01A", number=1)), (99_000, tcp(CLIENT, VIP, SYN, 999, 0))]
+    node = [(1, udp(CLIENT, POD, b"\x00\x01A", number=1))]
+    answer = [(9, udp(VIP, CLIENT, b"\x00\x01!", number=2))]
+    assert explained(client, node, answer)[-1].findings == ()
+
+
 def test_nobody_is_waited_for_where_no_answer_comes_by_nature():
     assert only([(0, udp(CLIENT, ("10.9.9.9", 514), b"<13> a line of a log"))]).findings == ()
     assert only([(0, udp(CLIENT, ("224.0.0.251", 5353), b"mdns"))]).findings == ()
@@ -123,6 +156,24 @@ def test_a_packet_that_is_too_big_for_a_link():
     asked = "10.96.0.10 says so of a packet to 10.96.0.10:53"
     assert f"fragmentation needed: {asked}, whose MTU is 1,400 (packet 5)" in said.words
     assert said.case == "icmp-error"
+
+
+@pytest.mark.parametrize("of_client", [True, False])
+def test_an_error_is_missed_on_the_side_alone_whose_packet_it_is_about(of_client):
+    """It comes to the server's side here, and there is none that came to the client's."""
+    client, server = (
+        [
+            (at, tcp(CLIENT, target, SYN, 999, 0, number=1)),
+            (9 - at, tcp(target, CLIENT, SYN | ACK, 4999, 1000, number=9)),
+            (10 + at, tcp(CLIENT, target, ACK, 1000, 5000, number=2)),
+        ]
+        for at, target in enumerate((VIP, POD))
+    )
+    ends = (CLIENT, POD) if of_client else (POD, CLIENT)
+    big = tcp(*ends, ACK, 1000, 5000, bytes(1460), number=5)
+    [said] = only(client, [*server, (20, icmp("10.0.1.1", ends[0][0], 3, 4, big, mtu=1400))]).findings
+    assert ("did not come to the client's side" in said.words) == of_client
+    assert said.case == ("path-mtu-filtered" if of_client else "icmp-error")
 
 
 def test_an_error_about_what_is_not_there_is_counted():
