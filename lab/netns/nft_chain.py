@@ -69,6 +69,10 @@ class NftChains:
         priority = int.from_bytes(hook[_HOOK_PRIORITY], "big", signed=True)
         return _hook(family, hook), priority
 
+    def has_bases(self, family: str) -> bool:
+        """Check whether any chain of a family hangs at a hook."""
+        return any(_CHAIN_HOOK in chain for chain in self.listed(_GET_CHAIN, family, {}))
+
     def devices(self, hook: str) -> dict[str, frozenset[bytes]]:
         """Return the devices on which chains hang at a hook that is one of devices, by table.
 

@@ -10,6 +10,7 @@ from typing import Final
 from rich.table import Table
 from rich.text import Text
 
+from lab.evidence.reach import Fate
 from lab.report.reach_grid import Grid, Place, counted, grids, heading, summary
 from lab.report.tone import STYLES, Tone
 from lab.results.reach import Cell, Client, Reaches
@@ -27,7 +28,10 @@ def tables(found: Sequence[Reaches]) -> Iterator[Table]:
 
 
 def lines(found: Sequence[Reaches]) -> Iterator[Text]:
-    """Yield what is unexpected, each with what was expected and what was seen, and how many cells are as expected."""
+    """Yield what is unexpected, each with what was expected and what was seen, and how many cells are as expected.
+
+    Where a question does not get through and is not to, it is said by whose word, once for each.
+    """
     cells = [(one, cell) for one in found for cell in one.cells]
     for remark in dict.fromkeys(remark for one in found for remark in one.remarks):
         yield Text(remark, STYLES[Tone.HARMLESS])
@@ -42,9 +46,28 @@ def lines(found: Sequence[Reaches]) -> Iterator[Text]:
     if len(cells) <= _FEW:
         for _one, cell in cells if not any(cell.surprises for _one, cell in cells) else ():
             yield from (Text(f"{cell.client.host} to {cell.asked}: {words}") for words in _known(cell))
+    yield from _reasons(cells)
     yield from _rules(cells)
     words, tone = summary([cell for _one, cell in cells], len(found))
     yield Text(words, STYLES[tone])
+
+
+def _reasons(cells: Sequence[tuple[Reaches, Cell]]) -> Iterator[Text]:
+    """Yield why questions that do not get through are not to, each reason with what became of them, and with the first.
+
+    Of many cells not why there is no way: the table names the host that has no route.
+    """
+    found: dict[tuple[Fate, str], list[str]] = {}
+    for _one, cell in cells:
+        fates: dict[Fate, None] = dict.fromkeys(one.fate for one in cell.reached if one.fate is not Fate.CONNECTED)
+        if cell.expected and not cell.surprises:
+            is_route = cell.expected.fates[0] is Fate.NO_WAY and len(cells) > _FEW
+            for fate in fates if not is_route else ():
+                found.setdefault((fate, cell.expected.why), []).append(f"{cell.client.host} to {cell.asked}")
+    for (fate, why), questions in found.items():
+        names = list(dict.fromkeys(questions))
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield Text(f"{fate}, as expected: {why}: {names[0]}{more}", STYLES[Tone.NOTHING])
 
 
 def _rules(cells: Sequence[tuple[Reaches, Cell]]) -> Iterator[Text]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -43,9 +44,12 @@ class Barrier:
                 await self._stragglers(server, address)
         except UnseenError as failure:
             self._faults.append(str(failure))
-        except (TimeoutError, OSError) as failure:
+        except TimeoutError:
+            self._faults.append("the barrier datagram did not come back: no answer")
+        except OSError as failure:
             raise_if_of_machine(failure)
-            self._faults.append(f"the barrier datagram did not come back: {str(failure) or 'no answer'}")
+            words = os.strerror(failure.errno or 0)
+            self._faults.append(f"no datagram gets to and fro between {self._roles.client} and {server}: {words}")
         self._recorder.read()
         if self._recorder.sees_each:
             self._check_instruments(server)

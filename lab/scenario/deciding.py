@@ -22,7 +22,7 @@ from lab.scenario import legacy
 from lab.scenario.became import acknowledge_again
 from lab.scenario.lost import Losses
 from lab.scenario.processor import visit_all_processors
-from lab.scenario.tracer import Tracer, removal
+from lab.scenario.tracer import Tracer
 from lab.scenario.walked import Met, walked
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class _Host:
             lab.undo(partial(running.namespace.set_sysctls, PacketLog.settings(running.namespace)))
             self._log = lab.keep(PacketLog(running.namespace))
         self._tracer = lab.keep(Tracer(running, marks=is_legacy, brief=lab.has_others))
-        lab.undo(partial(running.nft.run, removal()))
+        lab.undo(self._tracer.remove)
         self._loaded = loaded_on(running, self._tracer.chains, family, lab.changes)
         self._losses = Losses(lab, name) if lab.traced else None
         self._told: list[Told] = []

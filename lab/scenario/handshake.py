@@ -12,6 +12,7 @@ from lab.errors import InputError, raise_if_of_machine
 from lab.evidence.packet import RST, SYN, SocketAddress
 from lab.scenario.base import Scenario
 from lab.scenario.errors import HalfOpenError, RefusedError
+from lab.scenario.seen import why_lost
 from lab.topology.ways import way_out
 from lab.traffic.tcp import A_MOMENT, Attempt, TcpEnd, listen, listen_beside
 
@@ -69,7 +70,7 @@ def _unanswered(scenario: Scenario[Any]) -> RefusedError:
     answers = scenario.seen(client, flags="SA", outgoing=False)
     if not answers:
         known = scenario.unanswered("the SYN,ACK never came back")
-        return scenario.refuse(known, _seen_last(scenario, reached[0], "SA"))
+        return scenario.refuse(known, _seen_last(scenario, reached[0], "SA") or _why_silent(scenario, reached[0]))
     return scenario.refuse(f"the SYN,ACK came from {answers[0].packet.source.address}")
 
 
@@ -77,6 +78,13 @@ def _seen_last(scenario: Scenario[Any], host: str, flags: str) -> str:
     """Return where the last segment of a handshake that a host sent was seen last; empty where it sent none."""
     sent = scenario.seen(host, flags=flags, outgoing=True)
     return f"it {scenario.lost_where(sent[-1].packet)}" if sent else ""
+
+
+def _why_silent(scenario: Scenario[Any], server: str) -> str:
+    """Return why a server to which a SYN came has sent no SYN,ACK, where its kernel tells that; else nothing."""
+    came = scenario.seen(server, flags="S", outgoing=False)
+    why = why_lost(came[-1].packet, scenario.lab, scenario.recorder) if came else ""
+    return why and f"it never left {server}: {why}"
 
 
 def _check_half_open(scenario: Scenario[Any], attempt: Attempt, target: SocketAddress) -> None:

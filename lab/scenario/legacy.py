@@ -176,7 +176,10 @@ def merged(events: Sequence[TraceEvent], others: Iterable[TraceEvent], rules: Ru
             groups[-1].append(event)
 
     def place(group: list[TraceEvent]) -> tuple[int, int]:
-        hook, priority = rules.base(group[0].family, group[0].table, group[0].chain)
+        family = group[0].family
+        hook, priority = rules.base(family, group[0].table, group[0].chain)
+        if family == "bridge":  # a bridge calls the hooks of IP from its own
+            hook = {"prerouting": "ingress", "postrouting": "egress"}.get(hook, hook)
         return _ORDER.get(hook, 0), priority
 
     return tuple(event for group in sorted(groups, key=place) for event in group)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 TRACE_TABLE: Final = "lab_trace"
 
-#: The chain in which a packet begins on a device that has rules of others' at its ingress.
-EARLY: Final = "begin_ingress"
+#: The chains in which a packet begins on a device that has rules of others' at its ingress, or on a bridge's port.
+_INGRESS, _BRIDGED = "begin_ingress", "begin_bridge_prerouting"
 
 #: At ingress, which is before all of these: before anybody else's.
 _EARLIEST: Final = -(2**31)
@@ -58,7 +58,14 @@ _NEIGHBOURS: Final = (
 )
 
 
-def script(only: str = "", *, marks: bool = False, brief: bool = False, devices: Iterable[str] = ()) -> str:
+def script(
+    only: str = "",
+    *,
+    marks: bool = False,
+    brief: bool = False,
+    devices: Iterable[str] = (),
+    is_bridged: bool = False,
+) -> str:
     """Return the nftables script that has packets traced, but for the lab's own datagrams and what neighbours say.
 
     Neither of them is traced where a tunnel carries it: outside of one, nobody takes them for a trial's.
@@ -68,6 +75,7 @@ def script(only: str = "", *, marks: bool = False, brief: bool = False, devices:
     :param marks: log each packet where its walk begins, for what iptables-legacy logs of it.
     :param brief: of TCP trace SYN and SYN,ACK alone, beside others' downloads.
     :param devices: those at whose ingress packets are traced already (Linux 5.10 and later).
+    :param is_bridged: trace what comes in by a bridge's port from there on.
     """
     # A rule that accepts ends its own chain alone, and makes one event of what would be three.
     wanted = f"{f'ct state {only} ' if only else ''}{_begun(marks=marks)}"
@@ -89,9 +97,15 @@ def script(only: str = "", *, marks: bool = False, brief: bool = False, devices:
     names = ", ".join(f'"{device}"' for device in sorted(devices))
     if names and not only:
         early = f"ingress devices = {{ {names} }}"
-        chains.append(_chain(EARLY, early, _EARLIEST, (*own, _begun(marks=False))))
+        chains.append(_chain(_INGRESS, early, _EARLIEST, (*own, _begun(marks=False))))
     tunnel = ("chain tunnel {", *_BARRIERS, *_NEIGHBOURS, "}")
-    return "\n".join((f"table inet {TRACE_TABLE} {{", *tunnel, *chains, "}", ""))
+    tables = [f"table inet {TRACE_TABLE} {{", *tunnel, *chains, "}", ""]
+    if is_bridged and not only:
+        ip = "meta protocol != { ip, ip6 } return"
+        begun = _chain(_BRIDGED, "prerouting", _EARLIEST, (ip, *own, _begun(marks=False)))
+        ended = _chain("end_bridge_postrouting", "postrouting", _LAST, ("accept",))
+        tables += [f"table bridge {TRACE_TABLE} {{", *tunnel, begun, ended, "}", ""]
+    return "\n".join(tables)
 
 
 def _begun(*, marks: bool) -> str:
@@ -100,29 +114,26 @@ def _begun(*, marks: bool) -> str:
     return f"{mark}meta nftrace set 1 accept"
 
 
-def script_between(ends: Iterable[Ends], *, marks: bool = False) -> str:
+def _script_between(ends: Iterable[Ends], chains: Iterable[str], *, marks: bool = False) -> str:
     """Return the nftables script that has every TCP packet between some ends traced besides.
 
     :param ends: source and destination.
+    :param chains: where their walks begin, each with the family of its table.
     :param marks: as :func:`script` knows it.
     """
     lines = [
-        f"insert rule inet {TRACE_TABLE} begin_{hook} {family} saddr {source.address} {family} daddr {target.address}"
-        f" tcp sport {source.port} tcp dport {target.port} {_begun(marks=marks)}"
+        f"insert rule {table} {TRACE_TABLE} {chain} {family} saddr {source.address} {family} daddr {target.address}"
+        f" tcp sport {source.port} tcp dport {target.port}"
+        f" {_begun(marks=marks and chain not in (_INGRESS, _BRIDGED))}"
         for source, target in ends
         for family in ("ip6" if ":" in source.address else "ip",)
-        for hook in ("prerouting", "output")
+        for table, chain in (one.split() for one in chains)
     ]
     return "\n".join((*lines, ""))
 
 
 def _chain(name: str, hook: str, priority: int, rules: Iterable[str]) -> str:
     return "\n".join((f"chain {name} {{", f"type filter hook {hook} priority {priority}; policy accept;", *rules, "}"))
-
-
-def removal() -> str:
-    """Return the nftables script that takes all of it away."""
-    return f"delete table inet {TRACE_TABLE}\n"
 
 
 def own_hook(table: str, chain: str) -> str:
@@ -172,8 +183,11 @@ class Tracer:
         self._trace = Trace(node.namespace)
         self.chains = NftChains(node.namespace)
         self._nft, self._marks = node.nft, marks
-        devices = _devices_with_rules(self.chains, node)
-        node.nft.run(script(only, marks=marks, brief=brief, devices=devices))
+        devices, is_bridged = _devices_with_rules(self.chains, node), self.chains.has_bases("bridge")
+        node.nft.run(script(only, marks=marks, brief=brief, devices=devices, is_bridged=is_bridged))
+        early = [f"inet {_INGRESS}"] * bool(devices) + [f"bridge {_BRIDGED}"] * is_bridged
+        self._firsts = ("inet begin_prerouting", "inet begin_output", *early)
+        self._tables = ("inet", "bridge") if is_bridged and not only else ("inet",)
         self._states = {
             handle: state
             for hook in ("prerouting", "output")
@@ -187,7 +201,7 @@ class Tracer:
 
     def follow(self, ends: Iterable[Ends]) -> None:
         """Trace every TCP packet between some ends from here on, though of others' connections only the first are."""
-        self._nft.run(script_between(ends, marks=self._marks))
+        self._nft.run(_script_between(ends, self._firsts, marks=self._marks))
 
     def read(self) -> list[Told]:
         """Return what the kernel has told of each packet since it was last forgotten, in the order in which they came.
@@ -215,6 +229,10 @@ class Tracer:
         self._current.clear()
         self._early.clear()
 
+    def remove(self) -> None:
+        """Take the lab's rules that ask for the trace away."""
+        self._nft.run("".join(f"delete table {family} {TRACE_TABLE}\n" for family in self._tables))
+
     def fileno(self) -> int:
         """Return the descriptor, readable when something was told."""
         return self._trace.fileno()
@@ -224,7 +242,7 @@ class Tracer:
 
         A bridge's port and the bridge have an ingress each, and the kernel another number for the packet there.
         """
-        is_early = event.chain == EARLY
+        is_early = event.chain in (_INGRESS, _BRIDGED)
         kind = kin(event.packet) if (is_early or self._early) and event.packet else ()
         way = self._early.pop(kind, None)
         if way is None or way.told.is_over:

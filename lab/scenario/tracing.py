@@ -16,7 +16,7 @@ from lab.fabric.loaded import Loaded, loaded_on
 from lab.scenario import legacy
 from lab.scenario.lost import Losses
 from lab.scenario.processor import visit_all_processors
-from lab.scenario.tracer import Tracer, own_hook, removal
+from lab.scenario.tracer import Tracer, own_hook
 from lab.scenario.walked import Met, walked
 from lab.vocabulary import Family
 
@@ -58,7 +58,7 @@ class Tracing:
             host, listener = lab.hosts[node], partial(self._read_ahead, node)
             host.before_change.append(listener)
             lab.undo(partial(host.before_change.remove, listener))
-            lab.undo(partial(host.nft.run, removal()))
+            lab.undo(self._tracers[node].remove)
         recorder.read()
         self._begun = len(recorder.judged)  # what is judged from here on is traced as well
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _DOCS: Final = "kubernetes.io/docs"
 _NOBODY: Final = f"no endpoint: refused ({_DOCS}/reference/networking/virtual-ips)"
+_UNREFUSED: Final = "no endpoint, and this release refuses none by external IPs"
 _INTERNAL: Final = f"internalTrafficPolicy Local ({_DOCS}/concepts/services-networking/service-traffic-policy)"
 _EXTERNAL: Final = f"externalTrafficPolicy Local ({_DOCS}/reference/networking/virtual-ips#external-traffic-policy)"
 _SHORTCUT: Final = "externalTrafficPolicy Local is for who comes from outside (kubernetes #77523)"
@@ -190,7 +191,7 @@ class _Case(Standpoint):
             if self.who == "node" and of_others and not self.is_nftables:
                 return self._left_alone(_INPUT_FORWARD)
             unknown = self.asked.target is Target.EXTERNAL_IP and not self.has(changes.FORWARD_EXTERNAL)
-            return self._left_alone(_NOBODY) if unknown else self._stopped(Fate.REFUSED, _NOBODY)
+            return self._left_alone(_UNREFUSED) if unknown else self._stopped(Fate.REFUSED, _NOBODY)
         if not self._is_external_local:
             # v1.21 to v1.23 leave pods that ask an external IP as they are (kubernetes #96296).
             plain = self.has(changes.EXTERNAL_IP_PLAIN) and not self.has(changes.EXTERNAL_CHAINS)

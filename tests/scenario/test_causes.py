@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from lab.cases import find
 from lab.evidence.packet import SocketAddress
 from lab.evidence.reach import Fate, Question, Target
 from lab.fabric.lab import Lab
+from lab.fixes import FIXES
 from lab.scenario.own_packet import OwnPacketScenario, Wanted
 from lab.scenario.reaching import Reaching
 from lab.topology.reader import load
+from lab.trial import probe, runner
 from lab.trial.own_packet import roles_for
+from lab.trial.setting import Setting
 from lab.vocabulary import Family
 
 pytestmark = pytest.mark.lab_kernel
@@ -88,6 +93,19 @@ def test_a_link_that_is_down_at_the_client_itself_is_named():
         found = Reaching(lab, V4).ask(Question("client", Target.VIP, VIP[V4]))
     assert (found.fate, found.at) == (Fate.NO_WAY, "client")
     assert found.how.endswith("; the interface eth0 of client is down")
+
+
+def test_a_trial_says_that_a_server_has_no_way_back_and_nothing_of_a_socket():
+    topology = load("kube-proxy")
+    hosts = [replace(one, routes=()) if one.name == "server" else one for one in topology.hosts]
+    setting = Setting(find("beyond-window"), FIXES["none"], replace(topology, hosts=tuple(hosts)), V4)
+
+    async def run():
+        return await runner.run(setting, await probe.ask(V4))
+
+    result = asyncio.run(run())
+    assert "it never left server: no route from server to 10.0.0.2" in result.verdict.because
+    assert result.timeline.faults == ("no datagram gets to and fro between client and server: Network is unreachable",)
 
 
 def test_nothing_is_named_where_nothing_is_broken_but_a_rule():

@@ -98,6 +98,29 @@ def test_what_a_chain_on_a_device_lets_pass_has_one_walk(mode, backend):
     assert syn.left.destination == SocketAddress("10.0.1.2", 80)
 
 
+def test_rules_of_a_bridge_are_told_also_where_it_passes_frames_on_by_itself():
+    [its] = [host for host in load("bridge").hosts if host.proxy_mode]
+    plain = replace(its, bridge_nf_call_iptables=False)
+    topology = load("bridge")
+    topology = replace(topology, hosts=tuple(plain if host.proxy_mode else host for host in topology.hosts))
+    packet = Wanted("client", SocketAddress("10.1.0.3", 8080))
+
+    def walks(rule):
+        chain = f"chain c {{ type filter hook prerouting priority 0; policy accept; {rule}; }}"
+        fix = replace(NONE, change=NodeChange(script=f"nft 'table bridge fw {{ {chain}; }}'"))
+        found = asyncio.run(send(topology, fix, packet)).sent
+        assert found.faults == found.untraced == ()
+        return found.walks
+
+    passed = walks("tcp dport 1 drop")
+    syn, [answer] = passed[0], [walk for walk in passed if walk.role == "handshake"]
+    assert [[(at.hook, at.family) for at in walk.hooks] for walk in (syn, answer)] == [[("prerouting", "bridge")]] * 2
+    assert not any(walk.vanished for walk in passed)  # nor do copies that the bridge makes
+    assert (syn.left, syn.state) == (syn.packet, "")
+    [dropped] = walks("tcp dport 8080 drop")
+    assert (dropped.fate.family, dropped.fate.rule.text) == ("bridge", "tcp dport 8080 drop")
+
+
 def test_strict_rp_filter_alone_is_what_loses_it():
     packet = to("10.0.1.2", source="10.0.1.9", port=1)
     assert not sent(packet).walks[0].vanished

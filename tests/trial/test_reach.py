@@ -217,6 +217,8 @@ def test_what_a_route_leads_on_has_to_be_refused(proxy):
     )
     assert with_route.cells[0].expected.fates == (Fate.REFUSED,)
     assert with_route.good, told(with_route)
+    assert "refused, as expected: no endpoint: refused (" in told(with_route)
+    assert "no way, as expected: node has no route to 192.168.0.2" in told(without)
     assert "node has no route to 192.168.0.2" in without.cells[0].expected.why
     assert {one.fate for one in without.cells[0].reached} == {Fate.NO_WAY}
 
@@ -259,6 +261,8 @@ def test_an_answer_past_the_node_that_translated_is_a_strangers(proxy, family):
     assert {one.fate for one in other.reached} == {Fate.STRANGER}
     assert Fate.CONNECTED not in other.expected.fates
     assert "#74383" in other.expected.why
+    [why] = [line for line in told(found).splitlines() if line.startswith("answered by a stranger, as expected: ")]
+    assert why.endswith(f"{other.expected.why}: client to {other.asked}")
     # Masqueraded the answer comes back by the node.
     hosts = [dataclasses.replace(one, masquerade_all=True) if one.proxy_mode else one for one in topology.hosts]
     masqueraded = reach(dataclasses.replace(topology, hosts=tuple(hosts)), family, Chosen(("client",), "web"))
