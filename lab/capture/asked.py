@@ -197,9 +197,15 @@ def _why(one: Exchange, question: Datagram, others: _Others) -> tuple[str, str]:
             return what, "udp-before-service"
         return "", ""
     endpoint = next((address for address in one.endpoints if address in question.destinations), None)
-    if endpoint is not None and one.answers:
-        return f"; {endpoint}, to whom its entry leads, answered before: it may be gone", "stale-udp-entry"
-    return "", ""
+    answered = one.answered.get(endpoint) if endpoint is not None else None
+    if answered is None:
+        return "", ""
+    whom = f"; {endpoint}, to whom its entry leads, answered"
+    if answered > sent:
+        return f"{whom} others later, so it is there", ""
+    if any(other.places[0].time < answered for other in one.waiting):
+        return f"{whom} others before, and not all of them", ""
+    return f"{whom} before: it may be gone", "stale-udp-entry"
 
 
 def _at_once(times: Iterable[int], moment: int, bound: int) -> bool:

@@ -110,6 +110,7 @@ class Exchange(Asking[Datagram]):
     :ivar on_the_way: where questions that were translated were seen before that.
     :ivar again: a datagram that was seen once more at a point, where nothing tells which way it went.
     :ivar errors: what ICMP said of it.
+    :ivar answered: when each address was seen answering last.
     :ivar unreturned: how many answers there are no more of that had not come back when later ones came.
     """
 
@@ -126,6 +127,7 @@ class Exchange(Asking[Datagram]):
         self.translated: int | None = None
         self.on_the_way: set[Point] = set()
         self.again: Place | None = None
+        self.answered: dict[SocketAddress, int] = {}
         self.unreturned = 0
         self._coming: list[tuple[Datagram, Datagram]] = []
 
@@ -186,7 +188,8 @@ class Exchange(Asking[Datagram]):
         elif packet.destination == self.client and packet.source != self.target and point in self.client_s_side():
             datagram.leaked = datagram.leaked or place
             self._keep(datagram)
-        if not datagram.from_client and self._coming:
+        if not datagram.from_client:
+            self.answered[packet.source] = place.time
             self._coming = [pair for pair in self._coming if pair[1] is not datagram or _is_lost(*pair)]
 
     def pass_by(self, point: Point, *, is_asked: bool) -> None:

@@ -179,7 +179,7 @@ def printed(texts: Sequence[Text], *, alone: bool) -> Iterator[Reader]:
 
     :raises InputError: several are to be read as one, and the times of one have no day.
     """
-    printed = [text.printed for text in texts if text.printed]
+    printed = [text.printed for text in texts if text.printed.numbers]
     for one in printed:
         if not one.dated and not (alone and len(printed) == 1):
             raise InputError(

@@ -34,10 +34,15 @@ def _unanswered(connection: Connection, named: Naming) -> Iterator[Finding]:
     if not connection.begins or connection.conntrack.answered or connection.resets:
         return
     words, asked = "nobody answers its SYN, as far as the capture goes", connection.ways.first.get(True)
-    if asked is None or len(connection.points) < 2:
+    if asked is None:
         yield Finding("unanswered", words, ())
         return
-    last = asked.places[-1]
+    last, (_file, _point, is_out) = asked.places[-1], asked.forms[-1][0]
+    if len(connection.points) < 2:
+        if is_out is False:
+            words += f"; it came in as {named.where(last)}, and was not seen going out: dropped there, or lost"
+        yield Finding("unanswered", words, (last,) if is_out is False else ())
+        return
     words += f"; it was seen last as {named.where(last)}"
     if not connection.is_translated and len(asked.places) == len(asked.streams):
         words += (

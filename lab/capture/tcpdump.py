@@ -29,6 +29,7 @@ _TIME: Final = re.compile(
 _POINT: Final = re.compile(r"^(?P<name>\S+) +(?P<way>In|Out|B|M|P) +")
 _CORE: Final = re.compile(r"(?P<source>\S+) > (?P<destination>\S+): Flags \[(?P<flags>[^\]]*)\](?P<rest>.*)$")
 _HEAD: Final = re.compile(r"^(?:(?:IP6?|ip:) (?=.* > |\()|ARP, |[0-9a-f]{2}:[0-9a-f:]+ > |ifindex \d)")
+_DATAGRAM: Final = re.compile(r"\bproto UDP\b|\bnext-header UDP\b|(?:(?:\d+\.){4}|:[0-9a-f]*\.)\d+ > \S+: ")
 _FLAGS: Final = {"F": FIN, "S": SYN, "R": RST, "P": PSH, ".": ACK, "U": 0x20, "E": 0x40, "W": 0x80}
 _NUMBER: Final = {
     "sequence": re.compile(r"\bseq (\d+)(?::\d+)?"),
@@ -70,14 +71,15 @@ class Printed:
     """The packets of a text.
 
     :param name: the file's.
-    :ivar lines: how many lines are of it, and ``other``: how many of these are of packets that are no TCP.
+    :ivar lines: how many lines are of it, and ``other``: how many of these are of packets that are no TCP; ``udp``: of
+        these, of datagrams.
     :ivar dated: whether all times have a day.
     :ivar unnumbered: the lines of packets whose sequence number is not printed.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.lines = self.other = 0
+        self.lines = self.other = self.udp = 0
         self.unnumbered: list[int] = []
         self.dated = True
         self._packets: list[_Printed] = []
@@ -98,6 +100,8 @@ class Printed:
             self._head = None
             self._add(core, time, point, way, before, begun)
             return True
+        if text.startswith("\t") and self.lines and _HEAD.match(text.lstrip()):
+            return True  # -v: the packet that an ICMP error quotes
         time, rest, dated = self._when(text)
         found = _POINT.match(rest)
         point, way = (found["name"], _WAYS.get(found["way"], 0)) if found else ("", 0)
@@ -114,6 +118,7 @@ class Printed:
             self._head = (number, time, point, way, rest)  # -v: what more there is follows on the next line
         else:
             self.other += 1
+            self.udp += _DATAGRAM.search(rest) is not None
         return True
 
     def _when(self, text: str) -> tuple[int, str, bool]:
@@ -192,6 +197,13 @@ class Printed:
         if not flags & RST and (known is None or flags & SYN or 0 < distance(known, end) < 1 << 28):
             flow.next[source] = end % SEQUENCE_SPACE
         return printed % SEQUENCE_SPACE, acknowledged % SEQUENCE_SPACE, blocks
+
+    @property
+    def left_out(self) -> str:
+        """Which packets are not read, in words; empty where all are."""
+        others = self.other - self.udp
+        kinds = [f"{self.udp:,} of UDP"] * bool(self.udp) + [f"{others:,} of others"] * bool(others)
+        return " and ".join(kinds)
 
     @property
     def numbers(self) -> list[int]:

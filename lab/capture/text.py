@@ -113,6 +113,10 @@ class Text:
             self.sysctls.check()
             if not self.sysctls.used:
                 raise _unknown(name, first)
+        elif self.printed and not (self.printed.numbers or self.entries or self.statistics.samples or self.log):
+            words = f"has no TCP, all that is read of what tcpdump prints, but packets {self.printed.left_out}"
+            cure = "give the capture itself, as tcpdump -w writes it: of that datagrams and ICMP errors are read too"
+            raise InputError(words, source=name, cure=cure)
 
     def _take(self, line: str, number: int) -> None:
         if self.printed.take(line, number) or self.statistics.take(line, number):
@@ -130,9 +134,8 @@ class Text:
     def notes(self) -> Iterator[str]:
         """What whoever reads on has to know of the file, in sentences."""
         printed = self.printed
-        if printed.other:
-            packets = "1 packet is" if printed.other == 1 else f"{printed.other:,} packets are"
-            yield f"{self.name}: {packets} no TCP: left out"
+        if printed.left_out:
+            yield f"{self.name}: of what tcpdump prints TCP alone is read: packets left out: {printed.left_out}"
         if printed.unnumbered:
             count = len(printed.unnumbered)
             segments = "1 segment" if count == 1 else f"{count:,} segments"

@@ -117,6 +117,27 @@ def test_an_answer_by_another_way_than_its_question_is_not_lost():
     assert explained(client, node, answer)[-1].findings == ()
 
 
+def asked_in_turn(*are_answered):
+    """Return what is told of questions to an endpoint, one after the other, where the others have no answer."""
+    files = [], []
+    for number, is_answered in enumerate(are_answered):
+        at, begins = number * 5000, bytes([0, number])
+        for place, target in enumerate((VIP, POD)):
+            files[place].append((at + place, udp(CLIENT, target, begins + b"?", number=2 * number + 1)))
+            if is_answered:
+                files[place].append((at + 9 - place, udp(target, CLIENT, begins + b"!", number=2 * number + 2)))
+    return only(*files).findings
+
+
+def test_an_endpoint_is_gone_only_where_it_answers_nothing_later():
+    [gone] = asked_in_turn(True, False)
+    assert ("it may be gone" in gone.words, gone.case) == (True, "stale-udp-entry")
+    first, second = asked_in_turn(True, False, True, False)
+    assert "10.0.1.2:53, to whom its entry leads, answered others later, so it is there" in first.words
+    assert "answered others before, and not all of them" in second.words
+    assert (first.case, second.case) == ("", "")
+
+
 def test_nobody_is_waited_for_where_no_answer_comes_by_nature():
     assert only([(0, udp(CLIENT, ("10.9.9.9", 514), b"<13> a line of a log"))]).findings == ()
     assert only([(0, udp(CLIENT, ("224.0.0.251", 5353), b"mdns"))]).findings == ()
@@ -175,6 +196,15 @@ def test_an_error_is_missed_on_the_side_alone_whose_packet_it_is_about(of_client
     [said] = only(client, [*server, (20, icmp("10.0.1.1", ends[0][0], 3, 4, big, mtu=1400))]).findings
     assert ("did not come to the client's side" in said.words) == of_client
     assert said.case == ("path-mtu-filtered" if of_client else "icmp-error")
+
+
+@pytest.mark.parametrize("outgoing", [True, False])
+def test_a_syn_that_came_in_and_went_out_nowhere_was_seen_last_there(outgoing):
+    syn = linked(tcp(CLIENT, VIP, SYN, 999, 0), 276, outgoing=outgoing)
+    read = Reader(io.BufferedReader(io.BytesIO(pcap([(MOMENT, syn)], link=276))), "x")
+    [[said]] = [one.findings for one in explain([read], Behaviour.IGNORES_LATE).connections]
+    assert said.words.startswith("nobody answers its SYN")
+    assert ("came in as packet 1 (interface 7), and was not seen going out" in said.words) != outgoing
 
 
 def test_an_error_about_what_is_not_there_is_counted():

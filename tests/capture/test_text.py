@@ -146,6 +146,28 @@ def test_packets_of_a_text_are_named_by_the_lines_that_they_begin_in(tmp_path):
     assert [one["number"] for one in document["connections"][0]["findings"][0]["packets"]] == [4, 4, 8]
 
 
+QUOTING = (
+    "12:00:00.000005 eth0 Out IP (tos 0xc0, ttl 64, id 9, offset 0, flags [none], proto ICMP (1), length 80)",
+    "    10.0.0.1 > 10.0.0.2: ICMP net 10.0.0.3 unreachable, length 60",
+    "\tIP (tos 0x0, ttl 64, id 1, offset 0, flags [DF], proto TCP (6), length 40)",
+    "    10.0.0.2.5 > 10.0.0.3.80: Flags [F.], cksum 0x1 (correct), seq 101, ack 201, win 9, length 0",
+)
+
+
+def test_what_an_icmp_error_quotes_is_no_packet_that_passed():
+    lines = [line.replace("00 ", "00 eth0 Out ", 1) for line in LINED[1:3]]
+    assert told(text("\n".join((*lines, *QUOTING)))).packets == 1
+
+
+def test_text_of_datagrams_alone_is_refused_and_beside_others_counted():
+    datagrams = [LINED[5], LINED[6], "12:00:00.000006 IP6 fd00::2.5 > fd00::3.53: 7+ A? example.org. (29)"]
+    with pytest.raises(InputError, match=r"no TCP, .* packets 2 of UDP and 1 of others") as refused:
+        text("\n".join((*datagrams, LINED[0])))
+    assert "tcpdump -w" in refused.value.cure
+    [note] = [note for note in told(text("\n".join((*datagrams, SYN_SENT)))).notes if "left out" in note]
+    assert note.endswith("packets left out: 2 of UDP")
+
+
 def test_beside_a_capture_packets_of_a_text_keep_their_lines():
     dated = text("\n".join(line.replace("12:", "2026-01-02 12:", 1) for line in LINED), "dump.txt")
     found = told(dated, captures=[("d.pcap", pcapng([(MOMENT, connection()[0])]))])
@@ -168,7 +190,7 @@ def test_sequence_numbers_that_are_not_printed_are_said_to_be_guessed():
     assert found.packets == 3
     notes = " ".join(found.notes)
     assert "of 1 segment without data the sequence number is not printed" in notes
-    assert "2 packets are no TCP: left out" in notes
+    assert "TCP alone is read: packets left out: 1 of UDP and 1 of others" in notes
     assert "line 6 is about something else: left out" in notes
 
 
