@@ -19,6 +19,7 @@ from lab.cli.arguments import (
     complete,
     examples,
     host_names,
+    lab_names,
     one_word,
     service_option,
 )
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from lab.conntrack.flows import Flows
     from lab.standing.live import Output
+    from lab.standing.record import StandingLab
 
 conntrack_app = App(help="List, create and delete the conntrack entries of a host of a lab that stands.")
 app.add_typer(conntrack_app, name="conntrack")
@@ -118,16 +120,29 @@ def inject(
 @app.command(
     short_help="Write what passes a lab that stands, live, for Wireshark.",
     epilog=examples(
-        "lab capture web.pcapng", "lab capture | wireshark -k -i -", "lab capture --lab fixed --host node | tshark -r -"
+        "lab capture web.pcapng",
+        "lab capture | wireshark -k -i -",
+        "lab capture fixed --host node | tshark -r -",
+        "lab capture fixed web.pcapng",
     )
     + """
 
 Exit code: 0 at Ctrl-C and when the lab ends; the file is whole then. 141 when the reader of a pipe has gone.""",
 )
 def capture(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Which lab, where several stand. A word with a '.' or a '/' is the FILE.",
+            show_default=False,
+            autocompletion=complete(lab_names),
+        ),
+    ] = None,
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="Where to, as pcapng; - for standard output.", show_default=False)
-    ] = "-",
+        str | None,
+        typer.Argument(metavar="FILE", help="Where to, as pcapng; - for standard output, as without one."),
+    ] = None,
     host: Annotated[
         list[str] | None,
         typer.Option(metavar="HOST", help="This host alone; may be repeated.", autocompletion=complete(host_names)),
@@ -139,15 +154,15 @@ def capture(
     Each interface is named by its host, as in node:client, and times are in nanoseconds.
     """
     from lab import __version__
-    from lab.standing.commands import choose
     from lab.standing.live import LiveCapture
 
-    chosen = choose(lab)
+    chosen, place = _captured(name, file, lab)
     hosts = [chosen.host(name) for name in dict.fromkeys(host)] if host else chosen.hosts
     with closing(LiveCapture(chosen, hosts, __version__)) as live:
         try:
-            with opened_output(file) as output:
-                told = f"{live.interfaces} interfaces of the lab {chosen.name}"
+            with opened_output(place) as output:
+                into = "" if place == "-" else f" into {place}"
+                told = f"{live.interfaces} interfaces of the lab {chosen.name}{into}"
                 print(f"lab: capturing at {told}; Ctrl-C ends it", file=sys.stderr, flush=True)
                 live.write_to(output)
         except OutputError:
@@ -155,6 +170,27 @@ def capture(
             raise
         missed = f", and {lost} that the kernel could not hand over" if (lost := live.lost()) else ""
         print(f"lab: {live.packets} packets{missed}", file=sys.stderr)
+
+
+def _captured(name: str | None, file: str | None, lab: str | None) -> tuple[StandingLab, str]:
+    """Return which lab is meant, and where its packets go; a file is told by what no lab's name has.
+
+    :raises InputError: no lab is meant, or more than one.
+    :raises MissingError: the caller is not root.
+    """
+    from lab.standing.commands import choose
+
+    if name is None or (file is None and (name == "-" or "." in name or "/" in name)):
+        return choose(lab), name or "-"
+    as_file = f"for a file {name}.pcapng or ./{name}"
+    if lab is not None:
+        raise InputError(f"a lab by {name!r} and by --lab {lab!r}", cure=f"name it once; {as_file}")
+    try:
+        return choose(name), file or "-"
+    except InputError as error:
+        if file is not None:
+            raise
+        raise InputError(error.message, cure="; ".join(filter(None, (error.cure, as_file)))) from None
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def lab(own_run):
 def test_a_file_that_tshark_reads_with_every_interface_that_a_packet_passed(lab, capturing, tmp_path):
     file = tmp_path / "web.pcapng"
     process, said = capturing(file)
-    assert said == "lab: capturing at 7 interfaces of the lab kube-proxy; Ctrl-C ends it\n"
+    assert said == f"lab: capturing at 7 interfaces of the lab kube-proxy into {file}; Ctrl-C ends it\n"
     ask()
     ask("fd00:192:168::2")
     code, said = interrupted(process)
@@ -144,6 +144,42 @@ def test_it_ends_with_its_lab(lab, capturing, tmp_path):
     commands.down(lab)
     assert process.wait(PATIENCE) == 0
     assert (tmp_path / "web.pcapng").stat().st_size > 100
+
+
+@needs_tshark
+def test_the_name_of_a_lab_is_no_file(lab, capturing, tmp_path):
+    process, said = capturing("kube-proxy", stdout=subprocess.PIPE, cwd=tmp_path)
+    assert said == "lab: capturing at 7 interfaces of the lab kube-proxy; Ctrl-C ends it\n"
+    ask()
+    process.send_signal(signal.SIGINT)
+    assert len(process.stdout.buffer.read()) > 1000
+    assert process.wait(PATIENCE) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lab_and_a_file(lab, capturing, tmp_path):
+    process, said = capturing("kube-proxy", "web", cwd=tmp_path)
+    assert said == "lab: capturing at 7 interfaces of the lab kube-proxy into web; Ctrl-C ends it\n"
+    ask()
+    assert interrupted(process)[0] == 0
+    assert (tmp_path / "web").stat().st_size > 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nosuch"], "no lab 'nosuch' stands (known: kube-proxy; for a file nosuch.pcapng or ./nosuch)"),
+        (["nosuch", "x.pcapng"], "no lab 'nosuch' stands (known: kube-proxy)"),
+        (
+            ["web", "--lab", "kube-proxy"],
+            "a lab by 'web' and by --lab 'kube-proxy' (name it once; for a file web.pcapng or ./web)",
+        ),
+    ],
+)
+def test_a_word_that_is_neither_a_lab_nor_like_a_file_is_refused(lab, arguments, says, tmp_path):
+    ran = lab_command("capture", *arguments, directory=tmp_path)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", f"lab: {says}\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_refused_is_said_in_a_line(lab, tmp_path):
