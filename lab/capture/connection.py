@@ -38,7 +38,7 @@ class Segment:
 
     :ivar exact: its number is the one that its receiver waits for, by what came there before (RFC 9293, 3.4).
     :ivar direct: sent to the endpoint's own address by a client that asked the VIP: it belongs to no entry.
-    :ivar late: the connection was over already.
+    :ivar late: the connection was over already, and all acknowledged.
     :ivar opening: the handshake was not finished, whose beginning was seen.
     :ivar idle: for how long nothing was seen before it, where that may have been too long for the entry.
     :ivar is_corrupt: leaked, and its checksum is wrong.
@@ -164,6 +164,7 @@ class Connection:
 
     def settle(self) -> None:
         """Take into account the plain segments that were taken."""
+        self.repeats.went_on(self.lanes, self.kept)
         for side, lane in self.lanes.items():
             if lane.count:
                 self.count += lane.count
@@ -286,7 +287,7 @@ class Connection:
         self.begins = self.begins or tcp.flags & (SYN | ACK) == SYN
         asked_directly = from_client and packet.destination == self.endpoint != self.target
         segment.direct = asked_directly and stream in self.seen.before[True]
-        segment.late = self.conntrack.closed
+        segment.late = self.conntrack.closed and not self.conntrack.is_unacknowledged
         segment.idle = self.idleness.before(place.time, self.conntrack, from_client=from_client)
         segment.opening = self.begins and not self.conntrack.established
         segment.exact = tcp.sequence in (self._next.get(from_client), self.conntrack.awaited(from_client=from_client))

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from dataclasses import replace
+from typing import Final
 
-from lab.capture import black_hole, hops, icmp, openings
+from lab.capture import black_hole, ending, hops, icmp, openings
 from lab.capture.catalogue import known
 from lab.capture.connection import Connection, Segment
 from lab.capture.explanation import Explained, Finding, Place
@@ -16,6 +18,9 @@ from lab.evidence.judgement import Judgement
 from lab.evidence.packet import ACK
 from lab.verdict import Outcome
 from lab.vocabulary import Behaviour
+
+#: How often something was sent again and never acknowledged before it is said that it stands still: once may be late.
+_GIVEN_UP: Final = 2
 
 
 def explained(
@@ -35,9 +40,13 @@ def explained(
     for segment in connection.odd:
         segment.guessed = (segment.place.file, segment.place.number) in guessed
     judged = [_of_segment(connection, segment, behaviour, named) for segment in connection.odd]
+    if openings.is_half_open(connection):
+        judged = [replace(one, case="") for one in judged]  # sent again for want of an answer, not late
     outcome = _outcome(connection)
+    # What answers a packet is told with that.
+    resets = [] if outcome is Outcome.RESET else _resets(connection)
     others = (
-        *_killed(connection, outcome, named),
+        *ending.findings(connection, resets, named),
         *openings.findings(connection, named),
         *black_hole.findings(connection, named),
         *_lost(connection, named),
@@ -116,7 +125,7 @@ def _outcome(connection: Connection) -> Outcome:
         return Outcome.DROPPED
     if black_hole.stands_still(connection):
         return Outcome.STALLED
-    if _killers(connection):
+    if ending.killers(connection, _resets(connection)):
         return Outcome.KILLED
     if connection.begins and not connection.conntrack.answered:
         told = connection.resets or any(error.is_refusal for error in connection.errors.values())
@@ -124,6 +133,8 @@ def _outcome(connection: Connection) -> Outcome:
     if openings.is_half_open(connection):
         return Outcome.STALLED
     if not connection.conntrack.closed and any(_is_open(connection, by_client=side) for side in connection.lost):
+        return Outcome.STALLED
+    if any(_unheard(connection, by_client=side) >= _GIVEN_UP for side in (True, False)):
         return Outcome.STALLED
     return Outcome.DELIVERED if segments else Outcome.CONNECTED
 
@@ -211,19 +222,6 @@ def _answer(connection: Connection, segment: Segment, reset: Segment, named: Nam
     return f"RST {named(reset.place)} answers it, with {deed}"
 
 
-def _killers(connection: Connection) -> list[Segment]:
-    return [one for one in _resets(connection) if one.exact and not _is_end(connection, one)]
-
-
-def _is_end(connection: Connection, reset: Segment) -> bool:
-    """Check whether a side closes by a RST: a socket's own, when everything that either has sent was acknowledged."""
-    tcp, side = reset.packet.tcp, reset.from_client
-    if tcp is None or not tcp.flags & ACK:
-        return False
-    came, sent = connection.conntrack.awaited(from_client=side), connection.conntrack.sent(by_client=not side)
-    return tcp.sequence == came and tcp.acknowledgement == sent
-
-
 def _resets(connection: Connection) -> list[Segment]:
     """Return the resets that are the sides' own words on the connection, while it lived."""
     answers = [id(reset) for segment in connection.odd for reset in resets_of(connection, segment)]
@@ -232,45 +230,6 @@ def _resets(connection: Connection) -> list[Segment]:
         for one in connection.resets
         if not (one.direct or one.late or one.leaked or id(one) in answers) and one.word.judgement is Judgement.ACCEPTED
     ]
-
-
-def _killed(connection: Connection, outcome: Outcome, named: Naming) -> Iterator[Finding]:
-    if outcome is Outcome.RESET:
-        return  # told with the packet that it answers
-    for reset in _resets(connection):
-        who = "client" if reset.from_client else "server"
-        number = named(reset.place)
-        if not connection.begins and not reset.exact:
-            words = f"RST {number} of the {who}: what it is about is not in the capture"
-            yield Finding("reset", words, (reset.place,))
-        elif not connection.conntrack.answered:
-            yield Finding("refused", f"the server refuses the connection: RST {number}", (reset.place,))
-        elif reset.exact:
-            words = f"the {who} resets the connection: RST {number}, with the number that is awaited{_own(reset)}"
-            words += "; all was acknowledged before, so nothing is lost by it" * _is_end(connection, reset)
-            case = "reset-exact-from-client" if reset.from_client else "reset-exact"
-            yield Finding("reset", words, (reset.place,), Judgement.ACCEPTED, case=case)
-            return
-        else:
-            words = (
-                f"RST {number} of the {who} has not the number that is awaited, as far as was captured: its receiver"
-                " asks back (RFC 5961) and lives"
-            )
-            case = "reset-inexact-from-client" if reset.from_client else "reset-inexact"
-            yield Finding("reset", words, (reset.place,), Judgement.ACCEPTED, case=case)
-
-
-def _own(reset: Segment) -> str:
-    """Return what a RST's ACK tells: a socket has it when its program aborts, and no answer to a segment has.
-
-    tcp_send_active_reset and tcp_v4_send_reset of Linux; RFC 9293, 3.5.2.
-    """
-    is_abort = reset.packet.tcp is not None and reset.packet.tcp.flags & ACK
-    return (
-        "; it acknowledges, as that of a socket which is aborted: by its program, with data unread, or by a timeout"
-        if is_abort
-        else ""
-    )
 
 
 def _lost(connection: Connection, named: Naming) -> Iterator[Finding]:
@@ -286,9 +245,19 @@ def _lost(connection: Connection, named: Naming) -> Iterator[Finding]:
 def _repeated(connection: Connection, named: Naming) -> Iterator[Finding]:
     for from_client, again in connection.repeats.again.items():
         who = "client" if from_client else "server"
-        yield Finding(
-            "retransmission", f"{again.count:,} sent again by the {who}: {again.numbers(named)}", tuple(again.first)
-        )
+        words = f"{again.count:,} sent again by the {who}: {again.numbers(named)}"
+        if _unheard(connection, by_client=from_client):
+            words += "; not acknowledged, as far as the capture goes"
+        yield Finding("retransmission", words, tuple(again.first))
+
+
+def _unheard(connection: Connection, *, by_client: bool) -> int:
+    """Return how often a side sent again at last what was not acknowledged, behind the handshake."""
+    at, count = connection.repeats.tries.get(by_client, (0, 0))
+    acknowledged = connection.conntrack.awaited(from_client=by_client)
+    if acknowledged is None or not connection.conntrack.established:
+        return 0
+    return count if distance(acknowledged, at) >= 0 else 0
 
 
 def _closed(connection: Connection, named: Naming) -> Iterator[Finding]:

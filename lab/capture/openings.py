@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from lab.capture.connection import Connection
+from lab.capture.connection import Connection, Segment
 from lab.capture.explanation import Finding, Point
 from lab.capture.naming import Naming
 from lab.capture.states import State
 from lab.evidence.judgement import Judgement
+from lab.evidence.packet import SYN
 
 
 def findings(connection: Connection, named: Naming) -> Iterator[Finding]:
@@ -25,9 +26,12 @@ def _unanswered(connection: Connection, named: Naming) -> Iterator[Finding]:
         answer = connection.ways.first[False]
         lacks = connection.is_translated and not answer.translated
         form = ", not translated back: it leaked, or was dropped" if lacks else ""
-        then = ", and sends that again" if connection.asked > answer.place.time else ""
-        words = (
-            f"the client does not get the answer to its SYN{then}: the SYN,ACK was seen last as"
+        asks_again = connection.asked > answer.place.time
+        words = "the client does not get the answer to its SYN"
+        if not asks_again and not connection.ways.never_back:
+            words = "nothing of the client follows the answer to its SYN, which is sent again"
+        words += (
+            f"{', and sends that again' if asks_again else ''}: the SYN,ACK was seen last as"
             f" {named.where(answer.places[-1])}{form}"
         )
         yield Finding("unanswered", words, tuple(answer.places))
@@ -54,13 +58,21 @@ def _unanswered(connection: Connection, named: Naming) -> Iterator[Finding]:
 
 
 def is_half_open(connection: Connection) -> bool:
-    """Check whether a SYN was sent again behind its answer, or that never came back, and nothing else came of it."""
+    """Check whether a SYN's answer never came back, or one of both was sent again behind it; and nothing else came."""
     conntrack, answer = connection.conntrack, connection.ways.first.get(False)
     if not connection.begins or answer is None or conntrack.established or connection.resets:
         return False
-    again = [one for one in connection.odd if one.from_client and one.word.state == State.SYN_RECV]
-    sent_again = connection.asked > answer.place.time
+    again = [one for one in connection.odd if is_repeated(one)]
+    sent_again = connection.asked > answer.place.time or any(not one.from_client for one in again)
     return len(again) == len(connection.odd) and (sent_again or connection.ways.never_back)
+
+
+def is_repeated(segment: Segment) -> bool:
+    """Check whether a packet is of a handshake that is not finished, sent again: its entry ignores it."""
+    assert segment.packet.tcp is not None
+    word = segment.word
+    is_ignored = word.judgement is Judgement.IGNORED and word.state == State.SYN_RECV
+    return is_ignored and bool(segment.packet.tcp.flags & SYN)
 
 
 #: Of the entry that a SYN of the other side finds: the case that it is.

@@ -20,7 +20,7 @@ _MERCY: Final = {
     "flags": "conntrack did not look at it there",
 }
 _CONDITIONS: Final = {
-    "I": "begins behind what its receiver ever granted",
+    "I": "begins beyond what its receiver ever granted",
     "II": "ends more than a window behind what its sender had sent",
     "III": "acknowledges what was not seen yet",
     "IV": "acknowledges what is far too old",

@@ -34,7 +34,7 @@ _BY_WINDOW: Final = (
             "SEQ is over upper bound %u (over the window of the receiver)",
             "SEQ is over the upper bound (over the window of the receiver)",
         ),
-        "Condition I: the segment begins behind everything that its receiver ever granted, from 6.1 on by more than a"
+        "Condition I: the segment begins beyond everything that its receiver ever granted, from 6.1 on by more than a"
         " window.",
         always(Became.INVALID),
         _WINDOW,
@@ -45,7 +45,7 @@ _BY_WINDOW: Final = (
         "seq-over-by-less-than-a-window",
         "TCP",
         _of_window("%u bytes more than expected", ""),
-        "Condition I as well, but the segment ends no more than a window behind what was granted. Up to 6.0 it is"
+        "Condition I as well, but the segment ends no more than a window beyond what was granted. Up to 6.0 it is"
         " INVALID, in the words for all that is over the upper bound.",
         MILDLY,
         _WINDOW,

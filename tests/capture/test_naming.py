@@ -119,32 +119,3 @@ def test_a_reset_that_acknowledges_is_told_to_be_of_an_aborted_socket(flags):
     [found] = [one for one in explained({"x": packets}).connections[0].findings if one.kind == "reset"]
     assert "the client resets the connection" in found.words
     assert ("that of a socket which is aborted" in found.words) is bool(flags & ACK)
-
-
-@pytest.mark.parametrize("side", ["client", "server"])
-@pytest.mark.parametrize(
-    ("before", "flags", "outcome"),
-    [
-        ([], RST | ACK, "connected"),  # as a program that closes by SO_LINGER does
-        ([], RST, "killed"),
-        (["sent"], RST | ACK, "killed"),  # what was on its way is lost
-        (["came"], RST | ACK, "killed"),
-    ],
-)
-def test_a_reset_by_which_an_end_closes_kills_nothing(before, flags, outcome, side):
-    """All is acknowledged, and the RST acknowledges all: then nothing is lost by it."""
-    by_client = side == "client"
-    ways = {True: (CLIENT, VIP), False: (VIP, CLIENT)}
-    numbers = {True: 1010, False: 5000}
-    acknowledged = tcp(VIP, CLIENT, ACK, 5000, 1010, number=3)
-    more = []
-    for what in before:
-        sender = by_client is (what == "sent")
-        more.append(tcp(*ways[sender], ACK, numbers[sender], numbers[not sender], b"more", number=4))
-        numbers[sender] += 4 * (what == "sent")
-    reset = tcp(*ways[by_client], flags, numbers[by_client], numbers[not by_client])
-    packets = both_sides(after=[acknowledged, *more, reset])["client.pcap"]
-    [one] = explained({"x": packets}).connections
-    assert one.outcome == outcome
-    [found] = [one for one in one.findings if one.kind == "reset"]
-    assert ("nothing is lost by it" in found.words) is (outcome == "connected")
