@@ -209,5 +209,7 @@ def _frame(
             way = _WAYS.get(struct.unpack(f"{order}I", flags)[0] & 3)
     if found is not None and way is not None:
         found = (found[0], way, found[2])
-    name = f"{interface.name} {found[2]}" if found is not None and found[2] else interface.name
+    name = interface.name
+    if found is not None and found[2]:  # the kernel's own number; what `-i any` is without a name tells nothing
+        name = f"interface {found[2]}" if name == "interface 0" else f"{name} {found[2]}"
     return frame_of(data, found, interface.time(high, low), name, number, section, note)

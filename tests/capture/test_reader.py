@@ -99,6 +99,12 @@ def test_which_way_and_at_which_interface():
     assert (frame.interface, frame.outgoing) == ("interface 9", False)
 
 
+@pytest.mark.parametrize(("name", "called"), [("", "interface 9"), ("any", "any 9")])
+def test_an_interface_of_any_is_called_by_its_number_where_any_has_no_name(name, called):
+    [frame] = read(pcapng([(MOMENT, linked(IPV4[0], 276, index=9))], link=276, name=name))[0]
+    assert frame.interface == called
+
+
 @pytest.mark.parametrize("form", [pcap, pcapng])
 def test_a_snaplen_in_the_middle_of_the_options_leaves_them_out(form):
     """64 bytes of Ethernet end within the timestamps."""

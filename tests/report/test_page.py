@@ -35,6 +35,14 @@ def open_page(open_at, address):
     return partial(open_at, address)
 
 
+def test_the_legend_has_every_outcome_of_a_living_connection_that_the_table_has(report):
+    page = forms.write("html", report, catalogue=CATALOGUE).decode()
+    legend, table = page.split('class="legend"')[1].split("</ul>")[0], page.split("<table>")[1].split("</table>")[0]
+    shown = set(re.findall(r'class="badge fine">(?:<span[^>]*>[^<]*</span>)?([a-z]+)<', table))
+    assert "dropped" in shown
+    assert shown <= {*re.findall(r'class="badge fine">([a-z]+)<', legend)}
+
+
 @pytest.mark.parametrize("width", [360, 800, 1400])
 def test_nothing_is_wider_than_the_window(open_page, width):
     page = open_page(width)
