@@ -54,10 +54,14 @@ def explained(exchanges: Iterable[Exchange | Brief], named: Naming, last: int | 
             alike[one.section, one.target].append(one)
     others = {target: _others(ones) for target, ones in alike.items()}
     for one in every:
-        if isinstance(one, Brief):
+        if isinstance(one, Brief) and not (one.waiting or one.unanswered):
             yield one.explained()
         else:
-            yield _explained(one, others[one.section, one.target], named, last)
+            whole = one.tell() if isinstance(one, Brief) else one  # not kept: there may be many
+            yield _explained(whole, others.get((whole.section, whole.target), _NOBODY), named, last)
+
+
+_NOBODY: Final = _Others({}, is_translated=False, on_the_way=frozenset())
 
 
 def _others(exchanges: list[Exchange]) -> _Others:

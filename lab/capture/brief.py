@@ -65,7 +65,7 @@ class Brief(Asking[Glimpse]):
     def tell(self) -> Exchange:
         """Return an exchange that knows all of its datagrams."""
         file, interface, _way = self.stream
-        made = self.became = Exchange(*ends_of(self.key), self.order, self.section)
+        made = Exchange(*ends_of(self.key), self.order, self.section)
         made.questions, made.answers, made.unanswered = self.questions, self.answers, self.unanswered
         made.asked, made.waiting = self.asked, [one.datagram for one in self.waiting]
         made.pass_by((file, interface), is_asked=self.questions > 0)

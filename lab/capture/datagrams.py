@@ -9,7 +9,7 @@ from itertools import count
 from typing import Final, TypeAlias
 
 from lab.capture.brief import Brief, Glimpse, glimpse
-from lab.capture.exchange import Datagram, Exchange, way_of
+from lab.capture.exchange import FEW, Datagram, Exchange, way_of
 from lab.capture.explanation import Place
 from lab.capture.frames import Frame
 from lab.capture.headers import ends_of, key_in, key_of, sender_of, turned
@@ -19,6 +19,7 @@ from lab.capture.tunnels import PORTS
 from lab.evidence.packet import BARRIER_PORT, UDP, SocketAddress
 
 _MOST: Final = 20_000  # exchanges that are followed at the same time
+_CROWDS: Final = 512  # exchanges of which many questions wait: so many are kept of the last ones alone
 _RECENT: Final = 4096  # datagrams whose copies are looked for
 _WELL_KNOWN: Final = (1024).to_bytes(2, "big")  # ports below it are servers'
 _SOON: Final = 10_000_000_000  # ns in which the copies of one datagram come
@@ -36,24 +37,24 @@ class Datagrams:
 
     Exchanges are known by the addresses and ports of their datagrams, as these have them, in each section.
 
-    :ivar forgotten: exchanges that were given up for memory.
+    :ivar forgotten: exchanges that were given up for memory, and ``open``: those of them with questions unanswered.
     :ivar taken: how many datagrams there was nothing to tell of when they came.
     """
 
     def __init__(self) -> None:
-        self.forgotten = self.taken = 0
+        self.forgotten = self.open = self.taken = 0
         self._orders = count()
         self._all: OrderedDict[int, Exchange | Brief] = OrderedDict()
         self._pairs: dict[int, dict[bytes, Exchange | Brief]] = defaultdict(dict)
         self._own: dict[int, tuple[bytes, ...]] = {}
         self._ends: dict[int, dict[bytes, Exchange | Brief]] = defaultdict(dict)
+        self._crowds: OrderedDict[int, Exchange | Brief] = OrderedDict()
         self._recent: OrderedDict[tuple[object, ...], tuple[Exchange, Datagram] | Glimpse] = OrderedDict()
 
     @property
     def exchanges(self) -> Iterable[Exchange | Brief]:
-        """The exchanges in the order of their beginnings; of the brief ones every question is answered."""
-        for one in list(self._all.values()):
-            yield self._in_full(one) if isinstance(one, Exchange) or one.waiting or one.unanswered else one
+        """The exchanges in the order of their beginnings."""
+        return self._all.values()
 
     def of(self, section: int, source: SocketAddress, destination: SocketAddress) -> Exchange | None:
         """Return the exchange of which a datagram with these addresses is."""
@@ -85,6 +86,8 @@ class Datagrams:
             from_client = key == one.key
             seen = glimpse((one, from_client, begins, data[begun:behind], number, time))
             one.add(seen, time, from_client=from_client)
+            if from_client and len(one.waiting) > FEW:
+                self._crowd(one)
             recent[like] = seen
             if len(recent) > _RECENT:
                 recent.popitem(last=False)
@@ -123,6 +126,8 @@ class Datagrams:
                 exchange = self._stranger(key, frame.section) or self._new(key, frame.section)
             datagram = Datagram(packet, exchange.is_from_client(packet), payload(frame))
             exchange.add(datagram, frame.time, from_client=datagram.from_client)
+            if datagram.from_client and len(exchange.waiting) > FEW:
+                self._crowd(exchange)
             known = (exchange, datagram)
             self._remember(like, known)
         exchange, datagram = known
@@ -130,6 +135,13 @@ class Datagrams:
             exchange.translate(packet, from_client=datagram.from_client)
             self._add(exchange, key)
         exchange.see(datagram, packet, place, (file, frame.interface), way_of(frame))
+
+    def _crowd(self, one: Exchange | Brief) -> None:
+        """Take it that many questions wait in an exchange: of the one where that was so longest ago few are kept."""
+        self._crowds[one.order] = one
+        self._crowds.move_to_end(one.order)
+        if len(self._crowds) > _CROWDS:
+            self._crowds.popitem(last=False)[1].thin()
 
     def _remember(self, like: tuple[object, ...], one: tuple[Exchange, Datagram] | Glimpse) -> None:
         self._recent[like] = one
@@ -154,7 +166,7 @@ class Datagrams:
         if one.became is not None:
             return one.became
         waiting = list(one.waiting)
-        made = one.tell()
+        made = one.became = one.tell()
         for seen, datagram in zip(waiting, made.waiting, strict=True):
             packet = datagram.packet
             like = (one.section, UDP, packet.identification, packet.payload_length, datagram.begins)
@@ -162,6 +174,8 @@ class Datagrams:
                 self._recent[like] = (made, datagram)
         if self._all.get(one.order) is one:  # it was not given up
             self._all[one.order] = made
+            if one.order in self._crowds:
+                self._crowds[one.order] = made
             own = self._own[one.order] = (one.key, turned(one.key))
             for known, keys in ((self._pairs[one.section], own), (self._ends[one.section], [sender_of(one.key)])):
                 known.update((key, made) for key in keys if known.get(key) is one)
@@ -208,8 +222,10 @@ class Datagrams:
             self._forget()
 
     def _forget(self) -> None:
-        _order, oldest = self._all.popitem(last=False)
+        order, oldest = self._all.popitem(last=False)
+        self._crowds.pop(order, None)
         self.forgotten += 1
+        self.open += bool(oldest.waiting or oldest.unanswered)
         if isinstance(oldest, Brief):
             key = oldest.key
             own: tuple[bytes, ...] = (key, turned(key))

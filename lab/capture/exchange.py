@@ -16,6 +16,7 @@ _KEPT: Final = 20  # of each kind
 _WAITING: Final = 64  # questions of which one may still be answered, or whose answer may come
 _LEAST: Final = 1_000_000  # ns; a node takes microseconds from one interface to the other
 _AS_LONG: Final = 4  # times the question's way, by when its answer has come
+FEW: Final = 5  # of them, where nothing comes any more: as many as are told
 
 
 @dataclass(slots=True)
@@ -90,6 +91,13 @@ class Asking(Generic[_Asked]):
         # What an answer begins with is what its question did: of a DNS message its number (RFC 1035, 4.1.1).
         alike = [_alike(one.begins, datagram.begins) for one in waiting]
         return waiting.pop(alike.index(max(alike)))
+
+    def thin(self) -> None:
+        """Keep few of the questions that nothing has answered, and count the others."""
+        more = len(self.waiting) - FEW
+        if more > 0:
+            self.unanswered += more
+            del self.waiting[:more]
 
 
 class Exchange(Asking[Datagram]):

@@ -7,14 +7,11 @@ import gc
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
 
 from lab.capture import asked, icmp
-from lab.capture.connection import Connection
 from lab.capture.datagrams import Datagrams
 from lab.capture.explanation import Explanation, Place, Remark
-from lab.capture.findings import explained
 from lab.capture.fitting import fitting
 from lab.capture.following import Follower
 from lab.capture.frames import Frame
@@ -24,20 +21,17 @@ from lab.capture.kernel_log import Logged
 from lab.capture.listing import Listed
 from lab.capture.naming import Naming
 from lab.capture.order import in_order
-from lab.capture.ordinary import Ordinary
 from lab.capture.reader import Reader
 from lab.capture.remarks import Owners, remarks
 from lab.capture.sysctls import put_together
 from lab.capture.sysctls import remarks as of_sysctls
+from lab.capture.telling import Abridged, Telling
 from lab.capture.text import Text
 from lab.capture.unseen import unseen
-from lab.capture.ways import Missed
 from lab.errors import InputError
 from lab.evidence.packet import UDP, SocketAddress
 from lab.reasons import Release
 from lab.vocabulary import Behaviour
-
-_SHOWN: Final = 5  # connections with gaps, and gaps of each
 
 
 def explain(
@@ -59,11 +53,14 @@ def explain(
     sysctls, settings = put_together(text.sysctls for text in texts)
     wanted = {_key(line.packet): line.packet for text in texts for line in text.log if line.packet}
     translations = _translations(entry for _name, entry in listed.values())
-    datagrams = Datagrams()
-    everybody = _Everybody(Follower(behaviour, datagrams, translations, sysctls, sparing=not wanted), datagrams)
-    seen: dict[Logged, Place] = {}
     files, lined = tuple(one.name for one in readers), tuple(one.name for one in readers if one.is_text)
     named = Naming(files, lined)
+    abridged = Abridged()
+    guessed = {(text.name, number) for text in texts for number in text.printed.unnumbered}
+    telling, datagrams = Telling(abridged, behaviour, named, guessed), Datagrams()
+    follower = Follower(behaviour, datagrams, telling, translations, sysctls, sparing=not wanted)
+    everybody = _Everybody(follower, datagrams)
+    seen: dict[Logged, Place] = {}
     notes = [note for text in texts for note in text.notes]
     with _uncollected():
         for frame, file in in_order(readers, everybody.follower.plain, notes):
@@ -73,20 +70,14 @@ def explain(
     _refuse_bare(readers)
     notes += [*(note for reader in readers for note in reader.notes), *everybody.notes]
     last = max((reader.last for reader in readers if reader.last is not None), default=None)
-    guessed = {(text.name, number) for text in texts for number in text.printed.unnumbered}
-    lacks = _Lacks()
-    connections = [
-        one.explained() if isinstance(one, Ordinary) else explained(one, behaviour, named, guessed, last)
-        for one in lacks.of(everybody.follower.connections)
-    ]
-    notes += lacks.notes(named)
+    follower.tell(last)
+    notes += telling.notes
+    for number, one in enumerate(asked.explained(datagrams.exchanges, named, last)):
+        abridged.add(number, one)
     entries = Entries(texts, named)
     where = {logged: named.in_full(place) for logged, place in seen.items()}
     owners = _owners(entry for _name, entry in listed.values())
-    told = (
-        *(entries.join(one) for one in connections),
-        *asked.explained(everybody.datagrams.exchanges, named, last),
-    )
+    told = tuple(entries.join(one) for one in abridged.kept)
     notes += unseen(told, texts)
     return Explanation(
         behaviour=behaviour,
@@ -95,6 +86,7 @@ def explain(
         notes=tuple(notes),
         files=files,
         printed=lined,
+        counted=tuple(abridged.counted),
         remarks=(
             *fitting(_of_texts(texts, None if assumed else behaviour, release, where, owners), texts, told, named),
             *of_sysctls(settings),
@@ -157,54 +149,16 @@ class _Everybody:
         """What whoever reads on has to know, in sentences."""
         if self.strangers:
             yield f"ICMP errors about packets that are not there: {self.strangers:,}"
-        forgotten = self.follower.forgotten + self.datagrams.forgotten
-        if forgotten:
-            yield f"{forgotten:,} connections that came first were given up, to bound memory"
-
-
-@dataclass
-class _Lacks:
-    """What is missing of connections.
-
-    :ivar unscaled: how windows are scaled is not known of one.
-    :ivar gaps: of which the capture has gaps, and ``missed``: packets that one point has and not one before it.
-    """
-
-    unscaled: bool = False
-    gaps: list[Connection] = field(default_factory=list)
-    missed: list[tuple[Connection, Missed]] = field(default_factory=list)
-
-    def of(self, connections: Iterable[Connection | Ordinary]) -> Iterator[Connection | Ordinary]:
-        """Yield connections, and take each into account when it has been told of."""
-        for one in connections:
-            yield one
-            self.unscaled = self.unscaled or (one if isinstance(one, Ordinary) else one.conntrack).unscaled
-            if isinstance(one, Connection) and one.gaps.found:
-                self.gaps.append(one)
-            if isinstance(one, Connection):
-                self.missed += [(one, missed) for missed in one.ways.missed()]
-
-    def notes(self, named: Naming) -> Iterator[str]:
-        """Yield it in sentences."""
-        if self.unscaled:
+        if self.follower.forgotten:
             yield (
-                "the SYN's options were cut off by the snaplen (tcpdump -s 96 keeps them): how windows are scaled is"
-                " not known, and they are taken to be as large as they can be"
+                f"{self.follower.forgotten:,} connections were given up before the capture's end, to bound memory: what"
+                " was found of them by then is told, and what came later as of others"
             )
-        for one in self.gaps[:_SHOWN]:
-            missing = [gap.words(named) for gap in one.gaps.found[:_SHOWN]]
-            more = f", and {len(one.gaps.found) - _SHOWN:,} more" if len(one.gaps.found) > _SHOWN else ""
+        if self.datagrams.forgotten:
             yield (
-                f"{one.client} > {one.target}: the capture has a gap: {', '.join(missing)}{more} are not in it; what"
-                " rests on them is not judged"
+                f"{self.datagrams.forgotten:,} exchanges by UDP that came first were given up, to bound memory:"
+                f" {self.datagrams.open:,} of them had questions that nobody had answered, and are not told"
             )
-        if len(self.gaps) > _SHOWN:
-            yield f"the capture has gaps in {len(self.gaps) - _SHOWN:,} connections more"
-        for one, missed in self.missed[:_SHOWN]:
-            yield f"{one.client} > {one.target}: {missed.words(named)}"
-        if len(self.missed) > _SHOWN:
-            count = sum(missed.packets.count for _one, missed in self.missed[_SHOWN:])
-            yield f"so did {count:,} packets of other connections"
 
 
 def _key(packet: Logged) -> tuple[object, ...]:

@@ -103,6 +103,20 @@ class Explained:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """Connections that are only counted, as there are too many of which nothing else was found.
+
+    :param connections: how many they are, and ``findings``: how many of each kind.
+    :param told: findings of one kind that are told one by one.
+    """
+
+    protocol: str
+    connections: int
+    findings: dict[str, int]
+    told: int
+
+
+@dataclass(frozen=True)
 class Remark:
     """One thing that lines of text tell: of the kernel's log, of conntrack's entries or of its counters.
 
@@ -135,6 +149,7 @@ class Explanation:
     :param notes: what has to be known of the files, in sentences.
     :param remarks: what text tells that is of no packets itself.
     :param files: those that have packets, and ``printed``: those of them that are text.
+    :param counted: of the connections those that are told no more one by one.
     """
 
     behaviour: Behaviour
@@ -144,8 +159,13 @@ class Explanation:
     remarks: tuple[Remark, ...] = ()
     files: tuple[str, ...] = ()
     printed: tuple[str, ...] = ()
+    counted: tuple[Counted, ...] = ()
 
     @property
     def found(self) -> bool:
         """Whether anything is out of the ordinary."""
-        return any(one.findings for one in self.connections) or any(one.is_wrong for one in self.remarks)
+        return (
+            bool(self.counted)
+            or any(one.findings for one in self.connections)
+            or any(one.is_wrong for one in self.remarks)
+        )

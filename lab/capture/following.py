@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping
-from itertools import count, islice
+from collections.abc import Mapping
+from itertools import count
 from typing import Final, TypeAlias
 
 from lab.capture.connection import Connection
@@ -19,12 +19,15 @@ from lab.capture.ordinary import Ordinary, Raw
 from lab.capture.plain import Plain
 from lab.capture.remembered import Remembered
 from lab.capture.sysctls import DEFAULTS, Sysctls
+from lab.capture.telling import Telling
 from lab.evidence.follow import distance
 from lab.evidence.packet import ACK, RST, SYN, Packet, SocketAddress
 from lab.vocabulary import Behaviour
 
-#: Connections that are followed at the same time.
+#: Connections that are followed at the same time, and what those of which all is kept may hold: about 2 KiB each.
 _MOST: Final = 20_000
+_ROOM: Final = 40_000
+_WHOLE: Final = 4  # what a connection holds beside its packets
 _LIVE: Final = 1024  # of them, those of whose packets copies are looked for
 _NEAR: Final = 1 << 22  # bytes: what a stranger's packet may be off by and still be about a connection
 _AT_ONCE: Final = 1_000_000_000  # ns; by then a SYN without an answer is sent again (RFC 6298, 2.1)
@@ -37,10 +40,11 @@ class Follower:
     """Takes packets in the order of their times, and keeps the connections that they make.
 
     :param datagrams: takes what is of UDP and of which there is nothing to tell.
+    :param telling: is told connections, when they are given up and at the end.
     :param translations: what is known beforehand of whom VIPs became.
     :param sysctls: of the node.
     :param sparing: connections of which there is nothing to tell need not be followed packet by packet.
-    :ivar forgotten: connections that were given up for memory, though nothing was wrong with them.
+    :ivar forgotten: connections that were given up for memory.
     :ivar plain: the packets of which there is nothing to tell.
     """
 
@@ -48,12 +52,14 @@ class Follower:
         self,
         behaviour: Behaviour,
         datagrams: Datagrams,
+        telling: Telling,
         translations: Translations | None = None,
         sysctls: Sysctls = DEFAULTS,
         *,
         sparing: bool = True,
     ) -> None:
         self.forgotten = 0
+        self._telling = telling
         self._behaviour = behaviour
         self._sysctls = sysctls
         self._translations = translations or {}
@@ -66,16 +72,22 @@ class Follower:
         self._ends: dict[int, dict[bytes, Connection | Ordinary]] = defaultdict(dict)
         self._remembered = Remembered()
         self._live: OrderedDict[int, Connection | Ordinary] = OrderedDict()
+        self._held: dict[int, int] = {}
+        self._hold = 0
         self.plain = Plain(self._touch, self._begin, self._remembered, datagrams)
 
-    @property
-    def connections(self) -> Iterable[Connection | Ordinary]:
-        """The connections in the order of their beginnings; the ordinary ones have done their handshake.
+    def tell(self, last: int | None) -> None:
+        """Tell all connections that are followed yet, in the order of their beginnings.
 
-        Of the others each is made when it is asked for, and not kept: of a flood of SYNs all are such.
+        :param last: when the capture ended.
         """
-        for one in list(self._all.values()):
-            yield one if isinstance(one, Connection) or one.is_open else self._told(one)
+        for one in sorted(self._all.values(), key=_order):
+            self._telling.end(one, last) if isinstance(one, Connection) or one.is_open else self._tell_begun(one, last)
+
+    def _tell_begun(self, one: Ordinary, last: int | None) -> None:
+        """Tell a connection whose handshake is not done; a flood has many, so each is made for that and not kept."""
+        if one.answered or not self._telling.count_unanswered(one):
+            self._telling.end(self._told(one), last)
 
     def of(self, section: int, source: SocketAddress, destination: SocketAddress) -> Connection | None:
         """Return the connection of which a packet with these addresses is."""
@@ -112,6 +124,8 @@ class Follower:
         self._all[made.order] = made
         if made.order in self._live:
             self._live[made.order] = made
+        else:
+            self._weigh(made)
         begun = (one.section, one.sequence)
         if self._begun.get(begun) is one:
             self._begun[begun] = made
@@ -127,10 +141,23 @@ class Follower:
 
     def _touch(self, connection: Connection | Ordinary) -> None:
         """Take it that a connection has had a packet."""
-        self._live[connection.order] = connection
-        self._live.move_to_end(connection.order)
+        order = connection.order
+        self._live[order] = connection
+        self._live.move_to_end(order)
+        self._all.move_to_end(order)
+        self._hold -= self._held.pop(order, 0)
         if len(self._live) > _LIVE:
-            self._live.popitem(last=False)[1].end()
+            _order, last = self._live.popitem(last=False)
+            last.end()
+            if isinstance(last, Connection):
+                self._weigh(last)
+        while self._hold > _ROOM:
+            self._forget(self._all[next(iter(self._held))])
+
+    def _weigh(self, connection: Connection) -> None:
+        """Take into account what a connection holds that has no packets now."""
+        held = self._held[connection.order] = _WHOLE + len(connection.odd) + len(connection.resets)
+        self._hold += held
 
     def _found(self, key: bytes, packet: Packet, section: int, time: int) -> Connection:
         """Return the connection of a pair of addresses that is new."""
@@ -147,7 +174,7 @@ class Follower:
             self._add(known, key)
             return known
         known = self._remembered.get(packet)
-        if known is not None and known.section == section:
+        if known is not None and known.section == section and known.order in self._all:
             if known.is_from_client(packet):
                 known.translate(packet)
             elif known.target != packet.source:
@@ -155,50 +182,13 @@ class Follower:
                 known.client = packet.destination
             self._add(known, key)
             return known
-        stranger = self._strangers(key, packet, section, time) or self._other_half(key, packet, section)
+        ends = self._ends[section]
+        stranger = _strangers(self._found_in_full(ends.get(sender_of(turned(key)))), packet, time)
+        stranger = stranger or _other_half(self._found_in_full(ends.get(sender_of(key))), packet)
         if stranger is not None:
             self._add(stranger, key)
             return stranger
         return self._new(key, packet, section, time)
-
-    def _strangers(self, key: bytes, packet: Packet, section: int, time: int) -> Connection | None:
-        """Return the connection that a packet from an address that its client does not know is about, by its numbers.
-
-        That is all that a point on the client's side sees of a translation that is missing.
-        """
-        tcp = packet.tcp
-        known = self._found_in_full(self._ends[section].get(sender_of(turned(key))))
-        if tcp is None or known is None or known.is_translated:
-            return None
-        if known.has(packet):  # so it was seen before its translation first
-            known.asked_at(packet.source)
-            return known
-        sent = _reached(known, by_client=True) if known.conntrack.answered else None
-        is_near = sent is not None and tcp.flags & ACK and abs(distance(sent, tcp.acknowledgement)) <= _NEAR
-        if not is_near and not _answers_syn(known, packet, time):
-            return None
-        known.stranger(packet.source)
-        return known
-
-    def _other_half(self, key: bytes, packet: Packet, section: int) -> Connection | None:
-        """Return the connection that a client's packet to another address is of, by its numbers, both of which agree.
-
-        As where a capture begins between the two copies of a packet, or that of one side later than that of the other.
-        """
-        tcp = packet.tcp
-        known = self._found_in_full(self._ends[section].get(sender_of(key)))
-        if tcp is None or known is None or known.is_translated or not tcp.flags & ACK:
-            return None
-        own, other = (_reached(known, by_client=side) for side in (True, False))
-        if own is None or other is None:
-            return None
-        if abs(distance(own, tcp.sequence)) > _NEAR or abs(distance(other, tcp.acknowledgement)) > _NEAR:
-            return None
-        if known.has(packet):
-            known.translate(packet)
-        else:  # what was seen first is what the client sent
-            known.asked_at(packet.destination)
-        return known
 
     def _new(self, key: bytes, packet: Packet, section: int, time: int) -> Connection:
         tcp = packet.tcp
@@ -245,7 +235,7 @@ class Follower:
         if sequence is not None:
             self._begun[made.section, sequence] = made
         if len(self._all) > _MOST:
-            self._forget()
+            self._forget(next(iter(self._all.values())))
 
     def _add(self, connection: Connection, key: bytes) -> None:
         """Have packets with these addresses and ports, and their answers, found to be of a connection."""
@@ -253,21 +243,19 @@ class Follower:
         self._own[connection.order] = (*self._own.get(connection.order, ()), *own)
         self._flows[connection.section].update(dict.fromkeys(own, connection))
 
-    def _forget(self) -> None:
-        """Give up the oldest connection that is without anything to tell; or the oldest, and count it."""
-        oldest = next((one for one in islice(self._all.values(), 100) if not one.odd), next(iter(self._all.values())))
+    def _forget(self, oldest: Connection | Ordinary) -> None:
+        """Give up a connection, and tell what was found of it."""
         self.forgotten += 1
         del self._all[oldest.order]
         self._live.pop(oldest.order, None)
+        self._hold -= self._held.pop(oldest.order, 0)
         if isinstance(oldest, Ordinary):
-            oldest.let_go()
+            self._give_up(oldest)
             key = oldest.key
             own: tuple[bytes, ...] = (key, turned(key))
         else:
-            for lane in oldest.lanes.values():
-                lane.close()
-            oldest.lanes.clear()  # they know the connection: without them it is gone at once
-            oldest.kept.clear()
+            self._telling.give_up(oldest)
+            _close(oldest)
             key, own = key_of(oldest.client, oldest.target), self._own.pop(oldest.order, ())
         flows, ends, end = self._flows[oldest.section], self._ends[oldest.section], sender_of(key)
         for one in own:
@@ -276,8 +264,74 @@ class Follower:
         if ends.get(end) is oldest:
             del ends[end]
         sequence = _sequence(oldest)
-        if sequence is not None:
-            self._begun.pop((oldest.section, sequence), None)
+        if sequence is not None and self._begun.get((oldest.section, sequence)) is oldest:
+            del self._begun[oldest.section, sequence]
+
+    def _give_up(self, one: Ordinary) -> None:
+        """Tell an ordinary connection, of which there is something to tell where nobody answered it."""
+        if one.answered:
+            self._telling.give_up(one)
+        elif not self._telling.count_unanswered(one):
+            last, made = self.plain.last, self._told(one)
+            self.plain.last = last
+            self._telling.give_up(made)
+            _close(made)
+        one.let_go()
+
+
+def _close(connection: Connection) -> None:
+    """Have no more packets taken for a connection: without its lanes, which know it, it is gone at once."""
+    for lane in connection.lanes.values():
+        lane.close()
+    connection.lanes.clear()
+    connection.kept.clear()
+
+
+def _order(one: Connection | Ordinary) -> int:
+    return one.order
+
+
+def _strangers(known: Connection | None, packet: Packet, time: int) -> Connection | None:
+    """Return the connection that a packet from an address that its client does not know is about, by its numbers.
+
+    That is all that a point on the client's side sees of a translation that is missing.
+
+    :param known: the last connection of the packet's receiver.
+    """
+    tcp = packet.tcp
+    if tcp is None or known is None or known.is_translated:
+        return None
+    if known.has(packet):  # so it was seen before its translation first
+        known.asked_at(packet.source)
+        return known
+    sent = _reached(known, by_client=True) if known.conntrack.answered else None
+    is_near = sent is not None and tcp.flags & ACK and abs(distance(sent, tcp.acknowledgement)) <= _NEAR
+    if not is_near and not _answers_syn(known, packet, time):
+        return None
+    known.stranger(packet.source)
+    return known
+
+
+def _other_half(known: Connection | None, packet: Packet) -> Connection | None:
+    """Return the connection that a client's packet to another address is of, by its numbers, both of which agree.
+
+    As where a capture begins between the two copies of a packet, or that of one side later than that of the other.
+
+    :param known: the last connection of the packet's sender.
+    """
+    tcp = packet.tcp
+    if tcp is None or known is None or known.is_translated or not tcp.flags & ACK:
+        return None
+    own, other = (_reached(known, by_client=side) for side in (True, False))
+    if own is None or other is None:
+        return None
+    if abs(distance(own, tcp.sequence)) > _NEAR or abs(distance(other, tcp.acknowledgement)) > _NEAR:
+        return None
+    if known.has(packet):
+        known.translate(packet)
+    else:  # what was seen first is what the client sent
+        known.asked_at(packet.destination)
+    return known
 
 
 def _reached(connection: Connection, *, by_client: bool) -> int | None:

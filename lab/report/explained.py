@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from lab.capture.explanation import Explained, Explanation, Finding, Hop, Remark
+from lab.capture.explanation import Counted, Explained, Explanation, Finding, Hop, Remark
 from lab.capture.naming import Naming
 from lab.capture.replayed import Replayed
 from lab.report.replayed import lines as of_replayed
@@ -28,6 +28,8 @@ def lines(told: Explanation, *, assumed: bool, replayed: Iterable[Replayed] = ()
     for one in told.connections:
         if one.findings:
             blocks.append([*_connection(one, named), *_again(one, again.get((one.client, one.target)), named)])
+    if told.counted:
+        blocks.append([*map(_counted, told.counted)])
     fine = [one for one in told.connections if not one.findings]
     ordinary = [f"{one.client} > {one.target}. {one.entry}" for one in fine if one.entry]
     ordinary = [*_fine(told), *ordinary]
@@ -42,6 +44,16 @@ def lines(told: Explanation, *, assumed: bool, replayed: Iterable[Replayed] = ()
         if number:
             yield ""
         yield from block
+
+
+def _counted(one: Counted) -> str:
+    """Return what is said of connections that are not told one by one."""
+    names = _NAMES[one.protocol][one.connections > 1]
+    found = ", ".join(f"{kind} ({count:,} findings)" for kind, count in one.findings.items())
+    return (
+        f"And {one.connections:,} {names} more are only counted, as of each kind {one.told:,} findings are told one by"
+        f" one: {found}."
+    )
 
 
 def _fine(told: Explanation) -> Iterator[str]:

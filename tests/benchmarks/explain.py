@@ -4,6 +4,7 @@
 
 Captures are made of what nothing is wrong with: downloads in full-size packets, the same cut to 64 bytes, short
 connections that ask and are answered, and DNS, a question and its answer from each port; and a flood of SYNs.
+Others have something to tell of everybody: these measure memory.
 Each program reads each of them three times, in turns, and its best time counts; a time is of a processor, with the
 program's start. Ratios are of times: above 1 the lab is the slower one. Nothing is judged here.
 """
@@ -23,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from lab.evidence.packet import ACK, FIN, PSH, SYN
+from lab.evidence.packet import ACK, FIN, PSH, RST, SYN
 from tests.support.captures import MOMENT, linked, tcp, udp
 
 SIZE = 1448  # bytes of data in a packet
@@ -95,6 +96,28 @@ def flood(number):
     yield tcp(client_of(number), ("192.168.0.2", 80), SYN, number * 506_816 % 2**32, 0, options=OPTIONS)
 
 
+def refused(number):
+    """Make a SYN that a closed port refuses, as a scan has it."""
+    client, server = client_of(number), ("192.168.0.2", 80)
+    asked = number * 506_816 % 2**32
+    yield tcp(client, server, SYN, asked, 0, options=OPTIONS)
+    yield tcp(server, client, RST | ACK, 0, asked + 1)
+
+
+def again(number):
+    """Make a connection with a segment that is sent again."""
+    packets = list(short(number, 10))
+    yield from (*packets[:4], *packets[3:])
+
+
+def unanswered(number):
+    """Make 70 questions of one port that nobody answers."""
+    for question in range(70):
+        head = struct.pack("!H", (number + question * 977) % 2**16)
+        payload = head + b"\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\x03com\0\0\x01\0\x01"
+        yield udp(client_of(number), ("10.96.0.10", 53), payload, number=(number * 70 + question) % 2**16)
+
+
 def write(path, packets, snaplen):
     """Write a capture; return its size."""
     with path.open("wb") as file:
@@ -125,6 +148,9 @@ KINDS = {
     "10 packets a connection": (lambda number: short(number, 10), 65535),
     "DNS": (lookup, 65535),
     "a flood of SYNs": (flood, 65535),
+    "a scan that is refused": (refused, 65535),
+    "a segment sent again in each connection": (again, 65535),
+    "70 questions a port that nobody answers": (unanswered, 65535),
 }
 
 

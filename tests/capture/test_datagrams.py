@@ -5,6 +5,7 @@ import io
 import pytest
 
 from lab.capture.explain import explain
+from lab.capture.explanation import Counted
 from lab.capture.reader import Reader
 from lab.evidence.packet import ACK, SYN
 from lab.verdict import Outcome
@@ -220,5 +221,7 @@ def test_memory_is_bounded_and_what_was_given_up_is_said():
         for port in range(20_010)
     ]
     told = explain([Reader(io.BufferedReader(io.BytesIO(pcap(packets, link=1))), "x")], Behaviour.IGNORES_LATE)
-    assert len(told.connections) == 20_000
-    assert "10 connections that came first were given up" in told.notes[0]
+    assert told.counted == (Counted("UDP", 10_000, {"unanswered": 10_000}, 10_000),)
+    assert len(told.connections) == 10_000
+    assert told.connections[0].client.port == 1035  # the first one that was not given up
+    assert told.notes[0].startswith("10 exchanges by UDP that came first were given up, to bound memory: 10 of them")

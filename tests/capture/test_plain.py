@@ -4,17 +4,20 @@ import gc
 import io
 import random
 import struct
+from collections import Counter
 
 import pytest
 
-from lab.capture import following
+from lab.capture import following, telling
 from lab.capture.connection import Connection
 from lab.capture.explain import explain
+from lab.capture.explanation import Counted
 from lab.capture.ordinary import Ordinary
 from lab.capture.plain import Plain
 from lab.capture.reader import Reader
 from lab.capture.text import Text
 from lab.evidence.packet import ACK, FIN, PSH, RST, SYN
+from lab.report.explained import lines
 from lab.vocabulary import Behaviour
 from tests.support.captures import MOMENT, linked, pcap, pcapng, tcp, udp
 
@@ -270,5 +273,45 @@ def test_a_connection_that_is_given_up_is_gone(monkeypatch, odd):
     finally:
         if was_enabled:
             gc.enable()
-    assert len(told.connections) == 5
+    assert len(told.connections) == (60 if odd else 5)  # of what was given up, what was found is told
     assert left <= 5
+
+
+def test_what_is_found_too_often_is_counted(monkeypatch):
+    """As in a scan: each connection is told until there are enough of its kind, whether given up or followed."""
+    monkeypatch.setattr(following, "_MOST", 5)
+    monkeypatch.setattr(following, "_LIVE", 3)
+    monkeypatch.setattr(telling, "_MOST", 7)
+    packets = []
+    for port in range(1000, 1060):
+        client, server = ("10.0.0.2", port), ("192.168.0.2", 80)
+        packets.append(tcp(client, server, SYN, port * 100, 0, options=SCALE))
+        if port % 2:
+            packets.append(tcp(server, client, RST | ACK, 0, port * 100 + 1))
+    data = pcap([(MOMENT + place * 1000, linked(packet, 1)) for place, packet in enumerate(packets)], link=1)
+    told = explained(data)
+    kinds = Counter(finding.kind for one in told.connections for finding in one.findings)
+    assert kinds == {"refused": 7, "unanswered": 7}
+    assert told.counted == (Counted("TCP", 46, {"refused": 23, "unanswered": 23}, 7),)
+    assert [one.client.port for one in told.connections] == list(range(1000, 1014))
+    assert any(note.startswith("55 connections were given up before the capture's end") for note in told.notes)
+    printed = "\n".join(lines(told, assumed=False))
+    assert "And 46 connections more are only counted, as of each kind 7 findings are told one by one:" in printed
+    assert "refused (23 findings)" in printed
+
+
+@pytest.mark.parametrize("room", [40, 40_000])
+def test_connections_that_hold_much_are_given_up_before_others(monkeypatch, room):
+    monkeypatch.setattr(following, "_LIVE", 3)
+    monkeypatch.setattr(following, "_ROOM", room)
+    packets = []
+    for port in range(1000, 1060):
+        client, server = ("10.0.0.2", port), ("192.168.0.2", 80)
+        packets += [
+            tcp(client, server, SYN, port * 100, 0, options=SCALE),
+            tcp(server, client, RST | ACK, 0, port * 100 + 1),
+        ]
+    data = pcap([(MOMENT + place * 1000, linked(packet, 1)) for place, packet in enumerate(packets)], link=1)
+    told = explained(data)
+    assert len(told.connections) == 60  # each is told
+    assert any("49 connections were given up" in note for note in told.notes) is (room == 40)
