@@ -85,6 +85,7 @@ class Explained:
     :param untold: what the capture cannot tell, in sentences.
     :param protocol: ``TCP`` or ``UDP``.
     :param entry: what a listing of conntrack's says of it, in a sentence; empty where there is none.
+    :param asked: when its SYN was seen, in nanoseconds; None where it was not, or by UDP.
     """
 
     client: SocketAddress
@@ -100,6 +101,7 @@ class Explained:
     untold: tuple[str, ...]
     protocol: str = "TCP"
     entry: str = ""
+    asked: int | None = None
 
 
 @dataclass(frozen=True)

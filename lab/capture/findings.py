@@ -66,6 +66,7 @@ def explained(
         outcome=outcome,
         findings=(*judged, *others),
         untold=(*_untold(connection), *openings.untold(connection, named)),
+        asked=connection.asked if connection.begins else None,
     )
 
 

@@ -11,12 +11,14 @@ from typing import Final, TypeAlias
 from lab.capture.explanation import Explained, Finding
 from lab.capture.listing import Listed
 from lab.capture.naming import Naming
+from lab.capture.saying import UNSURE
 from lab.capture.text import Text
 from lab.evidence.packet import SocketAddress
 from lab.verdict import Outcome
 
 _ANSWERED: Final = (Outcome.CONNECTED, Outcome.DELIVERED, Outcome.RESET, Outcome.LEAKED)
 _LIVES: Final = ("ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT")  # states in which packets are yet to come
+_LEAST: Final = 30  # s; less than any timeout that data without an acknowledgement brings
 _DAY: Final = 86_400  # s; what is further apart has no date, or is of another time
 
 _Ends: TypeAlias = tuple[SocketAddress, SocketAddress]
@@ -43,7 +45,23 @@ class Entries:
         if one.protocol != "TCP" or not (self._listings or self._logs):
             return one
         gone = next((found for found in one.findings if found.kind == "leak" and found.packets), None)
-        return replace(one, entry=" ".join((*self._of_listing(one, gone), *self._of_events(one, gone))))
+        entry = " ".join((*self._of_listing(one, gone), *self._of_events(one, gone)))
+        if gone is None or not self._life(one):
+            return replace(one, entry=entry)
+        told = _told_by(self._life(one), gone)
+        return replace(one, entry=entry, findings=tuple(told if found is gone else found for found in one.findings))
+
+    def _life(self, one: Explained) -> Sequence[_Line]:
+        """Return the events of a connection's entries, without those of others of the same addresses and ports."""
+        lives: list[list[_Line]] = []
+        for line in self._events.get((one.client, one.target), ()):
+            if not lives or (line[1].event == "NEW" and line[1].state == "SYN_SENT"):
+                lives.append([])
+            lives[-1].append(line)
+        if one.asked is None or any(entry.time is None for life in lives for _name, entry in life):
+            return [line for life in lives for line in life]
+        at = one.asked / 1e9
+        return min(lives, key=lambda life: abs((life[0][1].time or 0) - at), default=[])
 
     def _of_listing(self, one: Explained, gone: Finding | None) -> Iterator[str]:
         there = self._there.get((one.client, one.target), ())
@@ -74,7 +92,7 @@ class Entries:
                 )
 
     def _of_events(self, one: Explained, gone: Finding | None) -> Iterator[str]:
-        events = self._events.get((one.client, one.target), [])
+        events = self._life(one)
         if not events:
             if self._logs and gone is not None:
                 yield f"{_of(self._logs)} no event of its entry."
@@ -127,14 +145,48 @@ def _by_time(events: Sequence[_Line], packet: str, at: float) -> str:
 
 def _story(events: Sequence[_Line]) -> Iterator[str]:
     """Yield what became of an entry, in words, one after the other."""
-    for _name, entry in events:
+    for number, (_name, entry) in enumerate(events):
         if entry.event == "DESTROY":
-            by = f" by a program{f' ({entry.program})' if entry.program else ''}"
-            is_deleted = entry.program or "USERSPACE" in entry.flags
-            yield f"{f'deleted{by}' if is_deleted else 'gone (expired, or deleted)'} in line {entry.line}"
-        else:
-            made = "made in " if entry.event == "NEW" else ""
-            yield f"{made}{entry.state or 'no state'}"
+            yield f"{_end(events[: number + 1]) or 'gone (expired, or deleted)'} in line {entry.line}"
+        elif entry.event == "NEW":
+            yield f"made in {entry.state or 'no state'}"
+        elif entry.state:  # or a flag of it has changed, and nothing else
+            yield entry.state
+
+
+def _end(events: Sequence[_Line]) -> str:
+    """Return how an entry ended by its last event, in words; empty where that is not told.
+
+    Kernels that tell the state of what ended tell the time that was left as well, unless that is 0
+    (ctnetlink_conntrack_event); others tell neither.
+    """
+    last = events[-1][1]
+    if last.program or "USERSPACE" in last.flags:
+        return f"deleted by a program{f' ({last.program})' if last.program else ''}"
+    if last.timeout:
+        is_over = next((one.state for _name, one in reversed(events) if one.state), "") not in _LIVES
+        return f"{'deleted, or gone for a new SYN,' if is_over else 'deleted'} with {last.timeout:,} s left"
+    before = next((one for _name, one in reversed(events[:-1]) if one.timeout is not None), None)
+    lives = None if before is None else before.timeout
+    if last.state:
+        return f"expired{'' if lives is None else f' (its timeout was {lives:,} s)'}"
+    if before is None or lives is None or before.time is None or last.time is None:
+        return ""
+    passed = last.time - before.time
+    return f"deleted ({passed:.3f} s after its timeout was {lives:,} s)" if passed < min(lives, _LEAST) else ""
+
+
+def _told_by(events: Sequence[_Line], gone: Finding) -> Finding:
+    """Return what is told of a packet that found no entry with how that ended, where events say so."""
+    at = gone.packets[0].time / 1e9
+    before = [line for line in events if line[1].time is not None and line[1].time <= at]
+    if not before or before[-1][1].event != "DESTROY" or at - (before[-1][1].time or 0) > _DAY:
+        return gone
+    how = _end(before)
+    if not how or UNSURE not in gone.words:
+        return gone
+    case = "entry-expired" if how.startswith("expired") and gone.case == "entry-deleted" else gone.case
+    return replace(gone, words=gone.words.replace(UNSURE, f"its entry was {how}, by the events"), case=case)
 
 
 def _destroyed(events: Sequence[_Line]) -> Iterator[_Line]:

@@ -268,4 +268,5 @@ class Ordinary:
             outcome=Outcome.CONNECTED,
             findings=(),
             untold=(),
+            asked=self._packets[0].time,
         )

@@ -26,6 +26,12 @@ _CONDITIONS: Final = {
     "IV": "acknowledges what is far too old",
 }
 
+#: Why a packet may not have been translated, where nothing says it.
+UNSURE: Final = (
+    "its entry was gone (deleted, or expired), or conntrack did not like what the model does not look at, such as its"
+    " checksum"
+)
+
 
 def said(segment: Segment, judgement: Judgement | None, behaviour: Behaviour) -> str:
     """Return what is said of a packet.
@@ -97,7 +103,4 @@ def _unexplained(segment: Segment) -> str:
         return f"INVALID: its entry was gone ({gone}), and such a packet makes none"
     if segment.idle is not None:
         return f"within the window, and yet not translated: its entry was gone: {segment.idle}"
-    return (
-        "within the window, and yet not translated: its entry was gone (deleted, or expired), or conntrack did not like"
-        " what the model does not look at, such as its checksum"
-    )
+    return f"within the window, and yet not translated: {UNSURE}"

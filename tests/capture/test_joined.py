@@ -70,16 +70,21 @@ def lived(*, timed=True):
 
 
 @pytest.mark.parametrize(
-    ("more", "how"),
+    ("state", "more", "how"),
     [
-        (" [USERSPACE] portid=7 progname=conntrack", "deleted by a program (conntrack) in line 4"),
-        (" [USERSPACE] portid=7", "deleted by a program in line 4"),
-        ("", "gone (expired, or deleted) in line 4"),
+        ("431999 ESTABLISHED", " [USERSPACE] portid=7 progname=conntrack", "deleted by a program (conntrack)"),
+        ("431999 ESTABLISHED", " [USERSPACE] portid=7", "deleted by a program"),
+        ("431999 ESTABLISHED", "", "deleted with 431,999 s left"),
+        ("ESTABLISHED", "", "expired (its timeout was 432,000 s)"),
+        ("", "", "deleted (0.003 s after its timeout was 432,000 s)"),
     ],
 )
-def test_an_end_before_the_leak_explains_it(more, how):
-    [one] = told(captured(0), *lived(), event("DESTROY", "431999 ESTABLISHED", 5, more)).connections
+def test_an_end_before_the_leak_explains_it(state, more, how):
+    [one] = told(captured(0), *lived(), event("DESTROY", state, 5, more)).connections
     assert one.outcome is Outcome.RESET
+    assert f"and yet not translated: its entry was {how}, by the events; leaked" in one.findings[0].words
+    assert one.findings[0].case == ("entry-expired" if "expired" in how else "entry-deleted")
+    how += " in line 4"
     assert f"By the events (ct.txt) its entry was made in SYN_SENT, SYN_RECV, ESTABLISHED, {how}." in one.entry
     assert "The end in line 4 was 0.002 s before packet 8: so it found no entry." in one.entry
 
@@ -87,6 +92,7 @@ def test_an_end_before_the_leak_explains_it(more, how):
 def test_an_end_after_the_leak_does_not_explain_it():
     [one] = told(captured(0), *lived(), event("DESTROY", "431999 ESTABLISHED", 9)).connections
     assert "At packet 8 it was there, by their times (line 3): the clocks of both differ" in one.entry
+    assert "its entry was gone (deleted, or expired), or conntrack did not like" in one.findings[0].words
     [one] = told(captured(0), event("DESTROY", "431999 ESTABLISHED", 9)).connections
     assert "The end in line 1 was after packet 8, by its time: the clocks of both differ" in one.entry
 
@@ -122,7 +128,27 @@ def test_an_end_while_the_connection_lived_is_said_where_nothing_leaked():
 def test_a_packet_that_is_invalid_needs_no_entry_that_is_gone():
     [one] = told(captured(FAR), *lived(), event("DESTROY", "9 CLOSE", 20)).connections
     assert one.findings[0].kind == "out-of-window"
-    assert one.entry.endswith("gone (expired, or deleted) in line 4.")
+    assert one.entry.endswith("deleted, or gone for a new SYN, with 9 s left in line 4.")
+
+
+def test_how_an_entry_ended_is_not_told_where_a_kernel_tells_no_state_and_time_has_passed():
+    [one] = told(captured(), *lived(), event("DESTROY", "", 40_000)).connections
+    assert "ESTABLISHED, gone (expired, or deleted) in line 4." in one.entry
+
+
+def test_what_changes_a_flag_alone_is_no_step_of_an_entry_s_life():
+    [one] = told(
+        captured(), *lived(), event("UPDATE", "300", 3, " [ASSURED]"), event("UPDATE", "9 CLOSE", 4)
+    ).connections
+    assert one.entry == "By the events (ct.txt) its entry was made in SYN_SENT, SYN_RECV, ESTABLISHED, CLOSE."
+
+
+def test_of_several_connections_on_one_port_each_has_the_events_of_its_own():
+    packets = [tcp(CLIENT, VIP, SYN, 999, 0), tcp(VIP, CLIENT, RST | ACK, 0, 1000), tcp(CLIENT, VIP, SYN, 77_999, 0)]
+    lines = [event(*one) for one in (("NEW", "120 SYN_SENT", 0), ("DESTROY", "9 CLOSE", 2), ("NEW", "120 SYN_SENT", 2))]
+    first, second = (one.entry for one in told(timed(packets), *lines).connections)
+    assert first.startswith("By the events (ct.txt) its entry was made in SYN_SENT, deleted, or gone")
+    assert second == "By the events (ct.txt) its entry was made in SYN_SENT."
 
 
 def test_events_of_others_are_none_of_this_one():
