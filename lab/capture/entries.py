@@ -126,6 +126,7 @@ def _odd_events(events: Sequence[Listed]) -> Iterator[_Odd]:
     states: dict[object, str] = {}
     deleted: list[Listed] = []
     expired: list[Listed] = []
+    gone: list[Listed] = []
     picked_up: list[Listed] = []
     for one in events:
         if one.protocol == "tcp":
@@ -134,7 +135,27 @@ def _odd_events(events: Sequence[Listed]) -> Iterator[_Odd]:
             state = one.state or states.get(one.key, "")
             states[one.key] = state
             if one.event == "DESTROY" and state == "ESTABLISHED":
-                (deleted if one.program or "USERSPACE" in one.flags else expired).append(one)
+                is_told = one.state and not one.timeout  # the time left is told where the state is, unless it is 0
+                (deleted if _is_deleted(one) else expired if is_told else gone).append(one)
+    yield from _ends(deleted, expired, gone)
+    yield (
+        "event",
+        (
+            "begun in the middle: the packet belonged to no entry any more, and was not translated unless it came from"
+            " the client to the VIP"
+        ),
+        True,
+        ("entry-deleted", "picked-up"),
+        picked_up,
+    )
+
+
+def _is_deleted(one: Listed) -> bool:
+    return bool(one.program) or "USERSPACE" in one.flags
+
+
+def _ends(deleted: list[Listed], expired: list[Listed], gone: list[Listed]) -> Iterator[_Odd]:
+    """Yield how entries ended while their connections lived; of the last ones that is not told."""
     by = ", ".join(dict.fromkeys(one.program for one in deleted if one.program))
     yield (
         "event",
@@ -149,20 +170,20 @@ def _odd_events(events: Sequence[Listed]) -> Iterator[_Odd]:
     yield (
         "event",
         (
-            "gone while the connection lived: its time was over, or it was deleted, which older tools do not tell;"
-            " the next packet of the server goes out untranslated, and no fix helps"
+            "expired while the connection lived, as nothing is left of its time; the next packet of the server goes out"
+            " untranslated, and no fix helps"
         ),
         True,
-        ("entry-expired", "entry-deleted"),
+        ("entry-expired",),
         expired,
     )
     yield (
         "event",
         (
-            "begun in the middle: the packet belonged to no entry any more, and was not translated unless it came from"
-            " the client to the VIP"
+            "gone while the connection lived: its time was over, or it was deleted, which older tools do not tell;"
+            " the next packet of the server goes out untranslated, and no fix helps"
         ),
         True,
-        ("entry-deleted", "picked-up"),
-        picked_up,
+        ("entry-expired", "entry-deleted"),
+        gone,
     )

@@ -303,6 +303,11 @@ SYN_SENT = ENTRY.replace("86397 ESTABLISHED", "99 SYN_SENT").replace("[ASSURED] 
             "gone while the connection lived",
             "entry-expired",
         ),
+        (
+            (f" [UPDATE] {ENTRY.format('')}", f"[DESTROY] {ENTRY.format('')}".replace("86397 ", "")),
+            "expired while the connection lived",
+            "entry-expired",
+        ),
         ((f"    [NEW] {ENTRY.format('[UNREPLIED]')}",), "begun in the middle", "picked-up"),
     ],
 )
