@@ -26,13 +26,9 @@ _AS_LONG: Final = 4  # times the first packet's way, by when the others have com
 
 @dataclass(frozen=True)
 class Missed:
-    """Packets of one side that were seen, and not at points that are nearer to their sender.
-
-    :param resets: they are RSTs, as somebody on the way sends in a side's name.
-    """
+    """Packets of one side that were seen, and not at points nearer to their sender; RSTs are told with findings."""
 
     from_client: bool
-    resets: bool
     lacking: frozenset[Stream]
     packets: Several
 
@@ -41,11 +37,9 @@ class Missed:
         who = "client" if self.from_client else "server"
         where = ", ".join(sorted(named.points({(file, point) for file, point, _way in self.lacking})))
         count = self.packets.count
-        what = f"{count:,} {'RST' if self.resets else 'packet'}{'' if count == 1 else 's'} in the {who}'s name"
-        made = f"{'it was' if count == 1 else 'they were'} made on the way, as by a rule that rejects, or "
         return (
-            f"{what} captured further on than {where}, and not there: {self.packets.numbers(named)}:"
-            f" {made * self.resets}the capture there lacks {'it' if count == 1 else 'them'}"
+            f"{count:,} packet{'' if count == 1 else 's'} of the {who} captured further on than {where}, and not there:"
+            f" {self.packets.numbers(named)}: the capture there lacks {'it' if count == 1 else 'them'}"
         )
 
 
@@ -64,7 +58,7 @@ class Ways:
         self._used: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._aside: dict[bool, set[Stream]] = {True: set(), False: set()}
         self._lost: dict[tuple[bool, frozenset[Stream]], Several] = defaultdict(Several)
-        self._missed: dict[tuple[bool, bool, frozenset[Stream]], Several] = defaultdict(Several)
+        self._missed: dict[tuple[bool, frozenset[Stream]], Several] = defaultdict(Several)
 
     def is_missing(self, segment: Segment) -> bool:
         """Check whether a packet did not come to all points of the first one of its side, which came through."""
@@ -126,8 +120,8 @@ class Ways:
             self._aside[side] |= lacking - used
         elif is_plain and not lacking <= self._aside[side] and _is_at_end_of_way(first, segment):
             assert segment.packet.tcp is not None
-            is_reset = bool(segment.packet.tcp.flags & RST)
-            self._missed[side, is_reset, frozenset(lacking)].add(segment.place, segment.packet.end)
+            if not segment.packet.tcp.flags & RST:  # of which findings say that it may be made on the way
+                self._missed[side, frozenset(lacking)].add(segment.place, segment.packet.end)
         elif is_plain and not lacking <= self._aside[side]:
             self._lost[side, frozenset(lacking)].add(segment.place, segment.packet.end)
 
@@ -141,9 +135,9 @@ class Ways:
 
     def missed(self) -> Iterator[Missed]:
         """Yield the packets that were seen, and not nearer to their sender, by all that is known now."""
-        for (side, is_reset, lacking), several in self._missed.items():
+        for (side, lacking), several in self._missed.items():
             if not lacking <= self._aside[side]:
-                yield Missed(side, is_reset, lacking - self._aside[side], several)
+                yield Missed(side, lacking - self._aside[side], several)
 
 
 def _is_at_end_of_way(first: Segment, segment: Segment) -> bool:
