@@ -89,10 +89,11 @@ class Recorder:
     def read(self) -> None:
         """Take in whatever the instruments hold."""
         for capture in self._captures:
-            for sighting in capture.read():
-                self._saw(sighting)
-            for astray in capture.astray:
+            sightings, others = capture.read(), capture.astray  # a listener may read as well
+            for astray in others:
                 self._passed(astray)
+            for sighting in sightings:
+                self._saw(sighting)
         for pairing, log in self._logs:
             records = log.read()
             self.judged += pairing.take(records)

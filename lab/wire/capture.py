@@ -49,7 +49,7 @@ class Capture(PacketSocket):
     def read(self) -> list[Sighting]:
         """Return the packets that wait, in the order in which they passed."""
         seen: list[Sighting] = []
-        self.astray.clear()
+        self.astray = []
         for time, _length, data, (interface, _protocol, direction, *_rest) in self._received():
             if (interface == "lo" and not self._loopback) or (packet := decode(data)) is None:
                 continue

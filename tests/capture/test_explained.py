@@ -263,6 +263,7 @@ def without_times(told):
     return [
         dataclasses.replace(
             one,
+            asked=None,
             findings=tuple(
                 dataclasses.replace(
                     finding,
