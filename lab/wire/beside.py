@@ -24,20 +24,22 @@ _BYTE_AT, _HALF_AT, _WORD_AT = 0x50, 0x48, 0x40  # BPF_LD | BPF_IND: so many byt
 _SET_X, _JUMP = 0x01, 0x05  # BPF_LDX | BPF_IMM, BPF_JMP | BPF_JA
 _TAKE: Final[_Instruction] = (RETURN, 0, 0, 0x40000)  # more bytes than any packet has
 _LEAVE: Final[_Instruction] = (RETURN, 0, 0, 0)
-_MOST: Final = 3_500  # instructions for connections, of 4,096 that a program has at most (BPF_MAXINSNS)
+#: Instructions for connections, of 4,096 that a program has at most (BPF_MAXINSNS).
+MOST: Final = 3_500
 #: Bytes from an outer IP header's end to the inner one: UDP's, VXLAN's and Ethernet's headers (RFC 7348, 5).
 _TUNNEL: Final = 8 + 8 + 14
 _PLAIN: Final = 0x45  # IPv4 without options
 _FRAGMENT: Final = 0x1FFF  # where in the whole a fragment stands: the ports are in the first one
 
 
-def leaving_out(most: int, connections: Collection[Ends] = ()) -> list[_Instruction]:
+def leaving_out(most: int, connections: Collection[Ends] = (), room: int = MOST) -> list[_Instruction]:
     """Return the program that takes all packets but longer ones, and those of some TCP connections.
 
     Those within VXLAN are left out too. Of more connections than a program can name it takes the rest.
 
     :param most: bytes of a packet, from its IP header on.
     :param connections: source and destination of each direction.
+    :param room: instructions for connections, at most :data:`MOST`; of one direction they are 7 by IPv4, 19 by IPv6.
     """
     of_4 = [_unless(ends, 12) for ends in connections if ":" not in ends[0].address]
     of_6 = [_unless(ends, 8) for ends in connections if ":" in ends[0].address]
@@ -45,11 +47,11 @@ def leaving_out(most: int, connections: Collection[Ends] = ()) -> list[_Instruct
         *((_BYTE_AT, 0, 0, 9), (JUMP_EQUAL, 1, 0, TCP), _TAKE),
         *((_BYTE_AT, 0, 0, 0), (JUMP_EQUAL, 1, 0, _PLAIN), _TAKE),
         *((_HALF_AT, 0, 0, 6), (JUMP_SET, 0, 1, _FRAGMENT), _TAKE),
-        *_as_many_as_fit(of_4, _MOST),
+        *_as_many_as_fit(of_4, room),
     ]
     v6 = [
         *((_BYTE_AT, 0, 0, 6), (JUMP_EQUAL, 1, 0, TCP), _TAKE),
-        *_as_many_as_fit(of_6, _MOST - len(v4)),
+        *_as_many_as_fit(of_6, room - len(v4)),
     ]
     return [
         *((LOAD_LENGTH, 0, 0, 0), (JUMP_GREATER, 0, 1, most), _LEAVE),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Collection
 from typing import Final
@@ -11,7 +12,7 @@ from lab.evidence.packet import Ends, decode
 from lab.evidence.sighting import Sighting
 from lab.netns import Namespace
 from lab.netns.filters import attach
-from lab.wire.beside import leaving_out
+from lab.wire.beside import MOST, leaving_out
 from lab.wire.sockets import PACKET_OTHERHOST, PACKET_OUTGOING, SO_ATTACH_FILTER, PacketSocket
 
 _ROOM: Final = 8 * 1024 * 1024  # bytes; a trial's packets fit many times over
@@ -41,7 +42,15 @@ class Capture(PacketSocket):
 
         :param most: and ``connections``: see :func:`lab.wire.beside.leaving_out`.
         """
-        attach(self._socket, SO_ATTACH_FILTER, leaving_out(most, connections))
+        room = MOST
+        while True:
+            try:
+                attach(self._socket, SO_ATTACH_FILTER, leaving_out(most, connections, room))
+                break
+            except OSError as error:  # net.core.optmem_max may be small: 20,480 bytes on 5.10
+                if error.errno != errno.ENOMEM or not room:
+                    raise
+            room //= 2
         for _packet in self._received():
             pass
         self.lost()
