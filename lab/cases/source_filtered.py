@@ -10,6 +10,7 @@ from typing import Final
 from lab.cases.case import ACCEPTED_ALWAYS, NO_WAY, Case, on_every_kernel
 from lab.cases.demands import alone, interface_towards, masqueraded
 from lab.evidence.judgement import Judgement
+from lab.evidence.packet import Packet
 from lab.scenario import ConnectionScenario, RefusedError
 from lab.scenario.roles import Roles
 from lab.topology.model import Topology
@@ -75,12 +76,18 @@ async def _refused(scenario: ConnectionScenario, source: str, why: str) -> None:
         await scenario.establish(source=source)
     except RefusedError:
         sent = scenario.seen(client, source=source, flags="S", outgoing=True)
-        where = scenario.lost_where(sent[0].packet) if sent else "seen nowhere"
+        where = await _lost_where(scenario, sent[0].packet) if sent else "seen nowhere"
         wanted = f"came to {node} and no further, {Judgement.NEW} there: {why}"
         scenario.expect(f"the SYN {wanted}", where == wanted, where)
         scenario.expect_no_entry()  # it is confirmed behind the last rule, and the SYN did not come so far
         raise
     await scenario.go_on()
+
+
+async def _lost_where(scenario: ConnectionScenario, packet: Packet) -> str:
+    """Return where a packet was seen last, and not on its way there: its sender may have sent it again just now."""
+    await scenario.until(lambda: not scenario.recorder.is_under_way, "what left a link's end to come to the other")
+    return scenario.lost_where(packet)
 
 
 async def _strict(scenario: ConnectionScenario) -> None:
@@ -117,7 +124,7 @@ async def _accepted(scenario: ConnectionScenario) -> None:
         server = next((host for host, _address in roles.servers if scenario.seen(host, source=source, flags="S")), None)
         if scenario.expect("the SYN at a server", server is not None, "none") and server is not None:
             answer = scenario.seen(server, flags="SA", outgoing=True)[0].packet
-            where = scenario.lost_where(answer)
+            where = await _lost_where(scenario, answer)
             wanted = f"came to the sockets of {roles.node} itself"
             scenario.expect(f"the SYN,ACK {wanted}", where.startswith(wanted), where)
         raise

@@ -59,8 +59,6 @@ def test_up_shows_the_lab_and_down_leaves_nothing(own_run, topology):
     assert mounts() == before
 
 
-@root
-@pytest.mark.lab_needs_tool("ip")
 def test_an_address_that_all_ends_of_a_bridge_have_is_the_hosts_once():
     topology = load("bridge")
     [node] = [
@@ -70,6 +68,8 @@ def test_an_address_that_all_ends_of_a_bridge_have_is_the_hosts_once():
     assert len(set(node.addresses)) == len(node.addresses)
 
 
+@root
+@pytest.mark.lab_needs_tool("ip")
 def test_ip_netns_sees_the_hosts(own_run, topology):
     up(topology)
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
