@@ -73,18 +73,5 @@ class Brief(Asking[Glimpse]):
 
     def explained(self) -> Explained:
         """Return what is to be told of it, where every question is answered."""
-        client, target = ends_of(self.key)
-        return Explained(
-            client=client,
-            target=target,
-            endpoint=None,
-            peer=client,
-            begins=True,
-            packets=self.count,
-            points=(self.stream[1],) if self.stream[1] else (),
-            section=self.section,
-            outcome=Outcome.DELIVERED,
-            findings=(),
-            untold=(),
-            protocol="UDP",
-        )
+        ends, point = ends_of(self.key), self.stream[1]
+        return Explained.uneventful(ends, point, self.section, self.count, Outcome.DELIVERED, protocol="UDP")

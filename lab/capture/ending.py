@@ -26,7 +26,7 @@ def findings(connection: Connection, resets: Sequence[Segment], named: Naming) -
     for same in _alike(connection, resets):
         reset, places = same[0], tuple(one.place for one in same)
         numbers = named(reset.place) if len(same) == 1 else named.all(places[:SHOWN], more=len(places) > SHOWN)
-        who = "client" if reset.from_client else "server"
+        who = _who(reset.from_client)
         between = _between(connection, reset, named)
         case = ""
         if not connection.begins and not reset.exact:

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 from lab.evidence.judgement import Judgement
-from lab.evidence.packet import SocketAddress
+from lab.evidence.packet import Ends, SocketAddress
 from lab.verdict import Outcome
 from lab.vocabulary import Behaviour
 
@@ -102,6 +102,40 @@ class Explained:
     protocol: str = "TCP"
     entry: str = ""
     asked: int | None = None
+
+    @classmethod
+    def uneventful(
+        cls,
+        ends: Ends,
+        point: str,
+        section: int,
+        packets: int,
+        outcome: Outcome,
+        *,
+        protocol: str = "TCP",
+        asked: int | None = None,
+    ) -> Self:
+        """Return one of which there is nothing to tell: untranslated, and seen from its beginning on.
+
+        :param ends: the client, and whom it asked.
+        :param point: the only one at which it was seen; empty where that has no name.
+        """
+        client, target = ends
+        return cls(
+            client=client,
+            target=target,
+            endpoint=None,
+            peer=client,
+            begins=True,
+            packets=packets,
+            points=(point,) if point else (),
+            section=section,
+            outcome=outcome,
+            findings=(),
+            untold=(),
+            protocol=protocol,
+            asked=asked,
+        )
 
 
 @dataclass(frozen=True)

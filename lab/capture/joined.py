@@ -13,7 +13,7 @@ from lab.capture.listing import Listed
 from lab.capture.naming import Naming
 from lab.capture.saying import UNSURE
 from lab.capture.text import Text
-from lab.evidence.packet import SocketAddress
+from lab.evidence.packet import Ends
 from lab.verdict import Outcome
 
 _ANSWERED: Final = (Outcome.CONNECTED, Outcome.DELIVERED, Outcome.RESET, Outcome.LEAKED)
@@ -21,7 +21,6 @@ _LIVES: Final = ("ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT")  # states in which pac
 _LEAST: Final = 30  # s; less than any timeout that data without an acknowledgement brings
 _DAY: Final = 86_400  # s; what is further apart has no date, or is of another time
 
-_Ends: TypeAlias = tuple[SocketAddress, SocketAddress]
 _Line: TypeAlias = tuple[str, Listed]
 
 
@@ -30,8 +29,8 @@ class Entries:
 
     def __init__(self, texts: Iterable[Text], named: Naming) -> None:
         self._named = named
-        self._there: dict[_Ends, list[_Line]] = defaultdict(list)
-        self._events: dict[_Ends, list[_Line]] = defaultdict(list)
+        self._there: dict[Ends, list[_Line]] = defaultdict(list)
+        self._events: dict[Ends, list[_Line]] = defaultdict(list)
         self._listings: dict[str, None] = {}
         self._logs: dict[str, None] = {}
         for text in texts:
@@ -45,10 +44,11 @@ class Entries:
         if one.protocol != "TCP" or not (self._listings or self._logs):
             return one
         gone = next((found for found in one.findings if found.kind == "leak" and found.packets), None)
-        entry = " ".join((*self._of_listing(one, gone), *self._of_events(one, gone)))
-        if gone is None or not self._life(one):
+        life = self._life(one)
+        entry = " ".join((*self._of_listing(one, gone), *self._of_events(life, gone)))
+        if gone is None or not life:
             return replace(one, entry=entry)
-        told = _told_by(self._life(one), gone)
+        told = _told_by(life, gone)
         return replace(one, entry=entry, findings=tuple(told if found is gone else found for found in one.findings))
 
     def _life(self, one: Explained) -> Sequence[_Line]:
@@ -91,8 +91,7 @@ class Entries:
                     " and went out untranslated."
                 )
 
-    def _of_events(self, one: Explained, gone: Finding | None) -> Iterator[str]:
-        events = self._life(one)
+    def _of_events(self, events: Sequence[_Line], gone: Finding | None) -> Iterator[str]:
         if not events:
             if self._logs and gone is not None:
                 yield f"{_of(self._logs)} no event of its entry."

@@ -255,18 +255,6 @@ class Ordinary:
 
     def explained(self) -> Explained:
         """Return what is to be told of it."""
-        client, target = self.ends
-        return Explained(
-            client=client,
-            target=target,
-            endpoint=None,
-            peer=client,
-            begins=True,
-            packets=len(self._packets) + sum(lane.count for lane in self.lanes.values()),
-            points=(self.stream[1],) if self.stream[1] else (),
-            section=self.section,
-            outcome=Outcome.CONNECTED,
-            findings=(),
-            untold=(),
-            asked=self._packets[0].time,
-        )
+        packets = len(self._packets) + sum(lane.count for lane in self.lanes.values())
+        asked = self._packets[0].time
+        return Explained.uneventful(self.ends, self.stream[1], self.section, packets, Outcome.CONNECTED, asked=asked)

@@ -43,9 +43,8 @@ def _call(scenario: ConnectionScenario, *, called: bool) -> None:
     lab, before = scenario.lab, scenario.lab.topology
     for key in _CALLS:
         scenario.set_node_sysctl(key, int(called))
-    bridged = {end.host for link in before.links for end in link.ends if end.bridge}
     hosts = (
-        replace(host, bridge_nf_call_iptables=called) if host.proxy_mode and host.name in bridged else host
+        replace(host, bridge_nf_call_iptables=called) if host.proxy_mode and host.name in before.bridging else host
         for host in before.hosts
     )
     lab.topology = replace(before, hosts=tuple(hosts))  # by which the instruments know where packets are seen

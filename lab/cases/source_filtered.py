@@ -86,7 +86,7 @@ async def _refused(scenario: ConnectionScenario, source: str, why: str) -> None:
 
 async def _lost_where(scenario: ConnectionScenario, packet: Packet) -> str:
     """Return where a packet was seen last, and not on its way there: its sender may have sent it again just now."""
-    await scenario.until(lambda: not scenario.recorder.is_under_way, "what left a link's end to come to the other")
+    await scenario.recorder.all_arrived()
     return scenario.lost_where(packet)
 
 

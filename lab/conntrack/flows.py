@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from lab.conntrack.creation import NewFlow
 from lab.errors import InputError, LabError
 from lab.evidence.entry import TCP_STATES
+from lab.evidence.packet import Ends, SocketAddress
 from lab.netns import nfnetlink
 from lab.netns.nfnetlink import ACK, DUMP, Message, Subsystem, attribute, attributes, nested
 
@@ -70,6 +71,12 @@ class Direction:
     ports: dict[str, int]
     packets: int | None = None
     bytes: int | None = None
+
+    @property
+    def ends(self) -> Ends:
+        """Source and destination; with port 0 of a protocol that has none."""
+        source = SocketAddress(self.source, self.ports.get("sport", 0))
+        return source, SocketAddress(self.destination, self.ports.get("dport", 0))
 
     def __str__(self) -> str:
         counted = {"packets": self.packets, "bytes": self.bytes} if self.packets is not None else {}

@@ -29,9 +29,8 @@ LEGACY: Final = "legacy "
 class TraceEvent(NamedTuple):
     """One event of the kernel's trace.
 
-    :param family: nft's word for it, with :data:`LEGACY` before it where it is of iptables-legacy's table.
-
     :param packet_id: the kernel's number for the packet; it is used again.
+    :param family: nft's word for it, with :data:`LEGACY` before it where it is of iptables-legacy's table.
     :param handle: the rule's; None at a chain's end.
     :param position: the rule's in its chain, from 1, where that is told instead.
     :param is_policy: whether it is a base chain's policy.

@@ -36,17 +36,7 @@ def _translations(host: RunningHost) -> Iterable[tuple[Ends, Ends]]:
     """Yield the ends of the first direction of a node's TCP entries, before and after translation."""
     for flow in Flows(host.namespace):
         if flow.number == TCP:
-            before, after = flow.original, flow.reply
-            yield (
-                (
-                    SocketAddress(before.source, before.ports["sport"]),
-                    SocketAddress(before.destination, before.ports["dport"]),
-                ),
-                (
-                    SocketAddress(after.destination, after.ports["dport"]),
-                    SocketAddress(after.source, after.ports["sport"]),
-                ),
-            )
+            yield flow.original.ends, flow.reply.ends[::-1]
 
 
 def _followed(found: set[Ends], translations: Iterable[tuple[Ends, Ends]]) -> set[Ends]:

@@ -15,6 +15,11 @@ LOAD_BYTE, LOAD_HALF = 0x30, 0x28
 LOAD_LENGTH, JUMP_GREATER = 0x80, 0x25
 #: BPF_JMP with BPF_JEQ or BPF_JSET and BPF_K; BPF_ALU | BPF_RSH | BPF_K; BPF_RET | BPF_K.
 JUMP_EQUAL, JUMP_SET, SHIFT_RIGHT, RETURN = 0x15, 0x45, 0x74, 0x06
+#: BPF_LD | BPF_IND with BPF_B, BPF_H and BPF_W: load what is so many bytes behind X.
+LOAD_BYTE_BEHIND, LOAD_HALF_BEHIND, LOAD_WORD_BEHIND = 0x50, 0x48, 0x40
+#: BPF_LDX | BPF_IMM; BPF_JMP | BPF_JA.
+SET_X, JUMP = 0x01, 0x05
+SO_ATTACH_FILTER: Final = 26  # include/uapi/asm-generic/socket.h; Python has no name for it
 #: SKF_NET_OFF: places are counted from the IP header.
 NETWORK: Final = 0xFFF00000
 

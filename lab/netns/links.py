@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from lab.netns.nfnetlink import attributes
+from lab.netns.nfnetlink import attribute, attributes
 from lab.netns.rtnetlink import RouteSocket, type_of_address
 
 _NLMSG_ERROR: Final = 2
@@ -41,7 +41,7 @@ def link(routes: RouteSocket, index: int) -> Link:
 
     :raises OSError: the kernel does not tell it.
     """
-    no_statistics = struct.pack("=HHI", 8, 29, 1 << 3)  # IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS
+    no_statistics = attribute(29, struct.pack("=I", 1 << 3))  # IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS
     kind, answer = routes.ask(_RTM_GETLINK, struct.pack("=BxHiII", 0, 0, index, 0, 0) + no_statistics)
     if kind == _NLMSG_ERROR:
         code = -struct.unpack_from("=i", answer)[0]
@@ -70,7 +70,7 @@ class NeighbourEntry:
 def neighbour_entry(routes: RouteSocket, index: int, address: type_of_address) -> NeighbourEntry | None:
     """Return what is known of a neighbour by interface ``index``; None where it was never asked for."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    destination = struct.pack("=HH", 4 + len(address.packed), 1) + address.packed  # NDA_DST
+    destination = attribute(1, address.packed)  # NDA_DST
     kind, answer = routes.ask(_RTM_GETNEIGH, struct.pack("=BxHiHBB", family, 0, index, 0, 0, 0) + destination)
     if kind != _RTM_NEWNEIGH:  # of a single one from Linux 5.0 on
         return None

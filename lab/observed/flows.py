@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from lab.evidence.entry import Entry
-from lab.evidence.packet import SocketAddress
+from lab.evidence.packet import Ends, SocketAddress
 from lab.evidence.sighting import Sighting
 from lab.observed.found import Finding, Leak
 from lab.observed.lines import Seen, Told, protocol
 
-Ends: TypeAlias = tuple[SocketAddress, SocketAddress]
 _Key: TypeAlias = tuple[str, int, SocketAddress, SocketAddress]
 
 _MOST: Final = 2_000

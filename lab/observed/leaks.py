@@ -17,14 +17,13 @@ from typing import Final, TypeAlias, TypeVar
 from lab.capture.judging import Word
 from lab.evidence.entry import Entry, EntryEvent
 from lab.evidence.judgement import Judgement
-from lab.evidence.packet import ACK, RST, SYN, TCP, SocketAddress
+from lab.evidence.packet import ACK, RST, SYN, TCP, Ends
 from lab.evidence.sighting import Sighting
 from lab.observed.followed import FEW, OVER, Followed
 from lab.observed.found import GONE, Finding, Leak, Reset
 from lab.vocabulary import Behaviour
 
 _Key = TypeVar("_Key")
-Ends: TypeAlias = tuple[SocketAddress, SocketAddress]
 #: Asks conntrack for the entry of an original tuple; None where there is none.
 Look: TypeAlias = Callable[[Ends], Entry | None]
 

@@ -72,7 +72,7 @@ class Barrier:
         recorder = self._recorder
         recorder.read()
         while recorder.is_under_way and not recorder.blind_ends:
-            await recorder.until(lambda: not recorder.is_under_way, "what left a link's end to come to the other")
+            await recorder.all_arrived()
             await self._echo(server, address)
             recorder.read()
 
@@ -139,7 +139,7 @@ class Barrier:
             )
             if self._passing(node)[1] > left:
                 return number
-        await recorder.until(lambda: not recorder.is_under_way, "what left a link's end to come to the other")
+        await recorder.all_arrived()
         return 0
 
     def _passing(self, node: str) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import errno
 import socket
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from lab.conntrack.netlink import ConntrackTable
 from lab.evidence.entry import Entry
@@ -16,8 +16,7 @@ from lab.evidence.reach import PROTOCOLS, Fate, Passage, Question, Reached
 from lab.fabric.lab import Lab
 from lab.scenario.astray import broken_links, why_astray
 from lab.scenario.unrouted import why_unrouted
-
-_TCP_REPAIR: Final = 19  # include/uapi/linux/tcp.h
+from lab.traffic.tcp import TCP_REPAIR
 
 #: Looks up more about what became of a question, while its sockets are open.
 Look: TypeAlias = Callable[[Reached], Reached]
@@ -119,7 +118,7 @@ def acknowledge_again(asking: socket.socket) -> None:
     Whoever ends TCP_REPAIR has the kernel send one (do_tcp_setsockopt and tcp_send_window_probe, net/ipv4).
     """
     for is_on in (1, 0):
-        asking.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, is_on)
+        asking.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, is_on)
 
 
 def is_open(asking: socket.socket) -> bool:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lab.conntrack.flows import Flow
-from lab.evidence.packet import Ends, Packet, SocketAddress
+from lab.evidence.packet import Ends, Packet
 
 
 class OwnFlow:
@@ -42,6 +42,4 @@ class OwnFlow:
 
 def ends_of(flow: Flow) -> tuple[int, Ends]:
     """Return the ends of an entry's first packet, with the protocol's number."""
-    ports = flow.original.ports
-    source = SocketAddress(flow.original.source, ports.get("sport", 0))
-    return flow.number, (source, SocketAddress(flow.original.destination, ports.get("dport", 0)))
+    return flow.number, flow.original.ends

@@ -8,15 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
-from typing import Final
 
-from lab.errors import InputError, LabError, nearest
+from lab.errors import InputError, nearest
 from lab.evidence.packet import BARRIER_PORT, Ends, Packet, SocketAddress, decode, is_error
 from lab.evidence.sighting import Sighting
 from lab.evidence.timeline import end_of_way
 from lab.evidence.walk import Walk, kin
 from lab.fabric.lab import Lab
-from lab.netns import bound
 from lab.scenario.instrumented import Instrumented
 from lab.scenario.own_flow import OwnFlow
 from lab.scenario.own_stack import chosen_by, words_of
@@ -29,7 +27,6 @@ from lab.wire.backlog import Backlog
 from lab.wire.craft import Datagram, Segment, craft
 
 _SEQUENCE, _WINDOW = 1_000, 65_535  # of a segment of no connection; any would do
-_MOST_ROUNDS: Final = 10_000  # a packet passes 255 hosts at most, and so does its answer
 
 
 class Protocol(StrEnum):
@@ -149,10 +146,7 @@ class OwnPacketScenario(Instrumented):
         super().__init__(lab, roles, family)
         self.ends: set[tuple[int, Ends]] = set()
         self._backlog = lab.keep(Backlog())
-        try:
-            self._backlog.await_timestamps()
-        except TimeoutError:
-            raise LabError(f"the kernel took down no packet's time for {bound.SECONDS:.0f} s") from None
+        self._backlog.await_timestamps()
         for host, address in roles.servers if not lab.has_others else ():  # whose own servers answer
             lab.keep(listen(lab.hosts[host].namespace, address))
 
@@ -176,24 +170,19 @@ class OwnPacketScenario(Instrumented):
         return TracedPacket(own, self._became(own, packet, flow, refusal))
 
     def _settle(self, flow: OwnFlow) -> None:
-        """Read what a packet led to, until nothing of it is under way; others may send meanwhile.
-
-        :raises LabError: the machine was kept from it, or packets go on and on.
-        """
+        """Read what a packet led to, until nothing of it is under way."""
         sighted = judged = 0
-        try:
-            for _ in range(_MOST_ROUNDS):
-                self._backlog.push()
-                self.recorder.read()
-                new = sorted(self.recorder.sightings[sighted:], key=lambda one: one.time)
-                # What goes by a node's loopback, where nothing is sighted, its conntrack has judged.
-                packets = [*(one.packet for one in new), *(one.packet for one in self.recorder.judged[judged:])]
-                if not [packet for packet in packets if flow.has(packet)]:  # which is to see each
-                    return
-                sighted, judged = len(self.recorder.sightings), len(self.recorder.judged)
-        except TimeoutError:
-            raise LabError(f"the machine moved no packet for {bound.SECONDS:.0f} s") from None
-        raise LabError("packets go on and on: the hosts' routes go in a circle")
+
+        def came() -> bool:
+            nonlocal sighted, judged
+            self.recorder.read()
+            new = sorted(self.recorder.sightings[sighted:], key=lambda one: one.time)
+            # What goes by a node's loopback, where nothing is sighted, its conntrack has judged.
+            packets = [*(one.packet for one in new), *(one.packet for one in self.recorder.judged[judged:])]
+            sighted, judged = len(self.recorder.sightings), len(self.recorder.judged)
+            return bool([packet for packet in packets if flow.has(packet)])  # which is to see each
+
+        self._backlog.settle(came)
 
     def _became(self, own: OwnPacket, packet: Packet, flow: OwnFlow, refusal: str) -> Sent:
         """Return what became of a packet, now that all of it is over."""

@@ -70,8 +70,8 @@ class Recorder:
             lab.undo(partial(namespace.set_sysctls, PacketLog.settings(namespace)))
         self._logs = [(Pairing(node), lab.keep(PacketLog(lab.hosts[node].namespace))) for node in nodes]
         self._events = lab.keep(ConntrackEvents(lab.hosts[nodes[0]].namespace))
-        bridging = {end.host for link in lab.topology.links for end in link.ends if end.bridge}
         captured = lab.hosts.items() if each else ()
+        bridging = lab.topology.bridging
         self._captures = [
             lab.keep(Capture(name, running.namespace, others=name in bridging)) for name, running in captured
         ]
@@ -153,6 +153,13 @@ class Recorder:
     def is_under_way(self) -> bool:
         """True while a packet of a flow has left one end of a link and has not come to the other."""
         return any(count > 0 for count in self._under_way.values())
+
+    async def all_arrived(self) -> None:
+        """Wait until no packet of a flow is on a link.
+
+        :raises UnseenError: one left an end and never came to the other.
+        """
+        await self.until(lambda: not self.is_under_way, "what left a link's end to come to the other")
 
     @property
     def blind_ends(self) -> list[str]:

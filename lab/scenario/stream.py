@@ -21,7 +21,7 @@ from lab.scenario.handshake import connect
 from lab.scenario.prediction import predict
 from lab.scenario.recorder import UnseenError
 from lab.scenario.roles import Roles
-from lab.traffic.tcp import FAREWELL, REQUEST, TcpEnd, stream
+from lab.traffic.tcp import FAREWELL, REQUEST, TCP_REPAIR, TcpEnd, stream
 from lab.vocabulary import Behaviour, Family
 
 _FIRST_PART: Final = 1000  # bytes of the stream before the case disturbs the connection
@@ -30,7 +30,6 @@ _SECOND_PART: Final = 4000  # and after it
 WHOLE: Final = _FIRST_PART + _SECOND_PART
 QUESTION: Final = b"are you there?\n"
 _WORD: Final = 500  # bytes that the server says where the case is about its own next segment
-_TCP_REPAIR: Final = 19  # include/uapi/linux/tcp.h
 
 
 class Stream(Scenario[E]):
@@ -151,7 +150,7 @@ class Stream(Scenario[E]):
 
     async def client_vanishes(self) -> None:
         """Have the client's socket be gone without a word, as those of a pod are that was replaced by another."""
-        self.client_end.socket.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)  # closed like that it sends nothing
+        self.client_end.socket.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)  # closed like that it sends nothing
         await self.client_aborts()
 
     async def client_leaves(self) -> None:

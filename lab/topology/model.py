@@ -303,6 +303,11 @@ class Topology:
         return tuple(host for host in self.hosts if host.proxy_mode is not None)
 
     @cached_property
+    def bridging(self) -> frozenset[str]:
+        """The names of the hosts that have a bridge, whose ports take frames for others."""
+        return frozenset(end.host for link in self.links for end in link.ends if end.bridge)
+
+    @cached_property
     def servers(self) -> tuple[Host, ...]:
         """The hosts that have an endpoint's address."""
         names = {self._owners.get(address) for address in self.endpoint_addresses}

@@ -25,6 +25,7 @@ REQUEST: Final = b"GET the stream\n"
 FAREWELL: Final = b"thank you\n"
 #: In seconds. A handshake takes 0.1 ms, and after this long a barrier tells whether it is over.
 A_MOMENT: Final = 0.02
+TCP_REPAIR: Final = 19  # include/uapi/linux/tcp.h; Python has no name for it
 _ATTACH_REUSEPORT_CBPF: Final = 51  # include/uapi/asm-generic/socket.h
 _ESTABLISHED, _CLOSED = 1, 7  # TCP_ESTABLISHED and TCP_CLOSE, include/net/tcp_states.h
 

@@ -22,9 +22,9 @@ from lab.wire.heads import Heads
 
 if TYPE_CHECKING:
     from lab.evidence.entry import Entry
+    from lab.evidence.packet import Ends
     from lab.evidence.sighting import Sighting
     from lab.netns import Namespace
-    from lab.observed.leaks import Ends
     from lab.observed.lines import Seen
     from lab.vocabulary import Behaviour
 

@@ -15,12 +15,15 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Callable
 from typing import Final
 
+from lab.errors import LabError
 from lab.netns import Namespace, RouteSocket, bound
 from lab.netns.rtnetlink import LOOPBACK_INDEX, link_up
 
 _ADDRESS: Final = "127.0.0.1"
+_MOST_ROUNDS: Final = 10_000  # a packet passes 255 hosts at most, and so does its answer
 _SO_TIMESTAMPNS: Final = 35  # include/uapi/asm-generic/socket.h
 
 
@@ -58,7 +61,7 @@ class Backlog:
         net/core/dev.c). Until then a packet has the time at which it is read (__sock_recv_timestamp, net/socket.c),
         and what several captures have seen is out of order.
 
-        :raises TimeoutError: it does not, for as long as :data:`lab.netns.bound.SECONDS`.
+        :raises LabError: it does not, for as long as :data:`lab.netns.bound.SECONDS`.
         """
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         end = time.monotonic() + bound.SECONDS
@@ -72,7 +75,22 @@ class Backlog:
                 self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 0)
                 return
             os.sched_yield()  # to that worker
-        raise TimeoutError
+        raise LabError(f"the kernel took down no packet's time for {bound.SECONDS:.0f} s")
+
+    def settle(self, came: Callable[[], bool]) -> None:
+        """Return when nothing of one's own is under way any more; others may send meanwhile.
+
+        :param came: takes in what has come since it was called last, and returns whether any of that is one's own.
+        :raises LabError: the machine was kept from it, or packets go on and on.
+        """
+        try:
+            for _ in range(_MOST_ROUNDS):
+                self.push()
+                if not came():
+                    return
+        except TimeoutError:
+            raise LabError(f"the machine moved no packet for {bound.SECONDS:.0f} s") from None
+        raise LabError("packets go on and on: the hosts' routes go in a circle")
 
     def close(self) -> None:
         """Close its namespace."""

@@ -10,7 +10,21 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from lab.evidence.packet import TCP, UDP
-from lab.netns.filters import JUMP_EQUAL, JUMP_GREATER, JUMP_SET, LOAD_BYTE, LOAD_HALF, LOAD_LENGTH, RETURN, SHIFT_RIGHT
+from lab.netns.filters import (
+    JUMP,
+    JUMP_EQUAL,
+    JUMP_GREATER,
+    JUMP_SET,
+    LOAD_BYTE,
+    LOAD_BYTE_BEHIND,
+    LOAD_HALF,
+    LOAD_HALF_BEHIND,
+    LOAD_LENGTH,
+    LOAD_WORD_BEHIND,
+    RETURN,
+    SET_X,
+    SHIFT_RIGHT,
+)
 from lab.netns.rtnetlink import VXLAN_PORT
 
 if TYPE_CHECKING:
@@ -20,8 +34,6 @@ if TYPE_CHECKING:
 
 _Instruction = tuple[int, int, int, int]
 
-_BYTE_AT, _HALF_AT, _WORD_AT = 0x50, 0x48, 0x40  # BPF_LD | BPF_IND: so many bytes behind X
-_SET_X, _JUMP = 0x01, 0x05  # BPF_LDX | BPF_IMM, BPF_JMP | BPF_JA
 _TAKE: Final[_Instruction] = (RETURN, 0, 0, 0x40000)  # more bytes than any packet has
 _LEAVE: Final[_Instruction] = (RETURN, 0, 0, 0)
 #: Instructions for connections, of 4,096 that a program has at most (BPF_MAXINSNS).
@@ -44,19 +56,19 @@ def leaving_out(most: int, connections: Collection[Ends] = (), room: int = MOST)
     of_4 = [_unless(ends, 12) for ends in connections if ":" not in ends[0].address]
     of_6 = [_unless(ends, 8) for ends in connections if ":" in ends[0].address]
     v4 = [
-        *((_BYTE_AT, 0, 0, 9), (JUMP_EQUAL, 1, 0, TCP), _TAKE),
-        *((_BYTE_AT, 0, 0, 0), (JUMP_EQUAL, 1, 0, _PLAIN), _TAKE),
-        *((_HALF_AT, 0, 0, 6), (JUMP_SET, 0, 1, _FRAGMENT), _TAKE),
+        *((LOAD_BYTE_BEHIND, 0, 0, 9), (JUMP_EQUAL, 1, 0, TCP), _TAKE),
+        *((LOAD_BYTE_BEHIND, 0, 0, 0), (JUMP_EQUAL, 1, 0, _PLAIN), _TAKE),
+        *((LOAD_HALF_BEHIND, 0, 0, 6), (JUMP_SET, 0, 1, _FRAGMENT), _TAKE),
         *_as_many_as_fit(of_4, room),
     ]
     v6 = [
-        *((_BYTE_AT, 0, 0, 6), (JUMP_EQUAL, 1, 0, TCP), _TAKE),
+        *((LOAD_BYTE_BEHIND, 0, 0, 6), (JUMP_EQUAL, 1, 0, TCP), _TAKE),
         *_as_many_as_fit(of_6, room - len(v4)),
     ]
     return [
         *((LOAD_LENGTH, 0, 0, 0), (JUMP_GREATER, 0, 1, most), _LEAVE),
         *_by_version(LOAD_BYTE, _find_inner(20, 9), _find_inner(40, 6)),
-        *_by_version(_BYTE_AT, v4, v6),
+        *_by_version(LOAD_BYTE_BEHIND, v4, v6),
         _TAKE,
     ]
 
@@ -65,10 +77,10 @@ def _by_version(load: int, v4: list[_Instruction], v6: list[_Instruction]) -> li
     """Return one program of those for either version of IP; what is neither is taken."""
     return [
         *((load, 0, 0, 0), (SHIFT_RIGHT, 0, 0, 4)),
-        *((JUMP_EQUAL, 0, 1, 4), (_JUMP, 0, 0, 3)),
-        *((JUMP_EQUAL, 1, 0, 6), _TAKE, (_JUMP, 0, 0, len(v4) + 1)),
+        *((JUMP_EQUAL, 0, 1, 4), (JUMP, 0, 0, 3)),
+        *((JUMP_EQUAL, 1, 0, 6), _TAKE, (JUMP, 0, 0, len(v4) + 1)),
         *v4,
-        (_JUMP, 0, 0, len(v6)),
+        (JUMP, 0, 0, len(v6)),
         *v6,
     ]
 
@@ -80,9 +92,9 @@ def _find_inner(header: int, protocol: int) -> list[_Instruction]:
     :param protocol: where in it the protocol stands.
     """
     return [
-        *((_SET_X, 0, 0, 0), (LOAD_BYTE, 0, 0, protocol), (JUMP_EQUAL, 0, 4, UDP)),
+        *((SET_X, 0, 0, 0), (LOAD_BYTE, 0, 0, protocol), (JUMP_EQUAL, 0, 4, UDP)),
         *((LOAD_HALF, 0, 0, header + 2), (JUMP_EQUAL, 1, 0, VXLAN_PORT), _TAKE),
-        (_SET_X, 0, 0, header + _TUNNEL),
+        (SET_X, 0, 0, header + _TUNNEL),
     ]
 
 
@@ -97,7 +109,7 @@ def _unless(ends: Ends, place: int) -> list[_Instruction]:
     made: list[_Instruction] = []
     for at in range(0, len(packed), 4):
         further = (len(packed) - at) // 4 * 2 - 1  # over what is left of these
-        made += [(_WORD_AT, 0, 0, place + at), (JUMP_EQUAL, 0, further, int.from_bytes(packed[at : at + 4]))]
+        made += [(LOAD_WORD_BEHIND, 0, 0, place + at), (JUMP_EQUAL, 0, further, int.from_bytes(packed[at : at + 4]))]
     return [*made, _LEAVE]
 
 

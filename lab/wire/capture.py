@@ -11,9 +11,9 @@ from typing import Final
 from lab.evidence.packet import Ends, decode
 from lab.evidence.sighting import Sighting
 from lab.netns import Namespace
-from lab.netns.filters import attach
+from lab.netns.filters import SO_ATTACH_FILTER, attach
 from lab.wire.beside import MOST, leaving_out
-from lab.wire.sockets import PACKET_OTHERHOST, PACKET_OUTGOING, SO_ATTACH_FILTER, PacketSocket
+from lab.wire.sockets import PACKET_OTHERHOST, PACKET_OUTGOING, PacketSocket
 
 _ROOM: Final = 8 * 1024 * 1024  # bytes; a trial's packets fit many times over
 _LONGEST: Final = 65536 + 40

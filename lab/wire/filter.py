@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from lab.evidence.packet import FIN, RST, SYN, TCP
+from lab.netns.filters import JUMP, LOAD_BYTE_BEHIND, LOAD_HALF_BEHIND, SET_X, SO_ATTACH_FILTER
 from lab.netns.rtnetlink import LOOPBACK_INDEX
 from lab.wire.sockets import PACKET_OUTGOING
 
@@ -24,13 +25,10 @@ if TYPE_CHECKING:
 #: Bytes of a packet that are copied: room for IP and TCP headers with all their options.
 SNAP: Final = 128
 
-_ATTACH_FILTER: Final = 26  # SO_ATTACH_FILTER, include/uapi/asm-generic/socket.h
 _INSTRUCTION: Final = struct.Struct("=HBBI")  # struct sock_filter
 _WORD, _HALF, _BYTE = 0x20, 0x28, 0x30  # BPF_LD | BPF_ABS
-_HALF_BEHIND, _BYTE_BEHIND = 0x48, 0x50  # BPF_LD | BPF_IND: from X on
 _HEADER_LENGTH: Final = 0xB1  # BPF_LDX | BPF_MSH: X = 4 * (P[k] & 15)
-_SET_X: Final = 0x01  # BPF_LDX | BPF_IMM
-_AND, _SHIFT, _EQUAL, _ANY_BIT, _JUMP, _RETURN = 0x54, 0x74, 0x15, 0x45, 0x05, 0x06
+_AND, _SHIFT, _EQUAL, _ANY_BIT, _RETURN = 0x54, 0x74, 0x15, 0x45, 0x06
 _KIND, _INTERFACE = 0xFFFFF000 + 4, 0xFFFFF000 + 8  # SKF_AD_OFF + SKF_AD_PKTTYPE, SKF_AD_IFINDEX
 
 #: Networks and ports of each set: they are compared one by one, and so many are some 30 ns.
@@ -84,7 +82,7 @@ def _program(chosen: Candidates, yes: int, no: int, other: int) -> bytes:
     :param yes: bytes that it takes of a candidate, ``no``: of other TCP, ``other``: of what is none.
     """
     ports = sorted(chosen.ports)
-    of_ports = [(_HALF_BEHIND, 0, 0, 0), *_one_of(ports, no)] if 0 < len(ports) <= _MOST else []
+    of_ports = [(LOAD_HALF_BEHIND, 0, 0, 0), *_one_of(ports, no)] if 0 < len(ports) <= _MOST else []
     v4, v6 = (
         [
             *(_ends(_parts(chosen.endpoints, version), source, no) if chosen.endpoints else [(_RETURN, 0, 0, no)]),
@@ -94,7 +92,7 @@ def _program(chosen: Candidates, yes: int, no: int, other: int) -> bytes:
         for version, source, destination in ((4, 12, 16), (6, 8, 24))
     )
     head = [
-        (_BYTE_BEHIND, 0, 0, 13),  # TCP's flags
+        (LOAD_BYTE_BEHIND, 0, 0, 13),  # TCP's flags
         (_ANY_BIT, 0, 1, FIN | SYN | RST),
         (_RETURN, 0, 0, yes),
         (_BYTE, 0, 0, _KIND),
@@ -109,7 +107,7 @@ def attach(listener: socket.socket, program: bytes) -> None:
     """Have a socket get no more than what a program takes; another one that it had is replaced."""
     text = ctypes.create_string_buffer(program, len(program))
     filter_ = struct.pack("@HP", len(program) // _INSTRUCTION.size, ctypes.addressof(text))
-    listener.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, filter_)
+    listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filter_)
 
 
 def _assembled(instructions: Sequence[_Instruction]) -> bytes:
@@ -127,10 +125,10 @@ def _by_version(v4: list[_Instruction], v6: list[_Instruction]) -> list[_Instruc
         (_BYTE, 0, 0, 0),
         (_SHIFT, 0, 0, 4),
         (_EQUAL, 0, 1, 4),
-        (_JUMP, 0, 0, 3),
+        (JUMP, 0, 0, 3),
         (_EQUAL, 1, 0, 6),
         (_RETURN, 0, 0, 0),
-        (_JUMP, 0, 0, len(v4)),
+        (JUMP, 0, 0, len(v4)),
         *v4,
         *v6,
     ]
@@ -151,7 +149,7 @@ def _is_tcp_of_4(other: int) -> list[_Instruction]:
 
 def _is_tcp_of_6(other: int) -> list[_Instruction]:
     """Go on with TCP that has no extension headers, and with X at its header."""
-    return [(_BYTE, 0, 0, 6), (_EQUAL, 1, 0, TCP), (_RETURN, 0, 0, other), (_SET_X, 0, 0, 40)]
+    return [(_BYTE, 0, 0, 6), (_EQUAL, 1, 0, TCP), (_RETURN, 0, 0, other), (SET_X, 0, 0, 40)]
 
 
 def _one_of(values: Sequence[int], no: int) -> list[_Instruction]:

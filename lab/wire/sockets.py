@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from lab.netns import Namespace
 
-SO_ATTACH_FILTER: Final = 26  # include/uapi/asm-generic/socket.h
 PACKET_OTHERHOST, PACKET_OUTGOING = 3, 4  # include/uapi/linux/if_packet.h
 _ETH_P_ALL: Final = 0x0003  # include/uapi/linux/if_ether.h
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from lab.evidence.packet import SYN, decode
 from lab.evidence.sighting import Sighting
-from lab.netns.filters import JUMP_EQUAL, JUMP_SET, LOAD_BYTE, NETWORK, RETURN, SHIFT_RIGHT, attach
-from lab.wire.sockets import PACKET_OUTGOING, SO_ATTACH_FILTER, PacketSocket
+from lab.netns.filters import JUMP_EQUAL, JUMP_SET, LOAD_BYTE, NETWORK, RETURN, SHIFT_RIGHT, SO_ATTACH_FILTER, attach
+from lab.wire.sockets import PACKET_OUTGOING, PacketSocket
 
 if TYPE_CHECKING:
     from lab.netns import Namespace
