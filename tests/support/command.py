@@ -71,7 +71,7 @@ def python(
     warm = _warm()
     if warm.fits(variables):
         return warm.run(command, given, output, place, variables)
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, *command],
         input=given,
         stdout=output or subprocess.PIPE,
@@ -82,6 +82,8 @@ def python(
         cwd=place,
         env=variables,
     )
+    done.stdout = done.stdout or ""  # None where it went elsewhere, which the warm process tells as nothing printed
+    return done
 
 
 def shown_on_terminal(*arguments: str | Path, both: bool = False, **environment: str) -> bytes:
